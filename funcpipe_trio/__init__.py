@@ -1,0 +1,1 @@
+"""Pipelines you can review, on trio."""

@@ -1,0 +1,39 @@
+"""The errors of this package; everything else is trio's own, or the user's, and passes unchanged."""
+
+from __future__ import annotations
+
+__all__ = ["Aborted", "BufferOverflow", "CircuitOpen", "FuncpipeError", "PlanError", "StateError"]
+
+
+class FuncpipeError(Exception):
+    """The base of every error that this package itself raises."""
+
+
+class PlanError(FuncpipeError, ValueError):
+    """A pipeline cannot work as described; raised before any task starts.
+
+    One error lists all the problems that were found, a line each.
+
+    Args:
+      problems: what is wrong, one sentence each; at least one.
+    """
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+class Aborted(FuncpipeError):
+    """The run was stopped by ``run.abort()``, or by a cancellation, before its end; what it held was discarded."""
+
+
+class BufferOverflow(FuncpipeError):
+    """A buffer with ``overflow="fail"`` was full when one more item came."""
+
+
+class CircuitOpen(FuncpipeError):
+    """A call was refused because its circuit breaker is open."""
+
+
+class StateError(FuncpipeError, RuntimeError):
+    """A call does not fit the state of the object; nothing was changed by it."""

@@ -1,0 +1,81 @@
+"""What a value must be, said once: each function returns the value or raises with the value and the rule.
+
+A wrong type is a `TypeError`, a wrong range a `ValueError`; both read ``<where>: <name> must <rule>, not <value>``.
+A bool is not a number here: ``capacity=True`` is a slip, not a one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from fractions import Fraction
+from typing import Any
+
+__all__ = ["callable_", "cost", "integer", "refuse", "seconds", "text", "weight"]
+
+
+def refuse(kind: type[Exception], where: str, name: str, rule: str, value: object, use: str = "") -> Exception:
+    """Make the error of one broken rule; ``use`` is the usual fix."""
+    fix = f"\n{use}" if use else ""
+    return kind(f"{where}: {name} must {rule}, not {value!r}{fix}")
+
+
+def integer(where: str, name: str, value: Any, *, at_least: int) -> int:
+    """Check an int of at least ``at_least``."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise refuse(TypeError, where, name, f"be an int >= {at_least}", value)
+    if value < at_least:
+        raise refuse(ValueError, where, name, f"be >= {at_least}", value)
+    return value
+
+
+def seconds(where: str, name: str, value: Any, *, positive: bool = True, finite: bool = True) -> float:
+    """Check a time in seconds: an int or float, not NaN, above zero (or not below it)."""
+    rule = "be a number of seconds " + ("> 0" if positive else ">= 0")
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise refuse(TypeError, where, name, rule, value)
+    if math.isnan(value) or value < 0 or (positive and value == 0) or (finite and math.isinf(value)):
+        raise refuse(ValueError, where, name, rule + (", finite" if finite else ""), value)
+    return float(value)
+
+
+def text(where: str, name: str, value: Any) -> str:
+    """Check a string that is not empty."""
+    if not isinstance(value, str):
+        raise refuse(TypeError, where, name, "be a str", value)
+    if not value:
+        raise refuse(ValueError, where, name, "not be empty", value)
+    return value
+
+
+def callable_(where: str, name: str, value: Any) -> Callable[..., Any]:
+    """Check that something can be called."""
+    if not callable(value):
+        raise refuse(TypeError, where, name, "be callable", value)
+    return value  # type: ignore[no-any-return]  # callable() narrows Any to a callable of unknown shape
+
+
+def weight(where: str, name: str, value: Any) -> int | Fraction:
+    """Check a weight: an exact positive number, so that shares stay exact for ever."""
+    return _exact(where, name, value, "be a positive int or Fraction")
+
+
+def cost(where: str, name: str, value: Any) -> int | Fraction:
+    """Check a cost: an exact positive number; a cost of zero would let one input run for ever."""
+    return _exact(where, name, value, "be a positive int or Fraction")
+
+
+def _exact(where: str, name: str, value: Any, rule: str) -> int | Fraction:
+    if isinstance(value, bool) or not isinstance(value, int | Fraction):
+        raise refuse(TypeError, where, name, rule, value, _as_fraction(value))
+    if value <= 0:
+        raise refuse(ValueError, where, name, rule, value)
+    return value
+
+
+def _as_fraction(value: object) -> str:
+    """Show the float's user the exact number to write instead."""
+    if isinstance(value, float) and math.isfinite(value) and value > 0:
+        near = Fraction(value).limit_denominator(1000) or Fraction(value)
+        return f"Use Fraction({near.numerator}, {near.denominator})."
+    return ""

@@ -1,0 +1,1 @@
+"""Where waiting happens: links, stages, workers, fan-ins, the run and its report."""
