@@ -1,0 +1,76 @@
+"""How inputs share a consumer: their weights, their room, and what one item costs."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import KW_ONLY, dataclass, field
+from fractions import Fraction
+from types import MappingProxyType
+from typing import Any, Generic, TypeVar
+
+from . import _check
+
+__all__ = ["FairShare"]
+
+
+K = TypeVar("K")
+
+
+@dataclass(frozen=True)
+class FairShare(Generic[K]):
+    """Say how much of a consumer each input gets while it competes with others.
+
+    An input of weight 3 gets three times the service of an input of weight 1, whenever both have items. Shares are
+    exact for ever, so weights are exact numbers; only their ratios count, not their unit.
+
+    Args:
+      weights: weight of each input, by its key: an int or Fraction > 0. Copied; read-only afterwards.
+      default_weight: weight of an input that ``weights`` does not name: an int or Fraction > 0.
+      capacity: items that each input may hold, an int >= 1. One is enough for the shares; more lets a consumer take
+        several items per wake-up.
+      cost: ``cost(item)`` is the service that one item uses, an int or Fraction > 0; a sync function. Without it
+        every item costs 1.
+
+    Raises:
+      TypeError: if an argument has a wrong type; a float weight too, for it is not exact.
+      ValueError: if an argument is out of range.
+
+    Checkpoint: never (a value).
+    """
+
+    weights: Mapping[K, int | Fraction] = field(default_factory=dict)
+    _: KW_ONLY
+    default_weight: int | Fraction = 1
+    capacity: int = 16
+    cost: Callable[[Any], int | Fraction] | None = None  # Any: items are opaque
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.weights, Mapping):
+            raise _check.refuse(TypeError, "FairShare", "weights", "be a mapping of keys to weights", self.weights)
+        weights = {key: _check.weight("FairShare", f"weights[{key!r}]", weight) for key, weight in self.weights.items()}
+        object.__setattr__(self, "weights", MappingProxyType(weights))
+        _check.weight("FairShare", "default_weight", self.default_weight)
+        _check.integer("FairShare", "capacity", self.capacity, at_least=1)
+        if self.cost is not None:
+            _sync("cost", self.cost)
+
+    def __hash__(self) -> int:
+        return hash((frozenset(self.weights.items()), self.default_weight, self.capacity, self.cost))
+
+    def weight_of(self, key: K) -> int | Fraction:
+        """Return the weight of one input: the one given for its key, else the default.
+
+        Args:
+          key: the key of the input; any hashable value.
+
+        Checkpoint: never (sync).
+        """
+        return self.weights.get(key, self.default_weight)
+
+
+def _sync(name: str, function: Any) -> None:
+    """Refuse what is not a function, or would give an awaitable in place of a number."""
+    _check.callable_("FairShare", name, function)
+    if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__):
+        raise _check.refuse(TypeError, "FairShare", name, "be a sync function", function)

@@ -1,0 +1,285 @@
+"""Which of the flows that have something to send is served next, so that they share by weight?
+
+The rule is start-time fair queueing (P. Goyal, H. M. Vin, H. Cheng, "Start-time Fair Queuing", SIGCOMM 1996). Every
+flow has a tag, the virtual time at which its next item may start. The queue serves the lowest tag, first come first
+served among equals, and says how far virtual time V has come: V is the tag of the flow served last.
+
+  becoming ready:   tag = max(tag, V)            no credit for time away; a debt is kept
+  being served:     V = tag; tag += cost / weight
+  the queue empties: V passes every tag          all start level again
+
+Invariant: ``V <= tag <= V + cost_max / weight`` for every ready flow. From it follows the bound: over any interval in
+which two flows f and m are both ready, ``|service_f/w_f - service_m/w_m| <= cost_max_f/w_f + cost_max_m/w_m``.
+
+Tags are integers, never floats, and stay exact for ever. One unit of service by weight is ``2**bits`` ticks; the part
+of a tick that a division leaves over is carried to the flow's next charge, so roundings do not add up: they cost each
+of two flows less than one tick, once. Weights count relative to the first one, so 3:7 and 3*10**15 : 7*10**15 are the
+same arithmetic. With relative weights a/b the lag of two flows is a multiple of ``1/(a_f * a_m)``; ``bits`` makes a
+tick finer than half of that (it grows when a finer weight comes), so roundings cannot lift the lag over the bound: with
+int costs it holds without any slack. Fraction costs are counted exactly too; if their denominators differ, the slack is
+below ``2**-31`` of the smallest cost.
+
+It is not told the time, holds no items, and does not space a heavy flow's items out among many light ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from fractions import Fraction
+from heapq import heapify, heappop, heappush, heapreplace
+from typing import Generic, TypeVar
+
+from .._errors import StateError
+from ..policies import _check
+
+__all__ = ["FairQueue", "Flow"]
+
+K = TypeVar("K")
+
+_GUARD_BITS = 32  # how much finer a tick is than int costs need: the slack left to Fraction costs
+_SLACK = 16  # entries that may be dead, or keys gone, before a sweep is worth its while
+
+
+class Flow(Generic[K]):
+    """One flow of a `FairQueue`, made by its `add`; read-only outside of the queue."""
+
+    __slots__ = ("_denominator", "_entry", "_numerator", "_rest", "_tag", "key", "served", "service", "weight")
+
+    def __init__(self, key: K, weight: int | Fraction) -> None:
+        self.key = key
+        self.weight = weight
+        self.served = 0
+        """How many times it was charged."""
+        self.service: int | Fraction = 0
+        """The sum of the costs it was charged."""
+        self._tag = 0
+        self._rest: int | Fraction = 0  # the part of a tick not yet in the tag, in 1/denominator
+        self._numerator = 1  # one unit of cost is numerator/denominator ticks
+        self._denominator = 1
+        self._entry = 0  # the number of its live entry in the heap; 0: not ready, -1: removed
+
+
+class FairQueue(Generic[K]):
+    """Choose the flow that is served next, by weight.
+
+    Shares hold over every interval in which flows are ready together, for every weight vector and however old the queue
+    is. The same events give the same choices.
+
+    Checkpoint: never (sync, and pure).
+    """
+
+    def __init__(self) -> None:
+        self._flows: dict[K, Flow[K]] = {}
+        self._departed: dict[K, Flow[K]] = {}  # removed with a debt, in this busy period
+        self._departed_limit = _SLACK
+        self._heap: list[tuple[int, int, Flow[K]]] = []  # (tag, entry, flow); dead unless entry is the flow's own
+        self._entries = 0
+        self._backlogged = 0
+        self._now = 0  # virtual time V
+        self._latest = 0  # no tag is above it
+        self._unit: int | Fraction = 0  # the weight that others are measured by: the first one
+        self._heaviest = 1  # greatest numerator of a relative weight
+        self._finest = 1  # greatest denominator of a cost
+        self._bits = _GUARD_BITS
+
+    @property
+    def backlogged(self) -> int:
+        """The number of flows that are ready."""
+        return self._backlogged
+
+    def add(self, key: K, weight: int | Fraction) -> Flow[K]:
+        """Let a flow take part; it joins level with the others, and is not ready yet.
+
+        A key that was removed while it was ahead of its share, and that comes back before virtual time has caught up
+        with it, keeps that debt: leaving and joining again gains nothing.
+
+        Args:
+          key: its name; hashable, and not present.
+          weight: its share relative to the others', an int or Fraction > 0.
+
+        Raises:
+          TypeError: if the weight is not an int or Fraction.
+          ValueError: if the key is present, or the weight is not positive.
+        """
+        if key in self._flows:
+            raise _check.refuse(ValueError, "FairQueue", "key", "be new", key)
+        _check.weight("FairQueue", "weight", weight)
+        self._unit = self._unit or weight
+        past = self._departed.pop(key, None)
+        flow = self._flows[key] = Flow(key, weight)
+        if past is not None:
+            flow.weight, flow._tag = past.weight, past._tag
+        self.set_weight(flow, weight)
+        return flow
+
+    def remove(self, flow: Flow[K]) -> None:
+        """Take a flow out, ready or not; its debt is remembered until virtual time has passed it."""
+        if flow._entry < 0:
+            return
+        del self._flows[flow.key]
+        if flow._tag > self._now:
+            self._departed[flow.key] = flow
+        self.idle(flow)
+        flow._entry = -1
+        self._forget()
+
+    def ready(self, flow: Flow[K]) -> None:
+        """Say that a flow has something to send; nothing happens if it is ready already.
+
+        Raises:
+          StateError: if the flow was removed.
+        """
+        if flow._entry:
+            if flow._entry < 0:
+                raise StateError(f"cannot make flow {flow.key!r} ready while it is removed")
+            return
+        if flow._tag < self._now:
+            flow._tag, flow._rest = self._now, 0
+        self._backlogged += 1
+        self._enter(flow)
+
+    def idle(self, flow: Flow[K]) -> None:
+        """Say that a flow has nothing to send after all; nothing happens if it is not ready."""
+        if flow._entry <= 0:
+            return
+        flow._entry = 0
+        self._backlogged -= 1
+        if self._backlogged:
+            self._compact()
+        else:
+            self._level()
+
+    def select(self) -> Flow[K] | None:
+        """Return the flow to be served now, None if none is ready.
+
+        It decides nothing: asked again before `charge`, it gives the same answer.
+        """
+        heap = self._heap
+        while heap:
+            _, entry, flow = heap[0]
+            if flow._entry == entry:
+                return flow
+            heappop(heap)
+        return None
+
+    def charge(self, flow: Flow[K], cost: int | Fraction = 1, *, still_ready: bool) -> None:
+        """Count one service of the flow that `select` gave.
+
+        Args:
+          flow: the flow that `select` would return now.
+          cost: what the service used, an int or Fraction > 0.
+          still_ready: whether the flow has more to send.
+
+        Raises:
+          StateError: if another flow, or none, is selected.
+          TypeError: if the cost is not an int or Fraction.
+          ValueError: if the cost is not positive.
+        """
+        # 0.32 us with select at n=2, 0.41 at n=100, 0.47 at n=1000 (benchmarks: see the tests' docstring).
+        heap = self._heap
+        if flow._entry <= 0 or heap[0][1] != flow._entry:
+            raise StateError(f"cannot charge flow {flow.key!r} while it is not selected")
+        if type(cost) is not int or cost < 1:
+            self._admit(cost)
+        self._now = flow._tag
+        ticks, flow._rest = divmod(cost * flow._numerator + flow._rest, flow._denominator)
+        flow._tag = tag = flow._tag + ticks
+        if tag > self._latest:
+            self._latest = tag
+        flow.served += 1
+        flow.service += cost
+        if still_ready:
+            self._entries = flow._entry = entry = self._entries + 1
+            heapreplace(heap, (tag, entry, flow))
+            return
+        flow._entry = 0
+        heappop(heap)
+        self._backlogged -= 1
+        if not self._backlogged:
+            self._level()
+
+    def set_weight(self, flow: Flow[K], weight: int | Fraction) -> None:
+        """Change a weight from the next charge on; a debt is kept as cost, so it is paid off at the new speed.
+
+        One change moves the flow by at most ``cost_max * |1/new - 1/old|`` of normalised service.
+
+        Args:
+          flow: a flow of this queue.
+          weight: its new weight, an int or Fraction > 0.
+
+        Raises:
+          StateError: if the flow was removed.
+          TypeError: if the weight is not an int or Fraction.
+          ValueError: if the weight is not positive.
+        """
+        _check.weight("FairQueue", "weight", weight)
+        if flow._entry < 0:
+            raise StateError(f"cannot change the weight of flow {flow.key!r} while it is removed")
+        relative = Fraction(weight) / self._unit
+        self._refine(relative.numerator, self._finest)
+        if flow._tag > self._now and weight != flow.weight:
+            # Without this a flow raised from 1/1000 to 10 would first wait out a thousand items of old debt.
+            flow._tag = self._now + (flow._tag - self._now) * flow.weight // weight
+            flow._rest = 0
+            self._latest = max(self._latest, flow._tag)
+        flow.weight = weight
+        flow._numerator = relative.denominator << self._bits
+        flow._denominator = relative.numerator
+        if flow._entry:
+            self._enter(flow)
+            self._compact()
+
+    def debt(self, flow: Flow[K]) -> Fraction:
+        """Return the cost by which a flow is ahead of virtual time, >= 0: what the others may get before its next."""
+        ahead = (flow._tag - self._now) * flow._denominator + flow._rest
+        return max(Fraction(0), Fraction(ahead) / flow._numerator)
+
+    def _enter(self, flow: Flow[K]) -> None:
+        """Give a flow a new entry in the heap, behind its equals; an older one dies."""
+        self._entries += 1
+        flow._entry = self._entries
+        heappush(self._heap, (flow._tag, flow._entry, flow))
+
+    def _compact(self) -> None:
+        """Drop the dead entries when they are the most, so that the heap stays as small as the backlog."""
+        if len(self._heap) > 2 * self._backlogged + _SLACK:
+            self._rebuild()
+
+    def _rebuild(self) -> None:
+        self._heap = [(flow._tag, flow._entry, flow) for _, entry, flow in self._heap if flow._entry == entry]
+        heapify(self._heap)
+
+    def _level(self) -> None:
+        """End a busy period: one tick past the latest tag, all debts are over, rests too."""
+        self._now = self._latest = self._latest + 1
+        self._heap.clear()
+        self._departed.clear()
+
+    def _forget(self) -> None:
+        """Drop removed keys without a debt, whenever they may be half of what is remembered."""
+        if len(self._departed) > self._departed_limit:
+            self._departed = {key: flow for key, flow in self._departed.items() if flow._tag > self._now}
+            self._departed_limit = 2 * len(self._departed) + _SLACK
+
+    def _admit(self, cost: int | Fraction) -> None:
+        """Check a cost that is not a plain positive int, and make the ticks fine enough for it."""
+        self._refine(self._heaviest, _check.cost("FairQueue", "cost", cost).denominator)
+
+    def _refine(self, heaviest: int, finest: int) -> None:
+        """Make a tick at most ``2**-32`` of the lag between flows that any two weights can show; exact: tags shift."""
+        self._heaviest, self._finest = max(self._heaviest, heaviest), max(self._finest, finest)
+        shift = _GUARD_BITS + 2 * (self._heaviest * self._finest - 1).bit_length() - self._bits
+        if shift <= 0:
+            return
+        self._bits += shift
+        self._now <<= shift
+        self._latest = (self._latest + 1) << shift  # a rest may become whole ticks
+        for flow in self._known():
+            ticks, flow._rest = divmod(flow._rest * (1 << shift), flow._denominator)
+            flow._tag = (flow._tag << shift) + ticks
+            flow._numerator <<= shift
+        self._rebuild()
+
+    def _known(self) -> Iterable[Flow[K]]:
+        yield from self._flows.values()
+        yield from self._departed.values()
