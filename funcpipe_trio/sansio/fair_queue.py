@@ -16,8 +16,12 @@ of a tick that a division leaves over is carried to the flow's next charge, so r
 of two flows less than one tick, once. Weights count relative to the first one, so 3:7 and 3*10**15 : 7*10**15 are the
 same arithmetic. With relative weights a/b the lag of two flows is a multiple of ``1/(a_f * a_m)``; ``bits`` makes a
 tick finer than half of that (it grows when a finer weight comes), so roundings cannot lift the lag over the bound: with
-int costs it holds without any slack. Fraction costs are counted exactly too; if their denominators differ, the slack is
-below ``2**-31`` of the smallest cost.
+int costs it holds without any slack. Fraction costs are counted exactly too, and ticks become as fine as the finest
+cost asks for; what was rounded before it came is below ``2**-31`` of a cost of 1.
+
+A flow that leaves with a debt finds it when it comes back before V has reached it. A crowd of ever new flows would
+starve the others, each of them entitled to its first turn at V; so where more debts are left behind than flows are
+present, a new flow takes over the oldest of them. This bounds their memory, too.
 
 It is not told the time, holds no items, and does not space a heavy flow's items out among many light ones.
 """
@@ -37,7 +41,7 @@ __all__ = ["FairQueue", "Flow"]
 K = TypeVar("K")
 
 _GUARD_BITS = 32  # how much finer a tick is than int costs need: the slack left to Fraction costs
-_SLACK = 16  # entries that may be dead, or keys gone, before a sweep is worth its while
+_SLACK = 16  # how many entries may be dead, or debts left behind, before something is done about them
 
 
 class Flow(Generic[K]):
@@ -91,7 +95,8 @@ class FairQueue(Generic[K]):
         """Let a flow take part; it joins level with the others, and is not ready yet.
 
         A key that was removed while it was ahead of its share, and that comes back before virtual time has caught up
-        with it, keeps that debt: leaving and joining again gains nothing.
+        with it, keeps that debt: leaving and joining again gains nothing. Nor does coming under ever new names: where
+        more debts were left behind than flows are present, a new key takes over the oldest.
 
         Args:
           key: its name; hashable, and not present.
@@ -105,7 +110,7 @@ class FairQueue(Generic[K]):
             raise _check.refuse(ValueError, "FairQueue", "key", "be new", key)
         _check.weight("FairQueue", "weight", weight)
         self._unit = self._unit or weight
-        past = self._departed.pop(key, None)
+        past = self._past(key)
         flow = self._flows[key] = Flow(key, weight)
         if past is not None:
             flow.weight, flow._tag = past.weight, past._tag
@@ -179,8 +184,9 @@ class FairQueue(Generic[K]):
         heap = self._heap
         if flow._entry <= 0 or heap[0][1] != flow._entry:
             raise StateError(f"cannot charge flow {flow.key!r} while it is not selected")
-        if type(cost) is not int or cost < 1:
-            self._admit(cost)
+        odd = type(cost) is not int or cost < 1
+        if odd:
+            _check.cost("FairQueue", "cost", cost)
         self._now = flow._tag
         ticks, flow._rest = divmod(cost * flow._numerator + flow._rest, flow._denominator)
         flow._tag = tag = flow._tag + ticks
@@ -191,12 +197,15 @@ class FairQueue(Generic[K]):
         if still_ready:
             self._entries = flow._entry = entry = self._entries + 1
             heapreplace(heap, (tag, entry, flow))
-            return
-        flow._entry = 0
-        heappop(heap)
-        self._backlogged -= 1
-        if not self._backlogged:
-            self._level()
+        else:
+            flow._entry = 0
+            heappop(heap)
+            self._backlogged -= 1
+            if not self._backlogged:
+                self._level()
+        if odd:
+            # Last: finer ticks may tell flows apart that were equal, and put another one on top of the heap.
+            self._refine(1, cost.denominator)
 
     def set_weight(self, flow: Flow[K], weight: int | Fraction) -> None:
         """Change a weight from the next charge on; a debt is kept as cost, so it is paid off at the new speed.
@@ -216,7 +225,7 @@ class FairQueue(Generic[K]):
         if flow._entry < 0:
             raise StateError(f"cannot change the weight of flow {flow.key!r} while it is removed")
         relative = Fraction(weight) / self._unit
-        self._refine(relative.numerator, self._finest)
+        self._refine(relative.numerator, 1)
         if flow._tag > self._now and weight != flow.weight:
             # Without this a flow raised from 1/1000 to 10 would first wait out a thousand items of old debt.
             flow._tag = self._now + (flow._tag - self._now) * flow.weight // weight
@@ -246,7 +255,7 @@ class FairQueue(Generic[K]):
             self._rebuild()
 
     def _rebuild(self) -> None:
-        self._heap = [(flow._tag, flow._entry, flow) for _, entry, flow in self._heap if flow._entry == entry]
+        self._heap[:] = [(flow._tag, entry, flow) for _, entry, flow in self._heap if flow._entry == entry]
         heapify(self._heap)
 
     def _level(self) -> None:
@@ -255,15 +264,18 @@ class FairQueue(Generic[K]):
         self._heap.clear()
         self._departed.clear()
 
+    def _past(self, key: K) -> Flow[K] | None:
+        """Return the flow whose debt a new one has: the same key's, or in a crowd the one that left first."""
+        past = self._departed.pop(key, None)
+        if past is None and len(self._departed) > len(self._flows) + _SLACK:
+            past = self._departed.pop(next(iter(self._departed)))
+        return past
+
     def _forget(self) -> None:
         """Drop removed keys without a debt, whenever they may be half of what is remembered."""
         if len(self._departed) > self._departed_limit:
             self._departed = {key: flow for key, flow in self._departed.items() if flow._tag > self._now}
             self._departed_limit = 2 * len(self._departed) + _SLACK
-
-    def _admit(self, cost: int | Fraction) -> None:
-        """Check a cost that is not a plain positive int, and make the ticks fine enough for it."""
-        self._refine(self._heaviest, _check.cost("FairQueue", "cost", cost).denominator)
 
     def _refine(self, heaviest: int, finest: int) -> None:
         """Make a tick at most ``2**-32`` of the lag between flows that any two weights can show; exact: tags shift."""
