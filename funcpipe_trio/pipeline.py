@@ -1,0 +1,649 @@
+"""`Pipeline`: the fluent face of a plan. Everything here makes a value, or hands one to the runtime."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import (
+    AsyncIterable,
+    Awaitable,
+    Callable,
+    Hashable,
+    Iterable,
+    Mapping,
+)
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
+
+import trio
+
+from ._errors import PlanError
+from .plan import operations as plan
+from .plan.check import check_plan
+from .plan.describe import describe_plan
+from .plan.layout import lay_out
+from .plan.nodes import Claim, FanIn, Plan, Source, SourceKind
+from .policies import _check
+from .policies.fair_share import FairShare
+from .runtime.ledger import OnDiscard
+from .runtime.report import Report
+from .runtime.run import Opening, Run
+from .runtime.sink import Sink
+
+__all__ = ["Pipeline", "concat", "fair_merge", "merge", "zip_pipelines"]
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+U = TypeVar("U")
+V = TypeVar("V")
+W = TypeVar("W")
+K = TypeVar("K", bound=Hashable)
+P = ParamSpec("P")
+
+_MISSING: Any = object()
+
+
+class Pipeline(Generic[T_co]):
+    """A description of a stream of items and what is done to them; a value that never changes.
+
+    Building one has no effects. It can be shown (`describe`), checked (`check`) and compared, and run any number of
+    times, also at the same time; runs share nothing. (A source that works only once, such as an iterator, makes the
+    whole plan work once.)
+    """
+
+    __slots__ = ("_plan",)
+
+    _plan: Plan
+
+    def __init__(self, plan_: Plan) -> None:
+        if not isinstance(plan_, Plan):
+            raise TypeError("Pipeline: make one with Pipeline.from_iterable() or another of its from_ methods")
+        object.__setattr__(self, "_plan", plan_)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"Pipeline: {name} cannot be set, a pipeline never changes")
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Pipeline) and other._plan == self._plan
+
+    def __hash__(self) -> int:
+        return hash(self._plan)
+
+    def __repr__(self) -> str:
+        return f"<Pipeline {' > '.join(stage.name for stage in lay_out(self._plan).all_stages())}>"
+
+    # ---- sources
+
+    @staticmethod
+    def from_iterable(items: Iterable[T] | Callable[[], Iterable[T]], *, name: str | None = None) -> Pipeline[T]:
+        """Take items from an iterable.
+
+        The run opens the iterator when it starts, pulls only while there is room, and closes it (if it has a
+        ``close``) in the same task.
+
+        Args:
+          items: an iterable, else a callable that makes one. An iterator works for one run only.
+          name: what reports and errors call it; else the callable's name, else ``iterable``.
+
+        Raises:
+          TypeError: if `items` is neither iterable nor callable, or `name` no str.
+        """
+        one_shot = hasattr(type(items), "__next__")
+        return _from("iterable", items, name, ("__iter__", "__getitem__"), one_shot)
+
+    @staticmethod
+    def from_async_iterable(
+        items: AsyncIterable[T] | Callable[[], AsyncIterable[T]], *, name: str | None = None
+    ) -> Pipeline[T]:
+        """Take items from an async iterable; one task opens, iterates and closes (``aclose``) it.
+
+        It is asked for an item only while there is room for it.
+
+        Args:
+          items: an async iterable, else a callable that makes one. An async iterator works for one run only.
+          name: what reports and errors call it; else the callable's name, else ``async_iterable``.
+
+        Raises:
+          TypeError: if `items` is neither async iterable nor callable, or `name` no str.
+        """
+        one_shot = hasattr(type(items), "__anext__")
+        return _from("async iterable", items, name, ("__aiter__",), one_shot)
+
+    @staticmethod
+    def from_channel(receive_channel: trio.abc.ReceiveChannel[T], *, name: str | None = None) -> Pipeline[T]:
+        """Take items from a receive channel; the run owns it and closes it. It works for one run only.
+
+        Raises:
+          TypeError: if it is no `trio.abc.ReceiveChannel`, or `name` no str.
+        """
+        if not isinstance(receive_channel, trio.abc.ReceiveChannel):
+            raise _check.refuse(
+                TypeError, "Pipeline.from_channel", "receive_channel", "be a trio ReceiveChannel", receive_channel
+            )
+        return _source("channel", receive_channel, _named("Pipeline.from_channel", name, "channel"), Claim())
+
+    @staticmethod
+    def from_producer(
+        async_fn: Callable[[trio.MemorySendChannel[T]], Awaitable[object]], *, name: str | None = None
+    ) -> Pipeline[T]:
+        """Take the items that an async function sends: ``async_fn(send_channel)`` runs as a task.
+
+        What it sends is taken only while there is room; the stream ends when it returns (and every clone of the channel
+        is closed), and it is cancelled when no more is needed.
+
+        Raises:
+          TypeError: if `async_fn` is not an async function, or `name` no str.
+        """
+        _check.callable_("Pipeline.from_producer", "async_fn", async_fn)
+        if not plan.is_async(async_fn):
+            raise _check.refuse(TypeError, "Pipeline.from_producer", "async_fn", "be an async function", async_fn)
+        return _source("producer", async_fn, _named("Pipeline.from_producer", name, plan.function_name(async_fn)))
+
+    @staticmethod
+    def ticks(period: float, *, name: str | None = None) -> Pipeline[int]:
+        """Count 0, 1, 2, ... at multiples of a period from the start of the run.
+
+        A tick is emitted only when the one before it was taken, at the first multiple of `period` after that: no drift,
+        no bunching, no gaps in the numbers.
+
+        Args:
+          period: seconds > 0.
+          name: what reports and errors call it.
+
+        Raises:
+          TypeError: if `period` is no number.
+          ValueError: if it is not > 0 and finite.
+        """
+        seconds = _check.seconds("Pipeline.ticks", "period", period)
+        made = Source("ticks", _named("Pipeline.ticks", name, "ticks"), plan.Opaque(None), seconds)
+        return Pipeline(Plan(made))
+
+    # ---- operations on each item
+
+    @overload
+    def map(
+        self, fn: Callable[[T_co], Awaitable[U]], *, concurrency: int = 1, ordered: bool = True, name: str | None = None
+    ) -> Pipeline[U]: ...
+
+    @overload
+    def map(
+        self, fn: Callable[[T_co], U], *, concurrency: int = 1, ordered: bool = True, name: str | None = None
+    ) -> Pipeline[U]: ...
+
+    def map(
+        self, fn: Callable[[Any], Any], *, concurrency: int = 1, ordered: bool = True, name: str | None = None
+    ) -> Pipeline[Any]:
+        """Put each item through a function.
+
+        A sync function is fused: it runs in the task of the stage before it. An async function makes a stage of its own
+        with up to `concurrency` calls at once; a result that waits for an earlier one uses a place of the link behind,
+        so calls + waiting + buffered <= concurrency + capacity.
+
+        Args:
+          fn: ``fn(item)``, sync or async.
+          concurrency: calls at once, an int >= 1; more than one needs an async function (else `check` says so).
+          ordered: whether results leave in the order of their items; else as they complete.
+          name: what reports and errors call it; else the function's name.
+
+        Raises:
+          TypeError: if an argument has a wrong type.
+          ValueError: if `concurrency` is below 1.
+        """
+        _check.integer("Pipeline.map", "concurrency", concurrency, at_least=1)
+        if not isinstance(ordered, bool):
+            raise _check.refuse(TypeError, "Pipeline.map", "ordered", "be a bool", ordered)
+        return self._then(plan.Map(_named_fn("map", fn, name), fn, concurrency, ordered))
+
+    def filter(self, fn: Callable[[T_co], object], *, name: str | None = None) -> Pipeline[T_co]:
+        """Keep the items that a function, sync or async, says yes to; the others count as dropped."""
+        return self._then(plan.Filter(_named_fn("filter", fn, name), fn))
+
+    @overload
+    def flat_map(
+        self, fn: Callable[[T_co], AsyncIterable[U]], *, concurrency: int | None = None, name: str | None = None
+    ) -> Pipeline[U]: ...
+
+    @overload
+    def flat_map(
+        self, fn: Callable[[T_co], Awaitable[Iterable[U]]], *, concurrency: int | None = None, name: str | None = None
+    ) -> Pipeline[U]: ...
+
+    @overload
+    def flat_map(
+        self, fn: Callable[[T_co], Iterable[U]], *, concurrency: int | None = None, name: str | None = None
+    ) -> Pipeline[U]: ...
+
+    def flat_map(
+        self, fn: Callable[[Any], Any], *, concurrency: int | None = None, name: str | None = None
+    ) -> Pipeline[Any]:
+        """Put all that a function gives for each item in the item's place.
+
+        A sync function that gives an iterable is fused, and iterated only as far as there is room. An async generator
+        function, an async function, or any function with `concurrency`, makes a stage of its own; with more than one
+        item at a time, what they give is mixed as it comes.
+
+        Args:
+          fn: ``fn(item)`` gives an iterable or an async iterable; it may be async.
+          concurrency: items that are expanded at once, an int >= 1; None: one.
+          name: what reports and errors call it; else the function's name.
+
+        Raises:
+          TypeError: if an argument has a wrong type.
+          ValueError: if `concurrency` is below 1.
+        """
+        if concurrency is not None:
+            _check.integer("Pipeline.flat_map", "concurrency", concurrency, at_least=1)
+        return self._then(plan.FlatMap(_named_fn("flat_map", fn, name), fn, concurrency))
+
+    @overload
+    def scan(self, fn: Callable[[U, T_co], Awaitable[U]], initial: U, *, name: str | None = None) -> Pipeline[U]: ...
+
+    @overload
+    def scan(self, fn: Callable[[U, T_co], U], initial: U, *, name: str | None = None) -> Pipeline[U]: ...
+
+    def scan(self, fn: Callable[[Any, Any], Any], initial: Any, *, name: str | None = None) -> Pipeline[Any]:
+        """Put the state so far in each item's place: ``state = fn(state, item)``, from `initial` on.
+
+        Every run starts from the same `initial` object: use one that `fn` does not change in place.
+        """
+        return self._then(plan.Scan(_named_fn("scan", fn, name), fn, plan.Opaque(initial)))
+
+    def tap(self, fn: Callable[[T_co], object], *, name: str | None = None) -> Pipeline[T_co]:
+        """Show each item to a function, sync or async; the item goes on unchanged."""
+        return self._then(plan.Tap(_named_fn("tap", fn, name), fn))
+
+    def enumerate(self, start: int = 0, *, name: str | None = None) -> Pipeline[tuple[int, T_co]]:
+        """Put ``(number, item)`` in each item's place.
+
+        Raises:
+          TypeError: if `start` is no int.
+        """
+        if isinstance(start, bool) or not isinstance(start, int):
+            raise _check.refuse(TypeError, "Pipeline.enumerate", "start", "be an int", start)
+        return self._then(plan.Enumerate(_named("Pipeline.enumerate", name, "enumerate"), start))
+
+    # ---- operations on the stream
+
+    def take(self, n: int, *, name: str | None = None) -> Pipeline[T_co]:
+        """Keep the first `n` items; the stream ends with the n-th, and no further item is asked for.
+
+        What was on its way behind it is discarded with the reason ``not needed``.
+
+        Raises:
+          TypeError: if `n` is no int.
+          ValueError: if `n` is below 0.
+        """
+        _check.integer("Pipeline.take", "n", n, at_least=0)
+        return self._then(plan.Take(_named("Pipeline.take", name, "take"), n))
+
+    def skip(self, n: int, *, name: str | None = None) -> Pipeline[T_co]:
+        """Drop the first `n` items.
+
+        Raises:
+          TypeError: if `n` is no int.
+          ValueError: if `n` is below 0.
+        """
+        _check.integer("Pipeline.skip", "n", n, at_least=0)
+        return self._then(plan.Skip(_named("Pipeline.skip", name, "skip"), n))
+
+    def take_while(self, fn: Callable[[T_co], object], *, name: str | None = None) -> Pipeline[T_co]:
+        """Keep the items before the first that a function, sync or async, says no to; the stream ends there."""
+        return self._then(plan.TakeWhile(_named_fn("take_while", fn, name), fn))
+
+    def skip_while(self, fn: Callable[[T_co], object], *, name: str | None = None) -> Pipeline[T_co]:
+        """Drop the items before the first that a function, sync or async, says no to."""
+        return self._then(plan.SkipWhile(_named_fn("skip_while", fn, name), fn))
+
+    def batch(
+        self,
+        max_items: int | None = None,
+        *,
+        max_delay: float | None = None,
+        max_cost: float | None = None,
+        cost: Callable[[T_co], float] | None = None,
+        name: str | None = None,
+    ) -> Pipeline[list[T_co]]:
+        """Collect items into lists.
+
+        A batch leaves the instant it is full, or `max_delay` after its first item even if the source stalls, or at the
+        end. An item that costs more than `max_cost` is a batch of its own.
+
+        Args:
+          max_items: items in a batch, an int >= 1.
+          max_delay: seconds > 0 from its first item; makes a stage of its own.
+          max_cost: sum of costs in a batch, > 0.
+          cost: ``cost(item)``, a sync function that gives a number >= 0; else every item costs 1.
+          name: what reports and errors call it.
+
+        Raises:
+          TypeError: if an argument has a wrong type, or `cost` comes without `max_cost`.
+          ValueError: if an argument is out of range, or no limit is given.
+        """
+        where = "Pipeline.batch"
+        if max_items is None and max_delay is None and max_cost is None:
+            raise ValueError(f"{where}: one of max_items, max_delay, max_cost must be given")
+        if max_items is not None:
+            _check.integer(where, "max_items", max_items, at_least=1)
+        if max_delay is not None:
+            max_delay = _check.seconds(where, "max_delay", max_delay)
+        if max_cost is not None:
+            if isinstance(max_cost, bool) or not isinstance(max_cost, int | float):
+                raise _check.refuse(TypeError, where, "max_cost", "be a number > 0", max_cost)
+            if not 0 < max_cost < math.inf:
+                raise _check.refuse(ValueError, where, "max_cost", "be > 0 and finite", max_cost)
+        if cost is not None:
+            _sync_fn(where, "cost", cost)
+            if max_cost is None:
+                raise TypeError(f"{where}: cost must come with max_cost")
+        return self._then(plan.Batch(_named(where, name, "batch"), max_items, max_delay, max_cost, cost))
+
+    def unbatch(self: Pipeline[Iterable[U]], *, name: str | None = None) -> Pipeline[U]:
+        """Give the items of each batch (any iterable) one by one."""
+        return self._then(plan.Unbatch(_named("Pipeline.unbatch", name, "unbatch")))
+
+    def buffer(self, capacity: int, *, name: str | None = None) -> Pipeline[T_co]:
+        """Set the capacity of the one link at this point: what is before it ends a stage, what is behind begins one.
+
+        As last operation it sizes the link to the consumer (or to the merge). Of two in a row the later counts. Right
+        behind a merge, where there is no link, it makes one.
+
+        Raises:
+          TypeError: if `capacity` is no int.
+          ValueError: if it is below 1.
+        """
+        _check.integer("Pipeline.buffer", "capacity", capacity, at_least=1)
+        return self._then(plan.Buffer(_named("Pipeline.buffer", name, "buffer"), capacity))
+
+    def pipe(
+        self, fn: Callable[Concatenate[Pipeline[T_co], P], U], /, *args: P.args, **kwargs: P.kwargs
+    ) -> U:
+        """Give ``fn(self, *args, **kwargs)``: for segments that several pipelines use."""
+        return fn(self, *args, **kwargs)
+
+    # ---- review
+
+    def describe(self, format: str = "text") -> str:
+        """Show the plan: its stages, links, capacities, fairness, and how many items it can hold.
+
+        The text is stable: the same plan gives the same text, fit for a golden test.
+
+        Args:
+          format: ``text``.
+
+        Raises:
+          PlanError: if the plan cannot work (but a one-shot source that was used can still be shown).
+          ValueError: if the format is not known.
+        """
+        return describe_plan(self._plan, format)
+
+    def check(self) -> None:
+        """Raise the `PlanError` that a run would raise: one error with all problems of the plan."""
+        check_plan(self._plan)
+
+    @property
+    def max_in_flight(self) -> int | float:
+        """The most items that are ever taken and not yet delivered, failed, dropped or discarded.
+
+        A batch counts its items; the children of one flat_map item count as one. `math.inf` where a batch has no
+        `max_items`.
+        """
+        return lay_out(self._plan).max_in_flight
+
+    # ---- running
+
+    def open(self, *, on_discard: OnDiscard | None = None, cleanup_timeout: float = 5.0) -> Opening[T_co]:
+        """Start a run for the length of a block: ``async with pipeline.open() as run: async for item in run: ...``.
+
+        Leaving the block, in whatever way, stops the run, closes every source, and waits for all of its tasks.
+
+        Args:
+          on_discard: ``on_discard(item, stage, reason)``, sync: called once for each item that is given up.
+          cleanup_timeout: seconds > 0 that cleanup which awaits may take.
+
+        Raises:
+          PlanError: on entry, if the plan cannot work; nothing was started.
+          TypeError: if an argument has a wrong type.
+          ValueError: if `cleanup_timeout` is not > 0.
+
+        Checkpoint: entering always; leaving only if it waits.
+        Cancellation: stops the run at once; what was in flight is discarded with the reason ``cancelled``.
+        """
+        return self._opening(on_discard, cleanup_timeout, None)
+
+    async def run(
+        self,
+        *,
+        on_discard: OnDiscard | None = None,
+        cleanup_timeout: float = 5.0,
+        task_status: trio.TaskStatus[Run[T_co]] = trio.TASK_STATUS_IGNORED,
+    ) -> Report:
+        """Run to the end, for its effects; the results are not used, and the last stage has no link behind it.
+
+        ``run = await nursery.start(pipeline.run)`` gives the `Run` while it works, to look at, drain or abort.
+
+        Returns:
+          the report of the run; ``report.outcome`` says whether it was drained or aborted on the way.
+
+        Raises:
+          PlanError: if the plan cannot work.
+          Exception: the original error of the stream.
+
+        Checkpoint: always.
+        Cancellation: stops the run at once.
+        """
+        return await self._drive(lambda item: None, on_discard, cleanup_timeout, task_status)
+
+    async def collect(self, *, on_discard: OnDiscard | None = None, cleanup_timeout: float = 5.0) -> list[T_co]:
+        """Run to the end, and give all items as a list."""
+        items: list[T_co] = []
+        await self._drive(items.append, on_discard, cleanup_timeout)
+        return items
+
+    @overload
+    async def first(self) -> T_co: ...
+
+    @overload
+    async def first(self, *, default: U) -> T_co | U: ...
+
+    async def first(self, *, default: Any = _MISSING) -> Any:
+        """Give the first item, and stop the run.
+
+        Raises:
+          LookupError: if the stream is empty and no default was given.
+        """
+        items = await self.take(1).collect()
+        if items:
+            return items[0]
+        if default is _MISSING:
+            raise LookupError("Pipeline.first: the stream is empty\nUse default= to get a value in its place.")
+        return default
+
+    @overload
+    async def fold(self, fn: Callable[[U, T_co], Awaitable[U]], initial: U) -> U: ...
+
+    @overload
+    async def fold(self, fn: Callable[[U, T_co], U], initial: U) -> U: ...
+
+    async def fold(self, fn: Callable[[Any, Any], Any], initial: Any) -> Any:
+        """Run to the end, and give the last state of ``state = fn(state, item)``; `initial` if the stream is empty."""
+        state = initial
+
+        def put(item: Any) -> None:
+            nonlocal state
+            state = item
+
+        await self.scan(fn, initial)._drive(put, None, 5.0)
+        return state
+
+    async def count(self) -> int:
+        """Run to the end, and give the number of items."""
+        report = await self.run()
+        return report.delivered
+
+    # ---- inside
+
+    def _then(self, operation: plan.Operation) -> Pipeline[Any]:
+        return Pipeline(Plan(self._plan.origin, (*self._plan.operations, operation)))
+
+    def _opening(self, on_discard: OnDiscard | None, cleanup_timeout: float, sink: Sink | None) -> Opening[Any]:
+        if on_discard is not None:
+            _sync_fn("Pipeline", "on_discard", on_discard)
+        _check.seconds("Pipeline", "cleanup_timeout", cleanup_timeout)
+        return Opening(self._plan, on_discard=on_discard, cleanup_timeout=cleanup_timeout, sink=sink)
+
+    async def _drive(
+        self,
+        put: Callable[[Any], object],
+        on_discard: OnDiscard | None,
+        cleanup_timeout: float,
+        task_status: trio.TaskStatus[Run[Any]] = trio.TASK_STATUS_IGNORED,
+    ) -> Report:
+        """Run to the end with a sink; raise the failure that stands there."""
+        sink = Sink(put)
+        async with self._opening(on_discard, cleanup_timeout, sink) as run:
+            task_status.started(run)
+        report = run.report
+        if report.outcome == "failed" and report.error is not None:
+            raise report.error
+        return report
+
+
+# ---- fan-in
+
+
+@overload
+def fair_merge(
+    inputs: Mapping[K, Pipeline[T]], share: FairShare[K] = ..., *, name: str | None = None
+) -> Pipeline[T]: ...
+
+
+@overload
+def fair_merge(
+    inputs: Mapping[K, Pipeline[Any]], share: FairShare[K] = ..., *, name: str | None = None
+) -> Pipeline[Any]: ...
+
+
+def fair_merge(
+    inputs: Mapping[K, Pipeline[Any]], share: FairShare[K] | None = None, *, name: str | None = None
+) -> Pipeline[Any]:
+    """Merge several pipelines by weight.
+
+    All inputs run at once. While inputs f and m both have items, what they were served, by weight, differs by at most
+    ``cost_f/weight_f + cost_m/weight_m`` (start-time fair queueing), at the instant of hand-over: there is no link behind
+    a merge, the next stage takes from it directly. A silent input delays nobody.
+
+    Args:
+      inputs: the pipelines by key; none gives the empty stream.
+      share: their weights, the capacity of each input's link, and what an item costs.
+      name: what reports and errors call it.
+
+    Raises:
+      PlanError: if `share` names an input that does not exist.
+      TypeError: if an argument has a wrong type.
+    """
+    if not isinstance(inputs, Mapping):
+        raise _check.refuse(TypeError, "fair_merge", "inputs", "be a mapping of keys to pipelines", inputs)
+    if share is None:
+        share = FairShare()
+    if not isinstance(share, FairShare):
+        raise _check.refuse(TypeError, "fair_merge", "share", "be a FairShare", share)
+    unknown = [key for key in share.weights if key not in inputs]
+    if unknown:
+        known = ", ".join(map(repr, inputs)) or "none"
+        raise PlanError(*(f"fair_merge: weights[{key!r}] must name an input; the inputs are {known}" for key in unknown))
+    pairs = tuple((key, _plan_of("fair_merge", f"inputs[{key!r}]", line)) for key, line in inputs.items())
+    return Pipeline(Plan(FanIn("fair_merge", _named("fair_merge", name, "fair_merge"), pairs, share)))
+
+
+def merge(*pipelines: Pipeline[T], name: str | None = None) -> Pipeline[T]:
+    """Merge several pipelines with equal shares, each item when it comes; none gives the empty stream."""
+    pairs = _numbered("merge", pipelines)
+    return Pipeline(Plan(FanIn("merge", _named("merge", name, "merge"), pairs, FairShare())))
+
+
+def concat(*pipelines: Pipeline[T], name: str | None = None) -> Pipeline[T]:
+    """Give all items of the first pipeline, then those of the next; each is started when the one before has ended."""
+    return Pipeline(Plan(FanIn("concat", _named("concat", name, "concat"), _numbered("concat", pipelines))))
+
+
+@overload
+def zip_pipelines(
+    a: Pipeline[T], /, *, strict: bool = False, name: str | None = None
+) -> Pipeline[tuple[T]]: ...
+
+
+@overload
+def zip_pipelines(
+    a: Pipeline[T], b: Pipeline[U], /, *, strict: bool = False, name: str | None = None
+) -> Pipeline[tuple[T, U]]: ...
+
+
+@overload
+def zip_pipelines(
+    a: Pipeline[T], b: Pipeline[U], c: Pipeline[V], /, *, strict: bool = False, name: str | None = None
+) -> Pipeline[tuple[T, U, V]]: ...
+
+
+@overload
+def zip_pipelines(
+    *pipelines: Pipeline[W], strict: bool = False, name: str | None = None
+) -> Pipeline[tuple[W, ...]]: ...
+
+
+def zip_pipelines(*pipelines: Pipeline[Any], strict: bool = False, name: str | None = None) -> Pipeline[Any]:
+    """Give tuples of one item from each pipeline, until the first of them ends.
+
+    An item of a longer input that no tuple needs is discarded with the reason ``not needed``.
+
+    Args:
+      pipelines: the inputs, all of which run at once; none gives the empty stream.
+      strict: whether inputs of different lengths are an error (a ValueError in the stream, behind the last tuple).
+      name: what reports and errors call it.
+    """
+    if not isinstance(strict, bool):
+        raise _check.refuse(TypeError, "zip_pipelines", "strict", "be a bool", strict)
+    pairs = _numbered("zip_pipelines", pipelines)
+    return Pipeline(Plan(FanIn("zip", _named("zip_pipelines", name, "zip"), pairs, strict=strict)))
+
+
+# ---- checks of arguments
+
+
+def _from(kind: SourceKind, items: Any, name: str | None, methods: tuple[str, ...], one_shot: bool) -> Pipeline[Any]:
+    where = f"Pipeline.from_{kind.replace(' ', '_')}"
+    is_iterable = any(hasattr(type(items), method) for method in methods)
+    if not is_iterable and not callable(items):
+        raise _check.refuse(TypeError, where, "items", f"be an {kind}, or a callable that makes one", items)
+    if not is_iterable and plan.is_async(items):
+        raise _check.refuse(TypeError, where, "items", f"give an {kind}, without being awaited", items)
+    default = kind.replace(" ", "_") if is_iterable else plan.function_name(items)
+    return _source(kind, items, _named(where, name, default), Claim() if one_shot else None)
+
+
+def _source(kind: SourceKind, origin: Any, name: str, claim: Claim | None = None) -> Pipeline[Any]:
+    return Pipeline(Plan(Source(kind, name, plan.Opaque(origin), claim=claim)))
+
+
+def _named(where: str, name: str | None, default: str) -> str:
+    return default if name is None else _check.text(where, "name", name)
+
+
+def _named_fn(verb: str, fn: Any, name: str | None) -> str:
+    _check.callable_(f"Pipeline.{verb}", "fn", fn)
+    return _named(f"Pipeline.{verb}", name, plan.function_name(fn))
+
+
+def _sync_fn(where: str, name: str, fn: Any) -> None:
+    _check.callable_(where, name, fn)
+    if plan.is_async(fn):
+        raise _check.refuse(TypeError, where, name, "be a sync function", fn)
+
+
+def _plan_of(where: str, name: str, value: Any) -> Plan:
+    if not isinstance(value, Pipeline):
+        raise _check.refuse(TypeError, where, name, "be a Pipeline", value)
+    return value._plan
+
+
+def _numbered(where: str, pipelines: tuple[Any, ...]) -> tuple[tuple[Hashable, Plan], ...]:
+    return tuple((number, _plan_of(where, f"input {number}", line)) for number, line in enumerate(pipelines))
+
+

@@ -1,0 +1,64 @@
+"""How a plan reads: one line a stage, one a link, fan-ins as indented inputs. Stable, so that a test can hold it.
+
+The same plan gives the same text: names, capacities, weights and bounds, never an address or a repr of an item.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from .check import describable
+from .layout import FanInLayout, LineLayout, StageLayout, lay_out
+from .nodes import Plan, Source
+
+__all__ = ["describe_plan"]
+
+
+def describe_plan(plan: Plan, format: str) -> str:
+    """Show a plan; raise its `PlanError` if it cannot work."""
+    if format != "text":
+        raise ValueError(f"Pipeline.describe: format must be 'text', not {format!r}")
+    describable(plan)
+    line = lay_out(plan)
+    stages = sum(1 for _ in line.all_stages())
+    bound = line.max_in_flight
+    held = "without limit (a batch has no max_items)" if bound == math.inf else f"at most {bound}"
+    head = f"pipeline: {stages} {'stage' if stages == 1 else 'stages'}, items in flight: {held}"
+    return "\n".join([head, *_line(line), "consumer"])
+
+
+def _line(line: LineLayout) -> Iterator[str]:
+    if line.origin is not None:
+        yield from _fan_in(line.origin)
+    for stage in line.stages:
+        yield from _stage(stage)
+        yield f"  | link of {stage.capacity}"
+
+
+def _fan_in(fan_in: FanInLayout) -> Iterator[str]:
+    for key, line in fan_in.inputs:
+        share = fan_in.share
+        weight = f", weight {share.weight_of(key)}" if share is not None and fan_in.kind == "fair_merge" else ""
+        yield f"input {key!r}{weight}:"
+        yield from (f"  {text}" for text in _line(line))
+    yield f"{fan_in.name}: {_rule(fan_in)}"
+
+
+def _rule(fan_in: FanInLayout) -> str:
+    if fan_in.kind == "concat":
+        return "one input after the other"
+    if fan_in.kind == "zip":
+        return "one item from each input" + (", which must be equally long" if fan_in.strict else "")
+    shares = "equal shares" if fan_in.kind == "merge" else "shares by weight"
+    cost = fan_in.share.cost if fan_in.share is not None else None
+    counted = "" if cost is None else f", an item costs {getattr(cost, '__name__', 'what its cost function says')}"
+    return f"{shares} of what is handed over (start-time fair queueing{counted})"
+
+
+def _stage(stage: StageLayout) -> Iterator[str]:
+    operations = [operation.describe() for operation in stage.fused]
+    if stage.head is not None:
+        operations.insert(0, stage.head.describe())
+    kind = "source" if isinstance(stage.head, Source) else "stage"
+    yield f"{kind} {stage.name}: {' -> '.join(operations) or 'pass on'}"

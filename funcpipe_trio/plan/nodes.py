@@ -1,0 +1,66 @@
+"""The shape of a plan: where items come from, and the operations on them, in order.
+
+A plan is an *origin* (a source, or a fan-in of other plans) and a tuple of operations. It is a value: it holds the
+user's functions and iterables and touches none of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+from ..policies.fair_share import FairShare
+from .operations import Opaque, Operation
+
+__all__ = ["Claim", "FanIn", "Plan", "Source"]
+
+SourceKind = Literal["iterable", "async iterable", "channel", "producer", "ticks"]
+FanInKind = Literal["merge", "fair_merge", "concat", "zip"]
+
+
+class Claim:
+    """Whether a one-shot source was already given to a run: the only thing in a plan that changes, and only once."""
+
+    __slots__ = ("taken",)
+
+    def __init__(self) -> None:
+        self.taken = False
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where items come from; `claim` is set when that works only once (an iterator, a channel)."""
+
+    verb: ClassVar[str] = "source"
+    kind: SourceKind
+    name: str
+    origin: Opaque
+    period: float = 0.0
+    claim: Claim | None = field(default=None, compare=False, repr=False)
+
+    def describe(self) -> str:
+        """Say it in a few words."""
+        if self.kind == "ticks":
+            return f"ticks every {self.period:g} s" + ("" if self.name == "ticks" else f" as {self.name}")
+        once = ", once" if self.claim is not None else ""
+        return f"{self.kind} {self.name}{once}"
+
+
+@dataclass(frozen=True, slots=True)
+class FanIn:
+    """Several plans that become one stream."""
+
+    kind: FanInKind
+    name: str
+    inputs: tuple[tuple[Hashable, Plan], ...]
+    share: FairShare[Any] | None = None
+    strict: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """An origin and the operations after it."""
+
+    origin: Source | FanIn
+    operations: tuple[Operation, ...] = ()

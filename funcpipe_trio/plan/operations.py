@@ -1,0 +1,246 @@
+"""The operations of a pipeline, as data: what each one is, and how it reads in a plan.
+
+An operation never runs anything. Whether it may be *fused* (run in the task of the stage before it, without a link) or
+needs a stage of its own is the one fact about it that the layout asks: `needs_stage`.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, ClassVar
+
+__all__ = [
+    "Batch",
+    "Buffer",
+    "Enumerate",
+    "Filter",
+    "FlatMap",
+    "Map",
+    "Opaque",
+    "Operation",
+    "Scan",
+    "Skip",
+    "SkipWhile",
+    "Take",
+    "TakeWhile",
+    "Tap",
+    "Unbatch",
+    "function_name",
+    "is_async",
+    "yields_async",
+]
+
+AnyFunction = Callable[..., Any]
+
+
+class Opaque:
+    """A user's value inside a plan: equal only to itself, so that plans compare without comparing items."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Opaque) and other.value is self.value
+
+    def __hash__(self) -> int:
+        return hash(Opaque)  # equal values must hash alike, and an item may have no hash
+
+    def __repr__(self) -> str:
+        return f"<{type(self.value).__name__}>"  # never the value: it may hold secrets, or be endless
+
+
+def is_async(fn: AnyFunction) -> bool:
+    """Tell whether calling ``fn`` gives something to await."""
+    fn = _bare(fn)
+    return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(type(fn), "__call__", None))
+
+
+def yields_async(fn: AnyFunction) -> bool:
+    """Tell whether ``fn`` is an async generator function."""
+    fn = _bare(fn)
+    return inspect.isasyncgenfunction(fn) or inspect.isasyncgenfunction(getattr(type(fn), "__call__", None))
+
+
+def function_name(fn: AnyFunction) -> str:
+    """Name a function as the plan shows it."""
+    fn = _bare(fn)
+    return str(getattr(fn, "__name__", None) or type(fn).__name__)
+
+
+def _bare(fn: AnyFunction) -> AnyFunction:
+    while isinstance(fn, partial):
+        fn = fn.func
+    return fn
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One thing done to the stream at one point; `name` is what errors and reports call it."""
+
+    verb: ClassVar[str] = ""
+    name: str
+
+    @property
+    def needs_stage(self) -> bool:
+        """Whether it waits for something, so that it cannot run inside the stage before it."""
+        return False
+
+    def describe(self) -> str:
+        """Say it in a few words."""
+        return self.verb if self.name == self.verb else f"{self.verb} {self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class _WithFunction(Operation):
+    fn: AnyFunction
+
+    @property
+    def needs_stage(self) -> bool:
+        return is_async(self.fn)
+
+    def describe(self) -> str:
+        shown = function_name(self.fn)
+        alias = "" if self.name == shown else f" as {self.name}"
+        return f"{'async ' if self.needs_stage else ''}{self.verb} {shown}{alias}"
+
+
+@dataclass(frozen=True, slots=True)
+class Map(_WithFunction):
+    """Each item becomes what the function answers."""
+
+    verb: ClassVar[str] = "map"
+    concurrency: int = 1
+    ordered: bool = True
+
+    def describe(self) -> str:
+        said = _WithFunction.describe(self)
+        if not self.needs_stage:
+            return said
+        return f"{said}, {self.concurrency} at a time, {'in order' if self.ordered else 'as completed'}"
+
+
+@dataclass(frozen=True, slots=True)
+class Filter(_WithFunction):
+    """Only the items the function says yes to; the others count as dropped."""
+
+    verb: ClassVar[str] = "filter"
+
+
+@dataclass(frozen=True, slots=True)
+class FlatMap(_WithFunction):
+    """Each item becomes all that the function's iterable gives; `concurrency` asks for a stage of its own."""
+
+    verb: ClassVar[str] = "flat_map"
+    concurrency: int | None = None
+
+    @property
+    def needs_stage(self) -> bool:
+        return self.concurrency is not None or is_async(self.fn) or yields_async(self.fn)
+
+    def describe(self) -> str:
+        said = _WithFunction.describe(self)
+        return f"{said}, {self.concurrency or 1} at a time" if self.needs_stage else said
+
+
+@dataclass(frozen=True, slots=True)
+class Scan(_WithFunction):
+    """Each item becomes the state so far: ``state = fn(state, item)``."""
+
+    verb: ClassVar[str] = "scan"
+    initial: Opaque = field(default_factory=lambda: Opaque(None))
+
+
+@dataclass(frozen=True, slots=True)
+class Tap(_WithFunction):
+    """The function sees each item, the item goes on unchanged."""
+
+    verb: ClassVar[str] = "tap"
+
+
+@dataclass(frozen=True, slots=True)
+class Enumerate(Operation):
+    """Each item becomes ``(number, item)``."""
+
+    verb: ClassVar[str] = "enumerate"
+    start: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Take(Operation):
+    """The first `count` items; the stream ends with the last of them."""
+
+    verb: ClassVar[str] = "take"
+    count: int = 0
+
+    def describe(self) -> str:
+        return f"take {self.count}"
+
+
+@dataclass(frozen=True, slots=True)
+class Skip(Operation):
+    """All but the first `count` items; those count as dropped."""
+
+    verb: ClassVar[str] = "skip"
+    count: int = 0
+
+    def describe(self) -> str:
+        return f"skip {self.count}"
+
+
+@dataclass(frozen=True, slots=True)
+class TakeWhile(_WithFunction):
+    """The items before the first that the function says no to."""
+
+    verb: ClassVar[str] = "take_while"
+
+
+@dataclass(frozen=True, slots=True)
+class SkipWhile(_WithFunction):
+    """The items from the first that the function says no to; those before count as dropped."""
+
+    verb: ClassVar[str] = "skip_while"
+
+
+@dataclass(frozen=True, slots=True)
+class Batch(Operation):
+    """Lists of items, closed by number, cost or age."""
+
+    verb: ClassVar[str] = "batch"
+    max_items: int | None = None
+    max_delay: float | None = None
+    max_cost: int | float | None = None
+    cost: AnyFunction | None = None
+
+    @property
+    def needs_stage(self) -> bool:
+        return self.max_delay is not None  # a clock must be watched while the input is silent
+
+    def describe(self) -> str:
+        limits = []
+        if self.max_items is not None:
+            limits.append(f"{self.max_items} items")
+        if self.max_cost is not None:
+            limits.append(f"cost {self.max_cost:g} by {function_name(self.cost) if self.cost else '1 each'}")
+        if self.max_delay is not None:
+            limits.append(f"{self.max_delay:g} s after its first item")
+        return f"{Operation.describe(self)} of {' or '.join(limits)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Unbatch(Operation):
+    """The items of each batch, one by one."""
+
+    verb: ClassVar[str] = "unbatch"
+
+
+@dataclass(frozen=True, slots=True)
+class Buffer(Operation):
+    """The capacity of the one link at this point."""
+
+    verb: ClassVar[str] = "buffer"
+    capacity: int = 16

@@ -1,0 +1,113 @@
+"""From a layout to the objects of one run; nothing is started here."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..plan import operations as plan
+from ..plan.layout import FanInLayout, LineLayout, StageLayout
+from ..plan.nodes import Source
+from ..policies.fair_share import FairShare
+from .calls import call_of
+from .expand import ExpandingPool
+from .fan_in import ConcatInlet, FanInInlet, MergeInlet, ZipInlet
+from .fused import FusedOperation, fuse
+from .inlet import Inlet
+from .link import Link
+from .pool import Pool
+from .sink import Sink
+from .sources import (
+    AsyncIterableSource,
+    AsyncSource,
+    ChannelSource,
+    IterableInlet,
+    ProducerSource,
+    TickSource,
+)
+from .stage import Host, Stage, TimedStage
+
+__all__ = ["Machinery", "build"]
+
+
+@dataclass(slots=True)
+class Machinery:
+    """The parts of one run."""
+
+    host: Host
+    links: list[Link] = field(default_factory=list)
+    fan_ins: list[FanInInlet] = field(default_factory=list)
+    sources: list[IterableInlet | AsyncSource | ConcatInlet] = field(default_factory=list)
+    """What a drain stops."""
+
+
+_SOURCES: dict[str, type[AsyncSource]] = {
+    "async iterable": AsyncIterableSource,
+    "channel": ChannelSource,
+    "producer": ProducerSource,
+    "ticks": TickSource,
+}
+
+
+def build(line: LineLayout, machinery: Machinery, sink: Sink | None = None) -> Inlet:
+    """Make the stages, links and fan-ins of a line; answer the inlet that its consumer takes from.
+
+    With a sink, the last stage fills that in place of a link; the answer is then what that stage takes from.
+    """
+    inlet = None if line.origin is None else _fan_in(line.origin, machinery)
+    stages = line.stages
+    if sink is not None and not stages:  # a fan-in has no task, so somebody must pull
+        stages = (StageLayout(line.origin.name if line.origin else "sink", None, (), 1),)
+    for layout in stages:
+        is_last = layout is stages[-1]
+        outlet = sink if sink is not None and is_last else Link(machinery.host.ledger, layout.capacity)
+        stage = _stage(layout, inlet, outlet, machinery)
+        outlet.sender = stage
+        if isinstance(outlet, Link):
+            machinery.links.append(outlet)
+            inlet = outlet
+    assert inlet is not None or sink is not None
+    return inlet  # type: ignore[return-value]  # with a sink nobody takes from it
+
+
+def _fan_in(layout: FanInLayout, machinery: Machinery) -> FanInInlet:
+    ledger = machinery.host.ledger
+    inputs = [(key, build(line, machinery)) for key, line in layout.inputs]
+    inlets = [inlet for _key, inlet in inputs]
+    made: FanInInlet
+    if layout.kind == "concat":
+        made = ConcatInlet(layout.name, ledger, inlets)
+        machinery.sources.append(made)
+    elif layout.kind == "zip":
+        made = ZipInlet(layout.name, ledger, inlets, strict=layout.strict)
+    else:
+        made = MergeInlet(layout.name, ledger, inputs, layout.share or FairShare())
+    machinery.fan_ins.append(made)
+    return made
+
+
+def _stage(layout: StageLayout, inlet: Inlet | None, outlet: Link | Sink, machinery: Machinery) -> Stage:
+    host, head = machinery.host, layout.head
+    fused: list[FusedOperation] = [fuse(operation) for operation in layout.fused]
+    if isinstance(head, Source):
+        if head.kind == "iterable":
+            source = IterableInlet(head)
+            machinery.sources.append(source)
+            stage = Stage(host, layout.name, source, outlet, fused)
+            stage.kind = "source"
+            return stage
+        waiting = _SOURCES[head.kind](host, head, outlet, fused)
+        machinery.sources.append(waiting)
+        return waiting
+    assert inlet is not None
+    if head is None:
+        return Stage(host, layout.name, inlet, outlet, fused)
+    if isinstance(head, plan.Batch):
+        return TimedStage(host, layout.name, inlet, outlet, [fuse(head), *fused])
+    call: Callable[[Any], Awaitable[Any]]
+    if isinstance(head, plan.FlatMap):
+        kind, call, ordered = ExpandingPool, head.fn, False
+    else:
+        kind, call, ordered = Pool, call_of(head), not isinstance(head, plan.Map) or head.ordered
+    return kind(host, layout.name, inlet, outlet, fused, call, concurrency=layout.concurrency, ordered=ordered)

@@ -1,0 +1,108 @@
+"""A stage whose call gives many: how is an async iterable taken apart without letting it run ahead?
+
+A worker takes an item, opens what the function gives for it, and asks for one child at a time, each only when there is
+room for it. The item stays in the worker's hands until its last child came: its children count as one with it. With
+several workers, children leave in the order in which they came.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from inspect import isawaitable
+from typing import Any
+
+
+from .pool import Pool, Worker
+from .stage import Pause
+
+__all__ = ["ExpandingPool"]
+
+
+class ExpandingPool(Pool):
+    """Workers that iterate what an async function, or an async generator function, gives for an item."""
+
+    kind = "async"
+    created = 0
+    absorbed = 0
+    _asked = 0  # children that are being waited for
+
+    async def _serve(self, worker: Worker, item: Any) -> None:
+        self._take_up(worker, item)
+        children: Any = None
+        try:
+            children = await _children(self.call, item, self.name)
+            while await self._room_for_child(worker):
+                self._asked += 1
+                try:
+                    child = await _next(children)
+                finally:
+                    self._asked -= 1
+                if child is _END:
+                    break
+                self.created += 1
+                if self._is_superfluous(worker):
+                    self.discard(child, self._reason())
+                else:
+                    self.order.complete(worker.position, child)
+        except Exception as error:
+            await self._close_children(children)
+            self._failed_at(worker, error)
+            return
+        except BaseException:
+            await self._close_children(children)
+            raise
+        await self._close_children(children)
+        item = self._put_down(worker)
+        if self._is_superfluous(worker):
+            self.discard(item, self._reason())
+        else:
+            self.absorbed += 1
+
+    def _wake_worker(self) -> None:
+        # Workers wait for different things here, an item or room for a child: each must see for itself.
+        while self._parked_workers:
+            super()._wake_worker()
+
+    async def _room_for_child(self, worker: Worker) -> bool:
+        """Move on what is there, then wait until one more child has a place; False when none is wanted."""
+        while not self._is_superfluous(worker):
+            pause = self._move_on(worker)
+            if self._is_superfluous(worker):
+                break
+            worker.budget -= 1
+            if pause is Pause.SLICE_OVER or worker.budget <= 0:
+                await self._breathe(worker)
+            elif self._asked + len(self.order) < self.outlet.room():
+                self.outlet.settle()
+                return True
+            else:
+                await self._wait(worker, starved=False)
+        return False
+
+    async def _close_children(self, children: Any) -> None:
+        if hasattr(children, "aclose"):
+            await self.shielded(children.aclose)
+        elif hasattr(children, "close"):
+            self._close_stream(children)
+
+
+_END = object()
+
+
+async def _children(call: Callable[[Any], Any], item: Any, name: str) -> AsyncIterator[Any] | Iterator[Any]:
+    """Open what the function gives: an iterable or async iterable, awaited first if need be."""
+    result = call(item)
+    if isawaitable(result):
+        result = await result
+    if hasattr(type(result), "__aiter__"):
+        return aiter(result)
+    return iter(result)
+
+
+async def _next(children: Any) -> Any:
+    """Ask for one child."""
+    if isinstance(children, AsyncIterator):
+        return await anext(children, _END)
+    return next(children, _END)
+
+

@@ -1,0 +1,124 @@
+"""What a stage takes from: the one protocol behind links, sources and fan-ins.
+
+The rule: an inlet is a generator that answers every pull at once, with an item or with `NOTHING` (none now), and ends
+when no more can come; `failure` then says whether an error stood at that place. It never waits: who finds `NOTHING`
+parks, and the inlet calls ``receiver.on_input()`` when a pull may find more.
+
+The invariant: an item is in an inlet until it is pulled, and in the hands of whoever pulled it from that instant on.
+There is no checkpoint in between, so no cancellation can lose one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Final, Protocol, final
+
+__all__ = [
+    "ABORTED",
+    "BEHIND_FAILURE",
+    "CANCELLED",
+    "GRACE_OVER",
+    "NOTHING",
+    "NOT_NEEDED",
+    "Failure",
+    "Inlet",
+    "Receiver",
+    "Sender",
+    "State",
+    "worth_a_pull",
+]
+
+# Why an item was given up: what `on_discard` is told.
+NOT_NEEDED: Final = "not needed"
+BEHIND_FAILURE: Final = "behind a failure"
+ABORTED: Final = "aborted"
+CANCELLED: Final = "cancelled"
+GRACE_OVER: Final = "grace period over"
+
+
+@final
+class _Nothing:
+    """The answer of a generator that has no item this time, and has not ended."""
+
+    def __repr__(self) -> str:
+        return "NOTHING"
+
+
+NOTHING: Final[Any] = _Nothing()
+
+
+class State(Enum):
+    """What a pull would find."""
+
+    READY = "an item"
+    HELD = "none yet, but its producer was woken for room and has not run: it counts as backlogged"
+    IDLE = "none now"
+    ENDED = "the end"
+    FAILED = "the end, where a failure stands"
+
+
+def worth_a_pull(inlet: Inlet) -> bool:
+    """Whether a pull would find more than `NOTHING`."""
+    state = inlet.state()
+    return state is not State.IDLE and state is not State.HELD
+
+
+@dataclass(slots=True)
+class Failure:
+    """An error on its way to the caller, behind the items that came before it."""
+
+    error: Exception
+    stage: Any  # the Stage that failed; it keeps the count
+    item: Any = NOTHING  # what the error befell; NOTHING: a source, no item
+
+
+class Receiver(Protocol):
+    """Who takes from an inlet."""
+
+    def on_input(self) -> None:
+        """Hear that a pull may find more than before."""
+
+
+class Sender(Protocol):
+    """Who fills a link."""
+
+    name: str
+
+    def start(self) -> None:
+        """Start its tasks, and all upstream of it."""
+
+    def on_room(self) -> None:
+        """Hear that the link has room again."""
+
+    def stop(self, reason: str) -> None:
+        """Stop at once, and all upstream: what is held is discarded for `reason`."""
+
+
+class Inlet(Protocol):
+    """A place to take items from."""
+
+    receiver: Receiver
+    failure: Failure | None
+    exhausted: bool
+    """Whether `items` was read to its end; then `failure` is the reader's to pass on."""
+
+    @property
+    def taken(self) -> int:
+        """How many items were pulled."""
+
+    def start(self) -> None:
+        """Start the tasks upstream."""
+
+    def items(self) -> Iterator[Any]:
+        """Give the generator of items and `NOTHING`; called once."""
+
+    def state(self) -> State:
+        """Say what a pull would find; exactly, and without changing anything."""
+
+    def release(self, *, parking: bool = False) -> None:
+        """Give the room that pulls made to the sender: at a low mark, or all of it when the taker will park."""
+
+    def close(self, reason: str) -> None:
+        """Take no more: discard what is here and stop everything upstream, at once. Sync; harmless twice."""

@@ -1,0 +1,61 @@
+"""The accounts of a run: what was given up, and which errors were met besides the one that the caller gets.
+
+Everything that leaves the stream without being delivered passes through here exactly once, so that the report adds up
+and `on_discard` hears of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from .._errors import Aborted
+from .inlet import BEHIND_FAILURE, NOTHING, Failure
+
+__all__ = ["Ledger", "OnDiscard"]
+
+OnDiscard = Callable[[Any, str, str], object]
+
+
+class Ledger:
+    """Counts of a run, and the errors it kept."""
+
+    def __init__(self, on_discard: OnDiscard | None) -> None:
+        self._on_discard = on_discard
+        self.discarded = 0
+        self.error: BaseException | None = None
+        self.cleanup_errors: list[BaseException] = []
+
+    def discard(self, item: Any, stage: str, reason: str) -> None:
+        """Give an item up."""
+        self.discarded += 1
+        if self._on_discard is None:
+            return
+        try:
+            self._on_discard(item, stage, reason)
+        except Exception as error:
+            self.cleanup_errors.append(error)
+
+    def unread(self, failure: Failure, reason: str) -> None:
+        """Keep a failure that will not reach the caller.
+
+        Behind an earlier failure its item is one of those that came later, and is discarded like them. If nobody
+        needed to read that far, it is the error of the run all the same, only not raised.
+        """
+        if isinstance(failure.error, Aborted):
+            return  # it only says that the run was stopped, which the outcome says too
+        if reason == BEHIND_FAILURE:
+            self.cleanup_errors.append(failure.error)
+            if failure.item is not NOTHING:
+                failure.stage.failed -= 1
+                failure.stage.discard(failure.item, reason)
+        elif self.error is None:
+            self.error = failure.error
+        else:
+            self.cleanup_errors.append(failure.error)
+
+    def read(self, failure: Failure) -> None:
+        """Note the failure that the caller gets."""
+        if self.error is not None and self.error is not failure.error:
+            self.cleanup_errors.append(self.error)
+        self.error = failure.error

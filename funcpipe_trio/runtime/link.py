@@ -1,0 +1,149 @@
+"""The link between two stages: how does an item cross from one task to another, and who owns it on the way?
+
+A link is passive data: a buffer of fixed capacity, and behind its items the end, which may carry a failure. So an error
+reaches the receiver after all that came before it, and closing the receiving end drops nothing silently: every
+item still here is discarded with its reason.
+
+It never waits. The sender appends while there is room and calls `commit`; the receiver pulls from `items` and calls
+`release`. Both move as many items as they can in one turn, and each wakes the other once: a trip through the scheduler
+costs fifty times what moving an item does, so it is made per burst, never per item.
+
+`unsettled` says that the sender was woken for room and has not run since. A fan-in counts such an input as backlogged
+and waits for it (`State.HELD`), or its fairness would hang on the order in which the scheduler runs a batch of tasks.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from .inlet import NOTHING, Failure, Receiver, Sender, State
+from .ledger import Ledger
+
+__all__ = ["Link"]
+
+
+class Link:
+    """A bounded buffer with one sender and one receiver, and an end that stands behind the items."""
+
+    __slots__ = (
+        "_low",
+        "buffer",
+        "capacity",
+        "closed",
+        "discarded",
+        "ended",
+        "exhausted",
+        "failure",
+        "ledger",
+        "passed",
+        "peak",
+        "put",
+        "receiver",
+        "sender",
+        "unsettled",
+        "wants_room",
+    )
+
+    receiver: Receiver
+    sender: Sender
+
+    def __init__(self, ledger: Ledger, capacity: int) -> None:
+        self.ledger = ledger
+        self.capacity = capacity
+        self.buffer: deque[Any] = deque()
+        self.put: Callable[[Any], None] = self.buffer.append
+        self.ended = self.exhausted = False
+        self.failure: Failure | None = None
+        self.closed: str | None = None
+        self.unsettled = False
+        self.wants_room = False
+        self.passed = self.discarded = self.peak = 0
+        # Half empty is when waking the sender pays: earlier costs a trip for a few items, later lets the receiver starve.
+        self._low = capacity // 2
+
+    # ---- the sender's side
+
+    def room(self) -> int:
+        """How many items may be appended."""
+        return self.capacity - len(self.buffer)
+
+    def commit(self, count: int) -> None:
+        """Hand over the `count` items appended since the last commit."""
+        self.passed += count
+        if self.closed is not None:
+            self._discard_buffer(self.closed)
+        elif count:
+            self.peak = max(self.peak, len(self.buffer))
+            self.receiver.on_input()
+
+    def finish(self, failure: Failure | None) -> None:
+        """Put the end behind the items: no more will come."""
+        if self.ended:
+            return
+        self.ended = True
+        self.failure = failure
+        self.unsettled = False
+        if self.closed is None:
+            self.receiver.on_input()
+        elif failure is not None:
+            self.ledger.unread(failure, self.closed)
+
+    def settle(self) -> None:
+        """Say that the sender has done what it could in this turn; called before it waits for anything."""
+        if self.unsettled:
+            self.unsettled = False
+            self.receiver.on_input()
+
+    # ---- the receiver's side (see `Inlet`)
+
+    @property
+    def taken(self) -> int:
+        return self.passed - len(self.buffer) - self.discarded
+
+    def start(self) -> None:
+        self.unsettled = True  # at the start every sender counts as woken: no input gets ahead by being started first
+        self.sender.start()
+
+    def items(self) -> Iterator[Any]:
+        buffer, pop = self.buffer, self.buffer.popleft
+        while True:
+            while buffer:
+                yield pop()
+            if self.closed is not None:
+                return
+            if self.ended:
+                self.exhausted = True
+                return
+            yield NOTHING
+
+    def state(self) -> State:
+        if self.buffer:
+            return State.READY
+        if self.ended or self.closed is not None:
+            return State.ENDED if self.failure is None else State.FAILED
+        return State.HELD if self.unsettled else State.IDLE
+
+    def release(self, *, parking: bool = False) -> None:
+        if self.wants_room and len(self.buffer) <= (self.capacity - 1 if parking else self._low):
+            self.wants_room = False
+            self.unsettled = True
+            self.sender.on_room()
+
+    def close(self, reason: str) -> None:
+        if self.closed is not None or self.exhausted:
+            return
+        self.closed = reason
+        self._discard_buffer(reason)
+        if self.failure is not None:
+            self.ledger.unread(self.failure, reason)
+        if not self.ended:
+            self.sender.stop(reason)
+
+    def _discard_buffer(self, reason: str) -> None:
+        while self.buffer:
+            self.discarded += 1
+            self.ledger.discard(self.buffer.popleft(), self.sender.name, reason)
+
+

@@ -1,0 +1,378 @@
+"""A stage with an async call: how many calls run, who takes the next item, and what if one fails?
+
+Workers take from the inlet directly; there is no dispatcher, no task per item and no queue between. They are started one
+by one as work comes, each by the one before it, and live until the stage ends. A worker may take an item while
+
+    calls that run + results that wait + values in the link behind  <  concurrency + capacity of that link
+
+so a result that waits for an earlier one uses a place of the link, and the sum is the stage's part of `max_in_flight`.
+
+Whoever finished a call moves on whatever results have their turn, through the fused operations, into the outlet; if the
+outlet is full, a parked worker does so when it has room. User code runs in this stage's tasks only.
+
+A failure at a position: calls behind it are cancelled and their items discarded, the inlet is closed at once, calls
+before it go on; the error leaves when its turn comes, unless an earlier one takes its place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from time import perf_counter
+from typing import Any
+
+import trio
+
+from ..sansio.reorder import AsCompleted, InOrder
+from .inlet import BEHIND_FAILURE, CANCELLED, NOT_NEEDED, NOTHING, Failure, Inlet, State, worth_a_pull
+from .stage import BURST, SLICE, Fused, Host, Outlet, Pause, Stage, noted
+
+__all__ = ["Enough", "Pool"]
+
+_END = object()
+
+
+class Enough:
+    """What a call answers to end the stream before its item."""
+
+    __slots__ = ("item",)
+
+    def __init__(self, item: Any) -> None:
+        self.item = item
+
+
+class Worker:
+    """One task of the pool, and the item in its hands."""
+
+    __slots__ = ("budget", "item", "number", "position", "scope", "slice_end", "task")
+
+    def __init__(self) -> None:
+        self.scope = trio.CancelScope()
+        self.item: Any = NOTHING
+        self.position = self.number = 0
+        self.task: trio.lowlevel.Task | None = None  # while parked
+        self.budget = BURST
+        self.slice_end = 0.0
+
+
+class Results:
+    """The pool's results as an inlet of its own chain."""
+
+    receiver: Pool
+
+    def __init__(self, order: InOrder | AsCompleted) -> None:
+        self.order = order
+        self.failure: Failure | None = None
+        self.exhausted = False
+        self.taken = 0
+        self.dropped = 0
+
+    def start(self) -> None:
+        """Nothing runs upstream of it."""
+
+    def items(self) -> Iterator[Any]:
+        order, pool = self.order, self.receiver
+        while True:
+            if order.ready:
+                result = order.pop()
+                if result is NOTHING:
+                    self.dropped += 1
+                elif isinstance(result, Enough):
+                    pool.discard(result.item, NOT_NEEDED)
+                    return
+                yield result
+            elif pool.is_over():
+                self.exhausted, self.failure = True, order.failure or pool.source.failure
+                return
+            else:
+                yield NOTHING
+
+    def state(self) -> State:
+        if self.order.ready:
+            return State.READY
+        return State.ENDED if self.receiver.is_over() else State.IDLE
+
+    def release(self, *, parking: bool = False) -> None:
+        """Workers see for themselves whether there is a place."""
+
+    def close(self, reason: str) -> None:
+        """The stage closes its real inlet itself."""
+
+
+class Pool(Stage):
+    """Workers that call an async function."""
+
+    kind = "async"
+
+    def __init__(
+        self,
+        host: Host,
+        name: str,
+        inlet: Inlet,
+        outlet: Outlet,
+        fused: Sequence[Fused],
+        call: Callable[[Any], Awaitable[Any]],
+        *,
+        concurrency: int,
+        ordered: bool,
+    ) -> None:
+        self.order: InOrder | AsCompleted = InOrder() if ordered else AsCompleted()
+        self.results = Results(self.order)
+        super().__init__(host, name, self.results, outlet, fused)
+        self.call = call
+        self.concurrency = concurrency
+        self._received = 0
+        self.source = inlet
+        inlet.receiver = self
+        self._items: Iterator[Any] = iter(())
+        self._taking = True  # until the source ended, or is no longer needed
+        self._ended = False  # the chain gave its last value
+        self._workers: list[Worker] = []
+        self._parked_workers: list[Worker] = []
+        self._calls = 0
+
+    # ---- what its neighbours call
+
+    def start(self) -> None:
+        self.began, self.started = self.now(), True
+        self._items = self.source.items()
+        self._begin(self.results.items())
+        self._employ()
+        self.source.start()
+
+    def on_input(self) -> None:
+        self._staff()
+
+    def on_room(self) -> None:
+        self._wake_worker()
+
+    def stop(self, reason: str) -> None:
+        if self.stopped is None:
+            self.stopped = reason
+            self._taking = False
+            for worker in self._workers:
+                worker.scope.cancel()
+            self.source.close(reason)
+
+    @property
+    def received(self) -> int:
+        return self._received
+
+    @property
+    def workers(self) -> int:  # type: ignore[override]  # a constant where there is one
+        return self.concurrency
+
+    @property
+    def dropped(self) -> int:  # type: ignore[override]
+        return self.results.dropped
+
+    def is_over(self) -> bool:
+        """Whether no further result can come."""
+        return self.order.ended or not (self._taking or self._calls or len(self.order))
+
+    # ---- staff
+
+    def _staff(self) -> None:
+        """See that somebody takes the next item, if there is one and a place for it."""
+        if not self._taking or not worth_a_pull(self.source):
+            return
+        if self._parked_workers:
+            self._wake_worker()
+        elif len(self._workers) < self.concurrency and self._has_place():
+            self._employ()
+
+    def _employ(self) -> None:
+        worker = Worker()
+        self._workers.append(worker)
+        self.host.start_task(lambda: self._employed(worker), self.name)
+
+    def _wake_worker(self) -> None:
+        if self._parked_workers:
+            worker = self._parked_workers.pop()
+            assert worker.task is not None
+            trio.lowlevel.reschedule(worker.task)
+
+    def _has_place(self) -> bool:
+        # A call that runs is counted against the workers, a result that waits against workers or room, so:
+        return self._calls + len(self.order) < self.concurrency + self.outlet.room()
+
+    async def _employed(self, worker: Worker) -> None:
+        try:
+            with worker.scope:
+                await self._labour(worker)
+        except Exception as error:
+            if not worker.scope.cancel_called:
+                raise  # a defect of this package: user code's errors are caught at the call
+            self.keep_cleanup_error(error)
+        except BaseException:
+            self.stopped = self.stopped or CANCELLED
+            raise
+        finally:
+            self._dismiss(worker)
+
+    def _dismiss(self, worker: Worker) -> None:
+        self._workers.remove(worker)
+        if worker.item is not NOTHING:  # cancelled in its call
+            self._calls -= 1
+            self.discard(worker.item, self._reason(worker))
+        if not self._workers:
+            self._leave()
+        elif not self._ended and self.stopped is None:
+            self._wake_worker()  # it may have been woken, and cancelled before it ran
+
+    def _reason(self, worker: Worker | None = None) -> str:
+        """Why an item of this stage is given up now."""
+        if self.stopped is not None:
+            return self.stopped
+        failed = self.failure is not None or self.order.failure is not None
+        return BEHIND_FAILURE if failed else NOT_NEEDED
+
+    # ---- work
+
+    async def _labour(self, worker: Worker) -> None:
+        worker.slice_end = perf_counter() + SLICE
+        while self.stopped is None:
+            pause = self._move_on(worker)
+            if self._ended:
+                return
+            item = self._admit()
+            if item is _END:
+                continue
+            if item is not NOTHING:
+                await self._serve(worker, item)
+                worker.budget -= 1
+            elif pause is not Pause.SLICE_OVER:
+                await self._wait(worker, starved=self._has_place())
+                continue
+            if pause is Pause.SLICE_OVER or not worker.budget or perf_counter() > worker.slice_end:
+                await self._breathe(worker)
+
+    def _admit(self) -> Any:
+        """Take an item if there is a place for it."""
+        if not self._taking or not self._has_place():
+            return NOTHING
+        item = next(self._items, _END)
+        if item is _END:
+            self._taking = False
+        elif item is not NOTHING:
+            self.source.release()
+        return item
+
+    async def _serve(self, worker: Worker, item: Any) -> None:
+        """Call the function with the item, and hand in what comes of it."""
+        self._take_up(worker, item)
+        try:
+            result = await self.call(item)
+        except Exception as error:
+            self._failed_at(worker, error)
+        else:
+            self._put_down(worker)
+            if self._is_superfluous(worker):
+                self._discard_result(result, self._reason())
+            else:
+                self.order.complete(worker.position, result)
+
+    def _take_up(self, worker: Worker, item: Any) -> None:
+        worker.item, worker.position = item, self.order.begin()
+        worker.number, self._received = self._received, self._received + 1
+        self._calls += 1
+        self._staff()  # the next one may begin
+        self.outlet.settle()
+
+    def _put_down(self, worker: Worker) -> Any:
+        item, worker.item = worker.item, NOTHING
+        self._calls -= 1
+        return item
+
+    def _is_superfluous(self, worker: Worker) -> bool:
+        return self._ended or self.stopped is not None or self.order.is_superfluous(worker.position)
+
+    def _failed_at(self, worker: Worker, error: Exception) -> None:
+        """Take the failure of one call: it ends the stream at its position, and what is behind that is given up."""
+        if self._is_superfluous(worker):
+            self.keep_cleanup_error(error)
+            self.discard(self._put_down(worker), self._reason())
+            return
+        item = self._put_down(worker)
+        self.failed += 1
+        replaced, behind = self.order.fail(worker.position, Failure(noted(error, self.name, worker.number), self, item))
+        self._taking = False
+        self.source.close(BEHIND_FAILURE)
+        if replaced is not None:
+            self.host.ledger.unread(replaced, BEHIND_FAILURE)
+        for result in behind:
+            self._discard_result(result, BEHIND_FAILURE)
+        self._cancel_superfluous()
+
+    def _cancel_superfluous(self) -> None:
+        for worker in self._workers:
+            if worker.item is not NOTHING and self._is_superfluous(worker):
+                worker.scope.cancel()
+
+    def _move_on(self, worker: Worker) -> Pause:
+        """Move the results that have their turn into the outlet, one burst of them."""
+        room = self.outlet.room()
+        if not room or self._ended:
+            return Pause.FULL
+        self._slice_end = worker.slice_end
+        pause = self._burst(room)
+        if pause is Pause.ENDED and not self._ended:
+            self._end()
+        return pause
+
+    def _end(self) -> None:
+        """No more values will come: everyone may go."""
+        self._ended, self._taking = True, False
+        self.source.close(self._reason())
+        self._cancel_superfluous()
+        while self._parked_workers:
+            self._wake_worker()
+
+    # ---- waiting
+
+    async def _wait(self, worker: Worker, *, starved: bool) -> None:
+        """Park until there is an item (if `starved`), a place for one, or room for a result."""
+        if not starved or self.order.ready:
+            self.outlet.wants_room = True
+        if not starved:
+            self.source.release(parking=True)
+        self.outlet.settle()
+        worker.task = trio.lowlevel.current_task()
+        self._parked_workers.append(worker)
+        since = self.now()
+
+        def unpark(_raise_cancel: object) -> trio.lowlevel.Abort:
+            self._parked_workers.remove(worker)
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        try:
+            await trio.lowlevel.wait_task_rescheduled(unpark)
+        finally:
+            worker.budget, worker.slice_end = BURST, perf_counter() + SLICE
+            if starved:
+                self.waited_input += self.now() - since
+            else:
+                self.waited_room += self.now() - since
+
+    async def _breathe(self, worker: Worker) -> None:
+        self.outlet.settle()
+        await trio.lowlevel.checkpoint()
+        worker.budget, worker.slice_end = BURST, perf_counter() + SLICE
+
+    # ---- leaving
+
+    def _leave(self) -> None:
+        reason = self._reason()
+        self.source.close(reason)
+        for result in self.order.clear():
+            self._discard_result(result, reason)
+        if not self.results.exhausted:  # nobody has read how the calls, or the inlet, ended
+            self.results.exhausted, self.results.failure = True, self.order.failure
+        if self.source.exhausted and self.source.failure not in (None, self.results.failure):
+            self.host.ledger.unread(self.source.failure, reason)
+        super()._leave()
+
+    def _discard_result(self, result: Any, reason: str) -> None:
+        if isinstance(result, Enough):
+            result = result.item
+        if result is not NOTHING:
+            self.discard(result, reason)

@@ -1,0 +1,146 @@
+"""What a run says of itself: how far it came, what became of every item, and what limited it.
+
+All of it is counted per burst, never per item, from numbers that the links and stages keep anyway. The sums that hold:
+
+* a stage:  received + created = emitted + absorbed + failed + dropped + discarded
+  (`created` and `absorbed` are what a batch or a flat_map makes and uses up; zero elsewhere)
+* a link:   passed = taken + discarded
+* a plan of one-to-one operations and filters:  taken = delivered + failed + dropped + discarded
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Literal
+
+__all__ = ["InputReport", "LinkReport", "Outcome", "Report", "RunStatistics", "StageReport"]
+
+Outcome = Literal["completed", "drained", "left", "aborted", "failed", "cancelled"]
+
+
+@dataclass(frozen=True, slots=True)
+class StageReport:
+    """One stage: what went in, what came of it, and how busy it was."""
+
+    name: str
+    kind: str
+    """``source``, ``sync`` or ``async``."""
+    received: int
+    """Items it took."""
+    emitted: int
+    """Values it handed on."""
+    created: int
+    """Values that an operation made besides (the children of a flat_map, a batch)."""
+    absorbed: int
+    """Items that went into those."""
+    failed: int
+    """Items at which user code raised."""
+    dropped: int
+    """Items that an operation such as a filter let fall."""
+    discarded: int
+    """Items given up while this stage held them."""
+    waited_input: float
+    """Seconds in which it had nothing to take, over all its workers."""
+    waited_room: float
+    """Seconds in which it had no room for more, over all its workers."""
+    busy: float
+    """Share of its time, 0 to 1, in which it waited for neither; a source is busy while it waits for the outside."""
+
+
+@dataclass(frozen=True, slots=True)
+class LinkReport:
+    """One link: what went through it, and how full it was."""
+
+    behind: str
+    """Name of the stage that fills it."""
+    capacity: int
+    passed: int
+    taken: int
+    discarded: int
+    peak: int
+    """The most it held."""
+
+
+@dataclass(frozen=True, slots=True)
+class InputReport:
+    """One input of a merge: its part of what was handed over."""
+
+    merge: str
+    key: Hashable
+    weight: int | Fraction
+    taken: int
+    """Items handed over."""
+    cost: int | Fraction
+    """Their cost."""
+    contested: int
+    """Items handed over while every input of the merge had one waiting: where weights decide."""
+    share: float
+    """Its part of the contested items, 0 to 1; 0 if there were none."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunStatistics:
+    """The state of a run at one instant."""
+
+    taken: int
+    """Items that the sources handed over."""
+    delivered: int
+    """Values that reached the consumer."""
+    failed: int
+    dropped: int
+    discarded: int
+    elapsed: float
+    """Seconds since the run was opened, by trio's clock."""
+    stages: tuple[StageReport, ...]
+    links: tuple[LinkReport, ...]
+    inputs: tuple[InputReport, ...]
+    bottleneck: str | None
+    """The stage that waited least, or ``consumer``: what limits the throughput. None before there is anything to say."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report(RunStatistics):
+    """How a run ended, and what became of every item."""
+
+    outcome: Outcome
+    error: BaseException | None
+    """The failure that ended it, or that nobody read as far as."""
+    cleanup_errors: tuple[BaseException, ...]
+    """Errors that were met besides: in cleanup, in `on_discard`, behind the first failure."""
+
+    def describe(self) -> str:
+        """Show it as a table, for people."""
+        lines = [
+            f"{self.outcome} after {self.elapsed:.3f} s: {self.taken} taken, {self.delivered} delivered, "
+            f"{self.failed} failed, {self.dropped} dropped, {self.discarded} discarded"
+        ]
+        if self.bottleneck is not None:
+            lines.append(f"limited by: {self.bottleneck}")
+        rows = [("stage", "in", "out", "failed", "dropped", "discarded", "busy")]
+        rows += [
+            (s.name, *map(str, (s.received, s.emitted, s.failed, s.dropped, s.discarded)), f"{s.busy:.0%}")
+            for s in self.stages
+        ]
+        lines += ["", *_table(rows)]
+        if self.inputs:
+            rows_in = [("input", "weight", "taken", "while all had work", "share")]
+            rows_in += [
+                (f"{i.merge} / {i.key}", str(i.weight), str(i.taken), str(i.contested), f"{i.share:.1%}")
+                for i in self.inputs
+            ]
+            lines += ["", *_table(rows_in)]
+        if self.error is not None:
+            lines += ["", f"error: {type(self.error).__name__}: {self.error}"]
+        lines += [f"also: {type(error).__name__}: {error}" for error in self.cleanup_errors]
+        return "\n".join(lines)
+
+
+def _table(rows: list[tuple[str, ...]]) -> list[str]:
+    """Align columns: the first to the left, numbers to the right."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return [
+        "  ".join(cell.ljust(width) if not column else cell.rjust(width) for column, (cell, width) in enumerate(pairs))
+        for pairs in ([*zip(row, widths, strict=True)] for row in rows)
+    ]

@@ -1,0 +1,47 @@
+"""The outlet of a run whose results go nowhere else: no link behind the last stage, no task that only collects."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from .inlet import Failure, Sender
+
+__all__ = ["Sink"]
+
+
+class Sink:
+    """Takes every value at once; `put` is all that happens to one."""
+
+    wants_room = False
+    sender: Sender
+
+    def __init__(self, put: Callable[[Any], object]) -> None:
+        self.put = put
+        self.closed: str | None = None
+        self.failure: Failure | None = None
+        self.ended = False
+        self.passed = 0
+
+    def room(self) -> int:
+        """Without limit: what is put is gone."""
+        return sys.maxsize
+
+    def commit(self, count: int) -> None:
+        """Count what was put."""
+        self.passed += count
+
+    def finish(self, failure: Failure | None) -> None:
+        """Note the end, and the failure that stands there."""
+        self.ended = True
+        self.failure = failure
+
+    def settle(self) -> None:
+        """Nobody waits to hear of it."""
+
+    def close(self, reason: str) -> None:
+        """Stop the run's last stage, and so everything."""
+        if self.closed is None and not self.ended:
+            self.closed = reason
+            self.sender.stop(reason)

@@ -1,0 +1,314 @@
+"""Sources: who opens the user's iterator, when is it asked for an item, and who closes it?
+
+One task opens, asks and closes. It asks only while there is room for what comes, so an item that was handed over is in
+a link before the next await. A sync iterable is an inlet without a task of its own: the stage behind it pulls. The
+others are stages: `_next` waits for one item, everything else is the stage's.
+
+Draining stops the asking and nothing else: what was handed over goes on through the stage. Stopping gives it up.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from math import floor
+from time import perf_counter
+from typing import Any
+
+import trio
+
+from ..plan.nodes import Source
+from .inlet import CANCELLED, NOTHING, Failure, Receiver, State
+from .stage import BURST, Fused, Host, Outlet, Stage, noted
+
+__all__ = ["AsyncIterableSource", "AsyncSource", "ChannelSource", "Inbox", "IterableInlet", "ProducerSource", "TickSource"]
+
+
+def opened(origin: Any, iterate: Callable[[Any], Any], method: str) -> Any:
+    """Make the iterator of an iterable, or of what a zero-argument callable makes."""
+    return iterate(origin if hasattr(type(origin), method) else origin())
+
+
+class IterableInlet:
+    """A sync iterable as an inlet: the stage behind it opens, pulls and closes it."""
+
+    receiver: Stage
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._over = False
+        self.failure: Failure | None = None
+        self.exhausted = False
+        self.taken = 0
+
+    def start(self) -> None:
+        """Nothing runs upstream."""
+
+    def items(self) -> Iterator[Any]:
+        iterator = None
+        try:
+            if not self._over:
+                iterator = opened(self._source.origin.value, iter, "__iter__")
+                for item in iterator:
+                    self.taken += 1
+                    yield item
+                    if self._over:
+                        break
+            self.exhausted = True
+        except Exception as error:
+            self.exhausted = True
+            self.failure = Failure(noted(error, self._source.name, self.taken), self.receiver)
+        finally:
+            self._close_iterator(iterator)
+
+    def state(self) -> State:
+        return State.ENDED if self.exhausted else State.READY
+
+    def release(self, *, parking: bool = False) -> None:
+        """Nobody upstream waits for room."""
+
+    def close(self, reason: str) -> None:
+        self._over = True
+
+    def drain(self) -> None:
+        """Take no more."""
+        self._over = True
+
+    def _close_iterator(self, iterator: Any) -> None:
+        close = getattr(iterator, "close", None)
+        if close is None:
+            return
+        try:
+            close()
+        except Exception as error:
+            self.receiver.keep_cleanup_error(error)
+
+
+class Inbox:
+    """Where an async stage puts what it received, for its own chain to pull."""
+
+    receiver: Receiver
+
+    def __init__(self) -> None:
+        self._items: deque[Any] = deque()
+        self._over = False
+        self.failure: Failure | None = None
+        self.exhausted = False
+        self.taken = 0
+
+    def put(self, item: Any) -> None:
+        """Take custody of an item."""
+        self.taken += 1
+        self._items.append(item)
+
+    def end(self, failure: Failure | None = None) -> None:
+        """No more will come."""
+        self._over = True
+        self.failure = self.failure or failure
+
+    def held(self) -> list[Any]:
+        """Hand out, and forget, what is here."""
+        items = list(self._items)
+        self._items.clear()
+        return items
+
+    def start(self) -> None:
+        """Nothing runs upstream."""
+
+    def items(self) -> Iterator[Any]:
+        items = self._items
+        while True:
+            while items:
+                yield items.popleft()
+            if self._over:
+                self.exhausted = True
+                return
+            yield NOTHING
+
+    def state(self) -> State:
+        if self._items:
+            return State.READY
+        return State.ENDED if self._over else State.IDLE
+
+    def release(self, *, parking: bool = False) -> None:
+        """Nobody upstream waits for room."""
+
+    def close(self, reason: str) -> None:
+        self._over = True
+
+
+class AsyncSource(Stage):
+    """A source that waits for its items."""
+
+    kind = "source"
+
+    def __init__(self, host: Host, source: Source, outlet: Outlet, fused: Sequence[Fused]) -> None:
+        self.inbox = Inbox()
+        super().__init__(host, source.name, self.inbox, outlet, fused)
+        self.source = source
+        self._taking = trio.CancelScope()
+        self._budget = BURST
+
+    def drain(self) -> None:
+        """Take no more; what was taken goes on."""
+        self._taking.cancel()
+
+    async def _main(self) -> None:
+        try:
+            with self._scope:
+                self._begin(self.inbox.items())
+                with self._taking:
+                    await self._take()
+                self.inbox.end()
+                await self._drive()
+        except Exception as error:
+            if not (self._scope.cancel_called or self._taking.cancel_called):
+                raise  # a defect of this package: user code's errors are caught in `_wait_input`
+            self.keep_cleanup_error(error)
+        except BaseException:
+            self.stopped = self.stopped or CANCELLED
+            raise
+        finally:
+            await self._close_source()
+            self._leave()
+
+    async def _take(self) -> None:
+        """Open the source, and drive it until it ends."""
+        await self._drive()
+
+    async def _wait_input(self) -> None:
+        self.outlet.settle()
+        if self._budget <= 0 or perf_counter() > self._slice_end:
+            await self._checkpoint()
+            self._budget = BURST
+        self._budget -= 1
+        try:
+            item = await self._next()
+        except Exception as error:
+            self._fail_source(error)
+        else:
+            if item is NOTHING:
+                self.inbox.end()
+            else:
+                self.inbox.put(item)
+
+    async def _next(self) -> Any:
+        """Wait for one item; `NOTHING` at the end."""
+        raise NotImplementedError
+
+    async def _close_source(self) -> None:
+        """Close what this task opened; shielded, with a deadline."""
+
+    def _fail_source(self, error: Exception) -> None:
+        if self._taking.cancel_called or self.stopped is not None:
+            self.inbox.end()
+            self.keep_cleanup_error(error)
+        else:
+            self.inbox.end(Failure(noted(error, self.name, self.inbox.taken), self))
+
+    def _held(self) -> list[Any]:
+        return [*super()._held(), *self.inbox.held()]
+
+
+class AsyncIterableSource(AsyncSource):
+    """An async iterable, or a callable that makes one."""
+
+    _iterator: AsyncIterator[Any] | None = None
+
+    async def _next(self) -> Any:
+        if self._iterator is None:
+            self._iterator = opened(self.source.origin.value, aiter, "__aiter__")
+        try:
+            return await anext(self._iterator)
+        except StopAsyncIteration:
+            return NOTHING
+
+    async def _close_source(self) -> None:
+        close = getattr(self._iterator, "aclose", None)
+        if close is not None:
+            await self.shielded(close)
+
+
+class ChannelSource(AsyncSource):
+    """A receive channel that the run owns."""
+
+    async def _next(self) -> Any:
+        channel = self.source.origin.value
+        nowait = getattr(channel, "receive_nowait", None)
+        try:
+            if nowait is not None:
+                try:
+                    return nowait()
+                except trio.WouldBlock:
+                    pass
+            return await channel.receive()
+        except trio.EndOfChannel:
+            return NOTHING
+
+    async def _close_source(self) -> None:
+        await self.shielded(self.source.origin.value.aclose)
+
+
+class ProducerSource(AsyncSource):
+    """An async function that sends; it runs beside the stage and is cancelled when no more is needed.
+
+    Its channel has capacity zero: what it sends is the sender's until this stage takes it.
+    """
+
+    def __init__(self, host: Host, source: Source, outlet: Outlet, fused: Sequence[Fused]) -> None:
+        super().__init__(host, source, outlet, fused)
+        self._send, self._receive = trio.open_memory_channel[Any](0)
+        self._error: Exception | None = None
+
+    async def _take(self) -> None:
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._produce, name=f"{self.name} (producer)")
+                await self._drive()
+                nursery.cancel_scope.cancel()
+        finally:
+            self._send.close()
+
+    async def _produce(self) -> None:
+        try:
+            await self.source.origin.value(self._send)
+        except Exception as error:
+            if self._receive_open():
+                self._error = error
+            else:
+                self.keep_cleanup_error(error)
+        finally:
+            self._send.close()
+
+    def _receive_open(self) -> bool:
+        """Whether the stage still takes."""
+        return self.stopped is None and not self._taking.cancel_called and self.failure is None
+
+    async def _next(self) -> Any:
+        try:
+            return await self._receive.receive()
+        except trio.EndOfChannel:
+            if self._error is None:
+                return NOTHING
+            raise self._error from self._error.__cause__
+
+    async def _close_source(self) -> None:
+        self._receive.close()
+
+
+class TickSource(AsyncSource):
+    """0, 1, 2, ...: each at the first multiple of the period after the one before was taken."""
+
+    _number = -1
+    _multiple = -1
+
+    async def _next(self) -> Any:
+        self._number += 1
+        period = self.source.period
+        elapsed = trio.current_time() - self.began
+        # The second term: rounding must never place two ticks on one multiple.
+        self._multiple = max(floor(elapsed / period) + 1, self._multiple + 1) if self._number else 0
+        await trio.sleep_until(self.began + self._multiple * period)
+        return self._number
+
+

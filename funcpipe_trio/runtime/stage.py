@@ -1,0 +1,364 @@
+"""One stage of a run: how is it driven, and what happens to its items when it fails, is stopped or is cancelled?
+
+A stage pulls values through its *chain* (its inlet, and the generators of the operations fused into it) and appends
+them to its outlet, in bursts: as many as the outlet has room for, at most 64 or 10 ms of them between two
+checkpoints. It pulls only while the outlet has room, so a value goes from the inlet to the outlet within one turn and
+nothing is in its hands at a checkpoint, but for what an operation holds on purpose (a batch not yet full, an item that
+is still being expanded); those can be swept.
+
+How a stage ends, always through `_leave`, in this order: the inlet is closed unless it was read to its end (so all
+upstream stops at once), what is held is discarded with a reason, the end goes behind the items of the outlet.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from enum import Enum
+from time import perf_counter
+from typing import Any, Protocol
+
+import trio
+
+from .._errors import Aborted
+from .inlet import BEHIND_FAILURE, CANCELLED, NOT_NEEDED, NOTHING, Failure, Inlet, worth_a_pull
+from .ledger import Ledger
+
+__all__ = ["BURST", "SLICE", "Fused", "Host", "Outlet", "Pause", "Stage", "TimedStage", "noted"]
+
+BURST = 64
+"""Values between two checkpoints, at most: a checkpoint costs 4 us, so 60 ns a value."""
+SLICE = 0.010
+"""Seconds of real time between two checkpoints, at most (and one value more)."""
+
+
+class Pause(Enum):
+    """Why a burst ended."""
+
+    FULL = "the outlet has no room"
+    STARVED = "the inlet has nothing now"
+    SLICE_OVER = "others must run"
+    ENDED = "no more values will come"
+
+
+class Outlet(Protocol):
+    """A place to put values: a link, or the sink of a run."""
+
+    put: Callable[[Any], object]
+    closed: str | None
+    passed: int
+
+    def room(self) -> int:
+        """How many values may be put."""
+
+    def commit(self, count: int) -> None:
+        """Hand over the values put since the last commit."""
+
+    def finish(self, failure: Failure | None) -> None:
+        """Put the end behind them."""
+
+    def settle(self) -> None:
+        """Say that no more comes in this turn."""
+
+    wants_room: bool
+
+
+class Host(Protocol):
+    """The run, as its stages see it."""
+
+    ledger: Ledger
+    cleanup_timeout: float
+
+    def start_task(self, task: Callable[[], Any], name: str) -> None:
+        """Start a task in the run's nursery, in the context of whoever opened the run."""
+
+    def register(self, stage: Stage) -> None:
+        """Take a stage into the report."""
+
+
+class Fused(Protocol):
+    """A fused operation at work: a generator over values, and an account of them."""
+
+    name: str
+    stage: Stage
+    dropped: int
+    created: int
+    absorbed: int
+    deadline: float
+
+    def stream(self, values: Iterator[Any]) -> Iterator[Any]:
+        """Make the generator; called once."""
+
+    def held(self) -> list[Any]:
+        """Hand out, and forget, what it holds."""
+
+    def tick(self, now: float) -> None:
+        """Hear what time it is."""
+
+
+class Stage:
+    """A sync stage: takes from an inlet, applies the fused operations, fills an outlet. Others build on it."""
+
+    kind = "sync"
+    workers = 1
+    dropped = created = absorbed = 0  # beside what the fused operations count
+
+    def __init__(self, host: Host, name: str, inlet: Inlet, outlet: Outlet, fused: Sequence[Fused] = ()) -> None:
+        self.host = host
+        self.name = name
+        self.inlet = inlet
+        self.outlet = outlet
+        self.fused = fused
+        self.failure: Failure | None = None
+        self.stopped: str | None = None
+        self.failed = self.discarded = 0
+        self.waited_input = self.waited_room = 0.0
+        self.began = self.left = 0.0
+        self.started = False
+        self._scope = trio.CancelScope()
+        self._parked: trio.lowlevel.Task | None = None
+        self._parked_for: Pause | None = None
+        self._slice_end = 0.0
+        self._streams: list[Iterator[Any]] = []
+        self.now = trio.current_time
+        inlet.receiver = self
+        for operation in fused:
+            operation.stage = self
+        host.register(self)
+
+    # ---- what its neighbours call: sync, at any time
+
+    def start(self) -> None:
+        self.began, self.started = self.now(), True
+        self.host.start_task(self._main, self.name)
+        self.inlet.start()
+
+    def on_input(self) -> None:
+        if self._parked_for is Pause.STARVED and worth_a_pull(self.inlet):
+            self._wake()
+
+    def on_room(self) -> None:
+        if self._parked_for is Pause.FULL:
+            self._wake()
+
+    def stop(self, reason: str) -> None:
+        if self.stopped is None:
+            self.stopped = reason
+            self._scope.cancel()
+            self.inlet.close(reason)
+
+    @property
+    def received(self) -> int:
+        """How many items it took."""
+        return self.inlet.taken
+
+    @property
+    def emitted(self) -> int:
+        """How many values it handed on."""
+        return self.outlet.passed
+
+    # ---- the task
+
+    async def _main(self) -> None:
+        try:
+            with self._scope:
+                await self._work()
+        except BaseException:
+            self.stopped = self.stopped or CANCELLED
+            raise
+        finally:
+            self._leave()
+
+    async def _work(self) -> None:
+        self._begin(self.inlet.items())
+        await self._drive()
+
+    async def _drive(self) -> None:
+        """Move values until no more will come."""
+        while self.stopped is None:
+            room = self.outlet.room()
+            if not room:
+                await self._wait_room()
+                continue
+            pause = self._burst(room)
+            if pause is Pause.ENDED:
+                return
+            if pause is Pause.STARVED:
+                await self._wait_input()
+            elif pause is Pause.SLICE_OVER:
+                await self._checkpoint()
+
+    def _begin(self, values: Iterator[Any]) -> None:
+        """Set the chain up: the inlet's generator, and those of the fused operations over it."""
+        self._streams = [values]
+        for operation in self.fused:
+            self._streams.append(operation.stream(self._streams[-1]))
+        self._slice_end = perf_counter() + SLICE
+
+    def _burst(self, room: int) -> Pause:
+        """Move values until something ends the burst; they are committed in any case."""
+        count, budget, slice_end = 0, BURST, self._slice_end
+        put, pause = self.outlet.put, Pause.ENDED
+        try:
+            for value in self._streams[-1]:
+                if value is not NOTHING:
+                    put(value)
+                    count += 1
+                    if count == room:
+                        pause = Pause.FULL
+                        break
+                elif not self._has_input():
+                    pause = Pause.STARVED
+                    break
+                budget -= 1
+                if not budget or perf_counter() > slice_end:
+                    pause = Pause.SLICE_OVER
+                    break
+        except Exception as error:
+            self._failed_upstream_of_operations(error)
+        finally:
+            self.outlet.commit(count)
+            self._released()
+        return pause
+
+    def _has_input(self) -> bool:
+        return worth_a_pull(self.inlet)
+
+    def _released(self) -> None:
+        self.inlet.release()
+
+    # ---- waiting
+
+    async def _wait_input(self) -> None:
+        await self._park(Pause.STARVED)
+
+    async def _wait_room(self) -> None:
+        self.inlet.release(parking=True)
+        self.outlet.wants_room = True
+        await self._park(Pause.FULL)
+
+    async def _park(self, reason: Pause) -> None:
+        """Wait until a neighbour calls."""
+        self.outlet.settle()
+        self._parked, self._parked_for = trio.lowlevel.current_task(), reason
+        since = self.now()
+        try:
+            await trio.lowlevel.wait_task_rescheduled(self._unpark)
+        finally:
+            waited = self.now() - since
+            if reason is Pause.FULL:
+                self.waited_room += waited
+            else:
+                self.waited_input += waited
+            self._slice_end = perf_counter() + SLICE
+
+    def _unpark(self, _raise_cancel: object) -> trio.lowlevel.Abort:
+        self._parked_for = None
+        return trio.lowlevel.Abort.SUCCEEDED
+
+    def _wake(self) -> None:
+        if self._parked is not None:
+            self._parked_for = None
+            trio.lowlevel.reschedule(self._parked)
+
+    async def _checkpoint(self) -> None:
+        self.outlet.settle()
+        await trio.lowlevel.checkpoint()
+        self._slice_end = perf_counter() + SLICE
+
+    # ---- failing and leaving
+
+    def failing(self, error: BaseException, name: str, number: int, item: Any) -> None:
+        """Hear from an operation that user code raised at one item; the operation lets the error pass."""
+        if isinstance(error, Exception):
+            self.failed += item is not NOTHING
+            self.failure = Failure(noted(error, name, number if item is not NOTHING else None), self, item)
+        elif item is not NOTHING:  # KeyboardInterrupt and its like end the whole run
+            self.discard(item, CANCELLED)
+
+    def discard(self, item: Any, reason: str) -> None:
+        """Give up an item that this stage held."""
+        self.discarded += 1
+        self.host.ledger.discard(item, self.name, reason)
+
+    def _failed_upstream_of_operations(self, error: Exception) -> None:
+        """Take an error that came out of the chain; the operation that met it has said so already."""
+        if self.failure is None:  # nobody did: a defect of this package, which must not look like the user's error
+            raise error
+
+    def _leave(self) -> None:
+        """End the stage, whatever ended it."""
+        self.left = self.now()
+        for stream in reversed(self._streams):
+            self._close_stream(stream)
+        upstream = self.inlet.failure if self.inlet.exhausted else None
+        later = upstream if self.failure is not None else None
+        self.failure = self.failure or upstream
+        reason = self.stopped or (NOT_NEEDED if self.failure is None else BEHIND_FAILURE)
+        self.inlet.close(reason)
+        if later is not None:
+            self.host.ledger.unread(later, reason)
+        for item in self._held():
+            self.discard(item, reason)
+        if self.stopped is not None and self.failure is None:
+            # Whoever still reads (from a scope that is shielded, say) must not take this for the end of the stream.
+            self.failure = Failure(Aborted(f"the run was {self.stopped}"), self)
+        self.outlet.finish(self.failure)
+
+    def _held(self) -> list[Any]:
+        return [item for operation in self.fused for item in operation.held()]
+
+    def _close_stream(self, stream: Iterator[Any]) -> None:
+        close = getattr(stream, "close", None)
+        if close is None:
+            return
+        try:
+            close()
+        except Exception as error:
+            self.keep_cleanup_error(error)
+
+    def keep_cleanup_error(self, error: BaseException) -> None:
+        """Keep an error of cleanup: it never takes the place of the first error, but is noted on it."""
+        self.host.ledger.cleanup_errors.append(error)
+        if self.failure is not None:
+            self.failure.error.add_note(f"then cleanup in stage {self.name!r} raised {type(error).__name__}: {error}")
+
+    async def shielded(self, close: Callable[[], Awaitable[object]]) -> None:
+        """Run a cleanup that awaits; its error or its slowness is kept, never raised."""
+        limit = self.host.cleanup_timeout
+        try:
+            with trio.move_on_after(limit, shield=True) as scope:
+                await close()
+        except Exception as error:
+            self.keep_cleanup_error(error)
+        if scope.cancelled_caught:
+            self.keep_cleanup_error(trio.TooSlowError(f"closing what stage {self.name!r} opened took more than {limit:g} s"))
+
+
+class TimedStage(Stage):
+    """A sync stage whose first operation also has something to say when a time has come."""
+
+    def _burst(self, room: int) -> Pause:
+        self.fused[0].tick(self.now())
+        return super()._burst(room)
+
+    async def _wait_input(self) -> None:
+        deadline = self.fused[0].deadline
+        if deadline == math.inf:
+            await super()._wait_input()
+        else:
+            with trio.move_on_at(deadline):
+                await super()._wait_input()
+
+
+_ENDS = (StopIteration, StopAsyncIteration, trio.EndOfChannel)
+
+
+def noted(error: Exception, name: str, number: int | None) -> Exception:
+    """Say where an error was met, on the error; what would read as an end of stream is wrapped."""
+    if isinstance(error, _ENDS):
+        cause = error
+        error = RuntimeError(f"stage {name!r} raised {type(cause).__name__}, which is not an end here but an error")
+        error.__cause__ = cause
+    error.add_note(f"in stage {name!r}" + ("" if number is None else f", item {number}"))
+    return error

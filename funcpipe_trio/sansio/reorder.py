@@ -1,0 +1,120 @@
+"""Which finished call comes next? `InOrder` answers by position, `AsCompleted` by time of completion.
+
+The rule: every call gets a position when it begins. A result or a failure is handed in at its position; `pop` gives what
+comes next, if that is known. A failure is an end: in order, it stands at its position, what is behind it is superfluous,
+and an earlier failure replaces it; as completed, it stands behind all that completed before it.
+
+The invariant: what was handed in is popped once, or given back as superfluous, never both. It never waits.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+__all__ = ["AsCompleted", "InOrder"]
+
+
+class InOrder:
+    """Results leave in the order in which their calls began."""
+
+    def __init__(self) -> None:
+        self._done: dict[int, Any] = {}
+        self._next = 0
+        self._begun = 0
+        self._failed_at: int | None = None
+        self.failure: Any = None
+
+    def __len__(self) -> int:
+        """How many results wait."""
+        return len(self._done)
+
+    @property
+    def ready(self) -> bool:
+        """Whether `pop` has a result."""
+        return self._next in self._done
+
+    @property
+    def ended(self) -> bool:
+        """Whether the failure is what comes next."""
+        return self._failed_at == self._next
+
+    def begin(self) -> int:
+        """Give a call its position."""
+        self._begun += 1
+        return self._begun - 1
+
+    def is_superfluous(self, position: int) -> bool:
+        """Whether a call at this position no longer matters."""
+        return self._failed_at is not None and position > self._failed_at
+
+    def complete(self, position: int, result: Any) -> None:
+        """Hand in a result."""
+        self._done[position] = result
+
+    def fail(self, position: int, failure: Any) -> tuple[Any, list[Any]]:
+        """Hand in a failure; answer the later failure that it replaces (or None), and the results behind it."""
+        replaced, self.failure, self._failed_at = self.failure, failure, position
+        behind = sorted(done for done in self._done if done > position)
+        return replaced, [self._done.pop(done) for done in behind]
+
+    def pop(self) -> Any:
+        """Take the next result."""
+        result = self._done.pop(self._next)
+        self._next += 1
+        return result
+
+    def clear(self) -> list[Any]:
+        """Give up every result that waits."""
+        waiting = [self._done[position] for position in sorted(self._done)]
+        self._done.clear()
+        return waiting
+
+
+class AsCompleted:
+    """Results leave in the order in which their calls ended."""
+
+    def __init__(self) -> None:
+        self._done: deque[Any] = deque()
+        self.failure: Any = None
+
+    def __len__(self) -> int:
+        """How many results wait."""
+        return len(self._done)
+
+    @property
+    def ready(self) -> bool:
+        """Whether `pop` has a result."""
+        return bool(self._done)
+
+    @property
+    def ended(self) -> bool:
+        """Whether the failure is what comes next."""
+        return self.failure is not None and not self._done
+
+    def begin(self) -> int:
+        """Give a call its position: all are alike."""
+        return 0
+
+    def is_superfluous(self, position: int) -> bool:
+        """Whether a call no longer matters: after a failure, none does."""
+        return self.failure is not None
+
+    def complete(self, position: int, result: Any) -> None:
+        """Hand in a result."""
+        self._done.append(result)
+
+    def fail(self, position: int, failure: Any) -> tuple[Any, list[Any]]:
+        """Hand in the failure; it replaces none, and nothing that completed is behind it."""
+        self.failure = failure
+        return None, []
+
+    def pop(self) -> Any:
+        """Take the next result."""
+        return self._done.popleft()
+
+    def clear(self) -> list[Any]:
+        """Give up every result that waits."""
+        waiting = list(self._done)
+        self._done.clear()
+        return waiting
