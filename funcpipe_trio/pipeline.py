@@ -352,9 +352,7 @@ class Pipeline(Generic[T_co]):
         _check.integer("Pipeline.buffer", "capacity", capacity, at_least=1)
         return self._then(plan.Buffer(_named("Pipeline.buffer", name, "buffer"), capacity))
 
-    def pipe(
-        self, fn: Callable[Concatenate[Pipeline[T_co], P], U], /, *args: P.args, **kwargs: P.kwargs
-    ) -> U:
+    def pipe(self, fn: Callable[Concatenate[Pipeline[T_co], P], U], /, *args: P.args, **kwargs: P.kwargs) -> U:
         """Give ``fn(self, *args, **kwargs)``: for segments that several pipelines use."""
         return fn(self, *args, **kwargs)
 
@@ -527,8 +525,8 @@ def fair_merge(
     """Merge several pipelines by weight.
 
     All inputs run at once. While inputs f and m both have items, what they were served, by weight, differs by at most
-    ``cost_f/weight_f + cost_m/weight_m`` (start-time fair queueing), at the instant of hand-over: there is no link behind
-    a merge, the next stage takes from it directly. A silent input delays nobody.
+    ``cost_f/weight_f + cost_m/weight_m`` (start-time fair queueing), at the instant of hand-over: there is no link
+    behind a merge, the next stage takes from it directly. A silent input delays nobody.
 
     Args:
       inputs: the pipelines by key; none gives the empty stream.
@@ -548,7 +546,9 @@ def fair_merge(
     unknown = [key for key in share.weights if key not in inputs]
     if unknown:
         known = ", ".join(map(repr, inputs)) or "none"
-        raise PlanError(*(f"fair_merge: weights[{key!r}] must name an input; the inputs are {known}" for key in unknown))
+        raise PlanError(
+            *(f"fair_merge: weights[{key!r}] must name an input; the inputs are {known}" for key in unknown)
+        )
     pairs = tuple((key, _plan_of("fair_merge", f"inputs[{key!r}]", line)) for key, line in inputs.items())
     return Pipeline(Plan(FanIn("fair_merge", _named("fair_merge", name, "fair_merge"), pairs, share)))
 
@@ -565,9 +565,7 @@ def concat(*pipelines: Pipeline[T], name: str | None = None) -> Pipeline[T]:
 
 
 @overload
-def zip_pipelines(
-    a: Pipeline[T], /, *, strict: bool = False, name: str | None = None
-) -> Pipeline[tuple[T]]: ...
+def zip_pipelines(a: Pipeline[T], /, *, strict: bool = False, name: str | None = None) -> Pipeline[tuple[T]]: ...
 
 
 @overload
@@ -645,5 +643,3 @@ def _plan_of(where: str, name: str, value: Any) -> Plan:
 
 def _numbered(where: str, pipelines: tuple[Any, ...]) -> tuple[tuple[Hashable, Plan], ...]:
     return tuple((number, _plan_of(where, f"input {number}", line)) for number, line in enumerate(pipelines))
-
-

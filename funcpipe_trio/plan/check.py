@@ -43,7 +43,8 @@ def _operation_problems(plan: Plan) -> Iterator[str]:
             if isinstance(operation, Map) and operation.concurrency > 1 and not is_async(operation.fn):
                 yield (
                     f"map {operation.name!r}: concurrency must be 1 for a sync function, not {operation.concurrency}: "
-                    "it runs in the task of its stage. Use an async function; trio.to_thread.run_sync makes one of a sync call."
+                    "it runs in the task of its stage.\n"
+                    "Use an async function; trio.to_thread.run_sync makes one of a sync call."
                 )
 
 

@@ -55,7 +55,7 @@ def build(line: LineLayout, machinery: Machinery, sink: Sink | None = None) -> I
 
     With a sink, the last stage fills that in place of a link; the answer is then what that stage takes from.
     """
-    inlet = None if line.origin is None else _fan_in(line.origin, machinery)
+    inlet: Inlet | None = None if line.origin is None else _fan_in(line.origin, machinery)
     stages = line.stages
     if sink is not None and not stages:  # a fan-in has no task, so somebody must pull
         stages = (StageLayout(line.origin.name if line.origin else "sink", None, (), 1),)
@@ -96,6 +96,7 @@ def _stage(layout: StageLayout, inlet: Inlet | None, outlet: Link | Sink, machin
             machinery.sources.append(source)
             stage = Stage(host, layout.name, source, outlet, fused)
             stage.kind = "source"
+            source.stage = stage
             return stage
         waiting = _SOURCES[head.kind](host, head, outlet, fused)
         machinery.sources.append(waiting)
@@ -105,6 +106,7 @@ def _stage(layout: StageLayout, inlet: Inlet | None, outlet: Link | Sink, machin
         return Stage(host, layout.name, inlet, outlet, fused)
     if isinstance(head, plan.Batch):
         return TimedStage(host, layout.name, inlet, outlet, [fuse(head), *fused])
+    kind: type[Pool]
     call: Callable[[Any], Awaitable[Any]]
     if isinstance(head, plan.FlatMap):
         kind, call, ordered = ExpandingPool, head.fn, False

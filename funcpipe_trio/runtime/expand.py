@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from inspect import isawaitable
 from typing import Any
 
-
 from .pool import Pool, Worker
 from .stage import Pause
 
@@ -94,9 +93,9 @@ async def _children(call: Callable[[Any], Any], item: Any, name: str) -> AsyncIt
     result = call(item)
     if isawaitable(result):
         result = await result
-    if hasattr(type(result), "__aiter__"):
-        return aiter(result)
-    return iter(result)
+    children: AsyncIterator[Any] | Iterator[Any]
+    children = aiter(result) if hasattr(type(result), "__aiter__") else iter(result)
+    return children
 
 
 async def _next(children: Any) -> Any:
@@ -104,5 +103,3 @@ async def _next(children: Any) -> Any:
     if isinstance(children, AsyncIterator):
         return await anext(children, _END)
     return next(children, _END)
-
-

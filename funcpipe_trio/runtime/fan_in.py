@@ -4,8 +4,8 @@ A fan-in has no task and no buffer. The stage behind it pulls, and the choice is
 hands over is the fairest item at the instant of hand-over, not the fairest one some time ago.
 
 The rule of every fan-in here: an input is HELD while its producer was woken for room and has not run. It counts as
-backlogged, so nothing is handed over until it has run. Without this the order in which the scheduler runs a batch of tasks
-would decide the shares (measured at 10:1, capacity 0: a share of .55 in place of .91).
+backlogged, so nothing is handed over until it has run. Without this the order in which the scheduler runs a batch of
+tasks would decide the shares (measured at 10:1, capacity 0: a share of .55 in place of .91).
 
 The failure of an input stands where its next item would have stood; what the other inputs still hold is then behind it.
 """
@@ -48,6 +48,9 @@ class FanInInlet:
     def state(self) -> State:
         raise NotImplementedError
 
+    def items(self) -> Iterator[Any]:
+        raise NotImplementedError
+
     def _inlets(self) -> Sequence[Inlet]:
         """All inputs that run."""
         raise NotImplementedError
@@ -85,7 +88,7 @@ class MergeInput:
 
     __slots__ = ("contested", "ended", "flow", "held", "inlet", "items", "key", "merge")
 
-    def __init__(self, merge: MergeInlet, key: Hashable, inlet: Inlet, flow: Flow) -> None:
+    def __init__(self, merge: MergeInlet, key: Hashable, inlet: Inlet, flow: Flow[int]) -> None:
         self.merge = merge
         self.key = key
         self.inlet = inlet
@@ -107,7 +110,7 @@ class MergeInlet(FanInInlet):
     ) -> None:
         super().__init__(name, ledger)
         self.share = share
-        self._queue = FairQueue()
+        self._queue: FairQueue[int] = FairQueue()
         self.inputs = [
             MergeInput(self, key, inlet, self._queue.add(number, share.weight_of(key)))
             for number, (key, inlet) in enumerate(inputs)

@@ -1,8 +1,8 @@
 """The fused operations at work: how does an operation run without a task, a link or a queue of its own?
 
-The rule: each is an ordinary generator over the values of the one before it. It answers each value it is given at once,
-with a value or with `NOTHING` (this one gave none), and passes `NOTHING` on; it never loops by itself, so the stage that
-drives it sees every step, and can count, stop or breathe between any two.
+The rule: each is an ordinary generator over the values of the one before it. It answers each value it is given at
+once, with a value or with `NOTHING` (this one gave none), and passes `NOTHING` on; it never loops by itself, so the
+stage that drives it sees every step, and can count, stop or breathe between any two.
 
 An error of the user's function is told to the stage with the operation's name and the item's number, and then passes
 through the generators behind, so that one that collects (a batch) lets out what came before.
@@ -48,7 +48,7 @@ class FusedOperation:
         """Hear what time it is."""
 
     def vet(self, result: Any, fix: str = "an `async def` function") -> type:
-        """Refuse a result that should have been awaited; answer its type, so that a run of equal types is vetted once."""
+        """Refuse a result that should have been awaited; answer its type, so that a run of one type is vetted once."""
         if isawaitable(result):
             if hasattr(result, "close"):
                 result.close()  # it will never be awaited; without this Python warns of that too
@@ -300,7 +300,9 @@ class Expanding(FusedOperation):
         result = self.fn(value)
         self.vet(result)
         if isinstance(result, AsyncIterable) and not isinstance(result, Iterable):
-            raise TypeError(f"{self.name!r} returned an async iterable\nUse concurrency=1 to give it a stage of its own.")
+            raise TypeError(
+                f"{self.name!r} returned an async iterable\nUse concurrency=1 to give it a stage of its own."
+            )
         return iter(result)
 
 

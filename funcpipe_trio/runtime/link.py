@@ -53,14 +53,14 @@ class Link:
         self.ledger = ledger
         self.capacity = capacity
         self.buffer: deque[Any] = deque()
-        self.put: Callable[[Any], None] = self.buffer.append
+        self.put: Callable[[Any], object] = self.buffer.append
         self.ended = self.exhausted = False
         self.failure: Failure | None = None
         self.closed: str | None = None
         self.unsettled = False
         self.wants_room = False
         self.passed = self.discarded = self.peak = 0
-        # Half empty is when waking the sender pays: earlier costs a trip for a few items, later lets the receiver starve.
+        # Half empty is when waking the sender pays: earlier, a trip brings few items; later, the receiver starves.
         self._low = capacity // 2
 
     # ---- the sender's side
@@ -145,5 +145,3 @@ class Link:
         while self.buffer:
             self.discarded += 1
             self.ledger.discard(self.buffer.popleft(), self.sender.name, reason)
-
-

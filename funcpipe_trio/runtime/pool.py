@@ -1,7 +1,7 @@
 """A stage with an async call: how many calls run, who takes the next item, and what if one fails?
 
-Workers take from the inlet directly; there is no dispatcher, no task per item and no queue between. They are started one
-by one as work comes, each by the one before it, and live until the stage ends. A worker may take an item while
+Workers take from the inlet directly; there is no dispatcher, no task per item and no queue between. They are started
+one by one as work comes, each by the one before it, and live until the stage ends. A worker may take an item while
 
     calls that run + results that wait + values in the link behind  <  concurrency + capacity of that link
 
@@ -23,7 +23,7 @@ from typing import Any
 import trio
 
 from ..sansio.reorder import AsCompleted, InOrder
-from .inlet import BEHIND_FAILURE, CANCELLED, NOT_NEEDED, NOTHING, Failure, Inlet, State, worth_a_pull
+from .inlet import BEHIND_FAILURE, CANCELLED, NOT_NEEDED, NOTHING, Failure, Inlet, Receiver, State, worth_a_pull
 from .stage import BURST, SLICE, Fused, Host, Outlet, Pause, Stage, noted
 
 __all__ = ["Enough", "Pool"]
@@ -57,10 +57,11 @@ class Worker:
 class Results:
     """The pool's results as an inlet of its own chain."""
 
-    receiver: Pool
+    receiver: Receiver
 
-    def __init__(self, order: InOrder | AsCompleted) -> None:
+    def __init__(self, order: InOrder | AsCompleted, pool: Pool) -> None:
         self.order = order
+        self.pool = pool
         self.failure: Failure | None = None
         self.exhausted = False
         self.taken = 0
@@ -70,7 +71,7 @@ class Results:
         """Nothing runs upstream of it."""
 
     def items(self) -> Iterator[Any]:
-        order, pool = self.order, self.receiver
+        order, pool = self.order, self.pool
         while True:
             if order.ready:
                 result = order.pop()
@@ -89,7 +90,7 @@ class Results:
     def state(self) -> State:
         if self.order.ready:
             return State.READY
-        return State.ENDED if self.receiver.is_over() else State.IDLE
+        return State.ENDED if self.pool.is_over() else State.IDLE
 
     def release(self, *, parking: bool = False) -> None:
         """Workers see for themselves whether there is a place."""
@@ -116,7 +117,7 @@ class Pool(Stage):
         ordered: bool,
     ) -> None:
         self.order: InOrder | AsCompleted = InOrder() if ordered else AsCompleted()
-        self.results = Results(self.order)
+        self.results = Results(self.order, self)
         super().__init__(host, name, self.results, outlet, fused)
         self.call = call
         self.concurrency = concurrency

@@ -97,7 +97,7 @@ class RunStatistics:
     links: tuple[LinkReport, ...]
     inputs: tuple[InputReport, ...]
     bottleneck: str | None
-    """The stage that waited least, or ``consumer``: what limits the throughput. None before there is anything to say."""
+    """The stage that waited least, or ``consumer``: what limits the throughput. None if no time has passed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,14 +118,14 @@ class Report(RunStatistics):
         ]
         if self.bottleneck is not None:
             lines.append(f"limited by: {self.bottleneck}")
-        rows = [("stage", "in", "out", "failed", "dropped", "discarded", "busy")]
+        rows: list[tuple[str, ...]] = [("stage", "in", "out", "failed", "dropped", "discarded", "busy")]
         rows += [
-            (s.name, *map(str, (s.received, s.emitted, s.failed, s.dropped, s.discarded)), f"{s.busy:.0%}")
+            (s.name, *_texts(s.received, s.emitted, s.failed, s.dropped, s.discarded), f"{s.busy:.0%}")
             for s in self.stages
         ]
         lines += ["", *_table(rows)]
         if self.inputs:
-            rows_in = [("input", "weight", "taken", "while all had work", "share")]
+            rows_in: list[tuple[str, ...]] = [("input", "weight", "taken", "while all had work", "share")]
             rows_in += [
                 (f"{i.merge} / {i.key}", str(i.weight), str(i.taken), str(i.contested), f"{i.share:.1%}")
                 for i in self.inputs
@@ -135,6 +135,10 @@ class Report(RunStatistics):
             lines += ["", f"error: {type(self.error).__name__}: {self.error}"]
         lines += [f"also: {type(error).__name__}: {error}" for error in self.cleanup_errors]
         return "\n".join(lines)
+
+
+def _texts(*numbers: int) -> tuple[str, ...]:
+    return tuple(map(str, numbers))
 
 
 def _table(rows: list[tuple[str, ...]]) -> list[str]:

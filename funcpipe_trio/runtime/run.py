@@ -18,6 +18,7 @@ import contextvars
 import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from time import perf_counter
 from types import TracebackType
 from typing import Any, Generic, TypeVar
@@ -79,7 +80,7 @@ class Run(trio.abc.ReceiveChannel[T], Generic[T]):
         assert self._nursery is not None
         self._live += 1
         # In the opener's context, whoever causes the start.
-        self._context.run(self._nursery.start_soon, self._task, task, name=name)
+        self._context.run(partial(self._nursery.start_soon, self._task, task, name=name))
 
     def register(self, stage: Stage) -> None:
         self.stages.append(stage)
@@ -123,7 +124,7 @@ class Run(trio.abc.ReceiveChannel[T], Generic[T]):
         item = self._take()
         if item is not NOTHING:
             await trio.lowlevel.cancel_shielded_checkpoint()
-            return item  # type: ignore[no-any-return]  # items are opaque here; the plan gave them their type
+            return item  # type: ignore[no-any-return]  # items are opaque; the plan gave them their type
         while True:
             await self._wait()
             item = self._take()
@@ -147,7 +148,7 @@ class Run(trio.abc.ReceiveChannel[T], Generic[T]):
         except trio.EndOfChannel:
             raise StopAsyncIteration from None
         self._budget, self._slice_end = BURST - 1, perf_counter() + SLICE
-        return item  # type: ignore[no-any-return]
+        return item
 
     def _take(self) -> Any:
         """Take an item if there is one now; raise what stands at the end."""
@@ -248,7 +249,9 @@ class Run(trio.abc.ReceiveChannel[T], Generic[T]):
         if not self._left:
             self._left = True
             ended = self.sink is None and self._inlet.state().name == "ENDED"
-            self._stop(reason, "completed" if ended and not self._draining else "cancelled" if reason == CANCELLED else "left")
+            self._stop(
+                reason, "completed" if ended and not self._draining else "cancelled" if reason == CANCELLED else "left"
+            )
 
     def _stop(self, reason: str, outcome: Outcome) -> None:
         if self._outcome is None:
@@ -380,5 +383,3 @@ def _leaves(error: BaseException | None) -> Iterator[BaseException]:
             yield from _leaves(inner)
     elif error is not None:
         yield error
-
-

@@ -18,7 +18,7 @@ class Sink:
     sender: Sender
 
     def __init__(self, put: Callable[[Any], object]) -> None:
-        self.put = put
+        self.put: Callable[[Any], object] = put
         self.closed: str | None = None
         self.failure: Failure | None = None
         self.ended = False

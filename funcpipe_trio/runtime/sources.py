@@ -21,7 +21,15 @@ from ..plan.nodes import Source
 from .inlet import CANCELLED, NOTHING, Failure, Receiver, State
 from .stage import BURST, Fused, Host, Outlet, Stage, noted
 
-__all__ = ["AsyncIterableSource", "AsyncSource", "ChannelSource", "Inbox", "IterableInlet", "ProducerSource", "TickSource"]
+__all__ = [
+    "AsyncIterableSource",
+    "AsyncSource",
+    "ChannelSource",
+    "Inbox",
+    "IterableInlet",
+    "ProducerSource",
+    "TickSource",
+]
 
 
 def opened(origin: Any, iterate: Callable[[Any], Any], method: str) -> Any:
@@ -32,7 +40,8 @@ def opened(origin: Any, iterate: Callable[[Any], Any], method: str) -> Any:
 class IterableInlet:
     """A sync iterable as an inlet: the stage behind it opens, pulls and closes it."""
 
-    receiver: Stage
+    receiver: Receiver
+    stage: Stage
 
     def __init__(self, source: Source) -> None:
         self._source = source
@@ -52,12 +61,12 @@ class IterableInlet:
                 for item in iterator:
                     self.taken += 1
                     yield item
-                    if self._over:
+                    if self._stops():
                         break
             self.exhausted = True
         except Exception as error:
             self.exhausted = True
-            self.failure = Failure(noted(error, self._source.name, self.taken), self.receiver)
+            self.failure = Failure(noted(error, self._source.name, self.taken), self.stage)
         finally:
             self._close_iterator(iterator)
 
@@ -74,6 +83,9 @@ class IterableInlet:
         """Take no more."""
         self._over = True
 
+    def _stops(self) -> bool:
+        return self._over
+
     def _close_iterator(self, iterator: Any) -> None:
         close = getattr(iterator, "close", None)
         if close is None:
@@ -81,7 +93,7 @@ class IterableInlet:
         try:
             close()
         except Exception as error:
-            self.receiver.keep_cleanup_error(error)
+            self.stage.keep_cleanup_error(error)
 
 
 class Inbox:
@@ -310,5 +322,3 @@ class TickSource(AsyncSource):
         self._multiple = max(floor(elapsed / period) + 1, self._multiple + 1) if self._number else 0
         await trio.sleep_until(self.began + self._multiple * period)
         return self._number
-
-

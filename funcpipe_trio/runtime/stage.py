@@ -332,7 +332,9 @@ class Stage:
         except Exception as error:
             self.keep_cleanup_error(error)
         if scope.cancelled_caught:
-            self.keep_cleanup_error(trio.TooSlowError(f"closing what stage {self.name!r} opened took more than {limit:g} s"))
+            self.keep_cleanup_error(
+                trio.TooSlowError(f"closing what stage {self.name!r} opened took more than {limit:g} s")
+            )
 
 
 class TimedStage(Stage):

@@ -1,8 +1,8 @@
 """When is a batch full? A batch closes at a number of items, at a cost, or at an age.
 
-The rule: an item joins the open batch unless its cost would take the batch over `max_cost`; then the open batch closes
-first. A batch closes the instant it holds `max_items` or costs `max_cost`. Its age counts from its first item: it is due
-at that time + `max_delay`. An item that costs more than `max_cost` is a batch of its own.
+The rule: an item joins the open batch unless its cost would take the batch over `max_cost`; then the open batch
+closes first. A batch closes the instant it holds `max_items` or costs `max_cost`. Its age counts from its first item:
+it is due at that time + `max_delay`. An item that costs more than `max_cost` is a batch of its own.
 
 The invariant: items leave in the order they came, each in exactly one batch. It is told the time; it never waits.
 """

@@ -1,8 +1,8 @@
 """Which finished call comes next? `InOrder` answers by position, `AsCompleted` by time of completion.
 
-The rule: every call gets a position when it begins. A result or a failure is handed in at its position; `pop` gives what
-comes next, if that is known. A failure is an end: in order, it stands at its position, what is behind it is superfluous,
-and an earlier failure replaces it; as completed, it stands behind all that completed before it.
+The rule: every call gets a position when it begins. A result or a failure is handed in at its position; `pop` gives
+what comes next, if that is known. A failure is an end: in order, it stands at its position, what is behind it is
+superfluous, and an earlier failure replaces it; as completed, it stands behind all that completed before it.
 
 The invariant: what was handed in is popped once, or given back as superfluous, never both. It never waits.
 """
