@@ -28,6 +28,7 @@ It is not told the time, holds no items, and does not space a heavy flow's items
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable
 from fractions import Fraction
 from heapq import heapify, heappop, heappush, heapreplace
@@ -74,8 +75,7 @@ class FairQueue(Generic[K]):
 
     def __init__(self) -> None:
         self._flows: dict[K, Flow[K]] = {}
-        self._departed: dict[K, Flow[K]] = {}  # removed with a debt, in this busy period
-        self._departed_limit = _SLACK
+        self._departed: OrderedDict[K, Flow[K]] = OrderedDict()  # removed with a debt, the oldest first
         self._heap: list[tuple[int, int, Flow[K]]] = []  # (tag, entry, flow); dead unless entry is the flow's own
         self._entries = 0
         self._backlogged = 0
@@ -255,7 +255,7 @@ class FairQueue(Generic[K]):
             self._rebuild()
 
     def _rebuild(self) -> None:
-        self._heap[:] = [(flow._tag, entry, flow) for _, entry, flow in self._heap if flow._entry == entry]
+        self._heap = [(flow._tag, entry, flow) for _, entry, flow in self._heap if flow._entry == entry]
         heapify(self._heap)
 
     def _level(self) -> None:
@@ -268,14 +268,16 @@ class FairQueue(Generic[K]):
         """Return the flow whose debt a new one has: the same key's, or in a crowd the one that left first."""
         past = self._departed.pop(key, None)
         if past is None and len(self._departed) > len(self._flows) + _SLACK:
-            past = self._departed.pop(next(iter(self._departed)))
+            _, past = self._departed.popitem(last=False)
         return past
 
     def _forget(self) -> None:
-        """Drop removed keys without a debt, whenever they may be half of what is remembered."""
-        if len(self._departed) > self._departed_limit:
-            self._departed = {key: flow for key, flow in self._departed.items() if flow._tag > self._now}
-            self._departed_limit = 2 * len(self._departed) + _SLACK
+        """Drop the debts that virtual time has passed, in the order in which they were left behind."""
+        while self._departed:
+            key, flow = next(iter(self._departed.items()))
+            if flow._tag > self._now:
+                return
+            del self._departed[key]
 
     def _refine(self, heaviest: int, finest: int) -> None:
         """Make a tick at most ``2**-32`` of the lag between flows that any two weights can show; exact: tags shift."""
