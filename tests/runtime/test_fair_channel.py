@@ -344,7 +344,7 @@ def test_a_group_leaves_with_its_last_input_and_comes_back():
         with pytest.raises(ValueError, match=r"^FairChannel: key must name an open input or group, not 't'$"):
             channel.set_weight("t", 1)
         inner.open_input("x").send_nowait(2)
-        assert channel._tree.root.child("t").flow.weight == 5
+        assert channel._exchange.tree.root.child("t").flow.weight == 5
         assert await channel.receive() == 2
 
     run_virtual(main)
@@ -458,7 +458,7 @@ def test_a_cancelled_sender_has_sent_nothing():
 
     async def main():
         channel = full({"a": 1}, count=1)
-        source = next(iter(channel._inputs.values()))
+        source = next(iter(channel._exchange.inputs.values()))
         with trio.move_on_after(1):
             await source.send("waited in vain")
         with trio.CancelScope() as scope:
@@ -572,7 +572,7 @@ def test_it_waits_before_the_first_input_and_ends_after_the_last():
 def test_a_closed_input_still_gives_what_it_holds():
     async def main():
         channel = full({"a": 1, "b": 2}, count=3)
-        for source in list(channel._inputs.values()):
+        for source in list(channel._exchange.inputs.values()):
             await source.aclose()
         statistics = channel.statistics()
         got = [item async for item in channel]
@@ -586,7 +586,7 @@ def test_a_closed_input_still_gives_what_it_holds():
 def test_closing_an_input_refuses_its_waiting_and_later_senders():
     async def main():
         channel = full({"a": 1}, count=1)
-        source = next(iter(channel._inputs.values()))
+        source = next(iter(channel._exchange.inputs.values()))
         refused = []
 
         async def send(item):
@@ -620,7 +620,7 @@ def test_closing_the_channel_wakes_everybody_and_keeps_the_items():
                 await source.send(item)
             refused.append(item)
 
-        sources = list(channel._inputs.values())
+        sources = list(channel._exchange.inputs.values())
         async with trio.open_nursery() as nursery:
             for number, source in enumerate(sources):
                 nursery.start_soon(send, source, number)
@@ -722,7 +722,7 @@ def test_aclose_closes_though_cancelled(which):
             scope.cancel()
             await (source if which == "input" else channel).aclose()
         assert scope.cancelled_caught
-        return source._closed if which == "input" else channel._closed
+        return source._closed if which == "input" else channel._exchange.closed
 
     assert run_virtual(main)
 
