@@ -56,7 +56,9 @@ class Exchange(Generic[T]):
         source = self.inputs[leaf]
         value, cost = source._pop()
         self.tree.charge(leaf, cost, still_ready=bool(source._buffer))
-        source._longest_wait = max(source._longest_wait, self.served - source._next_since)
+        waited = self.served - source._next_since
+        if waited > source._longest_wait:
+            source._longest_wait = waited
         self.served += 1
         self.service += cost
         source._next_since = self.served

@@ -12,7 +12,8 @@
 | no gain from flapping | `ready` forgets a debt; `add` forgets the debt of a removed key |
 | all start level after an empty queue | `_level` leaves V where it was |
 | determinism, unit of weights | ticks counted from the weights, not from their ratios |
-| exactness | the rest dropped |
+| exactness | the rest dropped, or dropped when ticks become finer |
+| a debt left behind | departed flows not shifted when ticks become finer |
 | weight change | no rescaling of the debt |
 | memory | no `_compact`, no `_forget` |
 | a crowd of new keys | `_past` that looks for the key only |
@@ -524,6 +525,19 @@ def test_a_removed_key_keeps_its_debt_until_virtual_time_has_passed_it():
     for _ in range(8):
         queue.charge(steady, still_ready=True)
     assert queue.debt(queue.add("gone", 1)) == 0
+
+
+def test_a_debt_left_behind_is_the_same_when_ticks_become_finer():
+    queue = FairQueue()
+    gone, steady = queue.add("gone", 3), queue.add("steady", 2)
+    queue.ready(gone)
+    queue.ready(steady)
+    queue.charge(gone, 3, still_ready=False)
+    queue.remove(gone)
+
+    queue.add("fine", 10**20 + 39)
+
+    assert queue.debt(queue.add("gone", 3)) == 3
 
 
 def test_a_debt_is_paid_off_at_the_weight_with_which_the_key_returns():

@@ -84,12 +84,16 @@ def weight_of(shape, node):
 @settings(max_examples=100, deadline=None)
 @given(
     shape=trees(),
-    events=st.lists(st.tuples(st.sampled_from(["ready", "idle", "serve"]), st.integers(0, 11), st.booleans())),
+    events=st.lists(
+        st.tuples(st.sampled_from(["ready", "idle", "serve"]), st.integers(0, 11), st.booleans()), min_size=9
+    ),
 )
 def test_a_leaf_is_found_iff_one_is_ready(shape, events):
     """P1 in a tree: whatever becomes ready, is served, or is withdrawn."""
     tree, leaves = build(shape)
-    everyone, ready = list(leaves.values()), set()
+    everyone, ready = list(leaves.values()), set(leaves.values())
+    for leaf in everyone:
+        tree.ready(leaf)
     for event, number, still_ready in events:
         leaf = everyone[number % len(everyone)]
         if event == "ready":
