@@ -37,6 +37,7 @@ class ExpandingPool(Pool):
                 finally:
                     self._asked -= 1
                 if child is _END:
+                    self._wake_worker()  # the place that was kept for this child is free again
                     break
                 self.created += 1
                 if self._is_superfluous(worker):

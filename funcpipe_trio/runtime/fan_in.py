@@ -199,6 +199,10 @@ class ConcatInlet(FanInInlet):
     def _inlets(self) -> Sequence[Inlet]:
         return list(self._left)[:1]
 
+    def start(self) -> None:
+        super().start()
+        self._pass_on()  # an input may be empty from the start
+
     def drain(self) -> None:
         """Start no further input."""
         self._drained = True
@@ -231,7 +235,7 @@ class ConcatInlet(FanInInlet):
                 self._left.clear()
             if self._left:
                 self._values = self._left[0].items()
-                self.start()
+                self._left[0].start()
 
 
 class ZipInlet(FanInInlet):

@@ -14,6 +14,7 @@ import math
 from collections import deque
 from collections.abc import AsyncIterable, Callable, Iterable, Iterator
 from inspect import isawaitable
+from operator import length_hint
 from typing import Any
 
 from ..plan import operations as plan
@@ -262,6 +263,7 @@ class Expanding(FusedOperation):
         super().__init__(operation)
         self.fn = operation.fn
         self._parent: Any = NOTHING
+        self._children: Any = None
 
     def stream(self, values: Iterator[Any]) -> Iterator[Any]:
         number = 0
@@ -269,12 +271,11 @@ class Expanding(FusedOperation):
             if value is NOTHING:
                 yield NOTHING
                 continue
-            self._parent = value
             before = self.created
-            children = None
+            self._parent = value
             try:
-                children = self._children(value)
-                for child in children:
+                self._children = self._open(value)
+                for child in self._children:
                     self.created += 1
                     yield child
             except GeneratorExit:
@@ -284,7 +285,7 @@ class Expanding(FusedOperation):
                 self.stage.failing(error, self.name, number, value)
                 raise
             finally:
-                _close(children)
+                _close(self._children)
             number += 1
             self._parent = NOTHING
             self.absorbed += 1
@@ -292,11 +293,14 @@ class Expanding(FusedOperation):
                 yield NOTHING
 
     def held(self) -> list[Any]:
-        """Give the item that is being expanded: its other children do not exist yet."""
+        """Give the item that is being expanded, unless its last child is known to be out; others do not exist yet."""
         parent, self._parent = self._parent, NOTHING
+        if parent is not NOTHING and length_hint(self._children, 1) == 0:
+            self.absorbed += 1
+            return []
         return [] if parent is NOTHING else [parent]
 
-    def _children(self, value: Any) -> Iterator[Any]:
+    def _open(self, value: Any) -> Iterator[Any]:
         result = self.fn(value)
         self.vet(result)
         if isinstance(result, AsyncIterable) and not isinstance(result, Iterable):

@@ -174,11 +174,11 @@ class Pool(Stage):
 
     def _staff(self) -> None:
         """See that somebody takes the next item, if there is one and a place for it."""
-        if not self._taking or not worth_a_pull(self.source):
+        if not self._taking or not worth_a_pull(self.source) or not self._has_place():
             return
         if self._parked_workers:
             self._wake_worker()
-        elif len(self._workers) < self.concurrency and self._has_place():
+        elif len(self._workers) < self.concurrency:
             self._employ()
 
     def _employ(self) -> None:
@@ -242,7 +242,7 @@ class Pool(Stage):
                 await self._serve(worker, item)
                 worker.budget -= 1
             elif pause is not Pause.SLICE_OVER:
-                await self._wait(worker, starved=self._has_place())
+                await self._wait(worker, starved=pause is not Pause.FULL and self._has_place())
                 continue
             if pause is Pause.SLICE_OVER or not worker.budget or perf_counter() > worker.slice_end:
                 await self._breathe(worker)
@@ -332,9 +332,8 @@ class Pool(Stage):
 
     async def _wait(self, worker: Worker, *, starved: bool) -> None:
         """Park until there is an item (if `starved`), a place for one, or room for a result."""
-        if not starved or self.order.ready:
-            self.outlet.wants_room = True
         if not starved:
+            self.outlet.wants_room = True
             self.source.release(parking=True)
         self.outlet.settle()
         worker.task = trio.lowlevel.current_task()
@@ -373,7 +372,7 @@ class Pool(Stage):
         super()._leave()
 
     def _discard_result(self, result: Any, reason: str) -> None:
-        if isinstance(result, Enough):
-            result = result.item
-        if result is not NOTHING:
-            self.discard(result, reason)
+        if result is NOTHING:
+            self.results.dropped += 1
+        else:
+            self.discard(result.item if isinstance(result, Enough) else result, reason)
