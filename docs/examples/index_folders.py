@@ -92,10 +92,13 @@ def plan(tenants: Sequence[Tenant], index: Index, skipped: Counter[str]) -> Pipe
 
 async def walk(folder: Path, *, apart_from: Path) -> AsyncIterator[Path]:
     """Give the files under a folder, fetched in a thread, only as far as they are asked for."""
-    with closing(list_files(folder, apart_from)) as files:
+    files = list_files(folder, apart_from)
+    try:
         while chunk := await trio.to_thread.run_sync(lambda: list(islice(files, 64))):
             for path in chunk:
                 yield path
+    finally:
+        files.close()  # the run closes this generator in any case, and that closes the folder it is in
 
 
 def list_files(folder: Path, apart_from: Path) -> Generator[Path, None, None]:
