@@ -1,0 +1,46 @@
+"""The process of one contender: does a small piece of the work, waits for its turn, then does the work and measures it."""
+
+from __future__ import annotations
+
+import gc
+import json
+import sys
+import time
+import tracemalloc
+from dataclasses import asdict
+
+from ._harness import Contender, Metric, Sample, load
+
+__all__ = ["main"]
+
+
+def main(benchmark_name: str, case_name: str, contender_name: str, items: str) -> None:
+    """Print a digest of the small piece's result; when told to go on, print the measurement."""
+    benchmark = load(benchmark_name)
+    case = benchmark.case(case_name)
+    contender = case.contender(contender_name)
+    print(contender.digest(case.check_items), flush=True)  # warms it up, too
+    if sys.stdin.readline():
+        take = _peak if benchmark.metric is Metric.PEAK else _times
+        print(json.dumps(asdict(take(contender, int(items) * contender.times))), flush=True)
+
+
+def _times(contender: Contender, items: int) -> Sample:
+    gc.collect()
+    wall, cpu = time.perf_counter(), time.process_time()
+    result = contender.run(items)
+    sample = Sample(time.process_time() - cpu, time.perf_counter() - wall)
+    del result  # kept until here: to free it is not part of the work
+    return sample
+
+
+def _peak(contender: Contender, items: int) -> Sample:
+    tracemalloc.start()
+    sample = _times(contender, items)
+    _now, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    return Sample(sample.cpu, sample.wall, peak)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
