@@ -94,7 +94,8 @@ class Link:
         """Say that the sender has done what it could in this turn; called before it waits for anything."""
         if self.unsettled:
             self.unsettled = False
-            self.receiver.on_input()
+            if not self.buffer:  # HELD before, IDLE now; an item is READY before and after
+                self.receiver.on_input()
 
     # ---- the receiver's side (see `Inlet`)
 
