@@ -1,7 +1,11 @@
-"""The process of one contender: does a small piece of the work, waits for its turn, then does the work and measures it."""
+"""The process of one contender: does a small piece of the work, waits for its turn, then does the work and measures it.
+
+A contender that hangs is ended after `LIMIT` seconds, with a traceback.
+"""
 
 from __future__ import annotations
 
+import faulthandler
 import gc
 import json
 import sys
@@ -13,14 +17,18 @@ from ._harness import Contender, Metric, Sample, load
 
 __all__ = ["main"]
 
+LIMIT = 1800.0
+
 
 def main(benchmark_name: str, case_name: str, contender_name: str, items: str) -> None:
     """Print a digest of the small piece's result; when told to go on, print the measurement."""
+    faulthandler.dump_traceback_later(LIMIT, exit=True)
     benchmark = load(benchmark_name)
     case = benchmark.case(case_name)
     contender = case.contender(contender_name)
     print(contender.digest(case.check_items), flush=True)  # warms it up, too
     if sys.stdin.readline():
+        faulthandler.dump_traceback_later(LIMIT, exit=True)  # waiting for its turn does not count
         take = _peak if benchmark.metric is Metric.PEAK else _times
         print(json.dumps(asdict(take(contender, int(items) * contender.times))), flush=True)
 

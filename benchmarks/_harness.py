@@ -124,13 +124,17 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Benchmark:
-    """One question, and the cases that answer it."""
+    """One question, and the cases that answer it.
+
+    `most_rounds` is for a benchmark whose rounds all give the same.
+    """
 
     name: str
     question: str
     unit: str
     cases: tuple[Case, ...]
     metric: Metric = Metric.CPU
+    most_rounds: int | None = None
 
     def case(self, name: str) -> Case:
         """Find a case."""
@@ -212,6 +216,7 @@ def measure(benchmark: Benchmark, *, rounds: int, quick: bool) -> Iterator[CaseR
     Raises:
       BenchmarkError: if a contender fails, or gives another result than the others.
     """
+    rounds = min(rounds, benchmark.most_rounds or rounds)
     for case in benchmark.cases:
         items = case.quick_items if quick else case.items
         samples = tuple(_round(benchmark, case, items, number) for number in range(rounds))

@@ -45,6 +45,7 @@ def machine_line(facts: dict[str, Any]) -> str:
 
 def heading(benchmark: Benchmark, rounds: int) -> str:
     """Say what is asked, and in what unit the answer is."""
+    rounds = min(rounds, benchmark.most_rounds or rounds)
     return (
         f"{benchmark.name}: {benchmark.question}\n"
         f"  {benchmark.metric.value}, {benchmark.unit}; median of {rounds} (min..max), elapsed time of the whole run"
