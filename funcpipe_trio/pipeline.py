@@ -11,7 +11,7 @@ from collections.abc import (
     Iterable,
     Mapping,
 )
-from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
+from typing import Any, Concatenate, Generic, ParamSpec, TypeGuard, TypeVar, overload
 
 import trio
 
@@ -24,8 +24,9 @@ from .plan.nodes import Claim, FanIn, Plan, Source, SourceKind
 from .policies import _check
 from .policies.fair_share import FairShare
 from .runtime.ledger import OnDiscard
+from .runtime.opening import Opening
 from .runtime.report import Report
-from .runtime.run import Opening, Run
+from .runtime.run import Run
 from .runtime.sink import Sink
 
 __all__ = ["Pipeline", "concat", "fair_merge", "merge", "zip_pipelines"]
@@ -192,7 +193,13 @@ class Pipeline(Generic[T_co]):
             raise _check.refuse(TypeError, "Pipeline.map", "ordered", "be a bool", ordered)
         return self._then(plan.Map(_named_fn("map", fn, name), fn, concurrency, ordered))
 
-    def filter(self, fn: Callable[[T_co], object], *, name: str | None = None) -> Pipeline[T_co]:
+    @overload
+    def filter(self, fn: Callable[[T_co], TypeGuard[U]], *, name: str | None = None) -> Pipeline[U]: ...
+
+    @overload
+    def filter(self, fn: Callable[[T_co], object], *, name: str | None = None) -> Pipeline[T_co]: ...
+
+    def filter(self, fn: Callable[[Any], object], *, name: str | None = None) -> Pipeline[Any]:
         """Keep the items that a function, sync or async, says yes to; the others count as dropped."""
         return self._then(plan.Filter(_named_fn("filter", fn, name), fn))
 

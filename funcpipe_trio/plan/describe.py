@@ -25,7 +25,10 @@ def describe_plan(plan: Plan, format: str) -> str:
     bound = line.max_in_flight
     held = "without limit (a batch has no max_items)" if bound == math.inf else f"at most {bound}"
     head = f"pipeline: {stages} {'stage' if stages == 1 else 'stages'}, items in flight: {held}"
-    return "\n".join([head, *_line(line), "consumer"])
+    lines = [head, *_line(line)]
+    if line.stages:
+        lines[-1] += " (of an open run; run(), collect() and the like need none)"
+    return "\n".join([*lines, "consumer"])
 
 
 def _line(line: LineLayout) -> Iterator[str]:
@@ -57,8 +60,7 @@ def _rule(fan_in: FanInLayout) -> str:
 
 
 def _stage(stage: StageLayout) -> Iterator[str]:
-    operations = [operation.describe() for operation in stage.fused]
-    if stage.head is not None:
-        operations.insert(0, stage.head.describe())
+    operations = [operation.describe() for operation in (stage.head, *stage.fused) if operation is not None]
+    operations[:1] = [said.replace(f" as {stage.name}", "", 1) for said in operations[:1]]  # the line begins with it
     kind = "source" if isinstance(stage.head, Source) else "stage"
     yield f"{kind} {stage.name}: {' -> '.join(operations) or 'pass on'}"

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from ..policies.fair_share import FairShare
-from .operations import Opaque, Operation
+from .operations import Opaque, Operation, function_name
 
 __all__ = ["Claim", "FanIn", "Plan", "Source"]
 
@@ -42,9 +42,10 @@ class Source:
     def describe(self) -> str:
         """Say it in a few words."""
         if self.kind == "ticks":
-            return f"ticks every {self.period:g} s" + ("" if self.name == "ticks" else f" as {self.name}")
-        once = ", once" if self.claim is not None else ""
-        return f"{self.kind} {self.name}{once}"
+            return f"ticks every {self.period:g} s"
+        made_by = self.origin.value if callable(self.origin.value) else None
+        maker = "" if made_by is None else f" {function_name(made_by)}"
+        return f"{self.kind}{maker}" + ("" if self.claim is None else ", for one run")
 
 
 @dataclass(frozen=True, slots=True)

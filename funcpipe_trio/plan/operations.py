@@ -97,7 +97,7 @@ class Operation:
 
     def describe(self) -> str:
         """Say it in a few words."""
-        return self.verb if self.name == self.verb else f"{self.verb} {self.name}"
+        return self.verb if self.name.partition("#")[0] == self.verb else f"{self.verb} as {self.name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,8 @@ class _WithFunction(Operation):
 
     def describe(self) -> str:
         shown = function_name(self.fn)
-        alias = "" if self.name == shown else f" as {self.name}"
+        # A name that only tells equal functions apart says nothing new: errors and reports use it, the plan need not.
+        alias = "" if self.name.partition("#")[0] == shown else f" as {self.name}"
         return f"{'async ' if self.needs_stage else ''}{self.verb} {shown}{alias}"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -13,31 +13,31 @@ from .report import InputReport, LinkReport, RunStatistics, StageReport
 from .stage import Stage
 
 if TYPE_CHECKING:
-    from .run import Run
+    from .engine import Engine
 
 __all__ = ["tally"]
 
 
-def tally(run: Run[Any]) -> RunStatistics:
+def tally(engine: Engine) -> RunStatistics:
     """Add up what the stages, links and fan-ins counted so far."""
-    now = run.ended_at or trio.current_time()
-    stages = tuple(_stage(stage, now) for stage in run.stages)
+    now = engine.ended or trio.current_time()
+    stages = tuple(_stage(stage, now) for stage in engine.stages)
     return RunStatistics(
         taken=sum(stage.received for stage in stages if stage.kind == "source"),
-        delivered=run.delivered if run.sink is None else run.sink.passed,
-        failed=sum(stage.failed for stage in stages) + sum(each.failed for each in run.machinery.fan_ins),
+        delivered=engine.delivered if engine.sink is None else engine.sink.passed,
+        failed=sum(stage.failed for stage in stages) + sum(each.failed for each in engine.machinery.fan_ins),
         dropped=sum(stage.dropped for stage in stages),
-        discarded=run.ledger.discarded,
-        elapsed=now - run.began,
+        discarded=engine.ledger.discarded,
+        elapsed=now - engine.began,
         stages=stages,
-        links=tuple(_link(link) for link in run.machinery.links),
-        inputs=tuple(each for fan_in in run.machinery.fan_ins for each in _inputs(fan_in)),
-        bottleneck=_bottleneck(run, stages, now),
+        links=tuple(_link(link) for link in engine.machinery.links),
+        inputs=tuple(each for fan_in in engine.machinery.fan_ins for each in _inputs(fan_in)),
+        bottleneck=_bottleneck(engine, stages, now),
     )
 
 
 def _stage(stage: Stage, now: float) -> StageReport:
-    lasted = ((stage.left or now) - stage.began) * max(1, stage.workers) if stage.started else 0.0
+    lasted = _lasted(stage, now) * stage.workers
     waited = stage.waited_input + stage.waited_room
     return StageReport(
         name=stage.name,
@@ -53,6 +53,11 @@ def _stage(stage: Stage, now: float) -> StageReport:
         waited_room=stage.waited_room,
         busy=max(0.0, 1 - waited / lasted) if lasted > 0 else 0.0,
     )
+
+
+def _lasted(stage: Stage, now: float) -> float:
+    """How long it has been at work, in seconds."""
+    return (stage.left or now) - stage.began if stage.started else 0.0
 
 
 def _link(link: Link) -> LinkReport:
@@ -77,12 +82,17 @@ def _inputs(fan_in: Inlet) -> list[InputReport]:
     ]
 
 
-def _bottleneck(run: Run[Any], stages: tuple[StageReport, ...], now: float) -> str | None:
-    """Name who waited least: everyone else waited for it."""
-    lasted = now - run.began
+def _bottleneck(engine: Engine, stages: tuple[StageReport, ...], now: float) -> str | None:
+    """Name who was busy for the greatest part of the whole run: everyone else waited for it.
+
+    Of equals the one furthest downstream: it is what held the others up.
+    """
+    lasted = now - engine.began
     if lasted <= 0:
         return None
-    busy = {stage.name: stage.busy for stage in stages}
-    if run.sink is None:
-        busy["consumer"] = max(0.0, 1 - run.waited / lasted)
-    return max(busy, key=lambda name: busy[name], default=None)
+    pairs = zip(engine.stages, stages, strict=True)
+    busy = [(report.busy * _lasted(stage, now) / lasted, report.name) for stage, report in pairs]
+    if engine.sink is None:
+        busy.append((1 - engine.waited / lasted, "consumer"))
+    most = max((share for share, _name in busy), default=0.0)
+    return next((name for share, name in reversed(busy) if share > most - 0.005), None)

@@ -1,0 +1,143 @@
+"""What runs: the tasks, links and books of one run, and every way in which it ends.
+
+All tasks live in one nursery, opened and left by the task that opened the run. Every way to stop is one call: the last
+inlet is closed, and that discards, cancels and closes everything upstream at once, from there to the sources.
+
+  the source ended   items and the end travel down by themselves
+  a failure          travels behind the items before it; the taker that reaches it raises it
+  drain              the sources take no more; everything else as if they had ended
+  abort, leaving     the last inlet is closed
+  cancellation       reaches each task by itself; each discards what it holds, and ends its outlet as aborted
+
+The nursery's scope is never cancelled by the run: the caller's block is inside it.
+"""
+
+from __future__ import annotations
+
+import contextvars
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+import trio
+
+from .._errors import Aborted
+from ..plan.layout import lay_out
+from ..plan.nodes import Plan
+from .build import Machinery, build
+from .inlet import CANCELLED, Failure, Inlet, Receiver
+from .ledger import Ledger, OnDiscard
+from .report import Outcome, Report, RunStatistics
+from .sink import Sink
+from .stage import Stage
+from .tally import tally
+
+__all__ = ["Engine"]
+
+
+class Engine:
+    """The inside of a run; see `Host` for what its stages use of it."""
+
+    def __init__(self, plan: Plan, on_discard: OnDiscard | None, cleanup_timeout: float, sink: Sink | None) -> None:
+        self.ledger = Ledger(on_discard)
+        self.cleanup_timeout = cleanup_timeout
+        self.stages: list[Stage] = []
+        self.machinery = Machinery(self)
+        self.sink = sink
+        self.inlet: Inlet = build(lay_out(plan), self.machinery, sink)
+        self.outcome: Outcome | None = None
+        self.over = trio.Event()
+        """Set when all tasks have ended and nothing is left to deliver."""
+        self.draining = False
+        self.began = self.ended = 0.0
+        self.delivered = 0
+        self.waited = 0.0  # seconds in which the consumer waited
+        self.report: Report | None = None
+        self._nursery: trio.Nursery | None = None
+        self._context = contextvars.copy_context()
+        self._live = 0  # tasks
+
+    # ---- tasks
+
+    def start_task(self, task: Callable[[], Awaitable[object]], name: str) -> None:
+        assert self._nursery is not None
+        self._live += 1
+        # In the opener's context, whoever causes the start.
+        self._context.run(partial(self._nursery.start_soon, self._task, task, name=name))
+
+    def register(self, stage: Stage) -> None:
+        self.stages.append(stage)
+
+    async def _task(self, task: Callable[[], Awaitable[object]]) -> None:
+        try:
+            await task()
+        finally:
+            self._live -= 1
+            self.look_whether_over()
+
+    # ---- beginning and ending
+
+    def begin(self, nursery: trio.Nursery, receiver: Receiver) -> None:
+        """Start the tasks."""
+        self._nursery = nursery
+        self.began = trio.current_time()
+        if self.sink is None:
+            self.inlet.receiver = receiver
+            self.inlet.start()
+        else:
+            self.sink.sender.start()
+
+    def drain(self) -> None:
+        """Let the sources take no more."""
+        if not self.draining and self.outcome is None:
+            self.draining = True
+            for source in self.machinery.sources:
+                source.drain()
+
+    def stop(self, reason: str, outcome: Outcome) -> None:
+        """Stop at once, unless it has ended."""
+        if self.outcome is None and not (self.sink is not None and self.sink.ended):
+            self.outcome = outcome
+            (self.inlet if self.sink is None else self.sink).close(reason)
+        self.look_whether_over()
+
+    def reached(self, failure: Failure | None) -> None:
+        """Note that the end was reached, by the consumer or by the sink."""
+        if failure is None:
+            self.outcome = "drained" if self.draining else "completed"
+        elif isinstance(failure.error, Aborted):
+            self.outcome = "cancelled"
+        else:
+            self.outcome = "failed"
+            self.ledger.read(failure)
+        self.look_whether_over()
+
+    def look_whether_over(self) -> None:
+        """Say so when nothing runs and nothing is left."""
+        if not self._live and (self.sink is not None or self.outcome is not None):
+            self.over.set()
+
+    def finish(self, *, cancelled: bool) -> None:
+        """Close the books: all tasks have ended."""
+        for link in self.machinery.links:  # nothing is here, unless a task was killed between two of its steps
+            link.close(CANCELLED)
+        self.ended = trio.current_time()
+        if self.sink is not None and self.outcome is None and not cancelled:
+            self.reached(self.sink.failure)
+        if cancelled and self.outcome in (None, "left"):
+            self.outcome = "cancelled"
+        self.report = self.make_report()
+        self.over.set()
+
+    def make_statistics(self) -> RunStatistics:
+        """Count the run as it stands."""
+        return tally(self)
+
+    def make_report(self) -> Report:
+        """Report on the run as it stands."""
+        counts = tally(self)
+        return Report(
+            **{name: getattr(counts, name) for name in RunStatistics.__slots__},
+            outcome=self.outcome or "left",
+            error=self.ledger.error,
+            cleanup_errors=tuple(self.ledger.cleanup_errors),
+        )
