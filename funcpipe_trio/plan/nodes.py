@@ -24,6 +24,8 @@ class Claim:
 
     __slots__ = ("taken",)
 
+    taken: bool
+
     def __init__(self) -> None:
         self.taken = False
 

@@ -41,6 +41,8 @@ class Opaque:
 
     __slots__ = ("value",)
 
+    value: Any
+
     def __init__(self, value: Any) -> None:
         self.value = value
 

@@ -37,6 +37,14 @@ __all__ = ["Engine"]
 class Engine:
     """The inside of a run; see `Host` for what its stages use of it."""
 
+    began: float
+    draining: bool
+    ended: float
+    ledger: Ledger
+    machinery: Machinery
+    over: trio.Event
+    waited: float
+
     def __init__(self, plan: Plan, on_discard: OnDiscard | None, cleanup_timeout: float, sink: Sink | None) -> None:
         self.ledger = Ledger(on_discard)
         self.cleanup_timeout = cleanup_timeout

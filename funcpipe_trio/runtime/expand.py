@@ -21,8 +21,8 @@ class ExpandingPool(Pool):
     """Workers that iterate what an async function, or an async generator function, gives for an item."""
 
     kind = "async"
-    created = 0
-    absorbed = 0
+    created: int = 0
+    absorbed: int = 0
     _asked = 0  # children that are being waited for
 
     async def _serve(self, worker: Worker, item: Any) -> None:

@@ -39,6 +39,10 @@ Cost: TypeAlias = int | Fraction
 class Exchange(Generic[T]):
     """What the ends of one fair channel share: who holds items, who waits for one, what was handed over."""
 
+    ever_opened: bool
+    open: int
+    served: int
+
     def __init__(self, share: FairShare[Any]) -> None:
         self.share = share
         self.tree: FairTree[Hashable] = FairTree()

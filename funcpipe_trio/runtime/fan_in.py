@@ -31,6 +31,9 @@ _END = object()
 class FanInInlet:
     """What the fan-ins share: inputs that report to it, and an end."""
 
+    discarded: int
+    exhausted: bool
+
     receiver: Receiver
 
     def __init__(self, name: str, ledger: Ledger) -> None:
@@ -88,6 +91,15 @@ class MergeInput:
 
     __slots__ = ("contested", "ended", "flow", "held", "inlet", "items", "key", "merge")
 
+    contested: int
+    ended: bool
+    flow: Flow[int]
+    held: bool
+    inlet: Inlet
+    items: Iterator[Any]
+    key: Hashable
+    merge: MergeInlet
+
     def __init__(self, merge: MergeInlet, key: Hashable, inlet: Inlet, flow: Flow[int]) -> None:
         self.merge = merge
         self.key = key
@@ -104,6 +116,8 @@ class MergeInput:
 
 class MergeInlet(FanInInlet):
     """A merge by weights: start-time fair queueing over the inputs that have an item now."""
+
+    inputs: list[MergeInput]
 
     def __init__(
         self, name: str, ledger: Ledger, inputs: Sequence[tuple[Hashable, Inlet]], share: FairShare[Any]
@@ -187,6 +201,8 @@ class MergeInlet(FanInInlet):
 
 class ConcatInlet(FanInInlet):
     """One input after the other; the next is started when the one before has ended."""
+
+    exhausted: bool
 
     def __init__(self, name: str, ledger: Ledger, inlets: Sequence[Inlet]) -> None:
         super().__init__(name, ledger)

@@ -29,7 +29,9 @@ __all__ = ["FusedOperation", "fuse"]
 class FusedOperation:
     """What all fused operations share: a name, the stage they run in, and an account."""
 
-    deadline = math.inf
+    name: str
+
+    deadline: float = math.inf
     """When it will have something to say even if no value comes."""
 
     def __init__(self, operation: plan.Operation) -> None:
@@ -60,6 +62,8 @@ class FusedOperation:
 class Mapping(FusedOperation):
     """Each value becomes what the function answers."""
 
+    fn: plan.AnyFunction
+
     def __init__(self, operation: plan.Map) -> None:
         super().__init__(operation)
         self.fn = operation.fn
@@ -83,6 +87,8 @@ class Mapping(FusedOperation):
 
 class Filtering(FusedOperation):
     """Only the values that the function says yes to."""
+
+    fn: plan.AnyFunction
 
     def __init__(self, operation: plan.Filter) -> None:
         super().__init__(operation)
@@ -157,6 +163,9 @@ class TakingWhile(Filtering):
 class Scanning(FusedOperation):
     """Each value becomes the state so far."""
 
+    fn: plan.AnyFunction
+    initial: Any
+
     def __init__(self, operation: plan.Scan) -> None:
         super().__init__(operation)
         self.fn, self.initial = operation.fn, operation.initial.value
@@ -181,6 +190,8 @@ class Scanning(FusedOperation):
 class Tapping(FusedOperation):
     """The function sees each value; the value goes on."""
 
+    fn: plan.AnyFunction
+
     def __init__(self, operation: plan.Tap) -> None:
         super().__init__(operation)
         self.fn = operation.fn
@@ -203,6 +214,8 @@ class Tapping(FusedOperation):
 class Enumerating(FusedOperation):
     """Each value becomes ``(number, value)``."""
 
+    start: int
+
     def __init__(self, operation: plan.Enumerate) -> None:
         super().__init__(operation)
         self.start = operation.start
@@ -219,6 +232,8 @@ class Enumerating(FusedOperation):
 
 class Taking(FusedOperation):
     """The first values; it ends with the last of them, and pulls no further."""
+
+    count: int
 
     def __init__(self, operation: plan.Take) -> None:
         super().__init__(operation)
@@ -241,6 +256,8 @@ class Taking(FusedOperation):
 class Skipping(FusedOperation):
     """All but the first values."""
 
+    count: int
+
     def __init__(self, operation: plan.Skip) -> None:
         super().__init__(operation)
         self.count = operation.count
@@ -258,6 +275,8 @@ class Skipping(FusedOperation):
 
 class Expanding(FusedOperation):
     """Each value becomes all that its iterable gives, one step at a time."""
+
+    fn: plan.AnyFunction
 
     def __init__(self, operation: plan.FlatMap) -> None:
         super().__init__(operation)

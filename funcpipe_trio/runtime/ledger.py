@@ -20,6 +20,8 @@ OnDiscard = Callable[[Any, str, str], object]
 class Ledger:
     """Counts of a run, and the errors it kept."""
 
+    discarded: int
+
     def __init__(self, on_discard: OnDiscard | None) -> None:
         self._on_discard = on_discard
         self.discarded = 0

@@ -46,6 +46,16 @@ class Link:
         "wants_room",
     )
 
+    capacity: int
+    discarded: int
+    ended: bool
+    exhausted: bool
+    ledger: Ledger
+    passed: int
+    peak: int
+    unsettled: bool
+    wants_room: bool
+
     receiver: Receiver
     sender: Sender
 

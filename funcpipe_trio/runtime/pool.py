@@ -36,6 +36,8 @@ class Enough:
 
     __slots__ = ("item",)
 
+    item: Any
+
     def __init__(self, item: Any) -> None:
         self.item = item
 
@@ -44,6 +46,12 @@ class Worker:
     """One task of the pool, and the item in its hands."""
 
     __slots__ = ("budget", "item", "number", "position", "scope", "slice_end", "task")
+
+    budget: int
+    number: int
+    position: int
+    scope: trio.CancelScope
+    slice_end: float
 
     def __init__(self) -> None:
         self.scope = trio.CancelScope()
@@ -56,6 +64,9 @@ class Worker:
 
 class Results:
     """The pool's results as an inlet of its own chain."""
+
+    dropped: int
+    exhausted: bool
 
     receiver: Receiver
 
@@ -101,6 +112,14 @@ class Results:
 
 class Pool(Stage):
     """Workers that call an async function."""
+
+    began: float
+    results: Results
+    started: bool
+    failed: int
+    stopped: str | None
+    waited_input: float
+    waited_room: float
 
     kind = "async"
 

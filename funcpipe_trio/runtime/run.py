@@ -32,6 +32,8 @@ _END = object()
 class Consumer:
     """The receiving end of a run: the tasks that wait there, and what stands at the end."""
 
+    left: bool
+
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.left = False

@@ -14,6 +14,9 @@ __all__ = ["Sink"]
 class Sink:
     """Takes every value at once; `put` is all that happens to one."""
 
+    ended: bool
+    passed: int
+
     wants_room = False
     sender: Sender
 

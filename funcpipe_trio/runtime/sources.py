@@ -40,6 +40,9 @@ def opened(origin: Any, iterate: Callable[[Any], Any], method: str) -> Any:
 class IterableInlet:
     """A sync iterable as an inlet: the stage behind it opens, pulls and closes it."""
 
+    exhausted: bool
+    taken: int
+
     receiver: Receiver
     stage: Stage
 
@@ -99,6 +102,9 @@ class IterableInlet:
 class Inbox:
     """Where an async stage puts what it received, for its own chain to pull."""
 
+    exhausted: bool
+    taken: int
+
     receiver: Receiver
 
     def __init__(self) -> None:
@@ -151,6 +157,9 @@ class Inbox:
 
 class AsyncSource(Stage):
     """A source that waits for its items."""
+
+    inbox: Inbox
+    stopped: str | None
 
     kind = "source"
 

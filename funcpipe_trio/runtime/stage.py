@@ -99,6 +99,16 @@ class Fused(Protocol):
 class Stage:
     """A sync stage: takes from an inlet, applies the fused operations, fills an outlet. Others build on it."""
 
+    began: float
+    discarded: int
+    failed: int
+    left: float
+    now: Callable[[], float]
+    started: bool
+    stopped: str | None
+    waited_input: float
+    waited_room: float
+
     kind = "sync"
     workers = 1
     dropped = created = absorbed = 0  # beside what the fused operations count
@@ -110,7 +120,7 @@ class Stage:
         self.outlet = outlet
         self.fused = fused
         self.failure: Failure | None = None
-        self.stopped: str | None = None
+        self.stopped = None
         self.failed = self.discarded = 0
         self.waited_input = self.waited_room = 0.0
         self.began = self.left = 0.0

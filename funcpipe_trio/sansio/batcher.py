@@ -20,6 +20,8 @@ class Batcher:
 
     __slots__ = ("_cost", "_max_cost", "_max_delay", "_max_items", "deadline", "items")
 
+    deadline: float
+
     def __init__(self, max_items: int | None, max_cost: float | None, max_delay: float | None) -> None:
         self._max_items = max_items or math.inf
         self._max_cost = math.inf if max_cost is None else max_cost

@@ -50,6 +50,10 @@ class Flow(Generic[K]):
 
     __slots__ = ("_denominator", "_entry", "_numerator", "_rest", "_tag", "key", "served", "service", "weight")
 
+    key: K
+    served: int
+    weight: int | Fraction
+
     def __init__(self, key: K, weight: int | Fraction) -> None:
         self.key = key
         self.weight = weight
@@ -72,6 +76,8 @@ class FairQueue(Generic[K]):
 
     Checkpoint: never (sync, and pure).
     """
+
+    backlogged: int
 
     def __init__(self) -> None:
         self._flows: dict[K, Flow[K]] = {}

@@ -28,6 +28,8 @@ class Node(Generic[K]):
 
     __slots__ = ("_children", "_path", "_queue", "parent")
 
+    parent: Node[K] | None
+
     def __init__(
         self, parent: Node[K] | None, path: tuple[tuple[FairQueue[K], Flow[K]], ...], queue: FairQueue[K] | None
     ) -> None:
