@@ -22,6 +22,9 @@ __all__ = ["LINK_CAPACITY", "FanInLayout", "LineLayout", "StageLayout", "lay_out
 LINK_CAPACITY = 16
 """Capacity of a link that nobody sized: enough to make a wake-up cheap, small enough not to matter for memory."""
 
+LONGEST_CHAIN = 100
+"""Operations fused into one stage, at most: each is a generator inside the next, and Python limits how deep that goes."""
+
 
 @dataclass(frozen=True, slots=True)
 class StageLayout:
@@ -111,7 +114,7 @@ def _line(plan: Plan, tail: int, names: _Names) -> LineLayout:
         operation = replace(operation, name=names.unique(operation.name))
         if operation.needs_stage:
             stages.append(StageLayout(operation.name, operation, (), LINK_CAPACITY))
-        elif not is_open:
+        elif not is_open or len(stages[-1].fused) == LONGEST_CHAIN:
             stages.append(StageLayout(operation.name, None, (operation,), LINK_CAPACITY))
         else:
             stages[-1] = replace(stages[-1], fused=(*stages[-1].fused, operation))
