@@ -23,7 +23,7 @@ LINK_CAPACITY = 16
 """Capacity of a link that nobody sized: enough to make a wake-up cheap, small enough not to matter for memory."""
 
 LONGEST_CHAIN = 100
-"""Operations fused into one stage, at most: each is a generator inside the next, and Python limits how deep that goes."""
+"""Operations fused into one stage, at most: each is a generator inside the next, and Python limits that depth."""
 
 
 @dataclass(frozen=True, slots=True)
