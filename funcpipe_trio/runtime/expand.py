@@ -27,9 +27,21 @@ class ExpandingPool(Pool):
 
     async def _serve(self, worker: Worker, item: Any) -> None:
         self._take_up(worker, item)
+        try:
+            await self._expand(worker, item)
+        except Exception as error:
+            self._failed_at(worker, error)
+            return
+        item = self._put_down(worker)
+        if self._is_superfluous(worker):
+            self.discard(item, self._reason())
+        else:
+            self.absorbed += 1
+
+    async def _expand(self, worker: Worker, item: Any) -> None:
         children: Any = None
         try:
-            children = await _children(self.call, item, self.name)
+            children = await _children(self.call, item)
             while await self._room_for_child(worker):
                 self._asked += 1
                 try:
@@ -38,25 +50,14 @@ class ExpandingPool(Pool):
                     self._asked -= 1
                 if child is _END:
                     self._wake_worker()  # the place that was kept for this child is free again
-                    break
+                    return
                 self.created += 1
                 if self._is_superfluous(worker):
                     self.discard(child, self._reason())
                 else:
                     self.order.complete(worker.position, child)
-        except Exception as error:
-            await self._close_children(children)
-            self._failed_at(worker, error)
-            return
-        except BaseException:
-            await self._close_children(children)
-            raise
-        await self._close_children(children)
-        item = self._put_down(worker)
-        if self._is_superfluous(worker):
-            self.discard(item, self._reason())
-        else:
-            self.absorbed += 1
+        finally:
+            await self._close_children(children)  # noqa: ASYNC102  # shielded there
 
     def _wake_worker(self) -> None:
         # Workers wait for different things here, an item or room for a child: each must see for itself.
@@ -89,7 +90,7 @@ class ExpandingPool(Pool):
 _END = object()
 
 
-async def _children(call: Callable[[Any], Any], item: Any, name: str) -> AsyncIterator[Any] | Iterator[Any]:
+async def _children(call: Callable[[Any], Any], item: Any) -> AsyncIterator[Any] | Iterator[Any]:
     """Open what the function gives: an iterable or async iterable, awaited first if need be."""
     result = call(item)
     if isawaitable(result):

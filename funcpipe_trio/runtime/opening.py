@@ -62,8 +62,9 @@ class Opening(Generic[T]):
             self._consumer.leave(CANCELLED if _is_cancellation(error) else NOT_NEEDED)
         from_tasks: BaseException | None = None
         try:
-            await self._manager.__aexit__(None, None, None)  # without the body's exception: that passes by itself
-        except BaseException as met:
+            # Without the body's exception: that passes by itself.
+            await self._manager.__aexit__(None, None, None)  # noqa: ASYNC102  # a nursery's exit cannot be cancelled
+        except BaseException as met:  # noqa: ASYNC103  # sorted and raised below
             from_tasks = met
         cancelled, fatal = _sort(from_tasks, engine.ledger)
         engine.finish(cancelled=cancelled is not None or _is_cancellation(error))

@@ -165,7 +165,7 @@ class Run(trio.abc.ReceiveChannel[T], Generic[T]):
             try:
                 item = self._consumer.take()
             except trio.EndOfChannel:
-                await trio.lowlevel.checkpoint()
+                await trio.lowlevel.checkpoint()  # noqa: ASYNC120  # shielded
                 raise StopAsyncIteration from None
             if item is not NOTHING:
                 return item  # type: ignore[no-any-return]

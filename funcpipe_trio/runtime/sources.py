@@ -190,7 +190,7 @@ class AsyncSource(Stage):
             self.stopped = self.stopped or CANCELLED
             raise
         finally:
-            await self._close_source()
+            await self._close_source()  # noqa: ASYNC102  # shielded there
             self._leave()
 
     async def _take(self) -> None:

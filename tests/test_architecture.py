@@ -1,0 +1,99 @@
+"""The layers: imports go down only, and the pure ones know nothing of trio, time or chance."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import funcpipe_trio
+
+ROOT = Path(funcpipe_trio.__file__).parent
+MODULES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py"))
+
+FLOORS = {
+    "_errors": 0,
+    "policies": 1,
+    "sansio": 2,
+    "plan": 2,
+    "runtime": 3,
+    "step": 4,
+    "pipeline": 4,
+    "testing": 5,
+    "cli": 6,
+    "__main__": 7,
+    "__init__": 7,
+}
+PURE = {"_errors", "policies", "sansio", "plan"}
+WORLD = {"trio", "outcome", "asyncio", "time", "random", "threading"}
+
+
+def layer(module: Path) -> str:
+    return module.parts[0].removesuffix(".py")
+
+
+def imports(module: Path) -> list[tuple[str, bool]]:
+    """Give what a module imports when it is loaded: names from the package's root on, and whether they are ours."""
+    tree = ast.parse((ROOT / module).read_text())
+    typing_only = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        for inner in ast.walk(node)
+    }
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found += [(alias.name, False) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and id(node) not in typing_only:
+            if not node.level:
+                found.append((node.module or "", False))
+                continue
+            package = module.parent.parts[: len(module.parent.parts) - node.level + 1]
+            target = ".".join((*package, *filter(None, [node.module])))
+            found += [(target, True)] if target else [(alias.name, True) for alias in node.names]
+    return found
+
+
+@pytest.mark.parametrize("module", MODULES, ids=str)
+def test_imports_go_down_only(module):
+    """A module imports from its own folder or from a lower floor, never across or up."""
+    own = layer(module)
+    for target, ours in imports(module):
+        if ours:
+            other = target.partition(".")[0]
+            assert other == own or FLOORS[other] < FLOORS[own], f"{module} imports {target}"
+        else:
+            assert not target.startswith("funcpipe_trio"), f"{module}: say it with dots"
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if layer(module) in PURE], ids=str)
+def test_pure_layers_know_nothing_of_the_world(module):
+    """Policies, machines and plans are told the time and chance; they never ask."""
+    outside = {target.partition(".")[0] for target, ours in imports(module) if not ours}
+
+    assert not outside & WORLD
+
+
+@pytest.mark.parametrize("module", MODULES, ids=str)
+def test_no_private_names_of_trio(module):
+    """Only what trio promises is used."""
+    assert "trio._" not in (ROOT / module).read_text()
+
+
+@pytest.mark.parametrize("module", MODULES, ids=str)
+def test_functions_fit_in_the_eye(module):
+    """No function is longer than 40 lines, docstring aside; public docstrings may say as much as they must."""
+    for node in ast.walk(ast.parse((ROOT / module).read_text())):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            first = node.body[1] if ast.get_docstring(node) and len(node.body) > 1 else node.body[0]
+            assert (node.end_lineno or 0) - first.lineno < 40, f"{module}: {node.name}"
+
+
+def test_everything_public_is_importable_from_the_top():
+    """Each name of the package's face has a docstring and comes from one of its modules."""
+    names = [name for name in vars(funcpipe_trio) if not name.startswith("_")]
+    faces = [getattr(funcpipe_trio, name) for name in names]
+
+    for face in faces:
+        assert face.__doc__ or not callable(face)
+    assert {"Pipeline", "FairChannel", "FairShare", "fair_merge", "PlanError"} <= set(names)
