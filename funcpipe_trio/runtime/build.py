@@ -13,7 +13,8 @@ from ..policies.fair_share import FairShare
 from .calls import call_of
 from .expand import ExpandingPool
 from .fan_in import ConcatInlet, FanInInlet, MergeInlet, ZipInlet
-from .fused import FusedOperation, fuse
+from .fuse import fuse
+from .fused import FusedOperation
 from .inlet import Inlet
 from .link import Link
 from .pool import Pool

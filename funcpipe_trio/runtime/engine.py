@@ -26,10 +26,9 @@ from ..plan.nodes import Plan
 from .build import Machinery, build
 from .inlet import CANCELLED, Failure, Inlet, Receiver
 from .ledger import Ledger, OnDiscard
-from .report import Outcome, Report, RunStatistics
+from .report import Outcome, Report
 from .sink import Sink
 from .stage import Stage
-from .tally import tally
 
 __all__ = ["Engine"]
 
@@ -133,19 +132,4 @@ class Engine:
             self.reached(self.sink.failure)
         if cancelled and self.outcome in (None, "left"):
             self.outcome = "cancelled"
-        self.report = self.make_report()
         self.over.set()
-
-    def make_statistics(self) -> RunStatistics:
-        """Count the run as it stands."""
-        return tally(self)
-
-    def make_report(self) -> Report:
-        """Report on the run as it stands."""
-        counts = tally(self)
-        return Report(
-            **{name: getattr(counts, name) for name in RunStatistics.__slots__},
-            outcome=self.outcome or "left",
-            error=self.ledger.error,
-            cleanup_errors=tuple(self.ledger.cleanup_errors),
-        )

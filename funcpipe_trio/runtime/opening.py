@@ -21,6 +21,7 @@ from .inlet import CANCELLED, NOT_NEEDED
 from .ledger import Ledger, OnDiscard
 from .run import Consumer, Run
 from .sink import Sink
+from .tally import report_of
 
 __all__ = ["Opening"]
 
@@ -68,6 +69,7 @@ class Opening(Generic[T]):
             from_tasks = met
         cancelled, fatal = _sort(from_tasks, engine.ledger)
         engine.finish(cancelled=cancelled is not None or _is_cancellation(error))
+        engine.report = report_of(engine)
         if fatal is not None and not isinstance(error, KeyboardInterrupt | SystemExit):
             raise fatal
         if error is None and cancelled is not None:

@@ -22,6 +22,7 @@ from .engine import Engine
 from .inlet import ABORTED, GRACE_OVER, NOTHING, State, worth_a_pull
 from .report import Report, RunStatistics
 from .stage import BURST, SLICE
+from .tally import report_of, statistics_of
 
 __all__ = ["Consumer", "Run"]
 
@@ -222,9 +223,9 @@ class Run(trio.abc.ReceiveChannel[T], Generic[T]):
 
     def statistics(self) -> RunStatistics:
         """Say how far the run is, and what became of every item. Sync; from any task of the same trio run."""
-        return self._engine.make_statistics()
+        return statistics_of(self._engine)
 
     @property
     def report(self) -> Report:
         """What became of the run: complete once its block was left."""
-        return self._engine.report or self._engine.make_report()
+        return self._engine.report or report_of(self._engine)

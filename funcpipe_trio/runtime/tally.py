@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import trio
 
+from .engine import Engine
 from .fan_in import MergeInlet
 from .inlet import Inlet
 from .link import Link
-from .report import InputReport, LinkReport, RunStatistics, StageReport
+from .report import InputReport, LinkReport, Report, RunStatistics, StageReport
 from .stage import Stage
 
-if TYPE_CHECKING:
-    from .engine import Engine
-
-__all__ = ["tally"]
+__all__ = ["report_of", "statistics_of"]
 
 
-def tally(engine: Engine) -> RunStatistics:
+def statistics_of(engine: Engine) -> RunStatistics:
     """Add up what the stages, links and fan-ins counted so far."""
     now = engine.ended or trio.current_time()
     stages = tuple(_stage(stage, now) for stage in engine.stages)
@@ -33,6 +29,17 @@ def tally(engine: Engine) -> RunStatistics:
         links=tuple(_link(link) for link in engine.machinery.links),
         inputs=tuple(each for fan_in in engine.machinery.fan_ins for each in _inputs(fan_in)),
         bottleneck=_bottleneck(engine, stages, now),
+    )
+
+
+def report_of(engine: Engine) -> Report:
+    """Report on a run as it stands; on one that has ended, for good."""
+    counts = statistics_of(engine)
+    return Report(
+        **{name: getattr(counts, name) for name in RunStatistics.__slots__},
+        outcome=engine.outcome or "left",
+        error=engine.ledger.error,
+        cleanup_errors=tuple(engine.ledger.cleanup_errors),
     )
 
 

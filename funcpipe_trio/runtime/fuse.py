@@ -1,0 +1,32 @@
+"""Which running form an operation has when it is fused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ..plan import operations as plan
+from . import fused, regroup
+from .fused import FusedOperation
+
+__all__ = ["fuse"]
+
+_FORMS: dict[type[plan.Operation], Callable[[Any], FusedOperation]] = {
+    plan.Map: fused.Mapping,
+    plan.Filter: fused.Filtering,
+    plan.FlatMap: regroup.Expanding,
+    plan.Scan: fused.Scanning,
+    plan.Tap: fused.Tapping,
+    plan.Enumerate: fused.Enumerating,
+    plan.Take: fused.Taking,
+    plan.Skip: fused.Skipping,
+    plan.TakeWhile: fused.TakingWhile,
+    plan.SkipWhile: fused.SkippingWhile,
+    plan.Batch: regroup.Batching,
+    plan.Unbatch: regroup.Unbatching,
+}
+
+
+def fuse(operation: plan.Operation) -> FusedOperation:
+    """Make the running form of an operation; fresh for each run."""
+    return _FORMS[type(operation)](operation)

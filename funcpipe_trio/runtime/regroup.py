@@ -1,0 +1,200 @@
+"""The fused operations that regroup: one value becomes many, or many become one.
+
+They hold something between two steps: the item that is being expanded, the rest of a batch, a batch that is not full.
+What `held` answers is what of that has not gone out; the stage discards it when it is stopped.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncIterable, Iterable, Iterator
+from operator import length_hint
+from typing import Any
+
+from ..plan import operations as plan
+from ..policies import _check
+from ..sansio.batcher import Batcher
+from .fused import FusedOperation
+from .inlet import NOTHING
+
+__all__ = ["Batching", "Expanding", "Unbatching"]
+
+
+class Expanding(FusedOperation):
+    """Each value becomes all that its iterable gives, one step at a time."""
+
+    fn: plan.AnyFunction
+
+    def __init__(self, operation: plan.FlatMap) -> None:
+        super().__init__(operation)
+        self.fn = operation.fn
+        self._parent: Any = NOTHING
+        self._children: Any = None
+
+    def stream(self, values: Iterator[Any]) -> Iterator[Any]:
+        number = 0
+        for value in values:
+            if value is NOTHING:
+                yield NOTHING
+                continue
+            before = self.created
+            self._parent = value
+            try:
+                self._children = self._open(value)
+                for child in self._children:
+                    self.created += 1
+                    yield child
+            except GeneratorExit:
+                raise
+            except BaseException as error:
+                self._parent = NOTHING
+                self.stage.failing(error, self.name, number, value)
+                raise
+            finally:
+                _close(self._children)
+            number += 1
+            self._parent = NOTHING
+            self.absorbed += 1
+            if self.created == before:
+                yield NOTHING
+
+    def held(self) -> list[Any]:
+        """Give the item that is being expanded, unless its last child is known to be out; others do not exist yet."""
+        parent, self._parent = self._parent, NOTHING
+        if parent is not NOTHING and length_hint(self._children, 1) == 0:
+            self.absorbed += 1
+            return []
+        return [] if parent is NOTHING else [parent]
+
+    def _open(self, value: Any) -> Iterator[Any]:
+        result = self.fn(value)
+        self.vet(result)
+        if isinstance(result, AsyncIterable) and not isinstance(result, Iterable):
+            raise TypeError(
+                f"{self.name!r} returned an async iterable\nUse concurrency=1 to give it a stage of its own."
+            )
+        return iter(result)
+
+
+class Unbatching(FusedOperation):
+    """The items of each batch, one by one."""
+
+    def __init__(self, operation: plan.Unbatch) -> None:
+        super().__init__(operation)
+        self._parent: Any = NOTHING
+        self._rest: Iterator[Any] = iter(())
+
+    def stream(self, values: Iterator[Any]) -> Iterator[Any]:
+        number = 0
+        for value in values:
+            if value is NOTHING:
+                yield NOTHING
+                continue
+            before = self.created
+            try:
+                self._rest = iter(value)
+                self._parent = value
+                for child in self._rest:
+                    self.created += 1
+                    yield child
+            except GeneratorExit:
+                raise
+            except BaseException as error:
+                self._parent = NOTHING
+                self.stage.failing(error, self.name, number, value)
+                raise
+            number += 1
+            self._parent = NOTHING
+            self.absorbed += 1
+            if self.created == before:
+                yield NOTHING
+
+    def held(self) -> list[Any]:
+        """Give the rest of the batch, item by item; of what is no list, the whole."""
+        parent, self._parent = self._parent, NOTHING
+        if parent is NOTHING:
+            return []
+        if not isinstance(parent, list | tuple):
+            return [parent]
+        rest = list(self._rest)
+        self.created += len(rest)
+        self.absorbed += 1
+        return rest
+
+
+class Batching(FusedOperation):
+    """Lists of values, closed by number, cost or age."""
+
+    def __init__(self, operation: plan.Batch) -> None:
+        super().__init__(operation)
+        self._batcher = Batcher(operation.max_items, operation.max_cost, operation.max_delay)
+        self._cost = operation.cost if operation.max_cost is not None else None
+        self._timed = operation.max_delay is not None
+        self._due = False
+        self._number = 0
+        self._closed: deque[list[Any]] = deque()
+
+    @property
+    def deadline(self) -> float:  # type: ignore[override]  # a constant where nothing is timed
+        """When the open batch is due."""
+        return self._batcher.deadline
+
+    def tick(self, now: float) -> None:
+        """Mark the open batch as due, if it is."""
+        self._due = self._batcher.is_due(now)  # never without items: the deadline is their first one's
+
+    def stream(self, values: Iterator[Any]) -> Iterator[Any]:
+        batcher, closed = self._batcher, self._closed
+        try:
+            for value in values:
+                if self._due:
+                    self._due = False
+                    closed.append(batcher.close())
+                if value is not NOTHING:
+                    self._add(value)
+                if not closed:
+                    yield NOTHING
+                while closed:
+                    yield self._emitted(closed.popleft())
+        except Exception:  # what came before a failure goes out before it
+            if batcher.items:
+                yield self._emitted(batcher.close())
+            raise
+        if batcher.items:
+            yield self._emitted(batcher.close())
+
+    def held(self) -> list[Any]:
+        """Give the items that are in no batch that went out."""
+        items = [item for batch in self._closed for item in batch]
+        self._closed.clear()
+        return items + self._batcher.close()
+
+    def _add(self, value: Any) -> None:
+        """Put one value into the batcher; what it closes is held here until it goes out."""
+        try:
+            cost = 1 if self._cost is None else _cost(self.name, self._cost(value))
+        except BaseException as error:
+            self.stage.failing(error, self.name, self._number, value)
+            raise
+        self._number += 1
+        now = self.stage.now() if self._timed and not self._batcher.items else 0.0
+        self._closed.extend(self._batcher.add(value, cost, now))
+
+    def _emitted(self, batch: list[Any]) -> list[Any]:
+        self.absorbed += len(batch)
+        self.created += 1
+        return batch
+
+
+def _cost(name: str, value: Any) -> float:
+    """Check what a cost function answered."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
+        raise _check.refuse(ValueError, f"batch {name!r}", "cost", "be a number >= 0", value)
+    return value
+
+
+def _close(iterator: Any) -> None:
+    """Close a generator now, and not when it happens to be collected."""
+    close = getattr(iterator, "close", None)
+    if close is not None:
+        close()
