@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import (
     AsyncIterable,
@@ -61,6 +62,9 @@ class Pipeline(Generic[T_co]):
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"Pipeline: {name} cannot be set, a pipeline never changes")
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"Pipeline: {name} cannot be deleted, a pipeline never changes")
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Pipeline) and other._plan == self._plan
@@ -361,6 +365,7 @@ class Pipeline(Generic[T_co]):
 
     def pipe(self, fn: Callable[Concatenate[Pipeline[T_co], P], U], /, *args: P.args, **kwargs: P.kwargs) -> U:
         """Give ``fn(self, *args, **kwargs)``: for segments that several pipelines use."""
+        _check.callable_("Pipeline.pipe", "fn", fn)
         return fn(self, *args, **kwargs)
 
     # ---- review
@@ -469,6 +474,7 @@ class Pipeline(Generic[T_co]):
 
     async def fold(self, fn: Callable[[Any, Any], Any], initial: Any) -> Any:
         """Run to the end, and give the last state of ``state = fn(state, item)``; `initial` if the stream is empty."""
+        _named_fn("fold", fn, None)
         state = initial
 
         def put(item: Any) -> None:
@@ -617,7 +623,8 @@ def _from(kind: SourceKind, items: Any, name: str | None, methods: tuple[str, ..
     is_iterable = any(hasattr(type(items), method) for method in methods)
     if not is_iterable and not callable(items):
         raise _check.refuse(TypeError, where, "items", f"be an {kind}, or a callable that makes one", items)
-    if not is_iterable and plan.is_async(items):
+    gives_wrong_kind = plan.yields_async(items) if kind == "iterable" else inspect.isgeneratorfunction(items)
+    if not is_iterable and (plan.is_async(items) or gives_wrong_kind):
         raise _check.refuse(TypeError, where, "items", f"give an {kind}, without being awaited", items)
     default = kind.replace(" ", "_") if is_iterable else plan.function_name(items)
     return _source(kind, items, _named(where, name, default), Claim() if one_shot else None)
@@ -633,12 +640,15 @@ def _named(where: str, name: str | None, default: str) -> str:
 
 def _named_fn(verb: str, fn: Any, name: str | None) -> str:
     _check.callable_(f"Pipeline.{verb}", "fn", fn)
+    if verb != "flat_map" and plan.yields_async(fn):  # what it gives would be taken for a value, or for a yes
+        rule, use = "be no async generator function", "Use flat_map to put many values in an item's place."
+        raise _check.refuse(TypeError, f"Pipeline.{verb}", "fn", rule, fn, use)
     return _named(f"Pipeline.{verb}", name, plan.function_name(fn))
 
 
 def _sync_fn(where: str, name: str, fn: Any) -> None:
     _check.callable_(where, name, fn)
-    if plan.is_async(fn):
+    if plan.is_async(fn) or plan.yields_async(fn):
         raise _check.refuse(TypeError, where, name, "be a sync function", fn)
 
 

@@ -70,7 +70,8 @@ class FairShare(Generic[K]):
 
 
 def _sync(name: str, function: Any) -> None:
-    """Refuse what is not a function, or would give an awaitable in place of a number."""
+    """Refuse what is not a function, or would give something to await in place of a number."""
     _check.callable_("FairShare", name, function)
-    if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__):
+    kinds = inspect.iscoroutinefunction, inspect.isasyncgenfunction
+    if any(is_kind(function) or is_kind(type(function).__call__) for is_kind in kinds):
         raise _check.refuse(TypeError, "FairShare", name, "be a sync function", function)

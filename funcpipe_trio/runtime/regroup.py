@@ -188,8 +188,11 @@ class Batching(FusedOperation):
 
 def _cost(name: str, value: Any) -> float:
     """Check what a cost function answered."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
-        raise _check.refuse(ValueError, f"batch {name!r}", "cost", "be a number >= 0", value)
+    where = f"batch {name!r}"
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise _check.refuse(TypeError, where, "cost", "be a number >= 0", value)
+    if not value >= 0:
+        raise _check.refuse(ValueError, where, "cost", "be a number >= 0", value)
     return value
 
 
