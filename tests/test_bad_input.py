@@ -1,0 +1,692 @@
+"""What is wrong is refused before anything starts: with the value, the rule, and where; all problems of a plan at once.
+
+Every public function and argument has its rows in `REFUSED`. Mutants that die here: a check that is left out; a bool
+taken for an int; NaN that passes a comparison; an error that comes when the source is already open; a `PlanError` that
+stops at the first problem; a one-shot source that gives nothing the second time, or is used up by a run that was
+refused.
+"""
+
+import math
+import re
+from fractions import Fraction
+from functools import partial
+from itertools import count
+
+import pytest
+import trio
+
+from funcpipe_trio import FairShare, FuncpipeError, Pipeline, PlanError, concat, fair_merge, merge, zip_pipelines
+from funcpipe_trio.testing import run_virtual
+
+
+class Named:
+    """Something whose repr is known, so that a whole message can be matched."""
+
+    def __repr__(self):
+        return "Named()"
+
+
+class Sync(Named):
+    def __call__(self, item):
+        return item
+
+
+class Async(Named):
+    async def __call__(self, item):
+        return item
+
+
+class AsyncGenerator(Named):
+    async def __call__(self, item=None):
+        yield item
+
+
+LINE = Pipeline.from_iterable([1, 2, 3])
+NO_CALLABLE, SYNC, ASYNC, ASYNC_GENERATOR = Named(), Sync(), Async(), AsyncGenerator()
+
+
+async def async_call(item):
+    return item
+
+
+def same(item):
+    return item
+
+
+def made_by_a_generator():
+    yield 1
+
+
+def wrong_ints(where, name, call, *, at_least):
+    """The rows of an argument that must be an int of at least so much."""
+    for value in (True, 1.5, 2.0, math.nan, math.inf, "1", Fraction(3), Named()):
+        yield TypeError, partial(call, value), f"{where}: {name} must be an int >= {at_least}, not {value!r}"
+    for value in (at_least - 1, -7):
+        yield ValueError, partial(call, value), f"{where}: {name} must be >= {at_least}, not {value!r}"
+
+
+def wrong_seconds(where, name, call):
+    """The rows of an argument that must be a time > 0."""
+    for value in (True, "1", Fraction(3), Named()):
+        yield TypeError, partial(call, value), f"{where}: {name} must be a number of seconds > 0, not {value!r}"
+    for value in (0, 0.0, -1, math.nan, math.inf, -math.inf):
+        yield (
+            ValueError,
+            partial(call, value),
+            f"{where}: {name} must be a number of seconds > 0, finite, not {value!r}",
+        )
+
+
+def wrong_names(where, call):
+    """The rows of `name`."""
+    for value in (1, True, b"name", Named()):
+        yield TypeError, partial(call, name=value), f"{where}: name must be a str, not {value!r}"
+    yield ValueError, partial(call, name=""), f"{where}: name must not be empty, not ''"
+
+
+def wrong_functions(where, call):
+    """The rows of a function that may be sync or async."""
+    for value in (None, 1, "name", NO_CALLABLE):
+        yield TypeError, partial(call, value), f"{where}: fn must be callable, not {value!r}"
+    if not where.endswith("flat_map"):
+        hint = "\nUse flat_map to put many values in an item's place."
+        yield (
+            TypeError,
+            partial(call, ASYNC_GENERATOR),
+            f"{where}: fn must be no async generator function, not {ASYNC_GENERATOR!r}{hint}",
+        )
+
+
+def wrong_sync_functions(where, name, call):
+    """The rows of a function that must be sync."""
+    for value in (1, "name", NO_CALLABLE):
+        yield TypeError, partial(call, value), f"{where}: {name} must be callable, not {value!r}"
+    for value in (ASYNC, ASYNC_GENERATOR, async_call, partial(async_call)):
+        yield TypeError, partial(call, value), f"{where}: {name} must be a sync function, not {value!r}"
+
+
+def driven(method, **arguments):
+    """A call of an async method of a pipeline, as a sync function of one argument."""
+
+    def call(value):
+        (name,) = (name for name, given in arguments.items() if given is ...)
+        return run_virtual(partial(method, **{**arguments, name: value}))
+
+    return call
+
+
+def source_rows():
+    def wrong(where, call, kind, values):
+        for value in values:
+            yield (
+                TypeError,
+                partial(call, value),
+                f"{where}: items must be an {kind}, or a callable that makes one, not {value!r}",
+            )
+
+    where = "Pipeline.from_iterable"
+    yield from wrong(where, Pipeline.from_iterable, "iterable", (None, 5, NO_CALLABLE, LINE))
+    for value in (ASYNC, ASYNC_GENERATOR):
+        yield (
+            TypeError,
+            partial(Pipeline.from_iterable, value),
+            f"{where}: items must give an iterable, without being awaited, not {value!r}",
+        )
+    yield from wrong_names(where, partial(Pipeline.from_iterable, []))
+
+    where = "Pipeline.from_async_iterable"
+    yield from wrong(where, Pipeline.from_async_iterable, "async iterable", (None, 5, [1], NO_CALLABLE, LINE))
+    for value in (ASYNC, made_by_a_generator):
+        yield (
+            TypeError,
+            partial(Pipeline.from_async_iterable, value),
+            f"{where}: items must give an async iterable, without being awaited, not {value!r}",
+        )
+    yield from wrong_names(where, partial(Pipeline.from_async_iterable, ASYNC_GENERATOR))
+
+    where = "Pipeline.from_channel"
+    for value in (None, [1], SYNC, LINE):
+        yield (
+            TypeError,
+            partial(Pipeline.from_channel, value),
+            f"{where}: receive_channel must be a trio ReceiveChannel, not {value!r}",
+        )
+    yield from wrong_names(where, partial(Pipeline.from_channel, trio.open_memory_channel(1)[1]))
+
+    where = "Pipeline.from_producer"
+    for value in (None, 1, NO_CALLABLE):
+        yield TypeError, partial(Pipeline.from_producer, value), f"{where}: async_fn must be callable, not {value!r}"
+    for value in (SYNC, ASYNC_GENERATOR):
+        yield (
+            TypeError,
+            partial(Pipeline.from_producer, value),
+            f"{where}: async_fn must be an async function, not {value!r}",
+        )
+    yield from wrong_names(where, partial(Pipeline.from_producer, ASYNC))
+
+    yield from wrong_seconds("Pipeline.ticks", "period", Pipeline.ticks)
+    yield from wrong_names("Pipeline.ticks", partial(Pipeline.ticks, 1))
+
+
+def operation_rows():
+    for name in ("map", "filter", "flat_map", "tap", "take_while", "skip_while"):
+        operation = getattr(LINE, name)
+        yield from wrong_functions(f"Pipeline.{name}", operation)
+        yield from wrong_names(f"Pipeline.{name}", partial(operation, SYNC))
+    yield from wrong_functions("Pipeline.scan", lambda value: LINE.scan(value, 0))
+    yield from wrong_names("Pipeline.scan", partial(LINE.scan, SYNC, 0))
+
+    for name in ("map", "flat_map"):
+        operation = partial(getattr(LINE, name), ASYNC)
+        yield from wrong_ints(
+            f"Pipeline.{name}",
+            "concurrency",
+            lambda value, operation=operation: operation(concurrency=value),
+            at_least=1,
+        )
+    for value in (None, 1, 0, "no", Named()):
+        yield TypeError, partial(LINE.map, ASYNC, ordered=value), f"Pipeline.map: ordered must be a bool, not {value!r}"
+
+    for value in (None, True, 1.0, math.nan, "0", Named()):
+        yield TypeError, partial(LINE.enumerate, value), f"Pipeline.enumerate: start must be an int, not {value!r}"
+    yield from wrong_names("Pipeline.enumerate", LINE.enumerate)
+
+    for name in ("take", "skip"):
+        yield from wrong_ints(f"Pipeline.{name}", "n", getattr(LINE, name), at_least=0)
+        yield from wrong_names(f"Pipeline.{name}", partial(getattr(LINE, name), 1))
+    yield from wrong_ints("Pipeline.buffer", "capacity", LINE.buffer, at_least=1)
+    yield from wrong_names("Pipeline.buffer", partial(LINE.buffer, 1))
+    yield from wrong_names("Pipeline.unbatch", LINE.unbatch)
+    for value in (None, 1, NO_CALLABLE):
+        yield TypeError, partial(LINE.pipe, value), f"Pipeline.pipe: fn must be callable, not {value!r}"
+
+
+def batch_rows():
+    where = "Pipeline.batch"
+    yield ValueError, LINE.batch, f"{where}: one of max_items, max_delay, max_cost must be given"
+    yield from wrong_ints(where, "max_items", LINE.batch, at_least=1)
+    yield from wrong_seconds(where, "max_delay", lambda value: LINE.batch(max_delay=value))
+    for value in (True, "1", Fraction(3), Named()):
+        yield TypeError, partial(LINE.batch, max_cost=value), f"{where}: max_cost must be a number > 0, not {value!r}"
+    for value in (0, 0.0, -1, math.nan, math.inf):
+        yield (
+            ValueError,
+            partial(LINE.batch, max_cost=value),
+            f"{where}: max_cost must be > 0 and finite, not {value!r}",
+        )
+    yield from wrong_sync_functions(where, "cost", lambda value: LINE.batch(max_cost=1, cost=value))
+    yield TypeError, partial(LINE.batch, 1, cost=SYNC), f"{where}: cost must come with max_cost"
+    yield from wrong_names(where, partial(LINE.batch, 1))
+
+
+def fan_in_rows():
+    for function in (merge, concat, zip_pipelines):
+        name = function.__name__
+        for value in (None, 1, [LINE], "ab"):
+            yield TypeError, partial(function, value), f"{name}: input 0 must be a Pipeline, not {value!r}"
+            yield TypeError, partial(function, LINE, value), f"{name}: input 1 must be a Pipeline, not {value!r}"
+        yield from wrong_names(name, partial(function, LINE))
+    for value in (None, 1, 0, "yes"):
+        message = f"zip_pipelines: strict must be a bool, not {value!r}"
+        yield TypeError, partial(zip_pipelines, LINE, strict=value), message
+
+    for value in (None, [LINE], LINE, 1):
+        message = f"fair_merge: inputs must be a mapping of keys to pipelines, not {value!r}"
+        yield TypeError, partial(fair_merge, value), message
+    for value in (None, [1], 1):
+        message = f"fair_merge: inputs['b'] must be a Pipeline, not {value!r}"
+        yield TypeError, partial(fair_merge, {"a": LINE, "b": value}), message
+    for value in ({"a": 1}, 1, FairShare):
+        message = f"fair_merge: share must be a FairShare, not {value!r}"
+        yield TypeError, partial(fair_merge, {"a": LINE}, value), message
+    yield from wrong_names("fair_merge", partial(fair_merge, {}))
+    yield (
+        PlanError,
+        partial(fair_merge, {"a": LINE, 1: LINE}, FairShare({"a": 1, "A": 2, "1": 3})),
+        "fair_merge: weights['A'] must name an input; the inputs are 'a', 1\n"
+        "fair_merge: weights['1'] must name an input; the inputs are 'a', 1",
+    )
+    message = "fair_merge: weights['a'] must name an input; the inputs are none"
+    yield PlanError, partial(fair_merge, {}, FairShare({"a": 1})), message
+
+
+def policy_rows():
+    where = "FairShare"
+    for value in (1, [("a", 1)], "ab"):
+        yield (
+            TypeError,
+            partial(FairShare, value),
+            f"{where}: weights must be a mapping of keys to weights, not {value!r}",
+        )
+    for name, call in (
+        ("weights['a']", lambda value: FairShare({"a": value})),
+        ("default_weight", lambda value: FairShare(default_weight=value)),
+    ):
+        rule = f"{where}: {name} must be a positive int or Fraction, not "
+        for value in (None, True, math.nan, math.inf, -0.5, "1", 1j, Named()):
+            yield TypeError, partial(call, value), f"{rule}{value!r}"
+        yield TypeError, partial(call, 0.25), f"{rule}0.25\nUse Fraction(1, 4)."
+        for value in (0, -1, Fraction(0), Fraction(-1, 2)):
+            yield ValueError, partial(call, value), f"{rule}{value!r}"
+    yield from wrong_ints(where, "capacity", lambda value: FairShare(capacity=value), at_least=1)
+    yield from wrong_sync_functions(where, "cost", lambda value: FairShare(cost=value))
+
+
+def running_rows():
+    for value in ("svg", "", 3, None):
+        yield ValueError, partial(LINE.describe, value), described_wrongly(value)
+    for method in (LINE.run, LINE.collect):
+        yield from wrong_sync_functions("Pipeline", "on_discard", driven(method, on_discard=...))
+        yield from wrong_seconds("Pipeline", "cleanup_timeout", driven(method, cleanup_timeout=...))
+    yield from wrong_sync_functions("Pipeline", "on_discard", lambda value: LINE.open(on_discard=value))
+    yield from wrong_seconds("Pipeline", "cleanup_timeout", lambda value: LINE.open(cleanup_timeout=value))
+    yield from wrong_functions("Pipeline.fold", driven(LINE.fold, fn=..., initial=0))
+    yield (
+        TypeError,
+        partial(Pipeline, 3),
+        "Pipeline: make one with Pipeline.from_iterable() or another of its from_ methods",
+    )
+    yield AttributeError, partial(setattr, LINE, "name", 1), "Pipeline: name cannot be set, a pipeline never changes"
+    yield AttributeError, partial(setattr, LINE, "_plan", 1), "Pipeline: _plan cannot be set, a pipeline never changes"
+    message = "Pipeline: _plan cannot be deleted, a pipeline never changes"
+    yield AttributeError, partial(delattr, LINE, "_plan"), message
+
+
+def described_wrongly(value):
+    """The message of a format that is not known; which ones are, the message itself says."""
+    with pytest.raises(ValueError, match=r"^Pipeline\.describe: format must be .*, not 'unknown'$") as caught:
+        LINE.describe("unknown")
+    return str(caught.value).replace("'unknown'", repr(value))
+
+
+REFUSED = [
+    *source_rows(),
+    *operation_rows(),
+    *batch_rows(),
+    *fan_in_rows(),
+    *policy_rows(),
+    *running_rows(),
+]
+
+
+@pytest.mark.parametrize(
+    ("kind", "call", "message"), REFUSED, ids=[re.split(r"
+| at 0x", message)[0] for *_, message in REFUSED]
+)
+def test_a_wrong_argument_is_refused_with_the_value_and_the_rule(kind, call, message):
+    """A wrong argument raises at the call: a `TypeError` for its type, a `ValueError` for its range, no other error."""
+    with pytest.raises(kind, match=rf"^{re.escape(message)}$") as caught:
+        call()
+
+    assert type(caught.value) is kind
+
+
+@pytest.mark.parametrize("value", [1, 1.5, 10**9])
+def test_a_time_may_be_an_int_or_a_float(value):
+    """What is a number of seconds is taken as one."""
+    Pipeline.ticks(value)
+    LINE.batch(max_delay=value)
+    LINE.open(cleanup_timeout=value)
+
+
+@pytest.mark.parametrize("value", ["-1", True, None])
+def test_the_grace_of_a_drain_is_a_time(value):
+    """A drain refuses a grace that is no number, and the run goes on."""
+    message = f"Run.drain: grace must be a number of seconds >= 0, not {value!r}"
+    refused_in_a_run(TypeError, message, lambda run: run.drain(grace=value))
+
+
+@pytest.mark.parametrize("value", [-1, math.nan, -math.inf])
+def test_the_grace_of_a_drain_is_not_negative(value):
+    """A drain refuses a grace below zero, and the run goes on."""
+    message = f"Run.drain: grace must be a number of seconds >= 0, not {value!r}"
+    refused_in_a_run(ValueError, message, lambda run: run.drain(value))
+
+
+def refused_in_a_run(kind, message, call):
+    """Check that a call is refused in the middle of a run, and that the run does not mind."""
+
+    async def main():
+        items = []
+        async with LINE.open() as run:
+            items.append(await run.receive())
+            with pytest.raises(kind, match=rf"^{re.escape(message)}$"):
+                await call(run)
+            async for item in run:
+                items.append(item)
+        assert (items, run.report.outcome) == ([1, 2, 3], "completed")
+
+    run_virtual(main)
+
+
+# ---- plans that cannot work
+
+
+def concurrency_problem(name, concurrency):
+    return (
+        f"map {name!r}: concurrency must be 1 for a sync function, not {concurrency}: "
+        "it runs in the task of its stage.\n"
+        "Use an async function; trio.to_thread.run_sync makes one of a sync call."
+    )
+
+
+def used_problem(name, kind):
+    return (
+        f"source {name!r}: a one-shot {kind} was already used by a run. Use a callable that makes a new one each time."
+    )
+
+
+def twice_problem(name, kind):
+    return (
+        f"source {name!r}: a one-shot {kind} appears twice in the plan. Use a callable that makes a new one each time."
+    )
+
+
+async def opened(line):
+    async with line.open():
+        raise AssertionError("a plan that cannot work was opened")
+
+
+async def started(line):
+    async with trio.open_nursery() as nursery:
+        await nursery.start(line.run)
+
+
+async def checked(line):
+    line.check()
+
+
+DRIVERS = {
+    "check": checked,
+    "open": opened,
+    "run": lambda line: line.run(),
+    "collect": lambda line: line.collect(),
+    "first": lambda line: line.first(),
+    "first with a default": lambda line: line.first(default=None),
+    "fold": lambda line: line.fold(lambda state, item: state, 0),
+    "count": lambda line: line.count(),
+}
+every_driver = pytest.mark.parametrize("driver", DRIVERS.values(), ids=DRIVERS)
+
+
+class Watched:
+    """An iterable that notes whether anybody asked it for anything."""
+
+    def __init__(self):
+        self.touched = 0
+
+    def __iter__(self):
+        self.touched += 1
+        return iter([1, 2, 3])
+
+
+def refused(driver, line, *problems):
+    """Check that a driver raises exactly these problems, in one error."""
+    message = "\n".join(problems)
+    with pytest.raises(PlanError, match=rf"^{re.escape(message)}$") as caught:
+        run_virtual(driver, line)
+    assert caught.value.problems == problems
+    assert isinstance(caught.value, ValueError)
+    assert isinstance(caught.value, FuncpipeError)
+
+
+@every_driver
+def test_concurrency_of_a_sync_function_is_refused(driver):
+    """A sync function runs in its stage's task, so more than one call at once cannot be had; no source is opened."""
+    items = Watched()
+
+    refused(driver, Pipeline.from_iterable(items).map(same, concurrency=2), concurrency_problem("same", 2))
+
+    assert items.touched == 0
+
+
+@every_driver
+def test_all_problems_of_a_plan_are_told_at_once(driver):
+    """One error lists every problem, input by input; none of the sources is opened, none of them is used up."""
+    items, iterator = Watched(), iter([1, 2, 3])
+    once = Pipeline.from_iterable(iterator, name="once")
+    line = merge(
+        Pipeline.from_iterable(items).map(same, concurrency=2).map(lambda item: item, concurrency=3, name="also"),
+        fair_merge({"x": once.map(same, concurrency=4), "y": once}),
+        zip_pipelines(concat(Pipeline.from_iterable(items))).map(same, concurrency=5),
+    )
+
+    refused(
+        driver,
+        line,
+        concurrency_problem("same", 2),
+        concurrency_problem("also", 3),
+        concurrency_problem("same", 4),
+        concurrency_problem("same", 5),
+        twice_problem("once", "iterable"),
+    )
+
+    assert items.touched == 0
+    assert run_virtual(once.collect) == [1, 2, 3]
+
+
+def test_a_plan_that_cannot_work_is_not_described():
+    """`describe` raises what a run would raise, but for sources that were used."""
+    message = concurrency_problem("same", 2)
+
+    with pytest.raises(PlanError, match=rf"^{re.escape(message)}$"):
+        LINE.map(same, concurrency=2).describe()
+
+
+def one_shot_iterator():
+    return Pipeline.from_iterable(iter([1, 2, 3]), name="feed"), "iterable"
+
+
+def one_shot_generator():
+    return Pipeline.from_iterable((number for number in (1, 2, 3)), name="feed"), "iterable"
+
+
+def one_shot_async_iterator():
+    async def numbers():
+        for number in (1, 2, 3):
+            yield number
+
+    return Pipeline.from_async_iterable(numbers(), name="feed"), "async iterable"
+
+
+def one_shot_channel():
+    send, receive = trio.open_memory_channel(3)
+    for number in (1, 2, 3):
+        send.send_nowait(number)
+    send.close()
+    return Pipeline.from_channel(receive, name="feed"), "channel"
+
+
+one_shots = pytest.mark.parametrize(
+    "make", [one_shot_iterator, one_shot_generator, one_shot_async_iterator, one_shot_channel]
+)
+
+
+@one_shots
+@every_driver
+def test_a_one_shot_source_is_refused_the_second_time(make, driver):
+    """A source that works once never yields nothing silently: the error names it."""
+    line, kind = make()
+
+    async def use():
+        assert await line.collect() == [1, 2, 3]
+
+    run_virtual(use)
+
+    refused(driver, line, used_problem("feed", kind))
+    refused(driver, merge(LINE, line.map(same)), used_problem("feed", kind))
+
+
+@one_shots
+def test_a_one_shot_source_is_used_up_by_a_run_that_was_left(make):
+    """Also a run that took little, or was cancelled, has had the source."""
+    line, kind = make()
+
+    async def use():
+        async with line.open() as run:
+            assert await run.receive() == 1
+
+    run_virtual(use)
+
+    refused(DRIVERS["collect"], line, used_problem("feed", kind))
+
+
+@one_shots
+def test_a_one_shot_source_cannot_be_used_by_two_runs_at_once(make):
+    """The second of two runs is refused while the first works, and the first gets everything."""
+    line, kind = make()
+
+    async def use():
+        async with line.open() as run:
+            message = used_problem("feed", kind)
+            with pytest.raises(PlanError, match=rf"^{re.escape(message)}$"):
+                await line.collect()
+            assert [item async for item in run] == [1, 2, 3]
+
+    run_virtual(use)
+
+
+@one_shots
+def test_a_one_shot_source_that_appears_twice_is_refused_and_not_used_up(make):
+    """Two places of one plan cannot share a one-shot source; the refusal leaves it as it was."""
+    line, kind = make()
+
+    refused(DRIVERS["collect"], concat(line, line), twice_problem("feed", kind))
+
+    assert run_virtual(line.collect) == [1, 2, 3]
+
+
+@one_shots
+def test_a_used_one_shot_plan_can_still_be_described(make):
+    """The description of a plan does not hang on whether it was run."""
+    line, kind = make()
+    before = line.map(same).describe()
+
+    run_virtual(line.map(same).collect)
+
+    assert line.map(same).describe() == before
+    assert f"{kind}, for one run" in before
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        Pipeline.from_iterable([1, 2, 3]),
+        Pipeline.from_iterable(range(1, 4)),
+        Pipeline.from_iterable((1, 2, 3)),
+        Pipeline.from_iterable({1: "a", 2: "b", 3: "c"}),
+        Pipeline.from_iterable(lambda: iter([1, 2, 3])),
+        Pipeline.from_iterable(partial(range, 1, 4)),
+        Pipeline.ticks(1).skip(1).take(3),
+    ],
+)
+def test_a_replayable_source_works_again_and_again(source):
+    """What can be iterated anew gives the same each time, also in two places of one plan."""
+    assert run_virtual(source.collect) == run_virtual(source.collect) == [1, 2, 3]
+    assert run_virtual(concat(source, source).collect) == [1, 2, 3, 1, 2, 3]
+
+
+def test_building_checking_and_describing_touch_nothing():
+    """Only a run opens a source: not the building of a plan, its check, its text, its bound, its repr or its hash."""
+    items = Watched()
+    iterator = count()
+    line = merge(Pipeline.from_iterable(items), Pipeline.from_iterable(iterator)).map(async_call, concurrency=3)
+
+    line.check()
+    line.describe()
+    assert line.max_in_flight > 0
+    assert repr(line) and hash(line) == hash(line) and line == line
+    line.open()
+
+    assert items.touched == 0
+    assert next(iterator) == 0
+
+
+# ---- answers that cannot be used: these can be seen only when they come
+
+
+def stream_error(line):
+    """Run, and give the error that ends the stream, as type and text."""
+
+    async def main():
+        try:
+            await line.collect()
+        except Exception as error:
+            return type(error), str(error)
+        raise AssertionError("nothing was raised")
+
+    return run_virtual(main)
+
+
+def gives_a_coroutine(*_args):
+    return async_call(1)
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        LINE.map(gives_a_coroutine),
+        LINE.filter(gives_a_coroutine),
+        LINE.tap(gives_a_coroutine),
+        LINE.flat_map(gives_a_coroutine),
+        LINE.scan(gives_a_coroutine, 0),
+        LINE.take_while(gives_a_coroutine),
+        LINE.skip_while(gives_a_coroutine),
+    ],
+    ids=repr,
+)
+def test_a_sync_function_that_gives_something_to_await_is_an_error(operation):
+    """Nothing to await is ever taken for a value, or for a yes; the error says what to do."""
+    message = "'gives_a_coroutine' is not async, but returned something to await\nUse an `async def` function."
+
+    assert stream_error(operation) == (TypeError, message)
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "hint"),
+    [
+        (ValueError, 0, ""),
+        (ValueError, -1, ""),
+        (TypeError, 0.5, "\nUse Fraction(1, 2)."),
+        (TypeError, math.nan, ""),
+        (TypeError, True, ""),
+        (TypeError, None, ""),
+        (TypeError, "1", ""),
+    ],
+)
+def test_a_cost_in_a_merge_must_be_exact_and_positive(kind, value, hint):
+    """A cost that would spoil the shares ends the stream, at the item that has it."""
+    line = fair_merge({"a": LINE}, FairShare(cost=lambda item: value), name="feeds")
+    message = f"merge 'feeds': cost must be a positive int or Fraction, not {value!r}{hint}"
+
+    assert stream_error(line) == (kind, message)
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [(ValueError, -1), (ValueError, math.nan), (TypeError, True), (TypeError, None), (TypeError, "1")],
+)
+def test_a_cost_in_a_batch_must_be_a_number(kind, value):
+    """A cost that cannot be added up ends the stream, at the item that has it."""
+    line = LINE.batch(max_cost=3, cost=lambda item: value, name="page")
+
+    assert stream_error(line) == (kind, f"batch 'page': cost must be a number >= 0, not {value!r}")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (LINE.flat_map(same), "'int' object is not iterable"),
+        (LINE.flat_map(same, concurrency=1), "'int' object is not iterable"),
+        (LINE.unbatch(), "'int' object is not iterable"),
+        (Pipeline.from_iterable(lambda: 3), "'int' object is not iterable"),
+        (Pipeline.from_async_iterable(lambda: [3]), "'list' object is not an async iterable"),
+        (
+            LINE.flat_map(lambda item: ASYNC_GENERATOR(item), name="expand"),
+            "'expand' returned an async iterable\nUse concurrency=1 to give it a stage of its own.",
+        ),
+    ],
+)
+def test_what_cannot_be_iterated_is_an_error_of_the_stream(line, message):
+    """What a function gives is looked at when it comes; the error says what is wrong with it."""
+    assert stream_error(line) == (TypeError, message)
