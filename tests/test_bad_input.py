@@ -310,8 +310,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(
-    ("kind", "call", "message"), REFUSED, ids=[re.split(r"
-| at 0x", message)[0] for *_, message in REFUSED]
+    ("kind", "call", "message"), REFUSED, ids=[re.split(r"\n| at 0x", message)[0] for *_, message in REFUSED]
 )
 def test_a_wrong_argument_is_refused_with_the_value_and_the_rule(kind, call, message):
     """A wrong argument raises at the call: a `TypeError` for its type, a `ValueError` for its range, no other error."""
