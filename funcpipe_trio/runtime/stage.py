@@ -208,7 +208,7 @@ class Stage:
     def _burst(self, room: int) -> Pause:
         """Move values until something ends the burst; they are committed in any case."""
         count, budget, slice_end = 0, BURST, self._slice_end
-        put, pause = self.outlet.put, Pause.ENDED
+        put, pause, asked = self.outlet.put, Pause.ENDED, 0
         try:
             for value in self._streams[-1]:
                 if value is not NOTHING:
@@ -218,8 +218,11 @@ class Stage:
                         pause = Pause.FULL
                         break
                 elif not self._has_input():
-                    pause = Pause.STARVED
-                    break
+                    # Asked twice: an operation may have kept the last value that one before it wants.
+                    if budget == asked:
+                        pause = Pause.STARVED
+                        break
+                    asked = budget - 1
                 budget -= 1
                 if not budget or perf_counter() > slice_end:
                     pause = Pause.SLICE_OVER
