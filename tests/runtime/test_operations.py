@@ -836,6 +836,45 @@ async def test_a_plan_can_be_run_twice_and_at_the_same_time(operation):
     assert log.count("open") == log.count("close") == 5 * operation.inputs
 
 
+HEADS = {
+    "source": lambda line: line,
+    "call": lambda line: line.map(User().later(identity), concurrency=3),
+    "merge": lambda line: merge(line, Pipeline.from_iterable([])),
+}
+
+
+@every_operation
+@pytest.mark.parametrize("head", HEADS.values(), ids=HEADS)
+@in_virtual_time
+async def test_what_ends_before_its_source_ends_at_once(operation, head):
+    """When the last item that is wanted has come, the stream ends: it waits for no further item, nor takes one."""
+    asked = []
+
+    async def source():
+        for item in ITEMS[:30]:
+            yield item
+        asked.append("for more")
+        await trio.sleep_forever()
+
+    line = operation.apply(head(Pipeline.from_async_iterable(source)).take(30), User())
+
+    assert_same(operation, await line.collect(), operation.model(ITEMS[:30]))
+    if head is HEADS["source"]:
+        assert asked == []
+
+
+@pytest.mark.parametrize("head", HEADS.values(), ids=HEADS)
+@in_virtual_time
+async def test_taking_nothing_waits_for_nothing(head):
+    """`take(0)` of a source that stays silent ends at once."""
+
+    async def silent(_send_channel):
+        await trio.sleep_forever()
+
+    assert await head(Pipeline.from_producer(silent)).take(0).batch(3).collect() == []
+    assert trio.current_time() == 0
+
+
 @every_operation
 def test_a_plan_is_a_value_that_reads_the_same(operation):
     """Building a plan opens nothing; describing it twice, or describing an equal one, gives the same text."""
