@@ -146,16 +146,18 @@ class Run(trio.abc.ReceiveChannel[T], Generic[T]):
         Cancellation: atomic.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
+        waited = False
         try:
-            item = self._consumer.take()
-        except BaseException:
-            await trio.lowlevel.cancel_shielded_checkpoint()
+            while (item := self._consumer.take()) is NOTHING:
+                waited = True
+                await self._consumer.wait()
+        except Aborted:
+            # The cancellation that stopped the tasks may be the caller's own: then this raises Cancelled, as it must.
+            await trio.lowlevel.checkpoint()  # noqa: ASYNC120
             raise
-        if item is not NOTHING:
-            await trio.lowlevel.cancel_shielded_checkpoint()
-        while item is NOTHING:
-            await self._consumer.wait()
-            item = self._consumer.take()
+        finally:
+            if not waited:
+                await trio.lowlevel.cancel_shielded_checkpoint()  # noqa: ASYNC102  # shielded, and short
         return item  # type: ignore[no-any-return]  # items are opaque; the plan gave them their type
 
     async def __anext__(self) -> T:
@@ -165,9 +167,8 @@ class Run(trio.abc.ReceiveChannel[T], Generic[T]):
             self._budget -= 1
             try:
                 item = self._consumer.take()
-            except trio.EndOfChannel:
-                await trio.lowlevel.checkpoint()  # noqa: ASYNC120  # shielded
-                raise StopAsyncIteration from None
+            except (trio.EndOfChannel, Aborted):
+                item = NOTHING  # `receive` meets it again, with a checkpoint
             if item is not NOTHING:
                 return item  # type: ignore[no-any-return]
         try:
