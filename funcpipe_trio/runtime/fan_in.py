@@ -208,7 +208,6 @@ class ConcatInlet(FanInInlet):
         super().__init__(name, ledger)
         self._left = deque(inlets)  # the first of them runs
         self._values: Iterator[Any] = inlets[0].items() if inlets else iter(())
-        self._drained = False
         for inlet in inlets:
             inlet.receiver = self
 
@@ -221,7 +220,12 @@ class ConcatInlet(FanInInlet):
 
     def drain(self) -> None:
         """Start no further input."""
-        self._drained = True
+        while len(self._left) > 1:
+            self._left.pop().close(NOT_NEEDED)
+
+    def _close_inputs(self, reason: str) -> None:
+        for inlet in self._left:  # also those that never ran: the run owns a channel that nobody asked yet
+            inlet.close(reason)
 
     def on_input(self) -> None:
         self._pass_on()
@@ -247,8 +251,6 @@ class ConcatInlet(FanInInlet):
         while self._left and self._left[0].state() is State.ENDED and not self._closed:
             next(self._values, None)  # reads the end
             self._left.popleft()
-            if self._drained:
-                self._left.clear()
             if self._left:
                 self._values = self._left[0].items()
                 self._left[0].start()

@@ -251,7 +251,12 @@ class AsyncIterableSource(AsyncSource):
 
 
 class ChannelSource(AsyncSource):
-    """A receive channel that the run owns."""
+    """A receive channel that the run owns: it is closed even if it was never asked."""
+
+    def stop(self, reason: str) -> None:
+        super().stop(reason)
+        if not self.started:  # a later input of a concat: whoever sends there must hear that nobody will take
+            self.start()
 
     async def _next(self) -> Any:
         channel = self.source.origin.value
