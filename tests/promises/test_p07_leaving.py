@@ -1,0 +1,208 @@
+"""P7: leaving the block, in whatever way, closes every source once, in the task that opened it, before the block ends.
+
+Mutants that die here: a source that is closed by whoever left; a source closed twice (at its end, and when left); a
+channel in a part of the plan that never ran, left open; a body's exception wrapped in a group, or lost to a source's.
+"""
+
+import pytest
+import trio
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from funcpipe_trio import Pipeline, concat, fair_merge, merge, zip_pipelines
+from funcpipe_trio.testing import run_virtual
+
+from ._world import Boom, End, Mine, World, lines
+
+WAYS = ("break", "return", "raise", "aclose", "cancel")
+
+
+class Source:
+    """Notes who opens and closes it, and when."""
+
+    def __init__(self, cleanup=0):
+        self.notes = []
+        self.cleanup = cleanup
+
+    def note(self, what):
+        self.notes.append((what, trio.lowlevel.current_task().name, trio.current_time()))
+
+    async def __call__(self):
+        self.note("opened")
+        try:
+            for number in range(10**6):
+                yield number
+                await trio.lowlevel.checkpoint()
+        finally:
+            if self.cleanup:
+                with trio.CancelScope(shield=True):
+                    await trio.sleep(self.cleanup)
+            self.note("closed")
+
+    def sync(self):
+        self.note("opened")
+        try:
+            yield from range(10**6)
+        finally:
+            self.note("closed")
+
+
+async def leave(pipeline, way):
+    """Take three items and leave the block in one of the ways."""
+    with trio.CancelScope() as scope:
+        async with pipeline.open() as run:
+            for _ in range(3):
+                await run.receive()
+            if way == "return":
+                return
+            if way == "raise":
+                raise Mine
+            if way == "aclose":
+                await run.aclose()
+            if way == "cancel":
+                scope.cancel()
+                await trio.lowlevel.checkpoint()
+            if way == "break":
+                async for _ in run:
+                    break
+
+
+async def slow(item):
+    await trio.sleep(1)
+    return item
+
+
+SHAPES = {
+    "alone": lambda p: p,
+    "before a pool": lambda p: p.map(slow, concurrency=3),
+    "before a batch": lambda p: p.batch(2, max_delay=1),
+    "merged": lambda p: merge(p, Pipeline.from_iterable(range(9))),
+    "by weight": lambda p: fair_merge({"a": p}),
+    "first of a concat": lambda p: concat(p, Pipeline.from_iterable(range(9))),
+    "second of a concat": lambda p: concat(Pipeline.from_iterable([1]), p),
+    "zipped": lambda p: zip_pipelines(p, Pipeline.from_iterable(range(9))),
+    "enough": lambda p: p.take(4),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("kind", ["async", "sync"])
+def test_a_source_is_closed_once_by_the_task_that_opened_it(way, shape, kind):
+    """P7, for every way to leave."""
+    source = Source(cleanup=3)
+
+    async def main():
+        origin = (
+            Pipeline.from_async_iterable(source, name="source")
+            if kind == "async"
+            else Pipeline.from_iterable(source.sync, name="source")
+        )
+        try:
+            await leave(SHAPES[shape](origin), way)
+        except Mine:
+            source.note("left")
+        else:
+            source.note("left")
+
+    run_virtual(main)
+    (opened, opener, _), (closed, closer, closing), (left, _, leaving) = source.notes
+
+    assert (opened, closed, left) == ("opened", "closed", "left")
+    assert opener == closer
+    assert closing <= leaving
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_channel_of_a_part_that_never_ran_is_closed_too(way):
+    """The run owns a channel: who sends there must hear that nobody will take, even if nobody ever asked."""
+
+    async def main():
+        send, receive = trio.open_memory_channel(0)
+        first = Pipeline.from_iterable(range(10**6))
+        nested = merge(Pipeline.from_channel(receive), Pipeline.from_iterable([1])).map(slow)
+        try:
+            await leave(concat(first, nested.batch(2)), way)
+        except Mine:
+            pass
+        with pytest.raises(trio.BrokenResourceError):
+            await send.send("too late")
+
+    run_virtual(main)
+
+
+def test_a_drain_closes_the_channel_of_a_part_that_will_not_run():
+    """As above, for a drain: nothing is taken from the later input of a concat, and nobody waits at it."""
+
+    async def main():
+        send, receive = trio.open_memory_channel(0)
+        async with concat(Pipeline.from_iterable(range(100)), Pipeline.from_channel(receive)).open() as run:
+            run.drain_nowait()
+            taken = [item async for item in run]
+            with pytest.raises(trio.BrokenResourceError):
+                await send.send("too late")
+            return taken, run.report.outcome
+
+    taken, outcome = run_virtual(main)
+    assert taken == list(range(len(taken)))
+    assert outcome == "drained"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [Mine(), ExceptionGroup("mine", [Mine(), Mine()]), StopIteration(1), trio.EndOfChannel(), KeyError("mine")],
+    ids=lambda error: type(error).__name__,
+)
+@pytest.mark.parametrize("where", ["nowhere", "source", "function", "cleanup"])
+def test_the_exception_of_the_body_passes_unchanged(error, where):
+    """The same object, in no group and without a cause of ours, whatever else goes wrong in the run."""
+
+    async def items():
+        try:
+            for number in range(10):
+                yield number
+            if where == "source":
+                raise Boom
+            await trio.sleep_forever()
+        finally:
+            if where == "cleanup":
+                raise Boom
+
+    def same(item):
+        if where == "function" and item == 5:
+            raise Boom
+        return item
+
+    async def main():
+        with pytest.raises(type(error)) as caught:  # here: a StopIteration may not leave a coroutine at all
+            async with Pipeline.from_async_iterable(items).map(same).open() as run:
+                await run.receive()
+                await trio.sleep(1)
+                raise error
+        return caught.value
+
+    assert run_virtual(main) is error
+    assert error.__cause__ is None
+    assert getattr(error, "__notes__", []) == []
+
+
+def test_receive_after_the_block_was_left_says_so():
+    """The handle of a run that is over gives nothing silently."""
+
+    async def main():
+        async with Pipeline.from_iterable(range(3)).open() as run:
+            await run.receive()
+        with pytest.raises(trio.ClosedResourceError):
+            await run.receive()
+
+    run_virtual(main)
+
+
+@settings(max_examples=100, deadline=None)
+@given(line=lines(), after=st.integers(0, 30), kind=st.sampled_from(["break", "raise", "aclose"]), seed=st.integers())
+def test_every_source_of_any_plan_is_closed_when_it_is_left_anywhere(line, after, kind, seed):
+    """P7 over random plans, left after any item; channels of parts that never ran included."""
+    world = World()
+    world.play(world.plan(line), End(kind, after=after), seed)
+
+    world.check_closed()
