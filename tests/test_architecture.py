@@ -76,8 +76,10 @@ def test_pure_layers_know_nothing_of_the_world(module):
 
 @pytest.mark.parametrize("module", MODULES, ids=str)
 def test_no_private_names_of_trio(module):
-    """Only what trio promises is used."""
-    assert "trio._" not in (ROOT / module).read_text()
+    """Only what trio promises is used; the one file that must do otherwise says so."""
+    uses = "trio._" in (ROOT / module).read_text()
+
+    assert uses == (module == Path("testing/_schedule.py"))
 
 
 @pytest.mark.parametrize("module", MODULES, ids=str)

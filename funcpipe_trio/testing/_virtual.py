@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from types import CodeType
 from typing import TypeVar, TypeVarTuple
 
 import trio
 import trio.testing
 
-__all__ = ["run_virtual"]
+__all__ = ["run_virtual", "waiting_tasks"]
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -34,11 +35,45 @@ def run_virtual(async_fn: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T:
 
     Checkpoint: never (sync; it may not be called inside of a trio run).
     """
+    stuck = ""
+
+    async def watch() -> None:
+        nonlocal stuck
+        await trio.sleep(_FOREVER)
+        stuck = waiting_tasks()
+        scope.cancel()
 
     async def main() -> T:
         # Without a last deadline a deadlock would spin for ever: the clock has nothing to jump to.
-        with trio.move_on_after(_FOREVER):
-            return await async_fn(*args)
-        raise AssertionError("run_virtual: not done after 10**9 virtual seconds; every task waits for another")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(watch)
+            with scope:
+                result = await async_fn(*args)
+            nursery.cancel_scope.cancel()
+        if scope.cancelled_caught:
+            raise AssertionError(f"run_virtual: not done after 10**9 virtual seconds; these tasks wait:\n{stuck}")
+        return result
 
+    scope = trio.CancelScope()
     return trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+def waiting_tasks() -> str:
+    """Tell which tasks there are, indented under the task that holds their nursery, and where each one waits."""
+    root = trio.lowlevel.current_root_task()
+    return "\n".join(_told(root, 0)) if root is not None else ""
+
+
+def _told(task: trio.lowlevel.Task, depth: int) -> Iterator[str]:
+    frames = [(frame.f_code, line) for frame, line in task.iter_await_frames()]
+    where = next((f"{code.co_name}, line {line}" for code, line in reversed(frames) if "trio" not in _owner(code)), "")
+    yield f"{'  ' * depth}{task.name}: {where or 'about to run'}"
+    for nursery in task.child_nurseries:
+        for child in nursery.child_tasks:
+            yield from _told(child, depth + 1)
+
+
+def _owner(code: CodeType) -> str:
+    """Name the package a piece of code belongs to: trio's own frames say nothing to a user."""
+    parts = code.co_filename.replace("\\", "/").split("/")
+    return "trio" if "trio" in parts else ""

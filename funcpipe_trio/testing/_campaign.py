@@ -1,0 +1,277 @@
+"""Campaigns: put one scenario through every point at which it can be disturbed, and through many schedules.
+
+Each gives a `Campaign` that sums it up. The first trial that shows something wrong raises `CampaignError` with its seed
+and point; ``only=(seed, point)`` runs that one again.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import trio
+
+from ..pipeline import Pipeline
+from ..runtime.run import Run
+from ._schedule import Choices, Schedule
+from ._trial import Scenario, Trial, TrialError, run_trial
+
+__all__ = [
+    "Campaign",
+    "CampaignError",
+    "cancel_everywhere",
+    "drain_everywhere",
+    "explore_schedules",
+    "fail_everywhere",
+    "interrupt_everywhere",
+]
+
+Subject = Scenario | Callable[[], Pipeline[Any]]
+Replay = tuple[int, int]
+
+
+class CampaignError(AssertionError):
+    """A campaign found something wrong; the message says how to see it again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Campaign:
+    """What a campaign did."""
+
+    name: str
+    runs: int
+    """Trials, the undisturbed ones too."""
+    schedules: int
+    """Different orders of tasks among them."""
+    steps_to_exit: int
+    """The most steps of tasks between a disturbance and the end of the run."""
+    tasks: int
+    """The most tasks a run had."""
+
+    def __str__(self) -> str:
+        worst = f", worst steps to exit {self.steps_to_exit} of {self.tasks} tasks" if self.steps_to_exit else ""
+        return f"{self.name}: {self.runs} runs, {self.schedules} schedules{worst}"
+
+
+def cancel_everywhere(
+    scenario: Subject, *, seeds: Iterable[int] = (0,), every: int = 1, only: Replay | None = None
+) -> Campaign:
+    """Cancel the run from outside at its 1st, 2nd, ... step of a task, until it completes undisturbed.
+
+    A cancelled run must end within 12 steps for each of its tasks and 20 more, give up what it held, close its sources,
+    and never look complete.
+
+    Args:
+      scenario: a `Scenario`, or a function that makes the pipeline.
+      seeds: the orders of tasks to do this for.
+      every: try each n-th point only, an int >= 1.
+      only: one ``(seed, point)`` to see again.
+
+    Raises:
+      CampaignError: at the first trial that shows something wrong.
+    """
+
+    def examine(trial: Trial) -> None:
+        if trial.error is not None:
+            raise trial.error
+        if trial.report is not None and trial.steps_to_exit is not None:
+            allowed = 12 * trial.tasks + 20
+            if trial.steps_to_exit > allowed:
+                raise TrialError(f"{trial.steps_to_exit} steps from the cancellation to the end, above {allowed}")
+
+    return _at_every_point(
+        "cancel_everywhere", scenario, seeds, every, only, lambda run, scope: scope.cancel(), examine
+    )
+
+
+def interrupt_everywhere(
+    scenario: Subject, *, seeds: Iterable[int] = (0,), every: int = 1, only: Replay | None = None
+) -> Campaign:
+    """Send the signal of Ctrl-C at every step of a task: KeyboardInterrupt must arrive once, and in no group.
+
+    For the arguments see `cancel_everywhere`. Call it from the main thread.
+    """
+
+    def examine(trial: Trial) -> None:
+        if trial.steps_to_exit is not None and type(trial.error) is not KeyboardInterrupt:
+            raise TrialError(f"KeyboardInterrupt did not arrive, but {trial.error!r}")
+
+    return _at_every_point(
+        "interrupt_everywhere",
+        scenario,
+        seeds,
+        every,
+        only,
+        lambda run, scope: signal.raise_signal(signal.SIGINT),
+        examine,
+    )
+
+
+def drain_everywhere(
+    scenario: Subject, *, seeds: Iterable[int] = (0,), every: int = 1, only: Replay | None = None
+) -> Campaign:
+    """Drain the run at every step of a task: all that was taken must be delivered, and the run end normally.
+
+    For the arguments see `cancel_everywhere`.
+    """
+
+    def examine(trial: Trial) -> None:
+        if trial.error is not None:
+            raise trial.error
+        lost = [given for given in trial.lab.discarded if given[2] != "not needed"]
+        if lost:
+            raise TrialError(f"a drained run gave up {len(lost)} items, the first in {lost[0][1]!r}: {lost[0][2]}")
+        if trial.report is not None and trial.report.outcome not in ("drained", "completed", "left"):
+            raise TrialError(f"a drained run ended as {trial.report.outcome!r}")
+
+    return _at_every_point(
+        "drain_everywhere",
+        scenario,
+        seeds,
+        every,
+        only,
+        lambda run, scope: None if run is None else run.drain_nowait(),
+        examine,
+    )
+
+
+def fail_everywhere(
+    scenario: Subject, *, seeds: Iterable[int] = (0,), every: int = 1, only: Replay | None = None
+) -> Campaign:
+    """Let the 1st, 2nd, ... call of user code raise: the run must raise that very error, or keep it in its report.
+
+    Calls of user code are those of the pipeline's functions, and each item that a source hands over. For the arguments
+    see `cancel_everywhere`; the point is the number of the call.
+    """
+    subject = _scenario(scenario)
+
+    def trials(seed: int) -> Iterator[Trial]:
+        point = 1
+        while True:
+            trial = run_trial(subject, Schedule(seed), seed=seed, point=point, fail_at=point)
+            yield trial
+            if trial.lab.injected is None:
+                return
+            point += every
+
+    def examine(trial: Trial) -> None:
+        injected = trial.lab.injected
+        if injected is None:
+            if trial.error is not None:
+                raise trial.error
+            return
+        kept = trial.report is not None and (trial.report.error is injected or injected in trial.report.cleanup_errors)
+        if trial.error is not None and trial.error is not injected:
+            raise TrialError(f"the run raised {trial.error!r}, not the error of user code") from trial.error
+        if trial.error is None and not kept:
+            raise TrialError("the run neither raised the error of user code nor kept it in its report")
+
+    if only is not None:
+        seed, point = only
+        one = run_trial(subject, Schedule(seed), seed=seed, point=point, fail_at=point)
+        return _summed("fail_everywhere", subject, [iter([one])], examine)
+    return _summed("fail_everywhere", subject, [trials(seed) for seed in seeds], examine)
+
+
+def explore_schedules(
+    scenario: Subject,
+    *,
+    seeds: Iterable[int] = range(100),
+    exhaustive: bool = False,
+    most: int = 10_000,
+    only: Replay | None = None,
+) -> Campaign:
+    """Run the scenario undisturbed under many orders of tasks; it must end, and lose nothing, under each.
+
+    Args:
+      scenario: a `Scenario`, or a function that makes the pipeline.
+      seeds: one order of tasks for each.
+      exhaustive: go through all orders there are in place of seeds; for tiny scenarios.
+      most: orders to try with `exhaustive`, at most.
+      only: one ``(seed, 0)`` to see again.
+
+    Raises:
+      CampaignError: at the first trial that shows something wrong.
+    """
+    subject = _scenario(scenario)
+
+    def seeded() -> Iterator[Trial]:
+        for seed in [only[0]] if only is not None else seeds:
+            yield run_trial(subject, Schedule(seed), seed=seed)
+
+    def all_orders() -> Iterator[Trial]:
+        choices: list[int] | None = []
+        for number in range(most):
+            if choices is None:
+                return
+            schedule = Choices(choices)
+            yield run_trial(subject, schedule, seed=number)
+            choices = schedule.following()
+
+    def examine(trial: Trial) -> None:
+        if trial.error is not None:
+            raise trial.error
+
+    return _summed("explore_schedules", subject, [all_orders() if exhaustive else seeded()], examine)
+
+
+def _scenario(subject: Subject) -> Scenario:
+    return (
+        subject if isinstance(subject, Scenario) else Scenario(subject, name=getattr(subject, "__name__", "scenario"))
+    )
+
+
+def _at_every_point(
+    name: str,
+    scenario: Subject,
+    seeds: Iterable[int],
+    every: int,
+    only: Replay | None,
+    disturb: Callable[[Run[Any] | None, trio.CancelScope], None],
+    examine: Callable[[Trial], None],
+) -> Campaign:
+    """Run trials, each disturbed one point later than the one before, until one ends before its point."""
+    subject = _scenario(scenario)
+
+    def trials(seed: int) -> Iterator[Trial]:
+        point = 1
+        while True:
+            trial = run_trial(subject, Schedule(seed), seed=seed, point=point, disturb=disturb)
+            yield trial
+            if trial.steps < point:
+                return
+            point += every
+
+    if only is not None:
+        seed, point = only
+        one = run_trial(subject, Schedule(seed), seed=seed, point=point, disturb=disturb)
+        return _summed(name, subject, [iter([one])], examine)
+    return _summed(name, subject, [trials(seed) for seed in seeds], examine)
+
+
+def _summed(
+    name: str, subject: Scenario, all_trials: Iterable[Iterator[Trial]], examine: Callable[[Trial], None]
+) -> Campaign:
+    """Run and examine trials; sum them up, or say which one shows what is wrong."""
+    runs = worst = tasks = 0
+    digests: set[int] = set()
+    for trials in all_trials:
+        last: Trial | None = None
+        try:
+            for trial in trials:
+                last = trial
+                examine(trial)
+                runs += 1
+                digests.add(trial.digest)
+                worst = max(worst, trial.steps_to_exit or 0)
+                tasks = max(tasks, trial.tasks)
+        except BaseException as error:
+            at = getattr(error, "at", None) or ((last.seed, last.point) if last is not None else (0, 0))
+            what = str(error) if isinstance(error, TrialError) else f"raised {error!r}"
+            raise CampaignError(
+                f"{name} of {subject.name}, after {runs} good runs: {what}\n"
+                f"To see it again: {name}({subject.name}, only={at})"
+            ) from error
+    return Campaign(f"{name} of {subject.name}", runs, len(digests), worst, tasks)

@@ -1,0 +1,217 @@
+"""A pipeline under watch: every call of user code counted, every item counted where it is made and where it arrives.
+
+`Lab.wrap` gives the same plan with its functions and sources wrapped. So any pipeline can be put through the campaigns
+as it is, and what the run reports is held against counts that the run does not make itself.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import fields, replace
+from types import TracebackType
+from typing import Any
+
+import trio
+
+from ..plan import operations as plan
+from ..plan.nodes import FanIn, Plan, Source
+
+__all__ = ["InjectedError", "Lab"]
+
+
+class InjectedError(Exception):
+    """What a campaign makes user code raise."""
+
+
+class Lab:
+    """Counts of one run, and the call at which user code shall fail."""
+
+    def __init__(self, fail_at: int | None = None) -> None:
+        self.fail_at: int | None = fail_at
+        self.injected: InjectedError | None = None
+        self.calls: int = 0
+        self.produced: int = 0
+        self.delivered: int = 0
+        self.discarded: list[tuple[Any, str, str]] = []
+        self.opened: int = 0
+        self.closed: int = 0
+        self.all_counted: bool = True
+        """Whether every source of the plan is one whose items are counted here."""
+        self.one_to_one: bool = True
+        """Whether each item taken becomes at most one delivered."""
+
+    def call(self) -> None:
+        """Note a call of user code, and fail if it is its turn."""
+        self.calls += 1
+        if self.calls == self.fail_at:
+            self.injected = InjectedError(f"call {self.calls} of user code")
+            raise self.injected
+
+    def discard(self, item: Any, stage: str, reason: str) -> None:
+        """Take what a run gives up; fit for ``on_discard``."""
+        self.discarded.append((item, stage, reason))
+
+    def wrap(self, watched: Plan) -> Plan:
+        """Give the plan with all user code under watch."""
+        regrouping = plan.Batch | plan.Unbatch | plan.FlatMap
+        if any(isinstance(operation, regrouping) for operation in watched.operations):
+            self.one_to_one = False
+        if isinstance(watched.origin, FanIn):
+            self.one_to_one = self.one_to_one and watched.origin.kind != "zip"
+            inputs = tuple((key, self.wrap(inner)) for key, inner in watched.origin.inputs)
+            share = watched.origin.share
+            if share is not None and share.cost is not None:
+                share = replace(share, cost=self._wrapped(share.cost))
+            origin: Source | FanIn = replace(watched.origin, inputs=inputs, share=share)
+        else:
+            origin = self._source(watched.origin)
+        return Plan(origin, tuple(self._operation(operation) for operation in watched.operations))
+
+    def _operation(self, operation: plan.Operation) -> plan.Operation:
+        present = {field.name: getattr(operation, field.name) for field in fields(operation)}
+        wrapped = {name: self._wrapped(present[name]) for name in ("fn", "cost") if present.get(name) is not None}
+        return replace(operation, **wrapped)  # type: ignore[arg-type]  # only fields that hold functions
+
+    def _wrapped(self, fn: Callable[..., Any]) -> Callable[..., Any]:
+        if plan.yields_async(fn):
+
+            async def generate(*args: Any) -> AsyncIterator[Any]:
+                self.call()
+                children = fn(*args)
+                try:
+                    async for child in children:
+                        yield child
+                finally:
+                    await children.aclose()
+
+            return functools.update_wrapper(generate, fn)
+        if plan.is_async(fn):
+
+            async def wait(*args: Any) -> Any:
+                self.call()
+                return await fn(*args)
+
+            return functools.update_wrapper(wait, fn)
+
+        def call(*args: Any) -> Any:
+            self.call()
+            return fn(*args)
+
+        try:
+            return functools.update_wrapper(call, fn)
+        except (AttributeError, TypeError):
+            return call
+
+    # ---- sources
+
+    def _source(self, source: Source) -> Source:
+        origin = source.origin.value
+        if source.kind == "iterable":
+            return replace(source, origin=plan.Opaque(lambda: self._iterate(origin)))
+        if source.kind == "async iterable":
+            return replace(source, origin=plan.Opaque(lambda: self._iterate_async(origin)))
+        if source.kind == "producer":
+            return replace(source, origin=plan.Opaque(functools.partial(self._produce, origin)))
+        if source.kind == "channel":
+            return replace(source, origin=plan.Opaque(_WatchedReceive(self, origin)))
+        self.all_counted = False
+        return source
+
+    def _iterate(self, origin: Any) -> Iterator[Any]:
+        self.opened += 1
+        iterator = iter(origin if hasattr(type(origin), "__iter__") else origin())
+        try:
+            for item in iterator:
+                self.call()
+                self.produced += 1
+                yield item
+        finally:
+            self.closed += 1
+            if hasattr(iterator, "close"):
+                iterator.close()
+
+    async def _iterate_async(self, origin: Any) -> AsyncIterator[Any]:
+        self.opened += 1
+        iterator = aiter(origin if hasattr(type(origin), "__aiter__") else origin())
+        try:
+            async for item in iterator:
+                self.call()
+                self.produced += 1
+                yield item
+        finally:
+            self.closed += 1
+            if hasattr(iterator, "aclose"):
+                with trio.move_on_after(5, shield=True):
+                    await iterator.aclose()
+
+    async def _produce(self, origin: Callable[[Any], Any], channel: trio.MemorySendChannel[Any]) -> None:
+        self.opened += 1
+        try:
+            self.call()
+            await origin(_WatchedSend(self, channel))
+        finally:
+            self.closed += 1
+
+
+class _WatchedReceive(trio.abc.ReceiveChannel[Any]):
+    def __init__(self, lab: Lab, inner: trio.abc.ReceiveChannel[Any]) -> None:
+        self._lab = lab
+        self._inner = inner
+        self._asked = self._closed = False
+
+    async def receive(self) -> Any:
+        self._lab.opened += not self._asked
+        self._asked = True
+        item = await self._inner.receive()
+        self._lab.produced += 1
+        return item
+
+    async def aclose(self) -> None:
+        self._lab.closed += self._asked and not self._closed
+        self._closed = True
+        await self._inner.aclose()
+
+
+class _WatchedSend:
+    """The channel of a producer: counts what was accepted."""
+
+    def __init__(self, lab: Lab, inner: trio.MemorySendChannel[Any]) -> None:
+        self._lab = lab
+        self._inner = inner
+
+    async def send(self, value: Any) -> None:
+        await self._inner.send(value)
+        self._lab.produced += 1
+
+    def send_nowait(self, value: Any) -> None:
+        self._inner.send_nowait(value)
+        self._lab.produced += 1
+
+    def clone(self) -> _WatchedSend:
+        return _WatchedSend(self._lab, self._inner.clone())
+
+    def close(self) -> None:
+        self._inner.close()
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+    def statistics(self) -> Any:
+        return self._inner.statistics()
+
+    def __enter__(self) -> _WatchedSend:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    async def __aenter__(self) -> _WatchedSend:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()

@@ -1,0 +1,279 @@
+"""One run of a scenario under watch: driven on a schedule, disturbed at one point, and then examined.
+
+What is examined after every trial, whatever became of the run:
+
+  conservation  what the sources handed over is what the report says was taken; what the consumer got is what it says
+                was delivered; each item discarded was told to ``on_discard`` once; stages and links add up
+  leaks         no source that was opened is still open; no thread of trio's pool is still lent
+  bound         the items in flight never exceeded ``max_in_flight`` (where every operation is one-to-one)
+  an end        no deadlock (all tasks wait, and no deadline comes), no livelock (tasks run, and no time passes)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import trio
+import trio.testing
+
+from ..pipeline import Pipeline
+from ..runtime.report import Report
+from ..runtime.run import Run
+from ._lab import Lab
+from ._schedule import Schedule, scheduled
+from ._virtual import waiting_tasks
+
+__all__ = ["Scenario", "Trial", "TrialError", "run_trial"]
+
+Consume = Callable[[Run[Any], Lab], Awaitable[None]]
+
+LIVELOCK = 200_000
+"""Steps of tasks at one instant of virtual time that no scenario needs."""
+PATIENCE = 1e8
+"""Virtual seconds after which a scenario is called dead."""
+
+
+class TrialError(AssertionError):
+    """A trial showed something that must not be; `at` is its seed and point."""
+
+    at: tuple[int, int] | None = None
+
+
+async def _take_all(run: Run[Any], lab: Lab) -> None:
+    async for _item in run:
+        lab.delivered += 1
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """What a campaign runs again and again.
+
+    Args:
+      make: makes the pipeline, a fresh one each time (so that one-shot sources work).
+      consume: drives the run, and counts what it gets in ``lab.delivered``; takes everything if not given.
+      name: what messages call it.
+    """
+
+    make: Callable[[], Pipeline[Any]]
+    consume: Consume = _take_all
+    name: str = "scenario"
+
+
+@dataclass(slots=True)
+class Trial:
+    """What one run did."""
+
+    lab: Lab
+    seed: int
+    point: int
+    report: Report | None = None
+    error: BaseException | None = None
+    steps: int = 0
+    """Steps of tasks from the opening to the end."""
+    steps_to_exit: int | None = None
+    """Steps from the disturbance to the end; None if it came too late."""
+    tasks: int = 0
+    """The most tasks that the run had."""
+    digest: int = 0
+    stuck: str | None = None
+
+
+class _Watch(trio.abc.Instrument):
+    """Counts steps, and disturbs the run at one of them."""
+
+    def __init__(self, trial: Trial, disturb: Callable[[], None] | None) -> None:
+        self._trial = trial
+        self._disturb = disturb
+        self._started = False
+        self._now = -1.0
+        self._at_now = 0
+        self._disturbed_at: int | None = None
+        self.scope: trio.CancelScope = trio.CancelScope()
+        self.nursery: trio.Nursery | None = None
+
+    def start(self) -> None:
+        self._started = True
+
+    def stop(self) -> None:
+        self._started = False
+        if self._disturbed_at is not None:
+            self._trial.steps_to_exit = self._trial.steps - self._disturbed_at
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        if not self._started:
+            return
+        trial = self._trial
+        trial.steps += 1
+        if self.nursery is not None:
+            trial.tasks = max(trial.tasks, _count(self.nursery))
+        if trial.steps == trial.point and self._disturb is not None:
+            self._disturbed_at = trial.steps
+            self._disturb()
+        now = trio.current_time()
+        self._at_now = self._at_now + 1 if now == self._now else 0
+        self._now = now
+        if self._at_now == LIVELOCK:
+            trial.stuck = f"livelock: {LIVELOCK} steps and no time has passed\n{waiting_tasks()}"
+            self.scope.cancel()
+
+
+def run_trial(
+    scenario: Scenario,
+    schedule: Schedule,
+    *,
+    seed: int = 0,
+    point: int = 0,
+    fail_at: int | None = None,
+    disturb: Callable[[Run[Any] | None, trio.CancelScope], None] | None = None,
+) -> Trial:
+    """Run a scenario once, and examine it.
+
+    Args:
+      scenario: what to run.
+      schedule: the order of tasks.
+      seed: what made the schedule, for messages.
+      point: the step of a task at which to disturb it.
+      fail_at: the call of user code that fails.
+      disturb: what to do at the point: it gets the run, and the scope around everything.
+
+    Raises:
+      TrialError: if something is not as it must be.
+    """
+    trial = Trial(Lab(fail_at), seed, point)
+    running: list[Run[Any]] = []
+    watch = _Watch(trial, None if disturb is None else lambda: disturb(next(iter(running), None), watch.scope))
+    with scheduled(schedule):
+        try:
+            trio.run(
+                _main,
+                scenario,
+                trial,
+                watch,
+                running,
+                clock=trio.testing.MockClock(autojump_threshold=0),
+                instruments=[watch],
+            )
+        except BaseException as error:
+            trial.error = _bare(error)
+    trial.digest = schedule.digest
+    if running:
+        trial.report = running[0].report
+    try:
+        _examine(trial)
+    except TrialError as problem:
+        problem.at = seed, point
+        raise
+    return trial
+
+
+def _bare(error: BaseException) -> BaseException:
+    """Take an error out of the groups that the nurseries of the scenario put around it."""
+    if isinstance(error, BaseExceptionGroup):
+        inner = [_bare(each) for each in error.exceptions]
+        if all(each is inner[0] for each in inner):
+            return inner[0]
+    return error
+
+
+async def _main(scenario: Scenario, trial: Trial, watch: _Watch, running: list[Run[Any]]) -> None:
+    lab = trial.lab
+    pipeline: Pipeline[Any] = scenario.make()
+    watched: Pipeline[Any] = Pipeline(lab.wrap(pipeline._plan))
+    bound = watched.max_in_flight
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_guard, trial, watch)
+        watch.nursery = nursery
+        watch.start()
+        try:
+            with watch.scope:
+                async with watched.open(on_discard=lab.discard) as run:
+                    running.append(run)
+                    await scenario.consume(_Bounded(run, bound, trial), lab)  # type: ignore[arg-type]
+        finally:
+            watch.stop()
+            nursery.cancel_scope.cancel()
+
+
+def _count(nursery: trio.Nursery) -> int:
+    """Count the tasks under the one that runs the scenario."""
+    parent = nursery.parent_task
+    return sum(len(inner.child_tasks) for inner in parent.child_nurseries if inner is not nursery)
+
+
+async def _guard(trial: Trial, watch: _Watch) -> None:
+    """Call a run dead that has not ended after a very long time."""
+    await trio.sleep(PATIENCE)
+    trial.stuck = f"deadlock: every task waits for another\n{waiting_tasks()}"
+    watch.scope.cancel()
+
+
+class _Bounded:
+    """The run as the consumer sees it, with the bound checked at each item."""
+
+    def __init__(self, run: Run[Any], bound: float, trial: Trial) -> None:
+        self._run = run
+        self._bound = bound
+        self._trial = trial
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._run, name)
+
+    def __aiter__(self) -> _Bounded:
+        return self
+
+    async def __anext__(self) -> Any:
+        item = await self._run.__anext__()
+        self._check()
+        return item
+
+    async def receive(self) -> Any:
+        item = await self._run.receive()
+        self._check()
+        return item
+
+    def _check(self) -> None:
+        counts = self._run.statistics()
+        if not self._trial.lab.one_to_one:
+            return
+        over = counts.delivered + counts.failed + counts.dropped + counts.discarded
+        if counts.taken - over > self._bound:
+            raise TrialError(f"{counts.taken - over} items in flight, above the bound of {self._bound}")
+
+
+def _examine(trial: Trial) -> None:
+    """Raise what a trial shows that must not be."""
+    if trial.stuck is not None:
+        raise TrialError(trial.stuck)
+    if isinstance(trial.error, TrialError):
+        raise trial.error
+    lab, report = trial.lab, trial.report
+    problems = []
+    if lab.opened != lab.closed:
+        problems.append(f"{lab.opened} sources were opened, {lab.closed} closed")
+    if report is None:
+        if lab.opened:
+            problems.append("a source was opened, but there is no run")
+    else:
+        problems += _sums(lab, report)
+    if problems:
+        raise TrialError("\n".join(problems))
+
+
+def _sums(lab: Lab, report: Report) -> list[str]:
+    pairs = [
+        ("delivered", lab.delivered, "the report says", report.delivered),
+        ("items given up", len(lab.discarded), "the report says", report.discarded),
+    ]
+    if lab.all_counted:
+        pairs.append(("produced", lab.produced, "the report says taken", report.taken))
+    for stage in report.stages:
+        out = stage.emitted + stage.absorbed + stage.failed + stage.dropped + stage.discarded
+        pairs.append((f"in stage {stage.name!r}", stage.received + stage.created, "came out of it", out))
+    for link in report.links:
+        pairs.append((f"passed the link behind {link.behind!r}", link.passed, "left it", link.taken + link.discarded))
+    if lab.one_to_one:
+        over = report.delivered + report.failed + report.dropped + report.discarded
+        pairs.append(("taken", report.taken, "accounted for", over))
+    return [f"{what}: {one}, {told}: {other}" for what, one, told, other in pairs if one != other]

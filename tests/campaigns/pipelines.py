@@ -1,0 +1,191 @@
+"""The pipelines that every campaign is run over. A new capability joins by adding its pipeline here."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from fractions import Fraction
+from typing import Any
+
+import trio
+
+from funcpipe_trio import FairShare, Pipeline, Run, concat, fair_merge, merge, zip_pipelines
+from funcpipe_trio.testing import Lab, Scenario
+
+
+async def wait_by_item(item: Any) -> Any:
+    """Take 0, 1 or 2 s, so that calls finish out of order."""
+    await trio.sleep(item % 3)
+    return item
+
+
+async def at_once(item: Any) -> Any:
+    return item
+
+
+async def step(item: Any) -> Any:
+    await trio.lowlevel.checkpoint()
+    return item
+
+
+async def numbers(count: int = 6) -> AsyncIterator[int]:
+    for number in range(count):
+        await trio.sleep(0.5)
+        yield number
+
+
+async def children(item: int) -> AsyncIterator[int]:
+    for child in range(item % 3):
+        await trio.sleep(1)
+        yield child
+
+
+async def produce(channel: trio.MemorySendChannel[int]) -> None:
+    async with channel:
+        for number in range(6):
+            await trio.sleep(number % 2)
+            await channel.send(number)
+
+
+async def one_by_one(run: Run[Any], lab: Lab) -> None:
+    """Receive by `receive`, and be slow about it."""
+    while True:
+        try:
+            await run.receive()
+        except trio.EndOfChannel:
+            return
+        lab.delivered += 1
+        await trio.sleep(1.5)
+
+
+async def first_three(run: Run[Any], lab: Lab) -> None:
+    async for _item in run:
+        lab.delivered += 1
+        if lab.delivered == 3:
+            return
+
+
+async def three_receivers(run: Run[Any], lab: Lab) -> None:
+    async def receive() -> None:
+        async for _item in run:
+            lab.delivered += 1
+            await trio.lowlevel.checkpoint()
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(3):
+            nursery.start_soon(receive)
+
+
+def linear() -> Pipeline[int]:
+    return (
+        Pipeline.from_iterable(range(10))
+        .map(lambda x: x + 1)
+        .buffer(2)
+        .filter(lambda x: x % 3 != 0)
+        .buffer(1)
+        .tap(lambda x: None)
+        .enumerate()
+        .map(lambda pair: pair[1])
+    )
+
+
+def ordered_pool() -> Pipeline[int]:
+    return Pipeline.from_iterable(range(9)).buffer(2).map(wait_by_item, concurrency=3).buffer(2)
+
+
+def unordered_pool() -> Pipeline[int]:
+    return Pipeline.from_iterable(range(9)).map(wait_by_item, concurrency=4, ordered=False).buffer(1).map(step)
+
+
+def pool_that_never_waits() -> Pipeline[int]:
+    return Pipeline.from_iterable(range(9)).buffer(1).map(at_once, concurrency=2).scan(lambda a, b: a + b, 0).buffer(1)
+
+
+def merge_of_three() -> Pipeline[int]:
+    share = FairShare({"a": 3, "b": Fraction(1, 2)}, capacity=2)
+    return fair_merge(
+        {
+            "a": Pipeline.from_iterable(range(6)),
+            "b": Pipeline.from_iterable(range(4)).map(wait_by_item, concurrency=2),
+            "c": Pipeline.from_async_iterable(lambda: numbers(3)),
+        },
+        share,
+    )
+
+
+def nested_merge() -> Pipeline[int]:
+    inner = fair_merge({1: Pipeline.from_iterable(range(4)), 2: Pipeline.from_iterable(range(4)).map(step)})
+    return merge(inner, Pipeline.from_iterable(range(5)).map(wait_by_item)).map(step, concurrency=2)
+
+
+def concatenation() -> Pipeline[int]:
+    return concat(
+        Pipeline.from_iterable([1, 2]),
+        Pipeline.from_iterable([]),
+        Pipeline.from_async_iterable(lambda: numbers(3)),
+        Pipeline.from_iterable(range(3)).map(step, concurrency=2),
+    )
+
+
+def zipped() -> Pipeline[tuple[int, int]]:
+    return zip_pipelines(
+        Pipeline.from_iterable(range(5)).map(wait_by_item, concurrency=2), Pipeline.from_producer(produce)
+    )
+
+
+def batches_by_time() -> Pipeline[int]:
+    return (
+        Pipeline.from_async_iterable(lambda: numbers(7))
+        .batch(3, max_delay=1)
+        .map(step, concurrency=2)
+        .unbatch()
+        .filter(lambda x: x != 2)
+    )
+
+
+def expansion() -> Pipeline[int]:
+    def twice(item: int) -> Iterator[int]:
+        yield item
+        yield item
+
+    return Pipeline.from_iterable(range(6)).flat_map(children, concurrency=2).flat_map(twice).buffer(1)
+
+
+def take_that_ends_early() -> Pipeline[int]:
+    return Pipeline.from_async_iterable(lambda: numbers(50)).map(wait_by_item, concurrency=3).take(4).map(step)
+
+
+def producer() -> Pipeline[int]:
+    return Pipeline.from_producer(produce).tap(step).take_while(lambda x: x < 5)
+
+
+def channel() -> Pipeline[int]:
+    send, receive = trio.open_memory_channel[int](10)
+    for number in range(7):
+        send.send_nowait(number)
+    send.close()
+    return Pipeline.from_channel(receive).map(wait_by_item, concurrency=2, ordered=False)
+
+
+def ticking() -> Pipeline[int]:
+    return Pipeline.ticks(2).take(5).map(step)
+
+
+SCENARIOS = [
+    Scenario(linear, name="linear"),
+    Scenario(ordered_pool, name="ordered_pool"),
+    Scenario(unordered_pool, name="unordered_pool"),
+    Scenario(pool_that_never_waits, name="pool_that_never_waits"),
+    Scenario(merge_of_three, name="merge_of_three"),
+    Scenario(nested_merge, name="nested_merge"),
+    Scenario(concatenation, name="concatenation"),
+    Scenario(zipped, name="zipped"),
+    Scenario(batches_by_time, name="batches_by_time"),
+    Scenario(expansion, name="expansion"),
+    Scenario(take_that_ends_early, name="take_that_ends_early"),
+    Scenario(producer, name="producer"),
+    Scenario(channel, name="channel"),
+    Scenario(ticking, name="ticking"),
+    Scenario(ordered_pool, one_by_one, name="slow_consumer"),
+    Scenario(merge_of_three, first_three, name="consumer_that_leaves"),
+    Scenario(unordered_pool, three_receivers, name="three_receivers"),
+]
