@@ -26,6 +26,7 @@ from .stage import noted
 __all__ = ["ConcatInlet", "FanInInlet", "MergeInlet", "ZipInlet"]
 
 _END = object()
+_ENDS = (State.ENDED, State.FAILED)
 
 
 class FanInInlet:
@@ -159,6 +160,7 @@ class MergeInlet(FanInInlet):
             if state is State.ENDED and not each.ended:
                 each.ended = True
                 self._open -= 1
+                next(each.items, None)  # reads the end: a zip then closes its longer inputs, which nobody else would
 
     def state(self) -> State:
         if self._held:
@@ -271,17 +273,23 @@ class ZipInlet(FanInInlet):
 
     def state(self) -> State:
         # In the order of the inputs: the first that has no item decides, as in the builtin, whatever the schedule.
-        for inlet in self._all:
-            state = inlet.state()
-            if state is not State.READY:
-                return state
-        return State.READY if self._all else State.ENDED
+        states = [inlet.state() for inlet in self._all]
+        first = next((state for state in states if state is not State.READY), None)
+        if first is None:
+            return State.READY if states else State.ENDED
+        if not self._strict or first not in _ENDS:
+            return first
+        # A strict zip ends only where every input is known to have an item or none, and well only where none has.
+        waiting = next((state for state in states if state is State.IDLE or state is State.HELD), None)
+        if waiting is not None:
+            return waiting
+        return State.ENDED if all(state is State.ENDED for state in states) else State.FAILED
 
     def items(self) -> Iterator[Any]:
         takers = [inlet.items() for inlet in self._all]
         while not self._closed:
             state = self.state()
-            if state in (State.ENDED, State.FAILED) and self._decided():
+            if state in _ENDS:
                 self._zip_ended(takers)
                 return
             if state is not State.READY:
@@ -292,11 +300,6 @@ class ZipInlet(FanInInlet):
             for inlet in self._all:
                 inlet.release()
             yield tuple(values)
-
-    def _decided(self) -> bool:
-        """Whether enough is known to end: a strict zip must see that every input ends here."""
-        waiting = any(not worth_a_pull(inlet) for inlet in self._all)
-        return not (self._strict and waiting)
 
     def _zip_ended(self, takers: Sequence[Iterator[Any]]) -> None:
         """End, at the first input that has no item; a strict zip asks all of them."""
