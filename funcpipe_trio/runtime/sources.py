@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import suppress
 from math import floor
 from time import perf_counter
 from typing import Any
@@ -179,7 +180,10 @@ class AsyncSource(Stage):
             with self._scope:
                 self._begin(self.inbox.items())
                 with self._taking:
-                    await self._take()
+                    try:
+                        await self._take()
+                    finally:  # in here, where the source was opened: it may hold a scope open over its yields
+                        await self._close_source()  # noqa: ASYNC102  # shielded there
                 self.inbox.end()
                 await self._drive()
         except Exception as error:
@@ -190,7 +194,6 @@ class AsyncSource(Stage):
             self.stopped = self.stopped or CANCELLED
             raise
         finally:
-            await self._close_source()  # noqa: ASYNC102  # shielded there
             self._leave()
 
     async def _take(self) -> None:
@@ -285,6 +288,7 @@ class ProducerSource(AsyncSource):
         super().__init__(host, source, outlet, fused)
         self._send, self._receive = trio.open_memory_channel[Any](0)
         self._error: Exception | None = None
+        self._returned = trio.Event()
 
     async def _take(self) -> None:
         try:
@@ -305,18 +309,18 @@ class ProducerSource(AsyncSource):
                 self.keep_cleanup_error(error)
         finally:
             self._send.close()
+            self._returned.set()
 
     def _receive_open(self) -> bool:
         """Whether the stage still takes."""
         return self.stopped is None and not self._taking.cancel_called and self.failure is None
 
     async def _next(self) -> Any:
-        try:
+        with suppress(trio.EndOfChannel):
             return await self._receive.receive()
-        except trio.EndOfChannel:
-            if self._error is None:
-                return NOTHING
-            raise self._error from self._error.__cause__
+        if self._error is None:
+            return NOTHING
+        raise self._error  # not in a handler: the context of the user's error stays the user's
 
     async def _close_source(self) -> None:
         self._receive.close()
