@@ -4,6 +4,8 @@ Mutants that die here: a source that is closed by whoever left; a source closed 
 channel in a part of the plan that never ran, left open; a body's exception wrapped in a group, or lost to a source's.
 """
 
+import contextlib
+
 import pytest
 import trio
 from hypothesis import given, settings
@@ -121,10 +123,8 @@ def test_a_channel_of_a_part_that_never_ran_is_closed_too(way):
         send, receive = trio.open_memory_channel(0)
         first = Pipeline.from_iterable(range(10**6))
         nested = merge(Pipeline.from_channel(receive), Pipeline.from_iterable([1])).map(slow)
-        try:
+        with contextlib.suppress(Mine):
             await leave(concat(first, nested.batch(2)), way)
-        except Mine:
-            pass
         with pytest.raises(trio.BrokenResourceError):
             await send.send("too late")
 
