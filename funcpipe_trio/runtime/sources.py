@@ -206,6 +206,9 @@ class AsyncSource(Stage):
             await self._checkpoint()
             self._budget = BURST
         self._budget -= 1
+        if self._taking.cancel_called:  # an iterator that never waits would not hear of it
+            self.inbox.end()
+            return
         try:
             item = await self._next()
         except Exception as error:
@@ -318,6 +321,7 @@ class ProducerSource(AsyncSource):
     async def _next(self) -> Any:
         with suppress(trio.EndOfChannel):
             return await self._receive.receive()
+        await self._returned.wait()  # it may close the channel first, and raise then
         if self._error is None:
             return NOTHING
         raise self._error  # not in a handler: the context of the user's error stays the user's
