@@ -31,6 +31,7 @@ def run_virtual(async_fn: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T:
       What the function returns.
 
     Raises:
+      BaseException: what the function raises, unchanged.
       AssertionError: if the function is not done after 10**9 virtual seconds: every task waits for another.
 
     Checkpoint: never (sync; it may not be called inside of a trio run).
@@ -45,14 +46,20 @@ def run_virtual(async_fn: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T:
 
     async def main() -> T:
         # Without a last deadline a deadlock would spin for ever: the clock has nothing to jump to.
+        error: BaseException | None = None
         async with trio.open_nursery() as nursery:
             nursery.start_soon(watch)
-            with scope:
-                result = await async_fn(*args)
+            try:
+                with scope:
+                    result = await async_fn(*args)
+            except BaseException as met:  # never Cancelled: the scope keeps its own, and there is no other
+                error = met
             nursery.cancel_scope.cancel()
+        if error is not None:
+            raise error  # outside of the nursery, which would put it into a group
         if scope.cancelled_caught:
             raise AssertionError(f"run_virtual: not done after 10**9 virtual seconds; these tasks wait:\n{stuck}")
-        return result
+        return result.unwrap()
 
     scope = trio.CancelScope()
     return trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
