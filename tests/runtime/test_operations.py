@@ -559,15 +559,16 @@ async def receive_all(line, on_discard):
 
 
 class Given:
-    """Notes what is given up, and says at once if something is given up twice."""
+    """Notes what is given up, and why."""
 
     def __init__(self):
         self.items = []
+        self.reasons = set()
 
     def __call__(self, item, stage, reason):
         assert isinstance(stage, str)
-        assert reason in ("not needed", "behind a failure", "aborted", "cancelled", "grace period over")
         self.items.append(item)
+        self.reasons.add(reason)
 
     def __len__(self):
         return len(self.items)
@@ -591,6 +592,7 @@ async def test_an_operation_is_what_its_model_is(operation, source):
     assert_same(operation, collected, operation.model(ITEMS))
     assert report.outcome == "completed"
     assert report.delivered == len(got)
+    assert given_up.reasons <= {"not needed"}
     assert (report.failed, report.error, report.cleanup_errors) == (0, None, ())
     assert_books_close(operation, report, given_up)
     assert_closed(log)
@@ -629,6 +631,7 @@ async def test_an_operation_can_be_cancelled_in_the_middle(operation, source, re
     assert trio.current_time() == now
     assert living() == before
     assert run.report.outcome in ("cancelled", "completed")
+    assert given_up.reasons <= {"not needed", "cancelled"}
     assert_books_close(operation, run.report, given_up)
     assert_closed(log)
 
@@ -674,6 +677,7 @@ async def test_a_consumer_may_leave_early(operation, source):
         assert got == first[0]
     assert run.report.outcome == ("left" if first else "completed")
     assert run.report.delivered == len(first)
+    assert given_up.reasons <= {"not needed"}
     assert_books_close(operation, run.report, given_up)
     assert_closed(log)
 
@@ -689,6 +693,7 @@ async def test_a_source_may_fail_in_the_middle(operation, source):
 
     assert error is failure
     assert report.error is failure
+    assert given_up.reasons <= {"not needed", "behind a failure"}
     assert report.outcome == "failed"
     if operation.merges:
         assert Counter(map(shown, got)) <= Counter(map(shown, operation.model(ITEMS[:20])))
@@ -717,6 +722,7 @@ async def test_a_function_may_fail_in_the_middle(operation, source):
     else:
         assert Counter(map(shown, got)) <= Counter(map(shown, operation.model(ITEMS)))
     assert (report.outcome, report.error, report.failed) == ("failed", error, 1)
+    assert given_up.reasons <= {"behind a failure"}
     assert all(item is not ITEMS[20] for item in given_up.items)
     assert_books_close(operation, report, given_up)
     assert_closed(log)
@@ -726,17 +732,21 @@ async def test_a_function_may_fail_in_the_middle(operation, source):
 @in_virtual_time
 async def test_a_run_can_be_drained_in_the_middle(operation, source):
     """A drain takes no more, delivers what was taken, and then the stream ends normally."""
-    log, given_up, got = [], Given(), []
+    log, given_up, got, taken = [], Given(), [], None
 
     async with operation.apply(source.make(ITEMS, log, None), User()).open(on_discard=given_up) as run:
         async for item in run:
             got.append(item)
             if len(got) == 3:
+                taken = run.statistics().taken
                 run.drain_nowait()
 
     report = run.report
     expected = Counter(map(shown, operation.model(ITEMS)))
-    assert report.outcome == ("drained" if len(got) >= 3 else "completed")
+    assert report.outcome == ("completed" if taken is None else "drained")
+    # What a source that waits had just handed over is counted by the task that takes it, in its next step.
+    assert taken is None or report.taken <= taken + operation.inputs * (source.name != "iterable")
+    assert given_up.reasons <= {"not needed"}
     if not operation.name.startswith("batch"):  # the last batch may be a shorter one
         assert Counter(map(shown, got)) <= expected
     if operation.plain:
@@ -762,6 +772,7 @@ async def test_a_run_can_be_aborted_in_the_middle(operation, source):
     assert living() == before
     assert run.report.outcome == "aborted"
     assert run.report.delivered == 0
+    assert given_up.reasons <= {"not needed", "aborted"}
     assert_books_close(operation, run.report, given_up)
     assert_closed(log)
 
@@ -898,6 +909,86 @@ async def test_as_many_calls_run_as_were_asked_for(concurrency, ordered):
     await Pipeline.from_iterable(ITEMS).map(user.later(identity), concurrency=concurrency, ordered=ordered).collect()
 
     assert (user.most, user.running) == (concurrency, 0)
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+@in_virtual_time
+async def test_calls_that_are_no_longer_needed_are_cancelled_at_once(ordered):
+    """When what is wanted has come, calls that still run end at that instant, and their items are given up."""
+    cancelled, given_up = [], Given()
+
+    async def call(item):
+        if item is ITEMS[0]:
+            await trio.sleep(1)
+            return item
+        try:
+            await trio.sleep_forever()
+        finally:
+            cancelled.append(shown(item))
+
+    line = Pipeline.from_iterable(ITEMS).map(call, concurrency=4, ordered=ordered).take(1)
+    got = await line.collect(on_discard=given_up)
+
+    assert [*map(shown, got)] == ["item 0"]
+    assert trio.current_time() == 1
+    assert sorted(cancelled) == ["item 1", "item 2", "item 3"]
+    assert set(map(shown, given_up.items)) >= set(cancelled)
+
+
+@pytest.mark.parametrize("source", [source for source in SOURCES if source.name != "ticks"], ids=repr)
+@in_virtual_time
+async def test_a_failure_closes_the_source_at_once(source):
+    """At the failing call nothing more is taken, and the source is closed, while the calls before it are finished."""
+    log, times = [], {}
+
+    async def call(item):
+        if item is ITEMS[0]:
+            await trio.sleep(1)
+            times["closed"] = "close" in log
+            return item
+        raise ConnectionError("no")
+
+    given_up = Given()
+    got, error, report = await receive_all(source.make(EVERY_ITEM, log, None).map(call, concurrency=2), given_up)
+
+    assert [*map(shown, got)] == ["item 0"]
+    assert type(error) is ConnectionError
+    assert times == {"closed": True}
+    assert report.taken < 40
+    assert trio.current_time() == 1
+    assert_closed(log)
+
+
+@pytest.mark.parametrize("number", [2, 3, 16, 20])
+@pytest.mark.parametrize("at_once", [True, False])
+@in_virtual_time
+async def test_several_tasks_may_receive(number, at_once):
+    """Items that come at one instant reach as many waiting receivers at that instant; at the end all of them hear."""
+    got, ended = [], []
+
+    async def source():
+        await trio.sleep(1)
+        for batch in chunks(ITEMS[:number], number if at_once else 1):
+            yield batch
+        await trio.sleep(1)
+
+    async def take_one(run):
+        item = await run.receive()
+        got.append((trio.current_time(), shown(item)))
+
+    async def meet_the_end(run):
+        with pytest.raises(trio.EndOfChannel):
+            await run.receive()
+        ended.append(trio.current_time())
+
+    async with Pipeline.from_async_iterable(source).unbatch().open() as run:
+        for receive in (take_one, meet_the_end):
+            async with trio.open_nursery() as nursery:
+                for _ in range(number):
+                    nursery.start_soon(receive, run)
+
+    assert sorted(got) == sorted((1.0, f"item {index}") for index in range(number))
+    assert ended == [2.0] * number
 
 
 # ---- the endings
