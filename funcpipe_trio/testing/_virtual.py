@@ -59,7 +59,7 @@ def run_virtual(async_fn: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T:
             raise error  # outside of the nursery, which would put it into a group
         if scope.cancelled_caught:
             raise AssertionError(f"run_virtual: not done after 10**9 virtual seconds; these tasks wait:\n{stuck}")
-        return result.unwrap()
+        return result
 
     scope = trio.CancelScope()
     return trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
