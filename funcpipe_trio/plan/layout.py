@@ -151,6 +151,8 @@ def _bound(line: LineLayout) -> tuple[int | float, _Units]:
             elif isinstance(operation, Unbatch) and len(units) > 1:
                 total += units[-1] - units[-2]  # the rest of a batch that is being taken apart
                 units = units[:-1]
+        if stage.concurrency and any(isinstance(operation, Batch) for operation in stage.fused):
+            total += before - 1  # beside a batch that is not full, one more result may use the last place
         # A finished result that waits for an earlier one may use a place of the link, at its size before the batch.
         total += stage.capacity * (max(before, units[-1]) if stage.concurrency else units[-1])
     return total, units

@@ -38,7 +38,7 @@ class Engine:
 
     began: float
     draining: bool
-    ended: float
+    ended: float | None
     ledger: Ledger
     machinery: Machinery
     over: trio.Event
@@ -55,7 +55,8 @@ class Engine:
         self.over = trio.Event()
         """Set when all tasks have ended and nothing is left to deliver."""
         self.draining = False
-        self.began = self.ended = 0.0
+        self.began = 0.0
+        self.ended = None
         self.delivered = 0
         self.waited = 0.0  # seconds in which the consumer waited
         self.report: Report | None = None

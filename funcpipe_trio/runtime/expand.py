@@ -84,7 +84,7 @@ class ExpandingPool(Pool):
         if hasattr(children, "aclose"):
             await self.shielded(children.aclose)
         elif hasattr(children, "close"):
-            self._close_stream(children)
+            self.close_stream(children)
 
 
 _END = object()
@@ -102,6 +102,6 @@ async def _children(call: Callable[[Any], Any], item: Any) -> AsyncIterator[Any]
 
 async def _next(children: Any) -> Any:
     """Ask for one child."""
-    if isinstance(children, AsyncIterator):
+    if hasattr(type(children), "__anext__"):
         return await anext(children, _END)
     return next(children, _END)

@@ -19,7 +19,7 @@ from typing import Any
 from ..policies import _check
 from ..policies.fair_share import FairShare
 from ..sansio.fair_queue import FairQueue, Flow
-from .inlet import BEHIND_FAILURE, NOT_NEEDED, NOTHING, Failure, Inlet, Receiver, State, worth_a_pull
+from .inlet import BEHIND_FAILURE, CANCELLED, NOT_NEEDED, NOTHING, Failure, Inlet, Receiver, State, worth_a_pull
 from .ledger import Ledger
 from .stage import noted
 
@@ -192,6 +192,9 @@ class MergeInlet(FanInInlet):
                 self.failed += 1
                 self._end(Failure(noted(error, self.name, self.taken), self, value))
                 return
+            except BaseException:  # KeyboardInterrupt and its like end the whole run
+                self.discard(value, CANCELLED)
+                raise
             each.inlet.release()
             queue.charge(flow, cost, still_ready=True)
             self._look(each)
@@ -295,11 +298,26 @@ class ZipInlet(FanInInlet):
             if state is not State.READY:
                 yield NOTHING
                 continue
+            values = self._take_all(takers)
+            if values is None:
+                return
             self.taken += 1
-            values = [next(taker) for taker in takers]
-            for inlet in self._all:
-                inlet.release()
             yield tuple(values)
+
+    def _take_all(self, takers: Sequence[Iterator[Any]]) -> list[Any] | None:
+        """Take one item of each input; None if one failed in that very pull (the cost function of a merge, say)."""
+        values: list[Any] = []
+        for inlet, taker in zip(self._all, takers, strict=True):
+            value = next(taker, _END)
+            if value is _END:
+                for taken in values:
+                    self.discard(taken, BEHIND_FAILURE)
+                self._end(inlet.failure)
+                return None
+            values.append(value)
+        for inlet in self._all:
+            inlet.release()
+        return values
 
     def _zip_ended(self, takers: Sequence[Iterator[Any]]) -> None:
         """End, at the first input that has no item; a strict zip asks all of them."""

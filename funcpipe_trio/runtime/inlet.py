@@ -89,8 +89,8 @@ class Sender(Protocol):
     def start(self) -> None:
         """Start its tasks, and all upstream of it."""
 
-    def on_room(self) -> None:
-        """Hear that the link has room again."""
+    def on_room(self) -> bool:
+        """Hear that the link has room again; say whether a task was woken for it."""
 
     def stop(self, reason: str) -> None:
         """Stop at once, and all upstream: what is held is discarded for `reason`."""

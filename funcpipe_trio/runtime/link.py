@@ -139,8 +139,7 @@ class Link:
     def release(self, *, parking: bool = False) -> None:
         if self.wants_room and len(self.buffer) <= (self.capacity - 1 if parking else self._low):
             self.wants_room = False
-            self.unsettled = True
-            self.sender.on_room()
+            self.unsettled = self.sender.on_room()
 
     def close(self, reason: str) -> None:
         if self.closed is not None or self.exhausted:

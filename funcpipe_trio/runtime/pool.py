@@ -162,8 +162,10 @@ class Pool(Stage):
     def on_input(self) -> None:
         self._staff()
 
-    def on_room(self) -> None:
+    def on_room(self) -> bool:
+        woken = bool(self._parked_workers)  # else all are in calls: they see the room when they come back
         self._wake_worker()
+        return woken
 
     def stop(self, reason: str) -> None:
         if self.stopped is None:

@@ -30,6 +30,7 @@ class Expanding(FusedOperation):
         self.fn = operation.fn
         self._parent: Any = NOTHING
         self._children: Any = None
+        self._through = False  # whether the last child of a parent that was left is known to be out
 
     def stream(self, values: Iterator[Any]) -> Iterator[Any]:
         number = 0
@@ -45,13 +46,15 @@ class Expanding(FusedOperation):
                     self.created += 1
                     yield child
             except GeneratorExit:
+                self._through = length_hint(self._children, 1) == 0
                 raise
             except BaseException as error:
                 self._parent = NOTHING
                 self.stage.failing(error, self.name, number, value)
                 raise
             finally:
-                _close(self._children)
+                children, self._children = self._children, None
+                self.stage.close_stream(children)
             number += 1
             self._parent = NOTHING
             self.absorbed += 1
@@ -61,7 +64,7 @@ class Expanding(FusedOperation):
     def held(self) -> list[Any]:
         """Give the item that is being expanded, unless its last child is known to be out; others do not exist yet."""
         parent, self._parent = self._parent, NOTHING
-        if parent is not NOTHING and length_hint(self._children, 1) == 0:
+        if parent is not NOTHING and self._through:
             self.absorbed += 1
             return []
         return [] if parent is NOTHING else [parent]
@@ -194,10 +197,3 @@ def _cost(name: str, value: Any) -> float:
     if not value >= 0:
         raise _check.refuse(ValueError, where, "cost", "be a number >= 0", value)
     return value
-
-
-def _close(iterator: Any) -> None:
-    """Close a generator now, and not when it happens to be collected."""
-    close = getattr(iterator, "close", None)
-    if close is not None:
-        close()

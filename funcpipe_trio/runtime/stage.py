@@ -12,6 +12,7 @@ upstream stops at once), what is held is discarded with a reason, the end goes b
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from enum import Enum
@@ -102,7 +103,7 @@ class Stage:
     began: float
     discarded: int
     failed: int
-    left: float
+    left: float | None
     now: Callable[[], float]
     started: bool
     stopped: str | None
@@ -123,7 +124,7 @@ class Stage:
         self.stopped = None
         self.failed = self.discarded = 0
         self.waited_input = self.waited_room = 0.0
-        self.began = self.left = 0.0
+        self.began, self.left = 0.0, None
         self.started = False
         self._scope = trio.CancelScope()
         self._parked: trio.lowlevel.Task | None = None
@@ -147,9 +148,11 @@ class Stage:
         if self._parked_for is Pause.STARVED and worth_a_pull(self.inlet):
             self._wake()
 
-    def on_room(self) -> None:
-        if self._parked_for is Pause.FULL:
+    def on_room(self) -> bool:
+        woken = self._parked_for is Pause.FULL
+        if woken:
             self._wake()
+        return woken
 
     def stop(self, reason: str) -> None:
         if self.stopped is None:
@@ -303,7 +306,7 @@ class Stage:
         """End the stage, whatever ended it."""
         self.left = self.now()
         for stream in reversed(self._streams):
-            self._close_stream(stream)
+            self.close_stream(stream)
         upstream = self.inlet.failure if self.inlet.exhausted else None
         later = upstream if self.failure is not None else None
         self.failure = self.failure or upstream
@@ -321,7 +324,8 @@ class Stage:
     def _held(self) -> list[Any]:
         return [item for operation in self.fused for item in operation.held()]
 
-    def _close_stream(self, stream: Iterator[Any]) -> None:
+    def close_stream(self, stream: Any) -> None:
+        """Close a generator now, and not when it happens to be collected; its error is one of cleanup."""
         close = getattr(stream, "close", None)
         if close is None:
             return
@@ -334,7 +338,7 @@ class Stage:
         """Keep an error of cleanup: it never takes the place of the first error, but is noted on it."""
         self.host.ledger.cleanup_errors.append(error)
         if self.failure is not None:
-            self.failure.error.add_note(f"then cleanup in stage {self.name!r} raised {type(error).__name__}: {error}")
+            add_note(self.failure.error, f"then cleanup in stage {self.name!r} raised {type(error).__name__}: {error}")
 
     async def shielded(self, close: Callable[[], Awaitable[object]]) -> None:
         """Run a cleanup that awaits; its error or its slowness is kept, never raised."""
@@ -375,5 +379,12 @@ def noted(error: Exception, name: str, number: int | None) -> Exception:
         cause = error
         error = RuntimeError(f"stage {name!r} raised {type(cause).__name__}, which is not an end here but an error")
         error.__cause__ = cause
-    error.add_note(f"in stage {name!r}" + ("" if number is None else f", item {number}"))
+    add_note(error, f"in stage {name!r}" + ("" if number is None else f", item {number}"))
     return error
+
+
+def add_note(error: BaseException, note: str) -> None:
+    """Add a note once; an exception that refuses notes (a frozen dataclass) goes without."""
+    if note not in getattr(error, "__notes__", ()):
+        with contextlib.suppress(Exception):
+            error.add_note(note)

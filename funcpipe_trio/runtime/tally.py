@@ -16,7 +16,7 @@ __all__ = ["report_of", "statistics_of"]
 
 def statistics_of(engine: Engine) -> RunStatistics:
     """Add up what the stages, links and fan-ins counted so far."""
-    now = engine.ended or trio.current_time()
+    now = trio.current_time() if engine.ended is None else engine.ended
     stages = tuple(_stage(stage, now) for stage in engine.stages)
     return RunStatistics(
         taken=sum(stage.received for stage in stages if stage.kind == "source"),
@@ -64,7 +64,7 @@ def _stage(stage: Stage, now: float) -> StageReport:
 
 def _lasted(stage: Stage, now: float) -> float:
     """How long it has been at work, in seconds."""
-    return (stage.left or now) - stage.began if stage.started else 0.0
+    return (now if stage.left is None else stage.left) - stage.began if stage.started else 0.0
 
 
 def _link(link: Link) -> LinkReport:
