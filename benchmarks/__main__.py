@@ -1,4 +1,4 @@
-"""The command: ``python -m benchmarks [NAME ...] [--quick] [--json FILE]``."""
+"""The command: ``python -m benchmarks [NAME ...] [--quick] [--json FILE]``, or ``python -m benchmarks soak``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import _report
+from . import _report, soak
 from ._harness import NAMES, BenchmarkError, load, measure
 
 __all__ = ["main"]
@@ -23,6 +23,7 @@ same result. Compare only figures of one run with each other: what a machine giv
 
 _EPILOG = f"""\
 names: {", ".join(NAMES)}
+soak, with options of its own (soak --help), measures nothing: it looks for what could be lost when all goes wrong
 
 exit status: 0 when everything was measured, also if a target was missed (this is a measurement, not a test);
 1 if contenders disagree or one fails; 2 for a wrong argument."""
@@ -30,6 +31,9 @@ exit status: 0 when everything was measured, also if a target was missed (this i
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; answer its exit status."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] == ["soak"]:
+        return soak.main(arguments[1:])
     options = _parser().parse_args(arguments)
     problem = _problem(options.names, options.json)
     if problem is not None:
