@@ -14,6 +14,7 @@ from typing import Any
 import trio
 
 from ..pipeline import Pipeline
+from ..policies import _check
 from ..runtime.run import Run
 from ._schedule import Choices, Schedule
 from ._trial import Scenario, Trial, TrialError, run_trial
@@ -71,6 +72,8 @@ def cancel_everywhere(
 
     Raises:
       CampaignError: at the first trial that shows something wrong.
+      TypeError: if `every` is no int.
+      ValueError: if it is below 1.
     """
 
     def examine(trial: Trial) -> None:
@@ -146,6 +149,7 @@ def fail_everywhere(
     see `cancel_everywhere`; the point is the number of the call.
     """
     subject = _scenario(scenario)
+    _check.integer("fail_everywhere", "every", every, at_least=1)
 
     def trials(seed: int) -> Iterator[Trial]:
         point = 1
@@ -190,12 +194,14 @@ def explore_schedules(
       seeds: one order of tasks for each.
       exhaustive: go through all orders there are in place of seeds; for tiny scenarios.
       most: orders to try with `exhaustive`, at most.
-      only: one ``(seed, 0)`` to see again.
+      only: one ``(seed, 0)`` to see again; with `exhaustive`, the seed is the number of the order.
 
     Raises:
       CampaignError: at the first trial that shows something wrong.
     """
     subject = _scenario(scenario)
+
+    _check.integer("explore_schedules", "most", most, at_least=1)
 
     def seeded() -> Iterator[Trial]:
         for seed in [only[0]] if only is not None else seeds:
@@ -207,14 +213,19 @@ def explore_schedules(
             if choices is None:
                 return
             schedule = Choices(choices)
-            yield run_trial(subject, schedule, seed=number)
+            trial = run_trial(subject, schedule, seed=number)
+            if only is None or only[0] == number:
+                yield trial
+                if only is not None:
+                    return
             choices = schedule.following()
 
     def examine(trial: Trial) -> None:
         if trial.error is not None:
             raise trial.error
 
-    return _summed("explore_schedules", subject, [all_orders() if exhaustive else seeded()], examine)
+    how = ", exhaustive=True" if exhaustive else ""
+    return _summed("explore_schedules", subject, [all_orders() if exhaustive else seeded()], examine, how)
 
 
 def _scenario(subject: Subject) -> Scenario:
@@ -234,6 +245,7 @@ def _at_every_point(
 ) -> Campaign:
     """Run trials, each disturbed one point later than the one before, until one ends before its point."""
     subject = _scenario(scenario)
+    _check.integer(name, "every", every, at_least=1)
 
     def trials(seed: int) -> Iterator[Trial]:
         point = 1
@@ -252,7 +264,11 @@ def _at_every_point(
 
 
 def _summed(
-    name: str, subject: Scenario, all_trials: Iterable[Iterator[Trial]], examine: Callable[[Trial], None]
+    name: str,
+    subject: Scenario,
+    all_trials: Iterable[Iterator[Trial]],
+    examine: Callable[[Trial], None],
+    how: str = "",
 ) -> Campaign:
     """Run and examine trials; sum them up, or say which one shows what is wrong."""
     runs = worst = tasks = 0
@@ -267,11 +283,13 @@ def _summed(
                 digests.add(trial.digest)
                 worst = max(worst, trial.steps_to_exit or 0)
                 tasks = max(tasks, trial.tasks)
+        except KeyboardInterrupt:
+            raise  # somebody wants this to stop
         except BaseException as error:
             at = getattr(error, "at", None) or ((last.seed, last.point) if last is not None else (0, 0))
             what = str(error) if isinstance(error, TrialError) else f"raised {error!r}"
             raise CampaignError(
                 f"{name} of {subject.name}, after {runs} good runs: {what}\n"
-                f"To see it again: {name}({subject.name}, only={at})"
+                f"To see it again: {name}({subject.name}, only={at}{how})"
             ) from error
     return Campaign(f"{name} of {subject.name}", runs, len(digests), worst, tasks)

@@ -7,7 +7,7 @@ as it is, and what the run reports is held against counts that the run does not 
 from __future__ import annotations
 
 import functools
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import fields, replace
 from types import TracebackType
 from typing import Any
@@ -79,11 +79,14 @@ class Lab:
             async def generate(*args: Any) -> AsyncIterator[Any]:
                 self.call()
                 children = fn(*args)
+                self.opened += 1
                 try:
                     async for child in children:
                         yield child
                 finally:
-                    await children.aclose()
+                    self.closed += 1
+                    with trio.move_on_after(5, shield=True):
+                        await children.aclose()
 
             return functools.update_wrapper(generate, fn)
         if plan.is_async(fn):
@@ -108,42 +111,16 @@ class Lab:
     def _source(self, source: Source) -> Source:
         origin = source.origin.value
         if source.kind == "iterable":
-            return replace(source, origin=plan.Opaque(lambda: self._iterate(origin)))
+            return replace(source, origin=plan.Opaque(lambda: _WatchedIterator(self, origin)))
         if source.kind == "async iterable":
-            return replace(source, origin=plan.Opaque(lambda: self._iterate_async(origin)))
+            return replace(source, origin=plan.Opaque(lambda: _WatchedAsyncIterator(self, origin)))
         if source.kind == "producer":
             return replace(source, origin=plan.Opaque(functools.partial(self._produce, origin)))
         if source.kind == "channel":
-            return replace(source, origin=plan.Opaque(_WatchedReceive(self, origin)))
+            kind = _WatchedMemoryReceive if hasattr(origin, "receive_nowait") else _WatchedReceive
+            return replace(source, origin=plan.Opaque(kind(self, origin)))
         self.all_counted = False
         return source
-
-    def _iterate(self, origin: Any) -> Iterator[Any]:
-        self.opened += 1
-        iterator = iter(origin if hasattr(type(origin), "__iter__") else origin())
-        try:
-            for item in iterator:
-                self.call()
-                self.produced += 1
-                yield item
-        finally:
-            self.closed += 1
-            if hasattr(iterator, "close"):
-                iterator.close()
-
-    async def _iterate_async(self, origin: Any) -> AsyncIterator[Any]:
-        self.opened += 1
-        iterator = aiter(origin if hasattr(type(origin), "__aiter__") else origin())
-        try:
-            async for item in iterator:
-                self.call()
-                self.produced += 1
-                yield item
-        finally:
-            self.closed += 1
-            if hasattr(iterator, "aclose"):
-                with trio.move_on_after(5, shield=True):
-                    await iterator.aclose()
 
     async def _produce(self, origin: Callable[[Any], Any], channel: trio.MemorySendChannel[Any]) -> None:
         self.opened += 1
@@ -154,23 +131,102 @@ class Lab:
             self.closed += 1
 
 
+class _WatchedIterator:
+    """A sync source under watch: no generator, so that one which nobody closes is not closed by the collector."""
+
+    def __init__(self, lab: Lab, origin: Any) -> None:
+        self._lab = lab
+        self._inner = iter(origin if hasattr(type(origin), "__iter__") else origin())
+        self._open = True
+        lab.opened += 1
+
+    def __iter__(self) -> _WatchedIterator:
+        return self
+
+    def __next__(self) -> Any:
+        try:
+            item = next(self._inner)
+            self._lab.call()
+        except BaseException:  # it has ended, well or not
+            self.close()
+            raise
+        self._lab.produced += 1
+        return item
+
+    def close(self) -> None:
+        self._lab.closed += self._open
+        self._open = False
+        if hasattr(self._inner, "close"):
+            self._inner.close()
+
+
+class _WatchedAsyncIterator:
+    """An async source under watch; it may be closed only by the task that opened it."""
+
+    def __init__(self, lab: Lab, origin: Any) -> None:
+        self._lab = lab
+        self._inner = aiter(origin if hasattr(type(origin), "__aiter__") else origin())
+        self._open = True
+        self._task = trio.lowlevel.current_task()
+        lab.opened += 1
+
+    def __aiter__(self) -> _WatchedAsyncIterator:
+        return self
+
+    async def __anext__(self) -> Any:
+        try:
+            item = await anext(self._inner)
+            self._lab.call()
+        except StopAsyncIteration:
+            self._shut()
+            raise
+        self._lab.produced += 1
+        return item
+
+    async def aclose(self) -> None:
+        self._shut()
+        if hasattr(self._inner, "aclose"):
+            await self._inner.aclose()
+
+    def _shut(self) -> None:
+        if self._open and trio.lowlevel.current_task() is self._task:  # by another task it counts as left open
+            self._open = False
+            self._lab.closed += 1
+
+
 class _WatchedReceive(trio.abc.ReceiveChannel[Any]):
-    def __init__(self, lab: Lab, inner: trio.abc.ReceiveChannel[Any]) -> None:
+    """The channel of a source: counts what it gave."""
+
+    def __init__(self, lab: Lab, inner: Any) -> None:
         self._lab = lab
         self._inner = inner
         self._asked = self._closed = False
 
     async def receive(self) -> Any:
-        self._lab.opened += not self._asked
-        self._asked = True
-        item = await self._inner.receive()
-        self._lab.produced += 1
-        return item
+        self._ask()
+        self._lab.call()
+        return self._count(await self._inner.receive())
 
     async def aclose(self) -> None:
         self._lab.closed += self._asked and not self._closed
         self._closed = True
         await self._inner.aclose()
+
+    def _ask(self) -> None:
+        self._lab.opened += not self._asked
+        self._asked = True
+
+    def _count(self, item: Any) -> Any:
+        self._lab.produced += 1
+        return item
+
+
+class _WatchedMemoryReceive(_WatchedReceive):
+    """A channel that can also be asked without waiting, as trio's memory channels can."""
+
+    def receive_nowait(self) -> Any:
+        self._ask()
+        return self._count(self._inner.receive_nowait())
 
 
 class _WatchedSend:
@@ -181,10 +237,12 @@ class _WatchedSend:
         self._inner = inner
 
     async def send(self, value: Any) -> None:
+        self._lab.call()
         await self._inner.send(value)
         self._lab.produced += 1
 
     def send_nowait(self, value: Any) -> None:
+        self._lab.call()
         self._inner.send_nowait(value)
         self._lab.produced += 1
 

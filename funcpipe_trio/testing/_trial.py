@@ -4,7 +4,8 @@ What is examined after every trial, whatever became of the run:
 
   conservation  what the sources handed over is what the report says was taken; what the consumer got is what it says
                 was delivered; each item discarded was told to ``on_discard`` once; stages and links add up
-  leaks         no source that was opened is still open; no thread of trio's pool is still lent
+  leaks         no source that was opened is open when the block is left; it was closed by the task that opened it
+  truth         a run that says "completed" gave up nothing but what was not needed
   bound         the items in flight never exceeded ``max_in_flight`` (where every operation is one-to-one)
   an end        no deadlock (all tasks wait, and no deadline comes), no livelock (tasks run, and no time passes)
 """
@@ -77,6 +78,8 @@ class Trial:
     tasks: int = 0
     """The most tasks that the run had."""
     digest: int = 0
+    left_open: int = 0
+    """Sources that were open when the block was left."""
     stuck: str | None = None
 
 
@@ -192,6 +195,7 @@ async def _main(scenario: Scenario, trial: Trial, watch: _Watch, running: list[R
                     running.append(run)
                     await scenario.consume(_Bounded(run, bound, trial), lab)  # type: ignore[arg-type]
         finally:
+            trial.left_open = lab.opened - lab.closed  # now: trio closes what it finds at its own end
             watch.stop()
             nursery.cancel_scope.cancel()
 
@@ -250,13 +254,16 @@ def _examine(trial: Trial) -> None:
         raise trial.error
     lab, report = trial.lab, trial.report
     problems = []
-    if lab.opened != lab.closed:
-        problems.append(f"{lab.opened} sources were opened, {lab.closed} closed")
+    if trial.left_open:
+        problems.append(f"{lab.opened} sources were opened, {lab.opened - trial.left_open} closed")
     if report is None:
         if lab.opened:
             problems.append("a source was opened, but there is no run")
     else:
         problems += _sums(lab, report)
+        lost = [given for given in lab.discarded if given[2] != "not needed"]
+        if report.outcome == "completed" and lost:
+            problems.append(f"the run says it is complete, but gave up {len(lost)} items: {lost[0][2]}")
     if problems:
         raise TrialError("\n".join(problems))
 

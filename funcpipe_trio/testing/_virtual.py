@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
 from types import CodeType
 from typing import TypeVar, TypeVarTuple
 
@@ -15,6 +17,7 @@ T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 _FOREVER = 1e9
+_TRIO = str(Path(trio.__file__).parent) + os.sep
 
 
 def run_virtual(async_fn: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T:
@@ -73,14 +76,13 @@ def waiting_tasks() -> str:
 
 def _told(task: trio.lowlevel.Task, depth: int) -> Iterator[str]:
     frames = [(frame.f_code, line) for frame, line in task.iter_await_frames()]
-    where = next((f"{code.co_name}, line {line}" for code, line in reversed(frames) if "trio" not in _owner(code)), "")
+    where = next((f"{code.co_name}, line {line}" for code, line in reversed(frames) if not _is_trios(code)), "")
     yield f"{'  ' * depth}{task.name}: {where or 'about to run'}"
     for nursery in task.child_nurseries:
         for child in nursery.child_tasks:
             yield from _told(child, depth + 1)
 
 
-def _owner(code: CodeType) -> str:
-    """Name the package a piece of code belongs to: trio's own frames say nothing to a user."""
-    parts = code.co_filename.replace("\\", "/").split("/")
-    return "trio" if "trio" in parts else ""
+def _is_trios(code: CodeType) -> bool:
+    """Whether a piece of code is trio's own: where that waits says nothing to a user."""
+    return code.co_filename.startswith(_TRIO)
