@@ -19,8 +19,15 @@ class PlanError(FuncpipeError, ValueError):
     """
 
     def __init__(self, *problems: str) -> None:
-        super().__init__("\n".join(problems))
-        self.problems = problems
+        super().__init__(*problems)
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What is wrong, one sentence each."""
+        return tuple(self.args)
+
+    def __str__(self) -> str:
+        return "\n".join(self.problems)
 
 
 class Aborted(FuncpipeError):

@@ -72,6 +72,15 @@ class Pipeline(Generic[T_co]):
     def __hash__(self) -> int:
         return hash(self._plan)
 
+    def __copy__(self) -> Pipeline[T_co]:
+        return self  # a value that never changes
+
+    def __deepcopy__(self, memo: object) -> Pipeline[T_co]:
+        return self
+
+    def __reduce__(self) -> tuple[type[Pipeline[Any]], tuple[Plan]]:
+        return Pipeline, (self._plan,)
+
     def __repr__(self) -> str:
         return f"<Pipeline {' > '.join(stage.name for stage in lay_out(self._plan).all_stages())}>"
 
@@ -92,7 +101,7 @@ class Pipeline(Generic[T_co]):
           TypeError: if `items` is neither iterable nor callable, or `name` no str.
         """
         one_shot = hasattr(type(items), "__next__")
-        return _from("iterable", items, name, ("__iter__", "__getitem__"), one_shot)
+        return _from("iterable", items, name, ("__iter__",), one_shot)
 
     @staticmethod
     def from_async_iterable(

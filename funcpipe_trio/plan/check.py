@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from .._errors import PlanError
-from .nodes import Claim, FanIn, Plan, Source
+from .nodes import FanIn, Plan, Source
 from .operations import Map, is_async
 
 __all__ = ["check_plan", "claim_sources", "describable"]
@@ -49,7 +49,7 @@ def _operation_problems(plan: Plan) -> Iterator[str]:
 
 
 def _source_problems(plan: Plan) -> Iterator[str]:
-    seen: set[Claim] = set()
+    seen: list[object] = []  # compared by identity: an iterator in two sources is one all the same
     for source in _sources(plan):
         claim = source.claim
         if claim is None:
@@ -59,12 +59,12 @@ def _source_problems(plan: Plan) -> Iterator[str]:
                 f"source {source.name!r}: a one-shot {source.kind} was already used by a run. "
                 "Use a callable that makes a new one each time."
             )
-        elif claim in seen:
+        elif any(source.origin.value is other for other in seen):
             yield (
                 f"source {source.name!r}: a one-shot {source.kind} appears twice in the plan. "
                 "Use a callable that makes a new one each time."
             )
-        seen.add(claim)
+        seen.append(source.origin.value)
 
 
 def describable(plan: Plan) -> None:

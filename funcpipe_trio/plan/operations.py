@@ -104,7 +104,7 @@ class Operation:
 
 @dataclass(frozen=True, slots=True)
 class _WithFunction(Operation):
-    fn: AnyFunction
+    fn: AnyFunction = field(hash=False)  # an object that is called may have no hash
 
     @property
     def needs_stage(self) -> bool:
@@ -222,7 +222,7 @@ class Batch(Operation):
     max_items: int | None = None
     max_delay: float | None = None
     max_cost: int | float | None = None
-    cost: AnyFunction | None = None
+    cost: AnyFunction | None = field(default=None, hash=False)
 
     @property
     def needs_stage(self) -> bool:

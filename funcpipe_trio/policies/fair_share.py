@@ -56,7 +56,10 @@ class FairShare(Generic[K]):
             _sync("cost", self.cost)
 
     def __hash__(self) -> int:
-        return hash((frozenset(self.weights.items()), self.default_weight, self.capacity, self.cost))
+        return hash((frozenset(self.weights.items()), self.default_weight, self.capacity))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _remade, (dict(self.weights), self.default_weight, self.capacity, self.cost)
 
     def weight_of(self, key: K) -> int | Fraction:
         """Return the weight of one input: the one given for its key, else the default.
@@ -75,3 +78,8 @@ def _sync(name: str, function: Any) -> None:
     kinds = inspect.iscoroutinefunction, inspect.isasyncgenfunction
     if any(is_kind(function) or is_kind(type(function).__call__) for is_kind in kinds):
         raise _check.refuse(TypeError, "FairShare", name, "be a sync function", function)
+
+
+def _remade(weights: dict[Any, Any], default_weight: Any, capacity: int, cost: Any) -> FairShare[Any]:
+    """Make a copy: a read-only mapping cannot be copied or pickled by itself."""
+    return FairShare(weights, default_weight=default_weight, capacity=capacity, cost=cost)

@@ -26,6 +26,7 @@ from ..plan.nodes import Plan
 from .build import Machinery, build
 from .inlet import CANCELLED, Failure, Inlet, Receiver
 from .ledger import Ledger, OnDiscard
+from .link import start_line
 from .report import Outcome, Report
 from .sink import Sink
 from .stage import Stage
@@ -87,12 +88,13 @@ class Engine:
     def begin(self, nursery: trio.Nursery, receiver: Receiver) -> None:
         """Start the tasks."""
         self._nursery = nursery
+        self.ledger.kill = nursery.cancel_scope.cancel
         self.began = trio.current_time()
         if self.sink is None:
             self.inlet.receiver = receiver
             self.inlet.start()
         else:
-            self.sink.sender.start()
+            start_line(self.sink.sender)
 
     def drain(self) -> None:
         """Let the sources take no more."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Hashable, Iterator, Sequence
+from fractions import Fraction
 from typing import Any
 
 from ..policies import _check
@@ -92,7 +93,7 @@ class MergeInput:
 
     __slots__ = ("contested", "ended", "flow", "held", "inlet", "items", "key", "merge")
 
-    contested: int
+    contested: int | Fraction
     ended: bool
     flow: Flow[int]
     held: bool
@@ -108,7 +109,7 @@ class MergeInput:
         self.flow = flow
         self.items = inlet.items()
         self.held = self.ended = False
-        self.contested = 0  # items handed over while every input had one
+        self.contested: int | Fraction = 0  # cost of the items handed over while every input had one
         inlet.receiver = self
 
     def on_input(self) -> None:
@@ -198,7 +199,8 @@ class MergeInlet(FanInInlet):
             each.inlet.release()
             queue.charge(flow, cost, still_ready=True)
             self._look(each)
-            each.contested += contested
+            if contested:
+                each.contested += cost
             self.taken += 1
             yield value
         self.exhausted = True

@@ -86,14 +86,18 @@ class Sender(Protocol):
 
     name: str
 
+    @property
+    def upstream(self) -> Inlet:
+        """What it takes from."""
+
     def start(self) -> None:
-        """Start its tasks, and all upstream of it."""
+        """Start its tasks."""
 
     def on_room(self) -> bool:
         """Hear that the link has room again; say whether a task was woken for it."""
 
-    def stop(self, reason: str) -> None:
-        """Stop at once, and all upstream: what is held is discarded for `reason`."""
+    def stop(self, reason: str) -> bool:
+        """Stop its tasks at once: what they hold is discarded for `reason`; False if it was stopped before."""
 
 
 class Inlet(Protocol):

@@ -27,6 +27,10 @@ class Ledger:
         self.discarded = 0
         self.error: BaseException | None = None
         self.cleanup_errors: list[BaseException] = []
+        self.fatal: BaseException | None = None
+        """What ends the program (KeyboardInterrupt and its like), met in `on_discard`."""
+        self.kill: Callable[[], None] = lambda: None
+        """Stops the run and the caller's block."""
 
     def discard(self, item: Any, stage: str, reason: str) -> None:
         """Give an item up."""
@@ -37,6 +41,9 @@ class Ledger:
             self._on_discard(item, stage, reason)
         except Exception as error:
             self.cleanup_errors.append(error)
+        except BaseException as error:  # raised here it would leave half of a run standing: first stop, then raise it
+            self.fatal = self.fatal or error
+            self.kill()
 
     def unread(self, failure: Failure, reason: str) -> None:
         """Keep a failure that will not reach the caller.

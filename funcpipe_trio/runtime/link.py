@@ -21,7 +21,7 @@ from typing import Any
 from .inlet import NOTHING, Failure, Receiver, Sender, State
 from .ledger import Ledger
 
-__all__ = ["Link"]
+__all__ = ["Link", "start_line", "stop_line"]
 
 
 class Link:
@@ -115,7 +115,7 @@ class Link:
 
     def start(self) -> None:
         self.unsettled = True  # at the start every sender counts as woken: no input gets ahead by being started first
-        self.sender.start()
+        start_line(self.sender)
 
     def items(self) -> Iterator[Any]:
         buffer, pop = self.buffer, self.buffer.popleft
@@ -142,16 +142,44 @@ class Link:
             self.unsettled = self.sender.on_room()
 
     def close(self, reason: str) -> None:
+        if self.shut(reason):
+            stop_line(self.sender, reason)
+
+    def shut(self, reason: str) -> bool:
+        """Close this link alone; say whether its sender is still at work."""
         if self.closed is not None or self.exhausted:
-            return
+            return False
         self.closed = reason
         self._discard_buffer(reason)
         if self.failure is not None:
             self.ledger.unread(self.failure, reason)
-        if not self.ended:
-            self.sender.stop(reason)
+        return not self.ended
 
     def _discard_buffer(self, reason: str) -> None:
         while self.buffer:
             self.discarded += 1
             self.ledger.discard(self.buffer.popleft(), self.sender.name, reason)
+
+
+def start_line(sender: Sender) -> None:
+    """Start a stage and all upstream of it: link by link in a loop, for a line may be longer than a stack is deep."""
+    while True:
+        sender.start()
+        upstream = sender.upstream
+        if not isinstance(upstream, Link):
+            upstream.start()
+            return
+        upstream.unsettled = True
+        sender = upstream.sender
+
+
+def stop_line(sender: Sender, reason: str) -> None:
+    """Stop a stage and all upstream of it, at once."""
+    while sender.stop(reason):
+        upstream = sender.upstream
+        if not isinstance(upstream, Link):
+            upstream.close(reason)
+            return
+        if not upstream.shut(reason):
+            return
+        sender = upstream.sender

@@ -43,6 +43,7 @@ class Opening(Generic[T]):
         self._manager: Any = None
         self._consumer: Consumer | None = None
 
+    @trio.lowlevel.enable_ki_protection
     async def __aenter__(self) -> Run[T]:
         await trio.lowlevel.checkpoint()
         if self._consumer is not None:
@@ -51,9 +52,16 @@ class Opening(Generic[T]):
         engine = Engine(self._plan, self._on_discard, self._cleanup_timeout, self._sink)
         self._consumer = Consumer(engine)
         self._manager = trio.open_nursery()
-        engine.begin(await self._manager.__aenter__(), self._consumer)
+        nursery = await self._manager.__aenter__()
+        try:
+            engine.begin(nursery, self._consumer)
+        except BaseException:  # a nursery that was entered must be left, whatever happens
+            nursery.cancel_scope.cancel()
+            await self._manager.__aexit__(None, None, None)  # noqa: ASYNC120  # a nursery's exit cannot be cancelled
+            raise
         return Run(self._consumer)
 
+    @trio.lowlevel.enable_ki_protection
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool:
@@ -68,13 +76,21 @@ class Opening(Generic[T]):
         except BaseException as met:  # noqa: ASYNC103  # sorted and raised below
             from_tasks = met
         cancelled, fatal = _sort(from_tasks, engine.ledger)
+        fatal = fatal or engine.ledger.fatal
         engine.finish(cancelled=cancelled is not None or _is_cancellation(error))
         engine.report = report_of(engine)
-        if fatal is not None and not isinstance(error, KeyboardInterrupt | SystemExit):
+        if fatal is not None and _wins(fatal, error):
             raise fatal
         if error is None and cancelled is not None:
             raise cancelled
         return False
+
+
+def _wins(fatal: BaseException, error: BaseException | None) -> bool:
+    """Whether what killed a task is raised in place of the body's exception: only the strongest are."""
+    if error is None or _is_cancellation(error):
+        return True
+    return isinstance(fatal, KeyboardInterrupt | SystemExit) and not isinstance(error, KeyboardInterrupt | SystemExit)
 
 
 def _is_cancellation(error: BaseException | None) -> bool:

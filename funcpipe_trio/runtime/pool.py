@@ -157,7 +157,6 @@ class Pool(Stage):
         self._items = self.source.items()
         self._begin(self.results.items())
         self._employ()
-        self.source.start()
 
     def on_input(self) -> None:
         self._staff()
@@ -167,13 +166,18 @@ class Pool(Stage):
         self._wake_worker()
         return woken
 
-    def stop(self, reason: str) -> None:
-        if self.stopped is None:
-            self.stopped = reason
-            self._taking = False
-            for worker in self._workers:
-                worker.scope.cancel()
-            self.source.close(reason)
+    def stop(self, reason: str) -> bool:
+        if self.stopped is not None:
+            return False
+        self.stopped = reason
+        self._taking = False
+        for worker in self._workers:
+            worker.scope.cancel()
+        return True
+
+    @property
+    def upstream(self) -> Inlet:
+        return self.source
 
     @property
     def received(self) -> int:

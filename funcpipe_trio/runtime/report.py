@@ -74,10 +74,10 @@ class InputReport:
     """Items handed over."""
     cost: int | Fraction
     """Their cost."""
-    contested: int
-    """Items handed over while every input of the merge had one waiting: where weights decide."""
+    contested: int | Fraction
+    """Cost of the items handed over while every input of the merge had one waiting: where weights decide."""
     share: float
-    """Its part of the contested items, 0 to 1; 0 if there were none."""
+    """Its part of the contested cost, 0 to 1; 0 if there was none."""
 
 
 @dataclass(frozen=True, slots=True)

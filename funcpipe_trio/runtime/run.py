@@ -68,6 +68,9 @@ class Consumer:
         return item
 
     def _reach_end(self) -> None:
+        if not self.engine.inlet.exhausted:  # it was killed in the middle of a pull: this is not the end of the stream
+            self.engine.stop(ABORTED, "aborted")
+            self._raise_end()
         failure = self.engine.inlet.failure
         if failure is not None and not isinstance(failure.error, Aborted):
             self._failed = failure.error, failure.error.__traceback__
@@ -160,6 +163,7 @@ class Run(trio.abc.ReceiveChannel[T], Generic[T]):
                 await trio.lowlevel.cancel_shielded_checkpoint()  # noqa: ASYNC102  # shielded, and short
         return item  # type: ignore[no-any-return]  # items are opaque; the plan gave them their type
 
+    @trio.lowlevel.enable_ki_protection
     async def __anext__(self) -> T:
         """Take the next item; a checkpoint at least once in 64 items or 10 ms."""
         # A checkpoint at each item would cost 4 us more per item.
@@ -228,5 +232,5 @@ class Run(trio.abc.ReceiveChannel[T], Generic[T]):
 
     @property
     def report(self) -> Report:
-        """What became of the run: complete once its block was left."""
+        """What became of the run: complete once its block was left; before that, what leaving it now would give."""
         return self._engine.report or report_of(self._engine)

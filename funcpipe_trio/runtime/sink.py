@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .inlet import Failure, Sender
+from .link import stop_line
 
 __all__ = ["Sink"]
 
@@ -47,4 +48,4 @@ class Sink:
         """Stop the run's last stage, and so everything."""
         if self.closed is None and not self.ended:
             self.closed = reason
-            self.sender.stop(reason)
+            stop_line(self.sender, reason)

@@ -259,10 +259,11 @@ class AsyncIterableSource(AsyncSource):
 class ChannelSource(AsyncSource):
     """A receive channel that the run owns: it is closed even if it was never asked."""
 
-    def stop(self, reason: str) -> None:
-        super().stop(reason)
+    def stop(self, reason: str) -> bool:
+        stopped = super().stop(reason)
         if not self.started:  # a later input of a concat: whoever sends there must hear that nobody will take
             self.start()
+        return stopped
 
     async def _next(self) -> Any:
         channel = self.source.origin.value

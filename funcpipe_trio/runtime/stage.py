@@ -142,7 +142,6 @@ class Stage:
     def start(self) -> None:
         self.began, self.started = self.now(), True
         self.host.start_task(self._main, self.name)
-        self.inlet.start()
 
     def on_input(self) -> None:
         if self._parked_for is Pause.STARVED and worth_a_pull(self.inlet):
@@ -154,11 +153,16 @@ class Stage:
             self._wake()
         return woken
 
-    def stop(self, reason: str) -> None:
-        if self.stopped is None:
-            self.stopped = reason
-            self._scope.cancel()
-            self.inlet.close(reason)
+    def stop(self, reason: str) -> bool:
+        if self.stopped is not None:
+            return False
+        self.stopped = reason
+        self._scope.cancel()
+        return True
+
+    @property
+    def upstream(self) -> Inlet:
+        return self.inlet
 
     @property
     def received(self) -> int:

@@ -83,7 +83,7 @@ def _inputs(fan_in: Inlet) -> list[InputReport]:
             taken=each.flow.served,
             cost=each.flow.service,
             contested=each.contested,
-            share=each.contested / contested if contested else 0.0,
+            share=float(each.contested / contested) if contested else 0.0,
         )
         for each in fan_in.inputs
     ]
