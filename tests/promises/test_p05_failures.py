@@ -343,7 +343,7 @@ def merged(a, b):
 @pytest.mark.parametrize("where", SECOND)
 @pytest.mark.parametrize("seed", range(20))
 def test_the_earlier_of_two_failures_is_the_error(where, seed):
-    """Item 5 fails at once, item 2 at least 3 s later, in the same or a later stage: 2 is the error, under any order."""
+    """Item 5 fails at once, item 2 at least 3 s later, in the same or a later stage: 2 is the error, in any order."""
     early, late = failing(2, delays={2: 3}), failing(5, delays={2: 3})
     with shuffled(seed):
         items, error, report, told = run_virtual(outcome_of, SECOND[where](early, late))

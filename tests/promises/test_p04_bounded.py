@@ -1,0 +1,121 @@
+"""P4: never more in flight than `max_in_flight`; a silent consumer meets that bound exactly; memory does not grow.
+
+Mutants that die here: a pool that takes without a place; a source that takes before there is room; a link one too
+large; results that wait counted neither here nor there; anything kept per item (a set of the seen, a list of notes).
+"""
+
+import math
+import tracemalloc
+
+import pytest
+import trio
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from funcpipe_trio import Pipeline, concat, fair_merge, merge
+from funcpipe_trio.testing import run_virtual
+
+from ._world import World, ends, lines
+
+
+@settings(max_examples=200, deadline=None)
+@given(line=lines(joins=("merge", "fair", "concat")), end=ends, seed=st.integers())
+def test_never_more_in_flight_than_the_bound(line, end, seed):
+    """P4 over random plans and ends; counted by the user's own books."""
+    world = World()
+    pipeline = world.plan(line)
+    bound = pipeline.tap(print).max_in_flight if end.kind == "sink" else pipeline.max_in_flight
+    world.play(pipeline, end, seed)
+
+    # A receiver has the item in its hand when it is taken, and notes it here a step later.
+    receivers = 0 if end.kind == "sink" else end.consumers
+    assert world.most <= bound + receivers
+
+
+async def slow(item):
+    await trio.sleep(1)
+    return item
+
+
+async def first_slowest(item):
+    await trio.sleep(1000 if item == 0 else 1)
+    return item
+
+
+async def produce(send):
+    for number in range(10**6):
+        await send.send(number)
+
+
+async def numbers():
+    for number in range(10**6):
+        yield number
+
+
+ITEMS = Pipeline.from_iterable(range(10**6))
+REACHED = {
+    "source": (ITEMS, 16),
+    "capacity 1": (ITEMS.buffer(1), 1),
+    "async source": (Pipeline.from_async_iterable(numbers).buffer(3), 3),
+    "producer": (Pipeline.from_producer(produce).buffer(3), 3),
+    "two links": (ITEMS.buffer(3).map(str).buffer(5), 8),
+    "a pool": (ITEMS.buffer(2).map(slow, concurrency=4).buffer(3), 9),
+    "an unordered pool": (ITEMS.buffer(2).map(slow, concurrency=4, ordered=False).buffer(3), 9),
+    "a pool whose first call is slow": (ITEMS.buffer(2).map(first_slowest, concurrency=4).buffer(3), 9),
+    "two pools": (ITEMS.buffer(1).map(slow).buffer(1).map(slow, concurrency=2).buffer(1), 6),
+    "batches": (ITEMS.buffer(2).map(str).batch(5).buffer(3), 2 + 15),
+    "a merge": (merge(ITEMS.buffer(2), ITEMS.buffer(3)), 5),
+    "a concat": (concat(ITEMS.buffer(3), ITEMS.buffer(2)).map(slow).buffer(1), 3 + 2),
+}
+
+
+@pytest.mark.parametrize("shape", REACHED)
+def test_a_silent_consumer_meets_the_bound_exactly(shape):
+    """P4: nobody receives; after a while exactly `max_in_flight` items were taken, and no more ever."""
+    pipeline, expected = REACHED[shape]
+
+    async def main():
+        async with pipeline.open() as run:
+            await trio.sleep(500)
+            return run.statistics().taken
+
+    assert run_virtual(main) == expected
+    assert pipeline.max_in_flight == expected
+
+
+def test_a_batch_without_a_number_has_no_bound():
+    """P4 says so, in place of a number that would not hold."""
+    assert ITEMS.batch(max_delay=1).max_in_flight == math.inf
+
+
+def peak(count):
+    """Peak memory of a run over so many items, in bytes."""
+    inputs = {
+        "a": Pipeline.from_iterable(range(count // 2)).map(str).map(quick, concurrency=4),
+        "b": Pipeline.from_iterable(range(count // 2)).batch(10).unbatch(),
+    }
+    pipeline = fair_merge(inputs).filter(lambda item: item is not None).buffer(8).tap(len_of)
+    tracemalloc.start()
+    try:
+        taken = run_virtual(pipeline.count)
+        return taken, tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+async def quick(item):
+    return item
+
+
+def len_of(item):
+    return len(str(item))
+
+
+def test_memory_does_not_grow_with_the_number_of_items():
+    """P4: ten times the items, not even 64 KiB more."""
+    peak(1000)  # imports and caches
+    few, little = peak(2_000)
+    many, much = peak(20_000)
+
+    assert (few, many) == (2_000, 20_000)
+    assert much - little < 2**16
