@@ -76,6 +76,9 @@ class Engine:
     def register(self, stage: Stage) -> None:
         self.stages.append(stage)
 
+    # Ctrl-C is taken at checkpoints here, and in user code (see where `disable_ki_protection` stands), but never
+    # between two steps of a link or a pool: half of one would lose items, or wake a task that is not parked.
+    @trio.lowlevel.enable_ki_protection
     async def _task(self, task: Callable[[], Awaitable[object]]) -> None:
         try:
             await task()

@@ -12,7 +12,7 @@ from inspect import isawaitable
 from typing import Any
 
 from .pool import Pool, Worker
-from .stage import Pause
+from .stage import Pause, interruptible
 
 __all__ = ["ExpandingPool"]
 
@@ -41,11 +41,11 @@ class ExpandingPool(Pool):
     async def _expand(self, worker: Worker, item: Any) -> None:
         children: Any = None
         try:
-            children = await _children(self.call, item)
+            children = await interruptible(_children, self.call, item)
             while await self._room_for_child(worker):
                 self._asked += 1
                 try:
-                    child = await _next(children)
+                    child = await interruptible(_next, children)
                 finally:
                     self._asked -= 1
                 if child is _END:

@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from inspect import isawaitable
 from typing import Any, Final
 
+import trio
+
 from ..plan import operations as plan
 from .inlet import NOT_NEEDED, NOTHING
 from .stage import Stage
@@ -76,6 +78,7 @@ class FusedOperation:
 class PerItem(FusedOperation):
     """An operation that gives one value, or none, for each."""
 
+    @trio.lowlevel.disable_ki_protection  # user code runs in it
     def stream(self, values: Iterator[Any]) -> Iterator[Any]:
         apply, number = self.apply, 0
         for value in values:
@@ -110,6 +113,7 @@ class Mapping(FusedOperation):
         super().__init__(operation)
         self._fn = operation.fn
 
+    @trio.lowlevel.disable_ki_protection  # user code runs in it
     def stream(self, values: Iterator[Any]) -> Iterator[Any]:
         # As in `PerItem`, but with the user's function called right here: a third less time for the commonest of all.
         fn, number, vetted = self._fn, 0, None

@@ -24,7 +24,7 @@ import trio
 
 from ..sansio.reorder import AsCompleted, InOrder
 from .inlet import BEHIND_FAILURE, CANCELLED, NOT_NEEDED, NOTHING, Failure, Inlet, Receiver, State, worth_a_pull
-from .stage import BURST, SLICE, Fused, Host, Outlet, Pause, Stage, noted
+from .stage import BURST, SLICE, Fused, Host, Outlet, Pause, Stage, interruptible, noted
 
 __all__ = ["Enough", "Pool"]
 
@@ -287,7 +287,7 @@ class Pool(Stage):
         """Call the function with the item, and hand in what comes of it."""
         self._take_up(worker, item)
         try:
-            result = await self.call(item)
+            result = await interruptible(self.call, item)
         except Exception as error:
             self._failed_at(worker, error)
         else:

@@ -11,6 +11,8 @@ from collections.abc import AsyncIterable, Iterable, Iterator
 from operator import length_hint
 from typing import Any
 
+import trio
+
 from ..plan import operations as plan
 from ..policies import _check
 from ..sansio.batcher import Batcher
@@ -32,6 +34,7 @@ class Expanding(FusedOperation):
         self._children: Any = None
         self._through = False  # whether the last child of a parent that was left is known to be out
 
+    @trio.lowlevel.disable_ki_protection  # user code runs in it
     def stream(self, values: Iterator[Any]) -> Iterator[Any]:
         number = 0
         for value in values:
@@ -87,6 +90,7 @@ class Unbatching(FusedOperation):
         self._parent: Any = NOTHING
         self._rest: Iterator[Any] = iter(())
 
+    @trio.lowlevel.disable_ki_protection  # user code runs in it
     def stream(self, values: Iterator[Any]) -> Iterator[Any]:
         number = 0
         for value in values:
@@ -172,6 +176,7 @@ class Batching(FusedOperation):
         self._closed.clear()
         return items + self._batcher.close()
 
+    @trio.lowlevel.disable_ki_protection  # user code runs in it
     def _add(self, value: Any) -> None:
         """Put one value into the batcher; what it closes is held here until it goes out."""
         try:

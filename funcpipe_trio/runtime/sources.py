@@ -20,7 +20,7 @@ import trio
 
 from ..plan.nodes import Source
 from .inlet import CANCELLED, NOTHING, Failure, Receiver, State
-from .stage import BURST, Fused, Host, Outlet, Stage, noted
+from .stage import BURST, Fused, Host, Outlet, Stage, interruptible, noted
 
 __all__ = [
     "AsyncIterableSource",
@@ -57,6 +57,7 @@ class IterableInlet:
     def start(self) -> None:
         """Nothing runs upstream."""
 
+    @trio.lowlevel.disable_ki_protection  # user code runs in it
     def items(self) -> Iterator[Any]:
         iterator = None
         try:
@@ -210,7 +211,7 @@ class AsyncSource(Stage):
             self.inbox.end()
             return
         try:
-            item = await self._next()
+            item = await interruptible(self._next)
         except Exception as error:
             self._fail_source(error)
         else:
@@ -305,7 +306,7 @@ class ProducerSource(AsyncSource):
 
     async def _produce(self) -> None:
         try:
-            await self.source.origin.value(self._send)
+            await interruptible(self.source.origin.value, self._send)
         except Exception as error:
             if self._receive_open():
                 self._error = error

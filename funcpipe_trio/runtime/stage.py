@@ -25,7 +25,19 @@ from .._errors import Aborted
 from .inlet import BEHIND_FAILURE, CANCELLED, NOT_NEEDED, NOTHING, Failure, Inlet, worth_a_pull
 from .ledger import Ledger
 
-__all__ = ["BURST", "SLICE", "Fused", "Host", "Outlet", "Pause", "Stage", "TimedStage", "noted"]
+__all__ = [
+    "BURST",
+    "SLICE",
+    "Fused",
+    "Host",
+    "Outlet",
+    "Pause",
+    "Stage",
+    "TimedStage",
+    "add_note",
+    "interruptible",
+    "noted",
+]
 
 BURST = 64
 """Values between two checkpoints, at most: a checkpoint costs 4 us, so 60 ns a value."""
@@ -356,6 +368,12 @@ class Stage:
             self.keep_cleanup_error(
                 trio.TooSlowError(f"closing what stage {self.name!r} opened took more than {limit:g} s")
             )
+
+
+@trio.lowlevel.disable_ki_protection
+async def interruptible(fn: Callable[..., Awaitable[Any]], *args: Any) -> Any:
+    """Call user code, where Ctrl-C may strike: a call that never ends must not be safe from it."""
+    return await fn(*args)
 
 
 class TimedStage(Stage):
