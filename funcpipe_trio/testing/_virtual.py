@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 _FOREVER = 1e9
-_TRIO = str(Path(trio.__file__).parent) + os.sep
+_TRIO = str(Path(inspect.getfile(trio)).parent) + os.sep
 
 
 def run_virtual(async_fn: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T:
