@@ -172,10 +172,11 @@ def fail_everywhere(
         if trial.error is None and not kept:
             raise TrialError("the run neither raised the error of user code nor kept it in its report")
 
+    def one(seed: int, point: int) -> Iterator[Trial]:
+        yield run_trial(subject, Schedule(seed), seed=seed, point=point, fail_at=point)
+
     if only is not None:
-        seed, point = only
-        one = run_trial(subject, Schedule(seed), seed=seed, point=point, fail_at=point)
-        return _summed("fail_everywhere", subject, [iter([one])], examine)
+        return _summed("fail_everywhere", subject, [one(*only)], examine)
     return _summed("fail_everywhere", subject, [trials(seed) for seed in seeds], examine)
 
 
@@ -256,10 +257,11 @@ def _at_every_point(
                 return
             point += every
 
+    def one(seed: int, point: int) -> Iterator[Trial]:
+        yield run_trial(subject, Schedule(seed), seed=seed, point=point, disturb=disturb)
+
     if only is not None:
-        seed, point = only
-        one = run_trial(subject, Schedule(seed), seed=seed, point=point, disturb=disturb)
-        return _summed(name, subject, [iter([one])], examine)
+        return _summed(name, subject, [one(*only)], examine)
     return _summed(name, subject, [trials(seed) for seed in seeds], examine)
 
 

@@ -94,7 +94,7 @@ class _Watch(trio.abc.Instrument):
         self._at_now = 0
         self._disturbed_at: int | None = None
         self.scope: trio.CancelScope = trio.CancelScope()
-        self.nursery: trio.Nursery | None = None
+        self._live = 0  # tasks of the run, and the consumer's
 
     def start(self) -> None:
         self._started = True
@@ -104,13 +104,18 @@ class _Watch(trio.abc.Instrument):
         if self._disturbed_at is not None:
             self._trial.steps_to_exit = self._trial.steps - self._disturbed_at
 
+    def task_spawned(self, task: trio.lowlevel.Task) -> None:
+        self._live += self._started
+        self._trial.tasks = max(self._trial.tasks, self._live)
+
+    def task_exited(self, task: trio.lowlevel.Task) -> None:
+        self._live -= self._started
+
     def before_task_step(self, task: trio.lowlevel.Task) -> None:
         if not self._started:
             return
         trial = self._trial
         trial.steps += 1
-        if self.nursery is not None:
-            trial.tasks = max(trial.tasks, _count(self.nursery))
         if trial.steps == trial.point and self._disturb is not None:
             self._disturbed_at = trial.steps
             self._disturb()
@@ -187,7 +192,6 @@ async def _main(scenario: Scenario, trial: Trial, watch: _Watch, running: list[R
     bound = watched.max_in_flight
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_guard, trial, watch)
-        watch.nursery = nursery
         watch.start()
         try:
             with watch.scope:
@@ -198,12 +202,6 @@ async def _main(scenario: Scenario, trial: Trial, watch: _Watch, running: list[R
             trial.left_open = lab.opened - lab.closed  # now: trio closes what it finds at its own end
             watch.stop()
             nursery.cancel_scope.cancel()
-
-
-def _count(nursery: trio.Nursery) -> int:
-    """Count the tasks under the one that runs the scenario."""
-    parent = nursery.parent_task
-    return sum(len(inner.child_tasks) for inner in parent.child_nurseries if inner is not nursery)
 
 
 async def _guard(trial: Trial, watch: _Watch) -> None:
