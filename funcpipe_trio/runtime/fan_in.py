@@ -20,7 +20,7 @@ from typing import Any
 from ..policies import _check
 from ..policies.fair_share import FairShare
 from ..sansio.fair_queue import FairQueue, Flow
-from .inlet import BEHIND_FAILURE, CANCELLED, NOT_NEEDED, NOTHING, Failure, Inlet, Receiver, State, worth_a_pull
+from .inlet import BEHIND_FAILURE, CANCELLED, NOT_NEEDED, NOTHING, Failure, Inlet, Receiver, State
 from .ledger import Ledger
 from .stage import noted
 
@@ -47,8 +47,7 @@ class FanInInlet:
         self._closed = False
 
     def on_input(self) -> None:
-        if worth_a_pull(self):
-            self.receiver.on_input()
+        self.receiver.on_input()
 
     def state(self) -> State:
         raise NotImplementedError
@@ -145,8 +144,7 @@ class MergeInlet(FanInInlet):
     def refresh(self, each: MergeInput) -> None:
         """Look at one input again, after it changed."""
         self._look(each)
-        if worth_a_pull(self):
-            self.receiver.on_input()
+        self.receiver.on_input()  # in any case: a fan-in behind this one may count it as held till then
 
     def _look(self, each: MergeInput) -> None:
         state = each.inlet.state()
