@@ -13,6 +13,10 @@ from .pipeline import merge as merge
 from .pipeline import zip_pipelines as zip_pipelines
 from .policies.fair_share import FairShare as FairShare
 from .runtime.fair_channel import FairChannel as FairChannel
+from .runtime.fair_group import FairGroup as FairGroup
+from .runtime.fair_input import FairInput as FairInput
+from .runtime.fair_statistics import FairChannelStatistics as FairChannelStatistics
+from .runtime.fair_statistics import FairInputStatistics as FairInputStatistics
 from .runtime.report import InputReport as InputReport
 from .runtime.report import LinkReport as LinkReport
 from .runtime.report import Report as Report
