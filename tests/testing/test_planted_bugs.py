@@ -457,13 +457,10 @@ def give_credit_for_idling(patch):
     patch.setattr(FairQueue, "ready", ready)
 
 
-def served(channel, count):
+def serve(channel, log, backlog):
     """Receive, and note whose item it was, and who had one."""
-    log, backlog = [], []
-    for _ in range(count):
-        backlog.append({each.key for each in channel.statistics().inputs if each.buffered})
-        log.append(channel.receive_nowait())
-        yield log, backlog
+    backlog.append({each.key for each in channel.statistics().inputs if each.buffered})
+    log.append(channel.receive_nowait())
 
 
 def flapping():
@@ -472,7 +469,9 @@ def flapping():
     heavy, light = channel.open_input("heavy"), channel.open_input("light")
     heavy.send_nowait("heavy")
     light.send_nowait("light")
-    for log, backlog in served(channel, 40):
+    log, backlog = [], []
+    for _ in range(40):
+        serve(channel, log, backlog)
         {"heavy": heavy, "light": light}[log[-1]].send_nowait(log[-1])
     assert_fair(log, {"heavy": 1, "light": 1}, backlog, [{"heavy": 10, "light": 1}[key] for key in log])
 
@@ -483,7 +482,9 @@ def idling():
     busy, idle = channel.open_input("busy"), channel.open_input("idle")
     for _ in range(80):
         busy.send_nowait("busy")
-    for number, (log, backlog) in enumerate(served(channel, 70)):
+    log, backlog = [], []
+    for number in range(70):
+        serve(channel, log, backlog)
         if number == 30:
             for _ in range(40):
                 idle.send_nowait("idle")

@@ -1,0 +1,311 @@
+"""Hypothesis strategies: arrivals, weights, costs, failures, and whole pipelines.
+
+Not imported by ``funcpipe_trio.testing``, so that the kit works where Hypothesis is not installed::
+
+    from funcpipe_trio.testing.strategies import pipelines
+
+    @given(pipelines())
+    def test_any_pipeline(pipeline):
+        cancel_everywhere(lambda: pipeline, every=7)
+
+All of them shrink: to fewer and simpler items, operations and inputs, to no delay, to weight and cost 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Collection, Hashable
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import count
+from typing import Any, TypeVar
+
+import trio
+from hypothesis import currently_in_test_context, note
+from hypothesis import strategies as st
+
+from ..pipeline import Pipeline, concat, fair_merge, merge, zip_pipelines
+from ..policies.fair_share import FairShare
+from ._script import Fail, Script
+
+__all__ = ["arrivals", "costs", "failures", "pipelines", "weights"]
+
+K = TypeVar("K", bound=Hashable)
+
+_EXTREMES: tuple[int | Fraction, ...] = (1, 2, 3, 7, Fraction(1, 3), Fraction(7, 2), 10**9, 3 * 10**15)
+_GAPS = (0.0, 0.25, 0.5, 1.0, 2.0, 10.0)
+_DELAYS = (0.0, 0.25, 1.0, 3.0)
+
+
+class Trouble(Exception):
+    """A failure of user code, as `failures` makes it."""
+
+
+# ---- values
+
+
+def weights(keys: Collection[K]) -> st.SearchStrategy[dict[K, int | Fraction]]:
+    """Give a weight to each key: small ones, fractions, and ones that are far apart; fit for `FairShare`."""
+    return st.fixed_dictionaries({key: costs() for key in keys})
+
+
+def costs() -> st.SearchStrategy[int | Fraction]:
+    """Give what one item costs, an int or Fraction > 0; extremes too."""
+    return st.one_of(
+        st.integers(1, 10), st.sampled_from(_EXTREMES), st.fractions(Fraction(1, 1000), 1000, max_denominator=1000)
+    )
+
+
+def failures() -> st.SearchStrategy[Exception]:
+    """Give an exception of user code: plain ones, a group, and those that elsewhere mean the end of a stream."""
+    return st.one_of(
+        st.builds(Trouble, st.sampled_from(("first", "second"))),
+        st.builds(TimeoutError),
+        st.builds(trio.TooSlowError),
+        st.builds(trio.ClosedResourceError),
+        st.builds(lambda: ExceptionGroup("several", [Trouble("one"), Trouble("other")])),
+        st.sampled_from((StopIteration, StopAsyncIteration, trio.EndOfChannel)).map(lambda kind: kind()),
+    )
+
+
+@st.composite
+def arrivals(
+    draw: st.DrawFn, *, max_items: int = 8, start: int = 0, fail: bool = False
+) -> list[tuple[float, int | Fail]]:
+    """Give a timeline for `Script`: ints from `start` on, in bursts, at intervals, after silence.
+
+    Args:
+      draw: Hypothesis gives this one.
+      max_items: items at most.
+      start: the first item.
+      fail: whether it may end with a failure.
+    """
+    at = 0.0
+    timeline: list[tuple[float, int | Fail]] = []
+    for gap in draw(st.lists(st.sampled_from(_GAPS), max_size=max_items)):
+        at += gap
+        timeline.append((at, start + len(timeline)))
+    if fail and draw(st.booleans()):
+        timeline.append((at + draw(st.sampled_from(_GAPS)), Fail(draw(failures()))))
+    return timeline
+
+
+# ---- functions: values, so that a failing example shows them
+
+
+@dataclass(frozen=True)
+class Same:
+    """Give the item as it is."""
+
+    def __call__(self, item: int) -> int:
+        return item
+
+
+@dataclass(frozen=True)
+class Plus:
+    """Give the item, moved."""
+
+    offset: int
+
+    def __call__(self, item: int) -> int:
+        return item + self.offset
+
+
+@dataclass(frozen=True)
+class Wait:
+    """Give the item, after a time that hangs on it."""
+
+    delays: tuple[float, ...]
+
+    async def __call__(self, item: Any) -> Any:
+        number = item if isinstance(item, int) else len(item)
+        await trio.sleep(self.delays[number % len(self.delays)])
+        return item
+
+
+@dataclass(frozen=True)
+class NoMultiple:
+    """Say yes to what is no multiple."""
+
+    of: int
+
+    def __call__(self, item: int) -> bool:
+        return item % self.of != 0
+
+
+@dataclass(frozen=True)
+class NoMultipleAfter:
+    """Say yes to what is no multiple, after a time."""
+
+    of: int
+    delay: float
+
+    async def __call__(self, item: int) -> bool:
+        await trio.sleep(self.delay)
+        return item % self.of != 0
+
+
+@dataclass(frozen=True)
+class Twins:
+    """Give the item and one that no other item is."""
+
+    offset: int
+
+    def __call__(self, item: int) -> list[int]:
+        return [item, item + self.offset]
+
+
+@dataclass(frozen=True)
+class TwinsAfter:
+    """Give the item and one that no other item is, each after a time."""
+
+    offset: int
+    delay: float
+
+    async def __call__(self, item: int) -> AsyncIterator[int]:
+        await trio.sleep(self.delay)
+        yield item
+        await trio.sleep(self.delay)
+        yield item + self.offset
+
+
+@dataclass(frozen=True)
+class Send:
+    """Produce a range of ints."""
+
+    items: range
+    delay: float
+
+    async def __call__(self, channel: trio.MemorySendChannel[int]) -> None:
+        async with channel:
+            for item in self.items:
+                await trio.sleep(self.delay)
+                await channel.send(item)
+
+
+def _latest(state: int, item: int) -> int:
+    return item
+
+
+def _second(pair: tuple[int, int]) -> int:
+    return pair[1]
+
+
+def _each(items: tuple[int, ...]) -> tuple[int, ...]:
+    return items
+
+
+# ---- pipelines
+
+
+_BASE = 1000
+"""Each source has a range of its own; no more items are drawn."""
+_TWIN = 10**6
+"""Above all items of sources; doubled for each expansion, so sums of some of them are unique."""
+
+
+@st.composite
+def pipelines(draw: st.DrawFn, *, max_items: int = 8, max_operations: int = 4, depth: int = 1) -> Pipeline[int]:
+    """Give a whole pipeline: sources, operations, fan-ins of other pipelines.
+
+    Its items are ints, and no two are equal. It is replayable, ends by itself if its consumer reads on, and takes no
+    real time under a `MockClock`: its functions, sync and async, wait in virtual time only. A failing test notes the
+    pipeline's description.
+
+    Args:
+      draw: Hypothesis gives this one.
+      max_items: items of each source at most, below 1000.
+      max_operations: operations in a row at most.
+      depth: how deep fan-ins may be nested; 0: none.
+    """
+    pipeline = _drawn(draw, count(), count(), max_items, max_operations, depth)
+    if currently_in_test_context():
+        note(pipeline.describe())
+    return pipeline
+
+
+def _drawn(
+    draw: st.DrawFn, sources: count[int], twins: count[int], max_items: int, max_operations: int, depth: int
+) -> Pipeline[int]:
+    if depth and draw(st.booleans()):
+        inputs = [
+            _drawn(draw, sources, twins, max_items, max_operations // 2, depth - 1)
+            for _ in range(draw(st.integers(0, 3)))
+        ]
+        pipeline = _joined(draw, inputs)
+    else:
+        pipeline = _source(draw, next(sources) * _BASE, max_items)
+    for kind in draw(st.lists(st.sampled_from(tuple(_OPERATIONS)), max_size=max_operations)):
+        pipeline = _OPERATIONS[kind](draw, pipeline, twins)
+    return pipeline
+
+
+def _source(draw: st.DrawFn, start: int, max_items: int) -> Pipeline[int]:
+    kind = draw(st.sampled_from(("iterable", "script", "producer", "ticks")))
+    if kind == "script":
+        return Pipeline.from_async_iterable(Script(draw(arrivals(max_items=max_items, start=start))))
+    length = draw(st.integers(0, max_items))
+    items = range(start, start + length)
+    if kind == "producer":
+        return Pipeline.from_producer(Send(items, draw(st.sampled_from(_GAPS))))
+    if kind == "ticks":
+        return Pipeline.ticks(draw(st.sampled_from((1, 0.5)))).take(length).map(Plus(start))
+    return Pipeline.from_iterable(items)
+
+
+def _joined(draw: st.DrawFn, inputs: list[Pipeline[int]]) -> Pipeline[int]:
+    kind = draw(st.sampled_from(("merge", "fair_merge", "concat", "zip")))
+    if kind == "merge":
+        return merge(*inputs)
+    if kind == "fair_merge":
+        named = dict(enumerate(inputs))
+        return fair_merge(named, FairShare(draw(weights(named)), capacity=draw(st.integers(1, 3))))
+    if kind == "concat":
+        return concat(*inputs)
+    return zip_pipelines(*inputs).flat_map(_each)
+
+
+def _batched(draw: st.DrawFn, pipeline: Pipeline[int]) -> Pipeline[int]:
+    delay = draw(st.sampled_from((None, 0.5, 2.0)))
+    batches = pipeline.batch(draw(st.integers(1, 4)), max_delay=delay)
+    if draw(st.booleans()):
+        batches = batches.map(_wait(draw), concurrency=draw(st.integers(1, 2)))
+    return batches.unbatch()
+
+
+def _wait(draw: st.DrawFn) -> Wait:
+    return Wait(tuple(draw(st.lists(st.sampled_from(_DELAYS), min_size=1, max_size=3))))
+
+
+def _modulus(draw: st.DrawFn) -> int:
+    return draw(st.integers(2, 5))
+
+
+def _delay(draw: st.DrawFn) -> float:
+    return draw(st.sampled_from(_DELAYS))
+
+
+_Operation = Callable[[st.DrawFn, Pipeline[int], "count[int]"], Pipeline[int]]
+
+_OPERATIONS: dict[str, _Operation] = {
+    "map": lambda draw, line, twins: line.map(Same()),
+    "async map": lambda draw, line, twins: line.map(
+        _wait(draw), concurrency=draw(st.integers(1, 3)), ordered=draw(st.booleans())
+    ),
+    "buffer": lambda draw, line, twins: line.buffer(draw(st.integers(1, 3))),
+    "filter": lambda draw, line, twins: line.filter(NoMultiple(_modulus(draw))),
+    "async filter": lambda draw, line, twins: line.filter(NoMultipleAfter(_modulus(draw), _delay(draw))),
+    "tap": lambda draw, line, twins: line.tap(Same()),
+    "async tap": lambda draw, line, twins: line.tap(_wait(draw)),
+    "scan": lambda draw, line, twins: line.scan(_latest, 0),
+    "enumerate": lambda draw, line, twins: line.enumerate().map(_second),
+    "take": lambda draw, line, twins: line.take(draw(st.integers(0, 5))),
+    "skip": lambda draw, line, twins: line.skip(draw(st.integers(0, 3))),
+    "take_while": lambda draw, line, twins: line.take_while(NoMultiple(_modulus(draw))),
+    "async take_while": lambda draw, line, twins: line.take_while(NoMultipleAfter(_modulus(draw), _delay(draw))),
+    "skip_while": lambda draw, line, twins: line.skip_while(NoMultiple(_modulus(draw))),
+    "flat_map": lambda draw, line, twins: line.flat_map(Twins(_TWIN << next(twins))),
+    "async flat_map": lambda draw, line, twins: line.flat_map(
+        TwinsAfter(_TWIN << next(twins), _delay(draw)), concurrency=draw(st.integers(1, 3))
+    ),
+    "batch": lambda draw, line, twins: _batched(draw, line),
+}
