@@ -11,10 +11,8 @@ import trio.testing
 README = (Path(__file__).parents[1] / "README.md").read_text()
 
 
-def block(language: str) -> str:
-    match = re.search(rf"```{language}\n(.*?)```", README, re.S)
-    assert match is not None
-    return match[1]
+def block(language: str, number: int = 0) -> str:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.S)[number]
 
 
 @pytest.fixture
@@ -45,3 +43,14 @@ def test_example_has_at_most_thirty_lines_of_code():
     lines = [line for line in block("python").splitlines() if line.strip()]
 
     assert len(lines) <= 30
+
+
+def test_own_pipelines_can_be_proven(tmp_path, capsys):
+    """The second example puts a pipeline through two campaigns, and prints their sums."""
+    script = tmp_path / "example.py"
+    script.write_text(block("python", 1))
+    runpy.run_path(str(script), run_name="__main__")
+
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith("cancel_everywhere of make: ")
+    assert second.startswith("fail_everywhere of make: ")
