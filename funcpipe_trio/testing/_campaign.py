@@ -16,7 +16,7 @@ import trio
 from ..pipeline import Pipeline
 from ..policies import _check
 from ..runtime.run import Run
-from ._schedule import Choices, Schedule
+from ._schedule import Choices, Schedule, require_private_names
 from ._trial import Scenario, Trial, TrialError, run_trial
 
 __all__ = [
@@ -273,6 +273,7 @@ def _summed(
     how: str = "",
 ) -> Campaign:
     """Run and examine trials; sum them up, or say which one shows what is wrong."""
+    require_private_names()
     runs = worst = tasks = 0
     digests: set[int] = set()
     for trials in all_trials:

@@ -226,6 +226,7 @@ class _WatchedMemoryReceive(_WatchedReceive):
 
     def receive_nowait(self) -> Any:
         self._ask()
+        self._lab.call()
         return self._count(self._inner.receive_nowait())
 
 

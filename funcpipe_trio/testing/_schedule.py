@@ -17,7 +17,7 @@ from typing import Any
 
 from trio._core import _run as _trio_run
 
-__all__ = ["Choices", "Schedule", "missing_private_names", "scheduled"]
+__all__ = ["Choices", "Schedule", "missing_private_names", "require_private_names", "scheduled"]
 
 
 def missing_private_names() -> list[str]:
@@ -29,6 +29,12 @@ def missing_private_names() -> list[str]:
         or hasattr(_trio_run.Task, "_counter"),
     }
     return [name for name, found in needed.items() if not found]
+
+
+def require_private_names() -> None:
+    """Raise what a campaign on a trio without them raises."""
+    if missing := missing_private_names():
+        raise RuntimeError(f"this trio has no {', '.join(missing)}: its schedules cannot be chosen")
 
 
 class Schedule(random.Random):
@@ -88,8 +94,7 @@ class Choices(Schedule):
 @contextmanager
 def scheduled(schedule: Schedule) -> Iterator[Schedule]:
     """Let a schedule order the tasks of every `trio.run` inside of the block."""
-    if missing := missing_private_names():
-        raise RuntimeError(f"this trio has no {', '.join(missing)}: its schedules cannot be chosen")
+    require_private_names()
     module: Any = _trio_run
     before = module._ALLOW_DETERMINISTIC_SCHEDULING, module._r
     module._ALLOW_DETERMINISTIC_SCHEDULING, module._r = True, schedule

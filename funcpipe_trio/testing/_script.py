@@ -39,6 +39,8 @@ class Script:
 
     def __init__(self, timeline: str | Iterable[tuple[float, Any]], *, step: float = 1.0) -> None:
         _check.seconds("Script", "step", step)
+        if not isinstance(timeline, Iterable):
+            raise _not_a_timeline(timeline)
         self.timeline: tuple[tuple[float, Any], ...] = (
             tuple(_parsed(timeline, step)) if isinstance(timeline, str) else tuple(_pair(pair) for pair in timeline)
         )
@@ -80,9 +82,13 @@ class Script:
 _END = object()
 
 
+def _not_a_timeline(value: Any) -> Exception:
+    return _check.refuse(TypeError, "Script", "timeline", "be text, or (time, item) pairs", value)
+
+
 def _pair(pair: Any) -> tuple[float, Any]:
     if not isinstance(pair, tuple) or len(pair) != 2:
-        raise _check.refuse(TypeError, "Script", "timeline", "be text, or (time, item) pairs", pair)
+        raise _not_a_timeline(pair)
     return _check.seconds("Script", "time", pair[0], positive=False), pair[1]
 
 
@@ -103,3 +109,5 @@ def _parsed(text: str, step: float) -> Iterable[tuple[float, Any]]:
         elif character != "-" or grouped:
             raise ValueError(f"Script: timeline must be letters, digits, '-', '(..)', '#', '|', not {character!r}")
         at += not grouped
+    if grouped:
+        raise _check.refuse(ValueError, "Script", "timeline", "close its '('", text)
