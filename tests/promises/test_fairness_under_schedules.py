@@ -3,8 +3,10 @@
 What was served is logged where it changes hands, with the inputs that held an item at that instant. So a bound is
 checked over every interval there was, also of inputs that flap, sleep, die, come late or change their weight.
 
-Mutants that die here: first come first served in place of the queue; the debt of an input that left for a moment
-forgotten; a merge that does not wait for an input whose producer was woken (HELD).
+Mutants that die here: first come first served in place of the queue; credit for time away; the debt forgotten of an
+input that was idle, or closed, for a moment; a merge that charges 1 whatever an item costs, or does not wait for an
+input whose producer was woken (HELD); a debt rescaled the wrong way at a change of weight; ticks that do not become
+finer with the weights; the part of a tick that a division leaves over dropped; float tags.
 """
 
 from contextlib import aclosing, suppress
@@ -432,3 +434,9 @@ def test_shares_do_not_drift(of):
             slack = 1 + (len(of) - 2) * Fraction(weight) / total
 
             assert abs(flow.served - number * Fraction(weight) / total) <= slack
+
+    # What one flow is ahead of another is what it was served more, by weight: to the last fraction.
+    starts = [
+        queue.debt(flow) / weight - Fraction(flow.served) / weight for flow, weight in zip(flows, of, strict=True)
+    ]
+    assert len(set(starts)) == 1
