@@ -19,7 +19,7 @@ from typing import Any
 import trio
 
 from ..plan.nodes import Source
-from .inlet import CANCELLED, NOTHING, Failure, Receiver, State
+from .inlet import BEHIND_FAILURE, CANCELLED, NOT_NEEDED, NOTHING, Failure, Receiver, State
 from .stage import BURST, Fused, Host, Outlet, Stage, interruptible, noted
 
 __all__ = [
@@ -303,6 +303,14 @@ class ProducerSource(AsyncSource):
                 nursery.cancel_scope.cancel()
         finally:
             self._send.close()
+            self._keep_unread()
+
+    def _keep_unread(self) -> None:
+        """Keep the error of a producer that nobody asked for the item in whose place it stands."""
+        error, self._error = self._error, None
+        if error is not None:
+            reason = self.stopped or (NOT_NEEDED if self.failure is None else BEHIND_FAILURE)
+            self.host.ledger.unread(Failure(noted(error, self.name, self.inbox.taken), self), reason)
 
     async def _produce(self) -> None:
         try:
@@ -324,9 +332,10 @@ class ProducerSource(AsyncSource):
         with suppress(trio.EndOfChannel):
             return await self._receive.receive()
         await self._returned.wait()  # it may close the channel first, and raise then
-        if self._error is None:
+        error, self._error = self._error, None
+        if error is None:
             return NOTHING
-        raise self._error  # not in a handler: the context of the user's error stays the user's
+        raise error  # not in a handler: the context of the user's error stays the user's
 
     async def _close_source(self) -> None:
         self._receive.close()
