@@ -83,10 +83,10 @@ def test_several_receivers_get_each_item_once(seed):
             await trio.lowlevel.checkpoint()
 
     async def main():
-        async with Pipeline.from_iterable(range(200)).map(same, concurrency=4).open() as run:
-            async with trio.open_nursery() as nursery:
-                for mine in got:
-                    nursery.start_soon(receiver, run, mine)
+        pipeline = Pipeline.from_iterable(range(200)).map(same, concurrency=4)
+        async with pipeline.open() as run, trio.open_nursery() as nursery:
+            for mine in got:
+                nursery.start_soon(receiver, run, mine)
 
     with shuffled(seed):
         run_virtual(main)
