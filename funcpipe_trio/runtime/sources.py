@@ -171,6 +171,7 @@ class AsyncSource(Stage):
         self.source = source
         self._taking = trio.CancelScope()
         self._budget = BURST
+        self._passed = 0  # by the last breath
 
     def drain(self) -> None:
         """Take no more; what was taken goes on."""
@@ -202,11 +203,10 @@ class AsyncSource(Stage):
         await self._drive()
 
     async def _wait_input(self) -> None:
-        self.outlet.settle()
         if self._budget <= 0 or perf_counter() > self._slice_end:
-            await self._checkpoint()
-            self._budget = BURST
+            await self._breathe()
         self._budget -= 1
+        self.outlet.settle()
         if self._taking.cancel_called:  # an iterator that never waits would not hear of it
             self.inbox.end()
             return
@@ -219,6 +219,16 @@ class AsyncSource(Stage):
                 self.inbox.end()
             else:
                 self.inbox.put(item)
+
+    async def _breathe(self) -> None:
+        """Let others run, in the middle of a turn."""
+        if self.outlet.passed == self._passed:
+            self.outlet.settle()
+        # Else it is not settled: its turn goes on in the next batch of tasks, and a fan-in must not choose without it.
+        # A slice that gave nothing settles, or a source of which all is filtered out would hold up its neighbours.
+        self._passed = self.outlet.passed
+        await self._checkpoint(settled=False)
+        self._budget = BURST
 
     async def _next(self) -> Any:
         """Wait for one item; `NOTHING` at the end."""

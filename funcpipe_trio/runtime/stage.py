@@ -293,8 +293,9 @@ class Stage:
             self._parked_for = None
             trio.lowlevel.reschedule(self._parked)
 
-    async def _checkpoint(self) -> None:
-        self.outlet.settle()
+    async def _checkpoint(self, *, settled: bool = True) -> None:
+        if settled:
+            self.outlet.settle()
         await trio.lowlevel.checkpoint()
         self._slice_end = perf_counter() + SLICE
 
