@@ -176,7 +176,7 @@ class Send:
     delay: float
 
     async def __call__(self, channel: trio.MemorySendChannel[int]) -> None:
-        async with channel:
+        with channel:  # to close it in `async with` waits, and a cancellation then would replace its own error
             for item in self.items:
                 await trio.sleep(self.delay)
                 await channel.send(item)
