@@ -18,7 +18,7 @@ from funcpipe_trio.testing import run_virtual
 from ._world import World, ends, lines
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(line=lines(joins=("merge", "fair", "concat")), end=ends, seed=st.integers())
 def test_never_more_in_flight_than_the_bound(line, end, seed):
     """P4 over random plans and ends; counted by the user's own books."""
