@@ -107,6 +107,13 @@ class Link:
             if not self.buffer:  # HELD before, IDLE now; an item is READY before and after
                 self.receiver.on_input()
 
+    def unsettle(self) -> None:
+        """Say that the sender goes on in its next turn, which comes at once: until then it counts as backlogged."""
+        if not self.unsettled and not self.ended and self.closed is None:
+            self.unsettled = True
+            if not self.buffer:  # IDLE before, HELD now
+                self.receiver.on_input()
+
     # ---- the receiver's side (see `Inlet`)
 
     @property

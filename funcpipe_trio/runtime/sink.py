@@ -44,6 +44,9 @@ class Sink:
     def settle(self) -> None:
         """Nobody waits to hear of it."""
 
+    def unsettle(self) -> None:
+        """Nobody waits to hear of that either."""
+
     def close(self, reason: str) -> None:
         """Stop the run's last stage, and so everything."""
         if self.closed is None and not self.ended:

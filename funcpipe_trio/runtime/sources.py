@@ -223,11 +223,11 @@ class AsyncSource(Stage):
     async def _breathe(self) -> None:
         """Let others run, in the middle of a turn."""
         if self.outlet.passed == self._passed:
-            self.outlet.settle()
-        # Else it is not settled: its turn goes on in the next batch of tasks, and a fan-in must not choose without it.
-        # A slice that gave nothing settles, or a source of which all is filtered out would hold up its neighbours.
+            self.outlet.settle()  # or a source of which all is filtered out would hold up its neighbours
+        else:
+            self.outlet.unsettle()  # or a fan-in would choose without it, once in 64 items
         self._passed = self.outlet.passed
-        await self._checkpoint(settled=False)
+        await self._breath()
         self._budget = BURST
 
     async def _next(self) -> Any:

@@ -73,6 +73,9 @@ class Outlet(Protocol):
     def settle(self) -> None:
         """Say that no more comes in this turn."""
 
+    def unsettle(self) -> None:
+        """Say that more comes in the next turn, which follows at once."""
+
     wants_room: bool
 
 
@@ -293,9 +296,11 @@ class Stage:
             self._parked_for = None
             trio.lowlevel.reschedule(self._parked)
 
-    async def _checkpoint(self, *, settled: bool = True) -> None:
-        if settled:
-            self.outlet.settle()
+    async def _checkpoint(self) -> None:
+        self.outlet.settle()
+        await self._breath()
+
+    async def _breath(self) -> None:
         await trio.lowlevel.checkpoint()
         self._slice_end = perf_counter() + SLICE
 
