@@ -1,0 +1,169 @@
+"""P16: other tasks of the application run, whatever the user's code does without waiting.
+
+Counted: how many items go by between two turns of a task that only ever takes turns. Mutants that die here: a burst
+without a budget; a filter that lets nothing through and so never ends a burst; a worker whose calls never wait, and
+that does not either; a slice measured in items only.
+"""
+
+import time
+from itertools import count
+
+import pytest
+import trio
+
+from funcpipe_trio import Pipeline, concat, merge, zip_pipelines
+from funcpipe_trio.testing import run_virtual
+
+ITEMS = 3000
+NUMBERS = Pipeline.from_iterable(range(ITEMS))
+
+
+async def quick(item):
+    return item
+
+
+async def numbers():
+    for number in range(ITEMS):
+        yield number
+
+
+async def many(item):
+    for _ in range(ITEMS):
+        yield item
+
+
+async def nothing(item):
+    return ()
+
+
+class Channel(trio.abc.ReceiveChannel):
+    """A channel that never waits and never checkpoints."""
+
+    def __init__(self):
+        self.numbers = iter(range(ITEMS))
+
+    async def receive(self):
+        for number in self.numbers:
+            return number
+        raise trio.EndOfChannel
+
+    async def aclose(self):
+        pass
+
+
+SHAPES = {
+    "a source": lambda seen: NUMBERS.tap(seen),
+    "an async source": lambda seen: Pipeline.from_async_iterable(numbers).tap(seen),
+    "a channel": lambda seen: Pipeline.from_channel(Channel()).tap(seen),
+    "a wide link": lambda seen: NUMBERS.tap(seen).buffer(10**6),
+    "a filter of everything": lambda seen: NUMBERS.tap(seen).filter(lambda item: False),
+    "an async filter of everything": lambda seen: Pipeline.from_async_iterable(numbers).tap(seen).filter(refuse),
+    "a skip": lambda seen: NUMBERS.tap(seen).skip(ITEMS),
+    "a flat_map": lambda seen: Pipeline.from_iterable([1]).flat_map(lambda _: range(ITEMS)).tap(seen),
+    "an empty flat_map": lambda seen: NUMBERS.tap(seen).flat_map(lambda item: ()),
+    "an async flat_map": lambda seen: Pipeline.from_iterable([1]).flat_map(many).tap(seen),
+    "an empty async flat_map": lambda seen: NUMBERS.flat_map(nothing, concurrency=2).tap(seen),
+    "a pool": lambda seen: NUMBERS.map(quick, concurrency=3).tap(seen),
+    "a batch": lambda seen: NUMBERS.tap(seen).batch(ITEMS),
+    "a timed batch": lambda seen: NUMBERS.tap(seen).batch(ITEMS, max_delay=1),
+    "an unbatch": lambda seen: Pipeline.from_iterable([range(ITEMS)]).unbatch().tap(seen),
+    "a merge": lambda seen: merge(NUMBERS, Pipeline.from_async_iterable(numbers)).tap(seen),
+    "a concat": lambda seen: concat(NUMBERS, NUMBERS).tap(seen),
+    "a zip": lambda seen: zip_pipelines(NUMBERS, NUMBERS).tap(seen),
+}
+
+
+async def refuse(item):
+    return False
+
+
+async def worst_gap(shape, end):
+    """The most items that went by between two turns of another task."""
+    gap = worst = 0
+
+    def seen(_item):
+        nonlocal gap
+        gap += 1
+
+    async def other(task_status):
+        nonlocal gap, worst
+        task_status.started()
+        while True:
+            worst, gap = max(worst, gap), 0
+            await trio.lowlevel.checkpoint()
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(other_of(other))
+        if end == "run":
+            await SHAPES[shape](seen).run()
+        else:
+            async with SHAPES[shape](seen).open() as run:
+                async for _ in run:
+                    pass
+        nursery.cancel_scope.cancel()
+    return max(worst, gap)
+
+
+def other_of(other):
+    async def task(task_status=trio.TASK_STATUS_IGNORED):
+        await other(task_status)
+
+    return task
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("end", ["run", "open"])
+def test_at_most_two_slices_go_by_between_two_turns_of_another_task(shape, end):
+    """P16: 128 items between two checkpoints of a stage; in a random order of tasks, two such slices."""
+    assert run_virtual(worst_gap, shape, end) <= 2 * 128
+
+
+@pytest.mark.parametrize("shape", ["a map", "a filter", "a pool"])
+def test_slow_sync_code_is_left_after_ten_milliseconds_and_one_item(shape):
+    """Items of 4 ms of real time each: another task runs at least once in five of them."""
+
+    def work(item):
+        time.sleep(0.004)
+        return shape != "a filter"
+
+    async def async_work(item):
+        return work(item)
+
+    numbers = Pipeline.from_iterable(range(30)).buffer(30)
+    pipeline = {
+        "a map": lambda: numbers.map(work),
+        "a filter": lambda: numbers.filter(work),
+        "a pool": lambda: numbers.map(async_work),
+    }[shape]()
+
+    async def main():
+        turns = count()
+
+        async def other():
+            while True:
+                next(turns)
+                await trio.lowlevel.checkpoint()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(other)
+            await pipeline.buffer(100).run()
+            nursery.cancel_scope.cancel()
+        return next(turns)
+
+    assert run_virtual(main) >= 30 // 5
+
+
+def test_a_filter_of_everything_does_not_hold_up_its_neighbour():
+    """P14 with P16: an input that works without end and gives nothing delays no other input of the merge."""
+
+    async def endless():
+        for number in count():
+            yield number
+
+    async def main():
+        busy = Pipeline.from_async_iterable(endless).filter(lambda item: False)
+        also = Pipeline.from_iterable(count).filter(lambda item: False)
+        async with merge(busy, also, Pipeline.from_iterable(range(50))).open() as run:
+            return [await run.receive() for _ in range(50)]
+
+    assert run_virtual(main) == list(range(50))
