@@ -2,8 +2,8 @@
 
 The lag is measured at the consumer, over every interval in which two inputs are backlogged: both have sources that
 never wait, so each is backlogged from its first item to its last. Mutants that die here: tags in fixed point or float;
-a choice made ahead of the hand-over; a merge that does not wait for a producer it has just woken, or that breathes; credit
-for what was not sent.
+a choice made ahead of the hand-over; a merge that does not wait for a producer it has just woken, or that breathes;
+credit for what was not sent.
 """
 
 from fractions import Fraction
