@@ -101,15 +101,15 @@ def interrupt_everywhere(
         if trial.steps_to_exit is not None and type(trial.error) is not KeyboardInterrupt:
             raise TrialError(f"KeyboardInterrupt did not arrive, but {trial.error!r}")
 
-    return _at_every_point(
-        "interrupt_everywhere",
-        scenario,
-        seeds,
-        every,
-        only,
-        lambda run, scope: signal.raise_signal(signal.SIGINT),
-        examine,
-    )
+    def disturb(run: Run[Any] | None, scope: trio.CancelScope) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    # A program that was started in the background has the signal ignored, and trio then leaves it so.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return _at_every_point("interrupt_everywhere", scenario, seeds, every, only, disturb, examine)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def drain_everywhere(
