@@ -306,6 +306,25 @@ def test_the_source_is_closed_at_the_instant_of_the_failure():
     assert closed == [3]
 
 
+def test_the_source_is_closed_although_an_earlier_call_goes_on():
+    """Item 1 fails at t = 2; the call of item 0 goes on until 50; the source is asked no more from 2 on."""
+    closed = []
+
+    async def source():
+        try:
+            for number in range(100):
+                await trio.sleep(1)
+                yield number
+        finally:
+            closed.append(trio.current_time())
+
+    call = failing(1, delays={0: 49})
+    pipeline = Pipeline.from_async_iterable(source).map(call, concurrency=5)
+    items, error, report, _told = run_virtual(outcome_of, pipeline)
+
+    assert (items, error, closed, report.elapsed) == ([0], call.errors[1], [2], 50)
+
+
 def test_stages_below_still_process_what_came_before():
     """The slow stage behind the failure is not cut short: it has four items to go when stage `failing` fails."""
     pipeline = NUMBERS.map(failing(4)).map(failing(delay=10), name="slow")

@@ -146,6 +146,27 @@ def test_context_variables_come_from_the_opener():
     assert seen == {place: {"the opener"} for place in places}
 
 
+def test_a_task_that_the_consumer_causes_has_the_context_of_the_opener():
+    """A pull of the consumer begins the second input of a concat: its task is not in the consumer's context."""
+    seen = []
+
+    async def lazily():
+        seen.append(who.get())
+        yield 1
+
+    plan = concat(Pipeline.from_iterable([0]), Pipeline.from_async_iterable(lazily))
+
+    async def main():
+        who.set("the opener")
+        async with plan.open() as run:
+            await trio.sleep(1)
+            who.set("the consumer")
+            return [item async for item in run]
+
+    assert run_virtual(main) == [0, 1]
+    assert seen == ["the opener"]
+
+
 def test_a_stage_that_sets_a_variable_tells_nobody():
     """What a stage sets stays in its task."""
 
