@@ -72,7 +72,7 @@ class ExpandingPool(Pool):
                 break
             worker.budget -= 1
             if pause is Pause.SLICE_OVER or worker.budget <= 0:
-                await self._breathe(worker)
+                await self._rest(worker)
             elif self._asked + len(self.order) < self.outlet.room():
                 self.outlet.settle()
                 return True

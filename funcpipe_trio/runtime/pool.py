@@ -270,7 +270,7 @@ class Pool(Stage):
                 await self._wait(worker, starved=pause is not Pause.FULL and self._has_place())
                 continue
             if pause is Pause.SLICE_OVER or not worker.budget or perf_counter() > worker.slice_end:
-                await self._breathe(worker)
+                await self._rest(worker)
 
     def _admit(self) -> Any:
         """Take an item if there is a place for it."""
@@ -378,7 +378,7 @@ class Pool(Stage):
             else:
                 self.waited_room += self.now() - since
 
-    async def _breathe(self, worker: Worker) -> None:
+    async def _rest(self, worker: Worker) -> None:
         self.outlet.settle()
         await trio.lowlevel.checkpoint()
         worker.budget, worker.slice_end = BURST, perf_counter() + SLICE

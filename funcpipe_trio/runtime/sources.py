@@ -171,7 +171,6 @@ class AsyncSource(Stage):
         self.source = source
         self._taking = trio.CancelScope()
         self._budget = BURST
-        self._passed = 0  # by the last breath
 
     def drain(self) -> None:
         """Take no more; what was taken goes on."""
@@ -205,6 +204,7 @@ class AsyncSource(Stage):
     async def _wait_input(self) -> None:
         if self._budget <= 0 or perf_counter() > self._slice_end:
             await self._breathe()
+            self._budget = BURST
         self._budget -= 1
         self.outlet.settle()
         if self._taking.cancel_called:  # an iterator that never waits would not hear of it
@@ -219,16 +219,6 @@ class AsyncSource(Stage):
                 self.inbox.end()
             else:
                 self.inbox.put(item)
-
-    async def _breathe(self) -> None:
-        """Let others run, in the middle of a turn."""
-        if self.outlet.passed == self._passed:
-            self.outlet.settle()  # or a source of which all is filtered out would hold up its neighbours
-        else:
-            self.outlet.unsettle()  # or a fan-in would choose without it, once in 64 items
-        self._passed = self.outlet.passed
-        await self._breath()
-        self._budget = BURST
 
     async def _next(self) -> Any:
         """Wait for one item; `NOTHING` at the end."""

@@ -145,6 +145,7 @@ class Stage:
         self._parked: trio.lowlevel.Task | None = None
         self._parked_for: Pause | None = None
         self._slice_end = 0.0
+        self._passed = 0  # by the last breath
         self._streams: list[Iterator[Any]] = []
         self.now = trio.current_time
         inlet.receiver = self
@@ -218,7 +219,7 @@ class Stage:
             if pause is Pause.STARVED:
                 await self._wait_input()
             elif pause is Pause.SLICE_OVER:
-                await self._checkpoint()
+                await self._breathe()
 
     def _begin(self, values: Iterator[Any]) -> None:
         """Set the chain up: the inlet's generator, and those of the fused operations over it."""
@@ -296,11 +297,13 @@ class Stage:
             self._parked_for = None
             trio.lowlevel.reschedule(self._parked)
 
-    async def _checkpoint(self) -> None:
-        self.outlet.settle()
-        await self._breath()
-
-    async def _breath(self) -> None:
+    async def _breathe(self) -> None:
+        """Let others run, in the middle of a turn."""
+        if self.outlet.passed == self._passed:
+            self.outlet.settle()  # or a stage in which all is filtered out would hold up its neighbours
+        else:
+            self.outlet.unsettle()  # or a fan-in would choose without it, once in 64 items
+        self._passed = self.outlet.passed
         await trio.lowlevel.checkpoint()
         self._slice_end = perf_counter() + SLICE
 
