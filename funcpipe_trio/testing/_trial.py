@@ -79,6 +79,7 @@ class Trial:
     """The most tasks that the run had."""
     digest: int = 0
     left_open: int = 0
+    threads_lent: int = 0
     """Sources that were open when the block was left."""
     stuck: str | None = None
 
@@ -200,6 +201,7 @@ async def _main(scenario: Scenario, trial: Trial, watch: _Watch, running: list[R
                     await scenario.consume(_Bounded(run, bound, trial), lab)  # type: ignore[arg-type]
         finally:
             trial.left_open = lab.opened - lab.closed  # now: trio closes what it finds at its own end
+            trial.threads_lent = int(trio.to_thread.current_default_thread_limiter().borrowed_tokens)
             watch.stop()
             nursery.cancel_scope.cancel()
 
@@ -254,6 +256,8 @@ def _examine(trial: Trial) -> None:
     problems = []
     if trial.left_open:
         problems.append(f"{lab.opened} sources were opened, {lab.opened - trial.left_open} closed")
+    if trial.threads_lent:
+        problems.append(f"{trial.threads_lent} threads are still lent")
     if report is None:
         if lab.opened:
             problems.append("a source was opened, but there is no run")

@@ -593,3 +593,15 @@ print(kit.explore_schedules(lambda: pipeline, seeds=range(3)))
         "interrupt_everywhere",
         "explore_schedules",
     ]
+
+
+def test_a_thread_that_is_still_lent_is_seen():
+    """A run that ends while a thread of trio's pool works for it has left something behind."""
+
+    async def borrow(run, lab):
+        trio.to_thread.current_default_thread_limiter().acquire_on_behalf_of_nowait(borrow)
+        async for _ in run:
+            lab.delivered += 1
+
+    with pytest.raises(CampaignError, match=r"after 0 good runs: 1 threads are still lent\n"):
+        explore_schedules(Scenario(lambda: Pipeline.from_iterable([1]), borrow, name="lent"), seeds=range(1))
