@@ -223,7 +223,7 @@ def spin(patch):
     """Look again and again in place of parking."""
 
     async def look_again(self):
-        await self._checkpoint()
+        await self._breathe()
 
     patch.setattr(Stage, "_wait_input", look_again)
     patch.setattr(_trial, "LIVELOCK", 20_000)  # the same sooner
