@@ -41,7 +41,8 @@ class Ledger:
             self._on_discard(item, stage, reason)
         except Exception as error:
             self.cleanup_errors.append(error)
-        except BaseException as error:  # raised here it would leave half of a run standing: first stop, then raise it
+        except BaseException as error:  # noqa: ASYNC103
+            # Raised here it would leave half of a run standing: it is raised when the run has stopped.
             self.fatal = self.fatal or error
             self.kill()
 

@@ -57,7 +57,7 @@ class Opening(Generic[T]):
             engine.begin(nursery, self._consumer)
         except BaseException:  # a nursery that was entered must be left, whatever happens
             nursery.cancel_scope.cancel()
-            await self._manager.__aexit__(None, None, None)  # noqa: ASYNC120  # a nursery's exit cannot be cancelled
+            await self._manager.__aexit__(None, None, None)  # noqa: ASYNC102, ASYNC120  # it cannot be cancelled
             raise
         return Run(self._consumer)
 

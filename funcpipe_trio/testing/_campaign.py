@@ -291,7 +291,7 @@ def _summed(
         except BaseException as error:
             at = getattr(error, "at", None) or ((last.seed, last.point) if last is not None else (0, 0))
             what = str(error) if isinstance(error, TrialError) else f"raised {error!r}"
-            raise CampaignError(
+            raise CampaignError(  # noqa: ASYNC104  # sync: there is nothing to cancel here
                 f"{name} of {subject.name}, after {runs} good runs: {what}\n"
                 f"To see it again: {name}({subject.name}, only={at}{how})"
             ) from error

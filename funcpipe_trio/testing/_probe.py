@@ -60,7 +60,7 @@ class Probe(Generic[T]):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool:
-        return await self._opening.__aexit__(kind, error, traceback)
+        return await self._opening.__aexit__(kind, error, traceback)  # noqa: ASYNC102  # the run's own exit
 
     async def take(self, count: int = 1) -> list[T]:
         """Take `count` items, waiting for each."""

@@ -56,7 +56,7 @@ def run_virtual(async_fn: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T:
             try:
                 with scope:
                     result = await async_fn(*args)
-            except BaseException as met:  # never Cancelled: the scope keeps its own, and there is no other
+            except BaseException as met:  # noqa: ASYNC103  # not Cancelled: the scope keeps its own; raised below
                 error = met
             nursery.cancel_scope.cancel()
         if error is not None:
