@@ -239,13 +239,13 @@ class Pool(Stage):
         self._workers.remove(worker)
         if worker.item is not NOTHING:  # cancelled in its call
             self._calls -= 1
-            self.discard(worker.item, self._reason(worker))
+            self.discard(worker.item, self._reason())
         if not self._workers:
             self._leave()
         elif not self._ended and self.stopped is None:
             self._wake_worker()  # it may have been woken, and cancelled before it ran
 
-    def _reason(self, worker: Worker | None = None) -> str:
+    def _reason(self) -> str:
         """Why an item of this stage is given up now."""
         if self.stopped is not None:
             return self.stopped

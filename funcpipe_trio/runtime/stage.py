@@ -240,7 +240,7 @@ class Stage:
                     if count == room:
                         pause = Pause.FULL
                         break
-                elif not self._has_input():
+                elif not worth_a_pull(self.inlet):
                     # Asked twice: an operation may have kept the last value that one before it wants.
                     if budget == asked:
                         pause = Pause.STARVED
@@ -250,18 +250,13 @@ class Stage:
                 if not budget or perf_counter() > slice_end:
                     pause = Pause.SLICE_OVER
                     break
-        except Exception as error:
-            self._failed_upstream_of_operations(error)
+        except Exception:
+            if self.failure is None:  # no operation met it: a defect of this package, not to look like the user's
+                raise
         finally:
             self.outlet.commit(count)
-            self._released()
+            self.inlet.release()
         return pause
-
-    def _has_input(self) -> bool:
-        return worth_a_pull(self.inlet)
-
-    def _released(self) -> None:
-        self.inlet.release()
 
     # ---- waiting
 
@@ -321,11 +316,6 @@ class Stage:
         """Give up an item that this stage held."""
         self.discarded += 1
         self.host.ledger.discard(item, self.name, reason)
-
-    def _failed_upstream_of_operations(self, error: Exception) -> None:
-        """Take an error that came out of the chain; the operation that met it has said so already."""
-        if self.failure is None:  # nobody did: a defect of this package, which must not look like the user's error
-            raise error
 
     def _leave(self) -> None:
         """End the stage, whatever ended it."""
