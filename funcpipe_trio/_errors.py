@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["Aborted", "BufferOverflow", "CircuitOpen", "FuncpipeError", "PlanError", "StateError"]
+__all__ = ["Aborted", "BufferOverflow", "CircuitOpen", "FuncpipeError", "PlanError", "StateError", "WorkerDied"]
 
 
 class FuncpipeError(Exception):
@@ -39,7 +39,23 @@ class BufferOverflow(FuncpipeError):
 
 
 class CircuitOpen(FuncpipeError):
-    """A call was refused because its circuit breaker is open."""
+    """A call was not made because its circuit breaker is open.
+
+    Args:
+      message: what to say.
+      retry_after: see there.
+    """
+
+    retry_after: float | None
+    """Seconds after which to try again; None: when the probe that is under way has an answer."""
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class WorkerDied(FuncpipeError):
+    """The process or executor that ran a call is gone; nobody knows how far the call came. Its cause says more."""
 
 
 class StateError(FuncpipeError, RuntimeError):

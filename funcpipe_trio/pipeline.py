@@ -22,8 +22,10 @@ from .plan.check import check_plan
 from .plan.describe import describe_plan
 from .plan.layout import lay_out
 from .plan.nodes import Claim, FanIn, Plan, Source, SourceKind
+from .plan.steps import step_of
 from .policies import _check
 from .policies.fair_share import FairShare
+from .policies.on_error import Divert, Emit, Failure, OnError, Skip, Stop
 from .runtime.ledger import OnDiscard
 from .runtime.opening import Opening
 from .runtime.report import Report
@@ -174,37 +176,82 @@ class Pipeline(Generic[T_co]):
 
     @overload
     def map(
-        self, fn: Callable[[T_co], Awaitable[U]], *, concurrency: int = 1, ordered: bool = True, name: str | None = None
+        self,
+        fn: Callable[[T_co], Awaitable[U]],
+        *,
+        on_error: Emit,
+        concurrency: int = 1,
+        ordered: bool = True,
+        key: Callable[[T_co], Hashable] | None = None,
+        name: str | None = None,
+    ) -> Pipeline[U | Failure[T_co]]: ...
+
+    @overload
+    def map(
+        self,
+        fn: Callable[[T_co], Awaitable[U]],
+        *,
+        on_error: Stop | Skip | Divert = ...,
+        concurrency: int = 1,
+        ordered: bool = True,
+        key: Callable[[T_co], Hashable] | None = None,
+        name: str | None = None,
     ) -> Pipeline[U]: ...
 
     @overload
     def map(
-        self, fn: Callable[[T_co], U], *, concurrency: int = 1, ordered: bool = True, name: str | None = None
+        self, fn: Callable[[T_co], U], *, on_error: Emit, name: str | None = None
+    ) -> Pipeline[U | Failure[T_co]]: ...
+
+    @overload
+    def map(
+        self,
+        fn: Callable[[T_co], U],
+        *,
+        on_error: Stop | Skip | Divert = ...,
+        concurrency: int = 1,
+        ordered: bool = True,
+        name: str | None = None,
     ) -> Pipeline[U]: ...
 
     def map(
-        self, fn: Callable[[Any], Any], *, concurrency: int = 1, ordered: bool = True, name: str | None = None
+        self,
+        fn: Callable[[Any], Any],
+        *,
+        concurrency: int = 1,
+        ordered: bool = True,
+        key: Callable[[Any], Hashable] | None = None,
+        on_error: OnError = plan.STOP,
+        name: str | None = None,
     ) -> Pipeline[Any]:
-        """Put each item through a function.
+        """Put each item through a function or a step.
 
-        A sync function is fused: it runs in the task of the stage before it. An async function makes a stage of its own
-        with up to `concurrency` calls at once; a result that waits for an earlier one uses a place of the link behind,
-        so calls + waiting + buffered <= concurrency + capacity.
+        A sync function is fused: it runs in the task of the stage before it. An async function or a `Step` makes a
+        stage of its own with up to `concurrency` calls at once; a result that waits for an earlier one uses a place of
+        the link behind, so calls + waiting + buffered <= concurrency + capacity.
 
         Args:
-          fn: ``fn(item)``, sync or async.
-          concurrency: calls at once, an int >= 1; more than one needs an async function (else `check` says so).
+          fn: ``fn(item)``, sync or async, or a step, which each run starts afresh (one that was started is shared).
+          concurrency: calls at once, an int >= 1; more than one needs an async function or a step (else `check` says
+            so).
           ordered: whether results leave in the order of their items; else as they complete.
-          name: what reports and errors call it; else the function's name.
+          key: ``key(item)``, sync: items of one key (a hashable value) are worked on one at a time and in order, those
+            of different keys at once; an item that waits for its key takes a place, too, so one slow key holds up
+            the others only when all places are its own.
+          on_error: what becomes of an item whose call failed for good. (With `divert`, a sync function, too, makes a
+            stage of its own.)
+          name: what reports and errors call it; else the step's or the function's name.
 
         Raises:
           TypeError: if an argument has a wrong type.
           ValueError: if `concurrency` is below 1.
         """
         _check.integer("Pipeline.map", "concurrency", concurrency, at_least=1)
-        if not isinstance(ordered, bool):
-            raise _check.refuse(TypeError, "Pipeline.map", "ordered", "be a bool", ordered)
-        return self._then(plan.Map(_named_fn("map", fn, name), fn, concurrency, ordered))
+        _check.boolean("Pipeline.map", "ordered", ordered)
+        if key is not None:
+            _check.sync_callable("Pipeline.map", "key", key)
+        _on_error("map", on_error)
+        return self._then(plan.Map(_named_fn("map", fn, name), fn, concurrency, ordered, key, on_error))
 
     @overload
     def filter(self, fn: Callable[[T_co], TypeGuard[U]], *, name: str | None = None) -> Pipeline[U]: ...
@@ -218,21 +265,51 @@ class Pipeline(Generic[T_co]):
 
     @overload
     def flat_map(
-        self, fn: Callable[[T_co], AsyncIterable[U]], *, concurrency: int | None = None, name: str | None = None
+        self,
+        fn: Callable[[T_co], AsyncIterable[U] | Awaitable[Iterable[U]] | Iterable[U]],
+        *,
+        on_error: Emit,
+        concurrency: int | None = None,
+        name: str | None = None,
+    ) -> Pipeline[U | Failure[T_co]]: ...
+
+    @overload
+    def flat_map(
+        self,
+        fn: Callable[[T_co], AsyncIterable[U]],
+        *,
+        on_error: Stop | Skip | Divert = ...,
+        concurrency: int | None = None,
+        name: str | None = None,
     ) -> Pipeline[U]: ...
 
     @overload
     def flat_map(
-        self, fn: Callable[[T_co], Awaitable[Iterable[U]]], *, concurrency: int | None = None, name: str | None = None
+        self,
+        fn: Callable[[T_co], Awaitable[Iterable[U]]],
+        *,
+        on_error: Stop | Skip | Divert = ...,
+        concurrency: int | None = None,
+        name: str | None = None,
     ) -> Pipeline[U]: ...
 
     @overload
     def flat_map(
-        self, fn: Callable[[T_co], Iterable[U]], *, concurrency: int | None = None, name: str | None = None
+        self,
+        fn: Callable[[T_co], Iterable[U]],
+        *,
+        on_error: Stop | Skip | Divert = ...,
+        concurrency: int | None = None,
+        name: str | None = None,
     ) -> Pipeline[U]: ...
 
     def flat_map(
-        self, fn: Callable[[Any], Any], *, concurrency: int | None = None, name: str | None = None
+        self,
+        fn: Callable[[Any], Any],
+        *,
+        concurrency: int | None = None,
+        on_error: OnError = plan.STOP,
+        name: str | None = None,
     ) -> Pipeline[Any]:
         """Put all that a function gives for each item in the item's place.
 
@@ -241,8 +318,10 @@ class Pipeline(Generic[T_co]):
         item at a time, what they give is mixed as it comes.
 
         Args:
-          fn: ``fn(item)`` gives an iterable or an async iterable; it may be async.
+          fn: ``fn(item)`` gives an iterable or an async iterable; it may be async, or a step.
           concurrency: items that are expanded at once, an int >= 1; None: one.
+          on_error: what becomes of an item at which the call, or taking apart what it gave, failed; what the item gave
+            before that has gone out.
           name: what reports and errors call it; else the function's name.
 
         Raises:
@@ -251,7 +330,8 @@ class Pipeline(Generic[T_co]):
         """
         if concurrency is not None:
             _check.integer("Pipeline.flat_map", "concurrency", concurrency, at_least=1)
-        return self._then(plan.FlatMap(_named_fn("flat_map", fn, name), fn, concurrency))
+        _on_error("flat_map", on_error)
+        return self._then(plan.FlatMap(_named_fn("flat_map", fn, name), fn, concurrency, on_error))
 
     @overload
     def scan(self, fn: Callable[[U, T_co], Awaitable[U]], initial: U, *, name: str | None = None) -> Pipeline[U]: ...
@@ -264,6 +344,7 @@ class Pipeline(Generic[T_co]):
 
         Every run starts from the same `initial` object: use one that `fn` does not change in place.
         """
+        _no_step("scan", fn)
         return self._then(plan.Scan(_named_fn("scan", fn, name), fn, plan.Opaque(initial)))
 
     def tap(self, fn: Callable[[T_co], object], *, name: str | None = None) -> Pipeline[T_co]:
@@ -350,7 +431,7 @@ class Pipeline(Generic[T_co]):
             if not 0 < max_cost < math.inf:
                 raise _check.refuse(ValueError, where, "max_cost", "be > 0 and finite", max_cost)
         if cost is not None:
-            _sync_fn(where, "cost", cost)
+            _check.sync_callable(where, "cost", cost)
             if max_cost is None:
                 raise TypeError(f"{where}: cost must come with max_cost")
         return self._then(plan.Batch(_named(where, name, "batch"), max_items, max_delay, max_cost, cost))
@@ -483,6 +564,7 @@ class Pipeline(Generic[T_co]):
 
     async def fold(self, fn: Callable[[Any, Any], Any], initial: Any) -> Any:
         """Run to the end, and give the last state of ``state = fn(state, item)``; `initial` if the stream is empty."""
+        _no_step("fold", fn)
         _named_fn("fold", fn, None)
         state = initial
 
@@ -505,7 +587,7 @@ class Pipeline(Generic[T_co]):
 
     def _opening(self, on_discard: OnDiscard | None, cleanup_timeout: float, sink: Sink | None) -> Opening[Any]:
         if on_discard is not None:
-            _sync_fn("Pipeline", "on_discard", on_discard)
+            _check.sync_callable("Pipeline", "on_discard", on_discard)
         _check.seconds("Pipeline", "cleanup_timeout", cleanup_timeout)
         return Opening(self._plan, on_discard=on_discard, cleanup_timeout=cleanup_timeout, sink=sink)
 
@@ -618,8 +700,7 @@ def zip_pipelines(*pipelines: Pipeline[Any], strict: bool = False, name: str | N
       strict: whether inputs of different lengths are an error (a ValueError in the stream, behind the last tuple).
       name: what reports and errors call it.
     """
-    if not isinstance(strict, bool):
-        raise _check.refuse(TypeError, "zip_pipelines", "strict", "be a bool", strict)
+    _check.boolean("zip_pipelines", "strict", strict)
     pairs = _numbered("zip_pipelines", pipelines)
     return Pipeline(Plan(FanIn("zip", _named("zip_pipelines", name, "zip"), pairs, strict=strict)))
 
@@ -655,10 +736,19 @@ def _named_fn(verb: str, fn: Any, name: str | None) -> str:
     return _named(f"Pipeline.{verb}", name, plan.function_name(fn))
 
 
-def _sync_fn(where: str, name: str, fn: Any) -> None:
-    _check.callable_(where, name, fn)
-    if plan.is_async(fn) or plan.yields_async(fn):
-        raise _check.refuse(TypeError, where, name, "be a sync function", fn)
+def _no_step(verb: str, fn: Any) -> None:
+    if step_of(fn) is not None:
+        use = "Use .map(step) before it."
+        raise _check.refuse(
+            TypeError, f"Pipeline.{verb}", "fn", "be a function of a state and an item, not a step", fn, use
+        )
+
+
+def _on_error(verb: str, policy: OnError) -> None:
+    if not isinstance(policy, OnError):
+        raise _check.refuse(
+            TypeError, f"Pipeline.{verb}", "on_error", "be an OnError", policy, "Use OnError.skip(), say."
+        )
 
 
 def _plan_of(where: str, name: str, value: Any) -> Plan:

@@ -17,11 +17,11 @@ FLOORS = {
     "plan": 2,
     "runtime": 3,
     "step": 4,
-    "pipeline": 4,
-    "testing": 5,
-    "cli": 6,
-    "__main__": 7,
-    "__init__": 7,
+    "pipeline": 5,
+    "testing": 6,
+    "cli": 7,
+    "__main__": 8,
+    "__init__": 8,
 }
 PURE = {"_errors", "policies", "sansio", "plan"}
 WORLD = {"trio", "outcome", "asyncio", "time", "random", "threading"}

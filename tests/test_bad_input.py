@@ -365,7 +365,7 @@ def concurrency_problem(name, concurrency):
     return (
         f"map {name!r}: concurrency must be 1 for a sync function, not {concurrency}: "
         "it runs in the task of its stage.\n"
-        "Use an async function; trio.to_thread.run_sync makes one of a sync call."
+        "Use Step(fn).on(threads(4)), or an async function."
     )
 
 

@@ -40,12 +40,20 @@ def _sources(plan: Plan) -> Iterator[Source]:
 def _operation_problems(plan: Plan) -> Iterator[str]:
     for inner in _plans(plan):
         for operation in inner.operations:
-            if isinstance(operation, Map) and operation.concurrency > 1 and not is_async(operation.fn):
-                yield (
-                    f"map {operation.name!r}: concurrency must be 1 for a sync function, not {operation.concurrency}: "
-                    "it runs in the task of its stage.\n"
-                    "Use an async function; trio.to_thread.run_sync makes one of a sync call."
-                )
+            yield from operation.problems()
+            if isinstance(operation, Map) and not is_async(operation.fn):
+                yield from _sync_map_problems(operation)
+
+
+def _sync_map_problems(operation: Map) -> Iterator[str]:
+    where, use = f"map {operation.name!r}", "Use Step(fn).on(threads(4)), or an async function."
+    if operation.concurrency > 1:
+        yield (
+            f"{where}: concurrency must be 1 for a sync function, not {operation.concurrency}: "
+            f"it runs in the task of its stage.\n{use}"
+        )
+    if operation.key is not None:
+        yield f"{where}: key must not be given for a sync function: it runs for one item at a time anyway.\n{use}"
 
 
 def _source_problems(plan: Plan) -> Iterator[str]:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from .check import describable
 from .layout import FanInLayout, LineLayout, StageLayout, lay_out
 from .nodes import Plan, Source
+from .operations import Operation
 
 __all__ = ["describe_plan"]
 
@@ -64,3 +65,6 @@ def _stage(stage: StageLayout) -> Iterator[str]:
     operations[:1] = [said.replace(f" as {stage.name}", "", 1) for said in operations[:1]]  # the line begins with it
     kind = "source" if isinstance(stage.head, Source) else "stage"
     yield f"{kind} {stage.name}: {' -> '.join(operations) or 'pass on'}"
+    for operation in (stage.head, *stage.fused):
+        if isinstance(operation, Operation):
+            yield from (f"    {line}" for line in operation.details())

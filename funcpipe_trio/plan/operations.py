@@ -6,13 +6,16 @@ needs a stage of its own is the one fact about it that the layout asks: `needs_s
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, ClassVar
 
+from ..policies._functions import AnyFunction, function_name, is_async, yields_async
+from ..policies.on_error import Divert, OnError, Stop
+from .steps import step_of
+
 __all__ = [
+    "AnyFunction",
     "Batch",
     "Buffer",
     "Enumerate",
@@ -28,12 +31,14 @@ __all__ = [
     "TakeWhile",
     "Tap",
     "Unbatch",
+    "WithFunction",
     "function_name",
     "is_async",
     "yields_async",
 ]
 
-AnyFunction = Callable[..., Any]
+
+STOP = Stop()
 
 
 class Opaque:
@@ -56,35 +61,6 @@ class Opaque:
         return f"<{type(self.value).__name__}>"  # never the value: it may hold secrets, or be endless
 
 
-def is_async(fn: AnyFunction) -> bool:
-    """Tell whether calling ``fn`` gives something to await."""
-    fn = _bare(fn)
-    return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(_call(fn))
-
-
-def yields_async(fn: AnyFunction) -> bool:
-    """Tell whether ``fn`` is an async generator function."""
-    fn = _bare(fn)
-    return inspect.isasyncgenfunction(fn) or inspect.isasyncgenfunction(_call(fn))
-
-
-def function_name(fn: AnyFunction) -> str:
-    """Name a function as the plan shows it."""
-    fn = _bare(fn)
-    return str(getattr(fn, "__name__", None) or type(fn).__name__)
-
-
-def _call(fn: AnyFunction) -> object:
-    """Find what runs when an object with ``__call__`` is called."""
-    return vars(type(fn)).get("__call__") or getattr(fn, "__call__", None)  # noqa: B004  # the method itself is wanted
-
-
-def _bare(fn: AnyFunction) -> AnyFunction:
-    while isinstance(fn, partial):
-        fn = fn.func
-    return fn
-
-
 @dataclass(frozen=True, slots=True)
 class Operation:
     """One thing done to the stream at one point; `name` is what errors and reports call it."""
@@ -101,9 +77,19 @@ class Operation:
         """Say it in a few words."""
         return self.verb if self.name.partition("#")[0] == self.verb else f"{self.verb} as {self.name}"
 
+    def details(self) -> list[str]:
+        """Say more about it, a line for each thing."""
+        return []
+
+    def problems(self) -> Iterator[str]:
+        """Say what makes it unable to run."""
+        return iter(())
+
 
 @dataclass(frozen=True, slots=True)
-class _WithFunction(Operation):
+class WithFunction(Operation):
+    """An operation by a user's function, or by a step."""
+
     fn: AnyFunction = field(hash=False)  # an object that is called may have no hash
 
     @property
@@ -116,47 +102,77 @@ class _WithFunction(Operation):
         alias = "" if self.name.partition("#")[0] == shown else f" as {self.name}"
         return f"{'async ' if self.needs_stage else ''}{self.verb} {shown}{alias}"
 
+    def details(self) -> list[str]:
+        step = step_of(self.fn)
+        return [] if step is None else step.lines()
+
+    def problems(self) -> Iterator[str]:
+        step = step_of(self.fn)
+        return iter(()) if step is None else step.problems()
+
 
 @dataclass(frozen=True, slots=True)
-class Map(_WithFunction):
+class Map(WithFunction):
     """Each item becomes what the function answers."""
 
     verb: ClassVar[str] = "map"
     concurrency: int = 1
     ordered: bool = True
+    key: AnyFunction | None = field(default=None, hash=False)
+    on_error: OnError = STOP
+
+    @property
+    def needs_stage(self) -> bool:
+        return is_async(self.fn) or isinstance(self.on_error, Divert)  # whose step waits, even if the function does not
 
     def describe(self) -> str:
-        said = _WithFunction.describe(self)
+        said = WithFunction.describe(self)
         if not self.needs_stage:
             return said
-        return f"{said}, {self.concurrency} at a time, {'in order' if self.ordered else 'as completed'}"
+        keyed = "" if self.key is None else f", one at a time of each {function_name(self.key)}"
+        return f"{said}, {self.concurrency} at a time{keyed}, {'in order' if self.ordered else 'as completed'}"
+
+    def details(self) -> list[str]:
+        return [*WithFunction.details(self), *_on_error(self.on_error)]
 
 
 @dataclass(frozen=True, slots=True)
-class Filter(_WithFunction):
+class Filter(WithFunction):
     """Only the items the function says yes to; the others count as dropped."""
 
     verb: ClassVar[str] = "filter"
 
 
 @dataclass(frozen=True, slots=True)
-class FlatMap(_WithFunction):
+class FlatMap(WithFunction):
     """Each item becomes all that the function's iterable gives; `concurrency` asks for a stage of its own."""
 
     verb: ClassVar[str] = "flat_map"
     concurrency: int | None = None
+    on_error: OnError = STOP
 
     @property
     def needs_stage(self) -> bool:
-        return self.concurrency is not None or is_async(self.fn) or yields_async(self.fn)
+        waits = is_async(self.fn) or yields_async(self.fn) or isinstance(self.on_error, Divert)
+        return self.concurrency is not None or waits
 
     def describe(self) -> str:
-        said = _WithFunction.describe(self)
+        said = WithFunction.describe(self)
         return f"{said}, {self.concurrency or 1} at a time" if self.needs_stage else said
+
+    def details(self) -> list[str]:
+        return [*WithFunction.details(self), *_on_error(self.on_error)]
+
+
+def _on_error(policy: OnError) -> list[str]:
+    if isinstance(policy, Stop):
+        return []
+    step = step_of(policy.step) if isinstance(policy, Divert) else None
+    return [f"on error: {policy.describe()}", *(f"  {line}" for line in (step.lines() if step is not None else []))]
 
 
 @dataclass(frozen=True, slots=True)
-class Scan(_WithFunction):
+class Scan(WithFunction):
     """Each item becomes the state so far: ``state = fn(state, item)``."""
 
     verb: ClassVar[str] = "scan"
@@ -164,7 +180,7 @@ class Scan(_WithFunction):
 
 
 @dataclass(frozen=True, slots=True)
-class Tap(_WithFunction):
+class Tap(WithFunction):
     """The function sees each item, the item goes on unchanged."""
 
     verb: ClassVar[str] = "tap"
@@ -201,14 +217,14 @@ class Skip(Operation):
 
 
 @dataclass(frozen=True, slots=True)
-class TakeWhile(_WithFunction):
+class TakeWhile(WithFunction):
     """The items before the first that the function says no to."""
 
     verb: ClassVar[str] = "take_while"
 
 
 @dataclass(frozen=True, slots=True)
-class SkipWhile(_WithFunction):
+class SkipWhile(WithFunction):
     """The items from the first that the function says no to; those before count as dropped."""
 
     verb: ClassVar[str] = "skip_while"

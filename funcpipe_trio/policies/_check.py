@@ -11,7 +11,22 @@ from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
-__all__ = ["callable_", "cost", "integer", "refuse", "seconds", "text", "weight"]
+from ._functions import is_async, yields_async
+
+__all__ = [
+    "any_integer",
+    "async_callable",
+    "boolean",
+    "callable_",
+    "cost",
+    "integer",
+    "number",
+    "refuse",
+    "seconds",
+    "sync_callable",
+    "text",
+    "weight",
+]
 
 
 def refuse(kind: type[Exception], where: str, name: str, rule: str, value: object, use: str = "") -> Exception:
@@ -26,6 +41,40 @@ def integer(where: str, name: str, value: Any, *, at_least: int) -> int:
         raise refuse(TypeError, where, name, f"be an int >= {at_least}", value)
     if value < at_least:
         raise refuse(ValueError, where, name, f"be >= {at_least}", value)
+    return value
+
+
+def any_integer(where: str, name: str, value: Any) -> int:
+    """Check an int of any size."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise refuse(TypeError, where, name, "be an int", value)
+    return value
+
+
+def boolean(where: str, name: str, value: Any) -> bool:
+    """Check a bool: what is merely true or false by its nature is a slip."""
+    if not isinstance(value, bool):
+        raise refuse(TypeError, where, name, "be a bool", value)
+    return value
+
+
+def number(
+    where: str,
+    name: str,
+    value: Any,
+    *,
+    at_least: float | None = None,
+    above: float | None = None,
+    at_most: float | None = None,
+) -> float:
+    """Check a finite number in a range: an int or float, not NaN."""
+    limits = [(">=", at_least), (">", above), ("<=", at_most)]
+    rule = "be a finite number " + " and ".join(f"{sign} {limit:g}" for sign, limit in limits if limit is not None)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise refuse(TypeError, where, name, rule, value)
+    too_small = (at_least is not None and value < at_least) or (above is not None and value <= above)
+    if not math.isfinite(value) or too_small or (at_most is not None and value > at_most):
+        raise refuse(ValueError, where, name, rule, value)
     return value
 
 
@@ -53,6 +102,21 @@ def callable_(where: str, name: str, value: Any) -> Callable[..., Any]:
     if not callable(value):
         raise refuse(TypeError, where, name, "be callable", value)
     return value  # type: ignore[no-any-return]  # callable() narrows Any to a callable of unknown shape
+
+
+def sync_callable(where: str, name: str, value: Any) -> Callable[..., Any]:
+    """Check a function that gives its answer without being awaited."""
+    callable_(where, name, value)
+    if is_async(value) or yields_async(value):
+        raise refuse(TypeError, where, name, "be a sync function", value)
+    return value  # type: ignore[no-any-return]  # as above
+
+
+def async_callable(where: str, name: str, value: Any, rule: str = "be an async function") -> Callable[..., Any]:
+    """Check a function whose answer is awaited."""
+    if not callable(value) or not is_async(value):
+        raise refuse(TypeError, where, name, rule, value)
+    return value  # type: ignore[no-any-return]  # as above
 
 
 def weight(where: str, name: str, value: Any) -> int | Fraction:

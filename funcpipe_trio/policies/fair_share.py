@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from fractions import Fraction
@@ -53,7 +52,7 @@ class FairShare(Generic[K]):
         _check.weight("FairShare", "default_weight", self.default_weight)
         _check.integer("FairShare", "capacity", self.capacity, at_least=1)
         if self.cost is not None:
-            _sync("cost", self.cost)
+            _check.sync_callable("FairShare", "cost", self.cost)
 
     def __hash__(self) -> int:
         return hash((frozenset(self.weights.items()), self.default_weight, self.capacity))
@@ -70,14 +69,6 @@ class FairShare(Generic[K]):
         Checkpoint: never (sync).
         """
         return self.weights.get(key, self.default_weight)
-
-
-def _sync(name: str, function: Any) -> None:
-    """Refuse what is not a function, or would give something to await in place of a number."""
-    _check.callable_("FairShare", name, function)
-    kinds = inspect.iscoroutinefunction, inspect.isasyncgenfunction
-    if any(is_kind(function) or is_kind(type(function).__call__) for is_kind in kinds):
-        raise _check.refuse(TypeError, "FairShare", name, "be a sync function", function)
 
 
 def _remade(weights: dict[Any, Any], default_weight: Any, capacity: int, cost: Any) -> FairShare[Any]:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 from ..plan import operations as plan
 from ..plan.layout import FanInLayout, LineLayout, StageLayout
 from ..plan.nodes import Source
 from ..policies.fair_share import FairShare
-from .calls import call_of
+from .calls import calling_of
 from .expand import ExpandingPool
 from .fan_in import ConcatInlet, FanInInlet, MergeInlet, ZipInlet
 from .fuse import fuse
 from .fused import FusedOperation
 from .inlet import Inlet
+from .keyed import KeyedPool
 from .link import Link
 from .pool import Pool
 from .sink import Sink
@@ -107,10 +106,12 @@ def _stage(layout: StageLayout, inlet: Inlet | None, outlet: Link | Sink, machin
         return Stage(host, layout.name, inlet, outlet, fused)
     if isinstance(head, plan.Batch):
         return TimedStage(host, layout.name, inlet, outlet, [fuse(head), *fused])
-    kind: type[Pool]
-    call: Callable[[Any], Awaitable[Any]]
+    call, concurrency = calling_of(head), layout.concurrency
     if isinstance(head, plan.FlatMap):
-        kind, call, ordered = ExpandingPool, head.fn, False
-    else:
-        kind, call, ordered = Pool, call_of(head), not isinstance(head, plan.Map) or head.ordered
-    return kind(host, layout.name, inlet, outlet, fused, call, concurrency=layout.concurrency, ordered=ordered)
+        return ExpandingPool(host, layout.name, inlet, outlet, fused, call, concurrency=concurrency, ordered=False)
+    ordered = not isinstance(head, plan.Map) or head.ordered
+    if isinstance(head, plan.Map) and head.key is not None:
+        keyed = KeyedPool(host, layout.name, inlet, outlet, fused, call, concurrency=concurrency, ordered=ordered)
+        keyed.key = head.key
+        return keyed
+    return Pool(host, layout.name, inlet, outlet, fused, call, concurrency=concurrency, ordered=ordered)

@@ -1,4 +1,8 @@
-"""The async operations as calls on one item: a result, `NOTHING` (dropped), or `Enough` (the stream ends before it)."""
+"""The async operations as calls on one item: a result, `NOTHING` (dropped), or `Enough` (the stream ends before it).
+
+Where the user gave a step in place of a function, the call takes an `Attempt` beside the item and hands it on to the
+step's policies; that is what ``*attempt`` stands for below.
+"""
 
 from __future__ import annotations
 
@@ -6,69 +10,112 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from ..plan import operations as plan
+from ..plan.steps import step_of
+from ..policies._functions import AnyFunction, is_async
+from ..policies.on_error import Divert
+from .attempt import Account, Attempt
 from .inlet import NOTHING
-from .pool import Enough
+from .layers import Layered, layers_of
+from .pool import Calling, Enough
+from .stage import interruptible
+from .started import StartedStep
 
-__all__ = ["call_of"]
+__all__ = ["calling_of"]
 
-Call = Callable[[Any], Awaitable[Any]]
-
-
-def call_of(operation: plan.Operation) -> Call:
-    """Make the call of an async operation; fresh for each run, for some keep state."""
-    return _CALLS[type(operation)](operation)
+Call = Callable[..., Awaitable[Any]]
 
 
-def _mapping(operation: plan.Map) -> Call:
-    return operation.fn
+def calling_of(operation: plan.Operation) -> Calling:
+    """Make what a stage calls; fresh for each run, for some keep state."""
+    assert isinstance(operation, plan.WithFunction)
+    is_layered = step_of(operation.fn) is not None
+    fn = _layered(operation.fn) if is_layered else _awaited(operation.fn)
+    on_error = operation.on_error if isinstance(operation, plan.Map | plan.FlatMap) else plan.STOP
+    return Calling(
+        _CALLS[type(operation)](operation, fn),
+        is_layered=is_layered,
+        account=Account() if is_layered else None,
+        on_error=on_error,
+        divert=_layered(on_error.step) if isinstance(on_error, Divert) else None,
+    )
 
 
-def _filtering(operation: plan.Filter) -> Call:
-    async def call(item: Any) -> Any:
-        return item if await operation.fn(item) else NOTHING
+def _layered(fn: Any) -> Layered:
+    """Give the layers of a step, fresh ones unless it was started before; of an async function, as if it were one."""
+    if isinstance(fn, StartedStep):
+        return fn.layered
+    step = step_of(fn)
+    if step is not None:
+        return layers_of(step)
+
+    async def plain(item: Any, attempt: Attempt) -> Any:
+        return await interruptible(fn, item)
+
+    return plain
+
+
+def _awaited(fn: AnyFunction) -> Call:
+    """Give an async function; of a sync one (which needs a stage for its `OnError.divert`) make one."""
+    if is_async(fn):
+        return fn
+
+    async def at_once(item: Any) -> Any:
+        return fn(item)
+
+    return at_once
+
+
+def _mapping(operation: plan.Map, fn: Call) -> Call:
+    return fn
+
+
+def _filtering(operation: plan.Filter, fn: Call) -> Call:
+    async def call(item: Any, *attempt: Attempt) -> Any:
+        return item if await fn(item, *attempt) else NOTHING
 
     return call
 
 
-def _tapping(operation: plan.Tap) -> Call:
-    async def call(item: Any) -> Any:
-        await operation.fn(item)
+def _tapping(operation: plan.Tap, fn: Call) -> Call:
+    async def call(item: Any, *attempt: Attempt) -> Any:
+        await fn(item, *attempt)
         return item
 
     return call
 
 
-def _scanning(operation: plan.Scan) -> Call:
+def _scanning(operation: plan.Scan, fn: Call) -> Call:
     state = operation.initial.value
 
     async def call(item: Any) -> Any:
         nonlocal state
-        state = await operation.fn(state, item)
+        state = await fn(state, item)
         return state
 
     return call
 
 
-def _taking_while(operation: plan.TakeWhile) -> Call:
-    async def call(item: Any) -> Any:
-        return item if await operation.fn(item) else Enough(item)
+def _taking_while(operation: plan.TakeWhile, fn: Call) -> Call:
+    async def call(item: Any, *attempt: Attempt) -> Any:
+        return item if await fn(item, *attempt) else Enough(item)
 
     return call
 
 
-def _skipping_while(operation: plan.SkipWhile) -> Call:
+def _skipping_while(operation: plan.SkipWhile, fn: Call) -> Call:
     skipping = True
 
-    async def call(item: Any) -> Any:
+    async def call(item: Any, *attempt: Attempt) -> Any:
         nonlocal skipping
-        skipping = skipping and bool(await operation.fn(item))
+        skipping = skipping and bool(await fn(item, *attempt))
         return NOTHING if skipping else item
 
     return call
 
 
-_CALLS: dict[type[plan.Operation], Callable[[Any], Call]] = {
+_CALLS: dict[type[plan.Operation], Callable[[Any, Call], Call]] = {
     plan.Map: _mapping,
+    plan.FlatMap: _mapping,
     plan.Filter: _filtering,
     plan.Tap: _tapping,
     plan.Scan: _scanning,

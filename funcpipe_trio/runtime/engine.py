@@ -24,7 +24,7 @@ from .._errors import Aborted
 from ..plan.layout import lay_out
 from ..plan.nodes import Plan
 from .build import Machinery, build
-from .inlet import CANCELLED, Failure, Inlet, Receiver
+from .inlet import CANCELLED, Fault, Inlet, Receiver
 from .ledger import Ledger, OnDiscard
 from .link import start_line
 from .report import Outcome, Report
@@ -113,7 +113,7 @@ class Engine:
             (self.inlet if self.sink is None else self.sink).close(reason)
         self.look_whether_over()
 
-    def reached(self, failure: Failure | None) -> None:
+    def reached(self, failure: Fault | None) -> None:
         """Note that the end was reached, by the consumer or by the sink."""
         if failure is None:
             self.outcome = "drained" if self.draining else "completed"

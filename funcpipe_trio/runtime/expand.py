@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from inspect import isawaitable
 from typing import Any
 
+from ..policies.on_error import Failure
 from .pool import Pool, Worker
 from .stage import Pause, interruptible
 
@@ -28,9 +29,9 @@ class ExpandingPool(Pool):
     async def _serve(self, worker: Worker, item: Any) -> None:
         self._take_up(worker, item)
         try:
-            await self._expand(worker, item)
+            await self._expand(worker)
         except Exception as error:
-            self._failed_at(worker, error)
+            await self._meet(worker, error)
             return
         item = self._put_down(worker)
         if self._is_superfluous(worker):
@@ -38,10 +39,10 @@ class ExpandingPool(Pool):
         else:
             self.absorbed += 1
 
-    async def _expand(self, worker: Worker, item: Any) -> None:
+    async def _expand(self, worker: Worker) -> None:
         children: Any = None
         try:
-            children = await interruptible(_children, self.call, item)
+            children = await self._children(worker)
             while await self._room_for_child(worker):
                 self._asked += 1
                 try:
@@ -80,6 +81,26 @@ class ExpandingPool(Pool):
                 await self._wait(worker, starved=False)
         return False
 
+    async def _children(self, worker: Worker) -> AsyncIterator[Any] | Iterator[Any]:
+        children: AsyncIterator[Any] | Iterator[Any]
+        if self.call.is_layered:
+            children = await interruptible(_opened, None, await self._called(worker))
+        else:
+            children = await interruptible(_opened, self.call.fn, worker.item)
+        return children
+
+    def items_seen(self) -> int:
+        return self.absorbed + self.failed
+
+    def _emit(self, worker: Worker, failure: Failure[Any]) -> None:
+        """Put the failure behind the children that the item had."""
+        self.absorbed += 1
+        self.created += 1
+        super()._emit(worker, failure)
+
+    def _pass_over(self, worker: Worker) -> None:
+        """An item has no place of its own among its children."""
+
     async def _close_children(self, children: Any) -> None:
         if hasattr(children, "aclose"):
             await self.shielded(children.aclose)
@@ -90,9 +111,9 @@ class ExpandingPool(Pool):
 _END = object()
 
 
-async def _children(call: Callable[[Any], Any], item: Any) -> AsyncIterator[Any] | Iterator[Any]:
-    """Open what the function gives: an iterable or async iterable, awaited first if need be."""
-    result = call(item)
+async def _opened(call: Callable[[Any], Any] | None, value: Any) -> AsyncIterator[Any] | Iterator[Any]:
+    """Open what the function gives for an item (or a step gave): an iterable or async iterable, awaited if need be."""
+    result = value if call is None else call(value)
     if isawaitable(result):
         result = await result
     children: AsyncIterator[Any] | Iterator[Any]

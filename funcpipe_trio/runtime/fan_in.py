@@ -20,7 +20,7 @@ from typing import Any
 from ..policies import _check
 from ..policies.fair_share import FairShare
 from ..sansio.fair_queue import FairQueue, Flow
-from .inlet import BEHIND_FAILURE, CANCELLED, NOT_NEEDED, NOTHING, Failure, Inlet, Receiver, State
+from .inlet import BEHIND_FAILURE, CANCELLED, NOT_NEEDED, NOTHING, Fault, Inlet, Receiver, State
 from .ledger import Ledger
 from .stage import noted
 
@@ -41,7 +41,7 @@ class FanInInlet:
     def __init__(self, name: str, ledger: Ledger) -> None:
         self.name = name
         self.ledger = ledger
-        self.failure: Failure | None = None
+        self.failure: Fault | None = None
         self.exhausted = False
         self.taken = self.failed = self.discarded = 0
         self._closed = False
@@ -72,7 +72,7 @@ class FanInInlet:
             self._closed = True
             self._close_inputs(reason)
 
-    def _end(self, failure: Failure | None) -> None:
+    def _end(self, failure: Fault | None) -> None:
         """End here: what the inputs still have is not needed, or behind the failure."""
         self.exhausted, self.failure = True, failure
         self._close_inputs(NOT_NEEDED if failure is None else BEHIND_FAILURE)
@@ -189,7 +189,7 @@ class MergeInlet(FanInInlet):
                 cost = 1 if cost_of is None else _check.cost(f"merge {self.name!r}", "cost", cost_of(value))
             except Exception as error:
                 self.failed += 1
-                self._end(Failure(noted(error, self.name, self.taken), self, value))
+                self._end(Fault(noted(error, self.name, self.taken), self, value))
                 return
             except BaseException:  # KeyboardInterrupt and its like end the whole run
                 self.discard(value, CANCELLED)
@@ -329,6 +329,6 @@ class ZipInlet(FanInInlet):
                 return
         if self._strict and len(ended) != len(self._all):
             error = ValueError(f"zip {self.name!r}: input {ended[0]} ended after {self.taken} items, others did not")
-            self._end(Failure(noted(error, self.name, None), self))
+            self._end(Fault(noted(error, self.name, None), self))
         else:
             self._end(None)

@@ -18,8 +18,10 @@ from typing import Any, Final
 import trio
 
 from ..plan import operations as plan
+from ..policies.on_error import Emit, Failure, OnError, Skip, Stop
+from ..sansio.tolerance import Tolerance
 from .inlet import NOT_NEEDED, NOTHING
-from .stage import Stage
+from .stage import Stage, add_note, noted
 
 __all__ = [
     "Enumerating",
@@ -51,6 +53,8 @@ class FusedOperation:
         self.stage: Stage
         self.dropped = self.created = self.absorbed = 0
         self._vetted: type | None = None
+        self.on_error: OnError = operation.on_error if isinstance(operation, plan.Map | plan.FlatMap) else plan.STOP
+        self._tolerance = Tolerance(self.on_error) if isinstance(self.on_error, Skip) else None
 
     def stream(self, values: Iterator[Any]) -> Iterator[Any]:
         """Make the generator; called once."""
@@ -62,6 +66,27 @@ class FusedOperation:
 
     def tick(self, now: float) -> None:
         """Hear what time it is."""
+
+    def failed(self, error: BaseException, number: int, value: Any) -> Any:
+        """Do what the policy says with a value at which the function raised: answer what comes in its place, or raise.
+
+        Call it while the error is being handled.
+        """
+        policy = self.on_error
+        if isinstance(policy, Stop) or not isinstance(error, Exception):
+            self.stage.failing(error, self.name, number, value)
+            raise  # noqa: PLE0704  # the error that is being handled
+        met = noted(error, self.name, number)
+        limit = None if self._tolerance is None else self._tolerance.failed(number + 1)
+        if limit is not None:
+            add_note(met, limit)
+            self.stage.failing(met, self.name, number, value)
+            raise  # noqa: PLE0704  # as above
+        self.stage.failures[type(met).__name__] += 1
+        if isinstance(policy, Emit):
+            return Failure(value, met, self.name, 1)
+        self.stage.failed += 1
+        return NOTHING
 
     def vet(self, result: Any) -> type:
         """Refuse a result that should have been awaited; answer its type, of which others need not be vetted."""
@@ -126,8 +151,7 @@ class Mapping(FusedOperation):
                 if type(result) is not vetted:
                     vetted = self.vet(result)
             except BaseException as error:
-                self.stage.failing(error, self.name, number, value)
-                raise
+                result = self.failed(error, number, value)
             number += 1
             yield result
 

@@ -22,7 +22,7 @@ __all__ = [
     "GRACE_OVER",
     "NOTHING",
     "NOT_NEEDED",
-    "Failure",
+    "Fault",
     "Inlet",
     "Receiver",
     "Sender",
@@ -66,7 +66,7 @@ def worth_a_pull(inlet: Inlet) -> bool:
 
 
 @dataclass(slots=True)
-class Failure:
+class Fault:
     """An error on its way to the caller, behind the items that came before it."""
 
     error: Exception
@@ -104,7 +104,7 @@ class Inlet(Protocol):
     """A place to take items from."""
 
     receiver: Receiver
-    failure: Failure | None
+    failure: Fault | None
     exhausted: bool
     """Whether `items` was read to its end; then `failure` is the reader's to pass on."""
 

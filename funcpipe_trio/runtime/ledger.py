@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .._errors import Aborted
-from .inlet import BEHIND_FAILURE, NOTHING, Failure
+from .inlet import BEHIND_FAILURE, NOTHING, Fault
 
 __all__ = ["Ledger", "OnDiscard"]
 
@@ -46,7 +46,7 @@ class Ledger:
             self.fatal = self.fatal or error
             self.kill()
 
-    def unread(self, failure: Failure, reason: str) -> None:
+    def unread(self, failure: Fault, reason: str) -> None:
         """Keep a failure that will not reach the caller.
 
         Behind an earlier failure its item is one of those that came later, and is discarded like them. If nobody
@@ -64,7 +64,7 @@ class Ledger:
         else:
             self.cleanup_errors.append(failure.error)
 
-    def read(self, failure: Failure) -> None:
+    def read(self, failure: Fault) -> None:
         """Note the failure that the caller gets."""
         if self.error is not None and self.error is not failure.error:
             self.cleanup_errors.append(self.error)

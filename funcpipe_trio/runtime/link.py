@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from .inlet import NOTHING, Failure, Receiver, Sender, State
+from .inlet import NOTHING, Fault, Receiver, Sender, State
 from .ledger import Ledger
 
 __all__ = ["Link", "start_line", "stop_line"]
@@ -65,7 +65,7 @@ class Link:
         self.buffer: deque[Any] = deque()
         self.put: Callable[[Any], object] = self.buffer.append
         self.ended = self.exhausted = False
-        self.failure: Failure | None = None
+        self.failure: Fault | None = None
         self.closed: str | None = None
         self.unsettled = False
         self.wants_room = False
@@ -88,7 +88,7 @@ class Link:
             self.peak = max(self.peak, len(self.buffer))
             self.receiver.on_input()
 
-    def finish(self, failure: Failure | None) -> None:
+    def finish(self, failure: Fault | None) -> None:
         """Put the end behind the items: no more will come."""
         if self.ended:
             return

@@ -11,24 +11,57 @@ Whoever finished a call moves on whatever results have their turn, through the f
 outlet is full, a parked worker does so when it has room. User code runs in this stage's tasks only.
 
 A failure at a position: calls behind it are cancelled and their items discarded, the inlet is closed at once, calls
-before it go on; the error leaves when its turn comes, unless an earlier one takes its place.
+before it go on; the error leaves when its turn comes, unless an earlier one takes its place. A policy (`OnError`) may
+put something else in the item's place: nothing, a `Failure`, or, for `skip`, a `Mishap` that waits for its turn, so
+that limits are held against the items in their order and not in that of their calls' ends.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
 import trio
 
+from ..plan.operations import STOP
+from ..policies.on_error import Divert, Emit, Failure, OnError, Skip, Stop
 from ..sansio.reorder import AsCompleted, InOrder
-from .inlet import BEHIND_FAILURE, CANCELLED, NOT_NEEDED, NOTHING, Failure, Inlet, Receiver, State, worth_a_pull
-from .stage import BURST, SLICE, Fused, Host, Outlet, Pause, Stage, interruptible, noted
+from ..sansio.tolerance import Tolerance
+from .attempt import Account, Attempt
+from .inlet import BEHIND_FAILURE, CANCELLED, NOT_NEEDED, NOTHING, Fault, Inlet, Receiver, State, worth_a_pull
+from .layers import Layered
+from .stage import BURST, SLICE, Fused, Host, Outlet, Pause, Stage, add_note, interruptible, noted
 
-__all__ = ["Enough", "Pool"]
+__all__ = ["END", "Calling", "Enough", "Pool"]
 
-_END = object()
+END: Any = object()
+"""No more items will come."""
+_DONE_WITH: Any = object()
+"""In the place of an item that failed and was counted as that."""
+
+
+@dataclass(frozen=True, slots=True)
+class Calling:
+    """What a pool calls, and what it does when that fails."""
+
+    fn: Callable[[Any], Awaitable[Any]] | Layered
+    is_layered: bool = False
+    """Whether it is a step's, which takes an `Attempt` too."""
+    account: Account | None = None
+    """Where a step counts."""
+    on_error: OnError = STOP
+    divert: Layered | None = None
+    """The step that gets the failures, if `on_error` says so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mishap:
+    """An item that failed, on its way to be skipped in its turn."""
+
+    item: Any
+    error: Exception
 
 
 class Enough:
@@ -45,15 +78,17 @@ class Enough:
 class Worker:
     """One task of the pool, and the item in its hands."""
 
-    __slots__ = ("budget", "item", "number", "position", "scope", "slice_end", "task")
+    __slots__ = ("attempt", "budget", "item", "number", "position", "scope", "slice_end", "task")
 
+    attempt: Attempt
     budget: int
     number: int
     position: int
     scope: trio.CancelScope
     slice_end: float
 
-    def __init__(self) -> None:
+    def __init__(self, account: Account) -> None:
+        self.attempt = Attempt(account)
         self.scope = trio.CancelScope()
         self.item: Any = NOTHING
         self.position = self.number = 0
@@ -73,10 +108,11 @@ class Results:
     def __init__(self, order: InOrder | AsCompleted, pool: Pool) -> None:
         self.order = order
         self.pool = pool
-        self.failure: Failure | None = None
+        self.failure: Fault | None = None
         self.exhausted = False
         self.taken = 0
         self.dropped = 0
+        self.seen = 0  # results that had their turn
 
     def start(self) -> None:
         """Nothing runs upstream of it."""
@@ -86,8 +122,14 @@ class Results:
         while True:
             if order.ready:
                 result = order.pop()
+                self.seen += 1
                 if result is NOTHING:
                     self.dropped += 1
+                elif result is _DONE_WITH:
+                    result = NOTHING
+                elif isinstance(result, Mishap):
+                    pool.skip(result)
+                    result = NOTHING
                 elif isinstance(result, Enough):
                     pool.discard(result.item, NOT_NEEDED)
                     return
@@ -130,7 +172,7 @@ class Pool(Stage):
         inlet: Inlet,
         outlet: Outlet,
         fused: Sequence[Fused],
-        call: Callable[[Any], Awaitable[Any]],
+        call: Calling,
         *,
         concurrency: int,
         ordered: bool,
@@ -139,6 +181,9 @@ class Pool(Stage):
         self.results = Results(self.order, self)
         super().__init__(host, name, self.results, outlet, fused)
         self.call = call
+        self.account = call.account
+        self._scratch = call.account or Account()  # a worker's `Attempt` counts somewhere
+        self._tolerance = Tolerance(call.on_error) if isinstance(call.on_error, Skip) else None
         self.concurrency = concurrency
         self._received = 0
         self.source = inlet
@@ -199,15 +244,17 @@ class Pool(Stage):
 
     def _staff(self) -> None:
         """See that somebody takes the next item, if there is one and a place for it."""
-        if not self._taking or not worth_a_pull(self.source) or not self._has_place():
-            return
+        if self._taking and worth_a_pull(self.source) and self._has_place():
+            self._call_in()
+
+    def _call_in(self) -> None:
         if self._parked_workers:
             self._wake_worker()
         elif len(self._workers) < self.concurrency:
             self._employ()
 
     def _employ(self) -> None:
-        worker = Worker()
+        worker = Worker(self._scratch)
         self._workers.append(worker)
         self.host.start_task(lambda: self._employed(worker), self.name)
 
@@ -261,7 +308,7 @@ class Pool(Stage):
             if self._ended:
                 return
             item = self._admit()
-            if item is _END:
+            if item is END:
                 continue
             if item is not NOTHING:
                 await self._serve(worker, item)
@@ -276,8 +323,8 @@ class Pool(Stage):
         """Take an item if there is a place for it."""
         if not self._taking or not self._has_place():
             return NOTHING
-        item = next(self._items, _END)
-        if item is _END:
+        item = next(self._items, END)
+        if item is END:
             self._taking = False
         elif item is not NOTHING:
             self.source.release()
@@ -287,15 +334,23 @@ class Pool(Stage):
         """Call the function with the item, and hand in what comes of it."""
         self._take_up(worker, item)
         try:
-            result = await interruptible(self.call, item)
+            result = await self._called(worker)
         except Exception as error:
-            self._failed_at(worker, error)
+            await self._meet(worker, error)
         else:
             self._put_down(worker)
             if self._is_superfluous(worker):
                 self._discard_result(result, self._reason())
             else:
                 self.order.complete(worker.position, result)
+
+    def _called(self, worker: Worker) -> Awaitable[Any]:
+        """Give what to await for the item in a worker's hands."""
+        fn: Any = self.call.fn
+        if not self.call.is_layered:
+            return interruptible(fn, worker.item)
+        worker.attempt.begin(worker.number)
+        return fn(worker.item, worker.attempt)  # type: ignore[no-any-return]  # one of two shapes
 
     def _take_up(self, worker: Worker, item: Any) -> None:
         worker.item, worker.position = item, self.order.begin()
@@ -309,6 +364,76 @@ class Pool(Stage):
         self._calls -= 1
         return item
 
+    # ---- failures
+
+    async def _meet(self, worker: Worker, error: Exception) -> None:
+        """Do what the policy says with an item whose call failed."""
+        policy = self.call.on_error
+        if isinstance(policy, Stop) or self._is_superfluous(worker):
+            self._failed_at(worker, error)
+            return
+        failure = self._failure_of(worker, error)
+        if isinstance(policy, Divert):
+            await self._divert(worker, failure)
+        elif isinstance(policy, Emit):
+            self._count(failure.error)
+            self._put_down(worker)
+            self._emit(worker, failure)
+        else:
+            self.order.complete(worker.position, Mishap(self._put_down(worker), failure.error))
+
+    def _failure_of(self, worker: Worker, error: Exception) -> Failure[Any]:
+        met = noted(error, self.name, worker.number, self._attempts(worker))
+        return Failure(worker.item, met, self.name, worker.attempt.tried if self.call.is_layered else 1)
+
+    def _attempts(self, worker: Worker) -> str:
+        attempt = worker.attempt
+        return f", attempt {attempt.tried} of {attempt.of}" if self.call.is_layered and attempt.of is not None else ""
+
+    def _emit(self, worker: Worker, failure: Failure[Any]) -> None:
+        """Put the failure in the item's place."""
+        self.order.complete(worker.position, failure)
+
+    async def _divert(self, worker: Worker, failure: Failure[Any]) -> None:
+        """Give the failure to the step for it; the worker keeps the item until that is done."""
+        assert self.call.divert is not None
+        try:
+            await self.call.divert(failure, Attempt(self._scratch, worker.number))
+        except Exception as error:
+            add_note(error, f"diverting a {type(failure.error).__name__}")
+            self._failed_at(worker, error)
+            return
+        if self._is_superfluous(worker):
+            self.host.ledger.cleanup_errors.append(failure.error)
+            self.discard(self._put_down(worker), self._reason())
+            return
+        self._count(failure.error)
+        self._put_down(worker)
+        self.failed += 1
+        self._pass_over(worker)
+
+    def _pass_over(self, worker: Worker) -> None:
+        """Let nothing come in the item's place."""
+        self.order.complete(worker.position, _DONE_WITH)
+
+    def _count(self, error: Exception) -> None:
+        self.failures[type(error).__name__] += 1
+
+    def skip(self, mishap: Mishap) -> None:
+        """Skip a failed item whose turn has come, or end the stream there if it is one too many."""
+        assert self._tolerance is not None
+        self.failed += 1
+        limit = self._tolerance.failed(self.items_seen())
+        if limit is None:
+            self._count(mishap.error)
+            return
+        add_note(mishap.error, limit)
+        self._ends_with(*self.order.end(Fault(mishap.error, self, mishap.item)))
+
+    def items_seen(self) -> int:
+        """How many items had their turn."""
+        return self.results.seen
+
     def _is_superfluous(self, worker: Worker) -> bool:
         return self._ended or self.stopped is not None or self.order.is_superfluous(worker.position)
 
@@ -318,9 +443,13 @@ class Pool(Stage):
             self.keep_cleanup_error(error)
             self.discard(self._put_down(worker), self._reason())
             return
+        met = noted(error, self.name, worker.number, self._attempts(worker))
         item = self._put_down(worker)
         self.failed += 1
-        replaced, behind = self.order.fail(worker.position, Failure(noted(error, self.name, worker.number), self, item))
+        self._ends_with(*self.order.fail(worker.position, Fault(met, self, item)))
+
+    def _ends_with(self, replaced: Fault | None, behind: list[Any]) -> None:
+        """Give up everything behind the failure that now ends the stream."""
         self._taking = False
         self.source.close(BEHIND_FAILURE)
         if replaced is not None:
@@ -399,5 +528,8 @@ class Pool(Stage):
     def _discard_result(self, result: Any, reason: str) -> None:
         if result is NOTHING:
             self.results.dropped += 1
-        else:
+        elif isinstance(result, Mishap):
+            self.host.ledger.cleanup_errors.append(result.error)
+            self.discard(result.item, reason)
+        elif result is not _DONE_WITH:
             self.discard(result.item if isinstance(result, Enough) else result, reason)

@@ -41,7 +41,7 @@ class Expanding(FusedOperation):
             if value is NOTHING:
                 yield NOTHING
                 continue
-            before = self.created
+            before, answer = self.created, NOTHING
             self._parent = value
             try:
                 self._children = self._open(value)
@@ -53,16 +53,24 @@ class Expanding(FusedOperation):
                 raise
             except BaseException as error:
                 self._parent = NOTHING
-                self.stage.failing(error, self.name, number, value)
-                raise
+                answer = self._failed_at(error, number, value)
+            else:
+                self.absorbed += 1
             finally:
                 children, self._children = self._children, None
                 self.stage.close_stream(children)
             number += 1
             self._parent = NOTHING
+            if answer is not NOTHING or self.created == before:
+                yield answer
+
+    def _failed_at(self, error: BaseException, number: int, value: Any) -> Any:
+        """Answer what comes behind the children that a failed value had, or raise."""
+        answer = self.failed(error, number, value)
+        if answer is not NOTHING:
             self.absorbed += 1
-            if self.created == before:
-                yield NOTHING
+            self.created += 1
+        return answer
 
     def held(self) -> list[Any]:
         """Give the item that is being expanded, unless its last child is known to be out; others do not exist yet."""

@@ -10,14 +10,58 @@ All of it is counted per burst, never per item, from numbers that the links and 
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-__all__ = ["InputReport", "LinkReport", "Outcome", "Report", "RunStatistics", "StageReport"]
+if TYPE_CHECKING:
+    from .attempt import Account
+
+__all__ = ["InputReport", "LinkReport", "Outcome", "PolicyReport", "Report", "RunStatistics", "StageReport"]
 
 Outcome = Literal["completed", "drained", "left", "aborted", "failed", "cancelled"]
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyReport:
+    """What the policies of a step did."""
+
+    retries: int
+    """Attempts after the first."""
+    timeouts: int
+    """Calls that were too late for a timeout of the step."""
+    refused: int
+    """Calls that were not made because the circuit was open."""
+    abandoned: int
+    """Calls that were left behind in a thread or executor, or whose worker process was killed: outcome unknown."""
+    waited_rate: float
+    """Seconds in which calls waited for a rate limit, over all of them."""
+    waited_retry: float
+    """Seconds between attempts."""
+    waited_circuit: float
+    """Seconds in which calls waited for a circuit to close."""
+
+    @staticmethod
+    def of(account: Account) -> PolicyReport:
+        """Read an account."""
+        return PolicyReport(**{name: getattr(account, name) for name in PolicyReport.__slots__})
+
+    def describe(self) -> str:
+        """Say what is not nothing, in a few words; empty if all is."""
+        counts = [
+            (self.retries, "retries"),
+            (self.timeouts, "timeouts"),
+            (self.refused, "refused by an open circuit"),
+            (self.abandoned, "left behind, outcome unknown"),
+        ]
+        waits = [
+            (self.waited_rate, "waiting for the rate limit"),
+            (self.waited_retry, "between attempts"),
+            (self.waited_circuit, "waiting for the circuit"),
+        ]
+        said = [f"{count} {what}" for count, what in counts if count]
+        return ", ".join(said + [f"{seconds:.3f} s {what}" for seconds, what in waits if seconds])
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +91,10 @@ class StageReport:
     """Seconds in which it had no room for more, over all its workers."""
     busy: float
     """Share of its time, 0 to 1, in which it waited for neither; a source is busy while it waits for the outside."""
+    failures: tuple[tuple[str, int], ...] = ()
+    """The errors that its `OnError` dealt with (skipped, emitted, diverted): names of their types, and how often."""
+    policies: PolicyReport | None = None
+    """What the policies of its step did; None if it has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +171,7 @@ class Report(RunStatistics):
             (s.name, *_texts(s.received, s.emitted, s.failed, s.dropped, s.discarded), f"{s.busy:.0%}")
             for s in self.stages
         ]
-        lines += ["", *_table(rows)]
+        lines += ["", *_table(rows), *(line for stage in self.stages for line in _happenings(stage))]
         if self.inputs:
             rows_in: list[tuple[str, ...]] = [("input", "weight", "taken", "while all had work", "share")]
             rows_in += [
@@ -135,6 +183,14 @@ class Report(RunStatistics):
             lines += ["", f"error: {type(self.error).__name__}: {self.error}"]
         lines += [f"also: {type(error).__name__}: {error}" for error in self.cleanup_errors]
         return "\n".join(lines)
+
+
+def _happenings(stage: StageReport) -> Iterator[str]:
+    """Tell what a stage's policies did, if they did anything."""
+    if stage.policies is not None and (said := stage.policies.describe()):
+        yield f"{stage.name}: {said}"
+    if stage.failures:
+        yield f"{stage.name}: went on after " + ", ".join(f"{count} {name}" for name, count in stage.failures)
 
 
 def _texts(*numbers: int) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from .inlet import Failure, Sender
+from .inlet import Fault, Sender
 from .link import stop_line
 
 __all__ = ["Sink"]
@@ -24,7 +24,7 @@ class Sink:
     def __init__(self, put: Callable[[Any], object]) -> None:
         self.put: Callable[[Any], object] = put
         self.closed: str | None = None
-        self.failure: Failure | None = None
+        self.failure: Fault | None = None
         self.ended = False
         self.passed = 0
 
@@ -36,7 +36,7 @@ class Sink:
         """Count what was put."""
         self.passed += count
 
-    def finish(self, failure: Failure | None) -> None:
+    def finish(self, failure: Fault | None) -> None:
         """Note the end, and the failure that stands there."""
         self.ended = True
         self.failure = failure

@@ -19,7 +19,7 @@ from typing import Any
 import trio
 
 from ..plan.nodes import Source
-from .inlet import BEHIND_FAILURE, CANCELLED, NOT_NEEDED, NOTHING, Failure, Receiver, State
+from .inlet import BEHIND_FAILURE, CANCELLED, NOT_NEEDED, NOTHING, Fault, Receiver, State
 from .stage import BURST, Fused, Host, Outlet, Stage, interruptible, noted
 
 __all__ = [
@@ -50,7 +50,7 @@ class IterableInlet:
     def __init__(self, source: Source) -> None:
         self._source = source
         self._over = False
-        self.failure: Failure | None = None
+        self.failure: Fault | None = None
         self.exhausted = False
         self.taken = 0
 
@@ -71,7 +71,7 @@ class IterableInlet:
             self.exhausted = True
         except Exception as error:
             self.exhausted = True
-            self.failure = Failure(noted(error, self._source.name, self.taken), self.stage)
+            self.failure = Fault(noted(error, self._source.name, self.taken), self.stage)
         finally:
             self._close_iterator(iterator)
 
@@ -112,7 +112,7 @@ class Inbox:
     def __init__(self) -> None:
         self._items: deque[Any] = deque()
         self._over = False
-        self.failure: Failure | None = None
+        self.failure: Fault | None = None
         self.exhausted = False
         self.taken = 0
 
@@ -121,7 +121,7 @@ class Inbox:
         self.taken += 1
         self._items.append(item)
 
-    def end(self, failure: Failure | None = None) -> None:
+    def end(self, failure: Fault | None = None) -> None:
         """No more will come."""
         self._over = True
         self.failure = self.failure or failure
@@ -232,7 +232,7 @@ class AsyncSource(Stage):
             self.inbox.end()
             self.keep_cleanup_error(error)
         else:
-            self.inbox.end(Failure(noted(error, self.name, self.inbox.taken), self))
+            self.inbox.end(Fault(noted(error, self.name, self.inbox.taken), self))
 
     def _held(self) -> list[Any]:
         return [*super()._held(), *self.inbox.held()]
@@ -310,7 +310,7 @@ class ProducerSource(AsyncSource):
         error, self._error = self._error, None
         if error is not None:
             reason = self.stopped or (NOT_NEEDED if self.failure is None else BEHIND_FAILURE)
-            self.host.ledger.unread(Failure(noted(error, self.name, self.inbox.taken), self), reason)
+            self.host.ledger.unread(Fault(noted(error, self.name, self.inbox.taken), self), reason)
 
     async def _produce(self) -> None:
         try:

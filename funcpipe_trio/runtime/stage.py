@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from enum import Enum
 from time import perf_counter
@@ -22,7 +23,8 @@ from typing import Any, Protocol
 import trio
 
 from .._errors import Aborted
-from .inlet import BEHIND_FAILURE, CANCELLED, NOT_NEEDED, NOTHING, Failure, Inlet, worth_a_pull
+from .attempt import Account
+from .inlet import BEHIND_FAILURE, CANCELLED, NOT_NEEDED, NOTHING, Fault, Inlet, worth_a_pull
 from .ledger import Ledger
 
 __all__ = [
@@ -67,7 +69,7 @@ class Outlet(Protocol):
     def commit(self, count: int) -> None:
         """Hand over the values put since the last commit."""
 
-    def finish(self, failure: Failure | None) -> None:
+    def finish(self, failure: Fault | None) -> None:
         """Put the end behind them."""
 
     def settle(self) -> None:
@@ -128,6 +130,8 @@ class Stage:
     kind = "sync"
     workers = 1
     dropped = created = absorbed = 0  # beside what the fused operations count
+    account: Account | None = None
+    """What the policies of its step count, if it has one."""
 
     def __init__(self, host: Host, name: str, inlet: Inlet, outlet: Outlet, fused: Sequence[Fused] = ()) -> None:
         self.host = host
@@ -135,9 +139,11 @@ class Stage:
         self.inlet = inlet
         self.outlet = outlet
         self.fused = fused
-        self.failure: Failure | None = None
+        self.failure: Fault | None = None
         self.stopped = None
         self.failed = self.discarded = 0
+        self.failures: Counter[str] = Counter()
+        """Errors that a policy dealt with, by the names of their types."""
         self.waited_input = self.waited_room = 0.0
         self.began, self.left = 0.0, None
         self.started = False
@@ -308,7 +314,7 @@ class Stage:
         """Hear from an operation that user code raised at one item; the operation lets the error pass."""
         if isinstance(error, Exception):
             self.failed += item is not NOTHING
-            self.failure = Failure(noted(error, name, number if item is not NOTHING else None), self, item)
+            self.failure = Fault(noted(error, name, number if item is not NOTHING else None), self, item)
         elif item is not NOTHING:  # KeyboardInterrupt and its like end the whole run
             self.discard(item, CANCELLED)
 
@@ -333,7 +339,7 @@ class Stage:
             self.discard(item, reason)
         if self.stopped is not None and self.failure is None:
             # Whoever still reads (from a scope that is shielded, say) must not take this for the end of the stream.
-            self.failure = Failure(Aborted(f"the run was {self.stopped}"), self)
+            self.failure = Fault(Aborted(f"the run was {self.stopped}"), self)
         self.outlet.finish(self.failure)
 
     def _held(self) -> list[Any]:
@@ -395,13 +401,13 @@ class TimedStage(Stage):
 _ENDS = (StopIteration, StopAsyncIteration, trio.EndOfChannel)
 
 
-def noted(error: Exception, name: str, number: int | None) -> Exception:
+def noted(error: Exception, name: str, number: int | None, attempts: str = "") -> Exception:
     """Say where an error was met, on the error; what would read as an end of stream is wrapped."""
     if isinstance(error, _ENDS):
         cause = error
         error = RuntimeError(f"stage {name!r} raised {type(cause).__name__}, which is not an end here but an error")
         error.__cause__ = cause
-    add_note(error, f"in stage {name!r}" + ("" if number is None else f", item {number}"))
+    add_note(error, f"in stage {name!r}" + ("" if number is None else f", item {number}{attempts}"))
     return error
 
 

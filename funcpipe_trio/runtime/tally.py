@@ -8,7 +8,7 @@ from .engine import Engine
 from .fan_in import MergeInlet
 from .inlet import Inlet
 from .link import Link
-from .report import InputReport, LinkReport, Report, RunStatistics, StageReport
+from .report import InputReport, LinkReport, PolicyReport, Report, RunStatistics, StageReport
 from .stage import Stage
 
 __all__ = ["report_of", "statistics_of"]
@@ -59,6 +59,8 @@ def _stage(stage: Stage, now: float) -> StageReport:
         waited_input=stage.waited_input,
         waited_room=stage.waited_room,
         busy=max(0.0, 1 - waited / lasted) if lasted > 0 else 0.0,
+        failures=tuple(sorted(stage.failures.items())),
+        policies=None if stage.account is None else PolicyReport.of(stage.account),
     )
 
 

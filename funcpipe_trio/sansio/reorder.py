@@ -64,6 +64,11 @@ class InOrder:
         self._next += 1
         return result
 
+    def end(self, failure: Any) -> tuple[Any, list[Any]]:
+        """Let a failure stand in the place of the result that was popped last; answer as `fail` does."""
+        self._next -= 1
+        return self.fail(self._next, failure)
+
     def clear(self) -> list[Any]:
         """Give up every result that waits."""
         waiting = [self._done[position] for position in sorted(self._done)]
@@ -112,6 +117,11 @@ class AsCompleted:
     def pop(self) -> Any:
         """Take the next result."""
         return self._done.popleft()
+
+    def end(self, failure: Any) -> tuple[Any, list[Any]]:
+        """Let a failure stand in the place of the result that was popped last; all that waits came after it."""
+        replaced, self.failure = self.failure, failure
+        return replaced, self.clear()
 
     def clear(self) -> list[Any]:
         """Give up every result that waits."""

@@ -1,0 +1,41 @@
+"""What can be said of a user's function without calling it: its name, and whether it must be awaited."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+__all__ = ["AnyFunction", "function_name", "is_async", "yields_async"]
+
+AnyFunction = Callable[..., Any]
+
+
+def is_async(fn: AnyFunction) -> bool:
+    """Tell whether calling ``fn`` gives something to await."""
+    fn = _bare(fn)
+    return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(_call(fn))
+
+
+def yields_async(fn: AnyFunction) -> bool:
+    """Tell whether ``fn`` is an async generator function."""
+    fn = _bare(fn)
+    return inspect.isasyncgenfunction(fn) or inspect.isasyncgenfunction(_call(fn))
+
+
+def function_name(fn: AnyFunction) -> str:
+    """Name a function as the plan shows it."""
+    fn = _bare(fn)
+    return str(getattr(fn, "__name__", None) or type(fn).__name__)
+
+
+def _call(fn: AnyFunction) -> object:
+    """Find what runs when an object with ``__call__`` is called."""
+    return vars(type(fn)).get("__call__") or getattr(fn, "__call__", None)  # noqa: B004  # the method itself is wanted
+
+
+def _bare(fn: AnyFunction) -> AnyFunction:
+    while isinstance(fn, partial):
+        fn = fn.func
+    return fn

@@ -1,0 +1,68 @@
+"""When calls that would only fail are not made any more, and when they are tried again."""
+
+from __future__ import annotations
+
+from dataclasses import KW_ONLY, dataclass, field
+
+from . import _check
+from .retry import ErrorFilter, error_filter, filter_name
+
+__all__ = ["CircuitBreaker"]
+
+
+@dataclass(frozen=True, slots=True)
+class CircuitBreaker:
+    """Say when to stop calling something that fails, and when to try it again.
+
+    *Closed*, calls go through. It *opens* after `failures` failed calls in a row, or when at least `ratio` of the last
+    `window` calls failed; then calls fail at once with `CircuitOpen`, which says when to try again. After
+    `reset_after` seconds it is *half-open*: the next call goes through as a probe, the others still fail; a probe that
+    succeeds closes the circuit, one that fails opens it again, one that is cancelled leaves its place to the next. What
+    becomes of calls that began before it opened does not count afterwards.
+
+    Args:
+      failures: failed calls in a row that open it, an int >= 1; None: a row does not.
+      reset_after: seconds > 0 from opening to the probe.
+      ratio: part of the last `window` calls whose failure opens it, above 0 and at most 1; needs `window`.
+      window: the calls that `ratio` looks back on, an int >= 1; before so many were made, the ratio does not count.
+      on: the errors that count as failures of a call; any other error counts as an answer.
+      wait: whether a call that comes while it is open waits, first come first served, in place of failing.
+
+    Raises:
+      TypeError: if an argument has a wrong type, or one of `ratio` and `window` comes without the other.
+      ValueError: if an argument is out of range, or nothing could ever open it.
+
+    Checkpoint: never (a value).
+    """
+
+    failures: int | None = 5
+    reset_after: float = 30.0
+    _: KW_ONLY
+    ratio: float | None = None
+    window: int | None = None
+    on: ErrorFilter = field(default=Exception, hash=False)
+    wait: bool = False
+
+    def __post_init__(self) -> None:
+        if self.failures is not None:
+            _check.integer("CircuitBreaker", "failures", self.failures, at_least=1)
+        _check.seconds("CircuitBreaker", "reset_after", self.reset_after)
+        if self.ratio is not None:
+            _check.number("CircuitBreaker", "ratio", self.ratio, above=0, at_most=1)
+        if self.window is not None:
+            _check.integer("CircuitBreaker", "window", self.window, at_least=1)
+        error_filter("CircuitBreaker", "on", self.on)
+        _check.boolean("CircuitBreaker", "wait", self.wait)
+        if (self.ratio is None) != (self.window is None):
+            raise TypeError("CircuitBreaker: ratio and window must be given together")
+        if self.failures is None and self.ratio is None:
+            raise ValueError("CircuitBreaker: failures or ratio must be given: nothing would open it")
+
+    def describe(self) -> str:
+        """Say it in a few words."""
+        opens = [] if self.failures is None else [f"{self.failures} failures in a row"]
+        if self.ratio is not None:
+            opens.append(f"{self.ratio:.0%} of the last {self.window} failed")
+        meant = "" if self.on is Exception else f" ({filter_name(self.on)})"
+        waits = ", calls wait meanwhile" if self.wait else ""
+        return f"opens after {' or when '.join(opens)}{meant}, probes after {self.reset_after:g} s{waits}"

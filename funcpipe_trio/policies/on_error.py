@@ -1,0 +1,144 @@
+"""What becomes of an item at which a call failed for good: the stream ends, or goes on without it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar, final
+
+from . import _check
+from ._functions import function_name
+
+__all__ = ["Divert", "Emit", "Failure", "OnError", "Skip", "Stop"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Failure(Generic[T]):
+    """An item at which a call failed, with the error: what `OnError.emit` puts in its place and `divert` hands on."""
+
+    item: T = field(repr=False)  # it may hold secrets, or be endless
+    """The item as the stage received it."""
+    error: Exception
+    """The error itself, with notes on where and after how many attempts."""
+    stage: str
+    """Name of the stage."""
+    attempts: int
+    """How often the call was tried."""
+
+
+class OnError:
+    """What to do with an item whose call failed (after its retries): `stop`, `skip`, `emit` or `divert`.
+
+    Checkpoint: never (a value).
+    """
+
+    __slots__ = ()
+
+    def describe(self) -> str:
+        """Say it in a few words."""
+        raise NotImplementedError
+
+    @staticmethod
+    def stop() -> Stop:
+        """End the stream: what is before the item is delivered, then its error is raised; so too if nothing is said."""
+        return Stop()
+
+    @staticmethod
+    def skip(max_failures: int | None = None, max_ratio: float | None = None, min_items: int = 100) -> Skip:
+        """Go on without the item; it counts as failed. Too many such items end the stream.
+
+        The failure that crosses a limit is raised, with a note that names the limit and the counts. Limits look at the
+        items in the order in which they leave the stage, so with ``ordered=True`` the outcome depends on the items
+        alone.
+
+        Args:
+          max_failures: items that may fail, an int >= 0; None: any number.
+          max_ratio: part of the items that may fail, 0 to 1; looked at when `min_items` are through. None: any part.
+          min_items: items before the ratio counts, an int >= 1.
+
+        Raises:
+          TypeError: if an argument has a wrong type.
+          ValueError: if an argument is out of range.
+        """
+        return Skip(max_failures, max_ratio, min_items)
+
+    @staticmethod
+    def emit() -> Emit:
+        """Put a `Failure` in the item's place; it goes on as a value of the stream (and counts as one)."""
+        return Emit()
+
+    @staticmethod
+    def divert(step: Callable[[Failure[Any]], Awaitable[object]]) -> Divert:
+        """Give a `Failure` to a step (dead letters) and go on without the item, which counts as failed.
+
+        The step runs in the place of the call, so within the same `concurrency`; its own error ends the stream, at the
+        item's place.
+
+        Args:
+          step: a `Step`, or an async function.
+
+        Raises:
+          TypeError: if it is neither.
+        """
+        return Divert(step)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Stop(OnError):
+    """See `OnError.stop`."""
+
+    def describe(self) -> str:
+        """Say it in a few words."""
+        return "stop"
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Skip(OnError):
+    """See `OnError.skip`."""
+
+    max_failures: int | None = None
+    max_ratio: float | None = None
+    min_items: int = 100
+
+    def __post_init__(self) -> None:
+        if self.max_failures is not None:
+            _check.integer("OnError.skip", "max_failures", self.max_failures, at_least=0)
+        if self.max_ratio is not None:
+            _check.number("OnError.skip", "max_ratio", self.max_ratio, at_least=0, at_most=1)
+        _check.integer("OnError.skip", "min_items", self.min_items, at_least=1)
+
+    def describe(self) -> str:
+        """Say it in a few words."""
+        limits = [] if self.max_failures is None else [f"at most {self.max_failures}"]
+        if self.max_ratio is not None:
+            limits.append(f"at most {self.max_ratio:.1%} from {self.min_items} items on")
+        return ", ".join(["skip", *limits])
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Emit(OnError):
+    """See `OnError.emit`."""
+
+    def describe(self) -> str:
+        """Say it in a few words."""
+        return "emit a Failure in its place"
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Divert(OnError):
+    """See `OnError.divert`."""
+
+    step: Callable[[Failure[Any]], Awaitable[object]] = field(hash=False)
+
+    def __post_init__(self) -> None:
+        _check.async_callable("OnError.divert", "step", self.step, "be a Step or an async function")
+
+    def describe(self) -> str:
+        """Say it in a few words."""
+        return f"divert to {function_name(self.step)}"

@@ -1,0 +1,121 @@
+"""How often a call is tried, on which errors, and how long is waited in between."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass, field
+from typing import TypeAlias
+
+from . import _check
+from ._functions import function_name
+
+__all__ = ["Backoff", "ErrorFilter", "Retry", "error_filter", "filter_name"]
+
+ErrorFilter: TypeAlias = type[Exception] | tuple[type[Exception], ...] | Callable[[Exception], bool]
+"""Which errors are meant: a type, several types, or a sync predicate."""
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """Say how long to wait before the next attempt.
+
+    The wait after the k-th failed attempt is ``min(initial * factor**(k-1), maximum) * (1 + jitter * u)``, where ``u``,
+    in [-1, 1], is computed from `seed`, the number of the item and k: it does not depend on other items, on time, or on
+    any global state, so two runs wait alike, whatever runs beside them.
+
+    Args:
+      initial: seconds >= 0 after the first failed attempt.
+      factor: by which each wait is longer than the one before, >= 1.
+      maximum: seconds >= 0 that no wait exceeds (jitter aside).
+      jitter: part of the wait by which it may be shorter or longer, 0 to 1.
+      seed: an int; another one gives other jitter.
+
+    Raises:
+      TypeError: if an argument has a wrong type.
+      ValueError: if an argument is out of range.
+
+    Checkpoint: never (a value).
+    """
+
+    initial: float = 0.1
+    factor: float = 2.0
+    maximum: float = 10.0
+    jitter: float = 0.1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _check.seconds("Backoff", "initial", self.initial, positive=False)
+        _check.number("Backoff", "factor", self.factor, at_least=1)
+        _check.seconds("Backoff", "maximum", self.maximum, positive=False)
+        _check.number("Backoff", "jitter", self.jitter, at_least=0, at_most=1)
+        _check.any_integer("Backoff", "seed", self.seed)
+
+    def describe(self) -> str:
+        """Say it in a few words."""
+        grown = f" x {self.factor:g}" if self.factor > 1 else ""
+        swing = f" +-{self.jitter:.0%}" if self.jitter else ""
+        return f"{self.initial:g} s{grown} up to {self.maximum:g} s{swing}"
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """Say how often a call is tried.
+
+    When the attempts are used up, or an error is not one to retry, the last error itself is raised, with a note on the
+    attempts and the waits. A cancellation, KeyboardInterrupt, SystemExit or GeneratorExit is never retried.
+
+    Args:
+      attempts: calls in all, an int >= 1; 1 is no retry.
+      on: the errors to retry: an exception type, a tuple of them, or a sync predicate ``on(error) -> bool``. A
+        `CircuitOpen` is retried only if it is named here (or the predicate says so).
+      backoff: how long to wait in between.
+      retry_after: ``retry_after(error)`` gives the seconds to wait in place of the backoff (from the ``Retry-After`` of
+        an HTTP answer, say), or None; a time that has passed (< 0) means at once. A sync function.
+
+    Raises:
+      TypeError: if an argument has a wrong type.
+      ValueError: if an argument is out of range.
+
+    Checkpoint: never (a value).
+    """
+
+    attempts: int = 3
+    on: ErrorFilter = field(default=Exception, hash=False)
+    backoff: Backoff = Backoff()
+    _: KW_ONLY
+    retry_after: Callable[[Exception], float | None] | None = field(default=None, hash=False)
+
+    def __post_init__(self) -> None:
+        _check.integer("Retry", "attempts", self.attempts, at_least=1)
+        error_filter("Retry", "on", self.on)
+        if not isinstance(self.backoff, Backoff):
+            raise _check.refuse(TypeError, "Retry", "backoff", "be a Backoff", self.backoff)
+        if self.retry_after is not None:
+            _check.sync_callable("Retry", "retry_after", self.retry_after)
+
+    def describe(self) -> str:
+        """Say it in a few words."""
+        asked = "" if self.retry_after is None else f", or what {function_name(self.retry_after)} says"
+        waits = f", waits {self.backoff.describe()}{asked}" if self.attempts > 1 else ""
+        return f"up to {self.attempts} attempts on {filter_name(self.on)}{waits}"
+
+
+def error_filter(where: str, name: str, value: object) -> None:
+    """Check what says which errors are meant."""
+    rule = "be an exception type, a tuple of them, or a sync predicate"
+    kinds = value if isinstance(value, tuple) else (value,)
+    if isinstance(value, type | tuple):
+        if not kinds or not all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in kinds):
+            raise _check.refuse(TypeError, where, name, rule, value)
+        if not all(issubclass(kind, Exception) for kind in kinds):
+            rule = "name Exception or kinds of it: what ends a task is never met by a policy"
+            raise _check.refuse(ValueError, where, name, rule, value)
+    elif not callable(value):
+        raise _check.refuse(TypeError, where, name, rule, value)
+    else:
+        _check.sync_callable(where, name, value)
+
+
+def filter_name(value: ErrorFilter) -> str:
+    """Name the errors as the plan shows them."""
+    return " or ".join(map(function_name, value)) if isinstance(value, tuple) else function_name(value)

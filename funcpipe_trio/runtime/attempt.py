@@ -1,0 +1,56 @@
+"""What a call carries through its policies: the number of its item inwards, what happened to it outwards."""
+
+from __future__ import annotations
+
+__all__ = ["Account", "Attempt"]
+
+
+class Account:
+    """What the policies of one stage, or of one started step, counted."""
+
+    __slots__ = (
+        "abandoned",
+        "refused",
+        "retries",
+        "timeouts",
+        "waited_circuit",
+        "waited_rate",
+        "waited_retry",
+    )
+
+    def __init__(self) -> None:
+        self.retries = self.timeouts = self.refused = self.abandoned = 0
+        self.waited_rate = self.waited_retry = self.waited_circuit = 0.0
+
+
+class Attempt:
+    """One item on its way through the policies of a step; used again for the next."""
+
+    __slots__ = ("account", "last_error", "number", "of", "tried")
+
+    account: Account
+    number: int
+    """Number of the item, from 0: what its jitter is computed from."""
+    tried: int
+    """Attempts of the retry that gave up; 1 without one."""
+    of: int | None
+    """Attempts that it had; None without one."""
+    last_error: Exception | None
+    """What the attempt before this one failed with."""
+
+    def __init__(self, account: Account, number: int = 0) -> None:
+        self.account = account
+        self.begin(number)
+
+    def begin(self, number: int) -> None:
+        """Take the next item."""
+        self.number = number
+        self.tried, self.of, self.last_error = 1, None, None
+
+    def gave_up(self, tried: int, of: int) -> None:
+        """Note that a retry lets the error pass."""
+        self.tried, self.of = tried, of
+
+    def got_through(self) -> None:
+        """Note that a retry has its result: what went before is over."""
+        self.tried, self.of, self.last_error = 1, None, None

@@ -1,0 +1,137 @@
+"""A stage that works on one item of each key at a time: which items wait for which, and what may they hold up?
+
+An item is taken while there is a place for it, whether its key is free or not; an item of a busy key waits in the lane
+of that key (`sansio.lanes`), and others go past it. Items that wait are counted with the calls that run:
+
+    calls + items in lanes + results that wait + values in the link  <=  concurrency + capacity of that link
+
+so one slow key holds up the others only when the places are used up by its own items. An item has its position from the
+instant at which it was taken, so results leave in the order of the stream, or as completed, as without a key.
+
+A failure: items behind it are given up, those before it that wait for their key are still worked on when the results
+are in order, for everything before a failure is delivered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Hashable
+from dataclasses import dataclass
+from inspect import isawaitable
+from typing import Any
+
+import trio
+
+from ..sansio.lanes import Lanes
+from .inlet import CANCELLED, NOTHING
+from .pool import END, Pool, Worker
+
+__all__ = ["KeyedPool"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """An item that was taken, and its place in the stream."""
+
+    item: Any
+    key: Hashable
+    position: int
+    number: int
+    error: Exception | None = None
+    """What asking for its key came to."""
+
+
+class KeyedPool(Pool):
+    """Workers that take the oldest item whose key is free."""
+
+    key: Callable[[Any], Hashable]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._lanes = Lanes()
+        self._entries: dict[Worker, _Entry] = {}
+
+    def is_over(self) -> bool:
+        return self.order.ended or (super().is_over() and not len(self._lanes))
+
+    def _staff(self) -> None:
+        if self._lanes.ready:
+            self._call_in()
+        else:
+            super()._staff()
+
+    def _has_place(self) -> bool:
+        return self._calls + len(self._lanes) + len(self.order) < self.concurrency + self.outlet.room()
+
+    # ---- taking
+
+    def _admit(self) -> Any:
+        """Take the oldest item whose key is free; take items in until there is one."""
+        while not self._lanes.ready:
+            item = super()._admit()
+            if item is NOTHING or item is END:
+                return item
+            self._sort_in(item)
+        return self._lanes.take()
+
+    def _sort_in(self, item: Any) -> None:
+        position, number = self.order.begin(), self._received
+        self._received += 1
+        try:
+            key, error = _key(self.key, item)
+        except BaseException:  # KeyboardInterrupt and its like end the whole run
+            self.discard(item, CANCELLED)
+            raise
+        self._lanes.add(key, position, _Entry(item, key, position, number, error))
+
+    def _take_up(self, worker: Worker, item: _Entry) -> None:
+        self._entries[worker] = item
+        worker.item, worker.position, worker.number = item.item, item.position, item.number
+        self._calls += 1
+        self._staff()
+        self.outlet.settle()
+
+    def _called(self, worker: Worker) -> Awaitable[Any]:
+        error = self._entries[worker].error
+        return super()._called(worker) if error is None else _raised(error)
+
+    def _put_down(self, worker: Worker) -> Any:
+        self._lanes.done(self._entries.pop(worker).key)
+        return super()._put_down(worker)
+
+    # ---- giving up
+
+    def _cancel_superfluous(self) -> None:
+        super()._cancel_superfluous()
+        for entry in self._lanes.withdraw(self._is_behind):
+            self.discard(entry.item, self._reason())
+
+    def _is_behind(self, position: int) -> bool:
+        return self._ended or self.order.is_superfluous(position)
+
+    def _dismiss(self, worker: Worker) -> None:
+        entry = self._entries.pop(worker, None)
+        if entry is not None:
+            self._lanes.done(entry.key)
+        super()._dismiss(worker)
+
+    def _leave(self) -> None:
+        for entry in self._lanes.withdraw(lambda position: True):
+            self.discard(entry.item, self._reason())
+        super()._leave()
+
+
+@trio.lowlevel.disable_ki_protection  # user code runs in it
+def _key(ask: Callable[[Any], Hashable], item: Any) -> tuple[Hashable, Exception | None]:
+    """Ask for the key of an item; an item without one is a failed item, in a lane of its own."""
+    try:
+        key = ask(item)
+        if isawaitable(key):
+            raise TypeError("key must be a sync function, but returned something to await")
+        hash(key)
+    except Exception as error:
+        return object(), error
+    return key, None
+
+
+async def _raised(error: Exception) -> Any:
+    raise error

@@ -1,0 +1,349 @@
+"""Where a sync function runs when it must not hold up the event loop: what is limited, and what does a cancel leave?
+
+    threads(n)    at most n threads; a cancel waits for the call, or leaves it behind (`abandon_on_cancel`)
+    processes(n)  at most n worker processes; a cancel kills the worker
+    executor(ex)  any `concurrent.futures.Executor`; a cancel withdraws a call that has not begun, else leaves it behind
+
+A call that was left behind, or whose worker was killed, may have done all, half or nothing of its work: the report
+counts it as ``outcome unknown``. No thread is parked per call: the executor's future wakes the task.
+
+`admit`, if there is one, is awaited when the call has its place, and the call starts in the step in which it returns:
+so a rate limit counts calls when they start.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import pickle
+from collections.abc import Awaitable, Callable
+from concurrent.futures import BrokenExecutor, Executor
+from dataclasses import KW_ONLY, dataclass, field
+from importlib.util import find_spec
+from typing import Any, Protocol, cast
+
+import trio
+
+from .._errors import WorkerDied
+from ..plan.steps import RunnerPlan
+from ..policies import _check
+from ..policies._functions import AnyFunction, function_name
+from .attempt import Attempt
+from .stage import interruptible
+
+__all__ = ["Running", "executor", "processes", "runner_of", "start_runner", "threads"]
+
+Admit = Callable[[Any, Attempt], Awaitable[Any]]
+
+
+class Running(Protocol):
+    """A runner at work for one start of a step."""
+
+    async def call(self, fn: AnyFunction, item: Any, attempt: Attempt, admit: Admit | None) -> Any:
+        """Run ``fn(item)``."""
+
+
+class _Startable(RunnerPlan, Protocol):
+    def start(self) -> Running:
+        """Make what it needs at work."""
+
+
+def start_runner(plan: RunnerPlan) -> Running:
+    """Make what a runner needs at work; fresh for each start of a step."""
+    assert hasattr(plan, "start")
+    running: Running = plan.start()
+    return running
+
+
+# ---- threads
+
+
+def threads(limit: int, *, abandon_on_cancel: bool = False) -> Threads:
+    """Run a step's sync function in threads, at most `limit` at once.
+
+    A cancellation or a timeout waits until the call in its thread has ended (which it may see by
+    `trio.from_thread.check_cancelled`), so nothing of a run goes on behind its end. With `abandon_on_cancel` it does
+    not wait: the thread works on, in its place among the `limit`, and the call counts as ``outcome unknown``.
+
+    Threads help a function that waits (for a disk, a database), not one that computes.
+
+    Args:
+      limit: an int >= 1; each run, and each start of the step, has its own.
+      abandon_on_cancel: whether a cancelled call is left behind.
+
+    Raises:
+      TypeError: if an argument has a wrong type.
+      ValueError: if `limit` is below 1.
+    """
+    return Threads(limit, abandon_on_cancel=abandon_on_cancel)
+
+
+@dataclass(frozen=True, slots=True)
+class Threads:
+    """See `threads`."""
+
+    limit: int
+    _: KW_ONLY
+    abandon_on_cancel: bool = False
+
+    def __post_init__(self) -> None:
+        _check.integer("threads", "limit", self.limit, at_least=1)
+        _check.boolean("threads", "abandon_on_cancel", self.abandon_on_cancel)
+
+    def describe(self) -> str:
+        """Say it in a few words."""
+        left = ", left behind when cancelled" if self.abandon_on_cancel else ""
+        return f"up to {self.limit} threads{left}"
+
+    def problem(self, fn: AnyFunction) -> str | None:
+        """Any sync function will do."""
+        return None
+
+    def start(self) -> Running:
+        """Make its places."""
+        return _Threads(self)
+
+
+class _Threads:
+    def __init__(self, plan: Threads) -> None:
+        self._abandon = plan.abandon_on_cancel
+        self._places = trio.CapacityLimiter(plan.limit)
+
+    async def call(self, fn: AnyFunction, item: Any, attempt: Attempt, admit: Admit | None) -> Any:
+        place = _Place(self._places)
+        await self._places.acquire_on_behalf_of(place)
+        try:
+            if admit is not None:
+                await admit(item, attempt)
+            limiter = cast(trio.CapacityLimiter, place)  # trio takes what acts like one, though its types do not say so
+            return await trio.to_thread.run_sync(fn, item, limiter=limiter, abandon_on_cancel=self._abandon)
+        finally:
+            if not place.is_used:
+                place.release_on_behalf_of(None)
+            elif place.is_held:
+                attempt.account.abandoned += 1
+
+
+class _Place:
+    """One place among the threads, which a call that was left behind keeps until its thread has ended.
+
+    It is acquired before the call is admitted; trio, which takes any object that acts like a limiter, then uses it.
+    """
+
+    is_held: bool
+
+    def __init__(self, places: trio.CapacityLimiter) -> None:
+        self._places = places
+        self.is_held = True
+        self.is_used = False
+
+    async def acquire_on_behalf_of(self, borrower: object) -> None:
+        self.is_used = True
+
+    def release_on_behalf_of(self, borrower: object) -> None:
+        self.is_held = False
+        self._places.release_on_behalf_of(self)
+
+
+# ---- processes
+
+
+def processes(limit: int) -> Processes:
+    """Run a step's sync function in worker processes, at most `limit` at once; needs the extra ``[process]``.
+
+    A cancellation or a timeout kills the worker; a new one takes its place when it is needed. Idle workers are kept
+    until the end of the trio run. The function must be one of a module (workers import it by name), and its items and
+    results must be picklable; a script needs its ``if __name__ == "__main__":`` guard.
+
+    A round trip costs about 0.1 ms: a function that takes less than 0.3 ms is faster where it is, unless it works on
+    many items at once: see `chunked`.
+
+    Args:
+      limit: an int >= 1; each run, and each start of the step, has its own.
+
+    Raises:
+      ImportError: if anyio, which the extra brings, is not there.
+      TypeError: if `limit` is no int.
+      ValueError: if it is below 1.
+    """
+    if find_spec("anyio") is None:
+        raise ImportError("processes: anyio must be installed\nUse pip install 'funcpipe-trio[process]'.")
+    return Processes(limit)
+
+
+@dataclass(frozen=True, slots=True)
+class Processes:
+    """See `processes`."""
+
+    limit: int
+
+    def __post_init__(self) -> None:
+        _check.integer("processes", "limit", self.limit, at_least=1)
+
+    def describe(self) -> str:
+        """Say it in a few words."""
+        return f"up to {self.limit} processes"
+
+    def problem(self, fn: AnyFunction) -> str | None:
+        """Refuse what a worker could not import."""
+        try:
+            pickle.dumps(fn)
+        except Exception as error:
+            return (
+                f"processes: {function_name(fn)} must be picklable, which it is not: {error}\n"
+                "Use a function defined at the top of a module, or a partial of one."
+            )
+        return None
+
+    def start(self) -> Running:
+        """Make its places."""
+        return _Processes(self.limit)
+
+
+class _Processes:
+    def __init__(self, limit: int) -> None:
+        import anyio  # an extra: nobody else pays for it
+
+        self._places = trio.CapacityLimiter(limit)
+        self._never_full = anyio.CapacityLimiter(limit)  # else anyio's own, of as many as there are cores, limits too
+
+    async def call(self, fn: AnyFunction, item: Any, attempt: Attempt, admit: Admit | None) -> Any:
+        from anyio import BrokenWorkerProcess, to_process
+
+        borrower = object()
+        await self._places.acquire_on_behalf_of(borrower)
+        try:
+            if admit is not None:
+                await admit(item, attempt)
+            return await to_process.run_sync(fn, item, cancellable=True, limiter=self._never_full)
+        except BrokenWorkerProcess as error:
+            raise WorkerDied(f"the worker process of {function_name(fn)} died") from error
+        except trio.Cancelled:
+            attempt.account.abandoned += 1
+            raise
+        finally:
+            self._places.release_on_behalf_of(borrower)
+
+
+# ---- executors
+
+
+def executor(executor: Executor) -> InExecutor:
+    """Run a step's sync function in a `concurrent.futures.Executor`: a pool of processes, loky, dask's, ray's, ...
+
+    No thread waits for it. A cancellation withdraws a call that has not begun; one that has is left behind, and counts
+    as ``outcome unknown``. The executor is yours: it is neither started nor shut down, and has its own limit.
+
+    Raises:
+      TypeError: if it has no ``submit``.
+    """
+    return InExecutor(executor)
+
+
+@dataclass(frozen=True, slots=True)
+class InExecutor:
+    """See `executor`."""
+
+    executor: Executor = field(hash=False)
+
+    def __post_init__(self) -> None:
+        if not callable(getattr(self.executor, "submit", None)) or isinstance(self.executor, type):
+            rule = "be a concurrent.futures.Executor"
+            raise _check.refuse(TypeError, "executor", "executor", rule, self.executor)
+
+    def describe(self) -> str:
+        """Say it in a few words."""
+        return type(self.executor).__name__
+
+    def problem(self, fn: AnyFunction) -> str | None:
+        """What it can run, only the executor knows."""
+        return None
+
+    def start(self) -> Running:
+        """Keep no state."""
+        return _InExecutor(self.executor)
+
+
+class _InExecutor:
+    def __init__(self, executor: Executor) -> None:
+        self._executor = executor
+
+    async def call(self, fn: AnyFunction, item: Any, attempt: Attempt, admit: Admit | None) -> Any:
+        if admit is not None:
+            await admit(item, attempt)
+        await trio.lowlevel.checkpoint_if_cancelled()
+        try:
+            future = self._executor.submit(fn, item)
+            await self._done(future, attempt)
+            return future.result()
+        except BrokenExecutor as error:
+            raise WorkerDied(f"the executor of {function_name(fn)} is broken") from error
+
+    async def _done(self, future: Any, attempt: Attempt) -> None:
+        """Wait for a future, without a thread."""
+        task, token = trio.lowlevel.current_task(), trio.lowlevel.current_trio_token()
+        is_waiting = True
+
+        def wake() -> None:
+            if is_waiting:
+                trio.lowlevel.reschedule(task)
+
+        def done(_future: object) -> None:  # in whatever thread
+            with contextlib.suppress(trio.RunFinishedError):  # then nobody waits for it any more
+                token.run_sync_soon(wake)
+
+        def give_up(_raise_cancel: object) -> trio.lowlevel.Abort:
+            nonlocal is_waiting
+            if future.done():
+                return trio.lowlevel.Abort.FAILED  # it is on its way here
+            is_waiting = False
+            if not future.cancel():
+                attempt.account.abandoned += 1
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        future.add_done_callback(done)
+        await trio.lowlevel.wait_task_rescheduled(give_up)
+
+
+# ---- any other
+
+
+def runner_of(value: Any) -> RunnerPlan:
+    """Take one of the runners above, or any async function ``runner(fn, *args)``.
+
+    Raises:
+      TypeError: if it is neither.
+    """
+    if isinstance(value, Threads | Processes | InExecutor):
+        return value
+    rule = "be threads(n), processes(n), executor(ex), or an async function runner(fn, *args)"
+    _check.async_callable("Step.on", "runner", value, rule)
+    return ByFunction(value)
+
+
+@dataclass(frozen=True, slots=True)
+class ByFunction:
+    """A user's own way to run a sync function."""
+
+    runner: AnyFunction = field(hash=False)
+
+    def describe(self) -> str:
+        """Say it in a few words."""
+        return function_name(self.runner)
+
+    def problem(self, fn: AnyFunction) -> str | None:
+        """What it can run, only the user knows."""
+        return None
+
+    def start(self) -> Running:
+        """Keep no state."""
+        return _ByFunction(self.runner)
+
+
+class _ByFunction:
+    def __init__(self, runner: AnyFunction) -> None:
+        self._runner = runner
+
+    async def call(self, fn: AnyFunction, item: Any, attempt: Attempt, admit: Admit | None) -> Any:
+        if admit is not None:
+            await admit(item, attempt)
+        return await interruptible(self._runner, fn, item)

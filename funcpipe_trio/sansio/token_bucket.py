@@ -1,0 +1,91 @@
+"""May a call that costs so much start now, and if not, when? Exactly, however long the bucket lives.
+
+The rule: the bucket holds at most `burst` tokens, starts full, and gains ``rate/per`` tokens a second; a call takes
+what it costs, or waits until that is there. So in every window [s, t] the calls that start cost at most
+``burst + rate/per * (t - s)``. (Turner 1986, the leaky bucket as a meter; ITU-T I.371 calls the same rule GCRA.)
+
+The invariant is kept in integers. Time is counted in ticks of 2**-64 s: every float from 2**-11 s on is a whole number
+of them, so nothing is rounded; a smaller one is rounded to the bucket's disadvantage. Tokens are counted in units so
+small that a tick gains a whole number. With floats, a wait of 1/3 s would end a bit early once in two times, and the
+bound would be broken by one call.
+
+It decides nothing about who is next: whoever asks is answered.
+"""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+from ..policies.rate_limit import RateLimit
+
+__all__ = ["TokenBucket"]
+
+_TICKS = 2**64
+_SCALE = 2.0**64
+
+
+class TokenBucket:
+    """A bucket of tokens under one `RateLimit`."""
+
+    rate_limit: RateLimit
+
+    def __init__(self, rate_limit: RateLimit) -> None:
+        self._adopt(rate_limit)
+        self._level = self._most
+        self._since: int | None = None  # the tick at which the level was right; none yet: nothing was taken
+
+    def take(self, now: float, cost: int | Fraction) -> float | None:
+        """Take the tokens of a call and answer None; or take nothing, and answer the first instant at which it may.
+
+        Args:
+          now: seconds, on a clock that does not go back.
+          cost: tokens, above 0 and at most the burst.
+        """
+        need = self._units(cost)
+        level = self._level_at(now)
+        if level >= need:
+            self._level, self._since = level - need, math.ceil(now * _SCALE)
+            return None
+        assert self._since is not None  # a bucket that gave nothing is full
+        return _not_before(self._since + -((self._level - need) // self._gain))
+
+    def tokens(self, now: float) -> float:
+        """Say how many tokens it holds."""
+        return self._level_at(now) / self._token
+
+    def set_rate(self, now: float, rate_limit: RateLimit) -> None:
+        """Go on under another limit; the tokens that are there stay, as far as the new burst holds them."""
+        tokens = Fraction(self._level_at(now), self._token)
+        was_full = self._since is None
+        self._adopt(rate_limit)
+        if was_full:
+            self._level = self._most
+        else:
+            self._level, self._since = min(self._most, math.floor(tokens * self._token)), math.ceil(now * _SCALE)
+
+    def rebase(self, now: float) -> None:
+        """Go on by another clock, which says `now`: what is there stays, and time counts from here on."""
+        if self._since is not None:
+            self._since = math.ceil(now * _SCALE)
+
+    def _adopt(self, rate_limit: RateLimit) -> None:
+        self.rate_limit = rate_limit
+        per_second = Fraction(rate_limit.rate) / Fraction(rate_limit.per)
+        self._gain = per_second.numerator  # units a tick
+        self._token = per_second.denominator * _TICKS  # units a token
+        self._most = rate_limit.burst * self._token
+
+    def _units(self, cost: int | Fraction) -> int:
+        return cost * self._token if isinstance(cost, int) else math.ceil(cost * self._token)
+
+    def _level_at(self, now: float) -> int:
+        if self._since is None:
+            return self._level
+        return min(self._most, self._level + self._gain * max(0, math.floor(now * _SCALE) - self._since))
+
+
+def _not_before(tick: int) -> float:
+    """Give the first float that is not before a tick: rounded down, a call would start too early."""
+    second = tick / _TICKS
+    return second if second * _SCALE >= tick else math.nextafter(second, math.inf)

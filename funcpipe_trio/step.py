@@ -1,0 +1,366 @@
+"""`Step`: one async call on one item, as a value; each method lays one more policy around what there is."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+from fractions import Fraction
+from typing import Any, Generic, TypeVar, overload
+
+import trio
+
+from ._errors import PlanError
+from .plan.steps import Call, Layer, Limit, Pure, StepPlan, Timeout, Within, step_of
+from .policies import _check
+from .policies._functions import function_name, is_async, yields_async
+from .policies.circuit_breaker import CircuitBreaker
+from .policies.rate_limit import RateLimit
+from .policies.retry import Retry
+from .runtime.limiter import RateLimiter
+from .runtime.runners import InExecutor, Processes, Threads, runner_of
+from .runtime.started import StartedStep
+
+__all__ = ["Step", "chunked", "gather"]
+
+A = TypeVar("A", contravariant=True)
+B = TypeVar("B", covariant=True)
+C = TypeVar("C")
+D = TypeVar("D")
+E = TypeVar("E")
+
+_Runner = Threads | Processes | InExecutor | Callable[..., Awaitable[Any]]
+
+
+class Step(Generic[A, B]):
+    """A description of one async call on one item, and of the policies around it; a value that never changes.
+
+    Policies apply inside out, in the order written:
+    ``Step(embed).rate_limit(limit).timeout(8).retry(Retry(4)).timeout(30)`` reads: each attempt takes a token, each
+    attempt has 8 s, there are four attempts, and 30 s in all.
+
+    Building one runs nothing. ``await step(item)`` runs it by itself, `start` keeps its state over many calls, and
+    ``pipeline.map(step)`` runs it as a stage, with fresh state for each run of the pipeline.
+
+    Args:
+      fn: ``fn(item)``, an async function; a sync one if `on` then says where it runs.
+      name: what plans, reports and errors call it; else the function's name.
+      idempotent: whether calling it again after a failure does no harm; if not, `retry` is refused.
+
+    Raises:
+      TypeError: if an argument has a wrong type.
+    """
+
+    __slots__ = ("plan",)
+
+    plan: StepPlan
+    """What it is, as data."""
+
+    @overload
+    def __init__(
+        self, fn: Callable[[A], Awaitable[B]], *, name: str | None = None, idempotent: bool = True
+    ) -> None: ...
+
+    @overload
+    def __init__(self, fn: Callable[[A], B], *, name: str | None = None, idempotent: bool = True) -> None: ...
+
+    def __init__(self, fn: Callable[[Any], Any], *, name: str | None = None, idempotent: bool = True) -> None:
+        _check.callable_("Step", "fn", fn)
+        if isinstance(fn, Step):
+            raise _check.refuse(TypeError, "Step", "fn", "be a function, not a Step", fn, "Use the step itself.")
+        if yields_async(fn):
+            use = "Use flat_map to put many values in an item's place."
+            raise _check.refuse(TypeError, "Step", "fn", "be no async generator function", fn, use)
+        _check.boolean("Step", "idempotent", idempotent)
+        name = function_name(fn) if name is None else _check.text("Step", "name", name)
+        object.__setattr__(self, "plan", StepPlan(name, (Call(fn, name, idempotent),)))
+
+    @classmethod
+    def from_plan(cls, plan: StepPlan) -> Step[Any, Any]:
+        """Make the step of a plan."""
+        step: Step[Any, Any] = object.__new__(cls)
+        object.__setattr__(step, "plan", plan)
+        return step
+
+    @staticmethod
+    def pure(fn: Callable[[C], D], *, name: str | None = None) -> Step[C, D]:
+        """Lift a sync function that takes no time; it runs in the task that runs the step.
+
+        Raises:
+          TypeError: if `fn` is no sync function.
+        """
+        _check.sync_callable("Step.pure", "fn", fn)
+        name = function_name(fn) if name is None else _check.text("Step.pure", "name", name)
+        return Step.from_plan(StepPlan(name, (Pure(fn),)))
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"Step: {name} cannot be set, a step never changes")
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"Step: {name} cannot be deleted, a step never changes")
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Step) and other.plan == self.plan
+
+    def __hash__(self) -> int:
+        return hash(self.plan)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Step.from_plan, (self.plan,)
+
+    def __repr__(self) -> str:
+        return f"<Step {self.plan.name}>"
+
+    @property
+    def name(self) -> str:
+        """What plans, reports and errors call it."""
+        return self.plan.name
+
+    @property
+    def __name__(self) -> str:
+        return self.plan.name
+
+    # ---- policies, inside out
+
+    def timeout(self, seconds: float) -> Step[A, B]:
+        """Give what is inside so many seconds; then it is cancelled, and `trio.TooSlowError` is raised.
+
+        A call that comes to its end at that very instant, or behind it, is too late. A `TooSlowError` or `TimeoutError`
+        of the call's own passes unchanged.
+
+        Args:
+          seconds: a number > 0.
+
+        Raises:
+          TypeError: if `seconds` is no number.
+          ValueError: if it is not > 0 and finite.
+        """
+        return self._within(Timeout(_check.seconds("Step.timeout", "seconds", seconds)))
+
+    def retry(self, retry: Retry) -> Step[A, B]:
+        """Try what is inside again when it fails.
+
+        Raises:
+          PlanError: if what is inside is not idempotent.
+          TypeError: if `retry` is no `Retry`.
+        """
+        if not isinstance(retry, Retry):
+            raise _check.refuse(TypeError, "Step.retry", "retry", "be a Retry", retry)
+        once = [call.name for call in self.plan.calls() if not call.idempotent]
+        if once:
+            raise PlanError(
+                *(
+                    f"step {name!r}: a step with idempotent=False must not be retried: a failed call may have had its "
+                    "effect.\nUse idempotent=True if calling it again does no harm."
+                    for name in once
+                )
+            )
+        return self._within(retry)
+
+    def rate_limit(
+        self, limit: RateLimit | RateLimiter, *, cost: Callable[[Any], int | Fraction] | None = None
+    ) -> Step[A, B]:
+        """Let what is inside start only so often; it waits for its turn, first come, first served.
+
+        A call counts at the instant at which it starts. (Right behind `on`, that is when there is a thread or process
+        for it; with another policy in between, when that begins.)
+
+        Args:
+          limit: a `RateLimit`, which each run and each start of the step keeps by itself, or a `RateLimiter`, which all
+            that share it keep together.
+          cost: ``cost(item)`` is what a call takes, an int or Fraction > 0 and at most the burst; a sync function.
+            Without it each call takes 1.
+
+        Raises:
+          TypeError: if an argument has a wrong type.
+        """
+        if not isinstance(limit, RateLimit | RateLimiter):
+            raise _check.refuse(TypeError, "Step.rate_limit", "limit", "be a RateLimit or a RateLimiter", limit)
+        if cost is not None:
+            _check.sync_callable("Step.rate_limit", "cost", cost)
+        if isinstance(limit, RateLimiter):
+            return self._within(Limit(limit.rate_limit, limit, cost))
+        return self._within(Limit(limit, None, cost))
+
+    def circuit_breaker(self, breaker: CircuitBreaker) -> Step[A, B]:
+        """Stop calling what is inside while it only fails.
+
+        Each run, and each start of the step, has a circuit of its own; use one ``step.start()`` for a circuit that
+        several pipelines share.
+
+        Raises:
+          TypeError: if `breaker` is no `CircuitBreaker`.
+        """
+        if not isinstance(breaker, CircuitBreaker):
+            raise _check.refuse(TypeError, "Step.circuit_breaker", "breaker", "be a CircuitBreaker", breaker)
+        return self._within(breaker)
+
+    def on(self, runner: _Runner) -> Step[A, B]:
+        """Run the step's sync function elsewhere; the first thing to be said of a step.
+
+        Args:
+          runner: `threads`, `processes` or `executor`; or any async function ``runner(fn, *args)`` that runs it.
+
+        Raises:
+          PlanError: if there is more to the step than one call, or its function is async.
+          TypeError: if `runner` is none of these.
+        """
+        found = runner_of(runner)
+        (part, *more) = self.plan.parts
+        if more or not isinstance(part, Call) or part.runner is not None:
+            raise PlanError(
+                f"step {self.name!r}: on must come first, and once: it says where the function runs.\n"
+                "Use Step(fn).on(runner), then the policies around it."
+            )
+        if is_async(part.fn):
+            raise PlanError(
+                f"step {self.name!r}: on must have a sync function, not an async one, which needs no runner."
+            )
+        call = Call(part.fn, part.name, part.idempotent, found)
+        return Step.from_plan(StepPlan(self.name, (call,)))
+
+    # ---- one after the other
+
+    def then(self, step: Step[B, C]) -> Step[A, C]:
+        """Give the result to another step.
+
+        Raises:
+          TypeError: if `step` is no Step.
+        """
+        if not isinstance(step, Step):
+            raise _check.refuse(
+                TypeError,
+                "Step.then",
+                "step",
+                "be a Step",
+                step,
+                "Use .then(Step(fn)), or .map(fn) for a sync function.",
+            )
+        return Step.from_plan(StepPlan(f"{self.name} > {step.name}", self.plan.parts + step.plan.parts))
+
+    def map(self, fn: Callable[[B], C]) -> Step[A, C]:
+        """Put the result through a sync function.
+
+        Raises:
+          TypeError: if `fn` is no sync function.
+        """
+        _check.sync_callable("Step.map", "fn", fn)
+        return Step.from_plan(StepPlan(self.name, (*self.plan.parts, Pure(fn))))
+
+    # ---- use
+
+    def describe(self) -> str:
+        """Show the step: a line for each call and policy, inside out. Stable, fit for a golden test."""
+        return "\n".join([f"step {self.name}", *(f"  {line}" for line in self.plan.lines())])
+
+    def check(self) -> None:
+        """Raise the `PlanError` that using the step would raise."""
+        problems = list(self.plan.problems())
+        if problems:
+            raise PlanError(*problems)
+
+    def start(self) -> StartedStep[A, B]:
+        """Make a callable that keeps tokens, circuit and threads over its calls.
+
+        Raises:
+          PlanError: if the step cannot run (a sync function without a runner).
+        """
+        self.check()
+        return StartedStep(self.plan)
+
+    async def __call__(self, item: A) -> B:
+        """Put one item through the step, in the caller's task and with fresh state.
+
+        Raises:
+          PlanError: if the step cannot run.
+          Exception: the original error of the last attempt, with notes.
+
+        Checkpoint: always.
+        Cancellation: stops the call at once.
+        """
+        return await self.start()(item)
+
+    def _within(self, layer: Layer) -> Step[A, B]:
+        return Step.from_plan(StepPlan(self.name, (Within(self.plan.parts, layer),)))
+
+
+async def gather(step: Step[C, D], items: Iterable[C], *, concurrency: int) -> list[D]:
+    """Put each item through a step, several at once, and give the results in the order of the items.
+
+    The first error that happens is raised at once, itself and in no group; what still runs is cancelled.
+
+    Args:
+      step: a Step, started once for all items, or one that was started.
+      items: an iterable; taken one by one, each when there is a place for it.
+      concurrency: calls at once, an int >= 1.
+
+    Raises:
+      TypeError: if an argument has a wrong type.
+      ValueError: if `concurrency` is below 1.
+      PlanError: if the step cannot run.
+      Exception: the first error.
+
+    Checkpoint: always.
+    Cancellation: cancels all calls.
+    """
+    if step_of(step) is None:
+        raise _check.refuse(TypeError, "gather", "step", "be a Step", step, "Use Step(fn).")
+    _check.integer("gather", "concurrency", concurrency, at_least=1)
+    started = step.start() if isinstance(step, Step) else step
+    numbered = enumerate(items)
+    results: dict[int, D] = {}
+    errors: list[BaseException] = []
+
+    async def work(places: int) -> None:
+        for number, item in numbered:
+            if places:  # each worker starts the next, so there are never more of them than items
+                nursery.start_soon(watched, places - 1)
+                places = 0
+            results[number] = await started(item)
+
+    async def watched(places: int) -> None:
+        try:
+            await work(places)
+        except Exception as error:
+            errors.append(error)
+            nursery.cancel_scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(watched, concurrency - 1)
+    if errors:
+        raise errors[0]
+    return [results[number] for number in range(len(results))]
+
+
+class chunked(Generic[C, D]):  # used like a function, and picklable as no closure is
+    """Make a function on lists of one on items: for work too small to be sent to a process item by item.
+
+    ``pipeline.batch(32, max_delay=0.1).map(Step(chunked(parse)).on(processes(2)), concurrency=2).unbatch()``
+
+    An item's error fails its whole chunk, with a note that says which one it was.
+
+    Args:
+      fn: ``fn(item)``, a sync function; for `processes`, one of a module.
+
+    Raises:
+      TypeError: if it is no sync function.
+    """
+
+    __slots__ = ("fn",)
+
+    fn: Callable[[C], D]
+
+    def __init__(self, fn: Callable[[C], D]) -> None:
+        self.fn = _check.sync_callable("chunked", "fn", fn)
+
+    def __call__(self, items: Iterable[C]) -> list[D]:
+        """Put each item through the function."""
+        results: list[D] = []
+        try:
+            results.extend(map(self.fn, items))
+        except Exception as error:
+            error.add_note(f"item {len(results)} of its chunk")
+            raise
+        return results
+
+    @property
+    def __name__(self) -> str:
+        return f"chunked {function_name(self.fn)}"
