@@ -13,9 +13,11 @@ from typing import Any
 
 import trio
 
+from .._errors import CircuitOpen
 from ..pipeline import Pipeline
 from ..policies import _check
 from ..runtime.run import Run
+from ._lab import InjectedError
 from ._schedule import Choices, Schedule, require_private_names
 from ._trial import Scenario, Trial, TrialError, run_trial
 
@@ -167,9 +169,9 @@ def fail_everywhere(
                 raise trial.error
             return
         kept = trial.report is not None and (trial.report.error is injected or injected in trial.report.cleanup_errors)
-        if trial.error is not None and trial.error is not injected:
+        if trial.error is not None and trial.error is not injected and not _follows(trial):
             raise TrialError(f"the run raised {trial.error!r}, not the error of user code") from trial.error
-        if trial.error is None and not kept:
+        if trial.error is None and not kept and not _was_dealt_with(trial):
             raise TrialError("the run neither raised the error of user code nor kept it in its report")
 
     def one(seed: int, point: int) -> Iterator[Trial]:
@@ -227,6 +229,18 @@ def explore_schedules(
 
     how = ", exhaustive=True" if exhaustive else ""
     return _summed("explore_schedules", subject, [all_orders() if exhaustive else seeded()], examine, how)
+
+
+def _follows(trial: Trial) -> bool:
+    """Whether the error may be what a policy made of the one that was injected."""
+    return trial.lab.is_resilient and isinstance(trial.error, CircuitOpen | InjectedError)
+
+
+def _was_dealt_with(trial: Trial) -> bool:
+    """Whether a policy says that it dealt with an error."""
+    stages = () if trial.report is None else trial.report.stages
+    retried = any(stage.policies is not None and stage.policies.retries for stage in stages)
+    return trial.lab.is_resilient and (retried or any(stage.failures for stage in stages))
 
 
 def _scenario(subject: Subject) -> Scenario:

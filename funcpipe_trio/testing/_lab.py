@@ -16,6 +16,10 @@ import trio
 
 from ..plan import operations as plan
 from ..plan.nodes import FanIn, Plan, Source
+from ..policies.on_error import Divert, OnError
+from ..runtime.started import StartedStep
+from ..step import Step
+from ._wrap import Workshop, has_second_chances, wrap_step
 
 __all__ = ["InjectedError", "Lab"]
 
@@ -40,6 +44,10 @@ class Lab:
         """Whether every source of the plan is one whose items are counted here."""
         self.one_to_one: bool = True
         """Whether each item taken becomes at most one delivered."""
+        self.is_resilient: bool = False
+        """Whether the plan has policies that may deal with a failure."""
+        self.workshop: Workshop = Workshop()
+        self._steps: dict[object, Step[Any, Any] | StartedStep[Any, Any]] = {}
 
     def call(self) -> None:
         """Note a call of user code, and fail if it is its turn."""
@@ -70,10 +78,26 @@ class Lab:
 
     def _operation(self, operation: plan.Operation) -> plan.Operation:
         present = {field.name: getattr(operation, field.name) for field in fields(operation)}
-        wrapped = {name: self._wrapped(present[name]) for name in ("fn", "cost") if present.get(name) is not None}
-        return replace(operation, **wrapped)  # type: ignore[arg-type]  # only fields that hold functions
+        functions = [name for name in ("fn", "cost", "key") if present.get(name) is not None]
+        wrapped: dict[str, Any] = {name: self._wrapped(present[name]) for name in functions}
+        policy = present.get("on_error", plan.STOP)
+        self.is_resilient = self.is_resilient or policy != plan.STOP
+        if isinstance(policy, Divert):
+            wrapped["on_error"] = OnError.divert(self._wrapped(policy.step))
+        return replace(operation, **wrapped)
+
+    def _step(self, step: Step[Any, Any] | StartedStep[Any, Any]) -> Callable[..., Any]:
+        """Wrap a step; one that was started, once, for all who share it."""
+        if step not in self._steps:
+            wrapped = wrap_step(step.plan, self._wrapped, self.workshop)
+            self.is_resilient = self.is_resilient or has_second_chances(wrapped)
+            is_started = isinstance(step, StartedStep)
+            self._steps[step] = StartedStep(wrapped) if is_started else Step.from_plan(wrapped)
+        return self._steps[step]
 
     def _wrapped(self, fn: Callable[..., Any]) -> Callable[..., Any]:
+        if isinstance(fn, Step | StartedStep):
+            return self._step(fn)
         if plan.yields_async(fn):
 
             async def generate(*args: Any) -> AsyncIterator[Any]:

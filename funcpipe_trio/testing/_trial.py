@@ -193,6 +193,8 @@ async def _main(scenario: Scenario, trial: Trial, watch: _Watch, running: list[R
     bound = watched.max_in_flight
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_guard, trial, watch)
+        if lab.workshop.is_used:
+            nursery.start_soon(lab.workshop.hold_clock)
         watch.start()
         try:
             with watch.scope:

@@ -8,7 +8,24 @@ from typing import Any
 
 import trio
 
-from funcpipe_trio import FairShare, Pipeline, Run, concat, fair_merge, merge, zip_pipelines
+from funcpipe_trio import (
+    Backoff,
+    CircuitBreaker,
+    Failure,
+    FairShare,
+    OnError,
+    Pipeline,
+    RateLimit,
+    RateLimiter,
+    Retry,
+    Run,
+    Step,
+    concat,
+    fair_merge,
+    merge,
+    threads,
+    zip_pipelines,
+)
 from funcpipe_trio.testing import Lab, Scenario
 
 
@@ -170,6 +187,88 @@ def ticking() -> Pipeline[int]:
     return Pipeline.ticks(2).take(5).map(step)
 
 
+# ---- steps and policies
+
+
+class Flaky:
+    """A service that fails at its first calls for some items."""
+
+    def __init__(self) -> None:
+        self._calls: dict[int, int] = {}
+
+    async def __call__(self, item: int) -> int:
+        self._calls[item] = self._calls.get(item, 0) + 1
+        await trio.sleep(item % 2)
+        if self._calls[item] <= item % 3:
+            raise OSError(f"call {self._calls[item]} for {item}")
+        return item
+
+
+async def fails_at_some(item: int) -> int:
+    await trio.sleep(item % 2)
+    if item % 3 == 1:
+        raise ValueError(item)
+    return item
+
+
+def keyed_map() -> Pipeline[int]:
+    return Pipeline.from_iterable(range(10)).buffer(3).map(wait_by_item, key=lambda x: x % 4, concurrency=3).buffer(3)
+
+
+def keyed_map_as_completed() -> Pipeline[int]:
+    return (
+        Pipeline.from_iterable(range(10))
+        .map(fails_at_some, key=lambda x: x % 2, concurrency=2, ordered=False, on_error=OnError.skip())
+        .buffer(2)
+        .map(step)
+    )
+
+
+def retry_with_failures() -> Pipeline[int]:
+    flaky = Step(Flaky()).timeout(3).retry(Retry(3, OSError, Backoff(0.5, jitter=0.2))).timeout(20)
+    return Pipeline.from_iterable(range(7)).map(flaky, concurrency=3).buffer(2)
+
+
+def rate_limited() -> Pipeline[int]:
+    limiter = RateLimiter(RateLimit(2, burst=2))
+    one, other = Step(step).rate_limit(limiter), Step(at_once).rate_limit(limiter, cost=lambda x: 1 + x % 2)
+    return Pipeline.from_iterable(range(7)).map(one, concurrency=2).buffer(1).map(other, concurrency=3, ordered=False)
+
+
+def breaker() -> Pipeline[int | Failure[int]]:
+    guarded = Step(fails_at_some).circuit_breaker(CircuitBreaker(2, 2.0, on=ValueError))
+    return Pipeline.from_iterable(range(9)).map(guarded, concurrency=2, on_error=OnError.emit()).buffer(2)
+
+
+def breaker_that_waits() -> Pipeline[int]:
+    guarded = Step(Flaky()).circuit_breaker(CircuitBreaker(1, 2.0, wait=True)).retry(Retry(5, OSError, Backoff(0)))
+    return Pipeline.from_iterable(range(6)).map(guarded, concurrency=3)
+
+
+def skip() -> Pipeline[int]:
+    return (
+        Pipeline.from_iterable(range(12))
+        .map(lambda x: 6 // (x - 5), on_error=OnError.skip())
+        .map(fails_at_some, concurrency=3, on_error=OnError.skip(max_failures=9))
+        .buffer(1)
+    )
+
+
+def divert() -> Pipeline[int]:
+    async def bury(failure: Failure[int]) -> None:
+        await trio.sleep(1.5)
+
+    return (
+        Pipeline.from_iterable(range(8))
+        .map(fails_at_some, concurrency=3, on_error=OnError.divert(Step(bury).timeout(2)))
+        .flat_map(children, concurrency=2, on_error=OnError.divert(bury))
+    )
+
+
+def in_threads() -> Pipeline[int]:
+    return Pipeline.from_iterable(range(5)).map(Step(abs).on(threads(2)).timeout(50), concurrency=3).map(step)
+
+
 SCENARIOS = [
     Scenario(linear, name="linear"),
     Scenario(ordered_pool, name="ordered_pool"),
@@ -185,6 +284,17 @@ SCENARIOS = [
     Scenario(producer, name="producer"),
     Scenario(channel, name="channel"),
     Scenario(ticking, name="ticking"),
+    Scenario(keyed_map, name="keyed_map"),
+    Scenario(keyed_map_as_completed, name="keyed_map_as_completed"),
+    Scenario(retry_with_failures, name="retry_with_failures"),
+    Scenario(rate_limited, name="rate_limited"),
+    Scenario(breaker, name="breaker"),
+    Scenario(breaker_that_waits, name="breaker_that_waits"),
+    Scenario(skip, name="skip"),
+    Scenario(divert, name="divert"),
+    Scenario(in_threads, name="in_threads"),
+    Scenario(keyed_map, one_by_one, name="keyed_map_with_a_slow_consumer"),
+    Scenario(skip, first_three, name="skip_with_a_consumer_that_leaves"),
     Scenario(ordered_pool, one_by_one, name="slow_consumer"),
     Scenario(merge_of_three, first_three, name="consumer_that_leaves"),
     Scenario(unordered_pool, three_receivers, name="three_receivers"),
