@@ -323,7 +323,7 @@ async def gather(step: Step[C, D], items: Iterable[C], *, concurrency: int) -> l
             errors.append(error)
             nursery.cancel_scope.cancel()
 
-    async with trio.open_nursery() as nursery:
+    async with trio.open_nursery() as nursery:  # noqa: ASYNC112  # its tasks start more in it
         nursery.start_soon(watched, concurrency - 1)
     if errors:
         raise errors[0]

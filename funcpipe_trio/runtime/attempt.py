@@ -18,6 +18,14 @@ class Account:
         "waited_retry",
     )
 
+    abandoned: int
+    refused: int
+    retries: int
+    timeouts: int
+    waited_circuit: float
+    waited_rate: float
+    waited_retry: float
+
     def __init__(self) -> None:
         self.retries = self.timeouts = self.refused = self.abandoned = 0
         self.waited_rate = self.waited_retry = self.waited_circuit = 0.0

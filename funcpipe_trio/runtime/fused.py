@@ -150,7 +150,7 @@ class Mapping(FusedOperation):
                 result = fn(value)
                 if type(result) is not vetted:
                     vetted = self.vet(result)
-            except BaseException as error:
+            except BaseException as error:  # noqa: ASYNC103  # sync; `failed` raises what is no Exception
                 result = self.failed(error, number, value)
             number += 1
             yield result

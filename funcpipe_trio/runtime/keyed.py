@@ -133,5 +133,5 @@ def _key(ask: Callable[[Any], Hashable], item: Any) -> tuple[Hashable, Exception
     return key, None
 
 
-async def _raised(error: Exception) -> Any:
+async def _raised(error: Exception) -> Any:  # noqa: ASYNC124  # a pool awaits what it calls
     raise error

@@ -92,7 +92,7 @@ def _pure(fn: AnyFunction) -> Layered:
     def apply(item: Any) -> Any:
         return fn(item)
 
-    async def made(item: Any, attempt: Attempt) -> Any:
+    async def made(item: Any, attempt: Attempt) -> Any:  # noqa: ASYNC124  # layers await what is inside them
         result = apply(item)
         if isawaitable(result):
             if hasattr(result, "close"):

@@ -102,6 +102,7 @@ class Results:
 
     dropped: int
     exhausted: bool
+    seen: int
 
     receiver: Receiver
 
@@ -155,6 +156,7 @@ class Results:
 class Pool(Stage):
     """Workers that call an async function."""
 
+    account: Account | None
     began: float
     results: Results
     started: bool

@@ -51,7 +51,7 @@ class Expanding(FusedOperation):
             except GeneratorExit:
                 self._through = length_hint(self._children, 1) == 0
                 raise
-            except BaseException as error:
+            except BaseException as error:  # noqa: ASYNC103  # sync; `failed` raises what is no Exception
                 self._parent = NOTHING
                 answer = self._failed_at(error, number, value)
             else:
