@@ -1,9 +1,12 @@
 """What the pages say is there, is there."""
 
 import re
+import runpy
 from pathlib import Path
 
 import pytest
+import trio
+import trio.testing
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
@@ -23,3 +26,17 @@ def test_every_promise_is_in_the_table():
     text = (ROOT / "docs" / "promises.md").read_text()
 
     assert [number for number in range(1, 20) if not re.search(rf"\bP{number}\b", text)] == []
+
+
+@pytest.mark.parametrize("page", ["steps.md"])
+def test_the_examples_of_a_page_run_and_print_what_it_shows(page, monkeypatch, tmp_path, capsys):
+    """The page's code runs, in virtual time, and each text block is in what it prints."""
+    text = (ROOT / "docs" / page).read_text()
+    script = tmp_path / "example.py"
+    script.write_text("\n".join(re.findall(r"```python\n(.*?)```", text, re.S)))
+    run = trio.run
+    monkeypatch.setattr(trio, "run", lambda main: run(main, clock=trio.testing.MockClock(autojump_threshold=0)))
+    runpy.run_path(str(script), run_name="__main__")
+    printed = capsys.readouterr().out
+
+    assert [shown for shown in re.findall(r"```text\n(.*?)```", text, re.S) if shown not in printed] == []

@@ -1,11 +1,34 @@
 """What a type checker must see; checked by mypy strict, never run."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from typing import TypeGuard, assert_type
 
 import trio
 
-from funcpipe_trio import FairChannel, FairShare, Pipeline, Report, Run, concat, fair_merge, merge, zip_pipelines
+from funcpipe_trio import (
+    Failure,
+    FairChannel,
+    FairShare,
+    OnError,
+    Pipeline,
+    RateLimit,
+    RateLimiter,
+    Report,
+    Retry,
+    Run,
+    StartedStep,
+    Step,
+    chunked,
+    concat,
+    executor,
+    fair_merge,
+    gather,
+    merge,
+    processes,
+    threads,
+    zip_pipelines,
+)
 
 numbers: Pipeline[int] = Pipeline.from_iterable([1, 2, 3])
 
@@ -62,6 +85,29 @@ assert_type(numbers.batch(10, max_delay=0.5).unbatch(), Pipeline[int])
 assert_type(numbers.pipe(labelled, "n"), Pipeline[str])
 assert_type(numbers.pipe(labelled, label="n"), Pipeline[str])
 
+# steps
+step = Step(fetch)
+assert_type(step, Step[int, bytes])
+assert_type(step.rate_limit(RateLimit(8)).timeout(1).retry(Retry(4)), Step[int, bytes])
+assert_type(step.rate_limit(RateLimiter(RateLimit(8)), cost=lambda number: 1), Step[int, bytes])
+assert_type(step.map(len), Step[int, int])
+assert_type(step.map(len).then(step), Step[int, bytes])
+assert_type(Step.pure(words), Step[str, list[str]])
+assert_type(Step(words), Step[str, list[str]])
+assert_type(Step(words).on(threads(2)), Step[str, list[str]])
+assert_type(Step(chunked(words)).on(processes(2)), Step[Iterable[str], list[list[str]]])
+assert_type(Step(words).on(executor(ThreadPoolExecutor())), Step[str, list[str]])
+assert_type(step.start(), StartedStep[int, bytes])
+assert_type(numbers.map(step, concurrency=4), Pipeline[bytes])
+assert_type(numbers.map(step.start()), Pipeline[bytes])
+assert_type(numbers.map(step, on_error=OnError.skip()), Pipeline[bytes])
+assert_type(numbers.map(step, on_error=OnError.emit()), Pipeline[bytes | Failure[int]])
+assert_type(numbers.map(str, on_error=OnError.emit()), Pipeline[str | Failure[int]])
+assert_type(numbers.map(fetch, key=lambda number: number % 2, concurrency=2), Pipeline[bytes])
+assert_type(numbers.map(str).flat_map(words, on_error=OnError.skip()), Pipeline[str])
+assert_type(numbers.map(str).flat_map(words, on_error=OnError.emit()), Pipeline[str | Failure[str]])
+assert_type(numbers.flat_map(pages, on_error=OnError.emit()), Pipeline[str | Failure[int]])
+
 # fan-in
 assert_type(merge(numbers, numbers), Pipeline[int])
 assert_type(concat(numbers, numbers), Pipeline[int])
@@ -83,6 +129,9 @@ async def running() -> None:
     assert_type(await numbers.fold(add, 0.0), float)
     assert_type(await numbers.count(), int)
     assert_type(await numbers.run(), Report)
+    assert_type(await step(1), bytes)
+    assert_type(await step.start()(1), bytes)
+    assert_type(await gather(step, [1, 2], concurrency=2), list[bytes])
     async with trio.open_nursery() as nursery:
         await nursery.start(numbers.run)
 
@@ -90,6 +139,8 @@ async def running() -> None:
 # what must be refused
 numbers.map(words)  # type: ignore[arg-type]
 numbers.map(str).flat_map(fetch)  # type: ignore[arg-type]
+numbers.map(str).map(step)  # type: ignore[arg-type]
+step.then(step)  # type: ignore[arg-type]
 fair_merge({"a": numbers}, FairShare({1: 3}))  # type: ignore[misc]
 
 channel: FairChannel[str] = FairChannel()
