@@ -237,10 +237,11 @@ def _follows(trial: Trial) -> bool:
 
 
 def _was_dealt_with(trial: Trial) -> bool:
-    """Whether a policy says that it dealt with an error."""
+    """Whether a policy says that it dealt with the error (a retry does not tell of which)."""
     stages = () if trial.report is None else trial.report.stages
     retried = any(stage.policies is not None and stage.policies.retries for stage in stages)
-    return trial.lab.is_resilient and (retried or any(stage.failures for stage in stages))
+    named = any(name == InjectedError.__name__ for stage in stages for name, _count in stage.failures)
+    return trial.lab.is_resilient and (retried or named)
 
 
 def _scenario(subject: Subject) -> Scenario:
