@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -178,10 +179,8 @@ def swallow_the_error_of_a_burial(patch):
         divert = self.call.divert
 
         async def quiet(failure, attempt):
-            try:
+            with contextlib.suppress(Exception):
                 await divert(failure, attempt)
-            except Exception:
-                pass
 
         object.__setattr__(self.call, "divert", quiet)
         await meet(self, worker, error)
