@@ -59,6 +59,8 @@ def build(line: LineLayout, machinery: Machinery, sink: Sink | None = None) -> I
     stages = line.stages
     if sink is not None and not stages:  # a fan-in has no task, so somebody must pull
         stages = (StageLayout(line.origin.name if line.origin else "sink", None, (), 1),)
+    if sink is not None:
+        sink.capacity = stages[-1].capacity
     for layout in stages:
         is_last = layout is stages[-1]
         outlet = sink if sink is not None and is_last else Link(machinery.host.ledger, layout.capacity)

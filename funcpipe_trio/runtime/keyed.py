@@ -60,7 +60,7 @@ class KeyedPool(Pool):
             super()._staff()
 
     def _has_place(self) -> bool:
-        return self._calls + len(self._lanes) + len(self.order) < self.concurrency + self.outlet.room()
+        return self._calls + len(self._lanes) + len(self.order) < self.concurrency + self.outlet.spare()
 
     # ---- taking
 

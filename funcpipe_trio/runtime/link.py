@@ -79,6 +79,8 @@ class Link:
         """How many items may be appended."""
         return self.capacity - len(self.buffer)
 
+    spare = room  # a result that waits takes the place that it will have here
+
     def commit(self, count: int) -> None:
         """Hand over the `count` items appended since the last commit."""
         self.passed += count

@@ -268,7 +268,7 @@ class Pool(Stage):
 
     def _has_place(self) -> bool:
         # A call that runs is counted against the workers, a result that waits against workers or room, so:
-        return self._calls + len(self.order) < self.concurrency + self.outlet.room()
+        return self._calls + len(self.order) < self.concurrency + self.outlet.spare()
 
     async def _employed(self, worker: Worker) -> None:
         try:

@@ -18,10 +18,13 @@ class Sink:
     ended: bool
     passed: int
 
+    capacity: int
+    """Of the link that an open run has here."""
     wants_room = False
     sender: Sender
 
     def __init__(self, put: Callable[[Any], object]) -> None:
+        self.capacity = 0
         self.put: Callable[[Any], object] = put
         self.closed: str | None = None
         self.failure: Fault | None = None
@@ -31,6 +34,10 @@ class Sink:
     def room(self) -> int:
         """Without limit: what is put is gone."""
         return sys.maxsize
+
+    def spare(self) -> int:
+        """As many as that link would hold: results that wait for a straggler are held, whatever becomes of them."""
+        return self.capacity
 
     def commit(self, count: int) -> None:
         """Count what was put."""

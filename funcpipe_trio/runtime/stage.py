@@ -66,6 +66,9 @@ class Outlet(Protocol):
     def room(self) -> int:
         """How many values may be put."""
 
+    def spare(self) -> int:
+        """How many results that wait for an earlier one may be kept besides."""
+
     def commit(self, count: int) -> None:
         """Hand over the values put since the last commit."""
 

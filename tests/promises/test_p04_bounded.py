@@ -52,6 +52,20 @@ async def numbers():
         yield number
 
 
+def test_results_that_wait_for_a_straggler_are_bounded_without_a_consumer_too():
+    """`run()` has no link behind its last stage; what waits for an earlier result is held all the same."""
+
+    async def main():
+        async with trio.open_nursery() as nursery:
+            run = await nursery.start(ITEMS.map(first_slowest, concurrency=4).run)
+            await trio.sleep(500)
+            counts = run.statistics()
+            nursery.cancel_scope.cancel()
+        return counts.taken - counts.delivered
+
+    assert run_virtual(main) == ITEMS.map(first_slowest, concurrency=4).max_in_flight == 16 + 4 + 16
+
+
 ITEMS = Pipeline.from_iterable(range(10**6))
 REACHED = {
     "source": (ITEMS, 16),
