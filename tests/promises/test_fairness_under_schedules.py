@@ -21,20 +21,11 @@ from hypothesis import strategies as st
 from trio.testing import wait_all_tasks_blocked
 
 from funcpipe_trio import FairChannel, FairShare, Pipeline, concat, fair_merge
-from funcpipe_trio.runtime import pool, run, stage
 from funcpipe_trio.sansio.fair_queue import FairQueue
 from funcpipe_trio.testing import assert_fair, run_virtual, service_lag
 from funcpipe_trio.testing._schedule import Schedule, scheduled
 
-
-@pytest.fixture(scope="module", autouse=True)
-def no_slices_by_real_time():
-    """On a busy machine a slice of 10 ms may end early: then an input that refills in one turn does not."""
-    with pytest.MonkeyPatch.context() as patch:
-        for module in (stage, pool, run):
-            patch.setattr(module, "SLICE", 1e9)
-        yield
-
+pytestmark = pytest.mark.usefixtures("no_slices_by_real_time")
 
 many = settings(max_examples=40, deadline=None, print_blob=True)
 schedules = st.integers(0, 2**32)
