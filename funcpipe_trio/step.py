@@ -17,6 +17,7 @@ from .policies.rate_limit import RateLimit
 from .policies.retry import Retry
 from .runtime.limiter import RateLimiter
 from .runtime.runners import InExecutor, Processes, Threads, runner_of
+from .runtime.stage import add_note
 from .runtime.started import StartedStep
 
 __all__ = ["Step", "chunked", "gather"]
@@ -307,21 +308,29 @@ async def gather(step: Step[C, D], items: Iterable[C], *, concurrency: int) -> l
     started = step.start() if isinstance(step, Step) else step
     numbered = enumerate(items)
     results: dict[int, D] = {}
-    errors: list[BaseException] = []
+    errors: list[Exception] = []
+    scopes: list[trio.CancelScope] = []
 
     async def work(places: int) -> None:
         for number, item in numbered:
-            if places:  # each worker starts the next, so there are never more of them than items
+            if places and not errors:  # each worker starts the next, so there are never more of them than items
                 nursery.start_soon(watched, places - 1)
                 places = 0
             results[number] = await started(item)
 
     async def watched(places: int) -> None:
+        # A scope for each: what a call raises while it is cancelled comes here then, and not to the nursery as a group.
+        scope = trio.CancelScope()
+        scopes.append(scope)
         try:
-            await work(places)
+            with scope:
+                await work(places)
         except Exception as error:
+            if errors:
+                add_note(errors[0], f"then another call raised {type(error).__name__}: {error}")
             errors.append(error)
-            nursery.cancel_scope.cancel()
+            for each in scopes:
+                each.cancel()
 
     async with trio.open_nursery() as nursery:  # noqa: ASYNC112  # its tasks start more in it
         nursery.start_soon(watched, concurrency - 1)
@@ -354,11 +363,12 @@ class chunked(Generic[C, D]):  # used like a function, and picklable as no closu
     def __call__(self, items: Iterable[C]) -> list[D]:
         """Put each item through the function."""
         results: list[D] = []
-        try:
-            results.extend(map(self.fn, items))
-        except Exception as error:
-            error.add_note(f"item {len(results)} of its chunk")
-            raise
+        for item in items:
+            try:
+                results.append(self.fn(item))
+            except Exception as error:
+                add_note(error, f"item {len(results)} of its chunk")
+                raise
         return results
 
     @property

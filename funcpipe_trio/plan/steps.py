@@ -31,6 +31,9 @@ class RunnerPlan(Protocol):
     def problem(self, fn: AnyFunction) -> str | None:
         """Say why it cannot run a function; None if it can."""
 
+    def start(self) -> Any:
+        """Make it ready to run calls; what comes of that is the runtime's."""
+
 
 @dataclass(frozen=True, slots=True)
 class Call:

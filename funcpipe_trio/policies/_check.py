@@ -69,11 +69,12 @@ def number(
 ) -> float:
     """Check a finite number in a range: an int or float, not NaN."""
     limits = [(">=", at_least), (">", above), ("<=", at_most)]
-    rule = "be a finite number " + " and ".join(f"{sign} {limit:g}" for sign, limit in limits if limit is not None)
+    said = " and ".join(f"{sign} {limit:g}" for sign, limit in limits if limit is not None)
+    rule = f"be a finite number {said}".rstrip()
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise refuse(TypeError, where, name, rule, value)
     too_small = (at_least is not None and value < at_least) or (above is not None and value <= above)
-    if not math.isfinite(value) or too_small or (at_most is not None and value > at_most):
+    if not _is_finite(value) or too_small or (at_most is not None and value > at_most):
         raise refuse(ValueError, where, name, rule, value)
     return value
 
@@ -83,9 +84,16 @@ def seconds(where: str, name: str, value: Any, *, positive: bool = True, finite:
     rule = "be a number of seconds " + ("> 0" if positive else ">= 0")
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise refuse(TypeError, where, name, rule, value)
-    if math.isnan(value) or value < 0 or (positive and value == 0) or (finite and math.isinf(value)):
+    if value != value or value < 0 or (positive and value == 0) or (finite and not _is_finite(value)):
         raise refuse(ValueError, where, name, rule + (", finite" if finite else ""), value)
     return float(value)
+
+
+def _is_finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an int beyond any float
+        return False
 
 
 def text(where: str, name: str, value: Any) -> str:

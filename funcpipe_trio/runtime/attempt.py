@@ -40,7 +40,7 @@ class Attempt:
     number: int
     """Number of the item, from 0: what its jitter is computed from."""
     tried: int
-    """Attempts of the retry that gave up; 1 without one."""
+    """The attempt that runs, or was the last, by the outermost retry that has said so; 1 without one."""
     of: int | None
     """Attempts that it had; None without one."""
     last_error: Exception | None
@@ -55,8 +55,8 @@ class Attempt:
         self.number = number
         self.tried, self.of, self.last_error = 1, None, None
 
-    def gave_up(self, tried: int, of: int) -> None:
-        """Note that a retry lets the error pass."""
+    def tries(self, tried: int, of: int) -> None:
+        """Note which attempt it is."""
         self.tried, self.of = tried, of
 
     def got_through(self) -> None:

@@ -11,13 +11,13 @@ from typing import Any
 
 from ..plan import operations as plan
 from ..plan.steps import step_of
-from ..policies._functions import AnyFunction, is_async
+from ..policies._functions import AnyFunction, function_name, is_async
 from ..policies.on_error import Divert
 from .attempt import Account, Attempt
 from .inlet import NOTHING
 from .layers import Layered, layers_of
 from .pool import Calling, Enough
-from .stage import interruptible
+from .stage import interruptible, not_awaitable
 from .started import StartedStep
 
 __all__ = ["calling_of"]
@@ -29,7 +29,9 @@ def calling_of(operation: plan.Operation) -> Calling:
     """Make what a stage calls; fresh for each run, for some keep state."""
     assert isinstance(operation, plan.WithFunction)
     is_layered = step_of(operation.fn) is not None
-    fn = _layered(operation.fn) if is_layered else _awaited(operation.fn)
+    fn = _layered(operation.fn) if is_layered else operation.fn
+    if isinstance(operation, plan.Map) and not is_async(fn):
+        fn = _awaited(fn)
     on_error = operation.on_error if isinstance(operation, plan.Map | plan.FlatMap) else plan.STOP
     return Calling(
         _CALLS[type(operation)](operation, fn),
@@ -37,13 +39,14 @@ def calling_of(operation: plan.Operation) -> Calling:
         account=Account() if is_layered else None,
         on_error=on_error,
         divert=_layered(on_error.step) if isinstance(on_error, Divert) else None,
+        divert_account=Account() if isinstance(on_error, Divert) else None,
     )
 
 
 def _layered(fn: Any) -> Layered:
     """Give the layers of a step, fresh ones unless it was started before; of an async function, as if it were one."""
     if isinstance(fn, StartedStep):
-        return fn.layered
+        return fn.layered()
     step = step_of(fn)
     if step is not None:
         return layers_of(step)
@@ -55,12 +58,10 @@ def _layered(fn: Any) -> Layered:
 
 
 def _awaited(fn: AnyFunction) -> Call:
-    """Give an async function; of a sync one (which needs a stage for its `OnError.divert`) make one."""
-    if is_async(fn):
-        return fn
+    """Make an async function of a sync one, which needs a stage for its `OnError.divert`."""
 
     async def at_once(item: Any) -> Any:  # noqa: ASYNC124  # a pool awaits what it calls
-        return fn(item)
+        return not_awaitable(function_name(fn), fn(item))
 
     return at_once
 

@@ -76,15 +76,15 @@ class FusedOperation:
         if isinstance(policy, Stop) or not isinstance(error, Exception):
             self.stage.failing(error, self.name, number, value)
             raise  # noqa: PLE0704  # the error that is being handled
-        met = noted(error, self.name, number)
         limit = None if self._tolerance is None else self._tolerance.failed(number + 1)
         if limit is not None:
+            met = noted(error, self.name, number)
             add_note(met, limit)
             self.stage.failing(met, self.name, number, value)
             raise  # noqa: PLE0704  # as above
-        self.stage.failures[type(met).__name__] += 1
+        self.stage.failures[type(error).__name__] += 1
         if isinstance(policy, Emit):
-            return Failure(value, met, self.name, 1)
+            return Failure(value, noted(error, self.name, number), self.name, 1)
         self.stage.failed += 1
         return NOTHING
 

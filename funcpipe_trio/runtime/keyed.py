@@ -16,14 +16,14 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass
-from inspect import isawaitable
 from typing import Any
 
 import trio
 
 from ..sansio.lanes import Lanes
 from .inlet import CANCELLED, NOTHING
-from .pool import END, Pool, Worker
+from .pool import ASIDE, END, Pool, Worker
+from .stage import not_awaitable
 
 __all__ = ["KeyedPool"]
 
@@ -65,23 +65,28 @@ class KeyedPool(Pool):
     # ---- taking
 
     def _admit(self) -> Any:
-        """Take the oldest item whose key is free; take items in until there is one."""
-        while not self._lanes.ready:
+        """Take the oldest item whose key is free; if there is none, take one in."""
+        if not self._lanes.ready:
             item = super()._admit()
             if item is NOTHING or item is END:
                 return item
             self._sort_in(item)
-        return self._lanes.take()
+        return self._lanes.take() if self._lanes.ready else ASIDE
 
     def _sort_in(self, item: Any) -> None:
         position, number = self.order.begin(), self._received
         self._received += 1
         try:
-            key, error = _key(self.key, item)
+            self._store(_Entry(item, _key(self.key, item), position, number))
+        except Exception as error:  # without a key: a failed item, in a lane of its own
+            self._store(_Entry(item, object(), position, number, error))
         except BaseException:  # KeyboardInterrupt and its like end the whole run
             self.discard(item, CANCELLED)
             raise
-        self._lanes.add(key, position, _Entry(item, key, position, number, error))
+
+    def _store(self, entry: _Entry) -> None:
+        # By number, which no two items share; positions are all alike where results leave as completed.
+        self._lanes.add(entry.key, entry.number, entry)
 
     def _take_up(self, worker: Worker, item: _Entry) -> None:
         self._entries[worker] = item
@@ -102,7 +107,7 @@ class KeyedPool(Pool):
 
     def _cancel_superfluous(self) -> None:
         super()._cancel_superfluous()
-        for entry in self._lanes.withdraw(self._is_behind):
+        for entry in self._lanes.withdraw(self._is_behind):  # in order, a number is the position; else all go
             self.discard(entry.item, self._reason())
 
     def _is_behind(self, position: int) -> bool:
@@ -121,16 +126,9 @@ class KeyedPool(Pool):
 
 
 @trio.lowlevel.disable_ki_protection  # user code runs in it
-def _key(ask: Callable[[Any], Hashable], item: Any) -> tuple[Hashable, Exception | None]:
-    """Ask for the key of an item; an item without one is a failed item, in a lane of its own."""
-    try:
-        key = ask(item)
-        if isawaitable(key):
-            raise TypeError("key must be a sync function, but returned something to await")
-        hash(key)
-    except Exception as error:
-        return object(), error
-    return key, None
+def _key(ask: Callable[[Any], Hashable], item: Any) -> Hashable:
+    """Ask for the key of an item."""
+    return not_awaitable("key", ask(item))
 
 
 async def _raised(error: Exception) -> Any:  # noqa: ASYNC124  # a pool awaits what it calls

@@ -132,12 +132,12 @@ def _admission(limit: Limit) -> Layered:
         return 1 if cost_of is None else cost_of(item)
 
     async def admit(item: Any, attempt: Attempt) -> None:
-        cost = 1 if cost_of is None else limiter.check_cost(ask_cost(item))
-        if limiter.try_acquire(cost):
+        cost = 1 if cost_of is None else limiter._checked(ask_cost(item))
+        if limiter._try_acquire(cost):
             return
         since = trio.current_time()
         try:
-            await limiter.wait(cost)
+            await limiter._wait(cost)
         finally:
             attempt.account.waited_rate += trio.current_time() - since
 
@@ -149,13 +149,12 @@ def _admission(limit: Limit) -> Layered:
 
 def _timed(inner: Layered, seconds: float) -> Layered:
     async def timed(item: Any, attempt: Attempt) -> Any:
-        result: Any = None
         before = attempt.last_error
         with trio.CancelScope(relative_deadline=seconds) as scope:
             result = await inner(item, attempt)
-        # `cancel_called` looks at the clock: a call that comes to its end at the deadline, or behind it, is too late.
-        if not scope.cancelled_caught and not scope.cancel_called:
-            return result
+            # While its scope is open this looks at the clock: a call that ends at its deadline, or behind it, is late.
+            if not scope.cancel_called:
+                return result
         attempt.account.timeouts += 1
         error = trio.TooSlowError(f"not done after {seconds:g} s")
         error.add_note(f"timeout of {seconds:g} s")
@@ -172,13 +171,14 @@ def _retried(inner: Layered, retry: Retry) -> Layered:
     async def retried(item: Any, attempt: Attempt) -> Any:
         attempts: Attempts | None = None  # made when it is needed: most calls succeed
         while True:
+            attempt.tries(1 if attempts is None else attempts.number, retry.attempts)
             try:
                 result = await inner(item, attempt)
             except Exception as error:
                 attempts = attempts or Attempts(retry, attempt.number)
                 wait = _ask(attempts, error)
                 if wait is None:
-                    attempt.gave_up(attempts.number, retry.attempts)
+                    attempt.tries(attempts.number, retry.attempts)  # a retry inside counts its own
                     if (note := attempts.note()) is not None:
                         add_note(error, note)
                     raise
@@ -193,7 +193,11 @@ def _retried(inner: Layered, retry: Retry) -> Layered:
 
 @trio.lowlevel.disable_ki_protection  # the predicate is user code
 def _ask(attempts: Attempts, error: Exception) -> float | None:
-    return attempts.failed(error)
+    try:
+        return attempts.failed(error)
+    except Exception as worse:
+        add_note(worse, f"asking the Retry about a {type(error).__name__}")
+        raise
 
 
 async def _back_off(seconds: float, attempt: Attempt) -> None:

@@ -91,7 +91,7 @@ class RateLimiter:
 
         Checkpoint: never (sync, inside of a trio run).
         """
-        if not self.try_acquire(self._checked(cost)):
+        if not self._try_acquire(self._checked(cost)):
             raise trio.WouldBlock
 
     @trio.lowlevel.enable_ki_protection
@@ -122,21 +122,11 @@ class RateLimiter:
             acquired_cost=self._acquired_cost,
         )
 
-    # ---- for the steps
+    # ---- for steps, too
 
-    def try_acquire(self, cost: int | Fraction) -> bool:
+    def _try_acquire(self, cost: int | Fraction) -> bool:
         """Take the tokens of a cost that was checked, if they are there and nobody waits."""
         return not len(self._line) and self._take(cost) is None
-
-    async def wait(self, cost: int | Fraction) -> None:
-        """Wait for the tokens of a cost that was checked; they are taken in the step in which this returns."""
-        await self._wait(cost, checkpoint=False)
-
-    def check_cost(self, cost: int | Fraction) -> int | Fraction:
-        """Refuse a cost that could never be paid."""
-        return self._checked(cost)
-
-    # ---- inside
 
     def _checked(self, cost: int | Fraction) -> int | Fraction:
         _check.cost("RateLimiter", "cost", cost)
@@ -145,7 +135,8 @@ class RateLimiter:
             raise _check.refuse(ValueError, "RateLimiter", "cost", rule, cost)
         return cost
 
-    async def _wait(self, cost: int | Fraction, *, checkpoint: bool) -> None:
+    async def _wait(self, cost: int | Fraction, *, checkpoint: bool = False) -> None:
+        """Wait for the tokens of a cost that was checked; they are taken in the step in which this returns."""
         number, self._joined = self._joined, self._joined + 1
         self._costs[number] = cost
         try:

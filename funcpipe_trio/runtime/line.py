@@ -11,6 +11,7 @@ what it was given (a token, a permit) is used at that instant, and a cancellatio
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from collections.abc import Callable
 
 import trio
@@ -34,7 +35,8 @@ class WaitingLine:
     """Tasks that wait in the order in which they came."""
 
     def __init__(self) -> None:
-        self._places: dict[_Place, None] = {}  # in the order of arrival
+        # In the order of arrival; no dict: where many have left, that takes long to find its first.
+        self._places: OrderedDict[_Place, None] = OrderedDict()
 
     def __len__(self) -> int:
         """How many wait."""

@@ -26,7 +26,7 @@ from typing import Any
 import trio
 
 from ..plan.operations import STOP
-from ..policies.on_error import Divert, Emit, Failure, OnError, Skip, Stop
+from ..policies.on_error import Divert, Failure, OnError, Skip, Stop
 from ..sansio.reorder import AsCompleted, InOrder
 from ..sansio.tolerance import Tolerance
 from .attempt import Account, Attempt
@@ -34,10 +34,12 @@ from .inlet import BEHIND_FAILURE, CANCELLED, NOT_NEEDED, NOTHING, Fault, Inlet,
 from .layers import Layered
 from .stage import BURST, SLICE, Fused, Host, Outlet, Pause, Stage, add_note, interruptible, noted
 
-__all__ = ["END", "Calling", "Enough", "Pool"]
+__all__ = ["ASIDE", "END", "Calling", "Enough", "Pool"]
 
 END: Any = object()
 """No more items will come."""
+ASIDE: Any = object()
+"""An item was taken, but is not to be worked on yet."""
 _DONE_WITH: Any = object()
 """In the place of an item that failed and was counted as that."""
 
@@ -53,6 +55,7 @@ class Calling:
     """Where a step counts."""
     on_error: OnError = STOP
     divert: Layered | None = None
+    divert_account: Account | None = None
     """The step that gets the failures, if `on_error` says so."""
 
 
@@ -62,6 +65,8 @@ class Mishap:
 
     item: Any
     error: Exception
+    number: int
+    attempts: str
 
 
 class Enough:
@@ -158,6 +163,7 @@ class Pool(Stage):
 
     account: Account | None
     began: float
+    divert_account: Account | None
     results: Results
     started: bool
     failed: int
@@ -183,7 +189,7 @@ class Pool(Stage):
         self.results = Results(self.order, self)
         super().__init__(host, name, self.results, outlet, fused)
         self.call = call
-        self.account = call.account
+        self.account, self.divert_account = call.account, call.divert_account
         self._scratch = call.account or Account()  # a worker's `Attempt` counts somewhere
         self._tolerance = Tolerance(call.on_error) if isinstance(call.on_error, Skip) else None
         self.concurrency = concurrency
@@ -312,7 +318,9 @@ class Pool(Stage):
             item = self._admit()
             if item is END:
                 continue
-            if item is not NOTHING:
+            if item is ASIDE:
+                worker.budget -= 1
+            elif item is not NOTHING:
                 await self._serve(worker, item)
                 worker.budget -= 1
             elif pause is not Pause.SLICE_OVER:
@@ -374,15 +382,17 @@ class Pool(Stage):
         if isinstance(policy, Stop) or self._is_superfluous(worker):
             self._failed_at(worker, error)
             return
+        if isinstance(policy, Skip):
+            attempts = self._attempts(worker)
+            self.order.complete(worker.position, Mishap(self._put_down(worker), error, worker.number, attempts))
+            return
         failure = self._failure_of(worker, error)
         if isinstance(policy, Divert):
             await self._divert(worker, failure)
-        elif isinstance(policy, Emit):
+        else:
             self._count(failure.error)
             self._put_down(worker)
             self._emit(worker, failure)
-        else:
-            self.order.complete(worker.position, Mishap(self._put_down(worker), failure.error))
 
     def _failure_of(self, worker: Worker, error: Exception) -> Failure[Any]:
         met = noted(error, self.name, worker.number, self._attempts(worker))
@@ -399,14 +409,21 @@ class Pool(Stage):
     async def _divert(self, worker: Worker, failure: Failure[Any]) -> None:
         """Give the failure to the step for it; the worker keeps the item until that is done."""
         assert self.call.divert is not None
+        assert self.divert_account is not None
+        is_kept = True  # else the error that was to be dealt with is nowhere
         try:
-            await self.call.divert(failure, Attempt(self._scratch, worker.number))
+            await self.call.divert(failure, Attempt(self.divert_account, worker.number))
+            is_kept = False
         except Exception as error:
+            # The error that it is about is the context of this one: `_meet` is called while that is handled.
+            is_kept = self._is_superfluous(worker)
             add_note(error, f"diverting a {type(failure.error).__name__}")
             self._failed_at(worker, error)
             return
+        finally:
+            if is_kept or self._is_superfluous(worker):
+                self.host.ledger.cleanup_errors.append(failure.error)
         if self._is_superfluous(worker):
-            self.host.ledger.cleanup_errors.append(failure.error)
             self.discard(self._put_down(worker), self._reason())
             return
         self._count(failure.error)
@@ -429,8 +446,9 @@ class Pool(Stage):
         if limit is None:
             self._count(mishap.error)
             return
-        add_note(mishap.error, limit)
-        self._ends_with(*self.order.end(Fault(mishap.error, self, mishap.item)))
+        met = noted(mishap.error, self.name, mishap.number, mishap.attempts)
+        add_note(met, limit)
+        self._ends_with(*self.order.end(Fault(met, self, mishap.item)))
 
     def items_seen(self) -> int:
         """How many items had their turn."""

@@ -95,6 +95,8 @@ class StageReport:
     """The errors that its `OnError` dealt with (skipped, emitted, diverted): names of their types, and how often."""
     policies: PolicyReport | None = None
     """What the policies of its step did; None if it has none."""
+    divert: PolicyReport | None = None
+    """The same for the step of its `OnError.divert`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,8 +189,9 @@ class Report(RunStatistics):
 
 def _happenings(stage: StageReport) -> Iterator[str]:
     """Tell what a stage's policies did, if they did anything."""
-    if stage.policies is not None and (said := stage.policies.describe()):
-        yield f"{stage.name}: {said}"
+    for name, policies in ((stage.name, stage.policies), (f"{stage.name} (diverting)", stage.divert)):
+        if policies is not None and (said := policies.describe()):
+            yield f"{name}: {said}"
     if stage.failures:
         yield f"{stage.name}: went on after " + ", ".join(f"{count} {name}" for name, count in stage.failures)
 

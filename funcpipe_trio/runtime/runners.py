@@ -14,6 +14,7 @@ so a rate limit counts calls when they start.
 from __future__ import annotations
 
 import contextlib
+import math
 import pickle
 from collections.abc import Awaitable, Callable
 from concurrent.futures import BrokenExecutor, Executor
@@ -42,16 +43,17 @@ class Running(Protocol):
         """Run ``fn(item)``."""
 
 
-class _Startable(RunnerPlan, Protocol):
-    def start(self) -> Running:
-        """Make what it needs at work."""
-
-
 def start_runner(plan: RunnerPlan) -> Running:
     """Make what a runner needs at work; fresh for each start of a step."""
-    assert hasattr(plan, "start")
     running: Running = plan.start()
     return running
+
+
+async def _admitted(item: Any, attempt: Attempt, admit: Admit | None) -> None:
+    """Wait until a call that has its place may start; nothing is taken for one that is cancelled."""
+    await trio.lowlevel.checkpoint_if_cancelled()
+    if admit is not None:
+        await admit(item, attempt)
 
 
 # ---- threads
@@ -112,8 +114,7 @@ class _Threads:
         place = _Place(self._places)
         await self._places.acquire_on_behalf_of(place)
         try:
-            if admit is not None:
-                await admit(item, attempt)
+            await _admitted(item, attempt, admit)
             limiter = cast(trio.CapacityLimiter, place)  # trio takes what acts like one, though its types do not say so
             return await trio.to_thread.run_sync(fn, item, limiter=limiter, abandon_on_cancel=self._abandon)
         finally:
@@ -212,14 +213,14 @@ class _Processes:
         borrower = object()
         await self._places.acquire_on_behalf_of(borrower)
         try:
-            if admit is not None:
-                await admit(item, attempt)
-            return await to_process.run_sync(fn, item, cancellable=True, limiter=self._never_full)
-        except BrokenWorkerProcess as error:
-            raise WorkerDied(f"the worker process of {function_name(fn)} died") from error
-        except trio.Cancelled:
-            attempt.account.abandoned += 1
-            raise
+            await _admitted(item, attempt, admit)
+            try:
+                return await to_process.run_sync(fn, item, cancellable=True, limiter=self._never_full)
+            except BrokenWorkerProcess as error:
+                raise WorkerDied(f"the worker process of {function_name(fn)} died") from error
+            except trio.Cancelled:
+                attempt.account.abandoned += 1
+                raise
         finally:
             self._places.release_on_behalf_of(borrower)
 
@@ -227,16 +228,23 @@ class _Processes:
 # ---- executors
 
 
-def executor(executor: Executor) -> InExecutor:
+def executor(executor: Executor, *, limit: int | None = None) -> InExecutor:
     """Run a step's sync function in a `concurrent.futures.Executor`: a pool of processes, loky, dask's, ray's, ...
 
     No thread waits for it. A cancellation withdraws a call that has not begun; one that has is left behind, and counts
-    as ``outcome unknown``. The executor is yours: it is neither started nor shut down, and has its own limit.
+    as ``outcome unknown``. The executor is yours: it is neither started nor shut down.
+
+    Args:
+      executor: any object with ``submit(fn, item)`` that gives a `concurrent.futures.Future`.
+      limit: calls that are handed to it at once, an int >= 1. Say as many as it has workers when the step has a rate
+        limit: a call counts when it is handed over, and what then waits inside of the executor starts later. None: as
+        many as the stage has.
 
     Raises:
-      TypeError: if it has no ``submit``.
+      TypeError: if it has no ``submit``, or `limit` is no int.
+      ValueError: if `limit` is below 1.
     """
-    return InExecutor(executor)
+    return InExecutor(executor, limit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,15 +252,19 @@ class InExecutor:
     """See `executor`."""
 
     executor: Executor = field(hash=False)
+    limit: int | None = None
 
     def __post_init__(self) -> None:
+        if self.limit is not None:
+            _check.integer("executor", "limit", self.limit, at_least=1)
         if not callable(getattr(self.executor, "submit", None)) or isinstance(self.executor, type):
             rule = "be a concurrent.futures.Executor"
             raise _check.refuse(TypeError, "executor", "executor", rule, self.executor)
 
     def describe(self) -> str:
         """Say it in a few words."""
-        return type(self.executor).__name__
+        most = "" if self.limit is None else f", at most {self.limit} calls at once"
+        return f"{type(self.executor).__name__}{most}"
 
     def problem(self, fn: AnyFunction) -> str | None:
         """What it can run, only the executor knows."""
@@ -260,23 +272,27 @@ class InExecutor:
 
     def start(self) -> Running:
         """Keep no state."""
-        return _InExecutor(self.executor)
+        return _InExecutor(self.executor, self.limit)
 
 
 class _InExecutor:
-    def __init__(self, executor: Executor) -> None:
+    def __init__(self, executor: Executor, limit: int | None) -> None:
         self._executor = executor
+        self._places = trio.CapacityLimiter(math.inf if limit is None else limit)
 
     async def call(self, fn: AnyFunction, item: Any, attempt: Attempt, admit: Admit | None) -> Any:
-        if admit is not None:
-            await admit(item, attempt)
-        await trio.lowlevel.checkpoint_if_cancelled()
+        borrower = object()
+        await self._places.acquire_on_behalf_of(borrower)
         try:
-            future = self._executor.submit(fn, item)
-            await self._done(future, attempt)
-            return future.result()
-        except BrokenExecutor as error:
-            raise WorkerDied(f"the executor of {function_name(fn)} is broken") from error
+            await _admitted(item, attempt, admit)
+            try:
+                future = self._executor.submit(fn, item)
+                await self._done(future, attempt)
+                return future.result()
+            except BrokenExecutor as error:
+                raise WorkerDied(f"the executor of {function_name(fn)} is broken") from error
+        finally:
+            self._places.release_on_behalf_of(borrower)
 
     async def _done(self, future: Any, attempt: Attempt) -> None:
         """Wait for a future, without a thread."""
@@ -344,6 +360,5 @@ class _ByFunction:
         self._runner = runner
 
     async def call(self, fn: AnyFunction, item: Any, attempt: Attempt, admit: Admit | None) -> Any:
-        if admit is not None:
-            await admit(item, attempt)
+        await _admitted(item, attempt, admit)
         return await interruptible(self._runner, fn, item)

@@ -17,8 +17,9 @@ import math
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from enum import Enum
+from inspect import isawaitable
 from time import perf_counter
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import trio
 
@@ -38,11 +39,16 @@ __all__ = [
     "TimedStage",
     "add_note",
     "interruptible",
+    "not_awaitable",
     "noted",
 ]
 
+T = TypeVar("T")
+
 BURST = 64
 """Values between two checkpoints, at most: a checkpoint costs 4 us, so 60 ns a value."""
+MOST_NOTES = 32
+"""Notes on one exception, at most."""
 SLICE = 0.010
 """Seconds of real time between two checkpoints, at most (and one value more)."""
 
@@ -135,6 +141,8 @@ class Stage:
     dropped = created = absorbed = 0  # beside what the fused operations count
     account: Account | None = None
     """What the policies of its step count, if it has one."""
+    divert_account: Account | None = None
+    """The same for the step that its failures are diverted to."""
 
     def __init__(self, host: Host, name: str, inlet: Inlet, outlet: Outlet, fused: Sequence[Fused] = ()) -> None:
         self.host = host
@@ -401,6 +409,15 @@ class TimedStage(Stage):
                 await super()._wait_input()
 
 
+def not_awaitable(name: str, answer: T) -> T:
+    """Refuse something to await, where a sync function had to answer."""
+    if isawaitable(answer):
+        if hasattr(answer, "close"):
+            answer.close()  # it will never be awaited; without this Python warns of that too
+        raise TypeError(f"{name!r} is not async, but returned something to await\nUse a sync function.")
+    return answer
+
+
 _ENDS = (StopIteration, StopAsyncIteration, trio.EndOfChannel)
 
 
@@ -415,7 +432,11 @@ def noted(error: Exception, name: str, number: int | None, attempts: str = "") -
 
 
 def add_note(error: BaseException, note: str) -> None:
-    """Add a note once; an exception that refuses notes (a frozen dataclass) goes without."""
-    if note not in getattr(error, "__notes__", ()):
+    """Add a note once, and not for ever: one exception object may be raised for many items.
+
+    An exception that refuses notes (a frozen dataclass) goes without.
+    """
+    notes = getattr(error, "__notes__", ())
+    if len(notes) < MOST_NOTES and note not in notes:
         with contextlib.suppress(Exception):
             error.add_note(note)

@@ -21,18 +21,27 @@ B = TypeVar("B", covariant=True)
 class StartedStep(Generic[A, B]):
     """A step that keeps its state (tokens, circuit, threads) from call to call; made by `Step.start`.
 
-    It is an async function like any other: call it from any task of one trio run, or give it to several pipelines,
-    which then share its state.
+    It is an async function like any other: call it from any task, or give it to several pipelines, which then share its
+    state. In another trio run, which has a clock of its own, it starts anew (a shared `RateLimiter` goes on).
     """
 
     plan: StepPlan
-    layered: Layered
 
     def __init__(self, plan: StepPlan) -> None:
         self.plan = plan
-        self.layered = layers_of(plan)
+        self._layered = layers_of(plan)
+        self._clock: trio.abc.Clock | None = None
         self._account = Account()
         self._calls = 0
+
+    def layered(self) -> Layered:
+        """Give the function with its policies, as it is at work in this trio run."""
+        clock = trio.lowlevel.current_clock()
+        if clock is not self._clock:
+            if self._clock is not None:  # circuits that are open, threads that were left behind: all of another run
+                self._layered = layers_of(self.plan)
+            self._clock = clock
+        return self._layered
 
     def __repr__(self) -> str:
         return f"<StartedStep {self.plan.name}>"
@@ -62,7 +71,7 @@ class StartedStep(Generic[A, B]):
 
     @trio.lowlevel.enable_ki_protection  # the layers' own steps; user code in them is not protected
     async def _run(self, item: Any, attempt: Attempt) -> Any:
-        return await self.layered(item, attempt)
+        return await self.layered()(item, attempt)
 
     def statistics(self) -> PolicyReport:
         """Say what its policies did so far. Sync."""

@@ -61,6 +61,7 @@ def _stage(stage: Stage, now: float) -> StageReport:
         busy=max(0.0, 1 - waited / lasted) if lasted > 0 else 0.0,
         failures=tuple(sorted(stage.failures.items())),
         policies=None if stage.account is None else PolicyReport.of(stage.account),
+        divert=None if stage.divert_account is None else PolicyReport.of(stage.divert_account),
     )
 
 

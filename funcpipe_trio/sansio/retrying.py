@@ -8,8 +8,12 @@ It only ever hears of an `Exception`: what cancels a task or ends the program is
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
+from typing import Any
+
 from .._errors import CircuitOpen
 from ..policies import _check
+from ..policies._functions import function_name
 from ..policies.retry import ErrorFilter, Retry
 from .backoff import backoff_delay
 
@@ -55,7 +59,12 @@ class Attempts:
 
 def is_meant(meant: ErrorFilter, error: Exception) -> bool:
     """Tell whether a filter of errors means an error."""
-    return isinstance(error, meant) if isinstance(meant, type | tuple) else bool(meant(error))
+    if isinstance(meant, type | tuple):
+        return isinstance(error, meant)
+    answer: Any = meant(error)
+    if isinstance(answer, Awaitable):  # which would always mean yes
+        raise TypeError(f"{function_name(meant)} must be a sync predicate, but returned something to await")
+    return bool(answer)
 
 
 def _is_retried(meant: ErrorFilter, error: Exception) -> bool:

@@ -87,5 +87,8 @@ class TokenBucket:
 
 def _not_before(tick: int) -> float:
     """Give the first float that is not before a tick: rounded down, a call would start too early."""
-    second = tick / _TICKS
+    try:
+        second = tick / _TICKS
+    except OverflowError:  # never, for all that a float can say
+        return math.inf
     return second if second * _SCALE >= tick else math.nextafter(second, math.inf)

@@ -239,7 +239,8 @@ def _follows(trial: Trial) -> bool:
 def _was_dealt_with(trial: Trial) -> bool:
     """Whether a policy says that it dealt with the error (a retry does not tell of which)."""
     stages = () if trial.report is None else trial.report.stages
-    retried = any(stage.policies is not None and stage.policies.retries for stage in stages)
+    policies = [each for stage in stages for each in (stage.policies, stage.divert) if each is not None]
+    retried = any(each.retries for each in policies)
     named = any(name == InjectedError.__name__ for stage in stages for name, _count in stage.failures)
     return trial.lab.is_resilient and (retried or named)
 
