@@ -14,6 +14,7 @@ from ..plan.steps import step_of
 from ..policies._functions import AnyFunction, is_async
 from ..policies.on_error import Divert
 from .attempt import Account, Attempt
+from .fused import vetted
 from .inlet import NOTHING
 from .layers import Layered, layers_of
 from .pool import Calling, Enough
@@ -29,7 +30,7 @@ def calling_of(operation: plan.Operation) -> Calling:
     """Make what a stage calls; fresh for each run, for some keep state."""
     assert isinstance(operation, plan.WithFunction)
     is_layered = step_of(operation.fn) is not None
-    fn = _layered(operation.fn) if is_layered else _awaited(operation.fn)
+    fn = _layered(operation.fn) if is_layered else _awaited(operation.name, operation.fn)
     on_error = operation.on_error if isinstance(operation, plan.Map | plan.FlatMap) else plan.STOP
     return Calling(
         _CALLS[type(operation)](operation, fn),
@@ -54,13 +55,13 @@ def _layered(fn: Any) -> Layered:
     return plain
 
 
-def _awaited(fn: AnyFunction) -> Call:
+def _awaited(name: str, fn: AnyFunction) -> Call:
     """Give an async function; of a sync one (which needs a stage for its `OnError.divert`) make one."""
     if is_async(fn):
         return fn
 
     async def at_once(item: Any) -> Any:  # noqa: ASYNC124  # a pool awaits what it calls
-        return fn(item)
+        return vetted(name, fn(item))
 
     return at_once
 

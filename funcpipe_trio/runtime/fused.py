@@ -34,10 +34,20 @@ __all__ = [
     "Taking",
     "TakingWhile",
     "Tapping",
+    "vetted",
 ]
 
 ENOUGH: Final[Any] = object()
 """The answer of an operation that ends the stream before a value."""
+
+
+def vetted(name: str, result: Any) -> Any:
+    """Refuse a result that should have been awaited, or answer it."""
+    if isawaitable(result):
+        if hasattr(result, "close"):
+            result.close()  # it will never be awaited; without this Python warns of that too
+        raise TypeError(f"{name!r} is not async, but returned something to await\nUse an `async def` function.")
+    return result
 
 
 class FusedOperation:
@@ -90,12 +100,8 @@ class FusedOperation:
 
     def vet(self, result: Any) -> type:
         """Refuse a result that should have been awaited; answer its type, of which others need not be vetted."""
-        if type(result) is not self._vetted and isawaitable(result):
-            if hasattr(result, "close"):
-                result.close()  # it will never be awaited; without this Python warns of that too
-            raise TypeError(
-                f"{self.name!r} is not async, but returned something to await\nUse an `async def` function."
-            )
+        if type(result) is not self._vetted:
+            vetted(self.name, result)
         self._vetted = type(result)
         return self._vetted
 

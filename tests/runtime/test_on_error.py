@@ -326,6 +326,19 @@ def test_a_place_kept_for_a_child_is_free_again_when_the_parent_fails(policy):
 # ---- divert
 
 
+def test_a_sync_function_with_divert_must_not_return_something_to_await():
+    """As everywhere; it is a failure of the item, so it is diverted."""
+    letters = []
+
+    async def divert(failure):
+        letters.append(str(failure.error))
+
+    seen = outcome_of(numbers(1).map(lambda item: bury(item), on_error=OnError.divert(divert)))
+
+    assert (seen.items, seen.error, seen.report.failed) == ([], None, 1)
+    assert letters == ["'<lambda>' is not async, but returned something to await\nUse an `async def` function."]
+
+
 # ---- what no policy may mistake
 
 
