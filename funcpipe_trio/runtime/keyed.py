@@ -92,7 +92,10 @@ class KeyedPool(Pool):
 
     def _called(self, worker: Worker) -> Awaitable[Any]:
         error = self._entries[worker].error
-        return super()._called(worker) if error is None else _raised(error)
+        if error is None:
+            return super()._called(worker)
+        worker.attempt.begin(worker.number)  # or the attempts of the item before it would be taken for its own
+        return _raised(error)
 
     def _put_down(self, worker: Worker) -> Any:
         self._lanes.done(self._entries.pop(worker).key)

@@ -197,6 +197,22 @@ KEYS = {
 }
 
 
+def test_an_item_without_a_key_was_tried_once_whatever_came_before():
+    """The attempts of the item before, which a retry gave up on, are not its own."""
+
+    async def call(item):
+        raise KeyError(item)
+
+    step = Step(call).retry(Retry(3, KeyError, Backoff(0)))
+    seen = outcome_of(numbers(3).map(step, key=no_key, on_error=OnError.emit()))
+
+    assert [(value.item, value.attempts, value.error.__notes__[-1]) for value in seen.items] == [
+        (0, 3, "in stage 'call', item 0, attempt 3 of 3"),
+        (1, 1, "in stage 'call', item 1"),
+        (2, 3, "in stage 'call', item 2, attempt 3 of 3"),
+    ]
+
+
 # ---- disturbed
 
 
