@@ -129,6 +129,8 @@ def _key(ask: Callable[[Any], Hashable], item: Any) -> tuple[Hashable, Exception
     try:
         key = ask(item)
         if isawaitable(key):
+            if hasattr(key, "close"):
+                key.close()  # it will never be awaited; without this Python warns of that too
             raise TypeError("key must be a sync function, but returned something to await")
         hash(key)
     except Exception as error:

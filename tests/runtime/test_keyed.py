@@ -197,6 +197,33 @@ KEYS = {
 }
 
 
+@pytest.mark.parametrize("ordered", [True, False])
+@pytest.mark.parametrize("what", KEYS)
+def test_an_item_without_a_key_is_a_failed_item(what, ordered):
+    """Under each policy as if its call had failed: it stands in its place; other items of no key go on."""
+    key, message = KEYS[what]
+    letters = []
+
+    async def divert(failure):
+        letters.append((failure.item, str(failure.error), failure.stage, failure.attempts))
+
+    def seen_with(on_error):
+        return outcome_of(numbers(3).map(at_once, key=key, ordered=ordered, on_error=on_error))
+
+    stopped, skipped, emitted, diverted = map(
+        seen_with, (OnError.stop(), OnError.skip(), OnError.emit(), OnError.divert(divert))
+    )
+
+    assert (stopped.items, str(stopped.error), stopped.report.failed) == ([0], message, 1)
+    assert stopped.error.__notes__ == ["in stage 'at_once', item 1"]
+    assert (skipped.items, skipped.report.failed) == ([0, 2], 1)
+    assert [(v.item, str(v.error), v.attempts) if isinstance(v, Failure) else v for v in emitted.items] == [
+        0, (1, message, 1), 2,
+    ]  # fmt: skip
+    assert (diverted.items, letters) == ([0, 2], [(1, message, "at_once", 1)])
+    assert all(adds_up(seen.report) for seen in (stopped, skipped, emitted, diverted))
+
+
 def test_an_item_without_a_key_was_tried_once_whatever_came_before():
     """The attempts of the item before, which a retry gave up on, are not its own."""
 
