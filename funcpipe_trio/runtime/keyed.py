@@ -17,13 +17,14 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass
 from inspect import isawaitable
+from time import perf_counter
 from typing import Any
 
 import trio
 
 from ..sansio.lanes import Lanes
 from .inlet import CANCELLED, NOTHING
-from .pool import END, Pool, Worker
+from .pool import END, REST, Pool, Worker
 
 __all__ = ["KeyedPool"]
 
@@ -64,13 +65,16 @@ class KeyedPool(Pool):
 
     # ---- taking
 
-    def _admit(self) -> Any:
+    def _admit(self, worker: Worker) -> Any:
         """Take the oldest item whose key is free; take items in until there is one."""
         while not self._lanes.ready:
-            item = super()._admit()
+            if worker.budget <= 0 or perf_counter() > worker.slice_end:
+                return REST
+            item = super()._admit(worker)
             if item is NOTHING or item is END:
                 return item
             self._sort_in(item)
+            worker.budget -= 1
         return self._lanes.take()
 
     def _sort_in(self, item: Any) -> None:

@@ -34,10 +34,12 @@ from .inlet import BEHIND_FAILURE, CANCELLED, NOT_NEEDED, NOTHING, Fault, Inlet,
 from .layers import Layered
 from .stage import BURST, SLICE, Fused, Host, Outlet, Pause, Stage, add_note, interruptible, noted
 
-__all__ = ["END", "Calling", "Enough", "Pool"]
+__all__ = ["END", "REST", "Calling", "Enough", "Pool"]
 
 END: Any = object()
 """No more items will come."""
+REST: Any = object()
+"""Others must run before an item can be taken."""
 _DONE_WITH: Any = object()
 """In the place of an item that failed and was counted as that."""
 
@@ -309,8 +311,11 @@ class Pool(Stage):
             pause = self._move_on(worker)
             if self._ended:
                 return
-            item = self._admit()
+            item = self._admit(worker)
             if item is END:
+                continue
+            if item is REST:
+                await self._rest(worker)
                 continue
             if item is not NOTHING:
                 await self._serve(worker, item)
@@ -318,10 +323,10 @@ class Pool(Stage):
             elif pause is not Pause.SLICE_OVER:
                 await self._wait(worker, starved=pause is not Pause.FULL and self._has_place())
                 continue
-            if pause is Pause.SLICE_OVER or not worker.budget or perf_counter() > worker.slice_end:
+            if pause is Pause.SLICE_OVER or worker.budget <= 0 or perf_counter() > worker.slice_end:
                 await self._rest(worker)
 
-    def _admit(self) -> Any:
+    def _admit(self, worker: Worker) -> Any:
         """Take an item if there is a place for it."""
         if not self._taking or not self._has_place():
             return NOTHING

@@ -169,6 +169,40 @@ def one_slow_key(concurrency, capacity, ordered):
     return call, pipeline.buffer(capacity)
 
 
+def test_an_intake_lets_others_run():
+    """P16: a thousand items of one busy key are there, and places for all: they are not taken in one turn."""
+    asked = []
+
+    def key(item):
+        asked.append(item)
+        return 0
+
+    call = Worked(key, (0,))
+    call.key = lambda item: 0
+
+    class Watch(trio.abc.Instrument):
+        before = most = 0
+
+        def before_task_step(self, task):
+            self.before = len(asked)
+
+        def after_task_step(self, task):
+            self.most = max(self.most, len(asked) - self.before)
+
+    async def main():
+        watch = Watch()
+        trio.lowlevel.add_instrument(watch)
+        pipeline = numbers(5000).buffer(1000).map(call, key=key, concurrency=4).buffer(1000)
+        async with pipeline.open() as run:
+            await trio.sleep(50)  # all is full; now a thousand places get free at once
+            for _ in range(1000):
+                run._consumer.take()
+            await trio.sleep(50)
+        return watch.most
+
+    assert 30 < run_virtual(main) <= 128
+
+
 # ---- failures
 
 
