@@ -187,6 +187,7 @@ def _retried(inner: Layered, retry: Retry) -> Layered:
                 attempt.got_through()
                 return result
             await _back_off(wait, attempt)
+            attempt.tried = attempts.number  # should a timeout around it end this one
 
     return retried
 

@@ -303,6 +303,19 @@ STRANGE = [
 ]
 
 
+def test_a_failure_counts_the_attempts_that_a_timeout_cut_short():
+    """Two attempts of 1 s with 1 s between, then the third: a timeout of 4.5 s in all ends the third, not the first."""
+
+    async def call(item):
+        await trio.sleep(1)
+        raise Boom
+
+    step = Step(call).retry(Retry(9, Boom, Backoff(1, 1, jitter=0))).timeout(4.5)
+    (value,) = outcome_of(numbers(1).map(step, on_error=OnError.emit())).items
+
+    assert (type(value.error), value.attempts) == (trio.TooSlowError, 3)
+
+
 # ---- flat_map: places that are kept
 
 
