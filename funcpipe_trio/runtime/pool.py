@@ -410,6 +410,9 @@ class Pool(Stage):
             add_note(error, f"diverting a {type(failure.error).__name__}")
             self._failed_at(worker, error)
             return
+        except BaseException:  # cancelled: the item will be discarded
+            self.host.ledger.cleanup_errors.append(failure.error)
+            raise
         if self._is_superfluous(worker):
             self.host.ledger.cleanup_errors.append(failure.error)
             self.discard(self._put_down(worker), self._reason())

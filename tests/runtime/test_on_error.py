@@ -364,6 +364,41 @@ def test_a_divert_step_that_cannot_run_is_a_problem_of_the_plan():
             pipeline.check()
 
 
+def test_an_item_cancelled_in_its_divert_is_discarded_once():
+    """Cancelled from outside while the step has it: told once, not failed; its error is kept with the others."""
+
+    async def main():
+        told = []
+        with trio.CancelScope() as scope:
+            pipeline = numbers(1).map(failing({0}), on_error=OnError.divert(bury_slowly))
+            async with pipeline.open(on_discard=lambda *what: told.append(what)) as run:
+                await trio.sleep(0.5)
+                scope.cancel()
+                await run.receive()
+        return told, run.report
+
+    told, report = run_virtual(main)
+    assert told == [(0, "call", "cancelled")]
+    assert (report.outcome, report.failed, report.discarded) == ("cancelled", 0, 1)
+    assert [repr(error) for error in report.cleanup_errors] == ["Boom(0)"]
+    assert adds_up_one_to_one(report)
+
+
+def test_a_divert_behind_an_earlier_failure_is_cut_short():
+    """Item 1 is diverted from 1 to 9 s; the divert of item 0 fails at 3 s: 1 is discarded, its error kept."""
+
+    async def divert(failure):
+        await trio.sleep(2 if failure.item == 0 else 8)
+        raise KeyError(failure.item)
+
+    pipeline = numbers(2).map(failing({0, 1}, (1,)), concurrency=2, on_error=OnError.divert(divert))
+    seen = outcome_of(pipeline)
+
+    assert (seen.error.args, seen.told, seen.report.elapsed) == ((0,), [(1, "behind a failure")], 3)
+    assert [repr(error) for error in seen.report.cleanup_errors] == ["Boom(1)"]
+    assert seen.report.failed == 1
+
+
 # ---- what no policy may mistake
 
 
