@@ -129,6 +129,65 @@ tables = st.lists(st.integers(0, 4), min_size=1, max_size=9)
 latencies = st.lists(st.sampled_from([0, 0, 0.5, 1, 7]), min_size=1, max_size=7)
 
 
+@settings(max_examples=90, deadline=None)
+@given(
+    table=tables,
+    latencies=latencies,
+    bad=st.sets(st.integers(0, 29), max_size=8),
+    concurrency=st.integers(1, 6),
+    capacity=st.integers(1, 4),
+    ordered=st.booleans(),
+    policy=st.sampled_from([OnError.skip(), OnError.emit(), "divert"]),
+    slow=st.sampled_from([0, 0, 0.7]),
+    seed=st.integers(0, 10**6),
+)
+def test_items_of_one_key_go_one_at_a_time_and_in_order(
+    table, latencies, bad, concurrency, capacity, ordered, policy, slow, seed
+):
+    """P3, P14: for all keys, latencies, failures and schedules; every item has its end, none waits for ever."""
+    key = keys_of(table)
+    call, busy_at_divert = Worked(key, latencies, bad), []
+
+    async def divert(failure):
+        if key(failure.item) in call.busy:
+            busy_at_divert.append(failure.item)
+        call.busy.add(key(failure.item))
+        await trio.sleep(0.5)
+        call.busy.discard(key(failure.item))
+
+    on_error = OnError.divert(divert) if policy == "divert" else policy
+    pipeline = numbers(30).buffer(3).map(call, key=key, concurrency=concurrency, ordered=ordered, on_error=on_error)
+    with scheduled(Schedule(seed)):
+        seen = outcome_of(pipeline.buffer(capacity), slow=slow)
+
+    assert (seen.error, seen.told, call.overlap, busy_at_divert) == (None, [], [], [])
+    assert all(items == sorted(items) for items in call.order_of_each_key().values())
+    shown = [value.item if isinstance(value, Failure) else value for value in seen.items]
+    good = [item for item in range(30) if policy == OnError.emit() or item not in bad]
+    assert (shown if ordered else sorted(shown)) == good
+    assert call.most <= concurrency
+    assert adds_up(seen.report)
+    if not ordered:  # what completed earlier left earlier: so each key's results are in order, too
+        for each in {key(item) for item in shown}:
+            of_key = [item for item in shown if key(item) == each]
+            assert of_key == sorted(of_key)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    table=tables, latencies=latencies, concurrency=st.integers(1, 5), capacity=st.integers(1, 4), seed=st.integers(0)
+)
+def test_calls_begin_and_end_at_the_instants_of_a_simple_model(table, latencies, concurrency, capacity, seed):
+    """Unordered, everything there at once, and places for all: at each instant the oldest items of free keys run."""
+    key, count = keys_of(table), 12
+    call = Worked(key, latencies)
+    pipeline = numbers(count).map(call, key=key, concurrency=concurrency, ordered=False).buffer(20)
+    with scheduled(Schedule(seed % 10**6)):
+        outcome_of(pipeline)
+
+    assert sorted(call.log) == sorted(model(range(count), key, latencies, concurrency))
+
+
 def model(items, key, latencies, concurrency):
     """When each item starts: at each end of a call, the oldest items whose keys are free, while there is a worker."""
     waiting, running, now, log = list(items), [], 0.0, []
@@ -143,6 +202,42 @@ def model(items, key, latencies, concurrency):
         now = min(end for end, _item in running)
         running = [(end, item) for end, item in running if end > now]
     return log
+
+
+def test_exact_instants_of_two_keys():
+    """Key 0 takes 3 s an item, key 1 one: 0 and 1 start at 0; 3, 5 go past 2, which waits for 0."""
+    call = Worked(lambda item: item % 2, (3, 1))
+    seen = outcome_of(numbers(6).map(call, key=lambda item: item % 2, concurrency=2, ordered=False))
+
+    assert sorted(call.log) == [(0, 0), (0, 1), (1, 3), (2, 5), (3, 2), (6, 4)]
+    assert dict(zip(seen.items, seen.times, strict=True)) == {0: 3, 1: 1, 2: 6, 3: 2, 4: 9, 5: 3}
+
+
+def test_a_retry_keeps_its_key():
+    """While the first item of a key waits for its next attempt, the second does not start; another key does."""
+    log = []
+
+    async def call(item):
+        log.append((trio.current_time(), item))
+        if item == 0 and len(log) < 3:
+            raise Boom
+        return item
+
+    step = Step(call).retry(Retry(3, Boom, Backoff(5, 1, jitter=0)))
+    seen = outcome_of(numbers(3).map(step, key=lambda item: item // 2, concurrency=2))
+
+    assert sorted(log) == [(0, 0), (0, 2), (5, 0), (5, 1)]
+    assert (seen.items, seen.report.stages[-1].policies.retries) == ([0, 1, 2], 1)
+
+
+def test_the_oldest_of_the_free_keys_goes_first():
+    """One worker frees a key, of which an older item waits than of any other: it is next, not the newest."""
+    call = Worked(lambda item: item % 3, (5, 1, 1))
+    outcome_of(numbers(9).map(call, key=lambda item: item % 3, concurrency=3, ordered=False))
+
+    for earlier, later in zip(sorted(call.log), sorted(call.log)[1:], strict=False):
+        assert earlier[0] <= later[0]
+    assert call.order_of_each_key() == {0: [0, 3, 6], 1: [1, 4, 7], 2: [2, 5, 8]}
 
 
 def test_keys_that_have_no_order_and_get_free_at_the_same_instant():
@@ -167,6 +262,109 @@ def one_slow_key(concurrency, capacity, ordered):
         Pipeline.from_iterable(range(1000)).buffer(1).map(call, key=call.key, concurrency=concurrency, ordered=ordered)
     )
     return call, pipeline.buffer(capacity)
+
+
+@pytest.mark.parametrize("capacity", [1, 3, 16])
+@pytest.mark.parametrize("concurrency", [2, 5])
+def test_a_slow_key_blocks_others_only_when_every_place_is_its_own(concurrency, capacity):
+    """Places are concurrency + capacity: with one left, an odd item still goes past; with none, nothing starts."""
+    call, pipeline = one_slow_key(concurrency, capacity, ordered=False)
+
+    async def main():
+        async with pipeline.open() as run:
+            with trio.move_on_after(500):
+                async for _item in run:  # the consumer takes at once, so results hold no place
+                    pass
+            return run.statistics(), pipeline.max_in_flight
+
+    counts, bound = run_virtual(main)
+    places = concurrency + capacity
+    started = [item for _time, item in call.log]
+    # 0 runs, the even ones behind it wait: at the (places)-th even item every place is the slow key's.
+    last = 2 * (places - 1)
+    assert started[0] == 0
+    assert sorted(started[1:]) == list(range(1, last, 2))
+    assert counts.stages[-1].received == last + 1
+    # What is in flight: every place, and one in the link before.
+    assert counts.taken - counts.delivered == bound == places + 1
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+@pytest.mark.parametrize("capacity", [1, 4])
+def test_a_silent_consumer_meets_the_bound_exactly(ordered, capacity):
+    """P4: calls, items that wait for their key, results and the link: reached, and never more."""
+    _call, pipeline = one_slow_key(3, capacity, ordered)
+
+    async def main():
+        async with pipeline.open() as run:
+            await trio.sleep(500)
+            return run.statistics().taken
+
+    assert run_virtual(main) == pipeline.max_in_flight == 1 + 3 + capacity
+
+
+@pytest.mark.parametrize("key", [None, "one", "few"])
+@pytest.mark.parametrize("ordered", [True, False])
+def test_a_run_without_a_consumer_is_bounded_too(key, ordered):
+    """P4: `run()` has no last link, but what waits behind a slow call, or for its key, is bounded as if it had."""
+    keys = {None: None, "one": lambda item: 0, "few": lambda item: item % 3}
+    call = Worked(lambda item: item, (SLOW, *[1] * 9_999))
+    options = {} if key is None else {"key": keys[key]}
+    pipeline = numbers(10_000).map(call, concurrency=4, ordered=ordered, **options).tap(lambda item: done.append(item))
+    done = []
+
+    async def main():
+        async with trio.open_nursery() as nursery:
+            run = await nursery.start(pipeline.run)
+            await trio.sleep(500)
+            taken = run.statistics().taken
+            nursery.cancel_scope.cancel()
+        return taken
+
+    taken = run_virtual(main)
+    assert taken - len(done) <= pipeline.max_in_flight == 16 + 4 + 16
+    assert taken > 16
+
+
+@pytest.mark.parametrize("capacity", [1, 3])
+def test_a_buffer_at_the_end_sets_the_bound_of_a_run_without_a_consumer(capacity):
+    """The last `buffer` means the same there: 1 in the link before, 2 workers, and `capacity` that wait."""
+    call = Worked(lambda item: item, (SLOW, *[1] * 999))
+    pipeline = numbers(1000).buffer(1).map(call, concurrency=2).buffer(capacity)
+
+    async def main():
+        async with trio.open_nursery() as nursery:
+            run = await nursery.start(pipeline.run)
+            await trio.sleep(500)
+            taken = run.statistics().taken
+            nursery.cancel_scope.cancel()
+        return taken
+
+    assert run_virtual(main) == pipeline.max_in_flight == 3 + capacity
+
+
+def test_an_idle_key_costs_nothing():
+    """Ten thousand keys, each once: no lane is left, and the memory is that of five hundred."""
+
+    async def call(item):
+        return item
+
+    async def main(count):
+        pipeline = Pipeline.from_iterable(range(count)).map(call, key=lambda item: item, concurrency=4)
+        tracemalloc.start()
+        async with pipeline.open() as run:
+            async for _item in run:
+                pass
+            _now, peak = tracemalloc.get_traced_memory()
+            tracemalloc.stop()
+            (pool,) = [stage for stage in run._engine.stages if isinstance(stage, KeyedPool)]
+            return peak, pool._lanes.keys, len(pool._lanes), len(pool._entries)
+
+    small, *_ = run_virtual(main, 500)
+    large, keys, waiting, entries = run_virtual(main, 10_000)
+
+    assert (keys, waiting, entries) == (0, 0, 0)
+    assert large < small + 50_000
 
 
 def test_an_intake_lets_others_run():
@@ -204,6 +402,55 @@ def test_an_intake_lets_others_run():
 
 
 # ---- failures
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    table=tables,
+    latencies=latencies,
+    bad=st.sets(st.integers(0, 29), min_size=1, max_size=4),
+    concurrency=st.integers(1, 6),
+    capacity=st.integers(1, 4),
+    limit=st.one_of(st.none(), st.integers(0, 3)),
+    seed=st.integers(0, 10**6),
+)
+def test_in_order_all_before_a_failure_is_delivered(table, latencies, bad, concurrency, capacity, limit, seed):
+    """P5: items that wait for their key, too; what is behind is given up, once; so it is under every schedule."""
+    key = keys_of(table)
+    call = Worked(key, latencies, bad)
+    on_error = OnError.stop() if limit is None else OnError.skip(max_failures=limit)
+    pipeline = numbers(30).buffer(2).map(call, key=key, concurrency=concurrency, on_error=on_error).buffer(capacity)
+    with scheduled(Schedule(seed)):
+        seen = outcome_of(pipeline)
+
+    last = dict(enumerate(sorted(bad))).get(limit or 0)
+    assert call.overlap == []
+    assert adds_up(seen.report)
+    assert seen.items == [item for item in range(30) if (last is None or item < last) and item not in bad]
+    assert (seen.error and seen.error.args) == (None if last is None else (last,))
+    assert all(reason == "behind a failure" and item > last for item, reason in seen.told)
+    assert len(seen.told) == len(set(seen.told))
+    assert seen.report.failed == min(len(bad), (limit or 0) + 1)
+
+
+def test_items_before_a_failure_that_wait_for_their_key_are_worked_on():
+    """Items 0, 1, 2 share a key and take 2 s each; 3 fails at 1 s and stands at 6 s; 4, of that key, never starts."""
+    call = Worked(lambda item: "slow" if item < 3 or item == 4 else item, (2, 2, 2, 1, 2, 2), {3})
+    seen = outcome_of(numbers(6).map(call, key=call.key, concurrency=3))
+
+    assert (seen.items, seen.times, seen.error.args) == ([0, 1, 2], [2, 4, 6], (3,))
+    assert call.order_of_each_key() == {"slow": [0, 1, 2], 3: [3], 5: [5]}
+    assert sorted(seen.told) == [(4, "behind a failure"), (5, "behind a failure")]
+    assert seen.error.__notes__ == ["in stage 'work', item 3"]
+
+
+def test_unordered_a_failure_gives_up_what_waits_for_its_key():
+    """Before means completed before: at 1 s item 1 fails, and 0, running, and 2, waiting, are both given up."""
+    call = Worked(lambda item: item % 2, (2, 1), {1})
+    seen = outcome_of(numbers(3).map(call, key=call.key, concurrency=2, ordered=False))
+
+    assert (seen.items, seen.error.args, seen.report.elapsed) == ([], (1,), 1)
+    assert sorted(seen.told) == [(0, "behind a failure"), (2, "behind a failure")]
 
 
 async def at_once(item):
@@ -274,7 +521,107 @@ def test_an_item_without_a_key_was_tried_once_whatever_came_before():
     ]
 
 
+def test_a_keyboard_interrupt_of_a_key_ends_the_run():
+    """It is no failure of the item, which is discarded, once."""
+
+    def key(item):
+        raise KeyboardInterrupt
+
+    async def main():
+        told = []
+        try:
+            async with numbers(1).map(at_once, key=key).open(on_discard=lambda *what: told.append(what)) as run:
+                await run.receive()
+        except KeyboardInterrupt:
+            return told, run.report.failed
+        raise AssertionError("no KeyboardInterrupt")
+
+    assert run_virtual(main) == ([(0, "at_once", "cancelled")], 0)
+
+
 # ---- disturbed
+
+
+@pytest.mark.parametrize("end", ["cancel", "abort", "leave", "close"])
+@pytest.mark.parametrize("ordered", [True, False])
+def test_items_that_wait_for_their_key_are_discarded_once(end, ordered):
+    """At 0.5 s one item is in its call and six wait for their key: each is told once, with the reason of the end."""
+    call = Worked(lambda item: 0, (1,))
+    pipeline = numbers(7).map(call, key=call.key, concurrency=2, ordered=ordered)
+    told = []
+
+    async def main():
+        with trio.CancelScope() as scope:
+            async with pipeline.open(on_discard=lambda *what: told.append(what)) as run:
+                await trio.sleep(0.5)
+                assert run.statistics().stages[-1].received == 7
+                if end == "cancel":
+                    scope.cancel()
+                    await run.receive()
+                elif end == "abort":
+                    run.abort()
+                elif end == "close":
+                    await run.aclose()
+        return run.report
+
+    report = run_virtual(main)
+    reason = {"cancel": "cancelled", "abort": "aborted"}.get(end, "not needed")
+    assert sorted(told) == [(item, "work", reason) for item in range(7)]
+    assert (report.discarded, report.delivered) == (7, 0)
+    assert adds_up(report)
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_drain_works_on_what_waits_for_its_key(ordered):
+    """P8: all that was taken is delivered, the items in lanes, too."""
+    call = Worked(lambda item: 0, (1,))
+
+    async def main():
+        pipeline = numbers(100).buffer(1).map(call, key=call.key, concurrency=2, ordered=ordered).buffer(5)
+        async with pipeline.open() as run, trio.open_nursery() as nursery:
+            await trio.sleep(0.5)
+            nursery.start_soon(run.drain)
+            items = [item async for item in run]
+        return items, run.report
+
+    items, report = run_virtual(main)
+    assert sorted(items) == list(range(report.taken))
+    assert (report.taken, report.elapsed) == (8, 8)
+    assert (report.outcome, report.discarded, call.overlap) == ("drained", 0, [])
+
+
+def test_a_drain_whose_grace_is_over_gives_up_what_waits_for_its_key():
+    """After 1.5 s of a key of 1 s an item: one delivered, the others discarded with the reason."""
+    call = Worked(lambda item: 0, (1,))
+    told = []
+
+    async def main():
+        pipeline = numbers(5).map(call, key=call.key, concurrency=2)
+        async with pipeline.open(on_discard=lambda *what: told.append(what)) as run, trio.open_nursery() as nursery:
+            nursery.start_soon(partial(run.drain, grace=1.5))
+            items = []
+            try:
+                while True:
+                    items.append(await run.receive())
+            except Exception as error:
+                return items, type(error).__name__, run.statistics().discarded
+
+    items, _ended, _discarded = run_virtual(main)
+    assert items == [0]
+    assert sorted(told) == [(item, "work", "grace period over") for item in range(1, 5)]
+
+
+def test_a_source_that_fails_lets_the_lanes_empty_first():
+    """Its error stands behind the items before it, those that wait for their key, too."""
+
+    def items():
+        yield from range(5)
+        raise Boom("source")
+
+    call = Worked(lambda item: 0, (1,))
+    seen = outcome_of(Pipeline.from_iterable(items).map(call, key=call.key, concurrency=3))
+
+    assert (seen.items, seen.times, seen.error.args) == ([0, 1, 2, 3, 4], [1, 2, 3, 4, 5], ("source",))
 
 
 def plan(ordered=True, key=lambda item: item % 3):
@@ -288,3 +635,22 @@ def plan(ordered=True, key=lambda item: item % 3):
     )
 
 
+@pytest.mark.parametrize("ordered", [True, False])
+def test_at_every_point_it_can_be_cancelled_and_drained(ordered):
+    """P1, P6, P8 at every seventh step of a task."""
+    cancel_everywhere(plan(ordered), every=7)
+    drain_everywhere(plan(ordered), every=7)
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_it_ends_under_every_schedule_also_when_left_in_the_middle(ordered):
+    """P14, P7: no schedule makes it wait for ever; a consumer who leaves after five items is let go."""
+
+    async def leave(run, lab):
+        async for _item in run:
+            lab.delivered += 1
+            if lab.delivered == 5:
+                return
+
+    explore_schedules(plan(ordered), seeds=range(40))
+    explore_schedules(Scenario(plan(ordered), leave), seeds=range(20))
