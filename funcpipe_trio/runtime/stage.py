@@ -401,6 +401,8 @@ class TimedStage(Stage):
                 await super()._wait_input()
 
 
+NOTES = 64
+"""Notes on one error, at most, that say where it was met."""
 _ENDS = (StopIteration, StopAsyncIteration, trio.EndOfChannel)
 
 
@@ -410,7 +412,9 @@ def noted(error: Exception, name: str, number: int | None, attempts: str = "") -
         cause = error
         error = RuntimeError(f"stage {name!r} raised {type(cause).__name__}, which is not an end here but an error")
         error.__cause__ = cause
-    add_note(error, f"in stage {name!r}" + ("" if number is None else f", item {number}{attempts}"))
+    # One error object may be raised for every item (a client that is broken): its notes must not grow with the stream.
+    if len(getattr(error, "__notes__", ())) < NOTES:
+        add_note(error, f"in stage {name!r}" + ("" if number is None else f", item {number}{attempts}"))
     return error
 
 

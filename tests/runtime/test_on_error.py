@@ -302,17 +302,34 @@ def test_the_failure_too_many_stops_the_source_at_once():
     assert adds_up_one_to_one(seen.report)
 
 
-def test_skipped_errors_are_counted_by_type_without_the_one_too_many():
+@pytest.mark.parametrize("place", ["fused", "pool", "flat_map", "async flat_map"])
+def test_skipped_errors_are_counted_by_type_without_the_one_too_many(place):
     """`StageReport.failures` names what was gone on after; the error that ended the stream is the report's `error`."""
 
     def call(item):
         return {}[item] if item % 2 else 1 // 0
 
-    seen = outcome_of(numbers(9).map(call, on_error=OnError.skip(max_failures=5)))
+    seen = outcome_of(PLACES[place](numbers(9), call, OnError.skip(max_failures=5)))
 
-    (stage,) = seen.report.stages
+    stage = seen.report.stages[-1]
     assert stage.failures == (("KeyError", 2), ("ZeroDivisionError", 3))
     assert (seen.report.failed, seen.report.error) == (6, seen.error)
+    assert "\n" + f"{stage.name}: went on after 2 KeyError, 3 ZeroDivisionError\n" in seen.report.describe()
+
+
+def test_one_error_object_for_every_item_does_not_gather_notes_without_end():
+    """P4: a client that is broken raises what broke it at each call; its notes are few, and the limit's is there."""
+    error = Boom("broken")
+
+    def call(item):
+        raise error
+
+    seen = outcome_of(numbers(1000).map(call, on_error=OnError.skip(max_failures=800)))
+
+    assert seen.error is error
+    assert notes_of(error)[:2] == ("in stage 'call', item 0", "in stage 'call', item 1")
+    assert len(error.__notes__) == 64 + 1
+    assert notes_of(error)[-1] == "801 of 801 items failed, more than max_failures=800"
 
 
 # ---- skip, disturbed
