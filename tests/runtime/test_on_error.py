@@ -259,13 +259,26 @@ def test_an_unordered_stage_skips_in_the_order_of_completion(bad, latencies, con
 
 
 def test_unordered_limits_look_at_items_as_they_complete():
-    """Item 2 fails at 1 s, item 0 at 3 s: of two failures where one may be, 0 is one too many, as the third item."""
+    """Item 2 fails at 1 s, item 0 at 3 s: where one may fail, 0 is one too many, as the third item."""
     call = failing({0, 2}, (3, 2, 1))
     pipeline = numbers(3).map(call, concurrency=3, ordered=False, on_error=OnError.skip(max_failures=1))
     seen = outcome_of(pipeline)
 
     assert (seen.items, seen.times, seen.error.args) == ([1], [2], (0,))
     assert notes_of(seen.error) == ("in stage 'call', item 0", "2 of 3 items failed, more than max_failures=1")
+
+
+@pytest.mark.parametrize("place", ["map", "flat_map"])
+def test_unordered_limits_count_the_items_that_are_done_not_those_that_were_taken(place):
+    """Item 2 of three that run fails first, at 1 s: one of one."""
+    skip = OnError.skip(max_failures=0)
+    if place == "map":
+        pipeline = numbers(3).map(failing({2}, (3, 2, 1)), concurrency=3, ordered=False, on_error=skip)
+    else:
+        pipeline = numbers(3).flat_map(failing_children_later({2}, (3, 2, 1)), concurrency=3, on_error=skip)
+    seen = outcome_of(pipeline)
+
+    assert notes_of(seen.error) == ("in stage 'call', item 2", "1 of 1 items failed, more than max_failures=0")
 
 
 def test_in_order_a_limit_is_held_against_items_in_their_order():
@@ -279,26 +292,45 @@ def test_in_order_a_limit_is_held_against_items_in_their_order():
 
 
 def test_the_failure_too_many_stops_the_source_at_once():
-    """Results behind it are given up the instant it has its turn, and calls behind it are cancelled."""
-    cancelled = []
+    """At 2 s item 1 has its turn: what is behind it is cut or given up then, though the consumer reads at 100 s."""
+    ends = []
+
+    async def source():
+        try:
+            for number in range(50):
+                yield number
+        finally:
+            ends.append(("source", trio.current_time()))
 
     async def call(item):
         try:
-            await trio.sleep({1: 2, 2: 1}.get(item, 100))
+            await trio.sleep({0: 0, 1: 2, 2: 1}.get(item, 1000))
         except trio.Cancelled:
-            cancelled.append((item, trio.current_time()))
+            ends.append((item, trio.current_time()))
             raise
         if item == 1:
             raise Boom(item)
         return item
 
-    pipeline = Pipeline.from_iterable(range(1, 50)).buffer(1)
-    pipeline = pipeline.map(call, concurrency=3, on_error=OnError.skip(max_failures=0)).buffer(1)
-    seen = outcome_of(pipeline)
+    async def main():
+        seen = Outcome()
+        pipeline = Pipeline.from_async_iterable(source).buffer(1)
+        pipeline = pipeline.map(call, concurrency=3, on_error=OnError.skip(max_failures=0))
+        async with pipeline.open(on_discard=lambda item, *_: seen.told.append((item, trio.current_time()))) as run:
+            await trio.sleep(100)
+            try:
+                async for item in run:
+                    seen.items.append(item)
+            except Boom as error:
+                seen.error = error
+        seen.report = run.report
+        return seen
 
-    assert (seen.items, seen.error.args, seen.report.elapsed) == ([], (1,), 2)
-    assert sorted(cancelled) == [(3, 2), (4, 2)]
-    assert sorted(seen.told)[:3] == [(2, "behind a failure"), (3, "behind a failure"), (4, "behind a failure")]
+    seen = run_virtual(main)
+    assert (seen.items, seen.error.args) == ([0], (1,))
+    assert sorted(ends, key=str) == [("source", 2), (3, 2), (4, 2)]
+    assert [item for item, _time in sorted(seen.told)][:3] == [2, 3, 4]
+    assert {time for _item, time in seen.told} == {2}
     assert adds_up_one_to_one(seen.report)
 
 
@@ -635,7 +667,8 @@ def test_the_failure_of_a_flat_map_is_behind_the_children_that_came(stage):
         (0, "first"), (0, "second"), (1, "first"), (1, "failure"), (2, "first"), (2, "second"),
     ]  # fmt: skip
     assert adds_up(seen.report)
-    assert seen.report.failed == 0
+    counts = seen.report.stages[0 if stage == "fused" else 1]
+    assert (counts.failed, counts.created, counts.absorbed) == (0, 6, 3)  # the Failure is a child like the others
 
 
 # ---- flat_map: places that are kept
@@ -848,6 +881,24 @@ def test_a_divert_behind_an_earlier_failure_is_cut_short():
     assert (seen.error.args, seen.told, seen.report.elapsed) == ((0,), [(1, "behind a failure")], 3)
     assert [repr(error) for error in seen.report.cleanup_errors] == ["Boom(1)"]
     assert seen.report.failed == 1
+
+
+def test_a_divert_that_cannot_be_cut_short_is_behind_the_failure_all_the_same():
+    """As above, but shielded until 9 s: when it comes back its item is no longer wanted, and is given up, once."""
+
+    async def divert(failure):
+        if failure.item == 0:
+            await trio.sleep(2)
+            raise KeyError(failure.item)
+        with trio.CancelScope(shield=True):
+            await trio.sleep(8)
+
+    pipeline = numbers(2).map(failing({0, 1}, (1,)), concurrency=2, on_error=OnError.divert(divert))
+    seen = outcome_of(pipeline)
+
+    assert (seen.error.args, seen.told, seen.report.elapsed) == ((0,), [(1, "behind a failure")], 9)
+    assert [repr(error) for error in seen.report.cleanup_errors] == ["Boom(1)"]
+    assert adds_up_one_to_one(seen.report)
 
 
 def test_drain_waits_for_a_divert():
