@@ -1,10 +1,9 @@
 """`key=` on `map`: one item of each key at a time, in order, others at once, and what waits is bounded.
 
 Mutants that die here: the key freed when its call ends in place of when its item has been dealt with; the lane taken
-from its end; a free item of a key taken before an older one of another; items that wait counted nowhere; a failure
-that gives up what waits before it, or keeps what waits behind it; positions that are all alike when unordered; a lane
-kept for a key without items; a key whose function fails counted on the attempts of the item before; an intake that
-goes on for as long as there are items and places.
+from its end; items that wait counted nowhere; a failure that gives up what waits before it, or keeps what waits behind
+it; positions that are all alike when unordered; a lane kept for a key without items; an item whose key function fails
+told the attempts of the item before; an intake that goes on for as long as there are items and places.
 """
 
 import tracemalloc
@@ -228,16 +227,6 @@ def test_a_retry_keeps_its_key():
 
     assert sorted(log) == [(0, 0), (0, 2), (5, 0), (5, 1)]
     assert (seen.items, seen.report.stages[-1].policies.retries) == ([0, 1, 2], 1)
-
-
-def test_the_oldest_of_the_free_keys_goes_first():
-    """One worker frees a key, of which an older item waits than of any other: it is next, not the newest."""
-    call = Worked(lambda item: item % 3, (5, 1, 1))
-    outcome_of(numbers(9).map(call, key=lambda item: item % 3, concurrency=3, ordered=False))
-
-    for earlier, later in zip(sorted(call.log), sorted(call.log)[1:], strict=False):
-        assert earlier[0] <= later[0]
-    assert call.order_of_each_key() == {0: [0, 3, 6], 1: [1, 4, 7], 2: [2, 5, 8]}
 
 
 def test_keys_that_have_no_order_and_get_free_at_the_same_instant():
