@@ -433,6 +433,23 @@ def test_items_before_a_failure_that_wait_for_their_key_are_worked_on():
     assert seen.error.__notes__ == ["in stage 'work', item 3"]
 
 
+def test_an_item_behind_a_failure_never_starts_though_its_key_gets_free():
+    """Item 2 fails at 1 s; 3 waits for the key of 1, free at 5 s, while 0 runs until 10 s: 3 is given up at 1 s."""
+    call, told = Worked(lambda item: {0: "a", 2: "c"}.get(item, "b"), (10, 5, 1, 1), {2}), []
+
+    async def main():
+        pipeline = numbers(4).map(call, key=call.key, concurrency=4)
+        async with pipeline.open(on_discard=lambda item, *_: told.append((item, trio.current_time()))) as run:
+            items = [await run.receive(), await run.receive()]
+            with pytest.raises(Boom):
+                await run.receive()
+        return items, run.report.elapsed
+
+    assert run_virtual(main) == ([0, 1], 10)
+    assert sorted(call.log) == [(0, 0), (0, 1), (0, 2)]
+    assert told == [(3, 1)]
+
+
 def test_unordered_a_failure_gives_up_what_waits_for_its_key():
     """Before means completed before: at 1 s item 1 fails, and 0, running, and 2, waiting, are both given up."""
     call = Worked(lambda item: item % 2, (2, 1), {1})
