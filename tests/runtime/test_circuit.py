@@ -229,6 +229,21 @@ def test_only_the_errors_it_means_count():
     assert (type(error), type(error.__context__)) == (LookupError, Boom)
 
 
+def test_a_probe_whose_error_the_predicate_cannot_judge_leaves_its_place_to_the_next():
+    """Nobody knows what became of it: it neither closes nor opens the circuit, and the next call is the probe."""
+    service = Service(down=lambda now: now < 3)
+
+    def means(error):
+        if error.args == (2,):
+            raise LookupError("predicate")
+        return True
+
+    pipeline = each_second(5).map(guarded(service, CircuitBreaker(1, 2, on=means)), on_error=OnError.emit())
+    seen, _report = run_virtual(receive_all, pipeline)
+
+    assert seen == [(0, "Boom 0"), (1, "CircuitOpen 1"), (2, "LookupError 2"), (3, 3), (4, 4)]
+
+
 # ---- waiting
 
 
