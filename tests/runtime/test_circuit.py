@@ -274,16 +274,17 @@ def test_a_probe_that_fails_makes_the_others_wait_again():
     assert seen == [(30, 3), (30, 4), (30, 5)]
 
 
-def test_nobody_polls_while_it_is_open():
-    """Fifty calls wait for 1000 s: one task wakes once, and then each in turn; no other step is made."""
-    service = Service(down=lambda now: now < 1)
+def test_nobody_polls_while_it_is_open_or_its_probe_is_under_way():
+    """Fifty calls wait until 1000 s, and 49 on until 2000 s: one task wakes for each change, then each in its turn."""
+    service = Service(down=lambda now: now < 1, takes=lambda item: 1000 if item == 1 else 0)
 
     class Steps(trio.abc.Instrument):
         meanwhile = at_end = 0
 
         def before_task_step(self, task):
-            self.meanwhile += 100 < trio.current_time() < 1000
-            self.at_end += trio.current_time() == 1000
+            now = trio.current_time()
+            self.meanwhile += 100 < now < 1000 or 1000 < now < 2000
+            self.at_end += now in (1000, 2000)
 
     async def main():
         steps = Steps()
@@ -296,7 +297,7 @@ def test_nobody_polls_while_it_is_open():
     meanwhile, at_end = run_virtual(main)
     assert meanwhile == 0
     assert at_end < 50 * 8
-    assert [item for _time, item in service.calls] == list(range(51))
+    assert service.calls == [(0, 0), (1000, 1), *((2000, item) for item in range(2, 51))]
 
 
 def test_a_call_that_comes_while_others_go_does_not_overtake_them():
