@@ -135,6 +135,10 @@ class Map(WithFunction):
     def details(self) -> list[str]:
         return [*WithFunction.details(self), *_on_error(self.on_error)]
 
+    def problems(self) -> Iterator[str]:
+        yield from WithFunction.problems(self)
+        yield from _on_error_problems(self.on_error)
+
 
 @dataclass(frozen=True, slots=True)
 class Filter(WithFunction):
@@ -162,6 +166,15 @@ class FlatMap(WithFunction):
 
     def details(self) -> list[str]:
         return [*WithFunction.details(self), *_on_error(self.on_error)]
+
+    def problems(self) -> Iterator[str]:
+        yield from WithFunction.problems(self)
+        yield from _on_error_problems(self.on_error)
+
+
+def _on_error_problems(policy: OnError) -> Iterator[str]:
+    step = step_of(policy.step) if isinstance(policy, Divert) else None
+    return iter(()) if step is None else step.problems()
 
 
 def _on_error(policy: OnError) -> list[str]:

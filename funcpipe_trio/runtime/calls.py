@@ -11,13 +11,13 @@ from typing import Any
 
 from ..plan import operations as plan
 from ..plan.steps import step_of
-from ..policies._functions import AnyFunction, function_name, is_async
+from ..policies._functions import AnyFunction, is_async
 from ..policies.on_error import Divert
 from .attempt import Account, Attempt
 from .inlet import NOTHING
 from .layers import Layered, layers_of
 from .pool import Calling, Enough
-from .stage import interruptible, not_awaitable
+from .stage import ASYNC_DEF, interruptible, not_awaitable
 from .started import StartedStep
 
 __all__ = ["calling_of"]
@@ -31,7 +31,7 @@ def calling_of(operation: plan.Operation) -> Calling:
     is_layered = step_of(operation.fn) is not None
     fn = _layered(operation.fn) if is_layered else operation.fn
     if isinstance(operation, plan.Map) and not is_async(fn):
-        fn = _awaited(fn)
+        fn = _awaited(operation.name, fn)
     on_error = operation.on_error if isinstance(operation, plan.Map | plan.FlatMap) else plan.STOP
     return Calling(
         _CALLS[type(operation)](operation, fn),
@@ -57,11 +57,11 @@ def _layered(fn: Any) -> Layered:
     return plain
 
 
-def _awaited(fn: AnyFunction) -> Call:
+def _awaited(name: str, fn: AnyFunction) -> Call:
     """Make an async function of a sync one, which needs a stage for its `OnError.divert`."""
 
     async def at_once(item: Any) -> Any:  # noqa: ASYNC124  # a pool awaits what it calls
-        return not_awaitable(function_name(fn), fn(item))
+        return not_awaitable(name, fn(item), ASYNC_DEF)
 
     return at_once
 

@@ -47,11 +47,13 @@ class ExpandingPool(Pool):
                 self._asked += 1
                 try:
                     child = await interruptible(_next, children)
-                finally:
-                    self._asked -= 1
+                except BaseException:
+                    self._give_place_back()
+                    raise
                 if child is _END:
-                    self._wake_worker()  # the place that was kept for this child is free again
+                    self._give_place_back()
                     return
+                self._asked -= 1
                 self.created += 1
                 if self._is_superfluous(worker):
                     self.discard(child, self._reason())
@@ -59,6 +61,11 @@ class ExpandingPool(Pool):
                     self.order.complete(worker.position, child)
         finally:
             await self._close_children(children)  # noqa: ASYNC102  # shielded there
+
+    def _give_place_back(self) -> None:
+        # Nobody fills the place that was kept for a child: without the call, who waits for one might wait for ever.
+        self._asked -= 1
+        self._wake_worker()
 
     def _wake_worker(self) -> None:
         # Workers wait for different things here, an item or room for a child: each must see for itself.

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from inspect import isawaitable
 from typing import Any, Final
 
 import trio
@@ -21,7 +20,7 @@ from ..plan import operations as plan
 from ..policies.on_error import Emit, Failure, OnError, Skip, Stop
 from ..sansio.tolerance import Tolerance
 from .inlet import NOT_NEEDED, NOTHING
-from .stage import Stage, add_note, noted
+from .stage import ASYNC_DEF, Stage, add_note, not_awaitable, noted
 
 __all__ = [
     "Enumerating",
@@ -90,12 +89,8 @@ class FusedOperation:
 
     def vet(self, result: Any) -> type:
         """Refuse a result that should have been awaited; answer its type, of which others need not be vetted."""
-        if type(result) is not self._vetted and isawaitable(result):
-            if hasattr(result, "close"):
-                result.close()  # it will never be awaited; without this Python warns of that too
-            raise TypeError(
-                f"{self.name!r} is not async, but returned something to await\nUse an `async def` function."
-            )
+        if type(result) is not self._vetted:
+            not_awaitable(self.name, result, ASYNC_DEF)
         self._vetted = type(result)
         return self._vetted
 

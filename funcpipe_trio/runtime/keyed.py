@@ -85,8 +85,7 @@ class KeyedPool(Pool):
             raise
 
     def _store(self, entry: _Entry) -> None:
-        # By number, which no two items share; positions are all alike where results leave as completed.
-        self._lanes.add(entry.key, entry.number, entry)
+        self._lanes.add(entry.key, entry.position, entry)
 
     def _take_up(self, worker: Worker, item: _Entry) -> None:
         self._entries[worker] = item
@@ -97,7 +96,10 @@ class KeyedPool(Pool):
 
     def _called(self, worker: Worker) -> Awaitable[Any]:
         error = self._entries[worker].error
-        return super()._called(worker) if error is None else _raised(error)
+        if error is None:
+            return super()._called(worker)
+        worker.attempt.begin(worker.number)  # or the attempts of the item before it would be taken for its own
+        return _raised(error)
 
     def _put_down(self, worker: Worker) -> Any:
         self._lanes.done(self._entries.pop(worker).key)
@@ -107,7 +109,7 @@ class KeyedPool(Pool):
 
     def _cancel_superfluous(self) -> None:
         super()._cancel_superfluous()
-        for entry in self._lanes.withdraw(self._is_behind):  # in order, a number is the position; else all go
+        for entry in self._lanes.withdraw(self._is_behind):
             self.discard(entry.item, self._reason())
 
     def _is_behind(self, position: int) -> bool:

@@ -326,7 +326,7 @@ class Pool(Stage):
             elif pause is not Pause.SLICE_OVER:
                 await self._wait(worker, starved=pause is not Pause.FULL and self._has_place())
                 continue
-            if pause is Pause.SLICE_OVER or not worker.budget or perf_counter() > worker.slice_end:
+            if pause is Pause.SLICE_OVER or worker.budget <= 0 or perf_counter() > worker.slice_end:
                 await self._rest(worker)
 
     def _admit(self) -> Any:

@@ -409,12 +409,15 @@ class TimedStage(Stage):
                 await super()._wait_input()
 
 
-def not_awaitable(name: str, answer: T) -> T:
+ASYNC_DEF = "Use an `async def` function."
+
+
+def not_awaitable(name: str, answer: T, use: str = "Use a sync function.") -> T:
     """Refuse something to await, where a sync function had to answer."""
     if isawaitable(answer):
         if hasattr(answer, "close"):
             answer.close()  # it will never be awaited; without this Python warns of that too
-        raise TypeError(f"{name!r} is not async, but returned something to await\nUse a sync function.")
+        raise TypeError(f"{name!r} is not async, but returned something to await\n{use}")
     return answer
 
 

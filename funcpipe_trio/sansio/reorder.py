@@ -81,6 +81,7 @@ class AsCompleted:
 
     def __init__(self) -> None:
         self._done: deque[Any] = deque()
+        self._begun = 0
         self.failure: Any = None
 
     def __len__(self) -> int:
@@ -98,8 +99,9 @@ class AsCompleted:
         return self.failure is not None and not self._done
 
     def begin(self) -> int:
-        """Give a call its position: all are alike."""
-        return 0
+        """Give a call its position: results do not ask for it, but lanes of keys go by it."""
+        self._begun += 1
+        return self._begun - 1
 
     def is_superfluous(self, position: int) -> bool:
         """Whether a call no longer matters: after a failure, none does."""

@@ -2,7 +2,8 @@
 
 Mutants that die here: an error that overtakes items; an error copied, wrapped or put in a group; an end that user code
 raised and that ends the stream quietly; a stage above that starts one more item; an earlier call cut short; a later
-failure that wins; a failure nobody read that is lost; notes written once per receiver.
+failure that wins; a failure nobody read that is lost; notes written once per receiver; a limit of `OnError.skip` asked
+in the order in which calls end; a limit crossed that lets the source go on.
 """
 
 from itertools import product
@@ -10,7 +11,7 @@ from itertools import product
 import pytest
 import trio
 
-from funcpipe_trio import FairShare, Pipeline, concat, fair_merge, merge, zip_pipelines
+from funcpipe_trio import FairShare, OnError, Pipeline, concat, fair_merge, merge, zip_pipelines
 from funcpipe_trio.testing import run_virtual
 
 from ._schedules import shuffled
@@ -475,6 +476,126 @@ def test_items_and_error_do_not_depend_on_the_schedule(delays, capacity):
         results.add((tuple(items), error.args, report.outcome))
 
     assert results == {((0, 2, 3), (5,), "failed")}
+
+
+# ---- with policies
+
+LIMITED = OnError.skip(max_failures=1)
+LIMIT = "2 of {} items failed, more than max_failures=1"
+CROSSING = {
+    "a sync map": lambda call: NUMBERS.map(sync_failing(call), on_error=LIMITED),
+    "an async map": lambda call: NUMBERS.map(call, on_error=LIMITED),
+    "an ordered pool": lambda call: NUMBERS.map(call, concurrency=5, on_error=LIMITED),
+    "keys": lambda call: NUMBERS.map(call, concurrency=5, key=lambda item: item % 3, on_error=LIMITED),
+    "a flat_map": lambda call: NUMBERS.flat_map(sync_flat(call), on_error=LIMITED),
+    "an async flat_map": lambda call: NUMBERS.flat_map(async_flat(call), on_error=LIMITED),
+    "above a batch": lambda call: NUMBERS.map(call, concurrency=3, on_error=LIMITED).batch(4).unbatch(),
+    "above a pool": lambda call: NUMBERS.map(call, concurrency=3, on_error=LIMITED).map(failing(), concurrency=4),
+    "in a merge": lambda call: merge(NUMBERS.map(call, concurrency=3, on_error=LIMITED)),
+}
+
+
+@pytest.mark.parametrize("place", CROSSING)
+@pytest.mark.parametrize("seed", range(3))
+def test_the_failure_that_crosses_a_limit_is_an_event_as_any_other(place, seed):
+    """All but the skipped item before it, then the object itself, again at each later receive; the note says why."""
+    call = failing(2, 5, 6, delays={2: 3})
+    error = call.errors[5]
+
+    async def main():
+        items, met = [], []
+        with pytest.raises(Boom):
+            async with CROSSING[place](call).open() as run:
+                for _ in range(2):
+                    with pytest.raises(Boom) as caught:
+                        while True:
+                            items.append(await run.receive())
+                    met.append(caught.value)
+                raise caught.value
+        return items, met, run.report
+
+    with shuffled(seed):
+        items, met, report = run_virtual(main)
+
+    assert items == [0, 1, 3, 4]
+    assert met == [error, error]
+    assert error.__notes__ == ["in stage 'failing', item 5", LIMIT.format(6)]
+    assert (error.__cause__, error.__context__) == (None, None)
+    assert (report.outcome, report.error, report.failed) == ("failed", error, 2)
+
+
+def test_the_source_is_closed_at_the_instant_at_which_a_limit_is_crossed():
+    """Item 3 is one too many when its turn comes, at t = 4, not when it failed; the consumer here comes 100 s later."""
+    closed = []
+
+    async def source():
+        try:
+            for number in range(100):
+                yield number
+                await trio.sleep(0.25)
+        finally:
+            closed.append(trio.current_time())
+
+    async def main():
+        call = failing(1, 3, delays={1: 1, 2: 3.5, 3: 2, 4: 50})
+        async with Pipeline.from_async_iterable(source).map(call, concurrency=5, on_error=LIMITED).open() as run:
+            await trio.sleep(100)
+            items = []
+            with pytest.raises(Boom):
+                async for item in run:
+                    items.append(item)
+            return items, run.statistics().failed
+
+    assert run_virtual(main) == ([0, 2], 2)
+    assert closed == [4]
+
+
+def test_of_two_failures_the_earlier_is_the_error_whatever_policies_there_are():
+    """A stage below whose divert fails at item 2, at t = 9, wins over one above whose limit item 5 crossed at t = 0."""
+
+    async def divert(failure):
+        await trio.sleep(9)
+        raise KeyError(failure.item)
+
+    early, late = failing(2), failing(0, 5)
+    pipeline = NUMBERS.map(late, concurrency=10, on_error=LIMITED).map(
+        early, concurrency=2, on_error=OnError.divert(divert)
+    )
+    for seed in range(20):
+        with shuffled(seed):
+            items, error, report, told = run_virtual(outcome_of, pipeline)
+
+        assert (items, error.args, error.__context__) == ([1], (2,), early.errors[2])
+        assert report.error is error
+        assert late.errors[5] in report.cleanup_errors
+        assert report.failed == 2
+        assert sorted(item for item, _stage, _reason in told).count(5) == 1
+
+
+@pytest.mark.parametrize("delays", DELAYS)
+def test_with_policies_items_and_error_do_not_depend_on_the_schedule(delays):
+    """Three stages that skip, divert and emit, and a fourth that is stopped by a limit: one result for all orders."""
+    results = set()
+
+    async def divert(failure):
+        await trio.sleep((delays or {}).get(failure.item, 0))
+
+    for seed, concurrency in product(range(12), (1, 3, 8)):
+        pipeline = (
+            NUMBERS.map(failing(1, 4, delays=delays), concurrency=concurrency, on_error=OnError.skip())
+            .buffer(2)
+            .map(failing(2, 7, delays=delays), concurrency=concurrency, on_error=OnError.divert(divert))
+            .map(failing(3, delays=delays), concurrency=2, on_error=OnError.emit())
+            .filter(lambda value: isinstance(value, int))
+            .buffer(1)
+            .map(failing(0, 9, 12, delays=delays), concurrency=concurrency, key=id, on_error=LIMITED)
+        )
+        with shuffled(seed):
+            items, error, report, _told = run_virtual(outcome_of, pipeline)
+        results.add((tuple(items), error.args, tuple(error.__notes__), report.outcome))
+
+    notes = ("in stage 'failing#4', item 4", LIMIT.format(5))
+    assert results == {((5, 6, 8), (9,), notes, "failed")}
 
 
 def test_one_error_given_to_several_receivers_has_its_notes_once():
