@@ -59,6 +59,11 @@ class FusedOperation:
         """Make the generator; called once."""
         raise NotImplementedError
 
+    @property
+    def has_more(self) -> bool:
+        """Whether it would give another value without being given one."""
+        return False
+
     def held(self) -> list[Any]:
         """Hand out, and forget, what it holds."""
         return []

@@ -59,13 +59,15 @@ class KeyedPool(Pool):
         else:
             super()._staff()
 
-    def _has_place(self) -> bool:
-        return self._calls + len(self._lanes) + len(self.order) < self.concurrency + self.outlet.spare()
+    def _occupied(self) -> int:
+        return super()._occupied() + len(self._lanes)
 
     # ---- taking
 
     def _admit(self) -> Any:
         """Take the oldest item whose key is free; if there is none, take one in."""
+        if self._calls + 1 == self.concurrency and not self.outlet.room() and self._has_leftovers():
+            return NOTHING  # items in lanes were let in before: the last worker stays to see the room
         if not self._lanes.ready:
             item = super()._admit()
             if item is NOTHING or item is END:

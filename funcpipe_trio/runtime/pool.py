@@ -6,9 +6,11 @@ one by one as work comes, each by the one before it, and live until the stage en
     calls that run + results that wait + values in the link behind  <  concurrency + capacity of that link
 
 so a result that waits for an earlier one uses a place of the link, and the sum is the stage's part of `max_in_flight`.
+(A result that a fused operation is taking apart waits until its last part is out.)
 
-Whoever finished a call moves on whatever results have their turn, through the fused operations, into the outlet; if the
-outlet is full, a parked worker does so when it has room. User code runs in this stage's tasks only.
+Whoever finished a call moves on whatever results have their turn, through the fused operations, into the outlet. If the
+outlet is full, another worker does so when it has room: by the rule above there always is one that is in no call, or
+that can still be employed. User code runs in this stage's tasks only.
 
 A failure at a position: calls behind it are cancelled and their items discarded, the inlet is closed at once, calls
 before it go on; the error leaves when its turn comes, unless an earlier one takes its place. A policy (`OnError`) may
@@ -215,9 +217,9 @@ class Pool(Stage):
         self._staff()
 
     def on_room(self) -> bool:
-        woken = bool(self._parked_workers)  # else all are in calls: they see the room when they come back
-        self._wake_worker()
-        return woken
+        is_needed = not self._ended and self.stopped is None and self._has_leftovers()
+        # Else all are in calls, or on their way: they see the room when they come back.
+        return self._call_in() if self._parked_workers or is_needed else False
 
     def stop(self, reason: str) -> bool:
         if self.stopped is not None:
@@ -255,11 +257,14 @@ class Pool(Stage):
         if self._taking and worth_a_pull(self.source) and self._has_place():
             self._call_in()
 
-    def _call_in(self) -> None:
+    def _call_in(self) -> bool:
         if self._parked_workers:
             self._wake_worker()
-        elif len(self._workers) < self.concurrency:
+            return True
+        if len(self._workers) < self.concurrency:
             self._employ()
+            return True
+        return False
 
     def _employ(self) -> None:
         worker = Worker(self._scratch)
@@ -274,7 +279,20 @@ class Pool(Stage):
 
     def _has_place(self) -> bool:
         # A call that runs is counted against the workers, a result that waits against workers or room, so:
-        return self._calls + len(self.order) < self.concurrency + self.outlet.spare()
+        places = self.concurrency + self.outlet.spare() - self._occupied()
+        return places > 1 or (places == 1 and not self._is_regrouping())
+
+    def _occupied(self) -> int:
+        """How many items are in calls or wait behind them."""
+        return self._calls + len(self.order)
+
+    def _is_regrouping(self) -> bool:
+        """Whether a fused operation has kept a part of the last result."""
+        return any(operation.has_more for operation in self.fused)
+
+    def _has_leftovers(self) -> bool:
+        """Whether something can leave as soon as there is room."""
+        return self.order.ready or self._is_regrouping()
 
     async def _employed(self, worker: Worker) -> None:
         try:
@@ -315,12 +333,15 @@ class Pool(Stage):
             pause = self._move_on(worker)
             if self._ended:
                 return
-            item = self._admit()
+            # With a burst cut short, what is left of it goes first: in a call nobody could move it on.
+            item = NOTHING if pause is Pause.SLICE_OVER else self._admit()
             if item is END:
                 continue
             if item is ASIDE:
                 worker.budget -= 1
             elif item is not NOTHING:
+                if pause is Pause.FULL and self._has_leftovers():
+                    self.outlet.wants_room = True  # no worker may be parked, or each for something else
                 await self._serve(worker, item)
                 worker.budget -= 1
             elif pause is not Pause.SLICE_OVER:

@@ -49,7 +49,7 @@ class Expanding(FusedOperation):
                     self.created += 1
                     yield child
             except GeneratorExit:
-                self._through = length_hint(self._children, 1) == 0
+                self._through = not _may_give(self._children)
                 raise
             except BaseException as error:  # noqa: ASYNC103  # sync; `failed` raises what is no Exception
                 self._parent = NOTHING
@@ -71,6 +71,10 @@ class Expanding(FusedOperation):
             self.absorbed += 1
             self.created += 1
         return answer
+
+    @property
+    def has_more(self) -> bool:
+        return self._parent is not NOTHING and _may_give(self._children)
 
     def held(self) -> list[Any]:
         """Give the item that is being expanded, unless its last child is known to be out; others do not exist yet."""
@@ -123,6 +127,10 @@ class Unbatching(FusedOperation):
             self.absorbed += 1
             if self.created == before:
                 yield NOTHING
+
+    @property
+    def has_more(self) -> bool:
+        return self._parent is not NOTHING and _may_give(self._rest)
 
     def held(self) -> list[Any]:
         """Give the rest of the batch, item by item; of what is no list, the whole."""
@@ -178,6 +186,10 @@ class Batching(FusedOperation):
         if batcher.items:
             yield self._emitted(batcher.close())
 
+    @property
+    def has_more(self) -> bool:
+        return bool(self._closed)
+
     def held(self) -> list[Any]:
         """Give the items that are in no batch that went out."""
         items = [item for batch in self._closed for item in batch]
@@ -200,6 +212,14 @@ class Batching(FusedOperation):
         self.absorbed += len(batch)
         self.created += 1
         return batch
+
+
+def _may_give(children: Any) -> bool:
+    """Whether an iterator may have more to give, as far as can be told without asking it for that."""
+    try:
+        return length_hint(children, 1) > 0
+    except Exception:  # of the user's iterator
+        return True
 
 
 def _cost(name: str, value: Any) -> float:

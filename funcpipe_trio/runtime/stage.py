@@ -113,6 +113,10 @@ class Fused(Protocol):
     absorbed: int
     deadline: float
 
+    @property
+    def has_more(self) -> bool:
+        """Whether it would give another value without being given one."""
+
     def stream(self, values: Iterator[Any]) -> Iterator[Any]:
         """Make the generator; called once."""
 

@@ -8,7 +8,8 @@ import pytest
 import trio
 
 from funcpipe_trio import Pipeline, concat, fair_merge, merge, zip_pipelines
-from funcpipe_trio.testing import run_virtual
+from funcpipe_trio.testing import Script, run_virtual
+from funcpipe_trio.testing._schedule import Schedule, scheduled
 
 
 async def one_a_minute():
@@ -81,3 +82,93 @@ def test_each_result_comes_at_the_instant_it_is_ready(shape, end):
     if shape == "timed batches":
         prompt[-1] = MINUTES[-1]  # the end closes it
     assert times == prompt
+
+
+async def in_ten(item):
+    await trio.sleep(10)
+    return item
+
+
+BATCHES = {
+    "one call at a time": (1, 20, 16),
+    "two calls": (2, 20, 16),
+    "two calls in order": (2, 20, 1),
+    "four calls": (4, 10, 16),
+    "long batches": (1, 200, 500),
+    "more calls than batches": (8, 30, 4),
+}
+
+
+@pytest.mark.parametrize("shape", BATCHES)
+@pytest.mark.parametrize("ordered", [True, False])
+def test_rest_of_a_batch_does_not_wait_for_the_calls_behind_it(shape, ordered):
+    """However small the link, and whatever the schedule: all of a batch leaves when its call is done."""
+    concurrency, size, link = BATCHES[shape]
+    batches = Pipeline.from_iterable([[number] * size for number in range(12)])
+    calls = batches.map(in_ten, concurrency=concurrency, ordered=ordered)
+
+    async def main(parts):
+        times = []
+        await parts.buffer(link).map(quick).tap(lambda _: times.append(trio.current_time())).run()
+        return times
+
+    for seed in range(10):
+        for parts in (calls.unbatch(), calls.flat_map(lambda batch: batch)):
+            with scheduled(Schedule(seed)):
+                times = run_virtual(main, parts)
+
+            assert times == [10 * (1 + number // concurrency) for number in range(12) for _ in range(size)]
+
+
+async def straggling(item):
+    await trio.sleep(100 if item == 0 else 0 if item < 400 else 1000)
+    return item
+
+
+@pytest.mark.parametrize("key", [None, lambda item: item])
+def test_all_that_waited_for_a_straggler_leaves_with_it(key):
+    """Also if there is more of it than a turn moves, and a place for another call."""
+    pipeline = Pipeline.from_iterable(range(600)).map(straggling, concurrency=2, key=key).buffer(500)
+
+    async def main():
+        times = []
+        await pipeline.map(quick).tap(lambda _: times.append(trio.current_time())).take(401).run()
+        return times
+
+    assert run_virtual(main)[:400] == [100] * 400
+
+
+async def by_length(batch):
+    await trio.sleep(10 if len(batch) == 20 else 1000)
+    return batch
+
+
+def test_rest_of_a_batch_does_not_wait_for_an_item_of_its_key():
+    """The last worker that is in no call sees to the rest first, also if the key has become free for another item."""
+    batches = [["a"] * 20, ["a"], ["b"]]
+    pipeline = Pipeline.from_iterable(batches).map(by_length, concurrency=2, key=lambda batch: batch[0]).unbatch()
+
+    async def main():
+        times = []
+        await pipeline.buffer(4).map(quick).tap(lambda _: times.append(trio.current_time())).run()
+        return times
+
+    assert run_virtual(main) == [10] * 20 + [1010, 1010]
+
+
+def test_rest_of_a_batch_does_not_wait_for_the_one_worker_there_is():
+    """It is in the next call when there is room again: another one is employed, if only for that."""
+    source = Script([(0, ["a"] * 20), (15, ["b"]), (2000, ["b"])])
+    pipeline = Pipeline.from_async_iterable(source).map(by_length, concurrency=2).unbatch()
+
+    async def main():
+        times = []
+
+        async def take(item):
+            await trio.sleep(0 if times else 50)  # the link fills up meanwhile
+            times.append(trio.current_time())
+
+        await pipeline.buffer(4).map(take).run()
+        return times
+
+    assert run_virtual(main) == [60] * 20 + [1015, 3000]

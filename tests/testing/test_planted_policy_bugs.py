@@ -112,7 +112,7 @@ def forget_what_waits_in_lanes(patch):
 
 
 def do_not_count_what_waits_in_lanes(patch):
-    patch.setattr(KeyedPool, "_has_place", Pool._has_place)
+    patch.setattr(KeyedPool, "_occupied", Pool._occupied)
 
 
 def keep_the_place_of_a_cancelled_waiter(patch):
