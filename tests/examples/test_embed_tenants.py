@@ -206,6 +206,7 @@ def test_bound_holds_in_every_window(world):
     world.limit, world.fake.takes = RateLimit(10, burst=3), 0.125
     errors = [world.example.Unavailable("down"), world.example.Busy("busy", 1.0), 3.0]
     world.fake.script = {number: errors[number % 3] for number in range(1, 60) if number % 7 in (0, 2, 3)}
+    world.fake.script |= dict.fromkeys(range(20, 33), world.example.Unavailable("down"))  # the circuit opens
 
     world.run(*(world.tenant(name, named(name, 200)) for name in "abc"))
 
@@ -384,7 +385,7 @@ class Trials:
 
     def script(self):
         down = [self.example.Unavailable("down") for _ in range(4)]
-        return {1: self.example.Busy("busy", 1.0), 2: 3.0, **dict(enumerate(down, 3))}
+        return {1: self.example.Busy("busy", 1.0), 2: 3.0, **dict(enumerate(down, 4))}  # the third is well
 
     def content(self, store):
         return {(text.tenant, text.content) for text in store.rows}, {text.content for text in store.dead}
@@ -433,7 +434,7 @@ def test_interrupted_run_raises_only_that(trials):
 
 def test_failing_anywhere_loses_nothing_silently(trials):
     """Whichever call of the plan's own code fails: it is raised, or dealt with by a policy that says so."""
-    fail_everywhere(trials.make)
+    fail_everywhere(trials.make, every=3)
 
 
 # ---- the real thing
@@ -489,7 +490,7 @@ def test_texts_of_folders_are_embedded(run, service, calm, tmp_path):
     notes, code = tmp_path / "notes", tmp_path / "code"
     (notes / "old").mkdir(parents=True)
     code.mkdir()
-    (notes / "a.txt").write_text("one\nline\n \n\n\ntwo")
+    (notes / "a.txt").write_text("one\nline\n \n\n\ntwo\n\none line")
     (notes / "old" / "b.md").write_text("\ufeff" + "x" * 2001 + "\n\nthree")
     (notes / "empty.rst").write_text("")
     (notes / "picture.png").write_text("no text")
@@ -576,6 +577,40 @@ def test_faults_of_the_service_cost_nothing_but_time(service, tmp_path):
         ),
         [],
     )
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "error", "wait"),
+    [
+        (429, {"Retry-After": "7"}, "Busy", 7.0),
+        (429, {"Retry-After": "Fri, 31 Dec 1999 23:59:59 GMT"}, "Busy", None),
+        (429, {}, "Busy", None),
+        (500, {}, "Unavailable", None),
+        (503, {"Retry-After": "7"}, "Unavailable", None),
+    ],
+)
+async def test_answers_that_ask_for_another_try(example, status, headers, error, wait):
+    """A 429 says how long to wait, if it does; what is broken is tried again as the plan says."""
+    answers = httpx.MockTransport(lambda request: httpx.Response(status, headers=headers))
+    async with httpx.AsyncClient(transport=answers, base_url="http://service") as client:
+        with pytest.raises(example.Unavailable) as raised:
+            await example.HttpService(client).embed(["a"])
+
+    assert type(raised.value).__name__ == error
+    assert example.asked_wait(raised.value) == wait
+
+
+async def test_no_connection_asks_for_another_try_and_a_refusal_does_not(example):
+    def refuse(request):
+        raise httpx.ConnectError("nobody there")
+
+    for transport, error in (
+        (httpx.MockTransport(refuse), example.Unavailable),
+        (httpx.MockTransport(lambda request: httpx.Response(401)), httpx.HTTPStatusError),
+    ):
+        async with httpx.AsyncClient(transport=transport, base_url="http://service") as client:
+            with pytest.raises(error):
+                await example.HttpService(client).embed(["a"])
 
 
 def test_limit_leaves_room_for_what_is_under_way(example, service):
