@@ -60,7 +60,7 @@ CONCURRENCY = 4  # calls under way at once
 BURST = 2
 # A call counts at the service when it arrives, not when it starts. Those that arrive in a second are those that start
 # in it, at most BURST + rate, and those that were under way before it began, at most CONCURRENCY: so no delay on the
-# way, however long, can break the contract.
+# way can break the contract, as long as a call that is given up has arrived by then.
 LIMIT = RateLimit(CONTRACT - BURST - CONCURRENCY, burst=BURST)
 
 
