@@ -60,7 +60,8 @@ class CircuitBreaker:
 
     def describe(self) -> str:
         """Say it in a few words."""
-        opens = [] if self.failures is None else [f"{self.failures} failures in a row"]
+        row = "a failure" if self.failures == 1 else f"{self.failures} failures in a row"
+        opens = [] if self.failures is None else [row]
         if self.ratio is not None:
             opens.append(f"{self.ratio:.0%} of the last {self.window} failed")
         meant = "" if self.on is Exception else f" ({filter_name(self.on)})"

@@ -10,6 +10,7 @@ class Account:
 
     __slots__ = (
         "abandoned",
+        "opened",
         "refused",
         "retries",
         "timeouts",
@@ -19,6 +20,7 @@ class Account:
     )
 
     abandoned: int
+    opened: int
     refused: int
     retries: int
     timeouts: int
@@ -27,7 +29,7 @@ class Account:
     waited_retry: float
 
     def __init__(self) -> None:
-        self.retries = self.timeouts = self.refused = self.abandoned = 0
+        self.retries = self.timeouts = self.opened = self.refused = self.abandoned = 0
         self.waited_rate = self.waited_retry = self.waited_circuit = 0.0
 
 

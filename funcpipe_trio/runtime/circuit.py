@@ -32,7 +32,7 @@ def circuit_around(inner: Layered, policy: CircuitBreaker) -> Layered:
         try:
             result = await inner(item, attempt)
         except Exception as error:
-            circuit.failed(permit, error)
+            attempt.account.opened += circuit.failed(permit, error)
             raise
         except BaseException:
             circuit.abandoned(permit)
@@ -88,7 +88,9 @@ class _Circuit:
     def _is_failure(self, error: Exception) -> bool:
         return is_meant(self._policy.on, error)
 
-    def failed(self, permit: int, error: Exception) -> None:
+    def failed(self, permit: int, error: Exception) -> bool:
+        """Hand a permit in; say whether that opened the circuit."""
+        before = self._breaker.opened
         try:
             is_failure = self._is_failure(error)
         except BaseException:
@@ -99,6 +101,7 @@ class _Circuit:
         else:
             self._breaker.succeeded(permit)
         self._line.poke()
+        return self._breaker.opened > before
 
     def abandoned(self, permit: int) -> None:
         self._breaker.abandoned(permit)

@@ -31,6 +31,8 @@ class PolicyReport:
     """Attempts after the first."""
     timeouts: int
     """Calls that were too late for a timeout of the step."""
+    opened: int
+    """How often a failed call opened the circuit."""
     refused: int
     """Calls that were not made because the circuit was open."""
     abandoned: int
@@ -50,8 +52,9 @@ class PolicyReport:
     def describe(self) -> str:
         """Say what is not nothing, in a few words; empty if all is."""
         counts = [
-            (self.retries, "retries"),
-            (self.timeouts, "timeouts"),
+            (self.retries, "retry" if self.retries == 1 else "retries"),
+            (self.timeouts, "timeout" if self.timeouts == 1 else "timeouts"),
+            (self.opened, "opening of the circuit" if self.opened == 1 else "openings of the circuit"),
             (self.refused, "refused by an open circuit"),
             (self.abandoned, "left behind, outcome unknown"),
         ]

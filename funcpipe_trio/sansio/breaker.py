@@ -86,7 +86,7 @@ class Breaker:
         self._remember(failed=True)
         policy = self._policy
         if policy.failures is not None and self._row >= policy.failures:
-            self._open(now, f"{self._row} failures in a row")
+            self._open(now, "a failure" if self._row == 1 else f"{self._row} failures in a row")
         elif policy.ratio is not None and len(self._window) == policy.window:
             failures = sum(self._window)
             if failures / policy.window >= policy.ratio:

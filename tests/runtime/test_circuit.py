@@ -90,7 +90,7 @@ def test_a_row_of_failures_opens_it_and_a_probe_closes_it():
     assert service.calls == [(time, int(time)) for time in (0, 1, 2, 6, 7, 8)]
     assert report.stages[-1].failures == (("Boom", 2), ("CircuitOpen", 3))
     assert (report.stages[-1].policies.refused, report.stages[-1].policies.waited_circuit) == (3, 0)
-    assert "\nservice: 3 refused by an open circuit\n" in report.describe()
+    assert "\nservice: 1 opening of the circuit, 3 refused by an open circuit\n" in report.describe()
 
 
 def test_an_answer_in_between_ends_the_row():
@@ -176,7 +176,7 @@ def test_one_probe_among_many_concurrent_calls():
     assert [time for time, _item in service.calls] == [0, 10, 14]
     assert len(refused) == 7
     assert {(str(value.error), value.error.retry_after) for value in refused} == {
-        ("the circuit is half-open (1 failures in a row): its probe has no answer yet", None)
+        ("the circuit is half-open (a failure): its probe has no answer yet", None)
     }
     assert [value for value in values if not isinstance(value, Failure)] == [probe, 9]
 
@@ -261,7 +261,7 @@ def test_waiting_calls_go_one_by_one_in_the_order_in_which_they_came():
     assert seen == [(12, 1), (14, 2), (14, 3), (14, 4), (14, 5)]
     assert report.stages[-1].policies.waited_circuit == (10 - 1) + sum(12 - item for item in (2, 3, 4, 5))
     assert report.stages[-1].policies.refused == 0
-    assert "service: 43.000 s waiting for the circuit" in report.describe()
+    assert "service: 1 opening of the circuit, 43.000 s waiting for the circuit" in report.describe()
 
 
 def test_a_probe_that_fails_makes_the_others_wait_again():

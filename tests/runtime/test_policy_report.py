@@ -11,12 +11,13 @@ from funcpipe_trio import Backoff, CircuitBreaker, CircuitOpen, OnError, Pipelin
 from funcpipe_trio.testing import run_virtual
 
 NOTHING = {
-    "retries": 0, "timeouts": 0, "refused": 0, "abandoned": 0,
+    "retries": 0, "timeouts": 0, "opened": 0, "refused": 0, "abandoned": 0,
     "waited_rate": 0.0, "waited_retry": 0.0, "waited_circuit": 0.0,
 }  # fmt: skip
 SAID = {
     "retries": (3, "3 retries"),
     "timeouts": (2, "2 timeouts"),
+    "opened": (2, "2 openings of the circuit"),
     "refused": (4, "4 refused by an open circuit"),
     "abandoned": (1, "1 left behind, outcome unknown"),
     "waited_rate": (1.25, "1.250 s waiting for the rate limit"),
@@ -124,7 +125,7 @@ def test_a_report_tells_it_line_by_line_below_the_table():
             "iterable   5    5       0        0          0    0%",
             "ask        5    2       3        0          0  100%",
             "again      2    2       0        0          0   15%",
-            "ask: 2 retries, 2 refused by an open circuit, 7.000 s between attempts",
+            "ask: 2 retries, 2 openings of the circuit, 2 refused by an open circuit, 7.000 s between attempts",
             "ask: went on after 2 KeyError, 1 ZeroDivisionError",
         ]
     )
