@@ -2,7 +2,7 @@
 
 | law | mutant |
 |---|---|
-| the rule, against a model that looks at the whole list | a limit reached late or early; a cost that stays or is forgotten |
+| a batch is as large as its limits allow | a limit reached late or early; a cost that stays or is forgotten |
 | every item is in one batch, in order | an item dropped at a close; a batch handed out twice |
 | the age counts from the first item | `deadline` moved by every item, or kept after a close |
 """
