@@ -117,6 +117,7 @@ def test_what_is_not_exact_is_a_type_error(check, name, value):
         (2.0, "Fraction(2, 1)"),
         (0.001, "Fraction(1, 1000)"),
         (0.999, "Fraction(999, 1000)"),
+        (1 / 1001, "Fraction(1, 1000)"),
         (2.0**-20, "Fraction(1, 1048576)"),
     ],
 )

@@ -178,6 +178,27 @@ def test_a_removed_leaf_leaves_its_siblings_the_turn():
     assert (tree.select(), tree.backlogged) == (None, False)
 
 
+def test_a_service_costs_one_unless_said_otherwise():
+    tree, leaves = build([(1, [1])])
+    leaf = leaves[0, 0]
+    tree.ready(leaf)
+    tree.charge(leaf, still_ready=True)
+    tree.charge(leaf, 5, still_ready=True)
+
+    assert (leaf.flow.service, leaf.parent.flow.service) == (6, 6)
+
+
+def test_a_tree_of_one_level_refuses_as_its_queue_does():
+    tree = FairTree()
+    first, second = (tree.add(tree.root, key, 1) for key in "ab")
+    for leaf in (first, second):
+        tree.ready(leaf)
+
+    with pytest.raises(StateError, match=r"^cannot charge flow 'b' while it is not selected$"):
+        tree.charge(second, still_ready=True)
+    assert (first.flow.served, second.flow.served) == (0, 0)
+
+
 def test_misuse_is_refused_and_changes_nothing():
     tree, leaves = build([(1, [1, 1]), (1, [1])])
     for leaf in leaves.values():
