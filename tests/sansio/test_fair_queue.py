@@ -541,6 +541,23 @@ def test_a_debt_is_kept_as_cost_when_the_weight_changes(weight):
     assert bench.queue.debt(bench.flows[1]) == 8
 
 
+def test_a_part_of_a_tick_is_gone_with_the_weight_that_it_was_counted_in():
+    """A flow without any whole tick of debt gets no debt from a new weight, whose parts of a tick are larger."""
+    queue = FairQueue()
+    queue.add("unit", 1)
+    changed, steady = queue.add("changed", Fraction(7, 5)), queue.add("steady", Fraction(7, 5))
+    queue.ready(changed)
+    queue.ready(steady)
+    queue.charge(changed, still_ready=False)
+    queue.charge(steady, still_ready=True)
+    queue.charge(steady, still_ready=True)  # virtual time is at the tag of both, not at what is left over
+    before = queue.debt(changed)
+
+    queue.set_weight(changed, 7)
+
+    assert queue.debt(changed) <= before
+
+
 def test_dead_entries_do_not_pile_up():
     """Flapping and new weights, with nothing served that would clear them away: memory follows what is ready."""
     bench = backlogged_bench([1, 1])
