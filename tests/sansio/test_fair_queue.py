@@ -390,6 +390,20 @@ def test_an_empty_queue_starts_all_level(flow_weights, served, cost, charged):
     assert bench.serve_all(len(flow_weights)) == list(reversed(range(len(flow_weights))))
 
 
+@pytest.mark.parametrize("weight", [1, 7])
+def test_an_empty_queue_starts_all_level_though_ticks_became_finer(weight):
+    """Finer ticks make whole ones of what was left over; they are part of the debts that end."""
+    bench = Bench([1, weight])
+    bench.push(1, count=2)
+    bench.serve()
+    bench.queue.add("fine", 10**20 + 39)
+    assert bench.queue.debt(bench.flows[1]) == 1
+
+    bench.withdraw(1)
+
+    assert bench.queue.debt(bench.flows[1]) == 0
+
+
 def test_a_raised_weight_does_not_wait_out_the_old_debt():
     """A weight of 1/1000 raised to 10 while queued: at most one item of the other comes first."""
     queue = FairQueue()
@@ -751,6 +765,22 @@ def test_misuse_is_refused_and_changes_nothing():
         with pytest.raises(TypeError, match=rf"^{message}$"):
             queue.charge(a, cost, still_ready=True)
     assert (queue.backlogged, queue.select(), a.served, a.service) == (2, a, 0, 0)
+
+
+def test_a_refused_key_is_still_free():
+    """Nor has its weight become what others are measured by."""
+    queue = FairQueue()
+    for weight in (0, -1):
+        with pytest.raises(ValueError, match=rf"^FairQueue: weight must be a positive int or Fraction, not {weight}$"):
+            queue.add("a", weight)
+
+    a, b = queue.add("a", 1), queue.add("b", 3)
+    queue.ready(a)
+    queue.ready(b)
+    for _ in range(400):
+        queue.charge(queue.select(), still_ready=True)
+
+    assert (a.served, b.served) == (100, 300)
 
 
 def test_an_empty_queue_has_nothing_to_charge():
