@@ -3,6 +3,7 @@
 import math
 import re
 from fractions import Fraction
+from functools import partial
 
 import pytest
 
@@ -36,6 +37,60 @@ def test_what_is_no_int_is_a_type_error(value):
 def test_an_int_below_the_least_one_is_a_value_error():
     with refusal(ValueError, "here: n must be >= 2, not 1"):
         _check.integer("here", "n", 1, at_least=2)
+
+
+def test_an_int_of_any_size_comes_back():
+    assert [_check.any_integer("here", "n", value) for value in (-(10**20), 0, 3)] == [-(10**20), 0, 3]
+
+
+@pytest.mark.parametrize("value", [True, 2.0, "2", None])
+def test_what_is_no_int_of_any_size_is_a_type_error(value):
+    with refusal(TypeError, f"here: n must be an int, not {value!r}"):
+        _check.any_integer("here", "n", value)
+
+
+def test_a_bool_comes_back():
+    assert [_check.boolean("here", "flag", value) for value in (True, False)] == [True, False]
+
+
+@pytest.mark.parametrize("value", [0, 1, "", None, []])
+def test_what_is_merely_true_or_false_is_a_type_error(value):
+    with refusal(TypeError, f"here: flag must be a bool, not {value!r}"):
+        _check.boolean("here", "flag", value)
+
+
+def test_a_number_may_be_its_limit_unless_it_must_be_above_it():
+    assert _check.number("here", "x", 2, at_least=2) == 2
+    assert _check.number("here", "x", 2, at_most=2) == 2
+    assert _check.number("here", "x", 2.000001, above=2) == 2.000001
+    assert _check.number("here", "x", -1e308) == -1e308
+
+
+@pytest.mark.parametrize(
+    ("limits", "value", "rule"),
+    [
+        ({"at_least": 2}, 1.999, ">= 2"),
+        ({"above": 2}, 2, "> 2"),
+        ({"above": 2}, -3, "> 2"),
+        ({"at_most": 0.5}, 0.501, "<= 0.5"),
+        ({"at_least": 0, "at_most": 1}, -0.1, ">= 0 and <= 1"),
+        ({"at_least": 0, "at_most": 1}, 1.1, ">= 0 and <= 1"),
+        ({"above": 0, "at_most": 1}, 0, "> 0 and <= 1"),
+        ({"at_least": 0}, math.inf, ">= 0"),
+        ({"at_most": 0}, -math.inf, "<= 0"),
+        ({"above": 0}, math.nan, "> 0"),
+    ],
+)
+def test_a_number_outside_of_its_limits_is_a_value_error(limits, value, rule):
+    """All limits are told, whichever was broken; no number is infinite or NaN."""
+    with refusal(ValueError, f"here: x must be a finite number {rule}, not {value!r}"):
+        _check.number("here", "x", value, **limits)
+
+
+@pytest.mark.parametrize("value", [True, "1", None, Fraction(1, 2)])
+def test_what_is_no_number_is_a_type_error(value):
+    with refusal(TypeError, f"here: x must be a finite number >= 0, not {value!r}"):
+        _check.number("here", "x", value, at_least=0)
 
 
 def test_seconds_come_back_as_a_float():
@@ -81,6 +136,46 @@ def test_what_can_be_called_comes_back():
     assert _check.callable_("here", "fn", len) is len
     with refusal(TypeError, "here: fn must be callable, not 'len'"):
         _check.callable_("here", "fn", "len")
+
+
+async def fetch(item):
+    return item
+
+
+async def pages(item):
+    yield item
+
+
+def size(item):
+    return 1
+
+
+@pytest.mark.parametrize("function", [size, len, partial(size, 1), str])
+def test_a_function_that_answers_at_once_is_sync(function):
+    assert _check.sync_callable("here", "fn", function) is function
+    with refusal(TypeError, f"here: fn must be an async function, not {function!r}"):
+        _check.async_callable("here", "fn", function)
+
+
+@pytest.mark.parametrize("function", [fetch, partial(fetch, 1)])
+def test_a_function_whose_answer_is_awaited_is_async(function):
+    assert _check.async_callable("here", "fn", function) is function
+    with refusal(TypeError, f"here: fn must be a sync function, not {function!r}"):
+        _check.sync_callable("here", "fn", function)
+
+
+def test_an_async_generator_function_is_neither():
+    with refusal(TypeError, f"here: fn must be a sync function, not {pages!r}"):
+        _check.sync_callable("here", "fn", pages)
+    with refusal(TypeError, f"here: fn must be None or async, not {pages!r}"):
+        _check.async_callable("here", "fn", pages, "be None or async")
+
+
+def test_what_cannot_be_called_is_no_function():
+    with refusal(TypeError, "here: fn must be callable, not 3"):
+        _check.sync_callable("here", "fn", 3)
+    with refusal(TypeError, "here: fn must be an async function, not 3"):
+        _check.async_callable("here", "fn", 3)
 
 
 exact = pytest.mark.parametrize(("check", "name"), [(_check.weight, "weight"), (_check.cost, "cost")])

@@ -103,6 +103,19 @@ def test_in_order_a_failure_of_the_first_call_ends_at_once():
     assert [order.is_superfluous(position) for position in (0, 1)] == [False, True]
 
 
+def test_in_order_a_failure_can_take_the_place_of_the_result_popped_last():
+    order = InOrder()
+    begun(order, 4)
+    for position, result in ((0, "a"), (1, "b"), (2, "c")):
+        order.complete(position, result)
+    order.fail(3, "late")
+    assert [order.pop(), order.pop()] == ["a", "b"]
+
+    assert order.end("end") == ("late", ["c"])
+    assert (order.failure, order.ended, order.ready, len(order)) == ("end", True, False, 0)
+    assert [order.is_superfluous(position) for position in range(4)] == [False, False, True, True]
+
+
 def test_in_order_what_waits_is_given_up_by_position():
     order = InOrder()
     begun(order, 4)
@@ -137,6 +150,17 @@ def test_as_completed_a_failure_stands_behind_all_that_completed_before_it():
     assert (order.failure, order.ended, order.ready) == ("failure", False, True)
     assert [order.is_superfluous(position) for position in positions] == [True] * 3
     assert (pop_all(order), order.ended) == (["c"], True)
+
+
+def test_as_completed_a_failure_in_the_place_of_the_result_popped_last_gives_back_all_that_waits():
+    order = AsCompleted()
+    for result in "cab":
+        order.complete(order.begin(), result)
+    order.fail(order.begin(), "late")
+    assert order.pop() == "c"
+
+    assert order.end("end") == ("late", ["a", "b"])
+    assert (order.failure, order.ended, order.ready, len(order)) == ("end", True, False, 0)
 
 
 def test_as_completed_what_waits_is_given_up_in_order():
