@@ -105,15 +105,15 @@ def test_in_order_a_failure_of_the_first_call_ends_at_once():
 
 def test_in_order_a_failure_can_take_the_place_of_the_result_popped_last():
     order = InOrder()
-    begun(order, 4)
-    for position, result in ((0, "a"), (1, "b"), (2, "c")):
+    begun(order, 5)
+    for position, result in enumerate("abcd"):
         order.complete(position, result)
-    order.fail(3, "late")
-    assert [order.pop(), order.pop()] == ["a", "b"]
+    order.fail(4, "late")
+    assert [order.pop() for _ in range(3)] == ["a", "b", "c"]
 
-    assert order.end("end") == ("late", ["c"])
+    assert order.end("end") == ("late", ["d"])
     assert (order.failure, order.ended, order.ready, len(order)) == ("end", True, False, 0)
-    assert [order.is_superfluous(position) for position in range(4)] == [False, False, True, True]
+    assert [order.is_superfluous(position) for position in range(5)] == [False, False, False, True, True]
 
 
 def test_in_order_what_waits_is_given_up_by_position():
