@@ -1,5 +1,6 @@
 """What can be said of a function is said without calling it."""
 
+from abc import ABC, abstractmethod
 from functools import partial
 
 import pytest
@@ -37,6 +38,12 @@ class Inherited(Fetch):
     pass
 
 
+class Abstract(ABC):
+    @abstractmethod
+    async def __call__(self, item):
+        raise AssertionError("called")
+
+
 class Pages:
     async def __call__(self, item):
         raise AssertionError("called")
@@ -45,12 +52,12 @@ class Pages:
 
 ASYNC = [fetch, Fetch(), Inherited(), Plain().fetch, partial(fetch), partial(partial(Fetch()), 1)]
 GENERATORS = [pages, Pages(), partial(pages), partial(Pages())]
-SYNC = [plain, Plain(), len, str, Plain, partial(plain), lambda item: item]
+SYNC = [plain, Plain(), len, str, Plain, Fetch, Pages, Abstract, partial(plain), lambda item: item]
 
 
 @pytest.mark.parametrize("fn", [*ASYNC, *GENERATORS, *SYNC])
 def test_a_function_is_async_if_its_call_gives_something_to_await(fn):
-    """It may be hidden in a partial, or be the call of an object, inherited too."""
+    """It may be hidden in a partial, or be the call of an object, inherited too; a class gives an object."""
     assert is_async(fn) == (fn in ASYNC)
 
 
