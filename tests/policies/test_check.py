@@ -79,12 +79,19 @@ def test_a_number_may_be_its_limit_unless_it_must_be_above_it():
         ({"at_least": 0}, math.inf, ">= 0"),
         ({"at_most": 0}, -math.inf, "<= 0"),
         ({"above": 0}, math.nan, "> 0"),
+        ({"above": 0}, 10**400, "> 0"),
     ],
 )
 def test_a_number_outside_of_its_limits_is_a_value_error(limits, value, rule):
     """All limits are told, whichever was broken; no number is infinite or NaN."""
     with refusal(ValueError, f"here: x must be a finite number {rule}, not {value!r}"):
         _check.number("here", "x", value, **limits)
+
+
+def test_a_number_without_limits_is_finite_all_the_same():
+    assert _check.number("here", "x", 10**300) == 10**300
+    with refusal(ValueError, "here: x must be a finite number, not nan"):
+        _check.number("here", "x", math.nan)
 
 
 @pytest.mark.parametrize("value", [True, "1", None, Fraction(1, 2)])
@@ -112,7 +119,7 @@ def test_what_is_no_number_of_seconds_is_a_type_error(value, positive, rule):
         _check.seconds("here", "timeout", value, positive=positive)
 
 
-@pytest.mark.parametrize("value", [0, -1, -5e-324, math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("value", [0, -1, -5e-324, math.nan, math.inf, -math.inf, 10**400])
 def test_seconds_are_positive_and_finite_unless_said_otherwise(value):
     with refusal(ValueError, f"here: timeout must be a number of seconds > 0, finite, not {value!r}"):
         _check.seconds("here", "timeout", value)

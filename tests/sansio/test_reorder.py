@@ -47,8 +47,9 @@ def test_a_result_may_be_anything(make):
     assert pop_all(order) == [None, False]
 
 
-def test_positions_count_from_zero():
-    assert begun(InOrder(), 3) == [0, 1, 2]
+@orders
+def test_positions_count_from_zero(make):
+    assert begun(make(), 3) == [0, 1, 2]
 
 
 def test_results_leave_in_the_order_in_which_their_calls_began():
@@ -135,10 +136,6 @@ def test_results_leave_in_the_order_in_which_their_calls_ended():
     assert (len(order), order.ready, order.pop()) == (3, True, "c")
     assert (len(order), pop_all(order)) == (2, ["a", "b"])
     assert (len(order), order.ready, order.ended) == (0, False, False)
-
-
-def test_as_completed_all_positions_are_alike():
-    assert len(set(begun(AsCompleted(), 3))) == 1
 
 
 def test_as_completed_a_failure_stands_behind_all_that_completed_before_it():
