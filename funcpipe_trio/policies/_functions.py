@@ -31,8 +31,8 @@ def function_name(fn: AnyFunction) -> str:
 
 
 def _call(fn: AnyFunction) -> object:
-    """Find what runs when an object with ``__call__`` is called."""
-    return vars(type(fn)).get("__call__") or getattr(fn, "__call__", None)  # noqa: B004  # the method itself is wanted
+    """Find what runs when an object with ``__call__`` is called: its type's, for a class is called by its metaclass."""
+    return type(fn).__call__
 
 
 def _bare(fn: AnyFunction) -> AnyFunction:

@@ -229,11 +229,12 @@ class FairQueue(Generic[K]):
             raise StateError(f"cannot change the weight of flow {flow.key!r} while it is removed")
         relative = Fraction(weight) / self._unit
         self._refine(relative.numerator, 1)
-        if flow._tag > self._now and weight != flow.weight:
-            # Without this a flow raised from 1/1000 to 10 would first wait out a thousand items of old debt.
-            flow._tag = self._now + (flow._tag - self._now) * flow.weight // weight
-            flow._rest = 0
-            self._latest = max(self._latest, flow._tag)
+        if weight != flow.weight:
+            flow._rest = 0  # less than a tick, in parts that the new weight would take for larger or smaller ones
+            if flow._tag > self._now:
+                # Without this a flow raised from 1/1000 to 10 would first wait out a thousand items of old debt.
+                flow._tag = self._now + (flow._tag - self._now) * flow.weight // weight
+                self._latest = max(self._latest, flow._tag)
         flow.weight = weight
         flow._numerator = relative.denominator << self._bits
         flow._denominator = relative.numerator

@@ -1,5 +1,7 @@
 """`FairShare` checks itself, and stays what it was."""
 
+import copy
+import pickle
 import re
 from fractions import Fraction
 from functools import partial
@@ -50,6 +52,23 @@ def test_equal_shares_are_equal_and_have_one_hash():
     assert one == same
     assert hash(one) == hash(same)
     assert one != FairShare({"a": 1, "b": 3}, cost=size)
+
+
+def test_unequal_shares_seldom_have_one_hash():
+    """Weights, default and capacity count, so that shares can be keys of a large dict."""
+    for shares in (
+        [FairShare({0: number}) for number in range(1, 100)],
+        [FairShare(default_weight=number) for number in range(1, 100)],
+        [FairShare(capacity=number) for number in range(1, 100)],
+    ):
+        assert len(set(map(hash, shares))) > 90
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda share: pickle.loads(pickle.dumps(share))])
+def test_a_copy_is_equal_in_every_part(copied):
+    share = FairShare({"a": 3, "b": Fraction(1, 2)}, default_weight=7, capacity=5, cost=size)
+
+    assert copied(share) == share
 
 
 REFUSED = [

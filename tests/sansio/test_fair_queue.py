@@ -268,7 +268,7 @@ def test_fifty_thousand_items_do_not_loosen_the_bound():
     unit=st.sampled_from([10**15, 7, Fraction(1, 10**9), Fraction(355, 113)]),
 )
 def test_only_the_ratios_of_weights_count(flow_weights, trace, unit):
-    """P13: 3:7 is 3*10**15 : 7*10**15, choice by choice; and the same events give the same choices (P11)."""
+    """P13: 3:7 is 3*10**15 : 7*10**15, choice by choice, tick by tick; the same events give the same choices (P11)."""
     plain, scaled = Bench(flow_weights), Bench([weight * unit for weight in flow_weights])
 
     plain.play(trace)
@@ -276,6 +276,7 @@ def test_only_the_ratios_of_weights_count(flow_weights, trace, unit):
 
     assert plain.log == scaled.log
     assert [plain.queue.debt(flow) for flow in plain.flows] == [scaled.queue.debt(flow) for flow in scaled.flows]
+    assert [flow._tag for flow in plain.flows] == [flow._tag for flow in scaled.flows]
 
 
 @settings(max_examples=60, deadline=None)
@@ -389,6 +390,20 @@ def test_an_empty_queue_starts_all_level(flow_weights, served, cost, charged):
     assert bench.serve_all(len(flow_weights)) == list(reversed(range(len(flow_weights))))
 
 
+@pytest.mark.parametrize("weight", [1, 7])
+def test_an_empty_queue_starts_all_level_though_ticks_became_finer(weight):
+    """Finer ticks make whole ones of what was left over; they are part of the debts that end."""
+    bench = Bench([1, weight])
+    bench.push(1, count=2)
+    bench.serve()
+    bench.queue.add("fine", 10**20 + 39)
+    assert bench.queue.debt(bench.flows[1]) == 1
+
+    bench.withdraw(1)
+
+    assert bench.queue.debt(bench.flows[1]) == 0
+
+
 def test_a_raised_weight_does_not_wait_out_the_old_debt():
     """A weight of 1/1000 raised to 10 while queued: at most one item of the other comes first."""
     queue = FairQueue()
@@ -463,6 +478,100 @@ def test_costs_known_only_after_the_choice_are_shared_fairly():
     assert max(lags) - min(lags) <= 51
 
 
+@pytest.mark.parametrize(
+    ("flow_weights", "cost", "bits"),
+    [
+        ([1, 1], 1, 32),
+        ([1, 2], 1, 32 + 2 * 1),
+        ([1, 3], 1, 32 + 2 * 2),
+        ([2, 3, Fraction(1, 2)], 1, 32 + 2 * 2),
+        ([1, 9], 1, 32 + 2 * 4),
+        ([1, 1], Fraction(1, 3), 32 + 2 * 2),
+        ([1, 1], Fraction(3), 32),
+        ([1, 3], Fraction(1, 3), 32 + 2 * 4),
+    ],
+)
+def test_ticks_are_as_fine_as_weights_and_costs_ask_and_no_finer(flow_weights, cost, bits):
+    """Finer ones would be right too, but every charge would count with longer integers."""
+    bench = Bench(flow_weights)
+    bench.push(0, cost)
+    bench.serve()
+
+    assert bench.queue._bits == bits
+
+
+def test_the_part_of_a_tick_counts_as_debt():
+    """A cost of 1 at a weight of 3 is no whole number of ticks; the debt is 1 all the same."""
+    bench = Bench([1, 3])
+    bench.push(0)
+    bench.push(1, count=2)
+    bench.serve_all(2)
+
+    assert bench.flows[1].served == 1
+    assert bench.queue.debt(bench.flows[1]) == 1
+
+
+def test_who_is_back_on_time_loses_no_part_of_a_tick():
+    """The flow that is away until virtual time has reached its tag, and no longer, is charged exactly all the same."""
+    queue = FairQueue()
+    queue.add("unit", 1)
+    flapper, steady = queue.add("flapper", 7), queue.add("steady", 7)
+    queue.ready(flapper)
+    queue.ready(steady)
+    queue.charge(flapper, still_ready=False)
+    queue.charge(steady, still_ready=True)
+    for _ in range(50):
+        queue.charge(steady, still_ready=True)
+        queue.ready(flapper)
+        queue.charge(flapper, still_ready=False)
+
+    for flow in (flapper, steady):
+        assert flow._tag * flow._denominator + flow._rest == flow.served * flow._numerator
+
+
+def test_the_same_weight_again_changes_no_debt():
+    """Not even by the part of a tick: a caller may set all weights at every turn."""
+    bench = Bench([1, 7])
+    bench.push(0)
+    bench.push(1, count=2)
+    bench.serve_all(2)
+
+    for _ in range(3):
+        bench.queue.set_weight(bench.flows[1], 7)
+
+    assert bench.queue.debt(bench.flows[1]) == 1
+
+
+@pytest.mark.parametrize("weight", [2, Fraction(1, 2), 4])
+def test_a_debt_is_kept_as_cost_when_the_weight_changes(weight):
+    """Exactly so, where the new weight divides it into whole ticks."""
+    bench = Bench([1, 1])
+    bench.push(0)
+    bench.push(1, cost=8, count=2)
+    bench.serve_all(2)
+
+    bench.queue.set_weight(bench.flows[1], weight)
+
+    assert bench.queue.debt(bench.flows[1]) == 8
+
+
+def test_a_part_of_a_tick_is_gone_with_the_weight_that_it_was_counted_in():
+    """A flow without any whole tick of debt gets no debt from a new weight, whose parts of a tick are larger."""
+    queue = FairQueue()
+    queue.add("unit", 1)
+    changed, steady = queue.add("changed", Fraction(7, 5)), queue.add("steady", Fraction(7, 5))
+    queue.ready(changed)
+    queue.ready(steady)
+    queue.charge(changed, still_ready=False)
+    queue.charge(steady, still_ready=True)
+    queue.charge(steady, still_ready=True)  # virtual time is at the tag of both, not at what is left over
+    before = queue.debt(changed)
+
+    queue.set_weight(changed, 7)
+
+    assert queue.debt(changed) <= before
+
+
 def test_dead_entries_do_not_pile_up():
     """Flapping and new weights, with nothing served that would clear them away: memory follows what is ready."""
     bench = backlogged_bench([1, 1])
@@ -472,6 +581,18 @@ def test_dead_entries_do_not_pile_up():
         bench.queue.set_weight(bench.flows[1], 1 + number % 7)
 
     assert len(bench.queue._heap) < 50
+
+
+def test_dead_entries_are_dropped_when_they_are_the_most():
+    """No later, for memory, and no sooner, for dropping them looks at every entry."""
+    bench = backlogged_bench([1] * 100)
+    lengths = []
+    for _ in range(5):
+        for flow in bench.flows:
+            bench.queue.set_weight(flow, 2)
+            lengths.append(len(bench.queue._heap))
+
+    assert max(lengths) == 2 * 100 + 16
 
 
 def test_debts_of_departed_keys_are_forgotten():
@@ -491,6 +612,51 @@ def test_debts_of_departed_keys_are_forgotten():
     queue.remove(crowd[-1])
 
     assert len(queue._departed) == 0
+
+
+def indebted(count):
+    """A queue that so many flows have left with debts of 1, 2, ... while another one is present and ready."""
+    queue = FairQueue()
+    crowd = [queue.add(number, 1) for number in range(1, count + 1)]
+    steady = queue.add("steady", 1)
+    for flow in (*crowd, steady):
+        queue.ready(flow)
+    for flow in crowd:
+        queue.charge(flow, flow.key, still_ready=False)
+        queue.remove(flow)
+    return queue, steady
+
+
+def test_a_debt_is_forgotten_at_the_instant_when_virtual_time_reaches_it():
+    queue, steady = indebted(2)
+    for _ in range(2):
+        queue.charge(steady, still_ready=True)
+
+    queue.remove(queue.add("passer-by", 1))
+
+    assert list(queue._departed) == [2]
+
+
+def test_a_key_without_debt_leaves_nothing_behind():
+    queue, _ = indebted(1)
+
+    queue.remove(queue.add("guest", 1))
+
+    assert list(queue._departed) == [1]
+
+
+def test_where_few_have_left_a_new_key_starts_level():
+    """Up to as many debts as flows are present, and 16 more, no newcomer takes one over."""
+    queue, _ = indebted(1 + 16)
+
+    assert queue.debt(queue.add("new", 1)) == 0
+
+
+def test_where_many_have_left_a_new_key_takes_over_the_oldest_debt():
+    queue, _ = indebted(1 + 16 + 1)
+
+    assert queue.debt(queue.add("new", 1)) == 1
+    assert queue.debt(queue.add("next", 1)) == 0
 
 
 def test_a_crowd_of_ever_new_keys_does_not_starve_the_others():
@@ -594,10 +760,36 @@ def test_misuse_is_refused_and_changes_nothing():
         queue.charge(b, still_ready=True)
     with pytest.raises(ValueError, match=r"^FairQueue: cost must be a positive int or Fraction, not 0$"):
         queue.charge(a, 0, still_ready=True)
-    message = re.escape("FairQueue: cost must be a positive int or Fraction, not 0.5\nUse Fraction(1, 2).")
-    with pytest.raises(TypeError, match=rf"^{message}$"):
-        queue.charge(a, 0.5, still_ready=True)
+    for cost, use in ((0.5, "Fraction(1, 2)"), (1.5, "Fraction(3, 2)")):
+        message = re.escape(f"FairQueue: cost must be a positive int or Fraction, not {cost}\nUse {use}.")
+        with pytest.raises(TypeError, match=rf"^{message}$"):
+            queue.charge(a, cost, still_ready=True)
     assert (queue.backlogged, queue.select(), a.served, a.service) == (2, a, 0, 0)
+
+
+def test_a_refused_key_is_still_free():
+    """Nor has its weight become what others are measured by."""
+    queue = FairQueue()
+    for weight in (0, -1):
+        with pytest.raises(ValueError, match=rf"^FairQueue: weight must be a positive int or Fraction, not {weight}$"):
+            queue.add("a", weight)
+
+    a, b = queue.add("a", 1), queue.add("b", 3)
+    queue.ready(a)
+    queue.ready(b)
+    for _ in range(400):
+        queue.charge(queue.select(), still_ready=True)
+
+    assert (a.served, b.served) == (100, 300)
+
+
+def test_an_empty_queue_has_nothing_to_charge():
+    queue = FairQueue()
+    idle = queue.add("idle", 1)
+
+    with pytest.raises(StateError, match=r"^cannot charge flow 'idle' while it is not selected$"):
+        queue.charge(idle, still_ready=False)
+    assert (queue.backlogged, idle.served) == (0, 0)
 
 
 def test_a_removed_flow_takes_no_more_part():

@@ -166,6 +166,44 @@ def test_a_node_knows_its_place():
     assert (leaves[0, 1].flow.key, leaves[0, 1].flow.weight, leaves[0, 1].debt) == (1, 8, 0)
 
 
+def test_a_node_is_in_debt_to_its_own_siblings():
+    """The leaf of a served branch owes within the branch, and the branch owes to the others."""
+    tree, leaves = build([(1, [1, 1]), (1, [1])])
+    for leaf in leaves.values():
+        tree.ready(leaf)
+    tree.charge(leaves[0, 0], 3, still_ready=True)
+    tree.charge(leaves[1, 0], 8, still_ready=True)
+    tree.charge(leaves[0, 1], 2, still_ready=True)
+    nodes = [leaves[0, 0], leaves[0, 1], leaves[0, 0].parent, leaves[1, 0].parent]
+
+    assert [node.debt for node in nodes] == [3, 2, 5 - 3, 8 - 3]
+
+
+def test_a_removed_key_is_free_again():
+    """It comes back as a new node with the debt that it left; the old node is removed for good, and only itself."""
+    tree, leaves = build([(1, [1, 1])])
+    old, branch = leaves[0, 0], leaves[0, 0].parent
+    for leaf in leaves.values():
+        tree.ready(leaf)
+    tree.charge(old, 3, still_ready=True)
+    tree.remove(old)
+    assert (branch.child(0), branch.size) == (None, 1)
+
+    new = tree.add(branch, 0, 1)
+    tree.remove(old)
+
+    assert (branch.child(0), branch.size, new.debt) == (new, 2, 3)
+    with pytest.raises(StateError, match=r"^cannot make flow 0 ready while it is removed$"):
+        tree.ready(old)
+
+
+def test_the_root_of_an_empty_tree_cannot_be_removed():
+    tree = FairTree()
+
+    with pytest.raises(StateError, match=r"^cannot remove a node while it is the root or has nodes under it$"):
+        tree.remove(tree.root)
+
+
 def test_a_removed_leaf_leaves_its_siblings_the_turn():
     tree, leaves = build([(1, [1, 1])])
     for leaf in leaves.values():
@@ -176,6 +214,27 @@ def test_a_removed_leaf_leaves_its_siblings_the_turn():
     assert serve(tree, 3) == [leaves[0, 1]] * 3
     tree.remove(leaves[0, 1])
     assert (tree.select(), tree.backlogged) == (None, False)
+
+
+def test_a_service_costs_one_unless_said_otherwise():
+    tree, leaves = build([(1, [1])])
+    leaf = leaves[0, 0]
+    tree.ready(leaf)
+    tree.charge(leaf, still_ready=True)
+    tree.charge(leaf, 5, still_ready=True)
+
+    assert (leaf.flow.service, leaf.parent.flow.service) == (6, 6)
+
+
+def test_a_tree_of_one_level_refuses_as_its_queue_does():
+    tree = FairTree()
+    first, second = (tree.add(tree.root, key, 1) for key in "ab")
+    for leaf in (first, second):
+        tree.ready(leaf)
+
+    with pytest.raises(StateError, match=r"^cannot charge flow 'b' while it is not selected$"):
+        tree.charge(second, still_ready=True)
+    assert (first.flow.served, second.flow.served) == (0, 0)
 
 
 def test_misuse_is_refused_and_changes_nothing():
