@@ -86,7 +86,7 @@ def seconds(where: str, name: str, value: Any, *, positive: bool = True, finite:
         raise refuse(TypeError, where, name, rule, value)
     if value != value or value < 0 or (positive and value == 0) or (finite and not _is_finite(value)):
         raise refuse(ValueError, where, name, rule + (", finite" if finite else ""), value)
-    return float(value)
+    return float(value) if _is_finite(value) else math.inf
 
 
 def _is_finite(value: float) -> bool:
