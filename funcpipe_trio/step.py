@@ -16,6 +16,7 @@ from .policies.circuit_breaker import CircuitBreaker
 from .policies.rate_limit import RateLimit
 from .policies.retry import Retry
 from .runtime.limiter import RateLimiter
+from .runtime.opening import killer_of
 from .runtime.runners import InExecutor, Processes, Threads, runner_of
 from .runtime.stage import add_note
 from .runtime.started import StartedStep
@@ -297,7 +298,7 @@ async def gather(step: Step[C, D], items: Iterable[C], *, concurrency: int) -> l
       TypeError: if an argument has a wrong type.
       ValueError: if `concurrency` is below 1.
       PlanError: if the step cannot run.
-      Exception: the first error.
+      Exception: the first error; a note on it tells of each that came while the others were cancelled.
 
     Checkpoint: always.
     Cancellation: cancels all calls.
@@ -332,9 +333,18 @@ async def gather(step: Step[C, D], items: Iterable[C], *, concurrency: int) -> l
             for each in scopes:
                 each.cancel()
 
-    async with trio.open_nursery() as nursery:  # noqa: ASYNC112  # its tasks start more in it
-        nursery.start_soon(watched, concurrency - 1)
+    killed: BaseException | None = None
+    try:
+        async with trio.open_nursery() as nursery:  # noqa: ASYNC112  # its tasks start more in it
+            nursery.start_soon(watched, concurrency - 1)
+    except BaseExceptionGroup as group:  # of calls that were killed, or that raised while they were cancelled
+        killed = killer_of(group)
+        errors.append(group)
+    if killed is not None:
+        raise killed
     if errors:
+        for error in errors[1:]:
+            add_note(errors[0], f"then another call raised {type(error).__name__}: {error}")
         raise errors[0]
     return [results[number] for number in range(len(results))]
 
