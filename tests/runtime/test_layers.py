@@ -165,14 +165,20 @@ def test_a_started_step_carries_nothing_from_call_to_call():
 def test_a_timeout_names_what_a_retry_inside_was_about():
     """Its cause is the last error inside of it; none if there was none, or if the retry got through."""
     error = OSError("down")
-    retry = Retry(5, on=OSError, backoff=SECOND)
+    retry, called = Retry(5, on=OSError, backoff=SECOND), []
+
+    async def fail_then_hang(item):
+        called.append(item)
+        if len(called) == 1:
+            raise error
+        await trio.sleep_forever()
 
     async def main():
         in_the_wait = await error_of(Step(Fails(error)).retry(retry).timeout(1.5)(0))
         in_the_call = await error_of(Step(Fails(error)).retry(retry).timeout(2.5)(0))
         at_first = await error_of(Step(Fails(error)).retry(retry).timeout(0.5)(0))
         behind = await error_of(Step(Fails(error)).retry(retry).then(Step(Fails(seconds=9))).timeout(4)(0))
-        inside = await error_of(Step(Fails(error, seconds=2)).timeout(3).retry(Retry(1)).timeout(1)(0))
+        inside = await error_of(Step(fail_then_hang).timeout(3).retry(Retry(2, backoff=SECOND))(0))
         return [late.__cause__ for late in (in_the_wait, in_the_call, at_first, behind, inside)]
 
     assert run_virtual(main) == [error, error, None, None, None]
