@@ -179,6 +179,28 @@ def test_nobody_overtakes_a_task_in_its_checkpoint():
     assert run_virtual(main) == (RateLimiterStatistics(SLOW, 1.0, 1, 0, 0), RateLimiterStatistics(SLOW, 0.0, 0, 1, 1))
 
 
+def test_a_step_stands_in_line_like_any_other():
+    """A cheap call of a step, by itself or in a stage, does not pass plain code that waits for more."""
+    got = []
+
+    async def call(item):
+        got.append((item, trio.current_time()))
+
+    async def script(waiters):
+        step = Step(call).rate_limit(waiters.limiter)
+        await waiters.come("first", 4)
+        await waiters.come("dear", 3)
+        await trio.sleep(2)  # two tokens are there now
+        waiters.nursery.start_soon(step, "step")
+        await wait_all_tasks_blocked()
+        waiters.nursery.start_soon(Pipeline.from_iterable(["stage"]).map(step).run)
+        await wait_all_tasks_blocked()
+        await waiters.come("last")
+
+    assert with_waiters(LOOSE, script) == ([("first", 0), ("dear", 3), ("last", 6)], [])
+    assert got == [("step", 4), ("stage", 5)]
+
+
 def test_a_task_that_gives_up_leaves_its_place_and_all_tokens():
     """At the head, in the middle or at the end: the others go when they would have without it."""
 
