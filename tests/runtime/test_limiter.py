@@ -7,6 +7,7 @@ tokens only; a `set_rate` that does not wake the first, or forgets the tokens; t
 
 import math
 import signal
+import sys
 from fractions import Fraction
 
 import pytest
@@ -16,6 +17,9 @@ from hypothesis import strategies as st
 from trio.testing import assert_checkpoints, wait_all_tasks_blocked
 
 from funcpipe_trio import Pipeline, RateLimit, RateLimiter, RateLimiterStatistics, Step
+from funcpipe_trio.runtime import limiter as limiter_module
+from funcpipe_trio.runtime import line
+from funcpipe_trio.sansio import token_bucket
 from funcpipe_trio.testing import interrupt_everywhere, run_virtual
 from funcpipe_trio.testing._schedule import Schedule, scheduled
 
@@ -491,7 +495,8 @@ def test_it_serves_several_runs_one_after_the_other():
 
     assert run_virtual(main, 3, 100) == ([100, 100, 100], 1)
     assert run_virtual(main, 3, 0) == ([0, 1, 2], 0)
-    assert run_virtual(main, 2, 2) == ([3, 4], 0)
+    assert run_virtual(main, 2, 0) == ([1, 2], 0)
+    assert run_virtual(main, 2, 7) == ([8, 9], 0)
 
 
 def test_a_run_that_is_cancelled_leaves_no_waiter_to_the_next():
@@ -624,7 +629,7 @@ def test_ctrl_c_at_any_step_leaves_it_whole(interrupts):
             run_virtual(main, limiter, got)
         except BaseException as met:
             interrupted = True
-            assert [KeyboardInterrupt] == [type(leaf) for leaf in leaves(met)]
+            assert [type(leaf) for leaf in leaves(met)] == [KeyboardInterrupt]
         statistics = run_virtual(look, limiter)
 
         assert statistics.tasks_waiting == 0
@@ -633,6 +638,52 @@ def test_ctrl_c_at_any_step_leaves_it_whole(interrupts):
         step += 1
 
     assert step > 12
+
+
+class AtLine:
+    """Sends the signal of Ctrl-C at the n-th line of the limiter's own code that is run."""
+
+    FILES = (limiter_module.__file__, line.__file__, token_bucket.__file__)
+
+    def __init__(self, number):
+        self.number = number
+
+    def __call__(self, frame, event, argument):
+        if frame.f_code.co_filename not in self.FILES:
+            return None
+        if event == "line":
+            self.number -= 1
+            if not self.number:
+                signal.raise_signal(signal.SIGINT)
+        return self
+
+
+def test_ctrl_c_at_any_line_leaves_it_whole(interrupts):
+    """Also inside of its own code: it is put off until everything is in its place."""
+    number, interrupted, tracing = 1, True, sys.gettrace()
+
+    async def main(shared):
+        with trio.move_on_after(0.5):
+            await shared.acquire()
+            await shared.acquire()
+
+    while interrupted:
+        shared, interrupted = RateLimiter(RateLimit(1)), False
+        try:
+            sys.settrace(AtLine(number))
+            run_virtual(main, shared)
+        except BaseException as met:
+            interrupted = True
+            assert [type(leaf) for leaf in leaves(met)] == [KeyboardInterrupt]
+        finally:
+            sys.settrace(tracing)
+        statistics = run_virtual(look, shared)
+
+        assert (statistics.tasks_waiting, statistics.tokens) == (0, 1 - statistics.acquired)
+        assert run_virtual(fill, shared) == statistics.acquired + 2
+        number += 1
+
+    assert number > 60
 
 
 def leaves(error):
