@@ -337,14 +337,11 @@ async def gather(step: Step[C, D], items: Iterable[C], *, concurrency: int) -> l
     try:
         async with trio.open_nursery() as nursery:  # noqa: ASYNC112  # its tasks start more in it
             nursery.start_soon(watched, concurrency - 1)
-    except BaseExceptionGroup as group:  # of calls that were killed, or that raised while they were cancelled
-        killed = killer_of(group)
-        errors.append(group)
+    except BaseExceptionGroup as group:  # what must end the program comes in one
+        killed = killer_of(group) or group
     if killed is not None:
         raise killed
     if errors:
-        for error in errors[1:]:
-            add_note(errors[0], f"then another call raised {type(error).__name__}: {error}")
         raise errors[0]
     return [results[number] for number in range(len(results))]
 

@@ -175,7 +175,7 @@ def instants(retry, failures, seconds, begin=0):
     return starts, starts[-1] + seconds
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.sampled_from(AT_ONCE), retries, st.integers(0, 8), st.sampled_from((0, 0.5, 1)), st.integers(0, 2**32))
 def test_attempts_and_waits_are_exact(run, retry, failures, seconds, seed):
     """P11: each item has its own attempts, at its own exact instants, whatever runs beside it, under every schedule."""

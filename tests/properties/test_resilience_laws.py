@@ -32,7 +32,7 @@ def no_slices_by_real_time():
         yield
 
 
-laws = settings(max_examples=60, deadline=None)
+laws = settings(max_examples=30, deadline=None)
 backoffs = st.builds(
     Backoff,
     st.sampled_from((0, 0.125, 1, 3)),

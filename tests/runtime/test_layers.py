@@ -345,6 +345,27 @@ def test_a_head_that_is_woken_and_cancelled_at_once_wakes_the_next(seed):
     assert (log[-1], left) == (("c", 3), 0)
 
 
+def test_a_task_that_is_cancelled_does_not_ask():
+    """Also when it was woken before, in the same step: what there is goes to the next."""
+
+    async def main():
+        line, asked = WaitingLine(), []
+        scope = trio.CancelScope()
+
+        async def first():
+            with scope:
+                await line.join(lambda: asked.append(trio.current_time()) or math.inf)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(first)
+            await wait_all_tasks_blocked()
+            line.poke()
+            scope.cancel()
+        return asked, len(line)
+
+    assert run_virtual(main) == ([0], 0)
+
+
 def test_a_poke_lets_the_first_ask_before_its_time():
     """However often; an empty line is not troubled."""
 

@@ -320,7 +320,7 @@ def served(limit, came):
     return times
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(
     st.builds(RateLimit, st.sampled_from((0.25, 1, 2, 8)), per=st.sampled_from((0.5, 1.0, 2.0)), burst=st.just(3)),
     st.lists(st.tuples(instants, dyadic, st.none() | instants.filter(bool)), max_size=12),
@@ -429,7 +429,7 @@ def test_a_limiter_that_was_never_used_is_full_under_any_limit():
     assert run_virtual(main) == 9
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     st.lists(st.tuples(instants, st.sampled_from((0.5, 1, 3, 8)), st.integers(2, 5)), max_size=4),
     st.lists(st.tuples(instants, st.integers(1, 2)), min_size=1, max_size=12),
@@ -658,14 +658,19 @@ class AtLine:
         return self
 
 
-def test_ctrl_c_at_any_line_leaves_it_whole(interrupts):
+@pytest.mark.parametrize("way", ["plain", "step"])
+def test_ctrl_c_at_any_line_leaves_it_whole(way, interrupts):
     """Also inside of its own code: it is put off until everything is in its place."""
     number, interrupted, tracing = 1, True, sys.gettrace()
 
+    async def call(item):
+        return item
+
     async def main(shared):
+        acquire = shared.acquire if way == "plain" else Step(call).rate_limit(shared).start()
         with trio.move_on_after(0.5):
-            await shared.acquire()
-            await shared.acquire()
+            await acquire(1)
+            await acquire(1)
 
     while interrupted:
         shared, interrupted = RateLimiter(RateLimit(1)), False
