@@ -309,7 +309,7 @@ async def gather(step: Step[C, D], items: Iterable[C], *, concurrency: int) -> l
     started = step.start() if isinstance(step, Step) else step
     numbered = enumerate(items)
     results: dict[int, D] = {}
-    errors: list[Exception] = []
+    errors: list[BaseException] = []
     scopes: list[trio.CancelScope] = []
 
     async def work(places: int) -> None:
@@ -333,14 +333,11 @@ async def gather(step: Step[C, D], items: Iterable[C], *, concurrency: int) -> l
             for each in scopes:
                 each.cancel()
 
-    killed: BaseException | None = None
     try:
         async with trio.open_nursery() as nursery:  # noqa: ASYNC112  # its tasks start more in it
             nursery.start_soon(watched, concurrency - 1)
     except BaseExceptionGroup as group:  # what must end the program comes in one
-        killed = killer_of(group) or group
-    if killed is not None:
-        raise killed
+        errors.insert(0, killer_of(group) or group)
     if errors:
         raise errors[0]
     return [results[number] for number in range(len(results))]

@@ -359,7 +359,7 @@ def test_an_open_circuit_is_not_hammered():
             return calls.started[0], trio.current_time(), str(error)
         return calls.started[0], trio.current_time()
 
-    refused = ([0], 5, "the circuit is open (1 failures in a row): try again in 6 s")
+    refused = ([0], 5, "the circuit is open (a failure): try again in 6 s")
 
     assert [run_virtual(main, on) for on in (Exception, (OSError, Exception))] == [refused] * 2
     assert run_virtual(main, (Exception, CircuitOpen)) == ([0, 13], 14)

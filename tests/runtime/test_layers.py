@@ -87,8 +87,8 @@ def test_each_policy_counts_what_it_did():
         report(waited_rate=1),
         report(retries=2, waited_retry=2),
         report(timeouts=1),
-        report(refused=2),
-        report(waited_circuit=9),
+        report(refused=2, opened=1),
+        report(waited_circuit=9, opened=1),
     ]
 
 
@@ -117,7 +117,7 @@ def test_a_stage_reports_what_its_policies_did():
     policies = run_virtual(main)
 
     assert (policies.retries, policies.waited_retry, policies.waited_rate) == (1, 1, 1 + 2 + 2)
-    assert policies.describe() == "1 retries, 5.000 s waiting for the rate limit, 1.000 s between attempts"
+    assert policies.describe() == "1 retry, 5.000 s waiting for the rate limit, 1.000 s between attempts"
 
 
 # ---- what is noted
