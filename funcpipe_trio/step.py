@@ -16,6 +16,7 @@ from .policies.circuit_breaker import CircuitBreaker
 from .policies.rate_limit import RateLimit
 from .policies.retry import Retry
 from .runtime.limiter import RateLimiter
+from .runtime.opening import killer_of
 from .runtime.runners import InExecutor, Processes, Threads, runner_of
 from .runtime.stage import add_note
 from .runtime.started import StartedStep
@@ -297,7 +298,7 @@ async def gather(step: Step[C, D], items: Iterable[C], *, concurrency: int) -> l
       TypeError: if an argument has a wrong type.
       ValueError: if `concurrency` is below 1.
       PlanError: if the step cannot run.
-      Exception: the first error.
+      Exception: the first error; a note on it tells of each that came while the others were cancelled.
 
     Checkpoint: always.
     Cancellation: cancels all calls.
@@ -308,7 +309,7 @@ async def gather(step: Step[C, D], items: Iterable[C], *, concurrency: int) -> l
     started = step.start() if isinstance(step, Step) else step
     numbered = enumerate(items)
     results: dict[int, D] = {}
-    errors: list[Exception] = []
+    errors: list[BaseException] = []
     scopes: list[trio.CancelScope] = []
 
     async def work(places: int) -> None:
@@ -332,8 +333,11 @@ async def gather(step: Step[C, D], items: Iterable[C], *, concurrency: int) -> l
             for each in scopes:
                 each.cancel()
 
-    async with trio.open_nursery() as nursery:  # noqa: ASYNC112  # its tasks start more in it
-        nursery.start_soon(watched, concurrency - 1)
+    try:
+        async with trio.open_nursery() as nursery:  # noqa: ASYNC112  # its tasks start more in it
+            nursery.start_soon(watched, concurrency - 1)
+    except BaseExceptionGroup as group:  # what must end the program comes in one
+        errors.insert(0, killer_of(group) or group)
     if errors:
         raise errors[0]
     return [results[number] for number in range(len(results))]

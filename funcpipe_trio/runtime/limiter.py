@@ -38,8 +38,9 @@ class RateLimiter:
     In every window [s, t], what was acquired costs at most ``burst + rate/per * (t - s)``, exactly, by trio's clock, at
     the instant at which `acquire` returns. Waiting tasks are served in the order in which they came.
 
-    It belongs to no run: it may be made before trio runs, and serve several runs one after the other (each has a clock
-    of its own; what it holds is kept from one to the next). It is not for use from other threads.
+    It belongs to no run: it may be made before trio runs, and serve several runs one after the other. Each has a clock
+    of its own, so what it held at its last use in one is what it holds at its first use in the next. It is not for use
+    from other threads.
 
     Args:
       rate_limit: how many may start in how much time.

@@ -23,7 +23,7 @@ from .run import Consumer, Run
 from .sink import Sink
 from .tally import report_of
 
-__all__ = ["Opening"]
+__all__ = ["Opening", "killer_of"]
 
 T = TypeVar("T")
 
@@ -101,15 +101,21 @@ def _sort(error: BaseException | None, ledger: Ledger) -> tuple[BaseException | 
     """Sort what the tasks raised: a cancellation, and what must end the program; errors of cleanup go to the ledger."""
     leaves = list(_leaves(error))
     cancelled = next((leaf for leaf in leaves if isinstance(leaf, trio.Cancelled)), None)
-    fatal = [leaf for leaf in leaves if not isinstance(leaf, trio.Cancelled | Exception)]
+    fatal = killer_of(error)
     errors = [leaf for leaf in leaves if isinstance(leaf, Exception)]
-    if errors and cancelled is None and not fatal:
+    if errors and cancelled is None and fatal is None:
         return None, error  # user code's errors never come this way: a defect of this package, shown as it is
     ledger.cleanup_errors.extend(errors)
+    return cancelled, fatal
+
+
+def killer_of(error: BaseException | None) -> BaseException | None:
+    """Give what must end the program, out of what a nursery raised, in no group if there is one such; None for none."""
+    fatal = [leaf for leaf in _leaves(error) if not isinstance(leaf, trio.Cancelled | Exception)]
     interrupts = [leaf for leaf in fatal if isinstance(leaf, KeyboardInterrupt | SystemExit)]
     if interrupts or len(fatal) < 2:
-        return cancelled, next(iter(interrupts or fatal), None)
-    return cancelled, BaseExceptionGroup("several tasks of a run were killed", fatal)
+        return next(iter(interrupts or fatal), None)
+    return BaseExceptionGroup("several tasks of a run were killed", fatal)
 
 
 def _leaves(error: BaseException | None) -> Iterator[BaseException]:

@@ -11,7 +11,17 @@ from itertools import count
 import pytest
 import trio
 
-from funcpipe_trio import Pipeline, concat, merge, zip_pipelines
+from funcpipe_trio import (
+    Backoff,
+    CircuitBreaker,
+    Pipeline,
+    RateLimit,
+    Retry,
+    Step,
+    concat,
+    merge,
+    zip_pipelines,
+)
 from funcpipe_trio.testing import run_virtual
 
 ITEMS = 3000
@@ -20,6 +30,15 @@ NUMBERS = Pipeline.from_iterable(range(ITEMS))
 
 async def quick(item):
     return item
+
+
+POLICIES = (
+    Step(quick)
+    .rate_limit(RateLimit(1, burst=ITEMS))
+    .timeout(1)
+    .circuit_breaker(CircuitBreaker())
+    .retry(Retry(2, backoff=Backoff(0)))
+)
 
 
 async def numbers():
@@ -64,6 +83,7 @@ SHAPES = {
     "an async flat_map": lambda seen: Pipeline.from_iterable([1]).flat_map(many).tap(seen),
     "an empty async flat_map": lambda seen: NUMBERS.flat_map(nothing, concurrency=2).tap(seen),
     "a pool": lambda seen: NUMBERS.map(quick, concurrency=3).tap(seen),
+    "a step": lambda seen: NUMBERS.map(POLICIES, concurrency=3).tap(seen),
     "a batch": lambda seen: NUMBERS.tap(seen).batch(ITEMS),
     "a timed batch": lambda seen: NUMBERS.tap(seen).batch(ITEMS, max_delay=1),
     "an unbatch": lambda seen: Pipeline.from_iterable([range(ITEMS)]).unbatch().tap(seen),

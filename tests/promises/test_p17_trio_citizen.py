@@ -12,7 +12,19 @@ import pytest
 import trio
 from trio.testing import assert_checkpoints
 
-from funcpipe_trio import FairChannel, FairShare, Pipeline, fair_merge
+from funcpipe_trio import (
+    Backoff,
+    CircuitBreaker,
+    FairChannel,
+    FairShare,
+    Pipeline,
+    RateLimit,
+    RateLimiter,
+    Retry,
+    Step,
+    fair_merge,
+    gather,
+)
 from funcpipe_trio.runtime import pool, run, sources, stage
 from funcpipe_trio.testing import run_virtual
 
@@ -30,6 +42,18 @@ async def raising(call, error):
         await call
 
 
+async def quick(item):
+    return item
+
+
+STEP = (
+    Step(quick)
+    .rate_limit(RateLimit(1, burst=9))
+    .timeout(1)
+    .retry(Retry(2, backoff=Backoff(0)))
+    .circuit_breaker(CircuitBreaker())
+)
+
 ENDINGS = {
     "run": lambda: FEW.run(),
     "collect": lambda: FEW.collect(),
@@ -40,6 +64,13 @@ ENDINGS = {
     "count": lambda: FEW.count(),
     "run that fails": lambda: raising(FEW.map(fails).run(), KeyError),
     "collect that fails": lambda: raising(FEW.map(fails).collect(), KeyError),
+    "a step": lambda: STEP(1),
+    "a step that was started": lambda: STEP.start()(1),
+    "a step that fails": lambda: raising(Step.pure(fails)(1), KeyError),
+    "gather": lambda: gather(STEP, range(3), concurrency=2),
+    "gather of nothing": lambda: gather(STEP, [], concurrency=2),
+    "gather that fails": lambda: raising(gather(Step.pure(fails), range(3), concurrency=2), KeyError),
+    "a limiter with tokens": lambda: RateLimiter(RateLimit(1)).acquire(),
     "a plan that cannot work": lambda: raising(FEW.map(str, concurrency=2).run(), ValueError),
 }
 
@@ -156,7 +187,7 @@ assert "hypothesis" not in sys.modules and "pytest" not in sys.modules
 
 def traced(seed):
     """Every step of every task, and every item with its time, of one run."""
-    steps, items = [], []
+    steps, items, failed = [], [], set()
 
     class Steps(trio.abc.Instrument):
         def before_task_step(self, task):
@@ -164,11 +195,15 @@ def traced(seed):
 
     async def call(item):
         await trio.sleep(item % 3)
+        if item % 7 == 1 and item not in failed:
+            failed.add(item)
+            raise OSError(item)
         return item
 
     async def main():
         trio.lowlevel.add_instrument(Steps())
-        inputs = {key: Pipeline.from_iterable(range(key, 60)).map(call, concurrency=3) for key in range(3)}
+        limited = Step(call).rate_limit(RateLimiter(RateLimit(7, burst=3))).timeout(99).retry(Retry(4))
+        inputs = {key: Pipeline.from_iterable(range(key, 60)).map(limited, concurrency=3) for key in range(3)}
         async with fair_merge(inputs, FairShare({1: 3})).batch(4, max_delay=1).open() as running:
             async for item in running:
                 items.append((trio.current_time(), item))
