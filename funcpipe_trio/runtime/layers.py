@@ -82,7 +82,8 @@ def _on(fn: AnyFunction, running: Running, admit: Layered | None) -> Layered:
     """Run a sync function elsewhere; `admit` is awaited when there is a place for it, at the last instant before."""
 
     async def made(item: Any, attempt: Attempt) -> Any:
-        return await running.call(fn, item, attempt, admit)
+        result = await running.call(fn, item, attempt, admit)
+        return _no_awaitable(result, "the function that a runner runs", "Use Step(fn) without on for an async one.")
 
     return made
 
@@ -93,16 +94,17 @@ def _pure(fn: AnyFunction) -> Layered:
         return fn(item)
 
     async def made(item: Any, attempt: Attempt) -> Any:  # noqa: ASYNC124  # layers await what is inside them
-        result = apply(item)
-        if isawaitable(result):
-            if hasattr(result, "close"):
-                result.close()  # it will never be awaited; without this Python warns of that too
-            raise TypeError(
-                "a pure function of a step returned something to await\nUse .then(Step(fn)) for an async one."
-            )
-        return result
+        return _no_awaitable(apply(item), "a pure function of a step", "Use .then(Step(fn)) for an async one.")
 
     return made
+
+
+def _no_awaitable(result: Any, what: str, use: str) -> Any:
+    if isawaitable(result):
+        if hasattr(result, "close"):
+            result.close()  # it will never be awaited; without this Python warns of that too
+        raise TypeError(f"{what} returned something to await\n{use}")
+    return result
 
 
 # ---- rate

@@ -117,11 +117,12 @@ class _Threads:
             await _admitted(item, attempt, admit)
             limiter = cast(trio.CapacityLimiter, place)  # trio takes what acts like one, though its types do not say so
             return await trio.to_thread.run_sync(fn, item, limiter=limiter, abandon_on_cancel=self._abandon)
+        except trio.Cancelled:  # left behind even if its thread has ended since: its result is lost
+            attempt.account.abandoned += self._abandon and place.is_used
+            raise
         finally:
             if not place.is_used:
                 place.release_on_behalf_of(None)
-            elif place.is_held:
-                attempt.account.abandoned += 1
 
 
 class _Place:
@@ -130,18 +131,14 @@ class _Place:
     It is acquired before the call is admitted; trio, which takes any object that acts like a limiter, then uses it.
     """
 
-    is_held: bool
-
     def __init__(self, places: trio.CapacityLimiter) -> None:
         self._places = places
-        self.is_held = True
         self.is_used = False
 
     async def acquire_on_behalf_of(self, borrower: object) -> None:
         self.is_used = True
 
     def release_on_behalf_of(self, borrower: object) -> None:
-        self.is_held = False
         self._places.release_on_behalf_of(self)
 
 
@@ -309,11 +306,11 @@ class _InExecutor:
 
         def give_up(_raise_cancel: object) -> trio.lowlevel.Abort:
             nonlocal is_waiting
-            if future.done():
+            withdrawn = future.cancel()
+            if not withdrawn and future.done():  # in this order, or one that ends in between would be lost
                 return trio.lowlevel.Abort.FAILED  # it is on its way here
             is_waiting = False
-            if not future.cancel():
-                attempt.account.abandoned += 1
+            attempt.account.abandoned += not withdrawn
             return trio.lowlevel.Abort.SUCCEEDED
 
         future.add_done_callback(done)
