@@ -30,6 +30,7 @@ from ..policies import _check
 from ..policies._functions import AnyFunction, function_name
 from .attempt import Attempt
 from .stage import interruptible
+from .workers import Called, Workers
 
 __all__ = ["Running", "executor", "processes", "runner_of", "start_runner", "threads"]
 
@@ -148,9 +149,12 @@ class _Place:
 def processes(limit: int) -> Processes:
     """Run a step's sync function in worker processes, at most `limit` at once; needs the extra ``[process]``.
 
-    A cancellation or a timeout kills the worker; a new one takes its place when it is needed. Idle workers are kept
-    until the end of the trio run. The function must be one of a module (workers import it by name), and its items and
-    results must be picklable; a script needs its ``if __name__ == "__main__":`` guard.
+    A cancellation or a timeout kills the worker, and a new one takes its place when it is needed. A worker that is just
+    being started is waited for, about 0.2 s. Idle workers are kept until the end of the trio run, for all its steps;
+    they ignore Ctrl-C.
+
+    The function must be one of a module (workers import it by name), and its items and results must be picklable; a
+    script needs its ``if __name__ == "__main__":`` guard.
 
     A round trip costs about 0.1 ms: a function that takes less than 0.3 ms is faster where it is, unless it works on
     many items at once: see `chunked`.
@@ -199,27 +203,28 @@ class Processes:
 
 class _Processes:
     def __init__(self, limit: int) -> None:
-        import anyio  # an extra: nobody else pays for it
-
         self._places = trio.CapacityLimiter(limit)
-        self._never_full = anyio.CapacityLimiter(limit)  # else anyio's own, of as many as there are cores, limits too
+        self._workers = Workers()
 
     async def call(self, fn: AnyFunction, item: Any, attempt: Attempt, admit: Admit | None) -> Any:
-        from anyio import BrokenWorkerProcess, to_process
-
+        order = pickle.dumps(Called(fn, item), pickle.HIGHEST_PROTOCOL)
         borrower = object()
         await self._places.acquire_on_behalf_of(borrower)
         try:
+            if admit is not None:
+                await self._workers.have_idle(fn)  # before it takes its token, for that takes a while
             await _admitted(item, attempt, admit)
-            try:
-                return await to_process.run_sync(fn, item, cancellable=True, limiter=self._never_full)
-            except BrokenWorkerProcess as error:
-                raise WorkerDied(f"the worker process of {function_name(fn)} died") from error
-            except trio.Cancelled:
-                attempt.account.abandoned += 1
-                raise
+            await self._workers.have_idle(fn)
+            return await self._call(fn, order, attempt)
         finally:
             self._places.release_on_behalf_of(borrower)
+
+    async def _call(self, fn: AnyFunction, order: bytes, attempt: Attempt) -> Any:
+        try:
+            return await self._workers.call(fn, order)
+        except trio.Cancelled:
+            attempt.account.abandoned += 1
+            raise
 
 
 # ---- executors
