@@ -34,12 +34,13 @@ __all__ = [
     "Sample",
     "Spread",
     "Target",
+    "Timed",
     "agreed_digest",
     "load",
     "measure",
 ]
 
-NAMES = ("hop", "fused", "pool", "fair", "memory")
+NAMES = ("hop", "fused", "pool", "fair", "processes", "memory")
 """The benchmarks, in the order in which they run."""
 
 _ROOT = Path(__file__).parents[1]
@@ -53,6 +54,8 @@ class Metric(Enum):
     """What is compared."""
 
     CPU = "CPU time"
+    WALL = "elapsed time"
+    """As the contender itself took it (`Timed`), else of the whole run."""
     PEAK = "peak memory"
 
 
@@ -76,7 +79,7 @@ class Contender:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A bound for the ratio (or the difference) of two contenders' medians."""
+    """A bound for the ratio (or the difference) of two contenders' medians; without one it is only shown."""
 
     left: str
     right: str
@@ -97,8 +100,10 @@ class Target:
 
     @property
     def bound(self) -> str:
-        """Say the bound."""
-        return f">= {self.at_least:g}" if self.at_least is not None else f"<= {self.at_most:g}"
+        """Say the bound; empty if there is none."""
+        if self.at_least is not None:
+            return f">= {self.at_least:g}"
+        return "" if self.at_most is None else f"<= {self.at_most:g}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +156,14 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True)
+class Timed:
+    """A result of a contender that measures itself, because it has to get ready first."""
+
+    result: Any
+    sample: Sample
+
+
+@dataclass(frozen=True, slots=True)
 class Spread:
     """A median with the range it comes from."""
 
@@ -190,7 +203,8 @@ class CaseResult:
     def _cost(self, sample: Sample) -> float:
         if self.benchmark.metric is Metric.PEAK:
             return sample.peak / 2**20
-        return sample.cpu * 1e9 / (self.items * self.case.parts)
+        seconds = sample.wall if self.benchmark.metric is Metric.WALL else sample.cpu
+        return seconds * 1e9 / (self.items * self.case.parts)
 
 
 def load(name: str) -> Benchmark:

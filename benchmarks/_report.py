@@ -63,7 +63,7 @@ def case_lines(result: CaseResult) -> list[str]:
         compared = result.compared(target)
         met = "met" if target.met(compared.median) else "NOT MET"
         shown = _shown(compared, 3 if target.difference else 2)
-        lines.append(f"    {target}: {shown}, target {target.bound}: {met}")
+        lines.append(f"    {target}: {shown}" + (f", target {target.bound}: {met}" if target.bound else ""))
     return lines
 
 

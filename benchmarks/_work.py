@@ -1,4 +1,4 @@
-"""The work that contenders do on an item: functions that cost next to nothing, so that what is around them shows."""
+"""The work that contenders do on an item: most of it costs next to nothing, so that what is around it shows."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import trio
 
-__all__ = ["add", "feed", "inc", "visit"]
+__all__ = ["add", "compute", "feed", "inc", "visit"]
 
 
 def inc(number: int) -> int:
@@ -15,6 +15,13 @@ def inc(number: int) -> int:
 
 def add(total: int, number: int) -> int:
     return total + number
+
+
+def compute(loops: int, number: int) -> int:
+    """Pure Python that computes, about 0.065 us a loop."""
+    for step in range(loops):
+        number = (number * 31 + step) % 65_521
+    return number
 
 
 async def visit(number: int) -> int:
