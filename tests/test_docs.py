@@ -2,6 +2,8 @@
 
 import re
 import runpy
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -40,3 +42,17 @@ def test_the_examples_of_a_page_run_and_print_what_it_shows(page, monkeypatch, t
     printed = capsys.readouterr().out
 
     assert [shown for shown in re.findall(r"```text\n(.*?)```", text, re.S) if shown not in printed] == []
+
+
+def test_the_example_of_runners_runs_as_a_script(tmp_path):
+    """With worker processes, which load it again: it prints its plan, and the largest sum of digits."""
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "runners.md").read_text(), re.S)
+    script = tmp_path / "example.py"
+    script.write_text(code)
+
+    done = subprocess.run([sys.executable, "-X", "dev", script], capture_output=True, text=True, check=False)
+
+    largest = max(sum(map(int, str(3**number))) for number in range(1000))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "    call chunked digits on up to 2 processes\n" in done.stdout
+    assert done.stdout.splitlines()[-1] == str(largest)
