@@ -6,8 +6,9 @@ what it costs, or waits until that is there. So in every window [s, t] the calls
 
 The invariant is kept in integers. Time is counted in ticks of 2**-64 s: every float from 2**-11 s on is a whole number
 of them, so nothing is rounded; a smaller one is rounded to the bucket's disadvantage. Tokens are counted in units so
-small that a tick gains a whole number. With floats, a wait of 1/3 s would end a bit early once in two times, and the
-bound would be broken by one call.
+small that a tick gains a whole number, and a cost is one: a cost of 1/3 makes them three times as small. (A cost that
+would make them smaller than 2**-1023 of a token is rounded up.) With floats, a wait of 1/3 s would end a bit early once
+in two times, and the bound would be broken by one call.
 
 It decides nothing about who is next: whoever asks is answered.
 """
@@ -23,6 +24,8 @@ __all__ = ["TokenBucket"]
 
 _TICKS = 2**64
 _SCALE = 2.0**64
+_FINEST = 1024  # bits of the units in a token: costs of ever new denominators must not make numbers without end
+_LAST = 1023  # bits of the last tick: what is behind it no clock reaches, and a float could not count it
 
 
 class TokenBucket:
@@ -62,6 +65,7 @@ class TokenBucket:
         if was_full:
             self._level = self._most
         else:
+            self._refine((tokens * self._token).denominator)
             self._level, self._since = min(self._most, math.floor(tokens * self._token)), math.ceil(now * _SCALE)
 
     def rebase(self, now: float) -> None:
@@ -77,7 +81,18 @@ class TokenBucket:
         self._most = rate_limit.burst * self._token
 
     def _units(self, cost: int | Fraction) -> int:
-        return cost * self._token if isinstance(cost, int) else math.ceil(cost * self._token)
+        if isinstance(cost, int):
+            return cost * self._token
+        self._refine((cost * self._token).denominator)
+        return math.ceil(cost * self._token)
+
+    def _refine(self, parts: int) -> None:
+        """Count in units so many times as small, while they have a sane size."""
+        if (self._token * parts).bit_length() <= _FINEST:
+            self._gain *= parts
+            self._token *= parts
+            self._most *= parts
+            self._level *= parts
 
     def _level_at(self, now: float) -> int:
         if self._since is None:
@@ -87,8 +102,7 @@ class TokenBucket:
 
 def _not_before(tick: int) -> float:
     """Give the first float that is not before a tick: rounded down, a call would start too early."""
-    try:
-        second = tick / _TICKS
-    except OverflowError:  # never, for all that a float can say
+    if tick.bit_length() > _LAST:
         return math.inf
+    second = tick / _TICKS
     return second if second * _SCALE >= tick else math.nextafter(second, math.inf)
