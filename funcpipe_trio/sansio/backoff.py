@@ -30,8 +30,8 @@ def _grown(initial: float, factor: float, times: int) -> float:
     if initial == 0:
         return 0.0
     try:
-        return initial * factor**times
-    except OverflowError:  # factor**times is beyond any float, so beyond the maximum
+        return initial * float(factor) ** times  # a power of an int would be exact, however many digits that takes
+    except OverflowError:  # beyond any float, so beyond the maximum
         return float("inf")
 
 
