@@ -70,5 +70,5 @@ def is_meant(meant: ErrorFilter, error: Exception) -> bool:
 def _is_retried(meant: ErrorFilter, error: Exception) -> bool:
     if isinstance(error, CircuitOpen) and isinstance(meant, type | tuple):
         kinds = meant if isinstance(meant, tuple) else (meant,)
-        return any(issubclass(kind, CircuitOpen) for kind in kinds)  # Exception alone does not name it
+        return isinstance(error, tuple(kind for kind in kinds if issubclass(kind, CircuitOpen)))  # Exception is no name
     return is_meant(meant, error)

@@ -1,0 +1,212 @@
+"""The attempts of one item; mutants of `retrying.py` that die here:
+
+- one attempt more or less; an attempt that is counted although its error is final;
+- a filter that names more or less; `CircuitOpen` retried because `Exception` means it, or not although it is named;
+- `retry_after` that is asked for a final error, whose None or 0 is mistaken for the other, or whose nonsense is waited;
+- a wait for another item or attempt; a note without a wait, with the wrong ones, or without end.
+"""
+
+import math
+import re
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from funcpipe_trio._errors import CircuitOpen, FuncpipeError
+from funcpipe_trio.policies.retry import Backoff, Retry
+from funcpipe_trio.sansio.backoff import backoff_delay
+from funcpipe_trio.sansio.retrying import Attempts, is_meant
+
+STEADY = Backoff(1, 1, 1, jitter=0)
+
+
+def waits_of(retry, errors, item=0):
+    """What each error is answered with, until one is final."""
+    attempts, waits = Attempts(retry, item), []
+    for error in errors:
+        waits.append(attempts.failed(error))
+        if waits[-1] is None:
+            break
+    return waits
+
+
+@given(attempts=st.integers(1, 20), item=st.integers(0, 10**6), seed=st.integers(0, 9))
+def test_a_call_is_tried_as_often_as_the_policy_says(attempts, item, seed):
+    """The waits are the backoff's for this item, attempt by attempt; the last error is final."""
+    retry = Retry(attempts, backoff=Backoff(seed=seed))
+    machine = Attempts(retry, item)
+    waits, numbers = [], [machine.number]
+    while (wait := machine.failed(OSError())) is not None:
+        waits.append(wait)
+        numbers.append(machine.number)
+
+    assert waits == [backoff_delay(retry.backoff, item, k) for k in range(1, attempts)]
+    assert numbers == list(range(1, attempts + 1))
+    assert machine.number == attempts
+
+
+def test_an_error_that_is_not_meant_is_final_and_counts_nothing():
+    attempts = Attempts(Retry(3, on=OSError, backoff=STEADY), 0)
+
+    assert [attempts.failed(error) for error in (OSError(), ValueError(), ValueError())] == [1.0, None, None]
+    assert (attempts.number, attempts.note()) == (2, "waited 1 s between its attempts")
+
+
+@pytest.mark.parametrize(
+    ("meant", "error", "expected"),
+    [
+        (Exception, ValueError(), True),
+        (OSError, ConnectionError(), True),
+        (OSError, ValueError(), False),
+        ((OSError, KeyError), KeyError(), True),
+        ((OSError, KeyError), LookupError(), False),
+        (lambda error: error.args == (1,), ValueError(1), True),
+        (lambda error: error.args == (1,), ValueError(2), False),
+        (lambda error: [], ValueError(), False),
+        (lambda error: "yes", ValueError(), True),
+    ],
+)
+def test_a_filter_means_its_types_or_what_its_predicate_says(meant, error, expected):
+    assert is_meant(meant, error) is expected
+    assert waits_of(Retry(2, on=meant, backoff=STEADY), [error]) == [1.0 if expected else None]
+
+
+class Promise:
+    """Something to await."""
+
+    def __await__(self):
+        yield
+
+
+def gives_a_promise(error):
+    return Promise()
+
+
+def test_a_predicate_that_gives_something_to_await_is_an_error():
+    """It would mean yes whatever it comes to; the attempt does not count."""
+    attempts = Attempts(Retry(2, on=gives_a_promise), 0)
+    message = "gives_a_promise must be a sync predicate, but returned something to await"
+
+    for ask in (lambda: attempts.failed(OSError()), lambda: is_meant(gives_a_promise, OSError())):
+        with pytest.raises(TypeError, match=rf"^{message}$"):
+            ask()
+    assert (attempts.number, attempts.note()) == (1, None)
+
+
+class Tripped(CircuitOpen):
+    """A kind of CircuitOpen."""
+
+
+@pytest.mark.parametrize(
+    ("meant", "expected"),
+    [
+        (Exception, False),
+        (FuncpipeError, False),
+        ((Exception, FuncpipeError), False),
+        (OSError, False),
+        (CircuitOpen, True),
+        ((OSError, CircuitOpen), True),
+        ((Exception, CircuitOpen), True),
+        (Tripped, True),
+        (lambda error: True, True),
+        (lambda error: False, False),
+    ],
+)
+def test_an_open_circuit_is_retried_only_if_it_is_named(meant, expected):
+    """That a base class means it is not enough: a call that was not made needs no second try."""
+    assert waits_of(Retry(2, on=meant, backoff=STEADY), [Tripped("open")]) == [1.0 if expected else None]
+    assert is_meant(Exception, Tripped("open")) is True
+
+
+def test_who_names_a_kind_of_open_circuit_means_no_other():
+    """A subclass is named: the base class itself is not met by it."""
+    assert waits_of(Retry(2, on=Tripped, backoff=STEADY), [CircuitOpen("open")]) == [None]
+
+
+@pytest.mark.parametrize(
+    ("asked", "wait"),
+    [(None, 1.0), (0, 0.0), (0.25, 0.25), (3, 3.0), (-1, 0.0), (-0.5, 0.0), (-1e300, 0.0), (1e6, 1e6)],
+)
+def test_what_the_error_asks_for_is_waited_in_place_of_the_backoff(asked, wait):
+    """A time that has passed means at once; None leaves it to the backoff."""
+    assert waits_of(Retry(2, backoff=STEADY, retry_after=lambda error: asked), [OSError()]) == [wait]
+
+
+def test_the_error_itself_is_asked_and_a_final_one_is_not():
+    """The error it is asked about is the one that came, once; nobody asks of one that is not retried."""
+    errors, seen = [OSError(1), OSError(2), OSError(3)], []
+    retry = Retry(3, on=OSError, backoff=STEADY, retry_after=seen.append)
+
+    assert waits_of(retry, errors) == [1.0, 1.0, None]
+    assert seen == errors[:2]
+    assert waits_of(retry, [ValueError()]) == [None]
+    assert len(seen) == 2
+
+
+def test_what_the_error_asks_for_counts_as_an_attempt():
+    """The backoff goes on by the number of the attempt, whoever named the waits before."""
+    answers = iter([5, None, 0])
+    retry = Retry(5, backoff=Backoff(1, 2, 100, jitter=0), retry_after=lambda error: next(answers, None))
+    attempts = Attempts(retry, 0)
+
+    assert [attempts.failed(OSError()) for _ in range(5)] == [5, 2.0, 0, 8.0, None]
+    assert attempts.note() == "waited 5, 2, 0, 8 s between its attempts"
+
+
+@pytest.mark.parametrize(
+    ("kind", "asked"),
+    [
+        (ValueError, math.nan),
+        (ValueError, math.inf),
+        (ValueError, -math.inf),
+        (ValueError, 10**400),
+        (TypeError, "3"),
+        (TypeError, True),
+        (TypeError, False),
+        (TypeError, Fraction(1, 2)),
+    ],
+)
+def test_what_is_no_time_is_refused_and_counts_nothing(kind, asked):
+    attempts = Attempts(Retry(2, retry_after=lambda error: asked), 0)
+    message = f"Retry: what retry_after(KeyError) gives must be a finite number, not {asked!r}"
+
+    with pytest.raises(kind, match=rf"^{re.escape(message)}$"):
+        attempts.failed(KeyError("k"))
+    assert (attempts.number, attempts.note()) == (1, None)
+
+
+def test_an_error_of_the_predicate_or_of_retry_after_passes_unchanged():
+    broken = ZeroDivisionError()
+
+    def fails(error):
+        raise broken
+
+    for retry in (Retry(2, on=fails), Retry(2, retry_after=fails)):
+        with pytest.raises(ZeroDivisionError, match=r"^$") as caught:
+            Attempts(retry, 0).failed(OSError())
+        assert caught.value is broken
+
+
+@pytest.mark.parametrize(
+    ("waits", "note"),
+    [
+        ([], None),
+        ([0.5], "waited 0.5 s between its attempts"),
+        ([1, 2.25, 1 / 3], "waited 1, 2.25, 0.333333 s between its attempts"),
+        ([0] * 8, "waited 0, 0, 0, 0, 0, 0, 0, 0 s between its attempts"),
+        ([1] * 9, "waited 1, 1, 1, 1, 1, 1, 1, 1, ... (9 waits, 9 s in all) between its attempts"),
+        (
+            [0.5, 1, 2, 4, 8, 16, 32, 64, 128, 1 / 3],
+            "waited 0.5, 1, 2, 4, 8, 16, 32, 64, ... (10 waits, 255.833 s in all) between its attempts",
+        ),
+    ],
+)
+def test_the_note_tells_the_waits_and_of_many_the_first_and_the_sum(waits, note):
+    given_waits = iter(waits)
+    attempts = Attempts(Retry(100, retry_after=lambda error: next(given_waits)), 0)
+    for _ in waits:
+        attempts.failed(OSError())
+
+    assert attempts.note() == note
