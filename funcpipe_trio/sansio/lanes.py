@@ -25,7 +25,7 @@ class Lanes:
 
     def __init__(self) -> None:
         self._lanes: dict[Hashable, deque[Place]] = {}  # what waits behind the first of each key
-        self._free: list[Place] = []  # a heap by position, which no two items share
+        self._free: list[Place] = []  # a heap: by position, which no two items share, so nothing else is compared
         self._waiting = 0
 
     def __len__(self) -> int:
@@ -76,13 +76,9 @@ class Lanes:
         for key, lane in self._lanes.items():
             self._lanes[key] = deque(keep(lane))
         was_free = self._free
-        self._free = keep(sorted(was_free, key=_position))  # sorted: a heap
+        self._free = keep(sorted(was_free))  # sorted: a heap
         for position, key, _entry in was_free:
             if is_unwanted(position):
                 self.done(key)  # nobody works on it, so the next of its key is free
         self._waiting -= len(gone)
-        return [entry for _position, _key, entry in sorted(gone, key=_position)]
-
-
-def _position(place: Place) -> int:
-    return place[0]
+        return [entry for _position, _key, entry in sorted(gone)]
