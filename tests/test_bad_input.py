@@ -15,7 +15,21 @@ from itertools import count
 import pytest
 import trio
 
-from funcpipe_trio import FairShare, FuncpipeError, Pipeline, PlanError, concat, fair_merge, merge, zip_pipelines
+from funcpipe_trio import (
+    Backoff,
+    CircuitBreaker,
+    FairShare,
+    FuncpipeError,
+    OnError,
+    Pipeline,
+    PlanError,
+    RateLimit,
+    Retry,
+    concat,
+    fair_merge,
+    merge,
+    zip_pipelines,
+)
 from funcpipe_trio.testing import run_virtual
 
 
@@ -65,16 +79,34 @@ def wrong_ints(where, name, call, *, at_least):
         yield ValueError, partial(call, value), f"{where}: {name} must be >= {at_least}, not {value!r}"
 
 
-def wrong_seconds(where, name, call):
-    """The rows of an argument that must be a time > 0."""
+def wrong_seconds(where, name, call, *, positive=True):
+    """The rows of an argument that must be a time > 0 (or >= 0)."""
+    rule = f"{where}: {name} must be a number of seconds {'> 0' if positive else '>= 0'}"
     for value in (True, "1", Fraction(3), Named()):
-        yield TypeError, partial(call, value), f"{where}: {name} must be a number of seconds > 0, not {value!r}"
-    for value in (0, 0.0, -1, math.nan, math.inf, -math.inf):
-        yield (
-            ValueError,
-            partial(call, value),
-            f"{where}: {name} must be a number of seconds > 0, finite, not {value!r}",
-        )
+        yield TypeError, partial(call, value), f"{rule}, not {value!r}"
+    for value in (*((0, 0.0) if positive else ()), -1, math.nan, math.inf, -math.inf, 10**400):
+        yield ValueError, partial(call, value), f"{rule}, finite, not {value!r}"
+
+
+def wrong_numbers(where, name, call, bounds, values):
+    """The rows of an argument that must be a finite number within bounds, which these values are not."""
+    rule = f"{where}: {name} must be a finite number {bounds}"
+    for value in (True, False, "1", Fraction(1, 2), 1j, Named()):
+        yield TypeError, partial(call, value), f"{rule}, not {value!r}"
+    for value in (math.nan, math.inf, -math.inf, 10**400, *values):
+        yield ValueError, partial(call, value), f"{rule}, not {value!r}"
+
+
+def wrong_filters(where, name, call):
+    """The rows of an argument that says which errors are meant."""
+    rule = f"{where}: {name} must be an exception type, a tuple of them, or a sync predicate"
+    for value in (None, True, 3, "OSError", int, (), (OSError, 3), (OSError, int), ((OSError,),), OSError(), [OSError]):
+        yield TypeError, partial(call, value), f"{rule}, not {value!r}"
+    for value in (ASYNC, ASYNC_GENERATOR, async_call, partial(async_call)):
+        yield TypeError, partial(call, value), f"{where}: {name} must be a sync function, not {value!r}"
+    rule = f"{where}: {name} must name Exception or kinds of it: what ends a task is never met by a policy"
+    for value in (BaseException, KeyboardInterrupt, trio.Cancelled, (OSError, SystemExit), (GeneratorExit, OSError)):
+        yield ValueError, partial(call, value), f"{rule}, not {value!r}"
 
 
 def wrong_names(where, call):
@@ -272,6 +304,59 @@ def policy_rows():
     yield from wrong_sync_functions(where, "cost", lambda value: FairShare(cost=value))
 
 
+def rate_limit_rows():
+    where = "RateLimit"
+    yield from wrong_numbers(where, "rate", RateLimit, "> 0", (0, 0.0, -1, -5e-324))
+    yield from wrong_seconds(where, "per", lambda value: RateLimit(1, per=value))
+    yield from wrong_ints(where, "burst", lambda value: RateLimit(1, burst=value), at_least=1)
+
+
+def retry_rows():
+    where = "Backoff"
+    yield from wrong_seconds(where, "initial", Backoff, positive=False)
+    yield from wrong_numbers(where, "factor", partial(Backoff, 1), ">= 1", (0, 0.999, -2))
+    yield from wrong_seconds(where, "maximum", lambda value: Backoff(maximum=value), positive=False)
+    yield from wrong_numbers(where, "jitter", lambda value: Backoff(jitter=value), ">= 0 and <= 1", (-0.1, 1.1, 2))
+    for value in (None, True, 1.0, math.nan, "0", Named()):
+        yield TypeError, partial(Backoff, seed=value), f"{where}: seed must be an int, not {value!r}"
+
+    where = "Retry"
+    yield from wrong_ints(where, "attempts", Retry, at_least=1)
+    yield from wrong_filters(where, "on", partial(Retry, 2))
+    for value in (None, 0.1, True, Backoff, Named()):
+        yield TypeError, partial(Retry, backoff=value), f"{where}: backoff must be a Backoff, not {value!r}"
+    yield from wrong_sync_functions(where, "retry_after", lambda value: Retry(retry_after=value))
+
+
+def circuit_breaker_rows():
+    where = "CircuitBreaker"
+    yield from wrong_ints(where, "failures", CircuitBreaker, at_least=1)
+    yield from wrong_seconds(where, "reset_after", partial(CircuitBreaker, 5))
+    outside = (0, 0.0, -0.5, 1.0001, 2)
+    yield from wrong_numbers(
+        where, "ratio", lambda value: CircuitBreaker(ratio=value, window=9), "> 0 and <= 1", outside
+    )
+    yield from wrong_ints(where, "window", lambda value: CircuitBreaker(ratio=0.5, window=value), at_least=1)
+    yield from wrong_filters(where, "on", lambda value: CircuitBreaker(on=value))
+    for value in (None, 1, 0, "yes", Named()):
+        yield TypeError, partial(CircuitBreaker, wait=value), f"{where}: wait must be a bool, not {value!r}"
+    message = f"{where}: ratio and window must be given together"
+    for arguments in ({"ratio": 0.5}, {"window": 10}, {"failures": None, "window": 10}):
+        yield TypeError, partial(CircuitBreaker, **arguments), message
+    message = f"{where}: failures or ratio must be given: nothing would open it"
+    yield ValueError, partial(CircuitBreaker, None), message
+
+
+def on_error_rows():
+    where = "OnError.skip"
+    yield from wrong_ints(where, "max_failures", OnError.skip, at_least=0)
+    yield from wrong_numbers(where, "max_ratio", partial(OnError.skip, None), ">= 0 and <= 1", (-0.1, 1.1, 2))
+    yield from wrong_ints(where, "min_items", partial(OnError.skip, None, None), at_least=1)
+    for value in (None, 1, "step", NO_CALLABLE, SYNC, ASYNC_GENERATOR, same, partial(same), Async):
+        message = f"OnError.divert: step must be a Step or an async function, not {value!r}"
+        yield TypeError, partial(OnError.divert, value), message
+
+
 def running_rows():
     for value in ("svg", "", 3, None):
         yield ValueError, partial(LINE.describe, value), described_wrongly(value)
@@ -305,6 +390,10 @@ REFUSED = [
     *batch_rows(),
     *fan_in_rows(),
     *policy_rows(),
+    *rate_limit_rows(),
+    *retry_rows(),
+    *circuit_breaker_rows(),
+    *on_error_rows(),
     *running_rows(),
 ]
 

@@ -201,3 +201,18 @@ def test_what_is_handed_in_leaves_once_whenever_it_is_read(endings, reads):
     left = [] if order.failure is None else [order.failure]
     assert sorted([*popped, *given_back, *left]) == sorted(handed_in)
     assert order.clear() == []
+
+
+@given(make=st.sampled_from([InOrder, AsCompleted]), ends=st.permutations(range(6)), popped=st.integers(1, 6))
+def test_a_failure_in_the_place_of_the_last_result_gives_back_all_that_waits(make, ends, popped):
+    """Whenever calls end, wherever it stands: what was popped before it counts, the rest comes back once, in order."""
+    order, out = make(), []
+    begun(order, 6)
+    for position in ends:
+        order.complete(position, position)
+        while order.ready and len(out) < popped:
+            out.append(order.pop())
+    expected = list(range(6)) if make is InOrder else list(ends)
+
+    assert (out, order.end("failure")) == (expected[:popped], (None, expected[popped:]))
+    assert (order.failure, order.ended, order.ready, order.clear()) == ("failure", True, False, [])

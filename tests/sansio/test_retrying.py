@@ -135,7 +135,7 @@ def test_what_the_error_asks_for_is_waited_in_place_of_the_backoff(asked, wait):
 
 
 def test_the_error_itself_is_asked_and_a_final_one_is_not():
-    """The error it is asked about is the one that came, once; nobody asks of one that is not retried."""
+    """It is asked about the error that came, once; nobody asks about one that is not retried."""
     errors, seen = [OSError(1), OSError(2), OSError(3)], []
     retry = Retry(3, on=OSError, backoff=STEADY, retry_after=seen.append)
 
