@@ -109,7 +109,7 @@ def test_seconds_come_back_as_a_float():
 
 def test_no_time_at_all_and_for_ever_are_times_where_they_make_sense():
     assert _check.seconds("here", "delay", 0, positive=False) == 0
-    assert _check.seconds("here", "timeout", math.inf, finite=False) == math.inf
+    assert [_check.seconds("here", "timeout", value, finite=False) for value in (math.inf, 10**400)] == [math.inf] * 2
 
 
 @pytest.mark.parametrize("value", [True, "1", None, Fraction(1, 2)])

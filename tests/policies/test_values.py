@@ -184,6 +184,7 @@ def test_the_defaults_are_these(policy, shown):
             "up to 9 attempts on CircuitOpen, waits 0 s x 2 up to 10 s +-10%, or what Unhashable says",
         ),
         (CircuitBreaker(), "opens after 5 failures in a row, probes after 30 s"),
+        (CircuitBreaker(1), "opens after a failure, probes after 30 s"),
         (
             CircuitBreaker(None, 0.5, ratio=0.25, window=20, on=is_meant, wait=True),
             "opens after 25% of the last 20 failed (is_meant), probes after 0.5 s, calls wait meanwhile",
