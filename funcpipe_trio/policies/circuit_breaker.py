@@ -23,7 +23,8 @@ class CircuitBreaker:
     Args:
       failures: failed calls in a row that open it, an int >= 1; None: a row does not.
       reset_after: seconds > 0 from opening to the probe.
-      ratio: part of the last `window` calls whose failure opens it, above 0 and at most 1; needs `window`.
+      ratio: part of the last `window` calls whose failure opens it, above 0 and at most 1, looked at when a call fails;
+        needs `window`.
       window: the calls that `ratio` looks back on, an int >= 1; before so many were made, the ratio does not count.
       on: the errors that count as failures of a call; any other error counts as an answer.
       wait: whether a call that comes while it is open waits, first come first served, in place of failing.
