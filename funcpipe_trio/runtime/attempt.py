@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-__all__ = ["Account", "Attempt"]
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeAlias
+
+__all__ = ["Account", "Attempt", "Layered"]
 
 
 class Account:
@@ -64,3 +67,7 @@ class Attempt:
     def got_through(self) -> None:
         """Note that a retry has its result: what went before is over."""
         self.tried, self.of, self.last_error = 1, None, None
+
+
+Layered: TypeAlias = Callable[[Any, Attempt], Awaitable[Any]]
+"""A function with its policies: takes an item and its attempt."""

@@ -13,9 +13,9 @@ from ..plan import operations as plan
 from ..plan.steps import step_of
 from ..policies._functions import AnyFunction, is_async
 from ..policies.on_error import Divert
-from .attempt import Account, Attempt
+from .attempt import Account, Attempt, Layered
 from .inlet import NOTHING
-from .layers import Layered, layers_of
+from .layers import layers_of
 from .pool import Calling, Enough
 from .stage import ASYNC_DEF, interruptible, not_awaitable
 from .started import StartedStep

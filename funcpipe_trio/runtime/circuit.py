@@ -6,7 +6,7 @@ The choice is `sansio.breaker`. Every permit is handed back exactly once: answer
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import trio
 
@@ -14,11 +14,8 @@ from .._errors import CircuitOpen
 from ..policies.circuit_breaker import CircuitBreaker
 from ..sansio.breaker import Breaker, Refused
 from ..sansio.retrying import is_meant
-from .attempt import Attempt
+from .attempt import Attempt, Layered
 from .line import WaitingLine
-
-if TYPE_CHECKING:
-    from .layers import Layered
 
 __all__ = ["circuit_around"]
 

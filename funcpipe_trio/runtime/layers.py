@@ -11,9 +11,8 @@ Only `Exception` is ever met; a cancellation passes through every layer, each of
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from inspect import isawaitable
-from typing import Any, TypeAlias
+from typing import Any
 
 import trio
 
@@ -21,15 +20,13 @@ from ..plan.steps import Call, Limit, Part, Pure, StepPlan, Timeout
 from ..policies._functions import AnyFunction
 from ..policies.retry import Retry
 from ..sansio.retrying import Attempts
-from .attempt import Attempt
+from .attempt import Attempt, Layered
 from .circuit import circuit_around
 from .limiter import RateLimiter
 from .runners import Running, start_runner
 from .stage import add_note, interruptible
 
-__all__ = ["Layered", "layers_of"]
-
-Layered: TypeAlias = Callable[[Any, Attempt], Awaitable[Any]]
+__all__ = ["layers_of"]
 
 
 def layers_of(plan: StepPlan) -> Layered:

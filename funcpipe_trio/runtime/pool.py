@@ -31,9 +31,8 @@ from ..plan.operations import STOP
 from ..policies.on_error import Divert, Failure, OnError, Skip, Stop
 from ..sansio.reorder import AsCompleted, InOrder
 from ..sansio.tolerance import Tolerance
-from .attempt import Account, Attempt
+from .attempt import Account, Attempt, Layered
 from .inlet import BEHIND_FAILURE, CANCELLED, NOT_NEEDED, NOTHING, Fault, Inlet, Receiver, State, worth_a_pull
-from .layers import Layered
 from .stage import BURST, SLICE, Fused, Host, Outlet, Pause, Stage, add_note, interruptible, noted
 
 __all__ = ["ASIDE", "END", "Calling", "Enough", "Pool"]

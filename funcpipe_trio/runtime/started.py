@@ -7,8 +7,8 @@ from typing import Any, Generic, TypeVar
 import trio
 
 from ..plan.steps import StepPlan
-from .attempt import Account, Attempt
-from .layers import Layered, layers_of
+from .attempt import Account, Attempt, Layered
+from .layers import layers_of
 from .report import PolicyReport
 from .stage import add_note
 
