@@ -15,7 +15,7 @@ from typing import Any
 
 from ..policies.fair_share import FairShare
 from .nodes import FanIn, FanInKind, Plan, Source
-from .operations import Batch, Buffer, FlatMap, Map, Operation, Unbatch
+from .operations import Batch, Buffer, Operation, Unbatch
 
 __all__ = ["LINK_CAPACITY", "FanInLayout", "LineLayout", "StageLayout", "lay_out"]
 
@@ -38,11 +38,7 @@ class StageLayout:
     @property
     def concurrency(self) -> int:
         """How many items it may hold in its hands at once."""
-        if isinstance(self.head, Map):
-            return self.head.concurrency
-        if isinstance(self.head, FlatMap):
-            return self.head.concurrency or 1
-        return 1 if isinstance(self.head, Operation) and not isinstance(self.head, Batch) else 0
+        return self.head.workers if isinstance(self.head, Operation) else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +141,7 @@ def _bound(line: LineLayout) -> tuple[int | float, _Units]:
         before = units[-1]
         operations = (stage.head, *stage.fused) if isinstance(stage.head, Operation) else stage.fused
         for operation in operations:
+            total += operation.keeps * units[-1]
             if isinstance(operation, Batch):
                 size = math.inf if operation.max_items is None else operation.max_items
                 units = (*units, units[-1] * size)

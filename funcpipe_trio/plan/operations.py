@@ -73,6 +73,16 @@ class Operation:
         """Whether it waits for something, so that it cannot run inside the stage before it."""
         return False
 
+    @property
+    def workers(self) -> int:
+        """How many items it may have in its hands at once, in a stage of its own."""
+        return 1 if self.needs_stage else 0
+
+    @property
+    def keeps(self) -> int | float:
+        """How many elements it may keep between one and the next, wherever it runs."""
+        return 0
+
     def describe(self) -> str:
         """Say it in a few words."""
         return self.verb if self.name.partition("#")[0] == self.verb else f"{self.verb} as {self.name}"
@@ -125,6 +135,10 @@ class Map(WithFunction):
     def needs_stage(self) -> bool:
         return is_async(self.fn) or isinstance(self.on_error, Divert)  # whose step waits, even if the function does not
 
+    @property
+    def workers(self) -> int:
+        return self.concurrency if self.needs_stage else 0
+
     def describe(self) -> str:
         said = WithFunction.describe(self)
         if not self.needs_stage:
@@ -159,6 +173,10 @@ class FlatMap(WithFunction):
     def needs_stage(self) -> bool:
         waits = is_async(self.fn) or yields_async(self.fn) or isinstance(self.on_error, Divert)
         return self.concurrency is not None or waits
+
+    @property
+    def workers(self) -> int:
+        return self.concurrency or 1 if self.needs_stage else 0
 
     def describe(self) -> str:
         said = WithFunction.describe(self)
@@ -256,6 +274,10 @@ class Batch(Operation):
     @property
     def needs_stage(self) -> bool:
         return self.max_delay is not None  # a clock must be watched while the input is silent
+
+    @property
+    def workers(self) -> int:
+        return 0  # what it keeps is counted as the batch that it becomes
 
     def describe(self) -> str:
         limits = []
