@@ -21,7 +21,7 @@ from .plan import operations as plan
 from .plan.check import check_plan
 from .plan.describe import describe_plan
 from .plan.layout import lay_out
-from .plan.nodes import Claim, FanIn, Plan, Source, SourceKind
+from .plan.nodes import Branch, Claim, FanIn, FanOut, FanOutKind, Plan, Source, SourceKind
 from .plan.steps import step_of
 from .policies import _check
 from .policies.fair_share import FairShare
@@ -453,6 +453,55 @@ class Pipeline(Generic[T_co]):
         _check.integer("Pipeline.buffer", "capacity", capacity, at_least=1)
         return self._then(plan.Buffer(_named("Pipeline.buffer", name, "buffer"), capacity))
 
+    # ---- branches
+
+    def broadcast(
+        self, branches: Mapping[str, Callable[[Pipeline[T_co]], Pipeline[U]]], *, name: str | None = None
+    ) -> Pipeline[U]:
+        """Give each item to every branch, and merge what the branches give, with equal shares.
+
+        A branch is ``fn(pipeline)``, called here, at once: it says what is done with the items that the branch gets.
+        There is room for an item when every branch has room, so a slow branch holds up all; one that begins with a
+        buffer of its own, ``lambda items: items.buffer(1, overflow="drop_oldest").map(...)``, relieves itself. A branch
+        that has ended (by `take`, say) gets no more; when all have, no more is taken. All branches get the same object.
+
+        When an item fails before the branches, each branch still gives what came before it. A branch that fails ends
+        the whole stream, at its place in what the branches give.
+
+        Args:
+          branches: the branches by name, at least one. Each must use its pipeline exactly once.
+          name: what reports and errors call it.
+
+        Raises:
+          TypeError: if `branches` is no mapping of str to functions, or one of them gives no pipeline.
+        """
+        return self._fan_out("broadcast", branches, None, name)
+
+    def partition(
+        self,
+        route: Callable[[T_co], str],
+        branches: Mapping[str, Callable[[Pipeline[T_co]], Pipeline[U]]],
+        *,
+        name: str | None = None,
+    ) -> Pipeline[U]:
+        """Give each item to the branch that a function names, and merge what the branches give, with equal shares.
+
+        An item whose branch has no room waits, and all that come later wait behind it, so that none overtakes; give a
+        branch a buffer of its own to let it fall behind further (``lambda items: items.buffer(100).map(...)``). An item
+        for a branch that has ended is discarded with the reason ``not needed``.
+
+        Args:
+          route: ``route(item)``, sync, gives the name of a branch; what is no name of one is a `KeyError` at that item.
+          branches: the branches by name, at least one, as in `broadcast`.
+          name: what reports and errors call it.
+
+        Raises:
+          TypeError: if `route` is no sync function, `branches` is no mapping of str to functions, or one of them gives
+            no pipeline.
+        """
+        _check.sync_callable("Pipeline.partition", "route", route)
+        return self._fan_out("partition", branches, route, name)
+
     def pipe(self, fn: Callable[Concatenate[Pipeline[T_co], P], U], /, *args: P.args, **kwargs: P.kwargs) -> U:
         """Give ``fn(self, *args, **kwargs)``: for segments that several pipelines use."""
         _check.callable_("Pipeline.pipe", "fn", fn)
@@ -584,6 +633,17 @@ class Pipeline(Generic[T_co]):
 
     def _then(self, operation: plan.Operation) -> Pipeline[Any]:
         return Pipeline(Plan(self._plan.origin, (*self._plan.operations, operation)))
+
+    def _fan_out(
+        self, kind: FanOutKind, branches: Any, route: Callable[[Any], str] | None, name: str | None
+    ) -> Pipeline[Any]:
+        where = f"Pipeline.{kind}"
+        named = _named(where, name, kind)
+        if not isinstance(branches, Mapping):
+            raise _check.refuse(TypeError, where, "branches", "be a mapping of names to functions", branches)
+        made = tuple(_branch(where, named, key, fn) for key, fn in branches.items())
+        routing = None if route is None else plan.Route(named, route, tuple(branch.key for branch, _ in made))
+        return Pipeline(Plan(FanOut(kind, named, self._plan, made, routing)))
 
     def _opening(self, on_discard: OnDiscard | None, cleanup_timeout: float, sink: Sink | None) -> Opening[Any]:
         if on_discard is not None:
@@ -755,6 +815,14 @@ def _plan_of(where: str, name: str, value: Any) -> Plan:
     if not isinstance(value, Pipeline):
         raise _check.refuse(TypeError, where, name, "be a Pipeline", value)
     return value._plan
+
+
+def _branch(where: str, fan_out: str, key: Any, fn: Any) -> tuple[Branch, Plan]:
+    _check.text(where, "a branch's name", key)
+    _check.sync_callable(where, f"branches[{key!r}]", fn)
+    branch = Branch(fan_out, key)
+    made = fn(Pipeline(Plan(branch)))
+    return branch, _plan_of(where, f"what branches[{key!r}] gives", made)
 
 
 def _numbered(where: str, pipelines: tuple[Any, ...]) -> tuple[tuple[Hashable, Plan], ...]:

@@ -233,6 +233,22 @@ def operation_rows():
         yield TypeError, partial(LINE.pipe, value), f"Pipeline.pipe: fn must be callable, not {value!r}"
 
 
+def branch_rows():
+    for name, call in (("broadcast", LINE.broadcast), ("partition", partial(LINE.partition, SYNC))):
+        where = f"Pipeline.{name}"
+        for value in (None, [("a", same)], same, Named()):
+            rule = f"{where}: branches must be a mapping of names to functions, not {value!r}"
+            yield TypeError, partial(call, value), rule
+        yield TypeError, partial(call, {1: same}), f"{where}: a branch's name must be a str, not 1"
+        yield ValueError, partial(call, {"": same}), f"{where}: a branch's name must not be empty, not ''"
+        yield from wrong_sync_functions(where, "branches['a']", lambda value, call=call: call({"a": value}))
+        for value in (None, [1], Named()):
+            made = f"{where}: what branches['a'] gives must be a Pipeline, not {value!r}"
+            yield TypeError, partial(call, {"a": lambda line, value=value: value}), made
+        yield from wrong_names(where, partial(call, {"a": same}))
+    yield from wrong_sync_functions("Pipeline.partition", "route", lambda value: LINE.partition(value, {"a": same}))
+
+
 def batch_rows():
     where = "Pipeline.batch"
     yield ValueError, LINE.batch, f"{where}: one of max_items, max_delay, max_cost must be given"
@@ -387,6 +403,7 @@ def described_wrongly(value):
 REFUSED = [
     *source_rows(),
     *operation_rows(),
+    *branch_rows(),
     *batch_rows(),
     *fan_in_rows(),
     *policy_rows(),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from .._errors import PlanError
-from .nodes import FanIn, Plan, Source
+from .nodes import Branch, FanIn, FanOut, Plan, Source
 from .operations import Map, is_async
 
 __all__ = ["check_plan", "claim_sources", "describable"]
@@ -13,7 +13,7 @@ __all__ = ["check_plan", "claim_sources", "describable"]
 
 def check_plan(plan: Plan) -> None:
     """Raise one `PlanError` that lists every problem of the plan, if there is one."""
-    problems = [*_operation_problems(plan), *_source_problems(plan)]
+    problems = [*_shape_problems(plan), *_source_problems(plan)]
     if problems:
         raise PlanError(*problems)
 
@@ -30,6 +30,10 @@ def _plans(plan: Plan) -> Iterator[Plan]:
     if isinstance(plan.origin, FanIn):
         for _key, inner in plan.origin.inputs:
             yield from _plans(inner)
+    elif isinstance(plan.origin, FanOut):
+        yield from _plans(plan.origin.trunk)
+        for _branch, inner in plan.origin.branches:
+            yield from _plans(inner)
     yield plan
 
 
@@ -37,9 +41,41 @@ def _sources(plan: Plan) -> Iterator[Source]:
     return (inner.origin for inner in _plans(plan) if isinstance(inner.origin, Source))
 
 
+def _shape_problems(plan: Plan) -> Iterator[str]:
+    """Find all but what is wrong with the sources."""
+    yield from _operation_problems(plan)
+    yield from _branch_problems(plan)
+
+
+def _branch_problems(plan: Plan, around: tuple[Branch, ...] = ()) -> Iterator[str]:
+    """Find branches that are used where they are not, or not used where they are; `around` are those it lies in."""
+    origin = plan.origin
+    if isinstance(origin, FanIn):
+        for _key, inner in origin.inputs:
+            yield from _branch_problems(inner, around)
+    elif isinstance(origin, FanOut):
+        if not origin.branches:
+            yield f"{origin.kind} {origin.name!r}: at least one branch must be given"
+        yield from _branch_problems(origin.trunk, around)
+        for branch, inner in origin.branches:
+            used = sum(each.origin is branch for each in _plans(inner))
+            if used != 1:
+                yield (
+                    f"{origin.kind} {origin.name!r}: branch {branch.key!r} must use the pipeline that its function is "
+                    f"given exactly once, not {used} times"
+                )
+            yield from _branch_problems(inner, (*around, branch))
+    elif isinstance(origin, Branch) and not any(origin is branch for branch in around):
+        yield (
+            f"branch {origin.key!r} of {origin.fan_out!r}: the pipeline that a branch function is given must not be "
+            "used outside of what that function returns"
+        )
+
+
 def _operation_problems(plan: Plan) -> Iterator[str]:
     for inner in _plans(plan):
-        for operation in inner.operations:
+        route = inner.origin.route if isinstance(inner.origin, FanOut) else None
+        for operation in (*((route,) if route is not None else ()), *inner.operations):
             yield from operation.problems()
             if isinstance(operation, Map) and not is_async(operation.fn):
                 yield from _sync_map_problems(operation)
@@ -77,6 +113,6 @@ def _source_problems(plan: Plan) -> Iterator[str]:
 
 def describable(plan: Plan) -> None:
     """Raise the `PlanError` of a plan that could never work; one whose source was used can still be shown."""
-    problems = list(_operation_problems(plan))
+    problems = list(_shape_problems(plan))
     if problems:
         raise PlanError(*problems)

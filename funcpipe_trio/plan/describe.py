@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator
 
 from .check import describable
-from .layout import FanInLayout, LineLayout, StageLayout, lay_out
+from .layout import BranchLayout, FanInLayout, FanOutLayout, LineLayout, StageLayout, lay_out
 from .nodes import Plan, Source
 from .operations import Operation
 
@@ -33,11 +33,16 @@ def describe_plan(plan: Plan, format: str) -> str:
 
 
 def _line(line: LineLayout) -> Iterator[str]:
-    if line.origin is not None:
+    if isinstance(line.origin, FanInLayout):
         yield from _fan_in(line.origin)
+    elif isinstance(line.origin, FanOutLayout):
+        yield from _fan_out(line.origin)
+    elif isinstance(line.origin, BranchLayout):
+        yield f"  | link of {line.origin.capacity}"
     for stage in line.stages:
         yield from _stage(stage)
-        yield f"  | link of {stage.capacity}"
+        if stage.capacity:
+            yield f"  | link of {stage.capacity}"
 
 
 def _fan_in(fan_in: FanInLayout) -> Iterator[str]:
@@ -47,6 +52,16 @@ def _fan_in(fan_in: FanInLayout) -> Iterator[str]:
         yield f"input {key!r}{weight}:"
         yield from (f"  {text}" for text in _line(line))
     yield f"{fan_in.name}: {_rule(fan_in)}"
+
+
+def _fan_out(fan_out: FanOutLayout) -> Iterator[str]:
+    yield from _line(fan_out.trunk)
+    chosen = "each item to the branch that its route names" if fan_out.kind == "partition" else "each item to every one"
+    yield f"{fan_out.name}: {chosen} of {len(fan_out.branches)} branches"
+    for key, line in fan_out.branches:
+        yield f"branch {key!r}:"
+        yield from (f"  {text}" for text in _line(line))
+    yield f"{fan_out.joint}: equal shares of what is handed over (start-time fair queueing)"
 
 
 def _rule(fan_in: FanInLayout) -> str:

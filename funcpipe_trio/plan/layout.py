@@ -2,7 +2,8 @@
 
 The rule: an operation that waits (`needs_stage`) begins a stage; every other one is fused into the stage before it. A
 `Buffer` ends a stage and sets the link behind it. A fan-in is no stage and no link: whoever comes next takes from its
-inputs directly. Everything that speaks about a plan (description, checks, bound, runtime) reads this one layout.
+inputs directly. A fan-out is none either: the last stage before it fills one link for each branch. Everything that
+speaks about a plan (description, checks, bound, runtime) reads this one layout.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..policies.fair_share import FairShare
-from .nodes import FanIn, FanInKind, Plan, Source
+from .nodes import Branch, FanIn, FanInKind, FanOut, FanOutKind, Plan, Source
 from .operations import Batch, Buffer, Operation, Unbatch
 
-__all__ = ["LINK_CAPACITY", "FanInLayout", "LineLayout", "StageLayout", "lay_out"]
+__all__ = ["LINK_CAPACITY", "BranchLayout", "FanInLayout", "FanOutLayout", "LineLayout", "StageLayout", "lay_out"]
 
 LINK_CAPACITY = 16
 """Capacity of a link that nobody sized: enough to make a wake-up cheap, small enough not to matter for memory."""
@@ -53,28 +54,60 @@ class FanInLayout:
 
 
 @dataclass(frozen=True, slots=True)
-class LineLayout:
-    """A row of stages; `origin` is the fan-in it takes from, if its first stage is not a source."""
+class BranchLayout:
+    """Where a branch begins: the link that the fan-out fills for it."""
 
-    origin: FanInLayout | None
+    fan_out: str
+    key: str
+    capacity: int
+
+    @property
+    def name(self) -> str:
+        """What reports call who fills that link."""
+        return f"{self.fan_out}.{self.key}"
+
+
+@dataclass(frozen=True, slots=True)
+class FanOutLayout:
+    """A fan-out: the last stage of the trunk fills the links of all branches; their results are merged."""
+
+    name: str
+    kind: FanOutKind
+    trunk: LineLayout
+    branches: tuple[tuple[str, LineLayout], ...]
+
+    @property
+    def joint(self) -> str:
+        """The name of the merge behind the branches."""
+        return f"{self.name} joined"
+
+
+@dataclass(frozen=True, slots=True)
+class LineLayout:
+    """A row of stages; `origin` is what it takes from, if its first stage is not a source."""
+
+    origin: FanInLayout | FanOutLayout | BranchLayout | None
     stages: tuple[StageLayout, ...]
 
     def all_stages(self) -> Iterator[StageLayout]:
         """Every stage, upstream first."""
-        if self.origin is not None:
-            for _key, line in self.origin.inputs:
-                yield from line.all_stages()
+        origin = self.origin
+        if isinstance(origin, FanOutLayout):
+            yield from origin.trunk.all_stages()
+        lines = origin.inputs if isinstance(origin, FanInLayout) else ()
+        for _key, line in origin.branches if isinstance(origin, FanOutLayout) else lines:
+            yield from line.all_stages()
         yield from self.stages
 
     @property
     def max_in_flight(self) -> int | float:
         """The most items that can be taken and not yet done with (a batch counts its items)."""
-        return _bound(self)[0]
+        return _bound(self, {})[0]
 
 
 def lay_out(plan: Plan, *, tail: int = LINK_CAPACITY) -> LineLayout:
     """Lay a plan out; `tail` is the capacity of the last link if no buffer says otherwise."""
-    return _line(plan, tail, _Names())
+    return _Planner().line(plan, tail)
 
 
 class _Names:
@@ -88,54 +121,132 @@ class _Names:
         return name if self._seen[name] == 1 else f"{name}#{self._seen[name]}"
 
 
-def _line(plan: Plan, tail: int, names: _Names) -> LineLayout:
-    origin = None
-    stages: list[StageLayout] = []
-    default = LINK_CAPACITY
-    if isinstance(plan.origin, FanIn):
-        origin = _fan_in(plan.origin, names)
-    else:
-        source = replace(plan.origin, name=names.unique(plan.origin.name))
+class _Planner:
+    """Lays out the lines of one plan, which share their names."""
+
+    def __init__(self) -> None:
+        self._names = _Names()
+        self._branches: dict[int, BranchLayout] = {}  # by the identity of the `Branch`
+
+    def line(self, plan: Plan, tail: int) -> LineLayout:
+        line = self._begun(plan.origin)
+        for operation in plan.operations:
+            line.add(operation)
+        return line.closed(tail)
+
+    def _begun(self, origin: Source | FanIn | FanOut | Branch) -> _Line:
+        if isinstance(origin, Source):
+            return _Line(self._names, None, replace(origin, name=self._names.unique(origin.name)))
+        if isinstance(origin, FanIn):
+            return _Line(self._names, self._fan_in(origin))
+        if isinstance(origin, FanOut):
+            return _Line(self._names, self._fan_out(origin))
+        known = self._branches.get(id(origin))  # none if it is looked at from within its own function
+        return _Line(self._names, known or BranchLayout(origin.fan_out, origin.key, LINK_CAPACITY))
+
+    def _fan_in(self, fan_in: FanIn) -> FanInLayout:
+        name = self._names.unique(fan_in.name)
+        tail = LINK_CAPACITY if fan_in.share is None else fan_in.share.capacity
+        inputs = tuple((key, self.line(plan, tail)) for key, plan in fan_in.inputs)
+        return FanInLayout(name, fan_in.kind, inputs, fan_in.share, fan_in.strict)
+
+    def _fan_out(self, fan_out: FanOut) -> FanOutLayout:
+        name = self._names.unique(fan_out.name)
+        trunk = self._begun(fan_out.trunk.origin)
+        for operation in fan_out.trunk.operations:
+            trunk.add(operation)
+        trunk.end_in_stage(name)
+        if fan_out.route is not None:
+            trunk.fuse(replace(fan_out.route, name=name))
+        capacity = trunk.default
+        for branch, _plan in fan_out.branches:
+            self._branches[id(branch)] = BranchLayout(name, branch.key, capacity)
+        branches = tuple((branch.key, self.line(plan, LINK_CAPACITY)) for branch, plan in fan_out.branches)
+        return FanOutLayout(name, fan_out.kind, trunk.closed(0), branches)
+
+
+class _Line:
+    """A line that is being laid out."""
+
+    def __init__(
+        self, names: _Names, origin: FanInLayout | FanOutLayout | BranchLayout | None, source: Source | None = None
+    ) -> None:
+        self._names = names
+        self._origin = origin
+        self._stages: list[StageLayout] = []
+        self._is_sized = False  # by a buffer, right here
         # A tick is emitted when the one before it was taken: the link behind holds one.
-        default = 1 if source.kind == "ticks" else LINK_CAPACITY
-        stages.append(StageLayout(source.name, source, (), default))
-    is_open = bool(stages)  # may the next operation join the last stage?
-    for operation in plan.operations:
+        self._ticks = source is not None and source.kind == "ticks"
+        if source is not None:
+            self._stages.append(StageLayout(source.name, source, (), self.default))
+
+    @property
+    def default(self) -> int:
+        """Capacity of a link here that nobody sized."""
+        return 1 if self._ticks and len(self._stages) <= 1 else LINK_CAPACITY
+
+    def add(self, operation: Operation) -> None:
         if isinstance(operation, Buffer):
-            if not stages:  # there is no link behind a fan-in: a stage that only passes items on makes one
-                stages.append(StageLayout(names.unique(operation.name), None, (), operation.capacity))
-            stages[-1] = replace(stages[-1], capacity=operation.capacity)
-            is_open = False
-            continue
-        operation = replace(operation, name=names.unique(operation.name))
+            self._size(operation)
+            return
+        operation = replace(operation, name=self._names.unique(operation.name))
         if operation.needs_stage:
-            stages.append(StageLayout(operation.name, operation, (), LINK_CAPACITY))
-        elif not is_open or len(stages[-1].fused) == LONGEST_CHAIN:
-            stages.append(StageLayout(operation.name, None, (operation,), LINK_CAPACITY))
+            self._append(StageLayout(operation.name, operation, (), LINK_CAPACITY))
         else:
-            stages[-1] = replace(stages[-1], fused=(*stages[-1].fused, operation))
-        is_open = True
-    sized = bool(plan.operations) and isinstance(plan.operations[-1], Buffer)
-    ticking = len(stages) == 1 and default == 1
-    if stages and not sized and not ticking:
-        stages[-1] = replace(stages[-1], capacity=tail)
-    return LineLayout(origin, tuple(stages))
+            self.fuse(operation)
+
+    def fuse(self, operation: Operation) -> None:
+        """Let an operation run in the last stage, if there is one that it may join."""
+        if not self._stages or self._is_sized or len(self._stages[-1].fused) == LONGEST_CHAIN:
+            self._append(StageLayout(operation.name, None, (operation,), LINK_CAPACITY))
+        else:
+            self._stages[-1] = replace(self._stages[-1], fused=(*self._stages[-1].fused, operation))
+
+    def end_in_stage(self, name: str) -> None:
+        """See that the line ends in a stage that fills branches: one that only passes items on will do.
+
+        Results of a pool that wait before they are taken apart need a link of their own, or they would be counted
+        nowhere.
+        """
+        stage = self._stages[-1] if self._stages else None
+        if stage is None or self._is_sized or (stage.concurrency and _takes_apart(stage)):
+            self._append(StageLayout(name, None, (), LINK_CAPACITY))
+
+    def closed(self, tail: int) -> LineLayout:
+        """Give the line, whose last link has that capacity unless something else determined it."""
+        if self._stages and not self._is_sized and self.default == LINK_CAPACITY:
+            self._stages[-1] = replace(self._stages[-1], capacity=tail)
+        return LineLayout(self._origin, tuple(self._stages))
+
+    def _append(self, stage: StageLayout) -> None:
+        self._stages.append(stage)
+        self._is_sized = False
+
+    def _size(self, buffer: Buffer) -> None:
+        if not self._stages and isinstance(self._origin, BranchLayout):
+            self._origin = replace(self._origin, capacity=buffer.capacity)
+            return
+        if not self._stages:  # there is no link behind a fan-in: a stage that only passes items on makes one
+            self._append(StageLayout(self._names.unique(buffer.name), None, (), buffer.capacity))
+        self._stages[-1] = replace(self._stages[-1], capacity=buffer.capacity)
+        self._is_sized = True
 
 
-def _fan_in(fan_in: FanIn, names: _Names) -> FanInLayout:
-    name = names.unique(fan_in.name)
-    tail = LINK_CAPACITY if fan_in.share is None else fan_in.share.capacity
-    inputs = tuple((key, _line(plan, tail, names)) for key, plan in fan_in.inputs)
-    return FanInLayout(name, fan_in.kind, inputs, fan_in.share, fan_in.strict)
+def _takes_apart(stage: StageLayout) -> bool:
+    return any(isinstance(operation, Unbatch) for operation in stage.fused)
 
 
 _Units = tuple[int | float, ...]
 """Items per element, innermost last: a batch of up to 10 batches of up to 5 reads (1, 5, 50)."""
 
 
-def _bound(line: LineLayout) -> tuple[int | float, _Units]:
+_Trunks = dict[str, _Units]
+"""What the branches of each fan-out are given."""
+
+
+def _bound(line: LineLayout, trunks: _Trunks) -> tuple[int | float, _Units]:
     """Sum what the links and the workers of a line can hold, in items."""
-    total, units = (0, (1,)) if line.origin is None else _fan_in_bound(line.origin)
+    total, units = _origin_bound(line.origin, trunks)
     for stage in line.stages:
         total += stage.concurrency * units[-1]
         before = units[-1]
@@ -155,8 +266,32 @@ def _bound(line: LineLayout) -> tuple[int | float, _Units]:
     return total, units
 
 
-def _fan_in_bound(fan_in: FanInLayout) -> tuple[int | float, _Units]:
-    bounds = [_bound(line) for _key, line in fan_in.inputs]
+def _origin_bound(
+    origin: FanInLayout | FanOutLayout | BranchLayout | None, trunks: _Trunks
+) -> tuple[int | float, _Units]:
+    if isinstance(origin, FanInLayout):
+        return _fan_in_bound(origin, trunks)
+    if isinstance(origin, FanOutLayout):
+        return _fan_out_bound(origin, trunks)
+    if isinstance(origin, BranchLayout):
+        units = trunks.get(origin.fan_out, (1,))
+        return origin.capacity * units[-1], units
+    return 0, (1,)
+
+
+def _fan_out_bound(fan_out: FanOutLayout, trunks: _Trunks) -> tuple[int | float, _Units]:
+    """Sum the trunk and all branches: each copy of an item counts, and the one that a partition has no room for."""
+    total, units = _bound(fan_out.trunk, trunks)
+    inner = {**trunks, fan_out.name: units}
+    bounds = [_bound(line, inner) for _key, line in fan_out.branches]
+    if fan_out.kind == "partition":
+        total += units[-1]
+    joined = max((units[-1] for _, units in bounds), default=1)
+    return total + sum(bound for bound, _ in bounds), (joined,)
+
+
+def _fan_in_bound(fan_in: FanInLayout, trunks: _Trunks) -> tuple[int | float, _Units]:
+    bounds = [_bound(line, trunks) for _key, line in fan_in.inputs]
     if not bounds:
         return 0, (1,)
     if fan_in.kind == "concat":  # the next input starts when the one before is empty

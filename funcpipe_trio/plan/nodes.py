@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from ..policies.fair_share import FairShare
-from .operations import Opaque, Operation, function_name
+from .operations import Opaque, Operation, Route, function_name
 
-__all__ = ["Claim", "FanIn", "Plan", "Source"]
+__all__ = ["Branch", "Claim", "FanIn", "FanOut", "Plan", "Source"]
 
 SourceKind = Literal["iterable", "async iterable", "channel", "producer", "ticks"]
 FanInKind = Literal["merge", "fair_merge", "concat", "zip"]
+FanOutKind = Literal["broadcast", "partition"]
 
 
 class Claim:
@@ -62,8 +63,28 @@ class FanIn:
 
 
 @dataclass(frozen=True, slots=True)
+class Branch:
+    """Where a branch of a fan-out begins; which one, only the object itself tells."""
+
+    fan_out: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class FanOut:
+    """One plan, the trunk, whose items go to several others, the branches, whose results become one stream."""
+
+    kind: FanOutKind
+    name: str
+    trunk: Plan
+    branches: tuple[tuple[Branch, Plan], ...]
+    route: Route | None = None
+    """Of a partition: which branch an item goes to."""
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """An origin and the operations after it."""
 
-    origin: Source | FanIn
+    origin: Source | FanIn | FanOut | Branch
     operations: tuple[Operation, ...] = ()

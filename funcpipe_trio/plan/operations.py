@@ -24,6 +24,7 @@ __all__ = [
     "Map",
     "Opaque",
     "Operation",
+    "Route",
     "Scan",
     "Skip",
     "SkipWhile",
@@ -215,6 +216,14 @@ class Tap(WithFunction):
     """The function sees each item, the item goes on unchanged."""
 
     verb: ClassVar[str] = "tap"
+
+
+@dataclass(frozen=True, slots=True)
+class Route(WithFunction):
+    """The function names the branch that each item goes to."""
+
+    verb: ClassVar[str] = "route"
+    branches: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

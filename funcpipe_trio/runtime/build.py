@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ..plan import operations as plan
-from ..plan.layout import FanInLayout, LineLayout, StageLayout
+from ..plan.layout import BranchLayout, FanInLayout, FanOutLayout, LineLayout, StageLayout
 from ..plan.nodes import Source
 from ..policies.fair_share import FairShare
 from .calls import calling_of
 from .expand import ExpandingPool
 from .fan_in import ConcatInlet, FanInInlet, MergeInlet, ZipInlet
+from .fan_out import Broadcasting, Fork, Joint, Partitioning
 from .fuse import fuse
 from .fused import FusedOperation
 from .inlet import Inlet
@@ -26,7 +27,7 @@ from .sources import (
     ProducerSource,
     TickSource,
 )
-from .stage import Host, Stage, TimedStage
+from .stage import Host, Outlet, Stage, TimedStage
 
 __all__ = ["Machinery", "build"]
 
@@ -40,6 +41,8 @@ class Machinery:
     fan_ins: list[FanInInlet] = field(default_factory=list)
     sources: list[IterableInlet | AsyncSource | ConcatInlet] = field(default_factory=list)
     """What a drain stops."""
+    forks: dict[str, Fork] = field(default_factory=dict)
+    """By the names of the fan-outs."""
 
 
 _SOURCES: dict[str, type[AsyncSource]] = {
@@ -50,27 +53,60 @@ _SOURCES: dict[str, type[AsyncSource]] = {
 }
 
 
-def build(line: LineLayout, machinery: Machinery, sink: Sink | None = None) -> Inlet:
+def build(line: LineLayout, machinery: Machinery, end: Sink | Fork | None = None) -> Inlet:
     """Make the stages, links and fan-ins of a line; answer the inlet that its consumer takes from.
 
-    With a sink, the last stage fills that in place of a link; the answer is then what that stage takes from.
+    With an end, the last stage fills that in place of a link; the answer is then what that stage takes from.
     """
-    inlet: Inlet | None = None if line.origin is None else _fan_in(line.origin, machinery)
+    inlet: Inlet | None = _origin(line, machinery)
     stages = line.stages
-    if sink is not None and not stages:  # a fan-in has no task, so somebody must pull
-        stages = (StageLayout(line.origin.name if line.origin else "sink", None, (), 1),)
-    if sink is not None:
-        sink.capacity = stages[-1].capacity
+    if end is not None and not stages:  # a fan-in has no task, so somebody must pull
+        stages = (StageLayout(_puller(line), None, (), 1),)
+    if isinstance(end, Sink):
+        end.capacity = stages[-1].capacity
     for layout in stages:
         is_last = layout is stages[-1]
-        outlet = sink if sink is not None and is_last else Link(machinery.host.ledger, layout.capacity)
+        outlet = end if end is not None and is_last else Link(machinery.host.ledger, layout.capacity)
         stage = _stage(layout, inlet, outlet, machinery)
         outlet.sender = stage
         if isinstance(outlet, Link):
             machinery.links.append(outlet)
             inlet = outlet
-    assert inlet is not None or sink is not None
-    return inlet  # type: ignore[return-value]  # with a sink nobody takes from it
+    assert inlet is not None or end is not None
+    return inlet  # type: ignore[return-value]  # with an end nobody takes from it
+
+
+def _puller(line: LineLayout) -> str:
+    origin = line.origin
+    return origin.joint if isinstance(origin, FanOutLayout) else origin.name if origin is not None else "sink"
+
+
+def _origin(line: LineLayout, machinery: Machinery) -> Inlet | None:
+    origin = line.origin
+    if isinstance(origin, FanInLayout):
+        return _fan_in(origin, machinery)
+    if isinstance(origin, FanOutLayout):
+        return _fan_out(origin, machinery)
+    return None if origin is None else _branch(origin, machinery)
+
+
+def _fan_out(layout: FanOutLayout, machinery: Machinery) -> Joint:
+    ledger = machinery.host.ledger
+    is_partition = layout.kind == "partition"
+    fork = Partitioning(layout.name) if is_partition else Broadcasting(layout.name)
+    machinery.forks[layout.name] = fork
+    build(layout.trunk, machinery, fork)
+    branches = [(key, build(line, machinery)) for key, line in layout.branches]
+    joint = Joint(layout.joint, ledger, branches, fork)
+    machinery.fan_ins.append(joint)
+    return joint
+
+
+def _branch(layout: BranchLayout, machinery: Machinery) -> Link:
+    link = Link(machinery.host.ledger, layout.capacity)
+    machinery.links.append(link)
+    machinery.forks[layout.fan_out].add(layout.key, link)
+    return link
 
 
 def _fan_in(layout: FanInLayout, machinery: Machinery) -> FanInInlet:
@@ -89,7 +125,7 @@ def _fan_in(layout: FanInLayout, machinery: Machinery) -> FanInInlet:
     return made
 
 
-def _stage(layout: StageLayout, inlet: Inlet | None, outlet: Link | Sink, machinery: Machinery) -> Stage:
+def _stage(layout: StageLayout, inlet: Inlet | None, outlet: Outlet, machinery: Machinery) -> Stage:
     host, head = machinery.host, layout.head
     fused: list[FusedOperation] = [fuse(operation) for operation in layout.fused]
     if isinstance(head, Source):

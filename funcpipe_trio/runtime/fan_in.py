@@ -132,6 +132,8 @@ class MergeInlet(FanInInlet):
         ]
         self._held = 0  # inputs whose producers must run before the next choice
         self._open = len(self.inputs)  # inputs that have not ended
+        self._serving = False
+        self._changed: list[MergeInput] = []  # within one pull, whose choice must stand until it is charged
 
     def _inlets(self) -> Sequence[Inlet]:
         return [each.inlet for each in self.inputs]
@@ -143,6 +145,9 @@ class MergeInlet(FanInInlet):
 
     def refresh(self, each: MergeInput) -> None:
         """Look at one input again, after it changed."""
+        if self._serving:  # it may refill what is being pulled
+            self._changed.append(each)
+            return
         self._look(each)
         self.receiver.on_input()  # in any case: a fan-in behind this one may count it as held till then
 
@@ -181,8 +186,10 @@ class MergeInlet(FanInInlet):
                 continue
             each = inputs[flow.key]
             contested = queue.backlogged == len(inputs)
+            self._serving = True
             value = next(each.items, _END)
             if value is _END:
+                self._serving = False
                 self._end(each.inlet.failure)
                 return
             try:
@@ -196,7 +203,10 @@ class MergeInlet(FanInInlet):
                 raise
             each.inlet.release()
             queue.charge(flow, cost, still_ready=True)
+            self._serving = False
             self._look(each)
+            while self._changed:
+                self._look(self._changed.pop())
             if contested:
                 each.contested += cost
             self.taken += 1
@@ -211,7 +221,8 @@ class ConcatInlet(FanInInlet):
 
     def __init__(self, name: str, ledger: Ledger, inlets: Sequence[Inlet]) -> None:
         super().__init__(name, ledger)
-        self._left = deque(inlets)  # the first of them runs
+        self._left = deque(inlets)  # the first of them runs, once this was started
+        self._started = False
         self._values: Iterator[Any] = inlets[0].items() if inlets else iter(())
         for inlet in inlets:
             inlet.receiver = self
@@ -220,6 +231,7 @@ class ConcatInlet(FanInInlet):
         return list(self._left)[:1]
 
     def start(self) -> None:
+        self._started = True
         super().start()
         self._pass_on()  # an input may be empty from the start
 
@@ -253,7 +265,7 @@ class ConcatInlet(FanInInlet):
 
     def _pass_on(self) -> None:
         """Start the next input as soon as the one that runs has ended."""
-        while self._left and self._left[0].state() is State.ENDED and not self._closed:
+        while self._started and self._left and self._left[0].state() is State.ENDED and not self._closed:
             next(self._values, None)  # reads the end
             self._left.popleft()
             if self._left:

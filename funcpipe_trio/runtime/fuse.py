@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..plan import operations as plan
-from . import fused, regroup
+from . import fan_out, fused, regroup
 from .fused import FusedOperation
 
 __all__ = ["fuse"]
@@ -24,6 +24,7 @@ _FORMS: dict[type[plan.Operation], Callable[[Any], FusedOperation]] = {
     plan.SkipWhile: fused.SkippingWhile,
     plan.Batch: regroup.Batching,
     plan.Unbatch: regroup.Unbatching,
+    plan.Route: fan_out.Routing,
 }
 
 

@@ -27,6 +27,7 @@ __all__ = [
     "Receiver",
     "Sender",
     "State",
+    "Upstream",
     "worth_a_pull",
 ]
 
@@ -72,6 +73,8 @@ class Fault:
     error: Exception
     stage: Any  # the Stage that failed; it keeps the count
     item: Any = NOTHING  # what the error befell; NOTHING: a source, no item
+    is_kept: bool = False
+    """Whether the ledger has it: behind a fan-out one error may stand in several places."""
 
 
 class Receiver(Protocol):
@@ -87,7 +90,7 @@ class Sender(Protocol):
     name: str
 
     @property
-    def upstream(self) -> Inlet:
+    def upstream(self) -> Upstream:
         """What it takes from."""
 
     def start(self) -> None:
@@ -100,7 +103,17 @@ class Sender(Protocol):
         """Stop its tasks at once: what they hold is discarded for `reason`; False if it was stopped before."""
 
 
-class Inlet(Protocol):
+class Upstream(Protocol):
+    """What starts and stops with those who take from it."""
+
+    def start(self) -> None:
+        """Start the tasks upstream."""
+
+    def close(self, reason: str) -> None:
+        """Take no more: discard what is here and stop everything upstream, at once. Sync; harmless twice."""
+
+
+class Inlet(Upstream, Protocol):
     """A place to take items from."""
 
     receiver: Receiver
@@ -112,9 +125,6 @@ class Inlet(Protocol):
     def taken(self) -> int:
         """How many items were pulled."""
 
-    def start(self) -> None:
-        """Start the tasks upstream."""
-
     def items(self) -> Iterator[Any]:
         """Give the generator of items and `NOTHING`; called once."""
 
@@ -123,6 +133,3 @@ class Inlet(Protocol):
 
     def release(self, *, parking: bool = False) -> None:
         """Give the room that pulls made to the sender: at a low mark, or all of it when the taker will park."""
-
-    def close(self, reason: str) -> None:
-        """Take no more: discard what is here and stop everything upstream, at once. Sync; harmless twice."""

@@ -52,8 +52,9 @@ class Ledger:
         Behind an earlier failure its item is one of those that came later, and is discarded like them. If nobody
         needed to read that far, it is the error of the run all the same, only not raised.
         """
-        if isinstance(failure.error, Aborted):
-            return  # it only says that the run was stopped, which the outcome says too
+        if isinstance(failure.error, Aborted) or failure.is_kept:
+            return  # the first only says that the run was stopped, which the outcome says too
+        failure.is_kept = True
         if reason == BEHIND_FAILURE:
             self.cleanup_errors.append(failure.error)
             if failure.item is not NOTHING:
@@ -66,6 +67,7 @@ class Ledger:
 
     def read(self, failure: Fault) -> None:
         """Note the failure that the caller gets."""
+        failure.is_kept = True
         if self.error is not None and self.error is not failure.error:
             self.cleanup_errors.append(self.error)
         self.error = failure.error

@@ -213,7 +213,8 @@ class Pool(Stage):
         self._employ()
 
     def on_input(self) -> None:
-        self._staff()
+        if self.started:  # a branch that begins late is filled before
+            self._staff()
 
     def on_room(self) -> bool:
         is_needed = not self._ended and self.stopped is None and self._has_leftovers()
@@ -505,11 +506,12 @@ class Pool(Stage):
 
     def _move_on(self, worker: Worker) -> Pause:
         """Move the results that have their turn into the outlet, one burst of them."""
-        room = self.outlet.room()
-        if not room or self._ended:
-            return Pause.FULL
-        self._slice_end = worker.slice_end
-        pause = self._burst(room)
+        pause, self._slice_end = Pause.FULL, worker.slice_end
+        while pause is Pause.FULL and not self._ended:
+            room = self.outlet.room()
+            if not room:
+                break
+            pause = self._burst(room)  # which may find it full before it is: a partition looks one item ahead
         if pause is Pause.ENDED and not self._ended:
             self._end()
         return pause

@@ -282,7 +282,8 @@ class Stage:
     # ---- waiting
 
     async def _wait_input(self) -> None:
-        await self._park(Pause.STARVED)
+        if not worth_a_pull(self.inlet):  # a fork may have filled the room that the burst gave back
+            await self._park(Pause.STARVED)
 
     async def _wait_room(self) -> None:
         self.inlet.release(parking=True)

@@ -15,7 +15,7 @@ from typing import Any
 import trio
 
 from ..plan import operations as plan
-from ..plan.nodes import FanIn, Plan, Source
+from ..plan.nodes import Branch, FanIn, FanOut, Plan, Source
 from ..policies.on_error import Divert, OnError
 from ..runtime.started import StartedStep
 from ..step import Step
@@ -71,10 +71,20 @@ class Lab:
             share = watched.origin.share
             if share is not None and share.cost is not None:
                 share = replace(share, cost=self._wrapped(share.cost))
-            origin: Source | FanIn = replace(watched.origin, inputs=inputs, share=share)
+            origin: Source | FanIn | FanOut | Branch = replace(watched.origin, inputs=inputs, share=share)
+        elif isinstance(watched.origin, FanOut):
+            origin = self._fan_out(watched.origin)
+        elif isinstance(watched.origin, Branch):
+            origin = watched.origin
         else:
             origin = self._source(watched.origin)
         return Plan(origin, tuple(self._operation(operation) for operation in watched.operations))
+
+    def _fan_out(self, fan_out: FanOut) -> FanOut:
+        self.one_to_one = self.one_to_one and fan_out.kind == "partition"
+        branches = tuple((branch, self.wrap(line)) for branch, line in fan_out.branches)
+        route = None if fan_out.route is None else replace(fan_out.route, fn=self._wrapped(fan_out.route.fn))
+        return replace(fan_out, trunk=self.wrap(fan_out.trunk), branches=branches, route=route)
 
     def _operation(self, operation: plan.Operation) -> plan.Operation:
         present = {field.name: getattr(operation, field.name) for field in fields(operation)}

@@ -269,6 +269,54 @@ def in_threads() -> Pipeline[int]:
     return Pipeline.from_iterable(range(5)).map(Step(abs).on(threads(2)).timeout(50), concurrency=3).map(step)
 
 
+# ---- branches
+
+
+def broadcast() -> Pipeline[int]:
+    return (
+        Pipeline.from_async_iterable(lambda: numbers(8))
+        .broadcast(
+            {
+                "slow": lambda items: items.buffer(1).map(wait_by_item, concurrency=2).buffer(1),
+                "raw": lambda items: items,
+                "few": lambda items: items.tap(step).take(3),
+            }
+        )
+        .map(step)
+    )
+
+
+def partition() -> Pipeline[int]:
+    return (
+        Pipeline.from_iterable(range(12))
+        .map(at_once, concurrency=2)
+        .partition(
+            lambda x: "abc"[x % 3],
+            {
+                "a": lambda items: items.buffer(1).map(wait_by_item, concurrency=2),
+                "b": lambda items: items.buffer(1).map(step).buffer(1),
+                "c": lambda items: items.filter(lambda x: x != 5),
+            },
+        )
+        .buffer(2)
+    )
+
+
+def branches_in_branches() -> Pipeline[int]:
+    return (
+        Pipeline.from_iterable(range(8))
+        .buffer(2)
+        .broadcast(
+            {
+                "late": lambda items: concat(Pipeline.from_iterable([-1]).map(step), items.buffer(1).map(step)),
+                "split": lambda items: items.partition(
+                    lambda x: "xy"[x % 2], {"x": lambda odd: odd.take(2), "y": lambda even: even.buffer(1).map(step)}
+                ),
+            }
+        )
+    )
+
+
 SCENARIOS = [
     Scenario(linear, name="linear"),
     Scenario(ordered_pool, name="ordered_pool"),
@@ -293,6 +341,11 @@ SCENARIOS = [
     Scenario(skip, name="skip"),
     Scenario(divert, name="divert"),
     Scenario(in_threads, name="in_threads"),
+    Scenario(broadcast, name="broadcast"),
+    Scenario(partition, name="partition"),
+    Scenario(branches_in_branches, name="branches_in_branches"),
+    Scenario(partition, one_by_one, name="partition_with_a_slow_consumer"),
+    Scenario(broadcast, first_three, name="broadcast_with_a_consumer_that_leaves"),
     Scenario(keyed_map, one_by_one, name="keyed_map_with_a_slow_consumer"),
     Scenario(skip, first_three, name="skip_with_a_consumer_that_leaves"),
     Scenario(ordered_pool, one_by_one, name="slow_consumer"),

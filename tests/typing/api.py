@@ -108,6 +108,20 @@ assert_type(numbers.map(str).flat_map(words, on_error=OnError.skip()), Pipeline[
 assert_type(numbers.map(str).flat_map(words, on_error=OnError.emit()), Pipeline[str | Failure[str]])
 assert_type(numbers.flat_map(pages, on_error=OnError.emit()), Pipeline[str | Failure[int]])
 
+# branches
+
+
+def shown(pipeline: Pipeline[int]) -> Pipeline[str]:
+    return pipeline.map(str)
+
+
+def same(pipeline: Pipeline[int]) -> Pipeline[int]:
+    return pipeline
+
+
+assert_type(numbers.broadcast({"a": shown, "b": shown}), Pipeline[str])
+assert_type(numbers.partition(str, {"a": same, "b": lambda pipeline: pipeline}), Pipeline[int])
+
 # fan-in
 assert_type(merge(numbers, numbers), Pipeline[int])
 assert_type(concat(numbers, numbers), Pipeline[int])
