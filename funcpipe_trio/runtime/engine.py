@@ -24,11 +24,13 @@ from .._errors import Aborted
 from ..plan.layout import lay_out
 from ..plan.nodes import Plan
 from .build import Machinery, build
+from .fan_in import ConcatInlet
 from .inlet import CANCELLED, Fault, Inlet, Receiver
 from .ledger import Ledger, OnDiscard
 from .link import start_line
 from .report import Outcome, Report
 from .sink import Sink
+from .sources import AsyncSource, IterableInlet
 from .stage import Stage
 
 __all__ = ["Engine"]
@@ -43,6 +45,8 @@ class Engine:
     ledger: Ledger
     machinery: Machinery
     over: trio.Event
+    paused: float
+    paused_since: float | None
     waited: float
 
     def __init__(self, plan: Plan, on_discard: OnDiscard | None, cleanup_timeout: float, sink: Sink | None) -> None:
@@ -60,6 +64,8 @@ class Engine:
         self.ended = None
         self.delivered = 0
         self.waited = 0.0  # seconds in which the consumer waited
+        self.paused = 0.0  # seconds in which nothing was to be taken
+        self.paused_since = None
         self.report: Report | None = None
         self._nursery: trio.Nursery | None = None
         self._context = contextvars.copy_context()
@@ -106,6 +112,25 @@ class Engine:
             for source in self.machinery.sources:
                 source.drain()
 
+    def pause(self) -> None:
+        """Let the sources take none for a time."""
+        if self.paused_since is None and not self.draining and self.outcome is None:
+            self.paused_since = trio.current_time()
+            for source in self._pausable():
+                source.pause()
+
+    def resume(self) -> None:
+        """Let them go on."""
+        if self.paused_since is not None:
+            self.paused += trio.current_time() - self.paused_since
+            self.paused_since = None
+            for source in self._pausable():
+                source.resume()
+
+    def _pausable(self) -> list[IterableInlet | AsyncSource]:
+        # A concat takes nothing by itself.
+        return [source for source in self.machinery.sources if not isinstance(source, ConcatInlet)]
+
     def stop(self, reason: str, outcome: Outcome) -> None:
         """Stop at once, unless it has ended."""
         if self.outcome is None and not (self.sink is not None and self.sink.ended):
@@ -133,6 +158,7 @@ class Engine:
         """Close the books: all tasks have ended."""
         for link in self.machinery.links:  # nothing is here, unless a task was killed between two of its steps
             link.close(CANCELLED)
+        self.resume()
         self.ended = trio.current_time()
         if self.sink is not None and self.outcome is None and not cancelled:
             self.reached(self.sink.failure)

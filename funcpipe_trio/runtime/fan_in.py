@@ -135,6 +135,14 @@ class MergeInlet(FanInInlet):
         self._serving = False
         self._changed: list[MergeInput] = []  # within one pull, whose choice must stand until it is charged
 
+    def input_keys(self) -> list[Hashable]:
+        """Give the names of the inputs."""
+        return [each.key for each in self.inputs]
+
+    def set_weight(self, key: Hashable, weight: int | Fraction) -> None:
+        """Give an input another weight, from the next choice on."""
+        self._queue.set_weight(next(each.flow for each in self.inputs if each.key == key), weight)
+
     def _inlets(self) -> Sequence[Inlet]:
         return [each.inlet for each in self.inputs]
 

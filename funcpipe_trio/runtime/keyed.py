@@ -66,6 +66,8 @@ class KeyedPool(Pool):
 
     def _admit(self) -> Any:
         """Take the oldest item whose key is free; if there is none, take one in."""
+        if self._calls >= self.concurrency:
+            return NOTHING
         if self._calls + 1 == self.concurrency and not self.outlet.room() and self._has_leftovers():
             return NOTHING  # items in lanes were let in before: the last worker stays to see the room
         if not self._lanes.ready:

@@ -193,7 +193,7 @@ class Pool(Stage):
         self.account, self.divert_account = call.account, call.divert_account
         self._scratch = call.account or Account()  # a worker's `Attempt` counts somewhere
         self._tolerance = Tolerance(call.on_error) if isinstance(call.on_error, Skip) else None
-        self.concurrency = concurrency
+        self.concurrency = self._most = concurrency
         self._received = 0
         self.source = inlet
         inlet.receiver = self
@@ -240,11 +240,18 @@ class Pool(Stage):
 
     @property
     def workers(self) -> int:  # type: ignore[override]  # a constant where there is one
-        return self.concurrency
+        return self._most
 
     @property
     def dropped(self) -> int:  # type: ignore[override]
         return self.results.dropped
+
+    def set_concurrency(self, concurrency: int) -> None:
+        """Make so many calls at once from now on; calls that run go on."""
+        self.concurrency = concurrency
+        self._most = max(self._most, concurrency)
+        if self.started and not self._ended and self.stopped is None:
+            self._staff()
 
     def is_over(self) -> bool:
         """Whether no further result can come."""
@@ -280,6 +287,8 @@ class Pool(Stage):
     def _has_place(self) -> bool:
         # A call that runs is counted against the workers, a result that waits against workers or room, so:
         places = self.concurrency + self.outlet.spare() - self._occupied()
+        if self._calls >= self.concurrency:  # it was lowered, and there are more workers than calls to be made
+            return False
         return places > 1 or (places == 1 and not self._is_regrouping())
 
     def _occupied(self) -> int:

@@ -149,6 +149,8 @@ class RunStatistics:
     stages: tuple[StageReport, ...]
     links: tuple[LinkReport, ...]
     inputs: tuple[InputReport, ...]
+    paused: float
+    """Seconds in which the run was paused: the sources were to take nothing."""
     bottleneck: str | None
     """The stage that waited least, or ``consumer``: what limits the throughput. None if no time has passed."""
 
@@ -169,6 +171,8 @@ class Report(RunStatistics):
             f"{self.outcome} after {self.elapsed:.3f} s: {self.taken} taken, {self.delivered} delivered, "
             f"{self.failed} failed, {self.dropped} dropped, {self.discarded} discarded"
         ]
+        if self.paused:
+            lines.append(f"paused for {self.paused:.3f} s")
         if self.bottleneck is not None:
             lines.append(f"limited by: {self.bottleneck}")
         rows: list[tuple[str, ...]] = [("stage", "in", "out", "failed", "dropped", "discarded", "busy")]

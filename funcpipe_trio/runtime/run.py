@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
+from fractions import Fraction
 from time import perf_counter
 from types import TracebackType
 from typing import Any, Generic, TypeVar
@@ -21,6 +22,7 @@ from ..policies import _check
 from .engine import Engine
 from .inlet import ABORTED, GRACE_OVER, NOTHING, State, worth_a_pull
 from .report import Report, RunStatistics
+from .settings import set_concurrency, set_weight
 from .stage import BURST, SLICE
 from .tally import report_of, statistics_of
 
@@ -225,6 +227,49 @@ class Run(trio.abc.ReceiveChannel[T], Generic[T]):
         """Stop at once and discard what is in flight; the next `receive` raises `Aborted`. Sync; harmless twice."""
         self._engine.stop(ABORTED, "aborted")
         self._consumer.wake_all()
+
+    def pause(self) -> None:
+        """Let the sources take nothing until `resume`; what was taken goes on, and so do timers and calls.
+
+        An item that a source was waiting for may still come. Draining, aborting and leaving work as ever. Sync;
+        harmless twice.
+        """
+        self._engine.pause()
+
+    def resume(self) -> None:
+        """Let the sources go on. Sync; harmless if the run is not paused."""
+        self._engine.resume()
+
+    def set_weight(self, key: Hashable, weight: int | Fraction, *, merge: str | None = None) -> None:
+        """Give an input of a fair merge another weight, from the next hand-over on. Sync.
+
+        Args:
+          key: which input.
+          weight: an int or Fraction > 0; only the ratios of weights matter.
+          merge: the name of the merge; needed where several merges have an input of that name.
+
+        Raises:
+          KeyError: if there is no such merge, or no such input.
+          TypeError: if `weight` is no int or Fraction.
+          ValueError: if `weight` is not positive, or several merges have such an input.
+        """
+        set_weight(self._engine, key, weight, merge)
+
+    def set_concurrency(self, stage: str, concurrency: int) -> None:
+        """Let a stage make more, or fewer, calls at once, from now on; calls that run go on. Sync.
+
+        The bound of the items in flight is then that of a plan with this number.
+
+        Args:
+          stage: the name of a stage that makes calls (`map` of an async function or a step, say).
+          concurrency: an int >= 1.
+
+        Raises:
+          KeyError: if no stage of that name makes calls.
+          TypeError: if `concurrency` is no int.
+          ValueError: if it is below 1.
+        """
+        set_concurrency(self._engine, stage, concurrency)
 
     def statistics(self) -> RunStatistics:
         """Say how far the run is, and what became of every item. Sync; from any task of the same trio run."""

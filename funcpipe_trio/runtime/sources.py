@@ -49,7 +49,9 @@ class IterableInlet:
 
     def __init__(self, source: Source) -> None:
         self._source = source
-        self._over = False
+        self._over = self._paused = False
+        self._halted = False
+        """Whether it is one of both: what is asked at each item."""
         self.failure: Fault | None = None
         self.exhausted = False
         self.taken = 0
@@ -61,13 +63,19 @@ class IterableInlet:
     def items(self) -> Iterator[Any]:
         iterator = None
         try:
-            if not self._over:
-                iterator = opened(self._source.origin.value, iter, "__iter__")
+            while not self._stops():
+                if self._paused:
+                    yield NOTHING
+                    continue
+                if iterator is None:
+                    iterator = opened(self._source.origin.value, iter, "__iter__")
                 for item in iterator:
                     self.taken += 1
                     yield item
-                    if self._stops():
+                    if self._halted:
                         break
+                else:
+                    break
             self.exhausted = True
         except Exception as error:
             self.exhausted = True
@@ -76,17 +84,29 @@ class IterableInlet:
             self._close_iterator(iterator)
 
     def state(self) -> State:
-        return State.ENDED if self.exhausted else State.READY
+        if self.exhausted:
+            return State.ENDED
+        return State.IDLE if self._paused and not self._over else State.READY
 
     def release(self, *, parking: bool = False) -> None:
         """Nobody upstream waits for room."""
 
     def close(self, reason: str) -> None:
-        self._over = True
+        self._over = self._halted = True
 
     def drain(self) -> None:
         """Take no more."""
-        self._over = True
+        self._over = self._halted = True
+        self.receiver.on_input()
+
+    def pause(self) -> None:
+        """Take none until it is resumed."""
+        self._paused = self._halted = True
+
+    def resume(self) -> None:
+        """Go on."""
+        self._paused, self._halted = False, self._over
+        self.receiver.on_input()
 
     def _stops(self) -> bool:
         return self._over
@@ -170,11 +190,22 @@ class AsyncSource(Stage):
         super().__init__(host, source.name, self.inbox, outlet, fused)
         self.source = source
         self._taking = trio.CancelScope()
+        self._resumed: trio.Event | None = None  # while paused
         self._budget = BURST
 
     def drain(self) -> None:
         """Take no more; what was taken goes on."""
         self._taking.cancel()
+
+    def pause(self) -> None:
+        """Ask for none until it is resumed; one that was asked for may still come."""
+        self._resumed = self._resumed or trio.Event()
+
+    def resume(self) -> None:
+        """Go on."""
+        if self._resumed is not None:
+            self._resumed.set()
+            self._resumed = None
 
     async def _main(self) -> None:
         try:
@@ -207,6 +238,8 @@ class AsyncSource(Stage):
             self._budget = BURST
         self._budget -= 1
         self.outlet.settle()
+        if self._resumed is not None:
+            await self._wait_resumed(self._resumed)
         if self._taking.cancel_called:  # an iterator that never waits would not hear of it
             self.inbox.end()
             return
@@ -219,6 +252,13 @@ class AsyncSource(Stage):
                 self.inbox.end()
             else:
                 self.inbox.put(item)
+
+    async def _wait_resumed(self, resumed: trio.Event) -> None:
+        since = self.now()
+        try:
+            await resumed.wait()
+        finally:
+            self.waited_input += self.now() - since
 
     async def _next(self) -> Any:
         """Wait for one item; `NOTHING` at the end."""

@@ -28,6 +28,7 @@ def statistics_of(engine: Engine) -> RunStatistics:
         stages=stages,
         links=tuple(_link(link) for link in engine.machinery.links),
         inputs=tuple(each for fan_in in engine.machinery.fan_ins for each in _inputs(fan_in)),
+        paused=engine.paused + (0.0 if engine.paused_since is None else now - engine.paused_since),
         bottleneck=_bottleneck(engine, stages, now),
     )
 

@@ -1,0 +1,346 @@
+"""What can be changed while a run is at work: whether it takes anything, weights, how many calls a stage makes.
+
+Mutants that die here: a pause that a source which is asked at each item does not see; one that stops timers, or calls;
+a drain that waits for a paused source; a weight that is read once; more calls than a lowered concurrency allows; a
+raised one for which nobody is employed until the next item comes.
+"""
+
+import itertools
+from collections import Counter
+from fractions import Fraction
+from functools import partial
+
+import pytest
+import trio
+
+from funcpipe_trio import FairShare, Pipeline, RateLimit, Step, concat, fair_merge, merge
+from funcpipe_trio.testing import Script, run_virtual
+
+
+async def nap(item):
+    await trio.sleep(1)
+    return item
+
+
+async def produce(channel):
+    async with channel:
+        for number in itertools.count():
+            await channel.send(number)
+
+
+async def endless():
+    for number in itertools.count():
+        yield number
+
+
+def channel():
+    send, receive = trio.open_memory_channel(1000)
+    for number in range(1000):
+        send.send_nowait(number)
+    return Pipeline.from_channel(receive)
+
+
+SOURCES = {
+    "iterable": lambda: Pipeline.from_iterable(itertools.count),
+    "async iterable": lambda: Pipeline.from_async_iterable(endless),
+    "producer": lambda: Pipeline.from_producer(produce),
+    "channel": channel,
+    "ticks": lambda: Pipeline.ticks(0.25),
+}
+every_source = pytest.mark.parametrize("source", SOURCES.values(), ids=SOURCES)
+
+
+@every_source
+def test_a_paused_source_is_not_taken_from(source):
+    """What was taken before goes on; then all is quiet, until it is resumed; nothing is lost, or comes twice."""
+
+    async def main():
+        got = []
+
+        async def consume(run):
+            async for item in run:
+                got.append(item)
+                await trio.sleep(0.1)
+
+        async with source().buffer(2).open() as run, trio.open_nursery() as nursery:
+            nursery.start_soon(consume, run)
+            await trio.sleep(2)
+            run.pause()
+            run.pause()
+            await trio.sleep(10)
+            still, taken = len(got), run.statistics().taken
+            await trio.sleep(10)
+            assert len(got) == still
+            assert run.statistics().taken == taken
+            run.resume()
+            run.resume()
+            await trio.sleep(5)
+            assert len(got) > still
+            assert got == list(range(len(got)))
+            assert run.statistics().paused == 20
+            nursery.cancel_scope.cancel()
+        return run.report
+
+    report = run_virtual(main)
+    assert report.paused == 20
+    assert "paused for 20.000 s" in report.describe()
+
+
+@every_source
+def test_a_paused_run_can_be_drained(source):
+    async def main():
+        async with source().map(nap, concurrency=2).open() as run:
+            await run.receive()
+            run.pause()
+            await trio.sleep(30)
+            run.drain_nowait()
+            rest = [item async for item in run]
+        return rest, run.report
+
+    rest, report = run_virtual(main)
+    assert report.outcome == "drained"
+    assert rest == list(range(1, 1 + len(rest)))
+    assert report.taken == report.delivered == 1 + len(rest)
+
+
+@every_source
+@pytest.mark.parametrize("how", ["leave", "abort", "cancel"])
+def test_a_paused_run_can_be_stopped(source, how):
+    async def main():
+        with trio.move_on_after(50) as scope:
+            async with source().open() as run:
+                await run.receive()
+                run.pause()
+                await trio.sleep(5)
+                if how == "abort":
+                    run.abort()
+                elif how == "cancel":
+                    await trio.sleep(1000)
+        return scope.cancelled_caught, run.report
+
+    cancelled, report = run_virtual(main)
+    assert cancelled == (how == "cancel")
+    assert report.outcome == {"leave": "left", "abort": "aborted", "cancel": "cancelled"}[how]
+    assert report.taken == report.delivered + report.discarded
+
+
+def test_a_source_whose_turn_comes_later_is_paused_too():
+    async def main():
+        pipeline = concat(Pipeline.from_iterable([0]).map(nap), Pipeline.from_iterable([1]), Pipeline.ticks(1).take(2))
+        got = []
+        async with pipeline.open() as run, trio.open_nursery() as nursery:
+
+            @nursery.start_soon
+            async def consume():
+                async for item in run:
+                    got.append((trio.current_time(), item))
+
+            await trio.sleep(0.5)
+            run.pause()
+            await trio.sleep(10)
+            assert got == [(1, 0)]
+            run.resume()
+        return got
+
+    assert run_virtual(main) == [(1, 0), (10.5, 1), (10.5, 0), (11.5, 1)]
+
+
+def test_timers_and_calls_go_on_while_the_run_is_paused():
+    """A batch that is due leaves, a call that runs ends, a rate limit gives its tokens."""
+
+    async def main():
+        got = []
+        step = Step(nap).rate_limit(RateLimit(1))
+        line = (
+            Pipeline.from_async_iterable(Script([(0, 1), (0, 2), (9, 3), (9, 4)]))
+            .map(step, concurrency=2)
+            .batch(9, max_delay=3)
+        )
+        async with line.open() as run, trio.open_nursery() as nursery:
+
+            @nursery.start_soon
+            async def consume():
+                async for item in run:
+                    got.append((trio.current_time(), item))
+
+            await trio.sleep(0.5)
+            run.pause()
+            await trio.sleep(20)
+            # The third was being waited for when the pause came.
+            assert got == [(4, [1, 2]), (13, [3])]
+            run.resume()
+        return got
+
+    assert run_virtual(main)[2:] == [(21.5, [4])]
+
+
+def test_pausing_from_within_user_code():
+    """The item at hand goes on, the next is not asked for."""
+
+    async def main():
+        asked = []
+
+        def source():
+            for number in range(6):
+                asked.append(number)
+                yield number
+
+        def look(item):
+            if item == 2:
+                run.pause()
+            return item
+
+        async with Pipeline.from_iterable(source).map(look).open() as run:
+            first = [await run.receive() for _ in range(3)]
+            await trio.testing.wait_all_tasks_blocked()
+            assert asked == [0, 1, 2]
+            run.resume()
+            return first + [item async for item in run]
+
+    assert run_virtual(main) == [0, 1, 2, 3, 4, 5]
+
+
+def test_a_weight_counts_from_the_next_choice_on():
+    async def main():
+        inputs = {key: Pipeline.from_iterable(itertools.repeat(key)) for key in "ab"}
+        async with fair_merge(inputs, FairShare({"a": 1, "b": 1})).open() as run:
+            before = Counter([await run.receive() for _ in range(100)])
+            run.set_weight("a", 4)
+            after = Counter([await run.receive() for _ in range(100)])
+            run.set_weight("a", Fraction(1, 4))
+            last = Counter([await run.receive() for _ in range(100)])
+            weights = {each.key: each.weight for each in run.statistics().inputs}
+        return before, after, last, weights
+
+    before, after, last, weights = run_virtual(main)
+    assert before == {"a": 50, "b": 50}
+    assert abs(after["a"] - 80) <= 1
+    assert abs(last["a"] - 20) <= 2
+    assert weights == {"a": Fraction(1, 4), "b": 1}
+
+
+def test_which_merge_is_meant():
+    async def main():
+        line = Pipeline.from_iterable
+        inner = fair_merge({"a": line([1]), "b": line([2])}, name="inner")
+        async with fair_merge({"a": inner, "c": merge(line([3]))}, name="outer").open() as run:
+            with pytest.raises(ValueError, match=r"several merges have an input 'a': 'inner', 'outer'\nUse merge="):
+                run.set_weight("a", 2)
+            run.set_weight("a", 2, merge="inner")
+            run.set_weight("b", 3)
+            with pytest.raises(
+                KeyError, match="no input is named 'x'; the inputs are inner: 'a', 'b'; merge: 0; outer: 'a', 'c'"
+            ):
+                run.set_weight("x", 2)
+            with pytest.raises(KeyError, match="no input is named 'c'; the inputs are inner: 'a', 'b'"):
+                run.set_weight("c", 2, merge="inner")
+            with pytest.raises(KeyError, match="no merge is named 'other'; the merges are 'inner', 'merge', 'outer'"):
+                run.set_weight("a", 2, merge="other")
+            for value, kind in ((0.5, TypeError), (True, TypeError), (0, ValueError), (-1, ValueError)):
+                with pytest.raises(kind, match=r"Run\.set_weight: weight must be"):
+                    run.set_weight("b", value)
+            return {(each.merge, each.key): each.weight for each in run.statistics().inputs}
+
+    assert run_virtual(main) == {
+        ("inner", "a"): 2,
+        ("inner", "b"): 3,
+        ("merge", 0): 1,
+        ("outer", "a"): 1,
+        ("outer", "c"): 1,
+    }
+
+
+class Gauge:
+    """An async function that counts how many of its calls run."""
+
+    __name__ = "gauge"
+
+    def __init__(self):
+        self.running = 0
+        self.log = []
+
+    async def __call__(self, item):
+        self.running += 1
+        self.log.append((trio.current_time(), self.running))
+        try:
+            await trio.sleep(1)
+        finally:
+            self.running -= 1
+        return item
+
+    def most(self, begin, end):
+        return max((running for at, running in self.log if begin <= at < end), default=0)
+
+
+KINDS = {
+    "ordered": {"ordered": True},
+    "as completed": {"ordered": False},
+    "keyed": {"key": lambda item: item % 50},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+def test_more_and_fewer_calls_at_once(kind):
+    gauge = Gauge()
+
+    async def main():
+        line = Pipeline.from_iterable(range(200)).map(gauge, concurrency=3, **kind)
+        async with line.open() as run, trio.open_nursery() as nursery:
+            got = []
+
+            @nursery.start_soon
+            async def consume():
+                async for item in run:
+                    got.append(item)
+
+            await trio.sleep(4.5)
+            run.set_concurrency("gauge", 10)
+            await trio.sleep(5)
+            run.set_concurrency("gauge", 2)
+            await trio.sleep(10)
+            run.set_concurrency("gauge", 5)
+        return got, run.report
+
+    got, report = run_virtual(main)
+    assert sorted(got) == list(range(200))
+    assert "key" in kind or not kind.get("ordered") or got == list(range(200))
+    assert gauge.most(0, 4.5) == 3
+    assert gauge.most(4.5, 9) == 10
+    assert gauge.log[3 * 5 : 3 * 5 + 7][0][0] == 4.5  # at once, not with the next item
+    assert gauge.most(11, 19) == 2
+    assert gauge.most(20, 10**6) == 5
+    assert report.discarded == 0
+
+
+def test_fewer_calls_with_a_consumer_that_is_slow():
+    """Those who are too many do not keep the rest from going on."""
+    gauge = Gauge()
+
+    async def main():
+        async with Pipeline.from_iterable(range(40)).map(gauge, concurrency=8).buffer(1).open() as run:
+            got = []
+            async for item in run:
+                got.append(item)
+                await trio.sleep(0.7)
+                run.set_concurrency("gauge", 1 + item % 3)
+        return got
+
+    assert run_virtual(main) == list(range(40))
+
+
+def test_which_stage_is_meant():
+    async def main():
+        async with Pipeline.from_iterable([1]).map(nap).map(str, name="text").open() as run:
+            with pytest.raises(KeyError, match="no stage named 'text' makes calls; those that do are 'nap'"):
+                run.set_concurrency("text", 2)
+            for value, kind in ((0, ValueError), (True, TypeError), (1.0, TypeError)):
+                with pytest.raises(kind, match=r"Run\.set_concurrency: concurrency must be"):
+                    run.set_concurrency("nap", value)
+            run.set_concurrency("nap", 2)
+            assert [item async for item in run] == ["1"]
+        run.set_concurrency("nap", 3)  # of a run that has ended it changes nothing
+        run.pause()
+        run.resume()
+        return run.report.outcome
+
+    assert run_virtual(partial(main)) == "completed"
