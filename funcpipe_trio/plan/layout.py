@@ -1,8 +1,9 @@
 """How a plan becomes stages and links: which operations share a task, and what holds how many items.
 
 The rule: an operation that waits (`needs_stage`) begins a stage; every other one is fused into the stage before it. A
-`Buffer` ends a stage and sets the link behind it. A fan-in is no stage and no link: whoever comes next takes from its
-inputs directly. Everything that speaks about a plan (description, checks, bound, runtime) reads this one layout.
+`Buffer` ends a stage and sets the link behind it; a `FairBy` ends one, too, and is what it fills in place of a link. A
+fan-in is no stage and no link: whoever comes next takes from its inputs directly. Everything that speaks about a plan
+(description, checks, bound, runtime) reads this one layout.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..policies.fair_share import FairShare
+from .fair_by import FairBy
 from .nodes import FanIn, FanInKind, Plan, Source
 from .operations import Batch, Buffer, Operation, Unbatch
 
@@ -34,6 +36,12 @@ class StageLayout:
     head: Source | Operation | None
     fused: tuple[Operation, ...]
     capacity: int
+
+    @property
+    def fair_by(self) -> FairBy | None:
+        """What it fills in place of a link, if it does."""
+        last = self.fused[-1] if self.fused else None
+        return last if isinstance(last, FairBy) else None
 
     @property
     def concurrency(self) -> int:
@@ -102,7 +110,8 @@ def _line(plan: Plan, tail: int, names: _Names) -> LineLayout:
     is_open = bool(stages)  # may the next operation join the last stage?
     for operation in plan.operations:
         if isinstance(operation, Buffer):
-            if not stages:  # there is no link behind a fan-in: a stage that only passes items on makes one
+            if not stages or stages[-1].fair_by is not None:
+                # There is no link behind a fan-in or a fair_by: a stage that only passes items on makes one.
                 stages.append(StageLayout(names.unique(operation.name), None, (), operation.capacity))
             stages[-1] = replace(stages[-1], capacity=operation.capacity)
             is_open = False
@@ -110,16 +119,22 @@ def _line(plan: Plan, tail: int, names: _Names) -> LineLayout:
         operation = replace(operation, name=names.unique(operation.name))
         if operation.needs_stage:
             stages.append(StageLayout(operation.name, operation, (), LINK_CAPACITY))
-        elif not is_open or len(stages[-1].fused) == LONGEST_CHAIN:
+        elif not is_open or len(stages[-1].fused) == LONGEST_CHAIN or not _may_join(operation, stages[-1]):
             stages.append(StageLayout(operation.name, None, (operation,), LINK_CAPACITY))
         else:
             stages[-1] = replace(stages[-1], fused=(*stages[-1].fused, operation))
-        is_open = True
-    sized = bool(plan.operations) and isinstance(plan.operations[-1], Buffer)
+        is_open = not isinstance(operation, FairBy)
+        if isinstance(operation, FairBy):
+            stages[-1] = replace(stages[-1], capacity=operation.capacity)
+    sized = bool(plan.operations) and isinstance(plan.operations[-1], Buffer | FairBy)
     ticking = len(stages) == 1 and default == 1
     if stages and not sized and not ticking:
         stages[-1] = replace(stages[-1], capacity=tail)
     return LineLayout(origin, tuple(stages))
+
+
+def _may_join(operation: Operation, stage: StageLayout) -> bool:
+    return not isinstance(operation, FairBy) or operation.may_join(stage.head)
 
 
 def _fan_in(fan_in: FanIn, names: _Names) -> FanInLayout:

@@ -6,8 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 from ..plan import operations as plan
+from ..plan.fair_by import FairBy
 from . import fused, regroup
 from .fused import FusedOperation
+from .gate import Gate
 
 __all__ = ["fuse"]
 
@@ -24,6 +26,7 @@ _FORMS: dict[type[plan.Operation], Callable[[Any], FusedOperation]] = {
     plan.SkipWhile: fused.SkippingWhile,
     plan.Batch: regroup.Batching,
     plan.Unbatch: regroup.Unbatching,
+    FairBy: Gate,
 }
 
 
