@@ -35,7 +35,7 @@ class Aborted(FuncpipeError):
 
 
 class BufferOverflow(FuncpipeError):
-    """A buffer with ``overflow="fail"`` was full when one more item came."""
+    """A buffer with ``overflow="fail"``, or the queue of an item's key, was full when one more item came."""
 
 
 class CircuitOpen(FuncpipeError):

@@ -20,6 +20,7 @@ from ._errors import PlanError
 from .plan import operations as plan
 from .plan.check import check_plan
 from .plan.describe import describe_plan
+from .plan.fair_by import FairBy, FairOverflow
 from .plan.layout import lay_out
 from .plan.nodes import Branch, Claim, FanIn, FanOut, FanOutKind, Plan, Source, SourceKind
 from .plan.steps import step_of
@@ -502,6 +503,55 @@ class Pipeline(Generic[T_co]):
         _check.sync_callable("Pipeline.partition", "route", route)
         return self._fan_out("partition", branches, route, name)
 
+    def fair_by(
+        self,
+        key: Callable[[T_co], K],
+        share: FairShare[K] | None = None,
+        *,
+        max_keys: int,
+        overflow: FairOverflow = "block",
+        name: str | None = None,
+    ) -> Pipeline[T_co]:
+        """Give each key of one mixed stream its share: a queue for each key, from which the next stage takes by weight.
+
+        For the inbound queue that many tenants share, one of whom floods it. Items of one key stay in their order.
+        While keys f and m both have items here, what they were served, by weight, differs by at most
+        ``cost_f/weight_f + cost_m/weight_m``, at the instant of hand-over: there is no link behind it, the next stage
+        (or ``run.receive()``) takes from it directly. A key alone gets everything.
+
+        A key without items costs nothing: it is forgotten at once, but not what it got ahead of its share, until the
+        others have caught up with that. So there is no time to choose after which a key is idle.
+
+        A stream has only one next item, so what waits there holds up all keys. With ``overflow="block"`` a flood fills
+        its own queue and then stands before it: what comes behind is fair only as far as the queues reach. To keep a
+        flood from the others let it fall (``"drop_newest"``) or divert it.
+
+        Args:
+          key: ``key(item)``, a sync function that gives a hashable value.
+          share: the weights by key (of keys that may never come, too), the capacity of each key's queue, and what an
+            item costs; all alike if not given.
+          max_keys: keys that may have items here at once, an int >= 1; the item of one key more waits, and the stream
+            behind it, until one of them has none left.
+          overflow: what becomes of an item whose key's queue is full: it waits, and the stream behind it (``"block"``);
+            it is dropped, and told to `on_discard` (``"drop_newest"``); or a step gets it, as a `Failure` with a
+            `BufferOverflow` (``OnError.divert(step)``): one at a time, while the stream waits. It counts as failed
+            then; the step's own error ends the stream.
+          name: what reports and errors call it; else the key function's name.
+
+        Raises:
+          TypeError: if an argument has a wrong type.
+          ValueError: if `max_keys` is below 1, or `overflow` is another text.
+        """
+        where = "Pipeline.fair_by"
+        _check.sync_callable(where, "key", key)
+        shared: Any = FairShare() if share is None else share
+        if not isinstance(shared, FairShare):
+            raise _check.refuse(TypeError, where, "share", "be a FairShare", shared)
+        _check.integer(where, "max_keys", max_keys, at_least=1)
+        _fair_overflow(overflow)
+        named = _named(where, name, plan.function_name(key))
+        return self._then(FairBy(named, key, shared, max_keys, overflow))
+
     def pipe(self, fn: Callable[Concatenate[Pipeline[T_co], P], U], /, *args: P.args, **kwargs: P.kwargs) -> U:
         """Give ``fn(self, *args, **kwargs)``: for segments that several pipelines use."""
         _check.callable_("Pipeline.pipe", "fn", fn)
@@ -809,6 +859,14 @@ def _on_error(verb: str, policy: OnError) -> None:
         raise _check.refuse(
             TypeError, f"Pipeline.{verb}", "on_error", "be an OnError", policy, "Use OnError.skip(), say."
         )
+
+
+def _fair_overflow(overflow: Any) -> None:
+    if isinstance(overflow, Divert) or (isinstance(overflow, str) and overflow in ("block", "drop_newest")):
+        return
+    kind = ValueError if isinstance(overflow, str) else TypeError
+    rule = "be 'block', 'drop_newest' or OnError.divert(step)"
+    raise _check.refuse(kind, "Pipeline.fair_by", "overflow", rule, overflow)
 
 
 def _plan_of(where: str, name: str, value: Any) -> Plan:

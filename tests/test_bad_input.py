@@ -267,6 +267,20 @@ def batch_rows():
     yield from wrong_names(where, partial(LINE.batch, 1))
 
 
+def fair_by_rows():
+    where = "Pipeline.fair_by"
+    yield from wrong_sync_functions(where, "key", lambda value: LINE.fair_by(value, max_keys=1))
+    for value in (1, "a", {"a": 1}, Named()):
+        message = f"{where}: share must be a FairShare, not {value!r}"
+        yield TypeError, partial(LINE.fair_by, SYNC, value, max_keys=1), message
+    yield from wrong_ints(where, "max_keys", lambda value: LINE.fair_by(SYNC, max_keys=value), at_least=1)
+    rule = "overflow must be 'block', 'drop_newest' or OnError.divert(step)"
+    for kind, values in ((TypeError, (None, 1, OnError.skip(), SYNC)), (ValueError, ("", "Block", "drop_oldest"))):
+        for value in values:
+            yield kind, partial(LINE.fair_by, SYNC, max_keys=1, overflow=value), f"{where}: {rule}, not {value!r}"
+    yield from wrong_names(where, partial(LINE.fair_by, SYNC, max_keys=1))
+
+
 def fan_in_rows():
     for function in (merge, concat, zip_pipelines):
         name = function.__name__
@@ -405,6 +419,7 @@ REFUSED = [
     *operation_rows(),
     *branch_rows(),
     *batch_rows(),
+    *fair_by_rows(),
     *fan_in_rows(),
     *policy_rows(),
     *rate_limit_rows(),
@@ -765,6 +780,17 @@ def test_a_cost_in_a_merge_must_be_exact_and_positive(kind, value, hint):
     message = f"merge 'feeds': cost must be a positive int or Fraction, not {value!r}{hint}"
 
     assert stream_error(line) == (kind, message)
+
+
+def test_a_key_and_a_cost_of_a_fair_by_must_be_fit():
+    """What cannot tell items apart, or would spoil the shares, ends the stream, at the item that has it."""
+    costly = LINE.fair_by(same, FairShare(cost=lambda item: 0.5), max_keys=2, name="feeds")
+
+    assert stream_error(LINE.fair_by(lambda item: [item], max_keys=2)) == (TypeError, "unhashable type: 'list'")
+    assert stream_error(costly) == (
+        TypeError,
+        "fair_by 'feeds': cost must be a positive int or Fraction, not 0.5\nUse Fraction(1, 2).",
+    )
 
 
 @pytest.mark.parametrize(

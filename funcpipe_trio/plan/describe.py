@@ -27,7 +27,7 @@ def describe_plan(plan: Plan, format: str) -> str:
     held = "without limit (a batch has no max_items)" if bound == math.inf else f"at most {bound}"
     head = f"pipeline: {stages} {'stage' if stages == 1 else 'stages'}, items in flight: {held}"
     lines = [head, *_line(line)]
-    if line.stages:
+    if line.stages and line.stages[-1].fair_by is None:
         lines[-1] += " (of an open run; run(), collect() and the like need none)"
     return "\n".join([*lines, "consumer"])
 
@@ -41,8 +41,7 @@ def _line(line: LineLayout) -> Iterator[str]:
         yield f"  | link of {line.origin.capacity}"
     for stage in line.stages:
         yield from _stage(stage)
-        if stage.capacity:
-            yield f"  | link of {stage.capacity}"
+        yield from _behind(stage)
 
 
 def _fan_in(fan_in: FanInLayout) -> Iterator[str]:
@@ -75,11 +74,21 @@ def _rule(fan_in: FanInLayout) -> str:
     return f"{shares} of what is handed over (start-time fair queueing{counted})"
 
 
+def _behind(stage: StageLayout) -> Iterator[str]:
+    if stage.fair_by is None:
+        if stage.capacity:  # else it fills the links of branches
+            yield f"  | link of {stage.capacity}"
+    else:
+        yield f"  | {stage.fair_by.describe()}"
+        yield from (f"      {line}" for line in stage.fair_by.details())
+
+
 def _stage(stage: StageLayout) -> Iterator[str]:
-    operations = [operation.describe() for operation in (stage.head, *stage.fused) if operation is not None]
+    fused = stage.fused if stage.fair_by is None else stage.fused[:-1]
+    operations = [operation.describe() for operation in (stage.head, *fused) if operation is not None]
     operations[:1] = [said.replace(f" as {stage.name}", "", 1) for said in operations[:1]]  # the line begins with it
     kind = "source" if isinstance(stage.head, Source) else "stage"
     yield f"{kind} {stage.name}: {' -> '.join(operations) or 'pass on'}"
-    for operation in (stage.head, *stage.fused):
+    for operation in (stage.head, *fused):
         if isinstance(operation, Operation):
             yield from (f"    {line}" for line in operation.details())

@@ -1,9 +1,10 @@
 """How a plan becomes stages and links: which operations share a task, and what holds how many items.
 
 The rule: an operation that waits (`needs_stage`) begins a stage; every other one is fused into the stage before it. A
-`Buffer` ends a stage and sets the link behind it. A fan-in is no stage and no link: whoever comes next takes from its
-inputs directly. A fan-out is none either: the last stage before it fills one link for each branch. Everything that
-speaks about a plan (description, checks, bound, runtime) reads this one layout.
+`Buffer` ends a stage and sets the link behind it; a `FairBy` ends one, too, and is what it fills in place of a link. A
+fan-in is no stage and no link: whoever comes next takes from its inputs directly. A fan-out is none either: the last
+stage before it fills one link for each branch. Everything that speaks about a plan (description, checks, bound,
+runtime) reads this one layout.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..policies.fair_share import FairShare
+from .fair_by import FairBy
 from .nodes import Branch, FanIn, FanInKind, FanOut, FanOutKind, Plan, Source
 from .operations import Batch, Buffer, Operation, Unbatch
 
@@ -35,6 +37,12 @@ class StageLayout:
     head: Source | Operation | None
     fused: tuple[Operation, ...]
     capacity: int
+
+    @property
+    def fair_by(self) -> FairBy | None:
+        """What it fills in place of a link, if it does."""
+        last = self.fused[-1] if self.fused else None
+        return last if isinstance(last, FairBy) else None
 
     @property
     def concurrency(self) -> int:
@@ -194,13 +202,17 @@ class _Line:
             self._append(StageLayout(operation.name, operation, (), LINK_CAPACITY))
         else:
             self.fuse(operation)
+        if isinstance(operation, FairBy):
+            self._stages[-1] = replace(self._stages[-1], capacity=operation.capacity)
+            self._is_sized = True
 
     def fuse(self, operation: Operation) -> None:
         """Let an operation run in the last stage, if there is one that it may join."""
-        if not self._stages or self._is_sized or len(self._stages[-1].fused) == LONGEST_CHAIN:
+        stage = self._stages[-1] if self._stages else None
+        if stage is None or self._is_sized or len(stage.fused) == LONGEST_CHAIN or not _may_join(operation, stage):
             self._append(StageLayout(operation.name, None, (operation,), LINK_CAPACITY))
         else:
-            self._stages[-1] = replace(self._stages[-1], fused=(*self._stages[-1].fused, operation))
+            self._stages[-1] = replace(stage, fused=(*stage.fused, operation))
 
     def end_in_stage(self, name: str) -> None:
         """See that the line ends in a stage that fills branches: one that only passes items on will do.
@@ -226,10 +238,15 @@ class _Line:
         if not self._stages and isinstance(self._origin, BranchLayout):
             self._origin = replace(self._origin, capacity=buffer.capacity)
             return
-        if not self._stages:  # there is no link behind a fan-in: a stage that only passes items on makes one
+        if not self._stages or self._stages[-1].fair_by is not None:
+            # There is no link behind a fan-in or a fair_by: a stage that only passes items on makes one.
             self._append(StageLayout(self._names.unique(buffer.name), None, (), buffer.capacity))
         self._stages[-1] = replace(self._stages[-1], capacity=buffer.capacity)
         self._is_sized = True
+
+
+def _may_join(operation: Operation, stage: StageLayout) -> bool:
+    return not isinstance(operation, FairBy) or operation.may_join(stage.head)
 
 
 def _takes_apart(stage: StageLayout) -> bool:

@@ -8,12 +8,16 @@ from ..plan import operations as plan
 from ..plan.layout import BranchLayout, FanInLayout, FanOutLayout, LineLayout, StageLayout
 from ..plan.nodes import Source
 from ..policies.fair_share import FairShare
-from .calls import calling_of
+from ..policies.on_error import Divert
+from .attempt import Account
+from .calls import calling_of, layered
 from .expand import ExpandingPool
+from .fair_link import FairLink
 from .fan_in import ConcatInlet, FanInInlet, MergeInlet, ZipInlet
 from .fan_out import Broadcasting, Fork, Joint, Partitioning
 from .fuse import fuse
 from .fused import FusedOperation
+from .gate import DivertingStage, Gate
 from .inlet import Inlet
 from .keyed import KeyedPool
 from .link import Link
@@ -62,11 +66,13 @@ def build(line: LineLayout, machinery: Machinery, end: Sink | Fork | None = None
     stages = line.stages
     if end is not None and not stages:  # a fan-in has no task, so somebody must pull
         stages = (StageLayout(_puller(line), None, (), 1),)
+    elif end is not None and (fair_by := stages[-1].fair_by) is not None:  # nor has a fair_by behind it
+        stages = (*stages, StageLayout(f"{fair_by.name} (out)", None, (), 1))
     if isinstance(end, Sink):
         end.capacity = stages[-1].capacity
     for layout in stages:
         is_last = layout is stages[-1]
-        outlet = end if end is not None and is_last else Link(machinery.host.ledger, layout.capacity)
+        outlet = end if end is not None and is_last else _link(layout, machinery)
         stage = _stage(layout, inlet, outlet, machinery)
         outlet.sender = stage
         if isinstance(outlet, Link):
@@ -125,14 +131,21 @@ def _fan_in(layout: FanInLayout, machinery: Machinery) -> FanInInlet:
     return made
 
 
+def _link(layout: StageLayout, machinery: Machinery) -> Link:
+    ledger = machinery.host.ledger
+    return Link(ledger, layout.capacity) if layout.fair_by is None else FairLink(ledger, layout.fair_by)
+
+
 def _stage(layout: StageLayout, inlet: Inlet | None, outlet: Outlet, machinery: Machinery) -> Stage:
     host, head = machinery.host, layout.head
     fused: list[FusedOperation] = [fuse(operation) for operation in layout.fused]
+    if isinstance(outlet, FairLink) and isinstance(fused[-1], Gate):
+        fused[-1].link = outlet
     if isinstance(head, Source):
         if head.kind == "iterable":
             source = IterableInlet(head)
             machinery.sources.append(source)
-            stage = Stage(host, layout.name, source, outlet, fused)
+            stage = _sync(layout, source, outlet, fused, host)
             stage.kind = "source"
             source.stage = stage
             return stage
@@ -141,7 +154,7 @@ def _stage(layout: StageLayout, inlet: Inlet | None, outlet: Outlet, machinery: 
         return waiting
     assert inlet is not None
     if head is None:
-        return Stage(host, layout.name, inlet, outlet, fused)
+        return _sync(layout, inlet, outlet, fused, host)
     if isinstance(head, plan.Batch):
         return TimedStage(host, layout.name, inlet, outlet, [fuse(head), *fused])
     call, concurrency = calling_of(head), layout.concurrency
@@ -153,3 +166,12 @@ def _stage(layout: StageLayout, inlet: Inlet | None, outlet: Outlet, machinery: 
         keyed.key = head.key
         return keyed
     return Pool(host, layout.name, inlet, outlet, fused, call, concurrency=concurrency, ordered=ordered)
+
+
+def _sync(layout: StageLayout, inlet: Inlet, outlet: Outlet, fused: list[FusedOperation], host: Host) -> Stage:
+    overflow = None if layout.fair_by is None else layout.fair_by.overflow
+    if not isinstance(overflow, Divert):
+        return Stage(host, layout.name, inlet, outlet, fused)
+    stage = DivertingStage(host, layout.name, inlet, outlet, fused)
+    stage.divert, stage.divert_account = layered(overflow.step), Account()
+    return stage

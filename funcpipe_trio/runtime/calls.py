@@ -20,7 +20,7 @@ from .pool import Calling, Enough
 from .stage import ASYNC_DEF, interruptible, not_awaitable
 from .started import StartedStep
 
-__all__ = ["calling_of"]
+__all__ = ["calling_of", "layered"]
 
 Call = Callable[..., Awaitable[Any]]
 
@@ -29,7 +29,7 @@ def calling_of(operation: plan.Operation) -> Calling:
     """Make what a stage calls; fresh for each run, for some keep state."""
     assert isinstance(operation, plan.WithFunction)
     is_layered = step_of(operation.fn) is not None
-    fn = _layered(operation.fn) if is_layered else operation.fn
+    fn = layered(operation.fn) if is_layered else operation.fn
     if isinstance(operation, plan.Map) and not is_async(fn):
         fn = _awaited(operation.name, fn)
     on_error = operation.on_error if isinstance(operation, plan.Map | plan.FlatMap) else plan.STOP
@@ -38,12 +38,12 @@ def calling_of(operation: plan.Operation) -> Calling:
         is_layered=is_layered,
         account=Account() if is_layered else None,
         on_error=on_error,
-        divert=_layered(on_error.step) if isinstance(on_error, Divert) else None,
+        divert=layered(on_error.step) if isinstance(on_error, Divert) else None,
         divert_account=Account() if isinstance(on_error, Divert) else None,
     )
 
 
-def _layered(fn: Any) -> Layered:
+def layered(fn: Any) -> Layered:
     """Give the layers of a step, fresh ones unless it was started before; of an async function, as if it were one."""
     if isinstance(fn, StartedStep):
         return fn.layered()

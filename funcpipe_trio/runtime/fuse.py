@@ -6,8 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 from ..plan import operations as plan
+from ..plan.fair_by import FairBy
 from . import fan_out, fused, regroup
 from .fused import FusedOperation
+from .gate import Gate
 
 __all__ = ["fuse"]
 
@@ -25,6 +27,7 @@ _FORMS: dict[type[plan.Operation], Callable[[Any], FusedOperation]] = {
     plan.Batch: regroup.Batching,
     plan.Unbatch: regroup.Unbatching,
     plan.Route: fan_out.Routing,
+    FairBy: Gate,
 }
 
 

@@ -35,6 +35,10 @@ class Ledger:
     def discard(self, item: Any, stage: str, reason: str) -> None:
         """Give an item up."""
         self.discarded += 1
+        self.tell(item, stage, reason)
+
+    def tell(self, item: Any, stage: str, reason: str) -> None:
+        """Tell the caller of an item that is not delivered; an item that a policy drops counts as dropped there."""
         if self._on_discard is None:
             return
         try:

@@ -118,7 +118,11 @@ class LinkReport:
 
 @dataclass(frozen=True, slots=True)
 class InputReport:
-    """One input of a merge: its part of what was handed over."""
+    """One input of a merge, or one key of a `fair_by`: its part of what was handed over.
+
+    Of keys there may be any number: reported are the 100 of the greatest cost. One that fell out of them and comes back
+    is counted anew.
+    """
 
     merge: str
     key: Hashable
@@ -128,9 +132,10 @@ class InputReport:
     cost: int | Fraction
     """Their cost."""
     contested: int | Fraction
-    """Cost of the items handed over while every input of the merge had one waiting: where weights decide."""
+    """Cost of the items handed over where weights decide: while every input of the merge had one waiting; of a key,
+    while another key had one, too."""
     share: float
-    """Its part of the contested cost, 0 to 1; 0 if there was none."""
+    """Its part of all contested cost, 0 to 1; 0 if there was none."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,6 +66,7 @@ class Outlet(Protocol):
     """A place to put values: a link, or the sink of a run."""
 
     put: Callable[[Any], object]
+    """Takes one value; True: no other may follow, though there was room for more (it hangs on the values)."""
     closed: str | None
     passed: int
 
@@ -256,9 +257,9 @@ class Stage:
         try:
             for value in self._streams[-1]:
                 if value is not NOTHING:
-                    put(value)
+                    is_last = put(value) is True
                     count += 1
-                    if count == room:
+                    if is_last or count == room:
                         pause = Pause.FULL
                         break
                 elif not worth_a_pull(self.inlet):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import trio
 
 from .engine import Engine
+from .fair_link import FairLink
 from .fan_in import MergeInlet
 from .inlet import Inlet
 from .link import Link
@@ -27,7 +28,10 @@ def statistics_of(engine: Engine) -> RunStatistics:
         elapsed=now - engine.began,
         stages=stages,
         links=tuple(_link(link) for link in engine.machinery.links),
-        inputs=tuple(each for fan_in in engine.machinery.fan_ins for each in _inputs(fan_in)),
+        inputs=tuple(
+            [each for fan_in in engine.machinery.fan_ins for each in _inputs(fan_in)]
+            + [each for link in engine.machinery.links if isinstance(link, FairLink) for each in _keys(link)]
+        ),
         paused=engine.paused + (0.0 if engine.paused_since is None else now - engine.paused_since),
         bottleneck=_bottleneck(engine, stages, now),
     )
@@ -90,6 +94,22 @@ def _inputs(fan_in: Inlet) -> list[InputReport]:
             share=float(each.contested / contested) if contested else 0.0,
         )
         for each in fan_in.inputs
+    ]
+
+
+def _keys(link: FairLink) -> list[InputReport]:
+    contested = link.lanes.contested
+    return [
+        InputReport(
+            merge=link.name,
+            key=each.key,
+            weight=each.weight,
+            taken=each.taken,
+            cost=each.cost,
+            contested=each.contested,
+            share=float(each.contested / contested) if contested else 0.0,
+        )
+        for each in link.lanes.accounts()
     ]
 
 

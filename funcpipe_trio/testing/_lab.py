@@ -15,8 +15,11 @@ from typing import Any
 import trio
 
 from ..plan import operations as plan
+from ..plan.fair_by import FairBy
 from ..plan.nodes import Branch, FanIn, FanOut, Plan, Source
+from ..policies.fair_share import FairShare
 from ..policies.on_error import Divert, OnError
+from ..runtime.inlet import QUEUE_FULL
 from ..runtime.started import StartedStep
 from ..step import Step
 from ._wrap import Workshop, has_second_chances, wrap_step
@@ -38,6 +41,8 @@ class Lab:
         self.produced: int = 0
         self.delivered: int = 0
         self.discarded: list[tuple[Any, str, str]] = []
+        self.overflowed: int = 0
+        """Items that a policy let fall, and told of; they count as dropped."""
         self.opened: int = 0
         self.closed: int = 0
         self.all_counted: bool = True
@@ -58,7 +63,10 @@ class Lab:
 
     def discard(self, item: Any, stage: str, reason: str) -> None:
         """Take what a run gives up; fit for ``on_discard``."""
-        self.discarded.append((item, stage, reason))
+        if reason == QUEUE_FULL:
+            self.overflowed += 1
+        else:
+            self.discarded.append((item, stage, reason))
 
     def wrap(self, watched: Plan) -> Plan:
         """Give the plan with all user code under watch."""
@@ -69,9 +77,8 @@ class Lab:
             self.one_to_one = self.one_to_one and watched.origin.kind != "zip"
             inputs = tuple((key, self.wrap(inner)) for key, inner in watched.origin.inputs)
             share = watched.origin.share
-            if share is not None and share.cost is not None:
-                share = replace(share, cost=self._wrapped(share.cost))
-            origin: Source | FanIn | FanOut | Branch = replace(watched.origin, inputs=inputs, share=share)
+            watched_share = None if share is None else self._share(share)
+            origin: Source | FanIn | FanOut | Branch = replace(watched.origin, inputs=inputs, share=watched_share)
         elif isinstance(watched.origin, FanOut):
             origin = self._fan_out(watched.origin)
         elif isinstance(watched.origin, Branch):
@@ -94,7 +101,14 @@ class Lab:
         self.is_resilient = self.is_resilient or policy != plan.STOP
         if isinstance(policy, Divert):
             wrapped["on_error"] = OnError.divert(self._wrapped(policy.step))
+        if isinstance(operation, FairBy):
+            wrapped["share"] = self._share(operation.share)
+            if isinstance(operation.overflow, Divert):
+                wrapped["overflow"] = OnError.divert(self._wrapped(operation.overflow.step))
         return replace(operation, **wrapped)
+
+    def _share(self, share: FairShare[Any]) -> FairShare[Any]:
+        return share if share.cost is None else replace(share, cost=self._wrapped(share.cost))
 
     def _step(self, step: Step[Any, Any] | StartedStep[Any, Any]) -> Callable[..., Any]:
         """Wrap a step; one that was started, once, for all who share it."""

@@ -145,6 +145,16 @@ class NoMultipleAfter:
 
 
 @dataclass(frozen=True)
+class Rest:
+    """Give the rest of a division: a key that many items have."""
+
+    of: int
+
+    def __call__(self, item: int) -> int:
+        return item % self.of
+
+
+@dataclass(frozen=True)
 class Twins:
     """Give the item and one that no other item is."""
 
@@ -272,6 +282,12 @@ def _batched(draw: st.DrawFn, pipeline: Pipeline[int]) -> Pipeline[int]:
     return batches.unbatch()
 
 
+def _shared(draw: st.DrawFn, pipeline: Pipeline[int]) -> Pipeline[int]:
+    keys = _modulus(draw)
+    share = FairShare(draw(weights(range(keys))), capacity=draw(st.integers(1, 3)))
+    return pipeline.fair_by(Rest(keys), share, max_keys=draw(st.integers(1, keys)))
+
+
 def _wait(draw: st.DrawFn) -> Wait:
     return Wait(tuple(draw(st.lists(st.sampled_from(_DELAYS), min_size=1, max_size=3))))
 
@@ -308,4 +324,5 @@ _OPERATIONS: dict[str, _Operation] = {
         TwinsAfter(_TWIN << next(twins), _delay(draw)), concurrency=draw(st.integers(1, 3))
     ),
     "batch": lambda draw, line, twins: _batched(draw, line),
+    "fair_by": lambda draw, line, twins: _shared(draw, line),
 }

@@ -317,6 +317,55 @@ def branches_in_branches() -> Pipeline[int]:
     )
 
 
+# ---- shares of one stream
+
+
+def flood(count: int = 12) -> list[int]:
+    """Mostly of key 0: five of six items."""
+    return [number * 3 + (number % 6 == 5) for number in range(count)]
+
+
+def by_three(item: int) -> int:
+    return item % 3
+
+
+def fair_by_that_blocks() -> Pipeline[int]:
+    share = FairShare({0: 1, 1: Fraction(3, 2)}, capacity=2, cost=lambda x: 1 + x % 2)
+    return Pipeline.from_iterable(flood()).fair_by(by_three, share, max_keys=2).map(wait_by_item, concurrency=2)
+
+
+def fair_by_that_drops() -> Pipeline[int]:
+    return (
+        Pipeline.from_async_iterable(lambda: numbers(9))
+        .map(wait_by_item, concurrency=3)
+        .fair_by(lambda x: x // 4, FairShare(capacity=1), max_keys=2, overflow="drop_newest")
+    )
+
+
+def fair_by_that_diverts() -> Pipeline[int]:
+    async def tell(failure: Failure[int]) -> None:
+        await trio.sleep(1.5)
+
+    return (
+        Pipeline.from_iterable(flood())
+        .filter(lambda x: x != 3)
+        .fair_by(by_three, FairShare(capacity=1), max_keys=2, overflow=OnError.divert(Step(tell).timeout(2)))
+        .map(step)
+    )
+
+
+def fair_by_behind_a_merge() -> Pipeline[int]:
+    async def tell(failure: Failure[int]) -> None:
+        await trio.lowlevel.checkpoint()
+
+    fast, slow = Pipeline.from_iterable(flood(8)), Pipeline.from_async_iterable(lambda: numbers(4))
+    inputs = {
+        "diverted": merge(fast, slow).fair_by(by_three, max_keys=1, overflow=OnError.divert(tell)),
+        "blocked": slow.flat_map(children, concurrency=2).fair_by(by_three, FairShare(capacity=1), max_keys=2),
+    }
+    return fair_merge(inputs).fair_by(by_three, FairShare({1: 2}, capacity=1), max_keys=3).buffer(1)
+
+
 SCENARIOS = [
     Scenario(linear, name="linear"),
     Scenario(ordered_pool, name="ordered_pool"),
@@ -346,6 +395,13 @@ SCENARIOS = [
     Scenario(branches_in_branches, name="branches_in_branches"),
     Scenario(partition, one_by_one, name="partition_with_a_slow_consumer"),
     Scenario(broadcast, first_three, name="broadcast_with_a_consumer_that_leaves"),
+    Scenario(fair_by_that_blocks, name="fair_by_that_blocks"),
+    Scenario(fair_by_that_drops, name="fair_by_that_drops"),
+    Scenario(fair_by_that_diverts, name="fair_by_that_diverts"),
+    Scenario(fair_by_behind_a_merge, name="fair_by_behind_a_merge"),
+    Scenario(fair_by_that_blocks, one_by_one, name="fair_by_with_a_slow_consumer"),
+    Scenario(fair_by_that_drops, three_receivers, name="fair_by_with_three_receivers"),
+    Scenario(fair_by_behind_a_merge, first_three, name="fair_by_with_a_consumer_that_leaves"),
     Scenario(keyed_map, one_by_one, name="keyed_map_with_a_slow_consumer"),
     Scenario(skip, first_three, name="skip_with_a_consumer_that_leaves"),
     Scenario(ordered_pool, one_by_one, name="slow_consumer"),

@@ -45,6 +45,10 @@ async def add(total: float, number: int) -> float:
     return total + number
 
 
+async def bury(failure: Failure[int]) -> None:
+    await trio.sleep(failure.item)
+
+
 async def produce(channel: trio.MemorySendChannel[str]) -> None:
     await channel.send("a")
 
@@ -80,6 +84,9 @@ assert_type(numbers.scan(add, 0.0), Pipeline[float])
 assert_type(numbers.tap(print), Pipeline[int])
 assert_type(numbers.enumerate(), Pipeline[tuple[int, int]])
 assert_type(numbers.take(1).skip(1).buffer(4), Pipeline[int])
+assert_type(numbers.fair_by(str, FairShare({"7": 2}), max_keys=9), Pipeline[int])
+assert_type(numbers.fair_by(str, max_keys=9, overflow="drop_newest"), Pipeline[int])
+assert_type(numbers.fair_by(str, max_keys=9, overflow=OnError.divert(bury)), Pipeline[int])
 assert_type(numbers.batch(10), Pipeline[list[int]])
 assert_type(numbers.batch(10, max_delay=0.5).unbatch(), Pipeline[int])
 assert_type(numbers.pipe(labelled, "n"), Pipeline[str])
@@ -156,5 +163,8 @@ numbers.map(str).flat_map(fetch)  # type: ignore[arg-type]
 numbers.map(str).map(step)  # type: ignore[arg-type]
 step.then(step)  # type: ignore[arg-type]
 fair_merge({"a": numbers}, FairShare({1: 3}))  # type: ignore[misc]
+numbers.fair_by(str, FairShare({1: 3}), max_keys=9)  # type: ignore[arg-type]
+numbers.map(str).fair_by(abs, max_keys=9)  # type: ignore[arg-type]
+numbers.fair_by(str, max_keys=9, overflow="fail")  # type: ignore[arg-type]
 
 channel: FairChannel[str] = FairChannel()

@@ -1,0 +1,65 @@
+"""`FairBy` as data: one mixed stream, of which each key gets its share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, TypeAlias
+
+from ..policies._functions import AnyFunction, function_name
+from ..policies.fair_share import FairShare
+from ..policies.on_error import Divert
+from .nodes import Source
+from .operations import Operation
+from .steps import step_of
+
+__all__ = ["FairBy", "FairOverflow"]
+
+FairOverflow: TypeAlias = Literal["block", "drop_newest"] | Divert
+"""What becomes of an item whose key's queue is full."""
+
+_SAID = {"block": "blocks the stream", "drop_newest": "drops what is new"}
+
+
+@dataclass(frozen=True, slots=True)
+class FairBy(Operation):
+    """In place of the link at this point: a queue for each key, from which the next stage takes by weight."""
+
+    verb: ClassVar[str] = "fair by"
+    key: AnyFunction = field(hash=False)
+    share: FairShare[Any]
+    max_keys: int
+    overflow: FairOverflow = "block"
+
+    @property
+    def capacity(self) -> int:
+        """How many items it holds: the queues, and one that none of them has room for."""
+        return self.max_keys * self.share.capacity + 1
+
+    def may_join(self, head: Source | Operation | None) -> bool:
+        """Whether it can be filled by the stage with this head: diverting waits, which one that waits itself cannot."""
+        waits = not (head is None or (isinstance(head, Source) and head.kind == "iterable"))
+        return not (waits and isinstance(self.overflow, Divert))
+
+    def describe(self) -> str:
+        shown = function_name(self.key)
+        alias = "" if self.name.partition("#")[0] == shown else f" as {self.name}"
+        keys = "1 key" if self.max_keys == 1 else f"{self.max_keys} keys"
+        items = "1 item" if self.share.capacity == 1 else f"{self.share.capacity} items"
+        overflow = self.overflow
+        full = f"gives it to {function_name(overflow.step)}" if isinstance(overflow, Divert) else _SAID[overflow]
+        return f"{self.verb} {shown}{alias}: {self._shares()}, up to {keys} of {items}, a full queue {full}"
+
+    def details(self) -> list[str]:
+        step = step_of(self.overflow.step) if isinstance(self.overflow, Divert) else None
+        return [] if step is None else step.lines()
+
+    def problems(self) -> Iterator[str]:
+        step = step_of(self.overflow.step) if isinstance(self.overflow, Divert) else None
+        return iter(()) if step is None else step.problems()
+
+    def _shares(self) -> str:
+        share, weights = self.share, self.share.weights
+        named = ", ".join(f"{key!r} {weight}" for key, weight in weights.items())
+        said = f"shares by weight ({named}, others {share.default_weight})" if weights else "equal shares"
+        return said if share.cost is None else f"{said}, an item costs {function_name(share.cost)}"

@@ -1,0 +1,110 @@
+"""Before the queues of a `fair_by`: what is each item's key and cost, and what if one finds its queue full?
+
+The gate is the last operation of its stage. It puts nothing anywhere: it answers an item with its entry, which the
+stage puts into the fair link in the same turn; an item to be dropped falls here. To divert one is to wait for a step,
+which an operation cannot, so its stage does: it takes the item back out of the link. An error of the step is raised by
+the gate then, in the item's place, so it ends the stream as any other does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import trio
+
+from .._errors import BufferOverflow
+from ..plan.fair_by import FairBy
+from ..policies import _check
+from ..policies.on_error import Failure
+from ..sansio.fair_lanes import Entry
+from .attempt import Account, Attempt, Layered
+from .fair_link import FairLink
+from .fused import FusedOperation
+from .inlet import NOTHING, QUEUE_FULL
+from .stage import Stage, add_note, not_awaitable, noted
+
+__all__ = ["DivertingStage", "Gate"]
+
+
+class Gate(FusedOperation):
+    """Each item becomes its entry, or is dropped."""
+
+    link: FairLink
+    number: int
+
+    def __init__(self, operation: FairBy) -> None:
+        super().__init__(operation)
+        self._key, self._cost = operation.key, operation.share.cost
+        self._drops = operation.overflow == "drop_newest"
+        self.number = 0
+        """How many items came before the one at hand."""
+        self.undiverted: Exception | None = None
+        """The error of the step that the item at hand was diverted to."""
+
+    def stream(self, values: Iterator[Any]) -> Iterator[Any]:
+        for value in values:
+            if value is NOTHING:
+                yield NOTHING
+                continue
+            entry = self._entry(value)
+            if self._drops and self.link.lanes.is_full(entry):
+                self.dropped += 1
+                self.stage.host.ledger.tell(value, self.name, QUEUE_FULL)
+                yield NOTHING
+            else:
+                yield entry
+                if self.undiverted is not None:
+                    self.stage.failing(self.undiverted, self.name, self.number, value)
+                    raise self.undiverted
+            self.number += 1
+
+    @trio.lowlevel.disable_ki_protection  # user code runs in it
+    def _entry(self, value: Any) -> Entry:
+        try:
+            where, key = f"fair_by {self.name!r}", not_awaitable("key", self._key(value))
+            cost = 1 if self._cost is None else _check.cost(where, "cost", self._cost(value))
+            return self.link.lanes.entry(value, key, cost)
+        except BaseException as error:
+            self.stage.failing(error, self.name, self.number, value)
+            raise
+
+
+class DivertingStage(Stage):
+    """A sync stage that gives the items that find their queues full to a step, one at a time."""
+
+    divert: Layered
+    divert_account: Account
+    _diverted: Any = NOTHING
+
+    async def _wait_room(self) -> None:
+        gate = self.fused[-1]
+        assert isinstance(gate, Gate)
+        entry = gate.link.lanes.take_back()
+        if entry is None:
+            await super()._wait_room()
+            return
+        gate.link.passed -= 1  # it did not pass after all: it is this stage's again
+        self._diverted = entry.item
+        self.outlet.settle()
+        await self._divert(gate)
+
+    async def _divert(self, gate: Gate) -> None:
+        overflow = noted(BufferOverflow("the queue of its key is full"), gate.name, gate.number)
+        failure = Failure(self._diverted, overflow, gate.name, 0)
+        try:
+            await self.divert(failure, Attempt(self.divert_account, gate.number))
+        except Exception as error:
+            if self.stopped is not None:  # the item is discarded with the rest
+                self.keep_cleanup_error(error)
+                return
+            add_note(error, "diverting a BufferOverflow")
+            self._diverted, gate.undiverted = NOTHING, error
+            return
+        self._diverted = NOTHING
+        self.failed += 1
+        self.failures[BufferOverflow.__name__] += 1
+
+    def _held(self) -> list[Any]:
+        item, self._diverted = self._diverted, NOTHING
+        return [*super()._held(), *([] if item is NOTHING else [item])]

@@ -1,0 +1,177 @@
+"""Which item of one mixed stream goes next, so that the keys in it share by weight, and which item is in no queue yet?
+
+Each key that has items has a *lane*: a queue of at most `capacity` items, first come first served, and a flow in a
+`FairQueue`, which says whose first item is next. Of one stream it cannot be known which key comes next, so one item
+may wait *outside*: its lane is full, or it would need a lane more than `max_keys`. The stream stands still behind it.
+It enters in the very step in which a place for it comes free, so a key with an item outside never looks idle.
+
+Invariants: a lane holds 1 to `capacity` items; there are at most `max_keys` lanes; while an item is outside there is no
+place for it. So at most ``max_keys * capacity + 1`` items are here.
+
+A key whose last item was taken is forgotten in that step. Its debt is not: the `FairQueue` keeps it until virtual time
+has passed it, so a key gains nothing by coming and going.
+
+It never waits, and does not say what becomes of an item outside: that is the caller's.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Hashable
+from fractions import Fraction
+from typing import Any
+
+from .fair_queue import FairQueue, Flow
+from .key_accounts import KeyAccount, KeyAccounts
+
+__all__ = ["MOST_ACCOUNTS", "Entry", "FairLanes"]
+
+MOST_ACCOUNTS = 100
+"""Keys in a report, at most: the greatest. A report of a hundred thousand keys is no report."""
+
+
+class Lane:
+    """The items of one key."""
+
+    __slots__ = ("account", "entries", "flow")
+
+    account: KeyAccount
+    flow: Flow[Hashable]
+
+    def __init__(self, flow: Flow[Hashable], account: KeyAccount) -> None:
+        self.flow = flow
+        self.account = account
+        self.entries: deque[Entry] = deque()
+
+
+class Entry:
+    """An item with its key and cost; `lane` is the lane of its key, if there is one."""
+
+    __slots__ = ("cost", "item", "key", "lane")
+
+    cost: int | Fraction
+    item: Any
+    key: Hashable
+    lane: Lane | None
+
+    def __init__(self, item: Any, key: Hashable, cost: int | Fraction, lane: Lane | None) -> None:
+        self.item = item
+        self.key = key
+        self.cost = cost
+        self.lane = lane
+
+
+class FairLanes:
+    """Bounded queues by key, and the fair choice among them."""
+
+    contested: int | Fraction
+    outside: Entry | None
+    """The item that no queue has room for."""
+
+    def __init__(self, weight_of: Callable[[Any], int | Fraction], capacity: int, max_keys: int) -> None:
+        self._weight_of = weight_of
+        self._capacity = capacity
+        self._max_keys = max_keys
+        self._lanes: dict[Hashable, Lane] = {}
+        self._queue: FairQueue[Hashable] = FairQueue()
+        self._accounts = KeyAccounts(MOST_ACCOUNTS)
+        self._inside = 0
+        self.outside = None
+        self.contested = 0
+        """Cost of all that was handed over while two keys or more had items."""
+
+    def __len__(self) -> int:
+        """How many items are here."""
+        return self._inside + (self.outside is not None)
+
+    @property
+    def keys(self) -> int:
+        """How many keys have a lane."""
+        return len(self._lanes)
+
+    def entry(self, item: Any, key: Hashable, cost: int | Fraction) -> Entry:
+        """Look up the lane of an item that is to be added next; nothing is changed.
+
+        Raises:
+          TypeError: if the key is not hashable.
+        """
+        return Entry(item, key, cost, self._lanes.get(key))
+
+    def is_full(self, entry: Entry) -> bool:
+        """Whether the queue of an item's own key has no room for it."""
+        return entry.lane is not None and len(entry.lane.entries) == self._capacity
+
+    def add(self, entry: Entry) -> bool:
+        """Take an item; answer whether it had to stay outside, which only one may."""
+        if self.is_full(entry) or (entry.lane is None and len(self._lanes) == self._max_keys):
+            self.outside = entry
+            return True
+        self._enter(entry)
+        return False
+
+    def take(self) -> Any:
+        """Hand over the item whose turn it is; call it only while there is one."""
+        queue = self._queue
+        flow = queue.select()
+        assert flow is not None, "an item was asked for where none is"
+        lane = self._lanes[flow.key]
+        entry = lane.entries.popleft()
+        self._inside -= 1
+        contested = queue.backlogged > 1
+        lane.account.count(entry.cost, contested=contested)
+        if contested:
+            self.contested += entry.cost
+        if self.outside is not None and self.outside.lane is lane:
+            self._let_in()  # before the charge: with an item outside the key is still backlogged
+        queue.charge(flow, entry.cost, still_ready=bool(lane.entries))
+        if not lane.entries:
+            self._forget(lane)
+        return entry.item
+
+    def take_back(self) -> Entry | None:
+        """Give up the item outside if it is there because the queue of its own key is full."""
+        entry = self.outside
+        if entry is None or entry.lane is None:
+            return None
+        self.outside = None
+        return entry
+
+    def clear(self) -> list[Any]:
+        """Give up all items; those of a key in their order."""
+        items = [entry.item for lane in self._lanes.values() for entry in lane.entries]
+        if self.outside is not None:
+            items.append(self.outside.item)
+        for lane in self._lanes.values():
+            self._accounts.put_aside(lane.account)
+        self._lanes.clear()
+        self._queue = FairQueue()
+        self._inside, self.outside = 0, None
+        return items
+
+    def accounts(self) -> list[KeyAccount]:
+        """Give what the keys were served: those of the greatest cost, at most `MOST_ACCOUNTS`, the greatest first."""
+        return self._accounts.greatest(lane.account for lane in self._lanes.values())
+
+    def _enter(self, entry: Entry) -> None:
+        lane = entry.lane or self._new_lane(entry.key)
+        lane.entries.append(entry)
+        self._inside += 1
+        self._queue.ready(lane.flow)
+
+    def _let_in(self) -> None:
+        entry, self.outside = self.outside, None
+        assert entry is not None
+        self._enter(entry)
+
+    def _new_lane(self, key: Hashable) -> Lane:
+        weight = self._weight_of(key)
+        lane = self._lanes[key] = Lane(self._queue.add(key, weight), self._accounts.resume(key, weight))
+        return lane
+
+    def _forget(self, lane: Lane) -> None:
+        """Let a key go that has no item left; its place is for the item outside, if one waits for that."""
+        del self._lanes[lane.flow.key]
+        self._queue.remove(lane.flow)
+        self._accounts.put_aside(lane.account)
+        if self.outside is not None and self.outside.lane is None:
+            self._let_in()
