@@ -59,8 +59,7 @@ class FairLink(Link):
         self._ran(unsettled=False)
 
     def unsettle(self) -> None:
-        if not self.ended and self.closed is None:
-            self._ran(unsettled=True)
+        self._ran(unsettled=True)
 
     def _ran(self, *, unsettled: bool) -> None:
         """Note that the sender had its turn; what is here does not wait for the next, which may be endless."""
@@ -92,10 +91,6 @@ class FairLink(Link):
         if self.wants_room and self.lanes.outside is None:
             self.wants_room = False
             self._refilling = self.unsettled = self.sender.on_room()
-
-    def shut(self, reason: str) -> bool:
-        self._refilling = False
-        return super().shut(reason)
 
     def _discard_buffer(self, reason: str) -> None:
         items = self.lanes.clear()

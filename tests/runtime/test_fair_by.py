@@ -169,9 +169,11 @@ def test_random_arrivals_keep_order_and_lag(overflow, arrivals, capacity, weight
     assert_fair([item[0] for item in log], weights, backlog)
 
 
-@pytest.mark.parametrize("stages", ["link", "pool"])
-def test_the_schedule_decides_nothing(stages):
-    """With queues of one, every hand-over makes room that the sender must fill before the next choice."""
+def test_the_schedule_decides_nothing():
+    """With queues of one, every hand-over makes room that the sender must fill before the next choice.
+
+    Neither does it matter who takes: the consumer, a worker, or a stage that takes as much as it can get in one turn.
+    """
     line = fair("aabcabbacabcaabbccaabcab" * 3, {"a": 2, "b": 3}, capacity=1, max_keys=3)
 
     async def work(item):
@@ -179,11 +181,12 @@ def test_the_schedule_decides_nothing(stages):
         return item
 
     orders = set()
-    for seed in range(40):
-        with scheduled(Schedule(seed)):
-            items = []
-            run_virtual(receive_all, line if stages == "link" else line.map(work), items)
-        orders.add(" ".join(items))
+    for taken in (line, line.map(work), line.map(str), line.map(str).buffer(1)):
+        for seed in range(25):
+            with scheduled(Schedule(seed)):
+                items = []
+                run_virtual(receive_all, taken, items)
+                orders |= {" ".join(items), collected(taken)}
 
     assert len(orders) == 1
 
@@ -197,6 +200,11 @@ def test_every_schedule_keeps_the_shares_of_a_stream_that_is_there():
 
 
 # ---- room
+
+
+def test_what_is_behind_a_full_queue_comes_as_soon_as_that_has_room():
+    """One hand-over is enough, however full the queues still are: the item behind is of a key that has none."""
+    assert collected(fair("aaaaaaaaab", capacity=8)).split()[:2] == ["a0", "b0"]
 
 
 @pytest.mark.parametrize(("keys", "held"), [("aaaaa", 3), ("abcde", 3), ("aabbcc", 5), ("ababab", 5)])
@@ -388,6 +396,42 @@ def test_a_step_that_cannot_run_is_a_problem_of_the_plan():
         line.check()
 
 
+def test_nothing_is_withheld_while_one_is_diverted():
+    """Also when the stage was woken for room: its turn is over when it waits for the step."""
+
+    async def tell(failure):
+        await trio.sleep(10)
+
+    async def main():
+        async with Probe(diverted("abcb", tell, max_keys=2)) as probe:
+            await trio.testing.wait_all_tasks_blocked()
+            await probe.expect("a0", "b0", "c0", at=0)
+            await probe.expect_end(at=10)
+
+    run_virtual(main)
+
+
+def test_an_error_of_a_step_that_is_stopped_is_kept_and_its_item_discarded():
+    told = []
+
+    async def tell(failure):
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise Boom("while closing")
+
+    async def main():
+        async with diverted("aa", tell).open(on_discard=lambda *given: told.append(given)) as run:
+            await trio.sleep(1)
+            run.abort()
+        return run.report
+
+    report = run_virtual(main)
+    assert sorted(told) == [("a0", "iterable", "aborted"), ("a1", "iterable", "aborted")]
+    assert [str(error) for error in report.cleanup_errors] == ["while closing"]
+    assert adds_up(report)
+
+
 # ---- failures and ends
 
 
@@ -470,6 +514,18 @@ def test_a_stream_that_never_pauses_does_not_withhold_results():
             return run.statistics()
 
     assert run_virtual(main).taken < 50 * 64 * 4
+
+
+def test_results_do_not_wait_until_the_queues_are_full():
+    """The first item is handed over after a turn of its sender, and not after the 1600 items that there is room for."""
+
+    async def main():
+        line = Pipeline.from_iterable(count()).fair_by(lambda item: item % 100, max_keys=100)
+        async with line.open() as run:
+            await run.receive()
+            return run.statistics()
+
+    assert run_virtual(main).taken <= 2 * 64
 
 
 def test_items_are_opaque():
