@@ -23,6 +23,7 @@ from .plan.describe import describe_plan
 from .plan.layout import lay_out
 from .plan.nodes import Claim, FanIn, Plan, Source, SourceKind
 from .plan.steps import step_of
+from .plan.windows import Distinct, Sliding, Window
 from .policies import _check
 from .policies.fair_share import FairShare
 from .policies.on_error import Divert, Emit, Failure, OnError, Skip, Stop
@@ -439,6 +440,84 @@ class Pipeline(Generic[T_co]):
     def unbatch(self: Pipeline[Iterable[U]], *, name: str | None = None) -> Pipeline[U]:
         """Give the items of each batch (any iterable) one by one."""
         return self._then(plan.Unbatch(_named("Pipeline.unbatch", name, "unbatch")))
+
+    def window(
+        self, max_items: int | None = None, *, period: float | None = None, name: str | None = None
+    ) -> Pipeline[list[T_co]]:
+        """Cut the stream into lists, without overlap: by number, by time, or at whichever comes first.
+
+        With a period, time is cut at its multiples from the start of the run, and a window leaves exactly at its end,
+        even if the source stalls; an item that comes at a multiple is in the later window. (`batch` with `max_delay`
+        counts from a batch's first item instead.) A window without items is not emitted. At the end of the stream, and
+        at a failure, the open window leaves at once.
+
+        Args:
+          max_items: items in a window, an int >= 1; without it nothing limits how many come within a period.
+          period: seconds > 0; makes a stage of its own.
+          name: what reports and errors call it.
+
+        Raises:
+          TypeError: if an argument has a wrong type.
+          ValueError: if an argument is out of range, or neither limit is given.
+        """
+        where = "Pipeline.window"
+        if max_items is None and period is None:
+            raise ValueError(f"{where}: one of max_items, period must be given")
+        if max_items is not None:
+            _check.integer(where, "max_items", max_items, at_least=1)
+        if period is not None:
+            period = _check.seconds(where, "period", period)
+        return self._then(Window(_named(where, name, "window"), max_items, period))
+
+    def sliding(self, n: int, step: int = 1, *, name: str | None = None) -> Pipeline[tuple[T_co, ...]]:
+        """Give windows of `n` items that follow each other, as tuples: one leaves the instant its last item comes.
+
+        The windows begin at every `step`-th item. Only full ones are given: the items that are in none, between two
+        windows (`step` > `n`) or at the end of the stream, count as dropped. An item counts as absorbed, and is no
+        longer discarded by itself, once it went out in its first window.
+
+        Args:
+          n: items in a window, an int >= 1.
+          step: items from the beginning of one window to that of the next, an int >= 1.
+          name: what reports and errors call it.
+
+        Raises:
+          TypeError: if an argument has a wrong type.
+          ValueError: if `n` or `step` is below 1.
+        """
+        where = "Pipeline.sliding"
+        _check.integer(where, "n", n, at_least=1)
+        _check.integer(where, "step", step, at_least=1)
+        return self._then(Sliding(_named(where, name, "sliding"), n, step))
+
+    def pairwise(self, *, name: str | None = None) -> Pipeline[tuple[T_co, T_co]]:
+        """Give each item together with the next, as ``itertools.pairwise``; a single item counts as dropped."""
+        return self._then(Sliding(_named("Pipeline.pairwise", name, "pairwise"), 2, 1))
+
+    def distinct(
+        self, key: Callable[[T_co], Hashable] | None = None, *, remember: int, name: str | None = None
+    ) -> Pipeline[T_co]:
+        """Drop the items whose key was seen lately: it is one of the last `remember` distinct keys that came.
+
+        A key that comes again counts as seen again (so one that keeps coming is never forgotten), and of more than
+        `remember` keys the one that stayed away longest is. Items that are let through have no equal among those
+        remembered; the others count as dropped.
+
+        Args:
+          key: ``key(item)``, a sync function that gives a hashable value; None: the item itself (one that has no hash
+            is a TypeError in the stream).
+          remember: keys to remember, an int >= 1: the bound of its memory.
+          name: what reports and errors call it.
+
+        Raises:
+          TypeError: if an argument has a wrong type.
+          ValueError: if `remember` is below 1.
+        """
+        where = "Pipeline.distinct"
+        if key is not None:
+            _check.sync_callable(where, "key", key)
+        _check.integer(where, "remember", remember, at_least=1)
+        return self._then(Distinct(_named(where, name, "distinct"), key, remember))
 
     def buffer(self, capacity: int, *, name: str | None = None) -> Pipeline[T_co]:
         """Set the capacity of the one link at this point: what is before it ends a stage, what is behind begins one.

@@ -251,6 +251,22 @@ def batch_rows():
     yield from wrong_names(where, partial(LINE.batch, 1))
 
 
+def window_rows():
+    where = "Pipeline.window"
+    yield ValueError, LINE.window, f"{where}: one of max_items, period must be given"
+    yield from wrong_ints(where, "max_items", LINE.window, at_least=1)
+    yield from wrong_seconds(where, "period", lambda value: LINE.window(period=value))
+    yield from wrong_names(where, partial(LINE.window, 1))
+    yield from wrong_ints("Pipeline.sliding", "n", LINE.sliding, at_least=1)
+    yield from wrong_ints("Pipeline.sliding", "step", partial(LINE.sliding, 2), at_least=1)
+    yield from wrong_names("Pipeline.sliding", partial(LINE.sliding, 2))
+    yield from wrong_names("Pipeline.pairwise", LINE.pairwise)
+    where = "Pipeline.distinct"
+    yield from wrong_sync_functions(where, "key", lambda value: LINE.distinct(value, remember=1))
+    yield from wrong_ints(where, "remember", lambda value: LINE.distinct(remember=value), at_least=1)
+    yield from wrong_names(where, partial(LINE.distinct, remember=1))
+
+
 def fan_in_rows():
     for function in (merge, concat, zip_pipelines):
         name = function.__name__
@@ -388,6 +404,7 @@ REFUSED = [
     *source_rows(),
     *operation_rows(),
     *batch_rows(),
+    *window_rows(),
     *fan_in_rows(),
     *policy_rows(),
     *rate_limit_rows(),

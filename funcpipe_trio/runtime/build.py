@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from ..plan import operations as plan
 from ..plan.layout import FanInLayout, LineLayout, StageLayout
 from ..plan.nodes import Source
+from ..plan.windows import Window
 from ..policies.fair_share import FairShare
 from .calls import calling_of
 from .expand import ExpandingPool
@@ -106,7 +107,7 @@ def _stage(layout: StageLayout, inlet: Inlet | None, outlet: Link | Sink, machin
     assert inlet is not None
     if head is None:
         return Stage(host, layout.name, inlet, outlet, fused)
-    if isinstance(head, plan.Batch):
+    if isinstance(head, plan.Batch | Window):
         return TimedStage(host, layout.name, inlet, outlet, [fuse(head), *fused])
     call, concurrency = calling_of(head), layout.concurrency
     if isinstance(head, plan.FlatMap):

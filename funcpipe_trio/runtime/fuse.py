@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from ..plan import operations as plan
-from . import fused, regroup
+from ..plan.windows import Distinct, Sliding, Window
+from . import fused, regroup, windows
 from .fused import FusedOperation
 
 __all__ = ["fuse"]
@@ -24,6 +25,9 @@ _FORMS: dict[type[plan.Operation], Callable[[Any], FusedOperation]] = {
     plan.SkipWhile: fused.SkippingWhile,
     plan.Batch: regroup.Batching,
     plan.Unbatch: regroup.Unbatching,
+    Window: windows.Windowing,
+    Sliding: windows.SlidingOver,
+    Distinct: windows.Distinguishing,
 }
 
 

@@ -16,6 +16,7 @@ import trio
 
 from ..plan import operations as plan
 from ..plan.nodes import FanIn, Plan, Source
+from ..plan.windows import Sliding, Window
 from ..policies.on_error import Divert, OnError
 from ..runtime.started import StartedStep
 from ..step import Step
@@ -62,7 +63,7 @@ class Lab:
 
     def wrap(self, watched: Plan) -> Plan:
         """Give the plan with all user code under watch."""
-        regrouping = plan.Batch | plan.Unbatch | plan.FlatMap
+        regrouping = plan.Batch | plan.Unbatch | plan.FlatMap | Window | Sliding
         if any(isinstance(operation, regrouping) for operation in watched.operations):
             self.one_to_one = False
         if isinstance(watched.origin, FanIn):

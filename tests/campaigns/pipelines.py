@@ -269,6 +269,43 @@ def in_threads() -> Pipeline[int]:
     return Pipeline.from_iterable(range(5)).map(Step(abs).on(threads(2)).timeout(50), concurrency=3).map(step)
 
 
+# ---- windows
+
+
+def windows_by_time() -> Pipeline[int]:
+    return (
+        Pipeline.from_async_iterable(lambda: numbers(7))
+        .window(3, period=1.25)
+        .map(step, concurrency=2)
+        .unbatch()
+        .buffer(1)
+    )
+
+
+def sliding_windows() -> Pipeline[tuple[int, ...]]:
+    return (
+        Pipeline.from_iterable(range(14))
+        .map(wait_by_item, concurrency=3)
+        .sliding(4, 2)
+        .buffer(2)
+        .map(lambda window: window[-1])
+        .sliding(2, 3)
+        .map(step)
+    )
+
+
+def distinct_items() -> Pipeline[int]:
+    return (
+        Pipeline.from_producer(produce)
+        .flat_map(children, concurrency=2)
+        .distinct(remember=2)
+        .pairwise()
+        .distinct(lambda pair: pair[0], remember=1)
+        .map(step)
+        .unbatch()
+    )
+
+
 SCENARIOS = [
     Scenario(linear, name="linear"),
     Scenario(ordered_pool, name="ordered_pool"),
@@ -293,6 +330,9 @@ SCENARIOS = [
     Scenario(skip, name="skip"),
     Scenario(divert, name="divert"),
     Scenario(in_threads, name="in_threads"),
+    Scenario(windows_by_time, name="windows_by_time"),
+    Scenario(sliding_windows, name="sliding_windows"),
+    Scenario(distinct_items, name="distinct_items"),
     Scenario(keyed_map, one_by_one, name="keyed_map_with_a_slow_consumer"),
     Scenario(skip, first_three, name="skip_with_a_consumer_that_leaves"),
     Scenario(ordered_pool, one_by_one, name="slow_consumer"),

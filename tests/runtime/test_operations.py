@@ -13,7 +13,7 @@ import math
 from collections import Counter
 from dataclasses import dataclass
 from functools import partial, wraps
-from itertools import accumulate, dropwhile, takewhile
+from itertools import accumulate, dropwhile, pairwise, takewhile
 
 import pytest
 import trio
@@ -96,6 +96,10 @@ def is_odd(item):
 
 def is_early(item):
     return number_of(item) < 25
+
+
+def third(item):
+    return number_of(item) // 3
 
 
 def twice(item):
@@ -336,6 +340,40 @@ OPERATIONS = [
     ),
     Operation("unbatch", lambda line, user: line.batch(7).unbatch(), calls=False, plain=False),
     Operation("unbatch_behind_a_link", lambda line, user: line.batch(7).buffer(2).unbatch(), calls=False, plain=False),
+    Operation("window", lambda line, user: line.window(7), lambda items: chunks(items, 7), calls=False, plain=False),
+    Operation(
+        "window_period",
+        lambda line, user: line.window(7, period=100),
+        lambda items: chunks(items, 7),
+        calls=False,
+        plain=False,
+    ),
+    Operation(
+        "sliding",
+        lambda line, user: line.sliding(7, 3),
+        lambda items: [tuple(items[start : start + 7]) for start in range(0, len(items) - 6, 3)],
+        calls=False,
+        plain=False,
+    ),
+    Operation(
+        "sliding_with_gaps",
+        lambda line, user: line.sliding(3, 5),
+        lambda items: [tuple(items[start : start + 3]) for start in range(0, len(items) - 2, 5)],
+        calls=False,
+        plain=False,
+    ),
+    Operation(
+        "pairwise", lambda line, user: line.pairwise(), lambda items: [*pairwise(items)], calls=False, plain=False
+    ),
+    Operation(
+        "distinct",
+        lambda line, user: line.distinct(user.now(number_of), remember=10),
+    ),
+    Operation(
+        "distinct_drops",
+        lambda line, user: line.distinct(user.now(third), remember=1),
+        lambda items: [item for number, item in enumerate(items) if third(item) not in map(third, items[:number])],
+    ),
     Operation("buffer", lambda line, user: line.buffer(1), calls=False),
     Operation("buffer_between", lambda line, user: line.buffer(3).map(user.now(identity)).buffer(5)),
     Operation(
@@ -747,7 +785,7 @@ async def test_a_run_can_be_drained_in_the_middle(operation, source):
     # What a source that waits had just handed over is counted by the task that takes it, in its next step.
     assert taken is None or report.taken <= taken + operation.inputs * (source.name != "iterable")
     assert given_up.reasons <= {"not needed"}
-    if not operation.name.startswith("batch"):  # the last batch may be a shorter one
+    if not operation.name.startswith(("batch", "window")):  # the last one may be a shorter one
         assert Counter(map(shown, got)) <= expected
     if operation.plain:
         assert report.taken == report.delivered + report.dropped + report.discarded
