@@ -22,11 +22,13 @@ from .plan.check import check_plan
 from .plan.describe import describe_plan
 from .plan.layout import lay_out
 from .plan.nodes import Claim, FanIn, Plan, Source, SourceKind
+from .plan.restarts import RestartingSource
 from .plan.steps import step_of
 from .plan.windows import Distinct, Sliding, Window
 from .policies import _check
 from .policies.fair_share import FairShare
 from .policies.on_error import Divert, Emit, Failure, OnError, Skip, Stop
+from .policies.retry import Retry
 from .runtime.ledger import OnDiscard
 from .runtime.opening import Opening
 from .runtime.report import Report
@@ -171,6 +173,44 @@ class Pipeline(Generic[T_co]):
         """
         seconds = _check.seconds("Pipeline.ticks", "period", period)
         made = Source("ticks", _named("Pipeline.ticks", name, "ticks"), plan.Opaque(None), seconds)
+        return Pipeline(Plan(made))
+
+    @staticmethod
+    def restarting(
+        source_factory: Callable[[], Iterable[T] | AsyncIterable[T]],
+        retry: Retry,
+        *,
+        reset_after: float,
+        name: str | None = None,
+    ) -> Pipeline[T]:
+        """Take items from what a callable makes, and have it made anew when it fails, at opening or in the middle.
+
+        What failed is closed, then the wait of `retry` passes, then the callable is called again; what was taken
+        before goes on, and the stream ends where what it made ends. An error that `retry` does not mean, or that is
+        one failure too many, is the error of the stream: the last one itself. Draining or stopping the run ends a wait
+        at once.
+
+        Args:
+          source_factory: ``source_factory()`` gives an iterable or async iterable, a new one each time (one that gives
+            something else, or the iterator that has failed, is a TypeError in the stream).
+          retry: ``attempts`` is how many openings in a row may fail; ``on`` and ``retry_after`` as for a step.
+          reset_after: seconds > 0; a failure so long after the opening is the first of a new row. `math.inf`: never.
+          name: what reports and errors call it; else the callable's name.
+
+        Raises:
+          TypeError: if an argument has a wrong type.
+          ValueError: if `reset_after` is not > 0.
+        """
+        where = "Pipeline.restarting"
+        _check.callable_(where, "source_factory", source_factory)
+        if plan.is_async(source_factory):
+            rule = "give an iterable or async iterable, without being awaited"
+            raise _check.refuse(TypeError, where, "source_factory", rule, source_factory)
+        if not isinstance(retry, Retry):
+            raise _check.refuse(TypeError, where, "retry", "be a Retry", retry)
+        _check.seconds(where, "reset_after", reset_after, finite=False)
+        called = _named(where, name, plan.function_name(source_factory))
+        made = RestartingSource("restarting", called, plan.Opaque(source_factory), retry=retry, reset_after=reset_after)
         return Pipeline(Plan(made))
 
     # ---- operations on each item
@@ -561,8 +601,8 @@ class Pipeline(Generic[T_co]):
     def max_in_flight(self) -> int | float:
         """The most items that are ever taken and not yet delivered, failed, dropped or discarded.
 
-        A batch counts its items; the children of one flat_map item count as one. `math.inf` where a batch has no
-        `max_items`.
+        A batch counts its items; the children of one flat_map item count as one. `math.inf` where a batch or
+        window has no `max_items`.
         """
         return lay_out(self._plan).max_in_flight
 

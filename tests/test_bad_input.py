@@ -199,6 +199,25 @@ def source_rows():
     yield from wrong_seconds("Pipeline.ticks", "period", Pipeline.ticks)
     yield from wrong_names("Pipeline.ticks", partial(Pipeline.ticks, 1))
 
+    where = "Pipeline.restarting"
+    restarting = partial(Pipeline.restarting, reset_after=1)
+    for value in (None, 1, NO_CALLABLE):
+        yield TypeError, partial(restarting, value, Retry()), f"{where}: source_factory must be callable, not {value!r}"
+    yield (
+        TypeError,
+        partial(restarting, ASYNC, Retry()),
+        f"{where}: source_factory must give an iterable or async iterable, without being awaited, not {ASYNC!r}",
+    )
+    for value in (None, 3, Backoff(), Retry):
+        yield TypeError, partial(restarting, SYNC, value), f"{where}: retry must be a Retry, not {value!r}"
+    for value in (True, "1", None):
+        call = partial(Pipeline.restarting, SYNC, Retry(), reset_after=value)
+        yield TypeError, call, f"{where}: reset_after must be a number of seconds > 0, not {value!r}"
+    for value in (0, -1, math.nan):
+        call = partial(Pipeline.restarting, SYNC, Retry(), reset_after=value)
+        yield ValueError, call, f"{where}: reset_after must be a number of seconds > 0, not {value!r}"
+    yield from wrong_names(where, partial(restarting, SYNC, Retry()))
+
 
 def operation_rows():
     for name in ("map", "filter", "flat_map", "tap", "take_while", "skip_while"):

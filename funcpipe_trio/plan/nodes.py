@@ -15,7 +15,7 @@ from .operations import Opaque, Operation, function_name
 
 __all__ = ["Claim", "FanIn", "Plan", "Source"]
 
-SourceKind = Literal["iterable", "async iterable", "channel", "producer", "ticks"]
+SourceKind = Literal["iterable", "async iterable", "channel", "producer", "ticks", "restarting"]
 FanInKind = Literal["merge", "fair_merge", "concat", "zip"]
 
 

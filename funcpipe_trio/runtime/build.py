@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from ..plan import operations as plan
 from ..plan.layout import FanInLayout, LineLayout, StageLayout
@@ -18,6 +20,7 @@ from .inlet import Inlet
 from .keyed import KeyedPool
 from .link import Link
 from .pool import Pool
+from .restarting import RestartedSource
 from .sink import Sink
 from .sources import (
     AsyncIterableSource,
@@ -43,11 +46,12 @@ class Machinery:
     """What a drain stops."""
 
 
-_SOURCES: dict[str, type[AsyncSource]] = {
+_SOURCES: dict[str, Callable[[Host, Any, Link | Sink, list[FusedOperation]], AsyncSource]] = {
     "async iterable": AsyncIterableSource,
     "channel": ChannelSource,
     "producer": ProducerSource,
     "ticks": TickSource,
+    "restarting": RestartedSource,
 }
 
 

@@ -16,8 +16,10 @@ import trio
 
 from ..plan import operations as plan
 from ..plan.nodes import FanIn, Plan, Source
+from ..plan.restarts import RestartingSource
 from ..plan.windows import Sliding, Window
 from ..policies.on_error import Divert, OnError
+from ..policies.retry import Retry
 from ..runtime.started import StartedStep
 from ..step import Step
 from ._wrap import Workshop, has_second_chances, wrap_step
@@ -139,6 +141,9 @@ class Lab:
             return replace(source, origin=plan.Opaque(lambda: _WatchedIterator(self, origin)))
         if source.kind == "async iterable":
             return replace(source, origin=plan.Opaque(lambda: _WatchedAsyncIterator(self, origin)))
+        if isinstance(source, RestartingSource):
+            self.is_resilient = True
+            return replace(source, origin=plan.Opaque(lambda: self._reopened(origin)), retry=self._retry(source.retry))
         if source.kind == "producer":
             return replace(source, origin=plan.Opaque(functools.partial(self._produce, origin)))
         if source.kind == "channel":
@@ -146,6 +151,15 @@ class Lab:
             return replace(source, origin=plan.Opaque(kind(self, origin)))
         self.all_counted = False
         return source
+
+    def _retry(self, retry: Retry) -> Retry:
+        return retry if isinstance(retry.on, type | tuple) else replace(retry, on=self._wrapped(retry.on))
+
+    def _reopened(self, origin: Callable[[], Any]) -> Any:
+        """Open a source that may be opened often."""
+        self.call()
+        made = origin()
+        return (_WatchedAsyncIterator if hasattr(type(made), "__aiter__") else _WatchedIterator)(self, made)
 
     async def _produce(self, origin: Callable[[Any], Any], channel: trio.MemorySendChannel[Any]) -> None:
         self.opened += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Iterator
 from fractions import Fraction
 from typing import Any
@@ -26,7 +27,7 @@ from funcpipe_trio import (
     threads,
     zip_pipelines,
 )
-from funcpipe_trio.testing import Lab, Scenario
+from funcpipe_trio.testing import InjectedError, Lab, Scenario
 
 
 async def wait_by_item(item: Any) -> Any:
@@ -269,6 +270,39 @@ def in_threads() -> Pipeline[int]:
     return Pipeline.from_iterable(range(5)).map(Step(abs).on(threads(2)).timeout(50), concurrency=3).map(step)
 
 
+# ---- sources that restart
+
+
+def restarting_source() -> Pipeline[int]:
+    made = 0
+
+    async def feed() -> AsyncIterator[int]:
+        nonlocal made
+        made += 1
+        for number in range(3):
+            await trio.sleep(0.5)
+            yield 10 * made + number
+        if made < 4:
+            raise OSError(f"feed {made} broke")
+
+    retry = Retry(3, (OSError, InjectedError), Backoff(1, jitter=0.5))
+    return Pipeline.restarting(feed, retry, reset_after=1.5).buffer(2).map(wait_by_item, concurrency=2)
+
+
+def restarting_iterable() -> Pipeline[int]:
+    made = 0
+
+    def feed() -> Iterator[int]:
+        nonlocal made
+        made += 1
+        yield made
+        yield made
+        if made < 3:
+            raise OSError(f"feed {made} broke")
+
+    return Pipeline.restarting(feed, Retry(9, OSError, Backoff(0)), reset_after=math.inf).map(step)
+
+
 # ---- windows
 
 
@@ -330,6 +364,8 @@ SCENARIOS = [
     Scenario(skip, name="skip"),
     Scenario(divert, name="divert"),
     Scenario(in_threads, name="in_threads"),
+    Scenario(restarting_source, name="restarting_source"),
+    Scenario(restarting_iterable, name="restarting_iterable"),
     Scenario(windows_by_time, name="windows_by_time"),
     Scenario(sliding_windows, name="sliding_windows"),
     Scenario(distinct_items, name="distinct_items"),

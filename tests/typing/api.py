@@ -66,6 +66,8 @@ assert_type(Pipeline.from_iterable([1]), Pipeline[int])
 assert_type(Pipeline.from_iterable(lambda: ["a"]), Pipeline[str])
 assert_type(Pipeline.from_producer(produce), Pipeline[str])
 assert_type(Pipeline.ticks(1), Pipeline[int])
+assert_type(Pipeline.restarting(lambda: ["a"], Retry(), reset_after=1), Pipeline[str])
+assert_type(Pipeline.restarting(lambda: pages(1), Retry(), reset_after=1), Pipeline[str])
 
 # operations
 assert_type(numbers.map(str), Pipeline[str])
