@@ -307,6 +307,36 @@ class Pipeline(Generic[T_co]):
     @overload
     def flat_map(
         self,
+        fn: Callable[[T_co], Pipeline[U]] | Callable[[T_co], Awaitable[Pipeline[U]]],
+        *,
+        concurrency: int,
+        on_error: Emit,
+        name: str | None = None,
+    ) -> Pipeline[U | Failure[T_co]]: ...
+
+    @overload
+    def flat_map(
+        self,
+        fn: Callable[[T_co], Awaitable[Pipeline[U]]],
+        *,
+        on_error: Stop | Skip | Divert = ...,
+        concurrency: int | None = None,
+        name: str | None = None,
+    ) -> Pipeline[U]: ...
+
+    @overload
+    def flat_map(
+        self,
+        fn: Callable[[T_co], Pipeline[U]],
+        *,
+        concurrency: int,
+        on_error: Stop | Skip | Divert = ...,
+        name: str | None = None,
+    ) -> Pipeline[U]: ...
+
+    @overload
+    def flat_map(
+        self,
         fn: Callable[[T_co], AsyncIterable[U] | Awaitable[Iterable[U]] | Iterable[U]],
         *,
         on_error: Emit,
@@ -358,8 +388,14 @@ class Pipeline(Generic[T_co]):
         function, an async function, or any function with `concurrency`, makes a stage of its own; with more than one
         item at a time, what they give is mixed as it comes.
 
+        What it gives may be a pipeline, too, which is then run inside this run, within the item: its results are the
+        item's children, its failure (or `PlanError`) is the item's, and it is stopped when the item is given up. A sync
+        function that gives pipelines needs `concurrency`. What an inner run gives up is told to `on_discard` as of
+        ``outer > inner`` stage. The children of an item count as one with it, so `max_in_flight` counts nothing of what
+        the inner pipeline holds; and a drain lets it run to its end.
+
         Args:
-          fn: ``fn(item)`` gives an iterable or an async iterable; it may be async, or a step.
+          fn: ``fn(item)`` gives an iterable, an async iterable or a pipeline; it may be async, or a step.
           concurrency: items that are expanded at once, an int >= 1; None: one.
           on_error: what becomes of an item at which the call, or taking apart what it gave, failed; what the item gave
             before that has gone out.

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal
 from ..policies.fair_share import FairShare
 from .operations import Opaque, Operation, function_name
 
-__all__ = ["Claim", "FanIn", "Plan", "Source"]
+__all__ = ["Claim", "FanIn", "Plan", "Source", "plan_of"]
 
 SourceKind = Literal["iterable", "async iterable", "channel", "producer", "ticks", "restarting"]
 FanInKind = Literal["merge", "fair_merge", "concat", "zip"]
@@ -67,3 +67,9 @@ class Plan:
 
     origin: Source | FanIn
     operations: tuple[Operation, ...] = ()
+
+
+def plan_of(value: object) -> Plan | None:
+    """Give the plan of what is a pipeline, None for anything else."""
+    plan = getattr(value, "_plan", None)
+    return plan if isinstance(plan, Plan) else None

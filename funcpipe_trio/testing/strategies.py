@@ -179,6 +179,17 @@ class TwinsAfter:
 
 
 @dataclass(frozen=True)
+class TwinPipelines:
+    """Give the pipeline of the item and one that no other item is, each after a time."""
+
+    offset: int
+    wait: Wait
+
+    def __call__(self, item: int) -> Pipeline[int]:
+        return Pipeline.from_iterable([item, item + self.offset]).map(self.wait)
+
+
+@dataclass(frozen=True)
 class Send:
     """Produce a range of ints."""
 
@@ -320,6 +331,9 @@ _OPERATIONS: dict[str, _Operation] = {
     "flat_map": lambda draw, line, twins: line.flat_map(Twins(_TWIN << next(twins))),
     "async flat_map": lambda draw, line, twins: line.flat_map(
         TwinsAfter(_TWIN << next(twins), _delay(draw)), concurrency=draw(st.integers(1, 3))
+    ),
+    "flat_map of pipelines": lambda draw, line, twins: line.flat_map(
+        TwinPipelines(_TWIN << next(twins), _wait(draw)), concurrency=draw(st.integers(1, 3))
     ),
     "batch": lambda draw, line, twins: _batched(draw, line),
     "window": lambda draw, line, twins: line.window(

@@ -340,6 +340,33 @@ def distinct_items() -> Pipeline[int]:
     )
 
 
+# ---- pipelines within pipelines
+
+
+def nested_pipelines() -> Pipeline[int]:
+    def pages(item: int) -> Pipeline[int]:
+        return Pipeline.from_async_iterable(lambda: numbers(item % 4)).map(wait_by_item, concurrency=2).buffer(2)
+
+    return Pipeline.from_iterable(range(7)).buffer(2).flat_map(pages, concurrency=3).buffer(2).map(step)
+
+
+def nested_twice() -> Pipeline[int]:
+    def inner(item: int) -> Pipeline[int]:
+        return Pipeline.from_iterable(range(item)).map(step)
+
+    async def outer(item: int) -> Pipeline[int]:
+        return merge(Pipeline.from_iterable([item, 2]), Pipeline.from_producer(produce)).flat_map(inner, concurrency=2)
+
+    return Pipeline.from_iterable(range(3)).flat_map(outer).batch(3).unbatch()
+
+
+def nested_that_ends_early() -> Pipeline[int]:
+    def endless(item: int) -> Pipeline[int]:
+        return Pipeline.ticks(0.5).map(wait_by_item, concurrency=2, on_error=OnError.skip()).take(5 * item)
+
+    return Pipeline.from_iterable([1, 2, 3]).flat_map(endless, concurrency=2).take(8)
+
+
 SCENARIOS = [
     Scenario(linear, name="linear"),
     Scenario(ordered_pool, name="ordered_pool"),
@@ -366,6 +393,10 @@ SCENARIOS = [
     Scenario(in_threads, name="in_threads"),
     Scenario(restarting_source, name="restarting_source"),
     Scenario(restarting_iterable, name="restarting_iterable"),
+    Scenario(nested_pipelines, name="nested_pipelines"),
+    Scenario(nested_twice, name="nested_twice"),
+    Scenario(nested_that_ends_early, name="nested_that_ends_early"),
+    Scenario(nested_pipelines, first_three, name="nested_pipelines_with_a_consumer_that_leaves"),
     Scenario(windows_by_time, name="windows_by_time"),
     Scenario(sliding_windows, name="sliding_windows"),
     Scenario(distinct_items, name="distinct_items"),

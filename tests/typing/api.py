@@ -49,6 +49,14 @@ async def produce(channel: trio.MemorySendChannel[str]) -> None:
     await channel.send("a")
 
 
+def feed(number: int) -> Pipeline[str]:
+    return Pipeline.from_iterable(str(number))
+
+
+async def find_feed(number: int) -> Pipeline[str]:
+    return feed(number)
+
+
 def is_text(value: int | str) -> TypeGuard[str]:
     return isinstance(value, str)
 
@@ -78,6 +86,11 @@ mixed: Pipeline[int | str] = Pipeline.from_iterable(["a", 1])
 assert_type(mixed.filter(is_text), Pipeline[str])
 assert_type(numbers.map(str).flat_map(words), Pipeline[str])
 assert_type(numbers.flat_map(pages), Pipeline[str])
+assert_type(numbers.flat_map(feed, concurrency=2), Pipeline[str])
+assert_type(numbers.flat_map(feed, concurrency=2, on_error=OnError.emit()), Pipeline[str | Failure[int]])
+assert_type(numbers.flat_map(find_feed), Pipeline[str])
+assert_type(numbers.flat_map(find_feed, concurrency=2, on_error=OnError.skip()), Pipeline[str])
+assert_type(numbers.flat_map(Step(find_feed).timeout(1)), Pipeline[str])
 assert_type(numbers.scan(add, 0.0), Pipeline[float])
 assert_type(numbers.tap(print), Pipeline[int])
 assert_type(numbers.enumerate(), Pipeline[tuple[int, int]])
@@ -146,6 +159,7 @@ async def running() -> None:
 
 # what must be refused
 numbers.map(words)  # type: ignore[arg-type]
+numbers.flat_map(feed)  # type: ignore[arg-type]
 numbers.map(str).flat_map(fetch)  # type: ignore[arg-type]
 numbers.map(str).map(step)  # type: ignore[arg-type]
 step.then(step)  # type: ignore[arg-type]
