@@ -355,7 +355,7 @@ def nested_twice() -> Pipeline[int]:
         return Pipeline.from_iterable(range(item)).map(step)
 
     async def outer(item: int) -> Pipeline[int]:
-        return merge(Pipeline.from_iterable([item, 2]), Pipeline.from_producer(produce)).flat_map(inner, concurrency=2)
+        return merge(Pipeline.from_iterable([item]), Pipeline.ticks(1).take(2)).flat_map(inner, concurrency=2)
 
     return Pipeline.from_iterable(range(3)).flat_map(outer).batch(3).unbatch()
 

@@ -270,6 +270,16 @@ OPERATIONS = [
         reaches=False,
     ),
     Operation(
+        "flat_map_pipelines",
+        lambda line, user: line.flat_map(
+            user.now(lambda item: Pipeline.from_iterable(some(item)).map(User().later(identity))), concurrency=1
+        ),
+        lambda items: [child for item in items for child in some(item)],
+        plain=False,
+        childless=is_childless,
+        reaches=False,
+    ),
+    Operation(
         "scan",
         lambda line, user: line.scan(user.now(tally), 100),
         lambda items: [*accumulate(items, tally, initial=100)][1:],
