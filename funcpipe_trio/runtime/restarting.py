@@ -25,6 +25,9 @@ __all__ = ["RestartedSource"]
 class RestartedSource(AsyncSource):
     """What a callable makes, anew after each failure that its `Retry` meets."""
 
+    account: Account | None
+    attempts: str
+
     def __init__(self, host: Host, source: RestartingSource, outlet: Outlet, fused: Sequence[Fused]) -> None:
         super().__init__(host, source, outlet, fused)
         self._retry = source.retry

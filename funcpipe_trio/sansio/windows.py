@@ -28,6 +28,7 @@ class TumblingWindows(Batcher):
 
     __slots__ = ("_began", "_period")
 
+    deadline: float
     _began: float
     _period: float
 

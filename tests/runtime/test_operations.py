@@ -19,7 +19,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from funcpipe_trio import Aborted, FairShare, Pipeline, concat, fair_merge, merge, zip_pipelines
+from funcpipe_trio import Aborted, FairShare, Pipeline, Retry, concat, fair_merge, merge, zip_pipelines
 from funcpipe_trio.testing import run_virtual
 
 MS = 2.0**-10
@@ -542,6 +542,14 @@ SOURCES = [
     SourceKind("async_iterable", lambda *how: Pipeline.from_async_iterable(async_iterable_source(*how))),
     SourceKind("producer", lambda *how: Pipeline.from_producer(producer_source(*how))),
     SourceKind("ticks", ticking_source),
+    SourceKind(
+        "restarting",
+        lambda *how: Pipeline.restarting(async_iterable_source(*how), Retry(1), reset_after=math.inf),
+    ),
+    SourceKind(
+        "restarting_iterable",
+        lambda *how: Pipeline.restarting(iterable_source(*how), Retry(1), reset_after=math.inf),
+    ),
     SourceKind("iterator", lambda *how: Pipeline.from_iterable(iterable_source(*how)()), replayable=False),
     SourceKind(
         "async_iterator", lambda *how: Pipeline.from_async_iterable(async_iterable_source(*how)()), replayable=False
@@ -1101,7 +1109,7 @@ async def test_an_ending_raises_the_failure_of_its_source(ending, source):
     if ending.name.startswith("first"):
         assert shown(await ending.drive(line)) == "item 0"
     else:
-        with pytest.raises(ConnectionError, match=r"^the source failed\nin stage '\w+', item 20$") as caught:
+        with pytest.raises(ConnectionError, match=r"^the source failed\nin stage '\w+', item 20(, attempt 1 of 1)?$") as caught:
             await ending.drive(line)
         assert caught.value is failure
     assert living() == before
