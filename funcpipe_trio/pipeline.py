@@ -23,10 +23,13 @@ from .plan.describe import describe_plan
 from .plan.fair_by import FairBy, FairOverflow
 from .plan.layout import lay_out
 from .plan.nodes import Branch, Claim, FanIn, FanOut, FanOutKind, Plan, Source, SourceKind
+from .plan.restarts import RestartingSource
 from .plan.steps import step_of
+from .plan.windows import Distinct, Sliding, Window
 from .policies import _check
 from .policies.fair_share import FairShare
 from .policies.on_error import Divert, Emit, Failure, OnError, Skip, Stop
+from .policies.retry import Retry
 from .runtime.ledger import OnDiscard
 from .runtime.opening import Opening
 from .runtime.report import Report
@@ -173,6 +176,44 @@ class Pipeline(Generic[T_co]):
         made = Source("ticks", _named("Pipeline.ticks", name, "ticks"), plan.Opaque(None), seconds)
         return Pipeline(Plan(made))
 
+    @staticmethod
+    def restarting(
+        source_factory: Callable[[], Iterable[T] | AsyncIterable[T]],
+        retry: Retry,
+        *,
+        reset_after: float,
+        name: str | None = None,
+    ) -> Pipeline[T]:
+        """Take items from what a callable makes, and have it made anew when it fails, at opening or in the middle.
+
+        What failed is closed, then the wait of `retry` passes, then the callable is called again; what was taken
+        before goes on, and the stream ends where what it made ends. An error that `retry` does not mean, or that is
+        one failure too many, is the error of the stream: the last one itself. Draining or stopping the run ends a wait
+        at once.
+
+        Args:
+          source_factory: ``source_factory()`` gives an iterable or async iterable, a new one each time (one that gives
+            something else, or the iterator that has failed, is a TypeError in the stream).
+          retry: ``attempts`` is how many openings in a row may fail; ``on`` and ``retry_after`` as for a step.
+          reset_after: seconds > 0; a failure so long after the opening is the first of a new row. `math.inf`: never.
+          name: what reports and errors call it; else the callable's name.
+
+        Raises:
+          TypeError: if an argument has a wrong type.
+          ValueError: if `reset_after` is not > 0.
+        """
+        where = "Pipeline.restarting"
+        _check.callable_(where, "source_factory", source_factory)
+        if plan.is_async(source_factory):
+            rule = "give an iterable or async iterable, without being awaited"
+            raise _check.refuse(TypeError, where, "source_factory", rule, source_factory)
+        if not isinstance(retry, Retry):
+            raise _check.refuse(TypeError, where, "retry", "be a Retry", retry)
+        _check.seconds(where, "reset_after", reset_after, finite=False)
+        called = _named(where, name, plan.function_name(source_factory))
+        made = RestartingSource("restarting", called, plan.Opaque(source_factory), retry=retry, reset_after=reset_after)
+        return Pipeline(Plan(made))
+
     # ---- operations on each item
 
     @overload
@@ -267,6 +308,36 @@ class Pipeline(Generic[T_co]):
     @overload
     def flat_map(
         self,
+        fn: Callable[[T_co], Pipeline[U]] | Callable[[T_co], Awaitable[Pipeline[U]]],
+        *,
+        concurrency: int,
+        on_error: Emit,
+        name: str | None = None,
+    ) -> Pipeline[U | Failure[T_co]]: ...
+
+    @overload
+    def flat_map(
+        self,
+        fn: Callable[[T_co], Awaitable[Pipeline[U]]],
+        *,
+        on_error: Stop | Skip | Divert = ...,
+        concurrency: int | None = None,
+        name: str | None = None,
+    ) -> Pipeline[U]: ...
+
+    @overload
+    def flat_map(
+        self,
+        fn: Callable[[T_co], Pipeline[U]],
+        *,
+        concurrency: int,
+        on_error: Stop | Skip | Divert = ...,
+        name: str | None = None,
+    ) -> Pipeline[U]: ...
+
+    @overload
+    def flat_map(
+        self,
         fn: Callable[[T_co], AsyncIterable[U] | Awaitable[Iterable[U]] | Iterable[U]],
         *,
         on_error: Emit,
@@ -318,8 +389,14 @@ class Pipeline(Generic[T_co]):
         function, an async function, or any function with `concurrency`, makes a stage of its own; with more than one
         item at a time, what they give is mixed as it comes.
 
+        What it gives may be a pipeline, too, which is then run inside this run, within the item: its results are the
+        item's children, its failure (or `PlanError`) is the item's, and it is stopped when the item is given up. A sync
+        function that gives pipelines needs `concurrency`. What an inner run gives up is told to `on_discard` as of
+        ``outer > inner`` stage. The children of an item count as one with it, so `max_in_flight` counts nothing of what
+        the inner pipeline holds; and a drain lets it run to its end.
+
         Args:
-          fn: ``fn(item)`` gives an iterable or an async iterable; it may be async, or a step.
+          fn: ``fn(item)`` gives an iterable, an async iterable or a pipeline; it may be async, or a step.
           concurrency: items that are expanded at once, an int >= 1; None: one.
           on_error: what becomes of an item at which the call, or taking apart what it gave, failed; what the item gave
             before that has gone out.
@@ -440,6 +517,84 @@ class Pipeline(Generic[T_co]):
     def unbatch(self: Pipeline[Iterable[U]], *, name: str | None = None) -> Pipeline[U]:
         """Give the items of each batch (any iterable) one by one."""
         return self._then(plan.Unbatch(_named("Pipeline.unbatch", name, "unbatch")))
+
+    def window(
+        self, max_items: int | None = None, *, period: float | None = None, name: str | None = None
+    ) -> Pipeline[list[T_co]]:
+        """Cut the stream into lists, without overlap: by number, by time, or at whichever comes first.
+
+        With a period, time is cut at its multiples from the start of the run, and a window leaves exactly at its end,
+        even if the source stalls; an item that comes at a multiple is in the later window. (`batch` with `max_delay`
+        counts from a batch's first item instead.) A window without items is not emitted. At the end of the stream, and
+        at a failure, the open window leaves at once.
+
+        Args:
+          max_items: items in a window, an int >= 1; without it nothing limits how many come within a period.
+          period: seconds > 0; makes a stage of its own.
+          name: what reports and errors call it.
+
+        Raises:
+          TypeError: if an argument has a wrong type.
+          ValueError: if an argument is out of range, or neither limit is given.
+        """
+        where = "Pipeline.window"
+        if max_items is None and period is None:
+            raise ValueError(f"{where}: one of max_items, period must be given")
+        if max_items is not None:
+            _check.integer(where, "max_items", max_items, at_least=1)
+        if period is not None:
+            period = _check.seconds(where, "period", period)
+        return self._then(Window(_named(where, name, "window"), max_items, period))
+
+    def sliding(self, n: int, step: int = 1, *, name: str | None = None) -> Pipeline[tuple[T_co, ...]]:
+        """Give windows of `n` items that follow each other, as tuples: one leaves the instant its last item comes.
+
+        The windows begin at every `step`-th item. Only full ones are given: the items that are in none, between two
+        windows (`step` > `n`) or at the end of the stream, count as dropped. An item counts as absorbed, and is no
+        longer discarded by itself, once it went out in its first window.
+
+        Args:
+          n: items in a window, an int >= 1.
+          step: items from the beginning of one window to that of the next, an int >= 1.
+          name: what reports and errors call it.
+
+        Raises:
+          TypeError: if an argument has a wrong type.
+          ValueError: if `n` or `step` is below 1.
+        """
+        where = "Pipeline.sliding"
+        _check.integer(where, "n", n, at_least=1)
+        _check.integer(where, "step", step, at_least=1)
+        return self._then(Sliding(_named(where, name, "sliding"), n, step))
+
+    def pairwise(self, *, name: str | None = None) -> Pipeline[tuple[T_co, T_co]]:
+        """Give each item together with the next, as ``itertools.pairwise``; a single item counts as dropped."""
+        return self._then(Sliding(_named("Pipeline.pairwise", name, "pairwise"), 2, 1))
+
+    def distinct(
+        self, key: Callable[[T_co], Hashable] | None = None, *, remember: int, name: str | None = None
+    ) -> Pipeline[T_co]:
+        """Drop the items whose key was seen lately: it is one of the last `remember` distinct keys that came.
+
+        A key that comes again counts as seen again (so one that keeps coming is never forgotten), and of more than
+        `remember` keys the one that stayed away longest is. Items that are let through have no equal among those
+        remembered; the others count as dropped.
+
+        Args:
+          key: ``key(item)``, a sync function that gives a hashable value; None: the item itself (one that has no hash
+            is a TypeError in the stream).
+          remember: keys to remember, an int >= 1: the bound of its memory.
+          name: what reports and errors call it.
+
+        Raises:
+          TypeError: if an argument has a wrong type.
+          ValueError: if `remember` is below 1.
+        """
+        where = "Pipeline.distinct"
+        if key is not None:
+            _check.sync_callable(where, "key", key)
+        _check.integer(where, "remember", remember, at_least=1)
+        return self._then(Distinct(_named(where, name, "distinct"), key, remember))
 
     def buffer(self, capacity: int, *, name: str | None = None) -> Pipeline[T_co]:
         """Set the capacity of the one link at this point: what is before it ends a stage, what is behind begins one.
@@ -581,8 +736,8 @@ class Pipeline(Generic[T_co]):
     def max_in_flight(self) -> int | float:
         """The most items that are ever taken and not yet delivered, failed, dropped or discarded.
 
-        A batch counts its items; the children of one flat_map item count as one. `math.inf` where a batch has no
-        `max_items`.
+        A batch counts its items; the children of one flat_map item count as one. `math.inf` where a batch or
+        window has no `max_items`.
         """
         return lay_out(self._plan).max_in_flight
 

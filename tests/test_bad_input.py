@@ -199,6 +199,25 @@ def source_rows():
     yield from wrong_seconds("Pipeline.ticks", "period", Pipeline.ticks)
     yield from wrong_names("Pipeline.ticks", partial(Pipeline.ticks, 1))
 
+    where = "Pipeline.restarting"
+    restarting = partial(Pipeline.restarting, reset_after=1)
+    for value in (None, 1, NO_CALLABLE):
+        yield TypeError, partial(restarting, value, Retry()), f"{where}: source_factory must be callable, not {value!r}"
+    yield (
+        TypeError,
+        partial(restarting, ASYNC, Retry()),
+        f"{where}: source_factory must give an iterable or async iterable, without being awaited, not {ASYNC!r}",
+    )
+    for value in (None, 3, Backoff(), Retry):
+        yield TypeError, partial(restarting, SYNC, value), f"{where}: retry must be a Retry, not {value!r}"
+    for value in (True, "1", None):
+        call = partial(Pipeline.restarting, SYNC, Retry(), reset_after=value)
+        yield TypeError, call, f"{where}: reset_after must be a number of seconds > 0, not {value!r}"
+    for value in (0, -1, math.nan):
+        call = partial(Pipeline.restarting, SYNC, Retry(), reset_after=value)
+        yield ValueError, call, f"{where}: reset_after must be a number of seconds > 0, not {value!r}"
+    yield from wrong_names(where, partial(restarting, SYNC, Retry()))
+
 
 def operation_rows():
     for name in ("map", "filter", "flat_map", "tap", "take_while", "skip_while"):
@@ -279,6 +298,22 @@ def fair_by_rows():
         for value in values:
             yield kind, partial(LINE.fair_by, SYNC, max_keys=1, overflow=value), f"{where}: {rule}, not {value!r}"
     yield from wrong_names(where, partial(LINE.fair_by, SYNC, max_keys=1))
+
+
+def window_rows():
+    where = "Pipeline.window"
+    yield ValueError, LINE.window, f"{where}: one of max_items, period must be given"
+    yield from wrong_ints(where, "max_items", LINE.window, at_least=1)
+    yield from wrong_seconds(where, "period", lambda value: LINE.window(period=value))
+    yield from wrong_names(where, partial(LINE.window, 1))
+    yield from wrong_ints("Pipeline.sliding", "n", LINE.sliding, at_least=1)
+    yield from wrong_ints("Pipeline.sliding", "step", partial(LINE.sliding, 2), at_least=1)
+    yield from wrong_names("Pipeline.sliding", partial(LINE.sliding, 2))
+    yield from wrong_names("Pipeline.pairwise", LINE.pairwise)
+    where = "Pipeline.distinct"
+    yield from wrong_sync_functions(where, "key", lambda value: LINE.distinct(value, remember=1))
+    yield from wrong_ints(where, "remember", lambda value: LINE.distinct(remember=value), at_least=1)
+    yield from wrong_names(where, partial(LINE.distinct, remember=1))
 
 
 def fan_in_rows():
@@ -420,6 +455,7 @@ REFUSED = [
     *branch_rows(),
     *batch_rows(),
     *fair_by_rows(),
+    *window_rows(),
     *fan_in_rows(),
     *policy_rows(),
     *rate_limit_rows(),

@@ -24,7 +24,7 @@ def describe_plan(plan: Plan, format: str) -> str:
     line = lay_out(plan)
     stages = sum(1 for _ in line.all_stages())
     bound = line.max_in_flight
-    held = "without limit (a batch has no max_items)" if bound == math.inf else f"at most {bound}"
+    held = "without limit (a batch or window has no max_items)" if bound == math.inf else f"at most {bound}"
     head = f"pipeline: {stages} {'stage' if stages == 1 else 'stages'}, items in flight: {held}"
     lines = [head, *_line(line)]
     if line.stages and line.stages[-1].fair_by is None:

@@ -9,7 +9,6 @@ runtime) reads this one layout.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, replace
@@ -18,7 +17,7 @@ from typing import Any
 from ..policies.fair_share import FairShare
 from .fair_by import FairBy
 from .nodes import Branch, FanIn, FanInKind, FanOut, FanOutKind, Plan, Source
-from .operations import Batch, Buffer, Operation, Unbatch
+from .operations import Buffer, Operation, Unbatch
 
 __all__ = ["LINK_CAPACITY", "BranchLayout", "FanInLayout", "FanOutLayout", "LineLayout", "StageLayout", "lay_out"]
 
@@ -270,13 +269,12 @@ def _bound(line: LineLayout, trunks: _Trunks) -> tuple[int | float, _Units]:
         operations = (stage.head, *stage.fused) if isinstance(stage.head, Operation) else stage.fused
         for operation in operations:
             total += operation.keeps * units[-1]
-            if isinstance(operation, Batch):
-                size = math.inf if operation.max_items is None else operation.max_items
-                units = (*units, units[-1] * size)
+            if operation.gathers is not None:
+                units = (*units, units[-1] * operation.gathers)
             elif isinstance(operation, Unbatch) and len(units) > 1:
                 total += units[-1] - units[-2]  # the rest of a batch that is being taken apart
                 units = units[:-1]
-        if stage.concurrency and any(isinstance(operation, Batch) for operation in stage.fused):
+        if stage.concurrency and any(operation.gathers is not None for operation in stage.fused):
             total += before - 1  # beside a batch that is not full, one more result may use the last place
         # A finished result that waits for an earlier one may use a place of the link, at its size before the batch.
         total += stage.capacity * (max(before, units[-1]) if stage.concurrency else units[-1])

@@ -13,9 +13,9 @@ from typing import Any, ClassVar, Literal
 from ..policies.fair_share import FairShare
 from .operations import Opaque, Operation, Route, function_name
 
-__all__ = ["Branch", "Claim", "FanIn", "FanOut", "Plan", "Source"]
+__all__ = ["Branch", "Claim", "FanIn", "FanOut", "Plan", "Source", "plan_of"]
 
-SourceKind = Literal["iterable", "async iterable", "channel", "producer", "ticks"]
+SourceKind = Literal["iterable", "async iterable", "channel", "producer", "ticks", "restarting"]
 FanInKind = Literal["merge", "fair_merge", "concat", "zip"]
 FanOutKind = Literal["broadcast", "partition"]
 
@@ -88,3 +88,9 @@ class Plan:
 
     origin: Source | FanIn | FanOut | Branch
     operations: tuple[Operation, ...] = ()
+
+
+def plan_of(value: object) -> Plan | None:
+    """Give the plan of what is a pipeline, None for anything else."""
+    plan = getattr(value, "_plan", None)
+    return plan if isinstance(plan, Plan) else None

@@ -6,6 +6,7 @@ needs a stage of its own is the one fact about it that the layout asks: `needs_s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -83,6 +84,11 @@ class Operation:
     def keeps(self) -> int | float:
         """How many elements it may keep between one and the next, wherever it runs."""
         return 0
+
+    @property
+    def gathers(self) -> int | float | None:
+        """How many elements at most one value that it makes stands for; None if it gathers none."""
+        return None
 
     def describe(self) -> str:
         """Say it in a few words."""
@@ -287,6 +293,10 @@ class Batch(Operation):
     @property
     def workers(self) -> int:
         return 0  # what it keeps is counted as the batch that it becomes
+
+    @property
+    def gathers(self) -> int | float:
+        return math.inf if self.max_items is None else self.max_items
 
     def describe(self) -> str:
         limits = []

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from ..plan import operations as plan
 from ..plan.layout import BranchLayout, FanInLayout, FanOutLayout, LineLayout, StageLayout
 from ..plan.nodes import Source
+from ..plan.windows import Window
 from ..policies.fair_share import FairShare
 from ..policies.on_error import Divert
 from .attempt import Account
@@ -22,6 +25,7 @@ from .inlet import Inlet
 from .keyed import KeyedPool
 from .link import Link
 from .pool import Pool
+from .restarting import RestartedSource
 from .sink import Sink
 from .sources import (
     AsyncIterableSource,
@@ -49,11 +53,12 @@ class Machinery:
     """By the names of the fan-outs."""
 
 
-_SOURCES: dict[str, type[AsyncSource]] = {
+_SOURCES: dict[str, Callable[[Host, Any, Outlet, list[FusedOperation]], AsyncSource]] = {
     "async iterable": AsyncIterableSource,
     "channel": ChannelSource,
     "producer": ProducerSource,
     "ticks": TickSource,
+    "restarting": RestartedSource,
 }
 
 
@@ -155,7 +160,7 @@ def _stage(layout: StageLayout, inlet: Inlet | None, outlet: Outlet, machinery: 
     assert inlet is not None
     if head is None:
         return _sync(layout, inlet, outlet, fused, host)
-    if isinstance(head, plan.Batch):
+    if isinstance(head, plan.Batch | Window):
         return TimedStage(host, layout.name, inlet, outlet, [fuse(head), *fused])
     call, concurrency = calling_of(head), layout.concurrency
     if isinstance(head, plan.FlatMap):

@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextvars
 from collections.abc import Awaitable, Callable
 from functools import partial
+from typing import Any
 
 import trio
 
@@ -44,6 +45,7 @@ class Engine:
     ended: float | None
     ledger: Ledger
     machinery: Machinery
+    open_inner: Callable[[Plan, OnDiscard], Any]
     over: trio.Event
     paused: float
     paused_since: float | None

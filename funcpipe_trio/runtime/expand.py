@@ -2,16 +2,21 @@
 
 A worker takes an item, opens what the function gives for it, and asks for one child at a time, each only when there is
 room for it. The item stays in the worker's hands until its last child came: its children count as one with it. With
-several workers, children leave in the order in which they came.
+several workers, children leave in the order in which they came. What the function gives may be a pipeline, too: then
+the worker runs it, as a block of its own, and its results are the children.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from functools import partial
 from inspect import isawaitable
 from typing import Any
 
+from ..plan.nodes import Plan, plan_of
 from ..policies.on_error import Failure
+from .nested import InnerAccount
 from .pool import Pool, Worker
 from .stage import Pause, interruptible
 
@@ -40,27 +45,59 @@ class ExpandingPool(Pool):
             self.absorbed += 1
 
     async def _expand(self, worker: Worker) -> None:
+        made = await self._made(worker)
+        inner = plan_of(made)
+        if inner is None:
+            await self._iterate(worker, made)
+        else:
+            await self._run(worker, inner)
+
+    async def _made(self, worker: Worker) -> Any:
+        """Give what the function, or the step, makes of the item."""
+        if self.call.is_layered:
+            return await interruptible(_awaited, None, await self._called(worker))
+        return await interruptible(_awaited, self.call.fn, worker.item)
+
+    async def _iterate(self, worker: Worker, made: Any) -> None:
+        """Let the children of an iterable or async iterable out."""
         children: Any = None
         try:
-            children = await self._children(worker)
-            while await self._room_for_child(worker):
-                self._asked += 1
-                try:
-                    child = await interruptible(_next, children)
-                except BaseException:
-                    self._give_place_back()
-                    raise
-                if child is _END:
-                    self._give_place_back()
-                    return
-                self._asked -= 1
-                self.created += 1
-                if self._is_superfluous(worker):
-                    self.discard(child, self._reason())
-                else:
-                    self.order.complete(worker.position, child)
+            children = await interruptible(_opened, made)
+            await self._let_out(worker, partial(interruptible, _next, children))
         finally:
             await self._close_children(children)  # noqa: ASYNC102  # shielded there
+
+    async def _run(self, worker: Worker, inner: Plan) -> None:
+        """Let the results of a pipeline out, which is run for that in this task."""
+        account = InnerAccount(self, lambda: self._reason() if self._is_superfluous(worker) else None)
+        opening = self.host.open_inner(inner, account.discard)
+        run: Any = None
+        try:
+            async with opening as run:
+                # Not where Ctrl-C may strike: what `run` hands over would be lost between it and here.
+                await self._let_out(worker, partial(_next, run))
+        finally:
+            if run is not None:
+                account.close(run.report, sys.exception())
+
+    async def _let_out(self, worker: Worker, ask: Callable[[], Awaitable[Any]]) -> None:
+        """Ask for the item's children, one at a time, each when there is room for it."""
+        while await self._room_for_child(worker):
+            self._asked += 1
+            try:
+                child = await ask()
+            except BaseException:
+                self._give_place_back()
+                raise
+            if child is _END:
+                self._give_place_back()
+                return
+            self._asked -= 1
+            self.created += 1
+            if self._is_superfluous(worker):
+                self.discard(child, self._reason())
+            else:
+                self.order.complete(worker.position, child)
 
     def _give_place_back(self) -> None:
         # Nobody fills the place that was kept for a child: without the call, who waits for one might wait for ever.
@@ -88,14 +125,6 @@ class ExpandingPool(Pool):
                 await self._wait(worker, starved=False)
         return False
 
-    async def _children(self, worker: Worker) -> AsyncIterator[Any] | Iterator[Any]:
-        children: AsyncIterator[Any] | Iterator[Any]
-        if self.call.is_layered:
-            children = await interruptible(_opened, None, await self._called(worker))
-        else:
-            children = await interruptible(_opened, self.call.fn, worker.item)
-        return children
-
     def items_seen(self) -> int:
         return self.absorbed + self.failed
 
@@ -118,13 +147,16 @@ class ExpandingPool(Pool):
 _END = object()
 
 
-async def _opened(call: Callable[[Any], Any] | None, value: Any) -> AsyncIterator[Any] | Iterator[Any]:
-    """Open what the function gives for an item (or a step gave): an iterable or async iterable, awaited if need be."""
+async def _awaited(call: Callable[[Any], Any] | None, value: Any) -> Any:
+    """Give what the function gives for an item (or a step gave), awaited if need be."""
     result = value if call is None else call(value)
-    if isawaitable(result):
-        result = await result
+    return await result if isawaitable(result) else result
+
+
+async def _opened(made: Any) -> AsyncIterator[Any] | Iterator[Any]:  # noqa: ASYNC124  # for `interruptible`
+    """Open an iterable or async iterable."""
     children: AsyncIterator[Any] | Iterator[Any]
-    children = aiter(result) if hasattr(type(result), "__aiter__") else iter(result)
+    children = aiter(made) if hasattr(type(made), "__aiter__") else iter(made)
     return children
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from ..plan import operations as plan
 from ..plan.fair_by import FairBy
-from . import fan_out, fused, regroup
+from ..plan.windows import Distinct, Sliding, Window
+from . import fan_out, fused, regroup, windows
 from .fused import FusedOperation
 from .gate import Gate
 
@@ -28,6 +29,9 @@ _FORMS: dict[type[plan.Operation], Callable[[Any], FusedOperation]] = {
     plan.Unbatch: regroup.Unbatching,
     plan.Route: fan_out.Routing,
     FairBy: Gate,
+    Window: windows.Windowing,
+    Sliding: windows.SlidingOver,
+    Distinct: windows.Distinguishing,
 }
 
 

@@ -50,6 +50,7 @@ class Opening(Generic[T]):
             raise trio.BusyResourceError("one `pipeline.open()` opens one run; call `open` again for another")
         claim_sources(self._plan)
         engine = Engine(self._plan, self._on_discard, self._cleanup_timeout, self._sink)
+        engine.open_inner = self._inner
         self._consumer = Consumer(engine)
         self._manager = trio.open_nursery()
         nursery = await self._manager.__aenter__()
@@ -60,6 +61,10 @@ class Opening(Generic[T]):
             await self._manager.__aexit__(None, None, None)  # noqa: ASYNC102, ASYNC120  # it cannot be cancelled
             raise
         return Run(self._consumer)
+
+    def _inner(self, plan: Plan, on_discard: OnDiscard) -> Opening[Any]:
+        """Open a run inside this one."""
+        return Opening(plan, on_discard=on_discard, cleanup_timeout=self._cleanup_timeout)
 
     @trio.lowlevel.enable_ki_protection
     async def __aexit__(

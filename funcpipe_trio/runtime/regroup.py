@@ -14,6 +14,7 @@ from typing import Any
 import trio
 
 from ..plan import operations as plan
+from ..plan.nodes import plan_of
 from ..policies import _check
 from ..sansio.batcher import Batcher
 from .fused import FusedOperation
@@ -91,6 +92,8 @@ class Expanding(FusedOperation):
             raise TypeError(
                 f"{self.name!r} returned an async iterable\nUse concurrency=1 to give it a stage of its own."
             )
+        if plan_of(result) is not None:
+            raise TypeError(f"{self.name!r} returned a pipeline\nUse concurrency=1 to give it a stage of its own.")
         return iter(result)
 
 

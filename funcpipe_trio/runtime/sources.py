@@ -183,6 +183,8 @@ class AsyncSource(Stage):
     inbox: Inbox
     stopped: str | None
 
+    attempts: str = ""
+    """What the note of its failure says of those before."""
     kind = "source"
 
     def __init__(self, host: Host, source: Source, outlet: Outlet, fused: Sequence[Fused]) -> None:
@@ -268,11 +270,15 @@ class AsyncSource(Stage):
         """Close what this task opened; shielded, with a deadline."""
 
     def _fail_source(self, error: Exception) -> None:
-        if self._taking.cancel_called or self.stopped is not None:
+        if self._is_stopping():
             self.inbox.end()
             self.keep_cleanup_error(error)
         else:
-            self.inbox.end(Fault(noted(error, self.name, self.inbox.taken), self))
+            self.inbox.end(Fault(noted(error, self.name, self.inbox.taken, self.attempts), self))
+
+    def _is_stopping(self) -> bool:
+        """Whether no further item is wanted: then an error is one of cleanup."""
+        return self._taking.cancel_called or self.stopped is not None
 
     def _held(self) -> list[Any]:
         return [*super()._held(), *self.inbox.held()]

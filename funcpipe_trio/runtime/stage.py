@@ -24,9 +24,10 @@ from typing import Any, Protocol, TypeVar
 import trio
 
 from .._errors import Aborted
+from ..plan.nodes import Plan
 from .attempt import Account
 from .inlet import BEHIND_FAILURE, CANCELLED, NOT_NEEDED, NOTHING, Fault, Inlet, worth_a_pull
-from .ledger import Ledger
+from .ledger import Ledger, OnDiscard
 
 __all__ = [
     "BURST",
@@ -96,6 +97,8 @@ class Host(Protocol):
 
     ledger: Ledger
     cleanup_timeout: float
+    open_inner: Callable[[Plan, OnDiscard], Any]
+    """Makes the block of a run inside this one; who opens a run is above those who work in it."""
 
     def start_task(self, task: Callable[[], Any], name: str) -> None:
         """Start a task in the run's nursery, in the context of whoever opened the run."""

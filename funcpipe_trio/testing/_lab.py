@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import functools
 from collections.abc import AsyncIterator, Callable
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from types import TracebackType
 from typing import Any
 
 import trio
 
+from ..pipeline import Pipeline
 from ..plan import operations as plan
 from ..plan.fair_by import FairBy
-from ..plan.nodes import Branch, FanIn, FanOut, Plan, Source
+from ..plan.nodes import Branch, FanIn, FanOut, Plan, Source, plan_of
+from ..plan.restarts import RestartingSource
+from ..plan.windows import Sliding, Window
 from ..policies.fair_share import FairShare
 from ..policies.on_error import Divert, OnError
+from ..policies.retry import Retry
 from ..runtime.inlet import QUEUE_FULL
 from ..runtime.started import StartedStep
 from ..step import Step
@@ -29,6 +33,14 @@ __all__ = ["InjectedError", "Lab"]
 
 class InjectedError(Exception):
     """What a campaign makes user code raise."""
+
+
+@dataclass(slots=True)
+class Sources:
+    """How many iterators of user code were opened, and closed."""
+
+    opened: int = 0
+    closed: int = 0
 
 
 class Lab:
@@ -43,8 +55,7 @@ class Lab:
         self.discarded: list[tuple[Any, str, str]] = []
         self.overflowed: int = 0
         """Items that a policy let fall, and told of; they count as dropped."""
-        self.opened: int = 0
-        self.closed: int = 0
+        self.sources: Sources = Sources()
         self.all_counted: bool = True
         """Whether every source of the plan is one whose items are counted here."""
         self.one_to_one: bool = True
@@ -70,7 +81,7 @@ class Lab:
 
     def wrap(self, watched: Plan) -> Plan:
         """Give the plan with all user code under watch."""
-        regrouping = plan.Batch | plan.Unbatch | plan.FlatMap
+        regrouping = plan.Batch | plan.Unbatch | plan.FlatMap | Window | Sliding
         if any(isinstance(operation, regrouping) for operation in watched.operations):
             self.one_to_one = False
         if isinstance(watched.origin, FanIn):
@@ -127,12 +138,12 @@ class Lab:
             async def generate(*args: Any) -> AsyncIterator[Any]:
                 self.call()
                 children = fn(*args)
-                self.opened += 1
+                self.sources.opened += 1
                 try:
                     async for child in children:
                         yield child
                 finally:
-                    self.closed += 1
+                    self.sources.closed += 1
                     with trio.move_on_after(5, shield=True):
                         await children.aclose()
 
@@ -141,18 +152,23 @@ class Lab:
 
             async def wait(*args: Any) -> Any:
                 self.call()
-                return await fn(*args)
+                return self._inside(await fn(*args))
 
             return functools.update_wrapper(wait, fn)
 
         def call(*args: Any) -> Any:
             self.call()
-            return fn(*args)
+            return self._inside(fn(*args))
 
         try:
             return functools.update_wrapper(call, fn)
         except (AttributeError, TypeError):
             return call
+
+    def _inside(self, result: Any) -> Any:
+        """Watch the pipeline that a function gave, too."""
+        inner = plan_of(result)
+        return result if inner is None else Pipeline(_InnerLab(self).wrap(inner))
 
     # ---- sources
 
@@ -162,6 +178,9 @@ class Lab:
             return replace(source, origin=plan.Opaque(lambda: _WatchedIterator(self, origin)))
         if source.kind == "async iterable":
             return replace(source, origin=plan.Opaque(lambda: _WatchedAsyncIterator(self, origin)))
+        if isinstance(source, RestartingSource):
+            self.is_resilient = True
+            return replace(source, origin=plan.Opaque(lambda: self._reopened(origin)), retry=self._retry(source.retry))
         if source.kind == "producer":
             return replace(source, origin=plan.Opaque(functools.partial(self._produce, origin)))
         if source.kind == "channel":
@@ -170,13 +189,41 @@ class Lab:
         self.all_counted = False
         return source
 
+    def _retry(self, retry: Retry) -> Retry:
+        return retry if isinstance(retry.on, type | tuple) else replace(retry, on=self._wrapped(retry.on))
+
+    def _reopened(self, origin: Callable[[], Any]) -> Any:
+        """Open a source that may be opened often."""
+        self.call()
+        made = origin()
+        return (_WatchedAsyncIterator if hasattr(type(made), "__aiter__") else _WatchedIterator)(self, made)
+
     async def _produce(self, origin: Callable[[Any], Any], channel: trio.MemorySendChannel[Any]) -> None:
-        self.opened += 1
+        self.sources.opened += 1
         try:
             self.call()
             await origin(_WatchedSend(self, channel))
         finally:
-            self.closed += 1
+            self.sources.closed += 1
+
+
+class _InnerLab(Lab):
+    """Watches a pipeline inside another: its calls and sources count with those outside, its items do not."""
+
+    def __init__(self, outer: Lab) -> None:
+        super().__init__()
+        self._outer = outer
+        self.sources = outer.sources
+        self.workshop = outer.workshop
+        self._steps = outer._steps
+
+    def call(self) -> None:
+        self._outer.call()
+
+    def wrap(self, watched: Plan) -> Plan:
+        wrapped = super().wrap(watched)
+        self._outer.is_resilient = self._outer.is_resilient or self.is_resilient
+        return wrapped
 
 
 class _WatchedIterator:
@@ -186,7 +233,7 @@ class _WatchedIterator:
         self._lab = lab
         self._inner = iter(origin if hasattr(type(origin), "__iter__") else origin())
         self._open = True
-        lab.opened += 1
+        lab.sources.opened += 1
 
     def __iter__(self) -> _WatchedIterator:
         return self
@@ -202,7 +249,7 @@ class _WatchedIterator:
         return item
 
     def close(self) -> None:
-        self._lab.closed += self._open
+        self._lab.sources.closed += self._open
         self._open = False
         if hasattr(self._inner, "close"):
             self._inner.close()
@@ -216,7 +263,7 @@ class _WatchedAsyncIterator:
         self._inner = aiter(origin if hasattr(type(origin), "__aiter__") else origin())
         self._open = True
         self._task = trio.lowlevel.current_task()
-        lab.opened += 1
+        lab.sources.opened += 1
 
     def __aiter__(self) -> _WatchedAsyncIterator:
         return self
@@ -239,7 +286,7 @@ class _WatchedAsyncIterator:
     def _shut(self) -> None:
         if self._open and trio.lowlevel.current_task() is self._task:  # by another task it counts as left open
             self._open = False
-            self._lab.closed += 1
+            self._lab.sources.closed += 1
 
 
 class _WatchedReceive(trio.abc.ReceiveChannel[Any]):
@@ -256,12 +303,12 @@ class _WatchedReceive(trio.abc.ReceiveChannel[Any]):
         return self._count(await self._inner.receive())
 
     async def aclose(self) -> None:
-        self._lab.closed += self._asked and not self._closed
+        self._lab.sources.closed += self._asked and not self._closed
         self._closed = True
         await self._inner.aclose()
 
     def _ask(self) -> None:
-        self._lab.opened += not self._asked
+        self._lab.sources.opened += not self._asked
         self._asked = True
 
     def _count(self, item: Any) -> Any:

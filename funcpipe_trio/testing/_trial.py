@@ -202,7 +202,7 @@ async def _main(scenario: Scenario, trial: Trial, watch: _Watch, running: list[R
                     running.append(run)
                     await scenario.consume(_Bounded(run, bound, trial), lab)  # type: ignore[arg-type]
         finally:
-            trial.left_open = lab.opened - lab.closed  # now: trio closes what it finds at its own end
+            trial.left_open = lab.sources.opened - lab.sources.closed  # now: trio closes what it finds at its own end
             trial.threads_lent = int(trio.to_thread.current_default_thread_limiter().borrowed_tokens)
             watch.stop()
             nursery.cancel_scope.cancel()
@@ -257,11 +257,11 @@ def _examine(trial: Trial) -> None:
     lab, report = trial.lab, trial.report
     problems = []
     if trial.left_open:
-        problems.append(f"{lab.opened} sources were opened, {lab.opened - trial.left_open} closed")
+        problems.append(f"{lab.sources.opened} sources were opened, {lab.sources.opened - trial.left_open} closed")
     if trial.threads_lent:
         problems.append(f"{trial.threads_lent} threads are still lent")
     if report is None:
-        if lab.opened:
+        if lab.sources.opened:
             problems.append("a source was opened, but there is no run")
     else:
         problems += _sums(lab, report)

@@ -133,6 +133,16 @@ class NoMultiple:
 
 
 @dataclass(frozen=True)
+class Modulo:
+    """Give the rest of a division."""
+
+    by: int
+
+    def __call__(self, item: int) -> int:
+        return item % self.by
+
+
+@dataclass(frozen=True)
 class NoMultipleAfter:
     """Say yes to what is no multiple, after a time."""
 
@@ -179,6 +189,17 @@ class TwinsAfter:
 
 
 @dataclass(frozen=True)
+class TwinPipelines:
+    """Give the pipeline of the item and one that no other item is, each after a time."""
+
+    offset: int
+    wait: Wait
+
+    def __call__(self, item: int) -> Pipeline[int]:
+        return Pipeline.from_iterable([item, item + self.offset]).map(self.wait)
+
+
+@dataclass(frozen=True)
 class Send:
     """Produce a range of ints."""
 
@@ -198,6 +219,10 @@ def _latest(state: int, item: int) -> int:
 
 def _second(pair: tuple[int, int]) -> int:
     return pair[1]
+
+
+def _last(items: tuple[int, ...]) -> int:
+    return items[-1]
 
 
 def _each(items: tuple[int, ...]) -> tuple[int, ...]:
@@ -323,6 +348,14 @@ _OPERATIONS: dict[str, _Operation] = {
     "async flat_map": lambda draw, line, twins: line.flat_map(
         TwinsAfter(_TWIN << next(twins), _delay(draw)), concurrency=draw(st.integers(1, 3))
     ),
+    "flat_map of pipelines": lambda draw, line, twins: line.flat_map(
+        TwinPipelines(_TWIN << next(twins), _wait(draw)), concurrency=draw(st.integers(1, 3))
+    ),
     "batch": lambda draw, line, twins: _batched(draw, line),
     "fair_by": lambda draw, line, twins: _shared(draw, line),
+    "window": lambda draw, line, twins: line.window(
+        draw(st.integers(1, 4)), period=draw(st.sampled_from((None, 0.75, 2.0)))
+    ).unbatch(),
+    "sliding": lambda draw, line, twins: line.sliding(draw(st.integers(1, 3)), draw(st.integers(1, 4))).map(_last),
+    "distinct": lambda draw, line, twins: line.distinct(Modulo(_modulus(draw)), remember=draw(st.integers(1, 3))),
 }

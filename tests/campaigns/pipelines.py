@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Iterator
 from fractions import Fraction
 from typing import Any
@@ -26,7 +27,7 @@ from funcpipe_trio import (
     threads,
     zip_pipelines,
 )
-from funcpipe_trio.testing import Lab, Scenario
+from funcpipe_trio.testing import InjectedError, Lab, Scenario
 
 
 async def wait_by_item(item: Any) -> Any:
@@ -366,6 +367,103 @@ def fair_by_behind_a_merge() -> Pipeline[int]:
     return fair_merge(inputs).fair_by(by_three, FairShare({1: 2}, capacity=1), max_keys=3).buffer(1)
 
 
+# ---- sources that restart
+
+
+def restarting_source() -> Pipeline[int]:
+    made = 0
+
+    async def feed() -> AsyncIterator[int]:
+        nonlocal made
+        made += 1
+        for number in range(3):
+            await trio.sleep(0.5)
+            yield 10 * made + number
+        if made < 4:
+            raise OSError(f"feed {made} broke")
+
+    retry = Retry(3, (OSError, InjectedError), Backoff(1, jitter=0.5))
+    return Pipeline.restarting(feed, retry, reset_after=1.5).buffer(2).map(wait_by_item, concurrency=2)
+
+
+def restarting_iterable() -> Pipeline[int]:
+    made = 0
+
+    def feed() -> Iterator[int]:
+        nonlocal made
+        made += 1
+        yield made
+        yield made
+        if made < 3:
+            raise OSError(f"feed {made} broke")
+
+    return Pipeline.restarting(feed, Retry(9, OSError, Backoff(0)), reset_after=math.inf).map(step)
+
+
+# ---- windows
+
+
+def windows_by_time() -> Pipeline[int]:
+    return (
+        Pipeline.from_async_iterable(lambda: numbers(7))
+        .window(3, period=1.25)
+        .map(step, concurrency=2)
+        .unbatch()
+        .buffer(1)
+    )
+
+
+def sliding_windows() -> Pipeline[tuple[int, ...]]:
+    return (
+        Pipeline.from_iterable(range(14))
+        .map(wait_by_item, concurrency=3)
+        .sliding(4, 2)
+        .buffer(2)
+        .map(lambda window: window[-1])
+        .sliding(2, 3)
+        .map(step)
+    )
+
+
+def distinct_items() -> Pipeline[int]:
+    return (
+        Pipeline.from_producer(produce)
+        .flat_map(children, concurrency=2)
+        .distinct(remember=2)
+        .pairwise()
+        .distinct(lambda pair: pair[0], remember=1)
+        .map(step)
+        .unbatch()
+    )
+
+
+# ---- pipelines within pipelines
+
+
+def nested_pipelines() -> Pipeline[int]:
+    def pages(item: int) -> Pipeline[int]:
+        return Pipeline.from_async_iterable(lambda: numbers(item % 4)).map(wait_by_item, concurrency=2).buffer(2)
+
+    return Pipeline.from_iterable(range(7)).buffer(2).flat_map(pages, concurrency=3).buffer(2).map(step)
+
+
+def nested_twice() -> Pipeline[int]:
+    def inner(item: int) -> Pipeline[int]:
+        return Pipeline.from_iterable(range(item)).map(step)
+
+    async def outer(item: int) -> Pipeline[int]:
+        return merge(Pipeline.from_iterable([item]), Pipeline.ticks(1).take(2)).flat_map(inner, concurrency=2)
+
+    return Pipeline.from_iterable(range(3)).flat_map(outer).batch(3).unbatch()
+
+
+def nested_that_ends_early() -> Pipeline[int]:
+    def endless(item: int) -> Pipeline[int]:
+        return Pipeline.ticks(0.5).map(wait_by_item, concurrency=2, on_error=OnError.skip()).take(5 * item)
+
+    return Pipeline.from_iterable([1, 2, 3]).flat_map(endless, concurrency=2).take(8)
+
+
 SCENARIOS = [
     Scenario(linear, name="linear"),
     Scenario(ordered_pool, name="ordered_pool"),
@@ -402,6 +500,15 @@ SCENARIOS = [
     Scenario(fair_by_that_blocks, one_by_one, name="fair_by_with_a_slow_consumer"),
     Scenario(fair_by_that_drops, three_receivers, name="fair_by_with_three_receivers"),
     Scenario(fair_by_behind_a_merge, first_three, name="fair_by_with_a_consumer_that_leaves"),
+    Scenario(restarting_source, name="restarting_source"),
+    Scenario(restarting_iterable, name="restarting_iterable"),
+    Scenario(nested_pipelines, name="nested_pipelines"),
+    Scenario(nested_twice, name="nested_twice"),
+    Scenario(nested_that_ends_early, name="nested_that_ends_early"),
+    Scenario(nested_pipelines, first_three, name="nested_pipelines_with_a_consumer_that_leaves"),
+    Scenario(windows_by_time, name="windows_by_time"),
+    Scenario(sliding_windows, name="sliding_windows"),
+    Scenario(distinct_items, name="distinct_items"),
     Scenario(keyed_map, one_by_one, name="keyed_map_with_a_slow_consumer"),
     Scenario(skip, first_three, name="skip_with_a_consumer_that_leaves"),
     Scenario(ordered_pool, one_by_one, name="slow_consumer"),

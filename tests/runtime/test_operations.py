@@ -13,13 +13,13 @@ import math
 from collections import Counter
 from dataclasses import dataclass
 from functools import partial, wraps
-from itertools import accumulate, dropwhile, takewhile
+from itertools import accumulate, dropwhile, pairwise, takewhile
 
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from funcpipe_trio import Aborted, FairShare, Pipeline, concat, fair_merge, merge, zip_pipelines
+from funcpipe_trio import Aborted, FairShare, Pipeline, Retry, concat, fair_merge, merge, zip_pipelines
 from funcpipe_trio.testing import run_virtual
 
 MS = 2.0**-10
@@ -96,6 +96,10 @@ def is_odd(item):
 
 def is_early(item):
     return number_of(item) < 25
+
+
+def third(item):
+    return number_of(item) // 3
 
 
 def twice(item):
@@ -266,6 +270,16 @@ OPERATIONS = [
         reaches=False,
     ),
     Operation(
+        "flat_map_pipelines",
+        lambda line, user: line.flat_map(
+            user.now(lambda item: Pipeline.from_iterable(some(item)).map(User().later(identity))), concurrency=1
+        ),
+        lambda items: [child for item in items for child in some(item)],
+        plain=False,
+        childless=is_childless,
+        reaches=False,
+    ),
+    Operation(
         "scan",
         lambda line, user: line.scan(user.now(tally), 100),
         lambda items: [*accumulate(items, tally, initial=100)][1:],
@@ -336,6 +350,40 @@ OPERATIONS = [
     ),
     Operation("unbatch", lambda line, user: line.batch(7).unbatch(), calls=False, plain=False),
     Operation("unbatch_behind_a_link", lambda line, user: line.batch(7).buffer(2).unbatch(), calls=False, plain=False),
+    Operation("window", lambda line, user: line.window(7), lambda items: chunks(items, 7), calls=False, plain=False),
+    Operation(
+        "window_period",
+        lambda line, user: line.window(7, period=100),
+        lambda items: chunks(items, 7),
+        calls=False,
+        plain=False,
+    ),
+    Operation(
+        "sliding",
+        lambda line, user: line.sliding(7, 3),
+        lambda items: [tuple(items[start : start + 7]) for start in range(0, len(items) - 6, 3)],
+        calls=False,
+        plain=False,
+    ),
+    Operation(
+        "sliding_with_gaps",
+        lambda line, user: line.sliding(3, 5),
+        lambda items: [tuple(items[start : start + 3]) for start in range(0, len(items) - 2, 5)],
+        calls=False,
+        plain=False,
+    ),
+    Operation(
+        "pairwise", lambda line, user: line.pairwise(), lambda items: [*pairwise(items)], calls=False, plain=False
+    ),
+    Operation(
+        "distinct",
+        lambda line, user: line.distinct(user.now(number_of), remember=10),
+    ),
+    Operation(
+        "distinct_drops",
+        lambda line, user: line.distinct(user.now(third), remember=1),
+        lambda items: [item for number, item in enumerate(items) if third(item) not in map(third, items[:number])],
+    ),
     Operation("buffer", lambda line, user: line.buffer(1), calls=False),
     Operation("buffer_between", lambda line, user: line.buffer(3).map(user.now(identity)).buffer(5)),
     Operation(
@@ -494,6 +542,14 @@ SOURCES = [
     SourceKind("async_iterable", lambda *how: Pipeline.from_async_iterable(async_iterable_source(*how))),
     SourceKind("producer", lambda *how: Pipeline.from_producer(producer_source(*how))),
     SourceKind("ticks", ticking_source),
+    SourceKind(
+        "restarting",
+        lambda *how: Pipeline.restarting(async_iterable_source(*how), Retry(1), reset_after=math.inf),
+    ),
+    SourceKind(
+        "restarting_iterable",
+        lambda *how: Pipeline.restarting(iterable_source(*how), Retry(1), reset_after=math.inf),
+    ),
     SourceKind("iterator", lambda *how: Pipeline.from_iterable(iterable_source(*how)()), replayable=False),
     SourceKind(
         "async_iterator", lambda *how: Pipeline.from_async_iterable(async_iterable_source(*how)()), replayable=False
@@ -747,7 +803,7 @@ async def test_a_run_can_be_drained_in_the_middle(operation, source):
     # What a source that waits had just handed over is counted by the task that takes it, in its next step.
     assert taken is None or report.taken <= taken + operation.inputs * (source.name != "iterable")
     assert given_up.reasons <= {"not needed"}
-    if not operation.name.startswith("batch"):  # the last batch may be a shorter one
+    if not operation.name.startswith(("batch", "window")):  # the last one may be a shorter one
         assert Counter(map(shown, got)) <= expected
     if operation.plain:
         assert report.taken == report.delivered + report.dropped + report.discarded
@@ -1053,7 +1109,9 @@ async def test_an_ending_raises_the_failure_of_its_source(ending, source):
     if ending.name.startswith("first"):
         assert shown(await ending.drive(line)) == "item 0"
     else:
-        with pytest.raises(ConnectionError, match=r"^the source failed\nin stage '\w+', item 20$") as caught:
+        with pytest.raises(
+            ConnectionError, match=r"^the source failed\nin stage '\w+', item 20(, attempt 1 of 1)?$"
+        ) as caught:
             await ending.drive(line)
         assert caught.value is failure
     assert living() == before

@@ -53,6 +53,14 @@ async def produce(channel: trio.MemorySendChannel[str]) -> None:
     await channel.send("a")
 
 
+def feed(number: int) -> Pipeline[str]:
+    return Pipeline.from_iterable(str(number))
+
+
+async def find_feed(number: int) -> Pipeline[str]:
+    return feed(number)
+
+
 def is_text(value: int | str) -> TypeGuard[str]:
     return isinstance(value, str)
 
@@ -70,6 +78,8 @@ assert_type(Pipeline.from_iterable([1]), Pipeline[int])
 assert_type(Pipeline.from_iterable(lambda: ["a"]), Pipeline[str])
 assert_type(Pipeline.from_producer(produce), Pipeline[str])
 assert_type(Pipeline.ticks(1), Pipeline[int])
+assert_type(Pipeline.restarting(lambda: ["a"], Retry(), reset_after=1), Pipeline[str])
+assert_type(Pipeline.restarting(lambda: pages(1), Retry(), reset_after=1), Pipeline[str])
 
 # operations
 assert_type(numbers.map(str), Pipeline[str])
@@ -80,6 +90,11 @@ mixed: Pipeline[int | str] = Pipeline.from_iterable(["a", 1])
 assert_type(mixed.filter(is_text), Pipeline[str])
 assert_type(numbers.map(str).flat_map(words), Pipeline[str])
 assert_type(numbers.flat_map(pages), Pipeline[str])
+assert_type(numbers.flat_map(feed, concurrency=2), Pipeline[str])
+assert_type(numbers.flat_map(feed, concurrency=2, on_error=OnError.emit()), Pipeline[str | Failure[int]])
+assert_type(numbers.flat_map(find_feed), Pipeline[str])
+assert_type(numbers.flat_map(find_feed, concurrency=2, on_error=OnError.skip()), Pipeline[str])
+assert_type(numbers.flat_map(Step(find_feed).timeout(1)), Pipeline[str])
 assert_type(numbers.scan(add, 0.0), Pipeline[float])
 assert_type(numbers.tap(print), Pipeline[int])
 assert_type(numbers.enumerate(), Pipeline[tuple[int, int]])
@@ -89,6 +104,12 @@ assert_type(numbers.fair_by(str, max_keys=9, overflow="drop_newest"), Pipeline[i
 assert_type(numbers.fair_by(str, max_keys=9, overflow=OnError.divert(bury)), Pipeline[int])
 assert_type(numbers.batch(10), Pipeline[list[int]])
 assert_type(numbers.batch(10, max_delay=0.5).unbatch(), Pipeline[int])
+assert_type(numbers.window(10, period=0.5), Pipeline[list[int]])
+assert_type(numbers.window(10).unbatch(), Pipeline[int])
+assert_type(numbers.sliding(3, 2), Pipeline[tuple[int, ...]])
+assert_type(numbers.pairwise(), Pipeline[tuple[int, int]])
+assert_type(numbers.distinct(remember=3), Pipeline[int])
+assert_type(numbers.distinct(lambda number: number % 3, remember=3), Pipeline[int])
 assert_type(numbers.pipe(labelled, "n"), Pipeline[str])
 assert_type(numbers.pipe(labelled, label="n"), Pipeline[str])
 
@@ -159,6 +180,7 @@ async def running() -> None:
 
 # what must be refused
 numbers.map(words)  # type: ignore[arg-type]
+numbers.flat_map(feed)  # type: ignore[arg-type]
 numbers.map(str).flat_map(fetch)  # type: ignore[arg-type]
 numbers.map(str).map(step)  # type: ignore[arg-type]
 step.then(step)  # type: ignore[arg-type]

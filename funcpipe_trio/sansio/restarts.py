@@ -1,0 +1,47 @@
+"""Is a source that failed opened again, and after how long? One machine for one source.
+
+The rule: its openings are the attempts of a `Retry`, counted from 1. A source that fails `reset_after` seconds or more
+after it was opened has been healthy: its failure is the first of a new series. So a feed that breaks once a day is
+restarted for ever, and one that is broken is given up after `attempts` openings in a row. Each series has its own
+jitter, a function of its number alone.
+
+It is told the time and each error as it comes; it never waits.
+"""
+
+from __future__ import annotations
+
+from ..policies.retry import Retry
+from .retrying import Attempts
+
+__all__ = ["Restarts"]
+
+
+class Restarts:
+    """The openings of one source."""
+
+    def __init__(self, retry: Retry, reset_after: float) -> None:
+        self._retry = retry
+        self._reset_after = reset_after
+        self._series = 0
+        self._opened = 0.0
+        self._attempts = Attempts(retry, 0)
+
+    @property
+    def number(self) -> int:
+        """The opening that is in use, from 1, in this series."""
+        return self._attempts.number
+
+    def opened(self, now: float) -> None:
+        """Hear that it is being opened."""
+        self._opened = now
+
+    def failed(self, error: Exception, now: float) -> float | None:
+        """Answer the seconds to wait before it is opened again, or None: the error is final."""
+        if now - self._opened >= self._reset_after:
+            self._series += 1
+            self._attempts = Attempts(self._retry, self._series)
+        return self._attempts.failed(error)
+
+    def note(self) -> str | None:
+        """Tell of the waits of this series, for the final error; None if there were none."""
+        return self._attempts.note()
