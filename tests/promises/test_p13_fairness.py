@@ -14,19 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from funcpipe_trio import FairShare, Pipeline, fair_merge
-from funcpipe_trio.runtime import pool, run, stage
 from funcpipe_trio.testing import run_virtual
 
 from ._schedules import shuffled
 
-
-@pytest.fixture(scope="module", autouse=True)
-def no_slices_by_real_time():
-    """On a busy machine a slice of 10 ms may end early: then an input that refills in one turn does not."""
-    with pytest.MonkeyPatch.context() as patch:
-        for module in (stage, pool, run):
-            patch.setattr(module, "SLICE", 1e9)
-        yield
+pytestmark = pytest.mark.usefixtures("no_slices_by_real_time")
 
 
 weights_of = st.lists(

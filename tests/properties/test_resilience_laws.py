@@ -17,19 +17,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from funcpipe_trio import Backoff, OnError, Pipeline, PlanError, RateLimit, Retry, Step
-from funcpipe_trio.runtime import pool, run, stage
 from funcpipe_trio.sansio.backoff import backoff_delay
 from funcpipe_trio.testing import run_virtual
 from funcpipe_trio.testing._schedule import Schedule, scheduled
 
-
-@pytest.fixture(scope="module", autouse=True)
-def no_slices_by_real_time():
-    """On a busy machine a slice of 10 ms may end early: the same schedule is then not the same run."""
-    with pytest.MonkeyPatch.context() as patch:
-        for module in (stage, pool, run):
-            patch.setattr(module, "SLICE", 1e9)
-        yield
+pytestmark = pytest.mark.usefixtures("no_slices_by_real_time")
 
 
 laws = settings(max_examples=30, deadline=None)
