@@ -1109,7 +1109,9 @@ async def test_an_ending_raises_the_failure_of_its_source(ending, source):
     if ending.name.startswith("first"):
         assert shown(await ending.drive(line)) == "item 0"
     else:
-        with pytest.raises(ConnectionError, match=r"^the source failed\nin stage '\w+', item 20(, attempt 1 of 1)?$") as caught:
+        with pytest.raises(
+            ConnectionError, match=r"^the source failed\nin stage '\w+', item 20(, attempt 1 of 1)?$"
+        ) as caught:
             await ending.drive(line)
         assert caught.value is failure
     assert living() == before
