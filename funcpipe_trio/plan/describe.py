@@ -15,6 +15,13 @@ from .operations import Operation
 
 __all__ = ["describe_plan"]
 
+_WHEN_FULL = {
+    "block": "",
+    "drop_oldest": ", drops the oldest when full",
+    "drop_newest": ", drops the newest when full",
+    "fail": ", fails when full",
+}
+
 
 def describe_plan(plan: Plan, format: str) -> str:
     """Show a plan; raise its `PlanError` if it cannot work."""
@@ -37,7 +44,7 @@ def _line(line: LineLayout) -> Iterator[str]:
         yield from _fan_in(line.origin)
     for stage in line.stages:
         yield from _stage(stage)
-        yield f"  | link of {stage.capacity}"
+        yield f"  | link of {stage.capacity}{_WHEN_FULL[stage.overflow]}"
 
 
 def _fan_in(fan_in: FanInLayout) -> Iterator[str]:

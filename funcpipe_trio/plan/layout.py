@@ -15,7 +15,7 @@ from typing import Any
 
 from ..policies.fair_share import FairShare
 from .nodes import FanIn, FanInKind, Plan, Source
-from .operations import Batch, Buffer, Operation, Unbatch
+from .operations import Batch, Buffer, Operation, Overflow, Unbatch
 
 __all__ = ["LINK_CAPACITY", "FanInLayout", "LineLayout", "StageLayout", "lay_out"]
 
@@ -34,6 +34,7 @@ class StageLayout:
     head: Source | Operation | None
     fused: tuple[Operation, ...]
     capacity: int
+    overflow: Overflow = "block"
 
     @property
     def concurrency(self) -> int:
@@ -104,7 +105,7 @@ def _line(plan: Plan, tail: int, names: _Names) -> LineLayout:
         if isinstance(operation, Buffer):
             if not stages:  # there is no link behind a fan-in: a stage that only passes items on makes one
                 stages.append(StageLayout(names.unique(operation.name), None, (), operation.capacity))
-            stages[-1] = replace(stages[-1], capacity=operation.capacity)
+            stages[-1] = replace(stages[-1], capacity=operation.capacity, overflow=operation.overflow)
             is_open = False
             continue
         operation = replace(operation, name=names.unique(operation.name))

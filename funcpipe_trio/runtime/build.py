@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from ..plan import operations as plan
 from ..plan.layout import FanInLayout, LineLayout, StageLayout
 from ..plan.nodes import Source
+from ..plan.timing import Paced, Watched
 from ..policies.fair_share import FairShare
 from .calls import calling_of
 from .expand import ExpandingPool
@@ -16,6 +17,8 @@ from .fused import FusedOperation
 from .inlet import Inlet
 from .keyed import KeyedPool
 from .link import Link
+from .overflow import FullFails, LossyLink
+from .paced import PacedStage
 from .pool import Pool
 from .sink import Sink
 from .sources import (
@@ -27,6 +30,7 @@ from .sources import (
     TickSource,
 )
 from .stage import Host, Stage, TimedStage
+from .watched import WatchedStage
 
 __all__ = ["Machinery", "build"]
 
@@ -63,7 +67,7 @@ def build(line: LineLayout, machinery: Machinery, sink: Sink | None = None) -> I
         sink.capacity = stages[-1].capacity
     for layout in stages:
         is_last = layout is stages[-1]
-        outlet = sink if sink is not None and is_last else Link(machinery.host.ledger, layout.capacity)
+        outlet = sink if sink is not None and is_last else _link(layout, machinery)
         stage = _stage(layout, inlet, outlet, machinery)
         outlet.sender = stage
         if isinstance(outlet, Link):
@@ -71,6 +75,13 @@ def build(line: LineLayout, machinery: Machinery, sink: Sink | None = None) -> I
             inlet = outlet
     assert inlet is not None or sink is not None
     return inlet  # type: ignore[return-value]  # with a sink nobody takes from it
+
+
+def _link(layout: StageLayout, machinery: Machinery) -> Link:
+    ledger = machinery.host.ledger
+    if layout.overflow == "block":
+        return Link(ledger, layout.capacity)
+    return LossyLink(ledger, layout.capacity, layout.overflow)
 
 
 def _fan_in(layout: FanInLayout, machinery: Machinery) -> FanInInlet:
@@ -92,6 +103,8 @@ def _fan_in(layout: FanInLayout, machinery: Machinery) -> FanInInlet:
 def _stage(layout: StageLayout, inlet: Inlet | None, outlet: Link | Sink, machinery: Machinery) -> Stage:
     host, head = machinery.host, layout.head
     fused: list[FusedOperation] = [fuse(operation) for operation in layout.fused]
+    if isinstance(outlet, LossyLink) and outlet.policy == "fail":
+        fused.append(FullFails(outlet, layout.name))
     if isinstance(head, Source):
         if head.kind == "iterable":
             source = IterableInlet(head)
@@ -108,6 +121,10 @@ def _stage(layout: StageLayout, inlet: Inlet | None, outlet: Link | Sink, machin
         return Stage(host, layout.name, inlet, outlet, fused)
     if isinstance(head, plan.Batch):
         return TimedStage(host, layout.name, inlet, outlet, [fuse(head), *fused])
+    if isinstance(head, Paced):
+        return PacedStage(host, layout.name, inlet, outlet, fused, head)
+    if isinstance(head, Watched):
+        return WatchedStage(host, layout.name, inlet, outlet, fused, head)
     call, concurrency = calling_of(head), layout.concurrency
     if isinstance(head, plan.FlatMap):
         return ExpandingPool(host, layout.name, inlet, outlet, fused, call, concurrency=concurrency, ordered=False)

@@ -35,6 +35,13 @@ class Ledger:
     def discard(self, item: Any, stage: str, reason: str) -> None:
         """Give an item up."""
         self.discarded += 1
+        self._tell(item, stage, reason)
+
+    def drop(self, item: Any, stage: str, policy: str) -> None:
+        """Hear of an item that a policy of overflow dropped; whoever dropped it counts it."""
+        self._tell(item, stage, policy)
+
+    def _tell(self, item: Any, stage: str, reason: str) -> None:
         if self._on_discard is None:
             return
         try:
