@@ -10,7 +10,7 @@ import functools
 from collections.abc import AsyncIterator, Callable
 from dataclasses import fields, replace
 from types import TracebackType
-from typing import Any
+from typing import Any, get_args
 
 import trio
 
@@ -22,6 +22,9 @@ from ..step import Step
 from ._wrap import Workshop, has_second_chances, wrap_step
 
 __all__ = ["InjectedError", "Lab"]
+
+
+_POLICIES = get_args(plan.Overflow)
 
 
 class InjectedError(Exception):
@@ -38,6 +41,8 @@ class Lab:
         self.produced: int = 0
         self.delivered: int = 0
         self.discarded: list[tuple[Any, str, str]] = []
+        self.overflowed: list[tuple[Any, str, str]] = []
+        """What a buffer dropped: its policy says that it may."""
         self.opened: int = 0
         self.closed: int = 0
         self.all_counted: bool = True
@@ -58,7 +63,7 @@ class Lab:
 
     def discard(self, item: Any, stage: str, reason: str) -> None:
         """Take what a run gives up; fit for ``on_discard``."""
-        self.discarded.append((item, stage, reason))
+        (self.overflowed if reason in _POLICIES else self.discarded).append((item, stage, reason))
 
     def wrap(self, watched: Plan) -> Plan:
         """Give the plan with all user code under watch."""

@@ -30,8 +30,6 @@ __all__ = ["Scenario", "Trial", "TrialError", "run_trial"]
 
 Consume = Callable[[Run[Any], Lab], Awaitable[None]]
 
-_BY_DESIGN = ("not needed", "drop_oldest", "drop_newest")
-"""Reasons for which a run that is complete may give items up."""
 LIVELOCK = 200_000
 """Steps of tasks at one instant of virtual time that no scenario needs."""
 PATIENCE = 1e8
@@ -267,7 +265,7 @@ def _examine(trial: Trial) -> None:
             problems.append("a source was opened, but there is no run")
     else:
         problems += _sums(lab, report)
-        lost = [given for given in lab.discarded if given[2] not in _BY_DESIGN]
+        lost = [given for given in lab.discarded if given[2] != "not needed"]
         if report.outcome == "completed" and report.error is None and lost:  # an error may stand where nobody reads
             problems.append(f"the run says it is complete, but gave up {len(lost)} items: {lost[0][2]}")
     if problems:
@@ -278,7 +276,8 @@ def _sums(lab: Lab, report: Report) -> list[str]:
     overflowed = sum(link.dropped for link in report.links)
     pairs = [
         ("delivered", lab.delivered, "the report says", report.delivered),
-        ("items given up", len(lab.discarded), "the report says", report.discarded + overflowed),
+        ("items given up", len(lab.discarded), "the report says", report.discarded),
+        ("items that a buffer dropped", len(lab.overflowed), "the report says", overflowed),
     ]
     if lab.all_counted:
         pairs.append(("produced", lab.produced, "the report says taken", report.taken))
