@@ -2,8 +2,8 @@
 
 The pacer (`sansio.pacing`) stands between the stage's inlet and its chain, as an inlet itself: a pull takes what comes
 upstream, if the pacer takes any, and gives what is due. So the chain behind it is driven as in every stage, and a value
-that is due is handed out only in a pull, when there is room for it. While there is none, a pacer that sheds goes on
-taking: the one item that it keeps is then always the newest.
+that is due is handed out only in a pull, when there is room for it. While there is none the stage goes on taking what
+the pacer takes: time counts for an item from when it came, and the one item that a debounce keeps is always the newest.
 
 The failure of the input stands behind what the pacer keeps, as the end does: what came before it goes out first.
 """
@@ -21,7 +21,7 @@ import trio
 from ..plan import timing as plan
 from ..policies import _check
 from ..sansio.pacing import Debouncer, Delayer, Pacer, Sampler, Throttler
-from .inlet import NOTHING, Fault, Inlet, Receiver, State, worth_a_pull
+from .inlet import BEHIND_FAILURE, NOTHING, Fault, Inlet, Receiver, State, worth_a_pull
 from .stage import BURST, Fused, Host, Outlet, Pause, Stage, not_awaitable
 
 __all__ = ["PacedStage"]
@@ -48,7 +48,8 @@ class Pacing:
         self._cost_of = operation.cost if isinstance(operation, plan.Throttle) else None
         self._burst_limit = operation.rate_limit.burst if isinstance(operation, plan.Throttle) else math.inf
         self._values: Iterator[Any] = iter(())
-        self._over = False  # the source has ended; what is kept has not gone out
+        self._over = False  # nothing more is taken; what is kept has not gone out
+        self._error: Exception | None = None  # of the cost function, met while there was no room
 
     def begin(self, now: float) -> None:
         """Set it up."""
@@ -61,6 +62,8 @@ class Pacing:
     def items(self) -> Iterator[Any]:
         pacer, now = self.pacer, self.stage.now
         while True:
+            if self._error is not None:
+                raise self._error
             at = now()
             if pacer.deadline > at and self.can_take():
                 self.take(at)
@@ -85,6 +88,16 @@ class Pacing:
         elif item is not NOTHING:
             number, self.taken = self.taken, self.taken + 1
             self.pacer.add(item, 1 if self._cost_of is None else self._cost(self._cost_of, number, item), now)
+
+    def take_ahead(self, now: float) -> None:
+        """Take what comes next while there is no room; an error leaves in the next pull, when there is."""
+        try:
+            self.take(now)
+        except Exception as error:
+            if self.stage.failure is None:  # a defect of this package
+                raise
+            self._over, self._error = True, error
+            self.source.close(BEHIND_FAILURE)
 
     @trio.lowlevel.disable_ki_protection  # user code runs in it
     def _cost(self, fn: Callable[[Any], Any], number: int, item: Any) -> int | Fraction:
@@ -133,7 +146,7 @@ class PacedStage(Stage):
 
     def on_input(self) -> None:
         if self._parked_for is Pause.FULL:
-            if self.pacing.pacer.sheds and self.pacing.can_take():
+            if self.pacing.can_take():
                 self._wake()
         else:
             super().on_input()
@@ -153,16 +166,16 @@ class PacedStage(Stage):
                 self.waited_input -= self.now() - since
 
     async def _wait_room(self) -> None:
-        if self.pacing.pacer.sheds and self._shed():
+        if self._take_ahead():
             await self._breathe()
         else:
             await super()._wait_room()
 
-    def _shed(self) -> bool:
+    def _take_ahead(self) -> bool:
         """Take what has come, though nothing can leave; say whether there is more than one turn may take."""
         budget = BURST
         while budget and perf_counter() <= self._slice_end and self.pacing.can_take():
-            self.pacing.take(self.now())
+            self.pacing.take_ahead(self.now())
             budget -= 1
         self.pacing.release()
         return self.pacing.can_take()

@@ -35,9 +35,6 @@ class Pacer:
     superseded: int
     """Items whose place a newer one took."""
 
-    sheds = False
-    """Whether it takes items also while nothing can leave: it is there to keep up with its input."""
-
     def __init__(self, capacity: int) -> None:
         self.items: deque[Any] = deque()
         self.deadline = math.inf
@@ -97,8 +94,6 @@ class Throttler(Pacer):
 
 class Latest(Pacer):
     """Keeps the last item only."""
-
-    sheds = True
 
     def __init__(self) -> None:
         super().__init__(1)
