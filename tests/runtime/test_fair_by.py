@@ -570,7 +570,7 @@ def test_any_hashable_value_is_a_key(key):
 
 
 def test_the_report_says_what_each_key_got():
-    """`contested` counts where weights decide: while another key had an item, too."""
+    """`contested` counts where weights decide: while another key had an item, too; the share is that of everything."""
 
     async def main():
         return await fair("aaaabb", {"a": 2}, name="tenant").run()
@@ -578,7 +578,7 @@ def test_the_report_says_what_each_key_got():
     report = run_virtual(main)
     rows = [(each.merge, each.key, each.weight, each.taken, each.cost, each.contested) for each in report.inputs]
     assert rows == [("tenant", "a", 2, 4, 4, 2), ("tenant", "b", 1, 2, 2, 2)]
-    assert [each.share for each in report.inputs] == [0.5, 0.5]
+    assert [each.share for each in report.inputs] == [4 / 6, 2 / 6]
     assert "tenant / a" in report.describe()
 
 
