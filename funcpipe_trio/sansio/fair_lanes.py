@@ -64,7 +64,7 @@ class Entry:
 class FairLanes:
     """Bounded queues by key, and the fair choice among them."""
 
-    contested: int | Fraction
+    cost: int | Fraction
     outside: Entry | None
     """The item that no queue has room for."""
 
@@ -77,8 +77,8 @@ class FairLanes:
         self._accounts = KeyAccounts(MOST_ACCOUNTS)
         self._inside = 0
         self.outside = None
-        self.contested = 0
-        """Cost of all that was handed over while two keys or more had items."""
+        self.cost = 0
+        """Cost of all that was handed over."""
 
     def __len__(self) -> int:
         """How many items are here."""
@@ -117,10 +117,8 @@ class FairLanes:
         lane = self._lanes[flow.key]
         entry = lane.entries.popleft()
         self._inside -= 1
-        contested = queue.backlogged > 1
-        lane.account.count(entry.cost, contested=contested)
-        if contested:
-            self.contested += entry.cost
+        self.cost += entry.cost
+        lane.account.count(entry.cost, contested=queue.backlogged > 1)
         if self.outside is not None and self.outside.lane is lane:
             self._let_in()  # before the charge: with an item outside the key is still backlogged
         queue.charge(flow, entry.cost, still_ready=bool(lane.entries))
