@@ -14,7 +14,8 @@ stand behind the items of all keys.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
+from fractions import Fraction
 from typing import Any
 
 from ..plan.fair_by import FairBy
@@ -67,6 +68,10 @@ class FairLink(Link):
         self._refilling, self.unsettled = False, unsettled
         if self.state() is not before:
             self.receiver.on_input()
+
+    def set_weight(self, key: Hashable, weight: int | Fraction) -> None:
+        """Give a key another weight, from the next choice on."""
+        self.lanes.set_weight(key, weight)
 
     # ---- the receiver's side
 

@@ -70,6 +70,7 @@ class FairLanes:
 
     def __init__(self, weight_of: Callable[[Any], int | Fraction], capacity: int, max_keys: int) -> None:
         self._weight_of = weight_of
+        self._changed: dict[Hashable, int | Fraction] = {}  # weights that were set later
         self._capacity = capacity
         self._max_keys = max_keys
         self._lanes: dict[Hashable, Lane] = {}
@@ -108,6 +109,14 @@ class FairLanes:
             return True
         self._enter(entry)
         return False
+
+    def set_weight(self, key: Hashable, weight: int | Fraction) -> None:
+        """Give a key another weight from now on, whether it has items or not."""
+        self._changed[key] = weight
+        lane = self._lanes.get(key)
+        if lane is not None:
+            self._queue.set_weight(lane.flow, weight)
+            lane.account.weight = weight
 
     def take(self) -> Any:
         """Hand over the item whose turn it is; call it only while there is one."""
@@ -162,8 +171,9 @@ class FairLanes:
         self._enter(entry)
 
     def _new_lane(self, key: Hashable) -> Lane:
-        weight = self._weight_of(key)
+        weight = self._changed.get(key) or self._weight_of(key)
         lane = self._lanes[key] = Lane(self._queue.add(key, weight), self._accounts.resume(key, weight))
+        lane.account.weight = weight
         return lane
 
     def _forget(self, lane: Lane) -> None:
