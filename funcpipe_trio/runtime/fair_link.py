@@ -14,7 +14,7 @@ stand behind the items of all keys.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from fractions import Fraction
 from typing import Any
 
@@ -32,8 +32,11 @@ class FairLink(Link):
 
     __slots__ = ("_refilling", "lanes", "name")
 
+    buffer: Any
+    discarded: int
     lanes: FairLanes
     name: str
+    put: Callable[[Any], object]
     unsettled: bool
     wants_room: bool
 
@@ -41,7 +44,7 @@ class FairLink(Link):
         super().__init__(ledger, operation.capacity)
         self.name = operation.name
         self.lanes = FairLanes(operation.share.weight_of, operation.share.capacity, operation.max_keys)
-        self.buffer = self.lanes  # type: ignore[assignment]  # what a link asks of it is its length
+        self.buffer = self.lanes  # what a link asks of it is its length
         self.put = self.lanes.add
         self._refilling = False  # whether the sender was woken for room and has not run
 

@@ -76,6 +76,7 @@ class DivertingStage(Stage):
 
     divert: Layered
     divert_account: Account
+    failed: int
     _diverted: Any = NOTHING
     _budget = BURST
     _slice_end: float

@@ -241,14 +241,15 @@ class Stage:
             if not room:
                 await self._wait_room()
                 continue
-            pause = self._burst(min(room, self.outlet.turn()))
+            turn = self.outlet.turn()
+            pause = self._burst(min(room, turn))
             if pause is Pause.ENDED:
                 return
             if pause is Pause.STARVED:
                 await self._wait_input()
             elif pause is Pause.SLICE_OVER:
                 await self._breathe()
-            elif self.outlet.room():  # full, but it takes more, and drops: the receiver gets a turn before that
+            elif turn < room:  # full, but it takes more, and drops: the receiver gets a turn before that
                 await self._breathe()
                 await trio.lowlevel.checkpoint()  # trio runs a batch in any order: it may have been behind this task
 
