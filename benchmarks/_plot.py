@@ -1,0 +1,48 @@
+"""How cost grows with stages, capacity, inputs or concurrency: one picture for each number that a benchmark changes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ._model import CaseResult
+
+__all__ = ["draw"]
+
+
+def draw(results: Sequence[CaseResult], folder: Path) -> list[Path]:
+    """Write ``NAME-AXIS.svg`` for each number that has at least two values; needs matplotlib."""
+    axes = dict.fromkeys((result.benchmark.name, axis) for result in results for axis in result.case.points)
+    drawn = []
+    for name, axis in axes:
+        points = [result for result in results if result.benchmark.name == name and axis in result.case.points]
+        if len(points) > 1:
+            drawn.append(folder / f"{name}-{axis.replace(' ', '-')}.svg")
+            _draw(sorted(points, key=lambda result: result.case.points[axis]), axis, drawn[-1])
+    return drawn
+
+
+def _draw(points: Sequence[CaseResult], axis: str, file: Path) -> None:
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    benchmark = points[0].benchmark
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    plot = figure.subplots()
+    for name in dict.fromkeys(each.name for result in points for each in result.contenders):
+        measured = [result for result in points if name in {each.name for each in result.contenders}]
+        spreads = [result.spread(name) for result in measured]
+        ends = [[each.median - each.low for each in spreads], [each.high - each.median for each in spreads]]
+        values = [result.case.points[axis] for result in measured]
+        width = 2.5 if name.lower().startswith(("funcpipe", "fair")) else 1.0
+        medians = [each.median for each in spreads]
+        plot.errorbar(values, medians, yerr=ends, marker="o", capsize=2, label=name, linewidth=width)
+    plot.set(xscale="log", yscale="log", xlabel=axis, ylabel=benchmark.unit, title=benchmark.question)
+    ticks = sorted({result.case.points[axis] for result in points})
+    plot.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    plot.minorticks_off()
+    plot.grid(True, axis="y", alpha=0.3)
+    plot.legend(fontsize="small")
+    # The same results make the same file.
+    with rc_context({"svg.hashsalt": benchmark.name}):
+        figure.savefig(file, metadata={"Date": None})
