@@ -13,13 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from . import _markdown, _plot, _report, soak
-from ._harness import NAMES, BenchmarkError, load, measure
+from ._harness import FULL, NAMES, QUICK, SMOKE, BenchmarkError, load, measure
 from ._libraries import missing, versions
 from ._model import CaseResult
 
 __all__ = ["main"]
-
-ROUNDS, QUICK_ROUNDS = 5, 1
 
 _DESCRIPTION = """\
 Measure funcpipe_trio next to other ways to do the same work.
@@ -64,7 +62,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--quick",
         action="store_true",
-        help=f"the first case of each, with few items, {QUICK_ROUNDS} round in place of {ROUNDS}: to see that it works",
+        help=f"few items, {QUICK.rounds} rounds in place of {FULL.rounds}: for a first look; "
+        "without a NAME only the first case of each, once: to see that all works",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write every sample to this file")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="also put tables in their places in this page")
@@ -95,7 +94,7 @@ def _has_places(page: Path, names: Sequence[str]) -> bool:
 
 
 def _run(options: argparse.Namespace, command: str) -> None:
-    rounds = QUICK_ROUNDS if options.quick else ROUNDS
+    effort = FULL if not options.quick else QUICK if options.names else SMOKE
     benchmarks = [load(name) for name in dict.fromkeys(options.names or NAMES)]
     # With --quick nothing is fetched: it has to work, and be over soon, on a machine without a network.
     why_not = partial(missing, make=not options.quick)
@@ -104,12 +103,12 @@ def _run(options: argparse.Namespace, command: str) -> None:
     print(_report.machine_line(facts))
     results: list[CaseResult] = []
     for benchmark in benchmarks:
-        print(f"\n{_report.heading(benchmark, rounds)}", flush=True)
-        for result in measure(benchmark, rounds=rounds, quick=options.quick, missing=why_not):
+        print(f"\n{_report.heading(benchmark, effort)}", flush=True)
+        for result in measure(benchmark, effort, why_not):
             print("\n".join(_report.case_lines(result)), flush=True)
             results.append(result)
+        _write(options, command, facts, results)  # each time: what is measured is kept if a later one fails
     print(f"\n{_report.summary(results)}")
-    _write(options, command, facts, results)
 
 
 def _write(options: argparse.Namespace, command: str, facts: dict[str, Any], results: Sequence[CaseResult]) -> None:

@@ -16,12 +16,13 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 from ._libraries import interpreter
 from ._model import Benchmark, Case, CaseResult, Contender, Sample
 
-__all__ = ["NAMES", "BenchmarkError", "agreed_digest", "load", "measure"]
+__all__ = ["FULL", "NAMES", "QUICK", "SMOKE", "BenchmarkError", "Effort", "agreed_digest", "load", "measure"]
 
 NAMES = (
     "hop",
@@ -40,6 +41,23 @@ NAMES = (
 """The benchmarks, in the order in which they run."""
 
 _ROOT = Path(__file__).parents[1]
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How much is measured: rounds, items enough for a figure or few, all cases of a benchmark or its first."""
+
+    rounds: int
+    few_items: bool = False
+    first_case: bool = False
+
+    def rounds_of(self, benchmark: Benchmark) -> int:
+        """Give the rounds that a benchmark gets."""
+        return min(self.rounds, benchmark.most_rounds or self.rounds)
+
+
+FULL, QUICK = Effort(rounds=5), Effort(rounds=3, few_items=True)
+SMOKE = Effort(rounds=1, few_items=True, first_case=True)
 
 
 class BenchmarkError(Exception):
@@ -63,20 +81,17 @@ def agreed_digest(case: Case, digests: dict[str, str]) -> str:
     return next(iter(digests.values()))
 
 
-def measure(
-    benchmark: Benchmark, *, rounds: int, quick: bool, missing: Callable[[Contender], str | None]
-) -> Iterator[CaseResult]:
-    """Measure a benchmark, case by case (with `quick` the first only); `missing` says why a contender cannot run.
+def measure(benchmark: Benchmark, effort: Effort, missing: Callable[[Contender], str | None]) -> Iterator[CaseResult]:
+    """Measure a benchmark, case by case; `missing` says why a contender cannot run.
 
     Raises:
       BenchmarkError: if a contender fails, or gives another result than the others.
     """
-    rounds = min(rounds, benchmark.most_rounds or rounds)
-    for case in benchmark.cases[: 1 if quick else None]:
+    for case in benchmark.cases[: 1 if effort.first_case else None]:
         reasons = {each.name: missing(each) for each in case.contenders}
         able = tuple(each for each in case.contenders if reasons[each.name] is None)
-        items = case.quick_items if quick else case.items
-        samples = tuple(_round(benchmark, case, able, items, number) for number in range(rounds))
+        items = case.quick_items if effort.few_items else case.items
+        samples = tuple(_round(benchmark, case, able, items, n) for n in range(effort.rounds_of(benchmark)))
         yield CaseResult(benchmark, case, items, samples, {name: why for name, why in reasons.items() if why})
 
 

@@ -43,6 +43,6 @@ def _draw(points: Sequence[CaseResult], axis: str, file: Path) -> None:
     plot.minorticks_off()
     plot.grid(True, axis="y", alpha=0.3)
     plot.legend(fontsize="small")
-    # The same results make the same file.
-    with rc_context({"svg.hashsalt": benchmark.name}):
+    # The same results make the same file; text stays text, which is a fraction of its outlines.
+    with rc_context({"svg.hashsalt": benchmark.name, "svg.fonttype": "none"}):
         figure.savefig(file, metadata={"Date": None})

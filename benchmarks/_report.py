@@ -9,6 +9,7 @@ from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
 
+from ._harness import Effort
 from ._model import Benchmark, CaseResult, Spread, Target
 
 __all__ = ["as_json", "case_lines", "heading", "machine", "machine_line", "shown", "summary", "verdict"]
@@ -46,12 +47,11 @@ def machine_line(facts: dict[str, Any]) -> str:
     )
 
 
-def heading(benchmark: Benchmark, rounds: int) -> str:
+def heading(benchmark: Benchmark, effort: Effort) -> str:
     """Say what is asked, and in what unit the answer is."""
-    rounds = min(rounds, benchmark.most_rounds or rounds)
     return (
-        f"{benchmark.name}: {benchmark.question}\n"
-        f"  {benchmark.metric.value}, {benchmark.unit}; median of {rounds} (min..max), elapsed time of the whole run"
+        f"{benchmark.name}: {benchmark.question}\n  {benchmark.metric.value}, {benchmark.unit}; "
+        f"median of {effort.rounds_of(benchmark)} (min..max), elapsed time of the whole run"
     )
 
 

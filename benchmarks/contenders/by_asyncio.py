@@ -117,6 +117,8 @@ async def _in_order(queue: asyncio.Queue[_Numbered], items: int) -> list[int]:
 
 
 def fair(inputs: int, items: int) -> int:
+    inputs = min(inputs, items)
+
     async def main() -> int:
         total, ended = 0, 0
         queue = asyncio.Queue[int | None](CAPACITY)

@@ -106,6 +106,7 @@ async def _in_order(receive: trio.MemoryReceiveChannel[_Numbered]) -> list[int]:
 
 
 def fair(inputs: int, items: int) -> int:
+    inputs = min(inputs, items)
     return trio.run(_forward, inputs, items // inputs)
 
 
@@ -115,11 +116,11 @@ channel = fair
 
 def fair_runs(inputs: int, most_inputs: int, items: int) -> int:
     """Forward so many items, an equal number from each input, in as many runs one after another as that takes."""
-    each = items // most_inputs
+    each = max(1, items // most_inputs)
 
     async def main() -> int:
         total = 0
-        for _ in range(most_inputs // inputs):
+        for _ in range(items // each // inputs):
             total += await _forward(inputs, each)
         return total
 

@@ -55,6 +55,8 @@ def pool(concurrency: int, ordered: bool, items: int) -> list[int]:
 
 
 def fair(inputs: int, items: int) -> int:
+    """Merge so many items; of fewer items than inputs, each from an input of its own."""
+    inputs = min(inputs, items)
     return trio.run(_merged(inputs, items // inputs).fold, add, 0)
 
 
@@ -64,11 +66,11 @@ def _merged(inputs: int, each: int) -> Pipeline[int]:
 
 def fair_runs(inputs: int, most_inputs: int, items: int) -> int:
     """Merge so many items, an equal number from each input, in as many runs one after another as that takes."""
-    each = items // most_inputs
+    each = max(1, items // most_inputs)
 
     async def main() -> int:
         total = 0
-        for _ in range(most_inputs // inputs):
+        for _ in range(items // each // inputs):
             total += await _merged(inputs, each).fold(add, 0)
         return total
 
