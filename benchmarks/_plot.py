@@ -9,6 +9,9 @@ from ._model import CaseResult
 
 __all__ = ["draw"]
 
+COLOURS = 10
+"""How many lines have a colour of their own; the others are dashed."""
+
 
 def draw(results: Sequence[CaseResult], folder: Path) -> list[Path]:
     """Write ``NAME-AXIS.svg`` for each number that has at least two values; needs matplotlib."""
@@ -25,24 +28,34 @@ def draw(results: Sequence[CaseResult], folder: Path) -> list[Path]:
 def _draw(points: Sequence[CaseResult], axis: str, file: Path) -> None:
     from matplotlib import rc_context
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator
 
     benchmark = points[0].benchmark
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    figure = Figure(figsize=(9, 4.5), layout="constrained")
     plot = figure.subplots()
-    for name in dict.fromkeys(each.name for result in points for each in result.contenders):
+    for number, name in enumerate(dict.fromkeys(each.name for result in points for each in result.contenders)):
         measured = [result for result in points if name in {each.name for each in result.contenders}]
         spreads = [result.spread(name) for result in measured]
-        ends = [[each.median - each.low for each in spreads], [each.high - each.median for each in spreads]]
-        values = [result.case.points[axis] for result in measured]
-        width = 2.5 if name.lower().startswith(("funcpipe", "fair")) else 1.0
         medians = [each.median for each in spreads]
-        plot.errorbar(values, medians, yerr=ends, marker="o", capsize=2, label=name, linewidth=width)
-    plot.set(xscale="log", yscale="log", xlabel=axis, ylabel=benchmark.unit, title=benchmark.question)
+        ends = [[each.median - each.low for each in spreads], [each.high - each.median for each in spreads]]
+        plot.errorbar(
+            [result.case.points[axis] for result in measured],
+            medians,
+            yerr=ends,
+            label=name,
+            marker="o",
+            linestyle="-" if number < COLOURS else "--",
+            linewidth=2.5 if name.lower().startswith(("funcpipe", "fair")) else 1.0,
+        )
+    plot.set(xscale="log", yscale="log", xlabel=axis, ylabel=benchmark.unit)
+    plot.set_title(benchmark.question, fontsize="medium")
     ticks = sorted({result.case.points[axis] for result in points})
     plot.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     plot.minorticks_off()
+    plot.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    plot.yaxis.set_major_formatter("{x:g}")
     plot.grid(True, axis="y", alpha=0.3)
-    plot.legend(fontsize="small")
+    figure.legend(loc="outside right upper", fontsize="small")
     # The same results make the same file; text stays text, which is a fraction of its outlines.
     with rc_context({"svg.hashsalt": benchmark.name, "svg.fonttype": "none"}):
         figure.savefig(file, metadata={"Date": None})

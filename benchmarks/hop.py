@@ -39,8 +39,8 @@ def _case(stages: int, capacity: int, targets: tuple[Target, ...], points: dict[
         name=f"capacity {capacity}, {stages} stage{'s' if stages > 1 else ''}",
         contenders=_contenders(stages, capacity),
         targets=targets,
-        items=200_000,
-        quick_items=5_000,
+        items=1_000_000 // stages,
+        quick_items=25_000 // stages,
         parts=stages,
         points=points,
     )
