@@ -80,6 +80,7 @@ def _make(requirement: str, home: Path, python: Path) -> bool:
     for command in (
         [uv, "venv", "--quiet", "--clear", "--python", sys.executable, str(home)],
         [uv, "pip", "install", "--quiet", "--python", str(python), requirement],
+        [str(python), "-c", f"import {requirement.partition('==')[0]}"],  # what is old may not know this Python
     ):
         try:
             subprocess.run(command, check=True, capture_output=True, timeout=LIMIT)
