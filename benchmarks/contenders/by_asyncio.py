@@ -1,6 +1,7 @@
 """The same as `by_trio` with what asyncio has: bounded queues and a task group, on uvloop.
 
-A queue has no end on Python 3.11, so an object that is no item says it.
+A queue has no end on Python 3.11, so an object that is no item says it. Who collects from a pool of workers knows how
+many results will come.
 """
 
 from __future__ import annotations

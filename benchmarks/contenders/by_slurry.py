@@ -30,10 +30,15 @@ async def _sum(*sections: object) -> int:
 
 
 def hop(stages: int, items: int) -> int:
-    """The first section iterates the source itself, and the tap is a hop more: as many hops as the others."""
+    """The consumer is the last stage; the first section iterates the source itself, but the tap is a hop, too."""
 
     async def main() -> int:
-        return await _sum(_numbers(items), *(Map(inc) for _ in range(stages)))
+        total = 0
+        sections = (Map(inc) for _ in range(stages - 1))
+        async with Pipeline.create(_numbers(items), *sections) as pipeline, pipeline.tap() as tap:
+            async for item in tap:
+                total = add(total, inc(item))
+        return total
 
     return trio.run(main)
 
