@@ -74,6 +74,8 @@ class Gate(FusedOperation):
 class DivertingStage(Stage):
     """A sync stage that gives the items that find their queues full to a step, one at a time."""
 
+    waits_its_own_way = True
+
     divert: Layered
     divert_account: Account
     failed: int

@@ -12,8 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import Enum
-from typing import Any, Final, Protocol, final
+from typing import Any, ClassVar, Final, Protocol, final
 
 __all__ = [
     "ABORTED",
@@ -50,14 +49,35 @@ class _Nothing:
 NOTHING: Final[Any] = _Nothing()
 
 
-class State(Enum):
-    """What a pull would find."""
+@final
+class State:
+    """What a pull would find; one of its five constants.
 
-    READY = "an item"
-    HELD = "none yet, but its producer was woken for room and has not run: it counts as backlogged"
-    IDLE = "none now"
-    ENDED = "the end"
-    FAILED = "the end, where a failure stands"
+    No `Enum`: to look up a member of one takes ten times as long (0.1 us in Python 3.11), several times per wake-up.
+    """
+
+    __slots__ = ("meaning",)
+
+    READY: ClassVar[State]
+    HELD: ClassVar[State]
+    IDLE: ClassVar[State]
+    ENDED: ClassVar[State]
+    FAILED: ClassVar[State]
+
+    meaning: str
+
+    def __init__(self, meaning: str) -> None:
+        self.meaning = meaning
+
+    def __repr__(self) -> str:
+        return f"<State: {self.meaning}>"
+
+
+State.READY = State("an item")
+State.HELD = State("none yet, but its producer was woken for room and has not run: it counts as backlogged")
+State.IDLE = State("none now")
+State.ENDED = State("the end")
+State.FAILED = State("the end, where a failure stands")
 
 
 def worth_a_pull(inlet: Inlet) -> bool:

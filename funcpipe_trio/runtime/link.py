@@ -90,7 +90,9 @@ class Link:
         if self.closed is not None:
             self._discard_buffer(self.closed)
         elif count:
-            self.peak = max(self.peak, len(self.buffer))
+            held = len(self.buffer)
+            if held > self.peak:
+                self.peak = held
             self.receiver.on_input()
 
     def finish(self, failure: Fault | None) -> None:

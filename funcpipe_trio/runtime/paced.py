@@ -128,6 +128,8 @@ class PacedStage(Stage):
 
     waited_input: float
 
+    waits_its_own_way = True
+
     def __init__(
         self, host: Host, name: str, inlet: Inlet, outlet: Outlet, fused: Sequence[Fused], operation: plan.Paced
     ) -> None:

@@ -186,6 +186,7 @@ class AsyncSource(Stage):
     attempts: str = ""
     """What the note of its failure says of those before."""
     kind = "source"
+    waits_its_own_way = True
 
     def __init__(self, host: Host, source: Source, outlet: Outlet, fused: Sequence[Fused]) -> None:
         self.inbox = Inbox()

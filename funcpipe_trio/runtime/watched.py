@@ -50,6 +50,8 @@ class Watching(FusedOperation):
 class WatchedStage(Stage):
     """A stage that passes items on, and fails when they do not come in time."""
 
+    waits_its_own_way = True
+
     def __init__(
         self, host: Host, name: str, inlet: Inlet, outlet: Outlet, fused: Sequence[Fused], operation: plan.Watched
     ) -> None:
