@@ -47,6 +47,9 @@ class FusedOperation:
     deadline: float = math.inf
     """When it will have something to say even if no value comes."""
 
+    may_end = False
+    """Whether it may end the stream without being asked for another value."""
+
     def __init__(self, operation: plan.Operation) -> None:
         self.name = operation.name
         self.stage: Stage
@@ -192,17 +195,30 @@ class TakingWhile(Filtering):
         return value if self.says_yes(value) else ENOUGH
 
 
-class Scanning(PerItem):
+class Scanning(FusedOperation):
     """Each value becomes the state so far."""
 
     def __init__(self, operation: plan.Scan) -> None:
         super().__init__(operation)
         self._fn, self._state = operation.fn, operation.initial.value
 
-    def apply(self, value: Any) -> Any:
-        self._state = self._fn(self._state, value)
-        self.vet(self._state)
-        return self._state
+    @trio.lowlevel.disable_ki_protection  # user code runs in it
+    def stream(self, values: Iterator[Any]) -> Iterator[Any]:
+        # Written out as in `Mapping`, for the same reason: `fold` is made of it.
+        fn, state, number, vetted = self._fn, self._state, 0, None
+        for value in values:
+            if value is NOTHING:
+                yield NOTHING
+                continue
+            try:
+                state = fn(state, value)
+                if type(state) is not vetted:
+                    vetted = self.vet(state)
+            except BaseException as error:
+                self.stage.failing(error, self.name, number, value)
+                raise
+            number += 1
+            yield state
 
 
 class Tapping(PerItem):
@@ -245,6 +261,8 @@ class Skipping(PerItem):
 
 class Taking(FusedOperation):
     """The first values; it ends with the last of them, and pulls no further."""
+
+    may_end = True
 
     def __init__(self, operation: plan.Take) -> None:
         super().__init__(operation)

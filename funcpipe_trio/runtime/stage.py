@@ -135,6 +135,7 @@ class Fused(Protocol):
     created: int
     absorbed: int
     deadline: float
+    may_end: bool
 
     @property
     def has_more(self) -> bool:
@@ -193,6 +194,7 @@ class Stage:
         self._waits_for = Pause.STARVED
         self._since = 0.0
         self._slice_end = 0.0
+        self._may_end = False
         self._passed = 0  # by the last breath
         self._streams: list[Iterator[Any]] = []
         self.now = trio.lowlevel.current_clock().current_time  # half the time of `trio.current_time`, twice a trip
@@ -294,6 +296,7 @@ class Stage:
         self._streams = [values]
         for operation in self.fused:
             self._streams.append(operation.stream(self._streams[-1]))
+        self._may_end = any(operation.may_end for operation in self.fused)
         self._slice_end = perf_counter() + SLICE
 
     def _burst(self, room: int) -> Pause:
@@ -309,11 +312,10 @@ class Stage:
                         pause = Pause.FULL
                         break
                 elif not worth_a_pull(self.inlet):
-                    # Asked twice: an operation may have kept the last value that one before it wants.
-                    if budget == asked:
+                    if budget == asked or not self._may_end:
                         pause = Pause.STARVED
                         break
-                    asked = budget - 1
+                    asked = budget - 1  # once more: one behind a `take` may have kept the last value that it wants
                 budget -= 1
                 if not budget or perf_counter() > slice_end:
                     pause = Pause.SLICE_OVER
