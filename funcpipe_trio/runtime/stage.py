@@ -13,6 +13,7 @@ upstream stops at once), what is held is discarded with a reason, the end goes b
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -353,11 +354,15 @@ class Stage:
     def _leave(self) -> None:
         """End the stage, whatever ended it."""
         self.left = self.now()
+        is_done = self.stopped is None and _ended_ahead(self._streams)
         for stream in reversed(self._streams):
             self.close_stream(stream)
         upstream = self.inlet.failure if self.inlet.exhausted else None
         later = upstream if self.failure is not None else None
         self.failure = self.failure or upstream
+        if is_done and self.failure is not None:
+            self.host.ledger.unread(self.failure, NOT_NEEDED)
+            self.failure = None
         reason = self.stopped or (NOT_NEEDED if self.failure is None else BEHIND_FAILURE)
         self.inlet.close(reason)
         if later is not None:
@@ -401,6 +406,15 @@ class Stage:
             self.keep_cleanup_error(
                 trio.TooSlowError(f"closing what stage {self.name!r} opened took more than {limit:g} s")
             )
+
+
+def _ended_ahead(streams: Sequence[Any]) -> bool:
+    """Whether an operation ended the chain with an item that another gave out ahead of a failure, or of the end.
+
+    That other one is open still, though what it takes from is not.
+    """
+    ended = [getattr(stream, "gi_frame", None) is None for stream in streams]
+    return any(before and not after for before, after in itertools.pairwise(ended))
 
 
 @trio.lowlevel.disable_ki_protection
