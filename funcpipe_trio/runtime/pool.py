@@ -519,12 +519,12 @@ class Pool(Stage):
 
     def _move_on(self, worker: Worker) -> Pause:
         """Move the results that have their turn into the outlet, one burst of them."""
-        pause, self._slice_end = Pause.FULL, worker.slice_end
+        pause, self._slice_end, self._spent = Pause.FULL, worker.slice_end, 0
         while pause is Pause.FULL and not self._ended:
             room = self.outlet.room()
             if not room:
                 break
-            if self._gives_way is not None:
+            if self._gives_way is not None or self._is_slice_over():
                 return Pause.SLICE_OVER
             turn = self.outlet.turn()
             pause = self._burst(min(room, turn))  # which may find it full before it is: a partition looks one ahead

@@ -174,6 +174,7 @@ class Stage:
         self._parked: trio.lowlevel.Task | None = None
         self._parked_for: Pause | None = None
         self._slice_end = 0.0
+        self._spent = 0  # values since the last checkpoint, in bursts that found no room in the end
         self._passed = 0  # by the last breath
         self._streams: list[Iterator[Any]] = []
         self.now = trio.current_time
@@ -253,6 +254,12 @@ class Stage:
             elif turn < room:  # full, but it takes more, and drops: the receiver gets a turn before that
                 await self._breathe()
                 await trio.lowlevel.checkpoint()  # trio runs a batch in any order: it may have been behind this task
+            elif self._is_slice_over():
+                await self._breathe()
+
+    def _is_slice_over(self) -> bool:
+        """Whether bursts that found no room in the end make a slice together: a partition has room again at once."""
+        return self._spent >= BURST or (self._spent > 0 and perf_counter() > self._slice_end)
 
     def _begin(self, values: Iterator[Any]) -> None:
         """Set the chain up: the inlet's generator, and those of the fused operations over it."""
@@ -272,6 +279,7 @@ class Stage:
                     count += 1
                     if is_last or count == room:
                         pause = Pause.FULL
+                        self._spent += BURST - budget + 1
                         break
                 elif not worth_a_pull(self.inlet):
                     # Asked twice: an operation may have kept the last value that one before it wants.
@@ -315,7 +323,7 @@ class Stage:
                 self.waited_room += waited
             else:
                 self.waited_input += waited
-            self._slice_end = perf_counter() + SLICE
+            self._spent, self._slice_end = 0, perf_counter() + SLICE
 
     def _unpark(self, _raise_cancel: object) -> trio.lowlevel.Abort:
         self._parked_for = None
@@ -334,7 +342,7 @@ class Stage:
             self.outlet.unsettle()  # or a fan-in would choose without it, once in 64 items
         self._passed = self.outlet.passed
         await trio.lowlevel.checkpoint()
-        self._slice_end = perf_counter() + SLICE
+        self._spent, self._slice_end = 0, perf_counter() + SLICE
 
     # ---- failing and leaving
 
