@@ -49,7 +49,7 @@ class Pacing:
         self._burst_limit = operation.rate_limit.burst if isinstance(operation, plan.Throttle) else math.inf
         self._values: Iterator[Any] = iter(())
         self._over = False  # nothing more is taken; what is kept has not gone out
-        self._error: Exception | None = None  # of the cost function, met while there was no room
+        self._fault: Fault | None = None  # of the cost function, met while there was no room
 
     def begin(self, now: float) -> None:
         """Set it up."""
@@ -62,8 +62,9 @@ class Pacing:
     def items(self) -> Iterator[Any]:
         pacer, now = self.pacer, self.stage.now
         while True:
-            if self._error is not None:
-                raise self._error
+            if self._fault is not None:
+                self.stage.failure, self._fault = self._fault, None
+                raise self.stage.failure.error
             at = now()
             if pacer.deadline > at and self.can_take():
                 self.take(at)
@@ -93,10 +94,11 @@ class Pacing:
         """Take what comes next while there is no room; an error leaves in the next pull, when there is."""
         try:
             self.take(now)
-        except Exception as error:
+        except Exception:
             if self.stage.failure is None:  # a defect of this package
                 raise
-            self._over, self._error = True, error
+            # Not the stage's yet: what came before it may fail on its way out.
+            self._over, self._fault, self.stage.failure = True, self.stage.failure, None
             self.source.close(BEHIND_FAILURE)
 
     @trio.lowlevel.disable_ki_protection  # user code runs in it
@@ -118,6 +120,9 @@ class Pacing:
 
     def close(self, reason: str) -> None:
         self.source.close(reason)
+        fault, self._fault = self._fault, None
+        if fault is not None:
+            self.stage.host.ledger.unread(fault, reason)
         if self._over and not self.exhausted and self.source.exhausted and self.source.failure is not None:
             self.exhausted = True
             self.stage.host.ledger.unread(self.source.failure, reason)  # it stood behind what is given up here

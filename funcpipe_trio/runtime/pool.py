@@ -203,6 +203,8 @@ class Pool(Stage):
         self._workers: list[Worker] = []
         self._parked_workers: list[Worker] = []
         self._calls = 0
+        self._gives_way: Worker | None = None
+        """Who lets the receiver run before more is put; until then nobody moves anything on."""
 
     # ---- what its neighbours call
 
@@ -319,6 +321,8 @@ class Pool(Stage):
 
     def _dismiss(self, worker: Worker) -> None:
         self._workers.remove(worker)
+        if self._gives_way is worker:
+            self._gives_way = None
         if worker.item is not NOTHING:  # cancelled in its call
             self._calls -= 1
             self.discard(worker.item, self._reason())
@@ -515,12 +519,17 @@ class Pool(Stage):
 
     def _move_on(self, worker: Worker) -> Pause:
         """Move the results that have their turn into the outlet, one burst of them."""
-        pause, self._slice_end = Pause.FULL, worker.slice_end
+        pause, self._slice_end, self._spent = Pause.FULL, worker.slice_end, 0
         while pause is Pause.FULL and not self._ended:
             room = self.outlet.room()
             if not room:
                 break
-            pause = self._burst(room)  # which may find it full before it is: a partition looks one item ahead
+            if self._gives_way is not None or self._is_slice_over():
+                return Pause.SLICE_OVER
+            turn = self.outlet.turn()
+            pause = self._burst(min(room, turn))  # which may find it full before it is: a partition looks one ahead
+            if pause is Pause.FULL and turn < room:  # it takes more, and drops: the receiver gets a turn before that
+                self._gives_way = worker
         if pause is Pause.ENDED and not self._ended:
             self._end()
         return pause
@@ -560,7 +569,13 @@ class Pool(Stage):
 
     async def _rest(self, worker: Worker) -> None:
         self.outlet.settle()
-        await trio.lowlevel.checkpoint()
+        try:
+            await trio.lowlevel.checkpoint()
+            if self._gives_way is worker:  # trio runs a batch in any order: the receiver may have been behind this task
+                await trio.lowlevel.checkpoint()
+        finally:
+            if self._gives_way is worker:
+                self._gives_way = None
         worker.budget, worker.slice_end = BURST, perf_counter() + SLICE
 
     # ---- leaving

@@ -241,7 +241,7 @@ class AsyncSource(Stage):
             self._budget = BURST
         self._budget -= 1
         self.outlet.settle()
-        if self._resumed is not None:
+        while self._resumed is not None:  # it may be paused anew before this task has run
             await self._wait_resumed(self._resumed)
         if self._taking.cancel_called:  # an iterator that never waits would not hear of it
             self.inbox.end()

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import math
 
-__all__ = ["Multiples"]
+__all__ = ["EXACT", "Multiples"]
 
-_EXACT = 2.0**53
+EXACT = 2.0**53
 """Above it not every whole number is a float, so multiples can no longer be told apart."""
 
 
@@ -35,7 +35,7 @@ class Multiples:
     def after(self, now: float) -> float:
         """Give the time of the first multiple after `now` that was not given before."""
         passed = (now - self._start) / self._period
-        if passed >= _EXACT:
+        if passed >= EXACT:
             return math.nextafter(now, math.inf)
         number = max(math.floor(passed), self._last + 1)
         if self._start + number * self._period <= now:  # as it should be; but a quotient may be rounded up

@@ -15,10 +15,11 @@ from __future__ import annotations
 
 from collections import deque
 from itertools import islice
-from math import floor
+from math import floor, inf, nextafter
 from typing import Any
 
 from .batcher import Batcher
+from .multiples import EXACT
 
 __all__ = ["SlidingWindows", "TumblingWindows"]
 
@@ -47,7 +48,10 @@ class TumblingWindows(Batcher):
 
     def _end(self, now: float) -> float:
         """Give the first multiple of the period after `now`."""
-        number = floor((now - self._began) / self._period)
+        passed = (now - self._began) / self._period
+        if passed >= EXACT:  # it may be infinite, too
+            return nextafter(now, inf)
+        number = floor(passed)
         if self._began + number * self._period > now:  # the division was rounded up
             number -= 1
         elif self._began + (number + 1) * self._period <= now:  # or down

@@ -483,6 +483,20 @@ def overflowing() -> Pipeline[int]:
     return merge(*lines).map(step, concurrency=2, ordered=False).batch(2).unbatch().buffer(9, overflow="fail").map(step)
 
 
+def dropping_in_pools() -> Pipeline[int]:
+    def inner(item: int) -> Pipeline[int]:
+        return Pipeline.from_iterable(range(item % 4)).map(at_once).buffer(1, overflow="drop_newest").map(step)
+
+    return (
+        Pipeline.from_iterable(range(9))
+        .map(at_once, concurrency=3)
+        .buffer(2, overflow="drop_oldest")
+        .flat_map(inner, concurrency=2)
+        .buffer(1, overflow="drop_newest")
+        .map(wait_by_item, key=lambda x: x % 2, concurrency=2)
+    )
+
+
 def throttled() -> Pipeline[int]:
     return (
         Pipeline.from_iterable(range(7))
@@ -570,6 +584,7 @@ SCENARIOS = [
     Scenario(sliding_windows, name="sliding_windows"),
     Scenario(distinct_items, name="distinct_items"),
     Scenario(dropping, name="dropping"),
+    Scenario(dropping_in_pools, name="dropping_in_pools"),
     Scenario(overflowing, name="overflowing"),
     Scenario(throttled, name="throttled"),
     Scenario(debounced, name="debounced"),

@@ -642,3 +642,32 @@ def test_a_function_that_raises_an_error_it_made_before_keeps_its_cause():
 
     assert isinstance(error, Boom)
     assert isinstance(error.__cause__, KeyError)
+
+
+@pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
+@pytest.mark.parametrize(
+    ("end", "expected"),
+    [
+        (lambda line: line.take(3), [0, 1, 2]),
+        (lambda line: line.take_while(lambda item: item < 2), [0, 1]),
+        (lambda line: line.map(str).take(3).enumerate(), [(0, "0"), (1, "1"), (2, "2")]),
+    ],
+    ids=["take", "take_while", "further down"],
+)
+@pytest.mark.parametrize("capacity", [None, 1], ids=["fused", "behind a link"])
+def test_a_stream_that_ends_with_what_was_let_out_ahead_of_a_failure_has_ended_well(is_async, end, expected, capacity):
+    """The batch goes out before the failure; who needs no more of it needs no failure either, fused or not."""
+    call = failing(3)
+
+    def fn(item):
+        return item + 0 // (3 - item)
+
+    batches = NUMBERS.map(call if is_async else fn).batch(9)
+    line = batches if capacity is None else batches.buffer(capacity)
+    items, error, report, _told = run_virtual(outcome_of, end(line.unbatch()))
+
+    assert items == expected
+    assert error is None
+    assert report.outcome == "completed"
+    assert isinstance(report.error, Boom if is_async else ZeroDivisionError)
+    assert report.failed == 1

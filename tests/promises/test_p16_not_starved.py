@@ -2,7 +2,8 @@
 
 Counted: how many items go by between two turns of a task that only ever takes turns. Mutants that die here: a burst
 without a budget; a filter that lets nothing through and so never ends a burst; a worker whose calls never wait, and
-that does not either; a slice measured in items only.
+that does not either; a slice measured in items only; a partition that has room again at
+once, and bursts of one item without an end.
 """
 
 import time
@@ -14,6 +15,7 @@ import trio
 from funcpipe_trio import (
     Backoff,
     CircuitBreaker,
+    FairShare,
     Pipeline,
     RateLimit,
     Retry,
@@ -95,10 +97,66 @@ SHAPES = {
     "a sample": lambda seen: NUMBERS.tap(seen).buffer(10**6).sample(1),
     "timeouts": lambda seen: NUMBERS.buffer(10**6).idle_timeout(1).timeout(1).tap(seen),
     "an unbatch": lambda seen: Pipeline.from_iterable([range(ITEMS)]).unbatch().tap(seen),
+    "a window": lambda seen: NUMBERS.tap(seen).window(ITEMS, period=1),
+    "a sliding window": lambda seen: NUMBERS.tap(seen).sliding(ITEMS),
+    "a distinct": lambda seen: NUMBERS.tap(seen).distinct(lambda item: 0, remember=1),
+    "a fair_by that drops": lambda seen: NUMBERS.tap(seen).fair_by(even, max_keys=2, overflow="drop_newest"),
+    "a fair_by": lambda seen: NUMBERS.tap(seen).fair_by(even, FairShare(capacity=ITEMS), max_keys=2),
+    "an empty flat_map of pipelines": lambda seen: NUMBERS.tap(seen).flat_map(lambda item: merge(), concurrency=2),
+    "a flat_map of pipelines": lambda seen: (
+        Pipeline.from_iterable([1]).flat_map(lambda _: NUMBERS, concurrency=1).tap(seen)
+    ),
+    "a broadcast": lambda seen: NUMBERS.tap(seen).broadcast({"a": wide, "b": wide}),
+    "a partition": lambda seen: NUMBERS.tap(seen).partition(first_two, {"first": wide, "rest": wide}),
+    "a partition with a full branch": lambda seen: NUMBERS.tap(seen).partition(
+        first_two, {"first": full, "rest": wide}
+    ),
+    "a partition with a full branch and one that drops": lambda seen: NUMBERS.tap(seen).partition(
+        first_two, {"first": full, "rest": dropping}
+    ),
+    "a partition of a pool with a full branch": lambda seen: (
+        Pipeline.from_iterable([1])
+        .map(quick)
+        .flat_map(lambda _: range(ITEMS))
+        .tap(seen)
+        .partition(first_two, {"first": full, "rest": dropping})
+    ),
+    "a filter before a partition with a full branch": lambda seen: (
+        NUMBERS.tap(seen)
+        .filter(lambda item: item < 2 or item % 50 == 0)
+        .partition(first_two, {"first": full, "rest": wide})
+    ),
     "a merge": lambda seen: merge(NUMBERS, Pipeline.from_async_iterable(numbers)).tap(seen),
     "a concat": lambda seen: concat(NUMBERS, NUMBERS).tap(seen),
     "a zip": lambda seen: zip_pipelines(NUMBERS, NUMBERS).tap(seen),
 }
+
+
+def even(item):
+    return item % 2
+
+
+def first_two(item):
+    return "first" if item < 2 else "rest"
+
+
+def wide(items):
+    return items.buffer(10**6)
+
+
+def dropping(items):
+    return items.buffer(1, overflow="drop_newest").map(str)
+
+
+def full(items):
+    """Of two items that it has room for, and is not done with."""
+    return items.buffer(2).map(long)
+
+
+async def long(item):
+    for _ in range(200):  # no time passes here: the other task is never idle
+        await trio.lowlevel.checkpoint()
+    return item
 
 
 async def refuse(item):

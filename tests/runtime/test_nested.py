@@ -358,6 +358,28 @@ def test_inner_runs_within_inner_runs_tell_their_whole_way():
     ]
 
 
+def test_what_an_inner_buffer_drops_counts_as_dropped_outside():
+    """P1: a policy dropped it, so it is told with that policy, and is not among the discarded items."""
+
+    def inner(item):
+        return Pipeline.from_iterable("abc", name="inner").buffer(1, overflow="drop_newest").map(later)
+
+    async def main():
+        async with Probe(Pipeline.from_iterable([1]).flat_map(inner, concurrency=1, name="outer")) as probe:
+            await probe.expect("a", at=1)
+            await probe.expect("b", at=2)
+            await probe.expect_end(at=2)
+        return probe
+
+    probe = run_virtual(main)
+    report, stage = probe.run.report, probe.run.report.stages[1]
+
+    assert probe.items == ["a", "b"]
+    assert probe.discarded == [("c", "outer > inner", "drop_newest")]
+    assert (report.dropped, report.discarded) == (1, 0)
+    assert (stage.created, stage.emitted, stage.dropped, stage.discarded) == (3, 2, 1, 0)
+
+
 def test_a_finished_inner_run_leaves_nothing_behind():
     """Memory of a long run does not grow with the number of its items."""
 

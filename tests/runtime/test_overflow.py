@@ -359,3 +359,44 @@ def test_ticks_that_nobody_takes_go_on_into_a_buffer_that_drops():
             return await run.receive()
 
     assert run_virtual(main) == 5
+
+
+async def at_once(item):
+    return item
+
+
+async def one_step(item):
+    await trio.lowlevel.checkpoint()
+    return item
+
+
+async def many(item):
+    for child in range(20):
+        yield 20 * item + child
+
+
+NUMBERS = Pipeline.from_iterable(range(100))
+
+
+@pytest.mark.parametrize("overflow", ["drop_oldest", "drop_newest", "fail"])
+@pytest.mark.parametrize(
+    "calls",
+    [
+        NUMBERS.map(at_once),
+        NUMBERS.map(at_once, concurrency=4),
+        NUMBERS.map(one_step, concurrency=4, ordered=False),
+        NUMBERS.map(one_step, concurrency=4, key=lambda item: item % 2),
+        Pipeline.from_iterable(range(5)).flat_map(many),
+        Pipeline.from_iterable(range(5)).flat_map(lambda item: range(20 * item, 20 * item + 20), concurrency=2),
+    ],
+    ids=["at once", "at once, four", "one step, four", "by key", "async flat_map", "flat_map"],
+)
+def test_calls_that_hardly_wait_let_the_receiver_run_before_anything_is_dropped(calls, overflow):
+    """Nothing is lost that a receiver which keeps up would have taken, in whatever order the tasks run.
+
+    Caught here: a worker that puts a burst of results into the buffer; a second worker that finds it full.
+    """
+    for seed in range(10):
+        with scheduled(Schedule(seed)):
+            got = run_virtual(calls.buffer(2, overflow=overflow).map(lambda item: item).buffer(50).collect)
+        assert sorted(got) == [*range(100)]

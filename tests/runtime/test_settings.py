@@ -145,6 +145,32 @@ def test_a_source_whose_turn_comes_later_is_paused_too():
     assert run_virtual(main) == [(1, 0), (10.5, 1), (10.5, 0), (11.5, 1)]
 
 
+def test_a_run_that_is_paused_anew_before_anybody_ran_stays_paused():
+    """Caught here: a source that waits for one end of a pause only, and then takes an item in the next."""
+
+    async def endless():
+        number = 0
+        while True:
+            yield number
+            number += 1
+
+    async def main():
+        async with Pipeline.from_async_iterable(endless).buffer(5).map(nap).buffer(1).open() as run:
+            await run.receive()
+            run.pause()
+            await trio.sleep(50)
+            while run.statistics().taken > run.statistics().delivered:
+                await run.receive()
+            taken = run.statistics().taken
+            for _ in range(3):
+                run.resume()
+                run.pause()
+                await trio.sleep(50)
+            return run.statistics().taken - taken
+
+    assert run_virtual(main) == 0
+
+
 def test_timers_and_calls_go_on_while_the_run_is_paused():
     """A batch that is due leaves, a call that runs ends, a rate limit gives its tokens."""
 

@@ -120,6 +120,50 @@ def test_a_cost_function_may_fail_while_there_is_no_room():
     assert (report.delivered, report.failed) == (2, 1)
 
 
+def test_what_came_before_a_cost_that_failed_may_fail_on_its_way_out():
+    """P5: the earlier failure is the error; the other is kept, and its item is one of those behind a failure."""
+
+    def cost(item):
+        return {"a": 1}[item]
+
+    def children(item):
+        yield from "12"
+        raise ValueError(item)
+
+    async def main():
+        line = script("(ab)|").throttle(RateLimit(9, burst=9), cost=cost).flat_map(children).buffer(1)
+        async with Probe(line) as probe:
+            await trio.sleep(1)
+            await probe.expect("1", "2")
+            await probe.expect_error(ValueError)
+        return probe
+
+    probe = run_virtual(main)
+    report = probe.run.report
+
+    assert [type(error) for error in report.cleanup_errors] == [KeyError]
+    assert report.failed == 1
+    assert probe.discarded == [("b", "throttle", "behind a failure")]
+
+
+def test_a_cost_that_failed_is_kept_if_nobody_reads_as_far():
+    """Its item failed, and the run says of what."""
+
+    def cost(item):
+        return {"a": 1}[item]
+
+    async def main():
+        line = script("(abc)|").throttle(RateLimit(9, burst=9), cost=cost).map(lambda item: item * 2).buffer(1)
+        async with Probe(line.batch(1).unbatch().flat_map(lambda item: item).buffer(1)) as probe:
+            await trio.sleep(1)
+        return probe.run.report
+
+    report = run_virtual(main)
+
+    assert isinstance(report.error, KeyError)
+    assert (report.outcome, report.failed) == ("left", 1)
+
+
 def test_tokens_are_taken_when_an_item_leaves():
     """One that waited for room does not leave together with the next: the consumer's rests are no credit."""
     line = script("(abcdef)|").throttle(RateLimit(1)).buffer(1).map(lambda item: item).buffer(1)

@@ -86,6 +86,16 @@ def test_a_quotient_that_was_rounded_moves_no_item_to_another_window(period, now
     assert windows.deadline == multiple * period
 
 
+@pytest.mark.parametrize("period", [5e-324, 1e-300, 1e-9])
+def test_a_period_too_short_to_tell_its_multiples_apart_ends_right_after(period):
+    """Above 2**53 periods, or where their number is infinite, the next multiple is the next float."""
+    windows = TumblingWindows(None, period, 0.0)
+
+    windows.add("a", 1, 1e8)
+
+    assert 1e8 < windows.deadline <= 1e8 + 2e-8
+
+
 @given(count=st.integers(0, 40), size=st.integers(1, 6), step=st.integers(1, 9))
 def test_sliding_is_slicing(count, size, step):
     """The windows are the full slices at every step; each item is new in one of them, skipped, or left over."""
