@@ -9,6 +9,7 @@ runtime) reads this one layout.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, replace
@@ -266,21 +267,26 @@ def _bound(line: LineLayout, trunks: _Trunks) -> tuple[int | float, _Units]:
     """Sum what the links and the workers of a line can hold, in items."""
     total, units = _origin_bound(line.origin, trunks)
     for stage in line.stages:
-        total += stage.concurrency * units[-1]
+        total += _times(stage.concurrency, units[-1])
         before = units[-1]
         operations = (stage.head, *stage.fused) if isinstance(stage.head, Operation) else stage.fused
         for operation in operations:
-            total += operation.keeps * units[-1]
+            total += _times(operation.keeps, units[-1])
             if operation.gathers is not None:
                 units = (*units, units[-1] * operation.gathers)
             elif isinstance(operation, Unbatch) and len(units) > 1:
-                total += units[-1] - units[-2]  # the rest of a batch that is being taken apart
+                total += units[-1] - (0 if units[-2] == math.inf else units[-2])  # the rest of what is taken apart
                 units = units[:-1]
         if stage.concurrency and any(operation.gathers is not None for operation in stage.fused):
             total += before - 1  # beside a batch that is not full, one more result may use the last place
         # A finished result that waits for an earlier one may use a place of the link, at its size before the batch.
-        total += stage.capacity * (max(before, units[-1]) if stage.concurrency else units[-1])
+        total += _times(stage.capacity, max(before, units[-1]) if stage.concurrency else units[-1])
     return total, units
+
+
+def _times(count: int | float, unit: int | float) -> int | float:
+    """Multiply; none of what has no limit are none."""
+    return count * unit if count else 0
 
 
 def _origin_bound(
