@@ -200,6 +200,8 @@ class Fork:
 class Broadcasting(Fork):
     """Each item goes to every branch that is left."""
 
+    passed: int
+
     def __init__(self, name: str) -> None:
         super().__init__(name)
         self._targets: list[Link] = []  # of this burst: a branch that ends within it discards what it got
@@ -220,6 +222,9 @@ class Broadcasting(Fork):
 
 class Partitioning(Fork):
     """Each item goes to one branch; one that finds no room there waits here, and all that come later behind it."""
+
+    failure: Fault | None
+    passed: int
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
@@ -280,6 +285,8 @@ class Partitioning(Fork):
 
 class Joint(MergeInlet):
     """The merge of the branches: a failure of the trunk ends each of them, and the whole only with the last one."""
+
+    failure: Fault | None
 
     def __init__(self, name: str, ledger: Ledger, inputs: Sequence[tuple[str, Inlet]], fork: Fork) -> None:
         super().__init__(name, ledger, inputs, FairShare())

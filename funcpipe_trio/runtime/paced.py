@@ -33,6 +33,7 @@ class Pacing:
     """A pacer as the inlet of its stage's chain."""
 
     exhausted: bool
+    pacer: Pacer
     taken: int
 
     receiver: Receiver
@@ -126,6 +127,7 @@ class Pacing:
 class PacedStage(Stage):
     """A stage that takes items when they come, and hands them on when the clock lets it."""
 
+    pacing: Pacing
     waited_input: float
 
     def __init__(
