@@ -160,7 +160,9 @@ class RunStatistics:
     paused: float
     """Seconds in which the run was paused: the sources were to take nothing."""
     bottleneck: str | None
-    """The stage that waited least, or ``consumer``: what limits the throughput. None if no time has passed."""
+    """The stage that waited least, or ``consumer``: what limits the throughput. None if no time has passed. What gives
+    more than an overflow policy behind it lets through does not count, and a source that waits for the outside only if
+    nobody else is nearly as busy."""
 
 
 @dataclass(frozen=True, slots=True)
