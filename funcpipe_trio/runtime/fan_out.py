@@ -92,9 +92,10 @@ class Port:
         elif len(link.buffer) < link.capacity:
             link.buffer.append(item)
         else:
-            error = BufferOverflow(f"the buffer of {link.capacity} of branch {self.name!r} was full")
+            error = BufferOverflow(f"the {link.described()} of branch {self.name!r} was full")
             self.fork.joint.failed += 1
             link.finish(Fault(noted(error, self.name, None), self.fork.joint, item))
+            self.fork.look_whether_wanted()
 
 
 class Fork:
@@ -183,6 +184,11 @@ class Fork:
         elif self.closed is None:
             self.closed = reason
             stop_line(self.sender, reason)
+
+    def look_whether_wanted(self) -> None:
+        """Stop the trunk if the last branch has failed: it is read to its end, so nobody closes it."""
+        if not self._open():
+            self.close(BEHIND_FAILURE)
 
     def _go_on(self) -> None:
         """Let the stage look again, now that one branch less holds it up."""
