@@ -615,7 +615,7 @@ class Pipeline(Generic[T_co]):
           overflow: ``block``: its sender waits; ``drop_oldest``: the item takes the place of the one that waited
             longest, so with capacity 1 the latest value is kept; ``drop_newest``: the item itself is dropped; ``fail``:
             the stream fails there with `BufferOverflow`, behind the items in the buffer; the item counts as failed.
-          name: what reports and errors call it.
+          name: what the plan, reports and errors call the link (and the stage that makes one, behind a merge).
 
         Raises:
           TypeError: if an argument has a wrong type.

@@ -38,6 +38,8 @@ class StageLayout:
     fused: tuple[Operation, ...]
     capacity: int
     overflow: Overflow = "block"
+    link_name: str | None = None
+    """What the user called the buffer that sized the link, if so."""
 
     @property
     def fair_by(self) -> FairBy | None:
@@ -70,6 +72,7 @@ class BranchLayout:
     key: str
     capacity: int
     overflow: Overflow = "block"
+    link_name: str | None = None
 
     @property
     def name(self) -> str:
@@ -237,13 +240,14 @@ class _Line:
         self._is_sized = False
 
     def _size(self, buffer: Buffer) -> None:
+        name = None if buffer.name == buffer.verb else buffer.name
         if not self._stages and isinstance(self._origin, BranchLayout):
-            self._origin = replace(self._origin, capacity=buffer.capacity, overflow=buffer.overflow)
+            self._origin = replace(self._origin, capacity=buffer.capacity, overflow=buffer.overflow, link_name=name)
             return
         if not self._stages or self._stages[-1].fair_by is not None:
             # There is no link behind a fan-in or a fair_by: a stage that only passes items on makes one.
             self._append(StageLayout(self._names.unique(buffer.name), None, (), buffer.capacity))
-        self._stages[-1] = replace(self._stages[-1], capacity=buffer.capacity, overflow=buffer.overflow)
+        self._stages[-1] = replace(self._stages[-1], capacity=buffer.capacity, overflow=buffer.overflow, link_name=name)
         self._is_sized = True
 
 

@@ -93,6 +93,6 @@ class FullFails(FusedOperation):
             yield value
 
     def _overflow(self, number: int, value: Any) -> Exception:
-        error = BufferOverflow(f"the buffer of {self._link.capacity} behind {self.name!r} was full")
+        error = BufferOverflow(f"the {self._link.described()} behind {self.name!r} was full")
         self.stage.failing(error, self.name, number, value)
         return error

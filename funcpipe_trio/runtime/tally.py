@@ -10,6 +10,7 @@ from .bottleneck import lasted, name_bottleneck
 from .engine import Engine
 from .fair_link import FairLink
 from .fan_in import MergeInlet
+from .fan_out import Joint
 from .inlet import Inlet
 from .link import Link
 from .report import InputReport, LinkReport, PolicyReport, Report, RunStatistics, StageReport
@@ -74,8 +75,16 @@ def _stage(stage: Stage, now: float) -> StageReport:
 
 
 def _link(link: Link) -> LinkReport:
-    name = link.sender.name
-    return LinkReport(name, link.capacity, link.passed, link.taken, link.discarded, link.peak, link.dropped)
+    return LinkReport(
+        behind=link.sender.name,
+        capacity=link.capacity,
+        passed=link.passed,
+        taken=link.taken,
+        discarded=link.discarded,
+        peak=link.peak,
+        dropped=link.dropped,
+        name=link.name,
+    )
 
 
 def _inputs(fan_in: Inlet) -> list[InputReport]:
@@ -91,6 +100,7 @@ def _inputs(fan_in: Inlet) -> list[InputReport]:
             cost=each.flow.service,
             contested=each.contested,
             share=float(each.contested / contested) if contested else 0.0,
+            kind="branches" if isinstance(fan_in, Joint) else "merge",
         )
         for each in fan_in.inputs
     ]
@@ -107,6 +117,7 @@ def _keys(link: FairLink) -> list[InputReport]:
             cost=each.cost,
             contested=each.contested,
             share=float(Fraction(each.cost) / total) if total else 0.0,
+            kind="fair_by",
         )
         for each in link.lanes.accounts()
     ]
