@@ -479,7 +479,7 @@ def test_a_plan_with_branches_reads_and_compares():
     assert make().describe() == (
         "pipeline: 2 stages, items in flight: at most 36\n"
         "source numbers: iterable range -> route str as partition\n"
-        "partition: each item to the branch that its route names of 2 branches\n"
+        "partition: each item to one branch, as its route says\n"
         "branch 'a':\n"
         "    | link of 2\n"
         "  stage nap: async map nap, 1 at a time, in order\n"
