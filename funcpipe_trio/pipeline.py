@@ -615,7 +615,7 @@ class Pipeline(Generic[T_co]):
           overflow: ``block``: its sender waits; ``drop_oldest``: the item takes the place of the one that waited
             longest, so with capacity 1 the latest value is kept; ``drop_newest``: the item itself is dropped; ``fail``:
             the stream fails there with `BufferOverflow`, behind the items in the buffer; the item counts as failed.
-          name: what reports and errors call it.
+          name: what the plan, reports and errors call the link (and the stage that makes one, behind a merge).
 
         Raises:
           TypeError: if an argument has a wrong type.
@@ -651,7 +651,7 @@ class Pipeline(Generic[T_co]):
         """
         where = "Pipeline.throttle"
         if not isinstance(rate_limit, RateLimit):
-            raise _check.refuse(TypeError, where, "rate_limit", "be a RateLimit", rate_limit)
+            raise _check.refuse(TypeError, where, "rate_limit", "be a RateLimit", rate_limit, "Use RateLimit(8), say.")
         if cost is not None:
             _check.sync_callable(where, "cost", cost)
         return self._then(timing.Throttle(_named(where, name, "throttle"), rate_limit, cost))
@@ -773,7 +773,8 @@ class Pipeline(Generic[T_co]):
         the whole stream, at its place in what the branches give.
 
         Args:
-          branches: the branches by name, at least one. Each must use its pipeline exactly once.
+          branches: the branches by name, at least one. Each must use its pipeline exactly once. (mypy does not see what
+            lambdas in a mapping give; annotate the result, and it checks them against that.)
           name: what reports and errors call it.
 
         Raises:
@@ -847,9 +848,7 @@ class Pipeline(Generic[T_co]):
         """
         where = "Pipeline.fair_by"
         _check.sync_callable(where, "key", key)
-        shared: Any = FairShare() if share is None else share
-        if not isinstance(shared, FairShare):
-            raise _check.refuse(TypeError, where, "share", "be a FairShare", shared)
+        shared = _share(where, share)
         _check.integer(where, "max_keys", max_keys, at_least=1)
         _fair_overflow(overflow)
         named = _named(where, name, plan.function_name(key))
@@ -1056,10 +1055,7 @@ def fair_merge(
     """
     if not isinstance(inputs, Mapping):
         raise _check.refuse(TypeError, "fair_merge", "inputs", "be a mapping of keys to pipelines", inputs)
-    if share is None:
-        share = FairShare()
-    if not isinstance(share, FairShare):
-        raise _check.refuse(TypeError, "fair_merge", "share", "be a FairShare", share)
+    share = _share("fair_merge", share)
     unknown = [key for key in share.weights if key not in inputs]
     if unknown:
         known = ", ".join(map(repr, inputs)) or "none"
@@ -1162,6 +1158,15 @@ def _on_error(verb: str, policy: OnError) -> None:
         raise _check.refuse(
             TypeError, f"Pipeline.{verb}", "on_error", "be an OnError", policy, "Use OnError.skip(), say."
         )
+
+
+def _share(where: str, share: Any) -> FairShare[Any]:
+    if share is None:
+        return FairShare()
+    if not isinstance(share, FairShare):
+        use = 'Use FairShare({"a": 3}), say.'
+        raise _check.refuse(TypeError, where, "share", "be a FairShare", share, use)
+    return share
 
 
 def _fair_overflow(overflow: Any) -> None:

@@ -290,7 +290,7 @@ def fair_by_rows():
     where = "Pipeline.fair_by"
     yield from wrong_sync_functions(where, "key", lambda value: LINE.fair_by(value, max_keys=1))
     for value in (1, "a", {"a": 1}, Named()):
-        message = f"{where}: share must be a FairShare, not {value!r}"
+        message = f'{where}: share must be a FairShare, not {value!r}\nUse FairShare({{"a": 3}}), say.'
         yield TypeError, partial(LINE.fair_by, SYNC, value, max_keys=1), message
     yield from wrong_ints(where, "max_keys", lambda value: LINE.fair_by(SYNC, max_keys=value), at_least=1)
     rule = "overflow must be 'block', 'drop_newest' or OnError.divert(step)"
@@ -326,7 +326,11 @@ def overload_rows():
 
     where = "Pipeline.throttle"
     for value in (None, 5, 0.5, "5/s", RateLimit, Named()):
-        yield TypeError, partial(LINE.throttle, value), f"{where}: rate_limit must be a RateLimit, not {value!r}"
+        yield (
+            TypeError,
+            partial(LINE.throttle, value),
+            f"{where}: rate_limit must be a RateLimit, not {value!r}\nUse RateLimit(8), say.",
+        )
     yield from wrong_sync_functions(where, "cost", lambda value: LINE.throttle(RateLimit(1), cost=value))
     yield from wrong_names(where, partial(LINE.throttle, RateLimit(1)))
 
@@ -364,7 +368,7 @@ def fan_in_rows():
         message = f"fair_merge: inputs['b'] must be a Pipeline, not {value!r}"
         yield TypeError, partial(fair_merge, {"a": LINE, "b": value}), message
     for value in ({"a": 1}, 1, FairShare):
-        message = f"fair_merge: share must be a FairShare, not {value!r}"
+        message = f'fair_merge: share must be a FairShare, not {value!r}\nUse FairShare({{"a": 3}}), say.'
         yield TypeError, partial(fair_merge, {"a": LINE}, value), message
     yield from wrong_names("fair_merge", partial(fair_merge, {}))
     yield (

@@ -45,7 +45,7 @@ def _line(line: LineLayout) -> Iterator[str]:
     elif isinstance(line.origin, FanOutLayout):
         yield from _fan_out(line.origin)
     elif isinstance(line.origin, BranchLayout):
-        yield f"  | link of {line.origin.capacity}{_WHEN_FULL[line.origin.overflow]}"
+        yield _link(line.origin)
     for stage in line.stages:
         yield from _stage(stage)
         yield from _behind(stage)
@@ -62,8 +62,8 @@ def _fan_in(fan_in: FanInLayout) -> Iterator[str]:
 
 def _fan_out(fan_out: FanOutLayout) -> Iterator[str]:
     yield from _line(fan_out.trunk)
-    chosen = "each item to the branch that its route names" if fan_out.kind == "partition" else "each item to every one"
-    yield f"{fan_out.name}: {chosen} of {len(fan_out.branches)} branches"
+    chosen = "one branch, as its route says" if fan_out.kind == "partition" else "every branch"
+    yield f"{fan_out.name}: each item to {chosen}"
     for key, line in fan_out.branches:
         yield f"branch {key!r}:"
         yield from (f"  {text}" for text in _line(line))
@@ -84,10 +84,15 @@ def _rule(fan_in: FanInLayout) -> str:
 def _behind(stage: StageLayout) -> Iterator[str]:
     if stage.fair_by is None:
         if stage.capacity:  # else it fills the links of branches
-            yield f"  | link of {stage.capacity}{_WHEN_FULL[stage.overflow]}"
+            yield _link(stage)
     else:
         yield f"  | {stage.fair_by.describe()}"
         yield from (f"      {line}" for line in stage.fair_by.details())
+
+
+def _link(filled: StageLayout | BranchLayout) -> str:
+    alias = "" if filled.link_name is None else f" as {filled.link_name}"
+    return f"  | link of {filled.capacity}{alias}{_WHEN_FULL[filled.overflow]}"
 
 
 def _stage(stage: StageLayout) -> Iterator[str]:

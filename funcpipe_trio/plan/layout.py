@@ -9,6 +9,7 @@ runtime) reads this one layout.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, replace
@@ -37,6 +38,8 @@ class StageLayout:
     fused: tuple[Operation, ...]
     capacity: int
     overflow: Overflow = "block"
+    link_name: str | None = None
+    """What the user called the buffer that sized the link, if so."""
 
     @property
     def fair_by(self) -> FairBy | None:
@@ -69,6 +72,7 @@ class BranchLayout:
     key: str
     capacity: int
     overflow: Overflow = "block"
+    link_name: str | None = None
 
     @property
     def name(self) -> str:
@@ -236,13 +240,14 @@ class _Line:
         self._is_sized = False
 
     def _size(self, buffer: Buffer) -> None:
+        name = None if buffer.name == buffer.verb else buffer.name
         if not self._stages and isinstance(self._origin, BranchLayout):
-            self._origin = replace(self._origin, capacity=buffer.capacity, overflow=buffer.overflow)
+            self._origin = replace(self._origin, capacity=buffer.capacity, overflow=buffer.overflow, link_name=name)
             return
         if not self._stages or self._stages[-1].fair_by is not None:
             # There is no link behind a fan-in or a fair_by: a stage that only passes items on makes one.
             self._append(StageLayout(self._names.unique(buffer.name), None, (), buffer.capacity))
-        self._stages[-1] = replace(self._stages[-1], capacity=buffer.capacity, overflow=buffer.overflow)
+        self._stages[-1] = replace(self._stages[-1], capacity=buffer.capacity, overflow=buffer.overflow, link_name=name)
         self._is_sized = True
 
 
@@ -266,21 +271,26 @@ def _bound(line: LineLayout, trunks: _Trunks) -> tuple[int | float, _Units]:
     """Sum what the links and the workers of a line can hold, in items."""
     total, units = _origin_bound(line.origin, trunks)
     for stage in line.stages:
-        total += stage.concurrency * units[-1]
+        total += _times(stage.concurrency, units[-1])
         before = units[-1]
         operations = (stage.head, *stage.fused) if isinstance(stage.head, Operation) else stage.fused
         for operation in operations:
-            total += operation.keeps * units[-1]
+            total += _times(operation.keeps, units[-1])
             if operation.gathers is not None:
                 units = (*units, units[-1] * operation.gathers)
             elif isinstance(operation, Unbatch) and len(units) > 1:
-                total += units[-1] - units[-2]  # the rest of a batch that is being taken apart
+                total += units[-1] - (0 if units[-2] == math.inf else units[-2])  # the rest of what is taken apart
                 units = units[:-1]
         if stage.concurrency and any(operation.gathers is not None for operation in stage.fused):
             total += before - 1  # beside a batch that is not full, one more result may use the last place
         # A finished result that waits for an earlier one may use a place of the link, at its size before the batch.
-        total += stage.capacity * (max(before, units[-1]) if stage.concurrency else units[-1])
+        total += _times(stage.capacity, max(before, units[-1]) if stage.concurrency else units[-1])
     return total, units
+
+
+def _times(count: int | float, unit: int | float) -> int | float:
+    """Multiply; none of what has no limit are none."""
+    return count * unit if count else 0
 
 
 def _origin_bound(

@@ -9,7 +9,6 @@ from typing import Any
 from ..plan import operations as plan
 from ..plan.layout import BranchLayout, FanInLayout, FanOutLayout, LineLayout, StageLayout
 from ..plan.nodes import Source
-from ..plan.operations import Overflow
 from ..plan.timing import Paced, Watched
 from ..plan.windows import Window
 from ..policies.fair_share import FairShare
@@ -121,7 +120,7 @@ def _fan_out(layout: FanOutLayout, machinery: Machinery) -> Joint:
 
 
 def _branch(layout: BranchLayout, machinery: Machinery) -> Link:
-    link = _sized_link(machinery.host.ledger, layout.capacity, layout.overflow)
+    link = _sized_link(machinery.host.ledger, layout)
     machinery.links.append(link)
     machinery.forks[layout.fan_out].add(layout.key, link)
     return link
@@ -147,11 +146,14 @@ def _link(layout: StageLayout, machinery: Machinery) -> Link:
     ledger = machinery.host.ledger
     if layout.fair_by is not None:
         return FairLink(ledger, layout.fair_by)
-    return _sized_link(ledger, layout.capacity, layout.overflow)
+    return _sized_link(ledger, layout)
 
 
-def _sized_link(ledger: Ledger, capacity: int, overflow: Overflow) -> Link:
-    return Link(ledger, capacity) if overflow == "block" else LossyLink(ledger, capacity, overflow)
+def _sized_link(ledger: Ledger, filled: StageLayout | BranchLayout) -> Link:
+    capacity, overflow = filled.capacity, filled.overflow
+    link = Link(ledger, capacity) if overflow == "block" else LossyLink(ledger, capacity, overflow)
+    link.name = filled.link_name
+    return link
 
 
 def _stage(layout: StageLayout, inlet: Inlet | None, outlet: Outlet, machinery: Machinery) -> Stage:

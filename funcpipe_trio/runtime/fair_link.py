@@ -30,7 +30,7 @@ __all__ = ["FairLink"]
 class FairLink(Link):
     """Bounded queues by key with one sender and one receiver, and an end that stands behind them all."""
 
-    __slots__ = ("_refilling", "lanes", "name")
+    __slots__ = ("_refilling", "lanes")
 
     buffer: Any
     discarded: int
@@ -42,7 +42,7 @@ class FairLink(Link):
 
     def __init__(self, ledger: Ledger, operation: FairBy) -> None:
         super().__init__(ledger, operation.capacity)
-        self.name = operation.name
+        self.name: str = operation.name
         self.lanes = FairLanes(operation.share.weight_of, operation.share.capacity, operation.max_keys)
         self.buffer = self.lanes  # what a link asks of it is its length
         self.put = self.lanes.add

@@ -92,9 +92,10 @@ class Port:
         elif len(link.buffer) < link.capacity:
             link.buffer.append(item)
         else:
-            error = BufferOverflow(f"the buffer of {link.capacity} of branch {self.name!r} was full")
+            error = BufferOverflow(f"the {link.described()} of branch {self.name!r} was full")
             self.fork.joint.failed += 1
             link.finish(Fault(noted(error, self.name, None), self.fork.joint, item))
+            self.fork.look_whether_wanted()
 
 
 class Fork:
@@ -184,6 +185,11 @@ class Fork:
             self.closed = reason
             stop_line(self.sender, reason)
 
+    def look_whether_wanted(self) -> None:
+        """Stop the trunk if the last branch has failed: it is read to its end, so nobody closes it."""
+        if not self._open():
+            self.close(BEHIND_FAILURE)
+
     def _go_on(self) -> None:
         """Let the stage look again, now that one branch less holds it up."""
         if self.started and not self._over and self.room() and self.sender.on_room():
@@ -199,6 +205,8 @@ class Fork:
 
 class Broadcasting(Fork):
     """Each item goes to every branch that is left."""
+
+    passed: int
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
@@ -220,6 +228,9 @@ class Broadcasting(Fork):
 
 class Partitioning(Fork):
     """Each item goes to one branch; one that finds no room there waits here, and all that come later behind it."""
+
+    failure: Fault | None
+    passed: int
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
@@ -280,6 +291,8 @@ class Partitioning(Fork):
 
 class Joint(MergeInlet):
     """The merge of the branches: a failure of the trunk ends each of them, and the whole only with the last one."""
+
+    failure: Fault | None
 
     def __init__(self, name: str, ledger: Ledger, inputs: Sequence[tuple[str, Inlet]], fork: Fork) -> None:
         super().__init__(name, ledger, inputs, FairShare())

@@ -38,6 +38,7 @@ class Link:
         "exhausted",
         "failure",
         "ledger",
+        "name",
         "passed",
         "peak",
         "put",
@@ -53,6 +54,8 @@ class Link:
     ended: bool
     exhausted: bool
     ledger: Ledger
+    name: str | None
+    """What the user calls it, if so."""
     passed: int
     peak: int
     unsettled: bool
@@ -64,6 +67,7 @@ class Link:
     def __init__(self, ledger: Ledger, capacity: int) -> None:
         self.ledger = ledger
         self.capacity = capacity
+        self.name = None
         self.buffer: deque[Any] = deque()
         self.put: Callable[[Any], object] = self.buffer.append
         self.ended = self.exhausted = False
@@ -74,6 +78,10 @@ class Link:
         self.passed = self.discarded = self.dropped = self.peak = 0
         # Half empty is when waking the sender pays: earlier, a trip brings few items; later, the receiver starves.
         self._low = capacity // 2
+
+    def described(self) -> str:
+        """Say which buffer it is."""
+        return f"buffer {'' if self.name is None else f'{self.name!r} '}of {self.capacity}"
 
     # ---- the sender's side
 

@@ -13,7 +13,7 @@ it goes on: nothing is dropped that a receiver which keeps up would have taken.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from .._errors import BufferOverflow
@@ -31,7 +31,9 @@ class LossyLink(Link):
 
     __slots__ = ("policy",)
 
+    dropped: int
     policy: Overflow
+    put: Callable[[Any], object]
 
     def __init__(self, ledger: Ledger, capacity: int, policy: Overflow) -> None:
         super().__init__(ledger, capacity)
@@ -91,6 +93,6 @@ class FullFails(FusedOperation):
             yield value
 
     def _overflow(self, number: int, value: Any) -> Exception:
-        error = BufferOverflow(f"the buffer of {self._link.capacity} behind {self.name!r} was full")
+        error = BufferOverflow(f"the {self._link.described()} behind {self.name!r} was full")
         self.stage.failing(error, self.name, number, value)
         return error

@@ -33,6 +33,7 @@ class Pacing:
     """A pacer as the inlet of its stage's chain."""
 
     exhausted: bool
+    pacer: Pacer
     taken: int
 
     receiver: Receiver
@@ -131,6 +132,7 @@ class Pacing:
 class PacedStage(Stage):
     """A stage that takes items when they come, and hands them on when the clock lets it."""
 
+    pacing: Pacing
     waited_input: float
 
     waits_its_own_way = True

@@ -164,6 +164,7 @@ class Pool(Stage):
 
     account: Account | None
     began: float
+    concurrency: int
     divert_account: Account | None
     results: Results
     started: bool

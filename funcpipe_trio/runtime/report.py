@@ -18,8 +18,18 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from .attempt import Account
 
-__all__ = ["InputReport", "LinkReport", "Outcome", "PolicyReport", "Report", "RunStatistics", "StageReport"]
+__all__ = [
+    "InputKind",
+    "InputReport",
+    "LinkReport",
+    "Outcome",
+    "PolicyReport",
+    "Report",
+    "RunStatistics",
+    "StageReport",
+]
 
+InputKind = Literal["merge", "fair_by", "branches"]
 Outcome = Literal["completed", "drained", "left", "aborted", "failed", "cancelled"]
 
 
@@ -116,11 +126,13 @@ class LinkReport:
     """The most it held."""
     dropped: int = 0
     """Items that its policy of overflow dropped."""
+    name: str | None = None
+    """What the buffer that sized it, or the `fair_by`, was called, if it was."""
 
 
 @dataclass(frozen=True, slots=True)
 class InputReport:
-    """One input of a merge, or one key of a `fair_by`: its part of what was handed over.
+    """One input of a merge, one key of a `fair_by`, or what one branch gave: its part of what was handed over.
 
     Of keys there may be any number: reported are the 100 of the greatest cost. One that fell out of them and comes back
     is counted anew.
@@ -139,6 +151,8 @@ class InputReport:
     share: float
     """Its part of all contested cost, 0 to 1; 0 if there was none. Of a key: its part of all cost, for keys come
     and go."""
+    kind: InputKind = "merge"
+    """What it is an input of: a merge, a `fair_by`, or the merge behind branches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +174,9 @@ class RunStatistics:
     paused: float
     """Seconds in which the run was paused: the sources were to take nothing."""
     bottleneck: str | None
-    """The stage that waited least, or ``consumer``: what limits the throughput. None if no time has passed."""
+    """The stage that waited least, or ``consumer``: what limits the throughput. None if no time has passed. What gives
+    more than an overflow policy behind it lets through does not count, and a source that waits for the outside only if
+    nobody else is nearly as busy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,17 +205,34 @@ class Report(RunStatistics):
             for s in self.stages
         ]
         lines += ["", *_table(rows), *(line for stage in self.stages for line in _happenings(stage))]
-        if self.inputs:
-            rows_in: list[tuple[str, ...]] = [("input", "weight", "taken", "while all had work", "share")]
-            rows_in += [
-                (f"{i.merge} / {i.key}", str(i.weight), str(i.taken), str(i.contested), f"{i.share:.1%}")
-                for i in self.inputs
-            ]
-            lines += ["", *_table(rows_in)]
+        lines += [_losses(link) for link in self.links if link.dropped]
+        for kind, columns in _SHARES.items():
+            if inputs := [each for each in self.inputs if each.kind == kind]:
+                lines += ["", *_table([columns, *map(_share, inputs)])]
         if self.error is not None:
             lines += ["", f"error: {type(self.error).__name__}: {self.error}"]
         lines += [f"also: {type(error).__name__}: {error}" for error in self.cleanup_errors]
         return "\n".join(lines)
+
+
+_SHARES: dict[InputKind, tuple[str, ...]] = {
+    "merge": ("input", "weight", "taken", "while all had work", "share"),
+    "fair_by": ("key", "weight", "taken", "while others had work", "share of all"),
+    "branches": ("branch", "gave"),
+}
+"""The columns of each kind. Branches have equal weights, and mostly give unequally much: shares would say nothing."""
+
+
+def _share(each: InputReport) -> tuple[str, ...]:
+    called = f"{each.merge} / {each.key}"
+    if each.kind == "branches":
+        return called, str(each.taken)
+    return called, str(each.weight), str(each.taken), str(each.contested), f"{each.share:.1%}"
+
+
+def _losses(link: LinkReport) -> str:
+    called = "" if link.name is None else f" {link.name}"
+    return f"link{called} behind {link.behind}: {link.dropped} dropped"
 
 
 def _happenings(stage: StageReport) -> Iterator[str]:

@@ -231,8 +231,8 @@ class Run(trio.abc.ReceiveChannel[T], Generic[T]):
     def pause(self) -> None:
         """Let the sources take nothing until `resume`; what was taken goes on, and so do timers and calls.
 
-        An item that a source was waiting for may still come. Draining, aborting and leaving work as ever. Sync;
-        harmless twice.
+        An item that a source was waiting for may still come, and a pipeline inside an item of a `flat_map` goes on.
+        Draining, aborting and leaving work as ever. Sync; harmless twice.
         """
         self._engine.pause()
 

@@ -27,8 +27,10 @@ def set_weight(engine: Engine, key: Hashable, weight: Any, merge: str | None) ->
     exact: int | Fraction = _check.weight("Run.set_weight", "weight", weight)
     everything = _weighted(engine)
     named = [each for each in everything if merge is None or each.name == merge]
+    if not everything:
+        raise KeyError("Run.set_weight: this run has no merge and no fair_by, so there are no weights")
     if not named:
-        names = ", ".join(repr(each.name) for each in everything) or "none"
+        names = ", ".join(repr(each.name) for each in everything)
         raise KeyError(f"Run.set_weight: no merge is named {merge!r}; the merges are {names}")
     having = [each for each in named if isinstance(each, FairLink) or key in each.input_keys()]
     if not having:

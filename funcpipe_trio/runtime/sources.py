@@ -182,6 +182,7 @@ class AsyncSource(Stage):
 
     inbox: Inbox
     stopped: str | None
+    waited_input: float
 
     attempts: str = ""
     """What the note of its failure says of those before."""

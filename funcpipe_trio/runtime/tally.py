@@ -6,9 +6,11 @@ from fractions import Fraction
 
 import trio
 
+from .bottleneck import lasted, name_bottleneck
 from .engine import Engine
 from .fair_link import FairLink
 from .fan_in import MergeInlet
+from .fan_out import Joint
 from .inlet import Inlet
 from .link import Link
 from .report import InputReport, LinkReport, PolicyReport, Report, RunStatistics, StageReport
@@ -35,7 +37,7 @@ def statistics_of(engine: Engine) -> RunStatistics:
             + [each for link in engine.machinery.links if isinstance(link, FairLink) for each in _keys(link)]
         ),
         paused=engine.paused + (0.0 if engine.paused_since is None else now - engine.paused_since),
-        bottleneck=_bottleneck(engine, stages, now),
+        bottleneck=name_bottleneck(engine, stages, now),
     )
 
 
@@ -51,7 +53,7 @@ def report_of(engine: Engine) -> Report:
 
 
 def _stage(stage: Stage, now: float) -> StageReport:
-    lasted = _lasted(stage, now) * stage.workers
+    seconds = lasted(stage, now) * stage.workers
     waited = stage.waited_input + stage.waited_room
     return StageReport(
         name=stage.name,
@@ -65,21 +67,24 @@ def _stage(stage: Stage, now: float) -> StageReport:
         discarded=stage.discarded,
         waited_input=stage.waited_input,
         waited_room=stage.waited_room,
-        busy=max(0.0, 1 - waited / lasted) if lasted > 0 else 0.0,
+        busy=max(0.0, 1 - waited / seconds) if seconds > 0 else 0.0,
         failures=tuple(sorted(stage.failures.items())),
         policies=None if stage.account is None else PolicyReport.of(stage.account),
         divert=None if stage.divert_account is None else PolicyReport.of(stage.divert_account),
     )
 
 
-def _lasted(stage: Stage, now: float) -> float:
-    """How long it has been at work, in seconds."""
-    return (now if stage.left is None else stage.left) - stage.began if stage.started else 0.0
-
-
 def _link(link: Link) -> LinkReport:
-    name = link.sender.name
-    return LinkReport(name, link.capacity, link.passed, link.taken, link.discarded, link.peak, link.dropped)
+    return LinkReport(
+        behind=link.sender.name,
+        capacity=link.capacity,
+        passed=link.passed,
+        taken=link.taken,
+        discarded=link.discarded,
+        peak=link.peak,
+        dropped=link.dropped,
+        name=link.name,
+    )
 
 
 def _inputs(fan_in: Inlet) -> list[InputReport]:
@@ -95,6 +100,7 @@ def _inputs(fan_in: Inlet) -> list[InputReport]:
             cost=each.flow.service,
             contested=each.contested,
             share=float(each.contested / contested) if contested else 0.0,
+            kind="branches" if isinstance(fan_in, Joint) else "merge",
         )
         for each in fan_in.inputs
     ]
@@ -111,22 +117,7 @@ def _keys(link: FairLink) -> list[InputReport]:
             cost=each.cost,
             contested=each.contested,
             share=float(Fraction(each.cost) / total) if total else 0.0,
+            kind="fair_by",
         )
         for each in link.lanes.accounts()
     ]
-
-
-def _bottleneck(engine: Engine, stages: tuple[StageReport, ...], now: float) -> str | None:
-    """Name who was busy for the greatest part of the whole run: everyone else waited for it.
-
-    Of equals the one furthest downstream: it is what held the others up.
-    """
-    lasted = now - engine.began
-    if lasted <= 0:
-        return None
-    pairs = zip(engine.stages, stages, strict=True)
-    busy = [(report.busy * _lasted(stage, now) / lasted, report.name) for stage, report in pairs]
-    if engine.sink is None:
-        busy.append((1 - engine.waited / lasted, "consumer"))
-    most = max((share for share, _name in busy), default=0.0)
-    return next((name for share, name in reversed(busy) if share > most - 0.005), None)

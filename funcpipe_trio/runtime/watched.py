@@ -31,7 +31,7 @@ class Watching(FusedOperation):
 
     overdue: str | None = None
     """The time that is over."""
-    heard = False
+    heard: bool = False
     """Whether a value came since this was last asked."""
 
     def stream(self, values: Iterator[Any]) -> Iterator[Any]:

@@ -73,6 +73,7 @@ class Throttler(Pacer):
     """Each item when a token bucket lets it."""
 
     _cost: int | Fraction
+    deadline: float
 
     def __init__(self, rate_limit: RateLimit) -> None:
         super().__init__(1)
@@ -94,6 +95,9 @@ class Throttler(Pacer):
 
 class Latest(Pacer):
     """Keeps the last item only."""
+
+    deadline: float
+    superseded: int
 
     def __init__(self) -> None:
         super().__init__(1)
@@ -118,6 +122,8 @@ class Latest(Pacer):
 class Debouncer(Latest):
     """The last item, when no newer one came for `delay` seconds."""
 
+    deadline: float
+
     def __init__(self, delay: float) -> None:
         super().__init__()
         self._delay = delay
@@ -130,6 +136,8 @@ class Debouncer(Latest):
 
 class Sampler(Latest):
     """The last item, at a multiple of `period`."""
+
+    deadline: float
 
     def __init__(self, period: float) -> None:
         super().__init__()
@@ -148,6 +156,8 @@ class Sampler(Latest):
 
 class Delayer(Pacer):
     """Each item, `seconds` after it came; at most so many wait."""
+
+    deadline: float
 
     def __init__(self, seconds: float, capacity: int) -> None:
         super().__init__(capacity)

@@ -105,6 +105,24 @@ def test_a_batch_without_a_number_has_no_bound():
     assert ITEMS.batch(max_delay=1).max_in_flight == math.inf
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        ITEMS.batch(max_delay=1).map(len),
+        ITEMS.window(period=1).map(len),
+        ITEMS.window(period=1).map(first_slowest),
+        ITEMS.window(period=1).unbatch(),
+        ITEMS.window(period=1).sliding(2).unbatch(),
+        ITEMS.window(period=1).broadcast({"one": lambda lists: lists.map(len)}),
+    ],
+    ids=lambda line: repr(line),
+)
+def test_what_has_no_limit_has_none_behind_it_either(line):
+    """P4: infinite; not NaN, as none times infinity would be, which nothing is greater than."""
+    assert line.max_in_flight == math.inf
+    assert "in flight: without limit (a batch or window has no max_items)" in line.describe()
+
+
 def peak(count):
     """Peak memory of a run over so many items, in bytes."""
     inputs = {

@@ -17,18 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from funcpipe_trio import Aborted, BufferOverflow, FairShare, OnError, Pipeline, Step, concat, fair_merge, merge
-from funcpipe_trio.runtime import pool, run, stage
 from funcpipe_trio.testing import Probe, Script, assert_fair, run_virtual
 from funcpipe_trio.testing._schedule import Schedule, scheduled
 
-
-@pytest.fixture(scope="module", autouse=True)
-def no_slices_by_real_time():
-    """On a busy machine a slice of 10 ms may end early: then an item that would be there in one turn is not."""
-    with pytest.MonkeyPatch.context() as patch:
-        for module in (stage, pool, run):
-            patch.setattr(module, "SLICE", 1e9)
-        yield
+pytestmark = pytest.mark.usefixtures("no_slices_by_real_time")
 
 
 class Boom(Exception):

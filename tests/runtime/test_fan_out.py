@@ -428,6 +428,42 @@ def test_a_branch_with_a_buffer_that_fails_fails_alone(kind):
         assert report.taken == report.delivered + report.failed + report.discarded
 
 
+@pytest.mark.parametrize("concurrency", [None, 4])
+@pytest.mark.parametrize("names", ["a", "ab"])
+@pytest.mark.parametrize("kind", ["broadcast", "partition"])
+def test_when_the_last_branch_failed_by_its_buffer_the_trunk_is_stopped(kind, names, concurrency):
+    """It has nobody left to wait for: it waited for ever, for the failed branches were read to their ends already."""
+
+    async def endless():
+        number = 0
+        try:
+            while True:
+                await trio.sleep(0.25)
+                yield number
+                number += 1
+        finally:
+            closed.append(number)
+
+    def strict(line):
+        return line.buffer(1, overflow="fail").map(nap)
+
+    closed, told = [], []
+    line = Pipeline.from_async_iterable(endless)
+    if concurrency is not None:
+        line = line.map(nap, concurrency=concurrency)
+    branches = dict.fromkeys(names, strict)
+    whole = (
+        line.broadcast(branches) if kind == "broadcast" else line.partition(lambda x: names[x % len(names)], branches)
+    )
+    got, error, report = outcome_of(whole, told=told)
+
+    assert isinstance(error, BufferOverflow)
+    assert got
+    assert len(closed) == 1
+    assert {reason for _, _, reason in told} <= {"behind a failure"}
+    assert sums_hold(report)
+
+
 # ---- plans
 
 
@@ -443,7 +479,7 @@ def test_a_plan_with_branches_reads_and_compares():
     assert make().describe() == (
         "pipeline: 2 stages, items in flight: at most 36\n"
         "source numbers: iterable range -> route str as partition\n"
-        "partition: each item to the branch that its route names of 2 branches\n"
+        "partition: each item to one branch, as its route says\n"
         "branch 'a':\n"
         "    | link of 2\n"
         "  stage nap: async map nap, 1 at a time, in order\n"

@@ -276,6 +276,17 @@ def test_which_merge_is_meant():
     }
 
 
+def test_a_run_without_weights_says_so():
+    """In place of that a merge named None is not there."""
+
+    async def main():
+        async with Pipeline.from_iterable([1]).open() as run:
+            with pytest.raises(KeyError, match="this run has no merge and no fair_by, so there are no weights"):
+                run.set_weight("a", 2)
+
+    run_virtual(main)
+
+
 def test_the_weight_of_a_key():
     """Of one that has items, and of one that comes later."""
 

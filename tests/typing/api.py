@@ -154,7 +154,10 @@ def same(pipeline: Pipeline[int]) -> Pipeline[int]:
 
 
 assert_type(numbers.broadcast({"a": shown, "b": shown}), Pipeline[str])
-assert_type(numbers.partition(str, {"a": same, "b": lambda pipeline: pipeline}), Pipeline[int])
+assert_type(numbers.partition(str, {"a": same, "b": same}), Pipeline[int])
+# mypy gives Any for what lambdas in a mapping give, unless it is told what to expect: then it checks them.
+either: Pipeline[str | bytes] = numbers.broadcast({"a": lambda line: line.map(str), "b": lambda line: line.map(fetch)})
+wrong: Pipeline[int] = numbers.broadcast({"a": lambda line: line.map(fetch)})  # type: ignore[arg-type]
 
 # fan-in
 assert_type(merge(numbers, numbers), Pipeline[int])

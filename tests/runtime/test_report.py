@@ -1,0 +1,86 @@
+"""What a report says of links, keys and branches; what it says of policies is in `test_policy_report.py`."""
+
+import pytest
+import trio
+
+from funcpipe_trio import BufferOverflow, FairShare, Pipeline, fair_merge
+from funcpipe_trio.testing import run_virtual
+
+pytestmark = pytest.mark.usefixtures("no_slices_by_real_time")
+
+
+async def nap(item):
+    await trio.sleep(1)
+    return item
+
+
+def told(line):
+    return run_virtual(line.run).describe().splitlines()
+
+
+def numbers(count, name="numbers"):
+    async def each():
+        for number in range(count):
+            await trio.sleep(0.25)
+            yield number
+
+    return Pipeline.from_async_iterable(each, name=name)
+
+
+def test_it_says_where_an_overflow_policy_dropped():
+    """The table of stages has nothing of it, since no stage dropped them; the name is the buffer's."""
+    named = numbers(8).buffer(1, overflow="drop_oldest", name="latest").map(nap)
+    unnamed = numbers(8).buffer(1, overflow="drop_newest").map(nap)
+
+    assert told(named)[-1] == "link latest behind numbers: 5 dropped"
+    assert told(unnamed)[-1] == "link behind numbers: 5 dropped"
+
+
+def test_it_tells_inputs_keys_and_branches_apart():
+    """For weights decide of inputs while all had work, of keys while others had; of branches they decide nothing."""
+    line = (
+        fair_merge(
+            {"left": Pipeline.from_iterable("aab"), "right": Pipeline.from_iterable("ab")}, FairShare({"left": 2})
+        )
+        .fair_by(str, FairShare({"b": 3}), max_keys=2)
+        .partition(str, {"a": lambda items: items.map(nap), "b": lambda items: items})
+    )
+    lines = told(line)
+
+    assert lines[lines.index("") :][8:] == [
+        "",
+        "input               weight  taken  while all had work  share",
+        "fair_merge / left        2      3                   2  50.0%",
+        "fair_merge / right       1      2                   2  50.0%",
+        "",
+        "key      weight  taken  while others had work  share of all",
+        "str / a       1      3                      1         60.0%",
+        "str / b       3      2                      2         40.0%",
+        "",
+        "branch                gave",
+        "partition joined / a     3",
+        "partition joined / b     2",
+    ]
+
+
+@pytest.mark.parametrize(("name", "called"), [("queue", "buffer 'queue' of 1"), (None, "buffer of 1")])
+def test_a_buffer_has_its_name_in_the_plan_in_reports_and_in_its_error(name, called):
+    """Also where it is the link of a branch; without a name nothing is said of one."""
+
+    def full(line):
+        return line.buffer(1, overflow="fail", name=name).map(nap)
+
+    plain = full(numbers(4))
+    branch = numbers(4).broadcast({"one": full})
+
+    for line, behind in ((plain, "'numbers'"), (branch, "branch 'broadcast.one'")):
+        alias = "" if name is None else f" as {name}"
+        assert f"  | link of 1{alias}, fails when full" in line.describe()
+        with pytest.raises(BufferOverflow, match=f"^the {called} (behind|of) {behind} was full\\n"):
+            run_virtual(line.run)
+
+    async def links():
+        async with numbers(1).buffer(1, name=name).map(nap).open() as run:
+            return [link.name for link in run.statistics().links]
+
+    assert run_virtual(links) == [name, None]
