@@ -12,12 +12,14 @@ from collections.abc import (
     Iterable,
     Mapping,
 )
-from typing import Any, Concatenate, Generic, ParamSpec, TypeGuard, TypeVar, overload
+from fractions import Fraction
+from typing import Any, Concatenate, Generic, ParamSpec, TypeGuard, TypeVar, get_args, overload
 
 import trio
 
 from ._errors import PlanError
 from .plan import operations as plan
+from .plan import timing
 from .plan.check import check_plan
 from .plan.describe import describe_plan
 from .plan.fair_by import FairBy, FairOverflow
@@ -29,6 +31,7 @@ from .plan.windows import Distinct, Sliding, Window
 from .policies import _check
 from .policies.fair_share import FairShare
 from .policies.on_error import Divert, Emit, Failure, OnError, Skip, Stop
+from .policies.rate_limit import RateLimit
 from .policies.retry import Retry
 from .runtime.ledger import OnDiscard
 from .runtime.opening import Opening
@@ -596,18 +599,162 @@ class Pipeline(Generic[T_co]):
         _check.integer(where, "remember", remember, at_least=1)
         return self._then(Distinct(_named(where, name, "distinct"), key, remember))
 
-    def buffer(self, capacity: int, *, name: str | None = None) -> Pipeline[T_co]:
-        """Set the capacity of the one link at this point: what is before it ends a stage, what is behind begins one.
+    def buffer(self, capacity: int, *, overflow: plan.Overflow = "block", name: str | None = None) -> Pipeline[T_co]:
+        """Set the capacity of the one link at this point, and what becomes of an item that it has no room for.
 
-        As last operation it sizes the link to the consumer (or to the merge). Of two in a row the later counts. Right
-        behind a merge, where there is no link, it makes one.
+        What is before it ends a stage, what is behind begins one. As last operation it is the link to the consumer (or
+        to the merge). Of two in a row the later counts. Right behind a merge, where there is no link, it makes one.
+
+        With another `overflow` than ``block`` the stage before it never waits for room. What is dropped counts as
+        dropped in the report, and ``on_discard`` is called once for each item, with the name of the policy as reason.
+        As last operation of ``run()``, ``collect()`` and the like there is no link, so nothing overflows.
+
+        Args:
+          capacity: items, an int >= 1.
+          overflow: ``block``: its sender waits; ``drop_oldest``: the item takes the place of the one that waited
+            longest, so with capacity 1 the latest value is kept; ``drop_newest``: the item itself is dropped; ``fail``:
+            the stream fails there with `BufferOverflow`, behind the items in the buffer; the item counts as failed.
+          name: what reports and errors call it.
 
         Raises:
-          TypeError: if `capacity` is no int.
-          ValueError: if it is below 1.
+          TypeError: if an argument has a wrong type.
+          ValueError: if `capacity` is below 1, or `overflow` none of these words.
         """
         _check.integer("Pipeline.buffer", "capacity", capacity, at_least=1)
-        return self._then(plan.Buffer(_named("Pipeline.buffer", name, "buffer"), capacity))
+        _check.choice("Pipeline.buffer", "overflow", overflow, get_args(plan.Overflow))
+        return self._then(plan.Buffer(_named("Pipeline.buffer", name, "buffer"), capacity, overflow))
+
+    # ---- operations of time
+
+    def throttle(
+        self,
+        rate_limit: RateLimit,
+        *,
+        cost: Callable[[T_co], float | Fraction] | None = None,
+        name: str | None = None,
+    ) -> Pipeline[T_co]:
+        """Let items go on at a pace: those that leave in any window cost at most ``burst + rate/per * length``.
+
+        The pace is held at the instant at which an item leaves this stage, which is when there is room for it, too. One
+        item waits here, others wait upstream: nothing is lost, at the end neither. (To hold calls to a rate, wherever
+        else it is shared, use ``Step.rate_limit``.)
+
+        Args:
+          rate_limit: how many may leave in how much time.
+          cost: ``cost(item)``, a sync function that gives what an item costs: a finite number > 0, at most the burst,
+            or the stream fails at that item; else each costs 1.
+          name: what reports and errors call it.
+
+        Raises:
+          TypeError: if an argument has a wrong type.
+        """
+        where = "Pipeline.throttle"
+        if not isinstance(rate_limit, RateLimit):
+            raise _check.refuse(TypeError, where, "rate_limit", "be a RateLimit", rate_limit)
+        if cost is not None:
+            _check.sync_callable(where, "cost", cost)
+        return self._then(timing.Throttle(_named(where, name, "throttle"), rate_limit, cost))
+
+    def debounce(self, delay: float, *, name: str | None = None) -> Pipeline[T_co]:
+        """Let an item go on when no newer one came for `delay` seconds; the others count as dropped.
+
+        One that comes in that very instant is too late to take its place. At the end of the stream, and before a
+        failure, the last item goes out at once. Items are taken even while there is no room behind: the one that is
+        kept here is always the newest.
+
+        Args:
+          delay: seconds > 0.
+          name: what reports and errors call it.
+
+        Raises:
+          TypeError: if an argument has a wrong type.
+          ValueError: if `delay` is not > 0 and finite.
+        """
+        where = "Pipeline.debounce"
+        return self._then(timing.Debounce(_named(where, name, "debounce"), _check.seconds(where, "delay", delay)))
+
+    def sample(self, period: float, *, name: str | None = None) -> Pipeline[T_co]:
+        """Let the newest item go on at each multiple of a period, if a new one came; the others count as dropped.
+
+        Multiples are counted from the start of the run, without drift. An item that comes at the very instant of one
+        waits for the next. Without room, the newest item leaves as soon as there is some. At the end of the stream, and
+        before a failure, the last item goes out at once.
+
+        Args:
+          period: seconds > 0.
+          name: what reports and errors call it.
+
+        Raises:
+          TypeError: if an argument has a wrong type.
+          ValueError: if `period` is not > 0 and finite.
+        """
+        where = "Pipeline.sample"
+        return self._then(timing.Sample(_named(where, name, "sample"), _check.seconds(where, "period", period)))
+
+    def delay(self, seconds: float, *, max_items: int = 16, name: str | None = None) -> Pipeline[T_co]:
+        """Let each item go on so many seconds after it came here, in order.
+
+        At most `max_items` wait here: a source that gives more in that time is held up. At the end of the stream the
+        last items leave in their time, and so does what came before a failure.
+
+        Args:
+          seconds: seconds > 0.
+          max_items: items that wait at once, an int >= 1.
+          name: what reports and errors call it.
+
+        Raises:
+          TypeError: if an argument has a wrong type.
+          ValueError: if an argument is out of range.
+        """
+        where = "Pipeline.delay"
+        _check.seconds(where, "seconds", seconds)
+        _check.integer(where, "max_items", max_items, at_least=1)
+        return self._then(timing.Delay(_named(where, name, "delay"), float(seconds), max_items))
+
+    def idle_timeout(self, seconds: float, *, name: str | None = None) -> Pipeline[T_co]:
+        """Fail with `trio.TooSlowError` if no item comes for so many seconds.
+
+        They count from the start of the run, then from each arrival; time in which there is no room behind does not
+        count. The failure stands behind the items that came; an item at that very instant is too late.
+
+        Args:
+          seconds: seconds > 0.
+          name: what reports and errors call it.
+
+        Raises:
+          TypeError: if an argument has a wrong type.
+          ValueError: if `seconds` is not > 0 and finite.
+        """
+        where = "Pipeline.idle_timeout"
+        return self._then(
+            timing.IdleTimeout(_named(where, name, "idle_timeout"), _check.seconds(where, "seconds", seconds))
+        )
+
+    def timeout(
+        self, seconds: float | None = None, *, first: float | None = None, name: str | None = None
+    ) -> Pipeline[T_co]:
+        """Fail with `trio.TooSlowError` if the stream has not ended here in time, or its first item has not come.
+
+        Both count from the start of the run, time in which there is no room behind included. The failure stands behind
+        the items that came; what comes at that very instant, the end too, is too late.
+
+        Args:
+          seconds: seconds > 0 for the whole stream; None: without limit.
+          first: seconds > 0 for its first item (or its end); None: without limit.
+          name: what reports and errors call it.
+
+        Raises:
+          TypeError: if an argument has a wrong type.
+          ValueError: if one is not > 0 and finite, or none is given.
+        """
+        where = "Pipeline.timeout"
+        if seconds is None and first is None:
+            raise ValueError(f"{where}: one of seconds, first must be given")
+        if seconds is not None:
+            seconds = _check.seconds(where, "seconds", seconds)
+        if first is not None:
+            first = _check.seconds(where, "first", first)
+        return self._then(timing.Timeout(_named(where, name, "timeout"), seconds, first))
 
     # ---- branches
 

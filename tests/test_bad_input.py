@@ -316,6 +316,36 @@ def window_rows():
     yield from wrong_names(where, partial(LINE.distinct, remember=1))
 
 
+def overload_rows():
+    where = "Pipeline.buffer"
+    rule = f"{where}: overflow must be 'block', 'drop_oldest', 'drop_newest' or 'fail'"
+    for value in ("drop", "", "Block", "drop_oldest "):
+        yield ValueError, partial(LINE.buffer, 1, overflow=value), f"{rule}, not {value!r}"
+    for value in (None, True, 1, b"block", Named()):
+        yield TypeError, partial(LINE.buffer, 1, overflow=value), f"{rule}, not {value!r}"
+
+    where = "Pipeline.throttle"
+    for value in (None, 5, 0.5, "5/s", RateLimit, Named()):
+        yield TypeError, partial(LINE.throttle, value), f"{where}: rate_limit must be a RateLimit, not {value!r}"
+    yield from wrong_sync_functions(where, "cost", lambda value: LINE.throttle(RateLimit(1), cost=value))
+    yield from wrong_names(where, partial(LINE.throttle, RateLimit(1)))
+
+
+def time_rows():
+    arguments = {"debounce": "delay", "sample": "period", "delay": "seconds", "idle_timeout": "seconds"}
+    for name, argument in arguments.items():
+        operation = getattr(LINE, name)
+        yield from wrong_seconds(f"Pipeline.{name}", argument, operation)
+        yield from wrong_names(f"Pipeline.{name}", partial(operation, 1))
+    yield from wrong_ints("Pipeline.delay", "max_items", lambda value: LINE.delay(1, max_items=value), at_least=1)
+
+    where = "Pipeline.timeout"
+    yield ValueError, LINE.timeout, f"{where}: one of seconds, first must be given"
+    yield from wrong_seconds(where, "first", lambda value: LINE.timeout(first=value))
+    yield from wrong_seconds(where, "seconds", LINE.timeout)
+    yield from wrong_names(where, partial(LINE.timeout, 1))
+
+
 def fan_in_rows():
     for function in (merge, concat, zip_pipelines):
         name = function.__name__
@@ -456,6 +486,8 @@ REFUSED = [
     *batch_rows(),
     *fair_by_rows(),
     *window_rows(),
+    *overload_rows(),
+    *time_rows(),
     *fan_in_rows(),
     *policy_rows(),
     *rate_limit_rows(),

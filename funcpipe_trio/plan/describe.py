@@ -15,6 +15,13 @@ from .operations import Operation
 
 __all__ = ["describe_plan"]
 
+_WHEN_FULL = {
+    "block": "",
+    "drop_oldest": ", drops the oldest when full",
+    "drop_newest": ", drops the newest when full",
+    "fail": ", fails when full",
+}
+
 
 def describe_plan(plan: Plan, format: str) -> str:
     """Show a plan; raise its `PlanError` if it cannot work."""
@@ -38,7 +45,7 @@ def _line(line: LineLayout) -> Iterator[str]:
     elif isinstance(line.origin, FanOutLayout):
         yield from _fan_out(line.origin)
     elif isinstance(line.origin, BranchLayout):
-        yield f"  | link of {line.origin.capacity}"
+        yield f"  | link of {line.origin.capacity}{_WHEN_FULL[line.origin.overflow]}"
     for stage in line.stages:
         yield from _stage(stage)
         yield from _behind(stage)
@@ -77,7 +84,7 @@ def _rule(fan_in: FanInLayout) -> str:
 def _behind(stage: StageLayout) -> Iterator[str]:
     if stage.fair_by is None:
         if stage.capacity:  # else it fills the links of branches
-            yield f"  | link of {stage.capacity}"
+            yield f"  | link of {stage.capacity}{_WHEN_FULL[stage.overflow]}"
     else:
         yield f"  | {stage.fair_by.describe()}"
         yield from (f"      {line}" for line in stage.fair_by.details())

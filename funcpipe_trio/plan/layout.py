@@ -17,7 +17,7 @@ from typing import Any
 from ..policies.fair_share import FairShare
 from .fair_by import FairBy
 from .nodes import Branch, FanIn, FanInKind, FanOut, FanOutKind, Plan, Source
-from .operations import Buffer, Operation, Unbatch
+from .operations import Buffer, Operation, Overflow, Unbatch
 
 __all__ = ["LINK_CAPACITY", "BranchLayout", "FanInLayout", "FanOutLayout", "LineLayout", "StageLayout", "lay_out"]
 
@@ -36,6 +36,7 @@ class StageLayout:
     head: Source | Operation | None
     fused: tuple[Operation, ...]
     capacity: int
+    overflow: Overflow = "block"
 
     @property
     def fair_by(self) -> FairBy | None:
@@ -67,6 +68,7 @@ class BranchLayout:
     fan_out: str
     key: str
     capacity: int
+    overflow: Overflow = "block"
 
     @property
     def name(self) -> str:
@@ -235,12 +237,12 @@ class _Line:
 
     def _size(self, buffer: Buffer) -> None:
         if not self._stages and isinstance(self._origin, BranchLayout):
-            self._origin = replace(self._origin, capacity=buffer.capacity)
+            self._origin = replace(self._origin, capacity=buffer.capacity, overflow=buffer.overflow)
             return
         if not self._stages or self._stages[-1].fair_by is not None:
             # There is no link behind a fan-in or a fair_by: a stage that only passes items on makes one.
             self._append(StageLayout(self._names.unique(buffer.name), None, (), buffer.capacity))
-        self._stages[-1] = replace(self._stages[-1], capacity=buffer.capacity)
+        self._stages[-1] = replace(self._stages[-1], capacity=buffer.capacity, overflow=buffer.overflow)
         self._is_sized = True
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from ..policies._functions import AnyFunction, function_name, is_async, yields_async
 from ..policies.on_error import Divert, OnError, Stop
@@ -25,6 +25,7 @@ __all__ = [
     "Map",
     "Opaque",
     "Operation",
+    "Overflow",
     "Route",
     "Scan",
     "Skip",
@@ -41,6 +42,9 @@ __all__ = [
 
 
 STOP = Stop()
+
+Overflow = Literal["block", "drop_oldest", "drop_newest", "fail"]
+"""What becomes of an item that a buffer has no room for; ``block``: its sender waits."""
 
 
 class Opaque:
@@ -322,3 +326,4 @@ class Buffer(Operation):
 
     verb: ClassVar[str] = "buffer"
     capacity: int = 16
+    overflow: Overflow = "block"

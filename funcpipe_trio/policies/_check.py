@@ -18,6 +18,7 @@ __all__ = [
     "async_callable",
     "boolean",
     "callable_",
+    "choice",
     "cost",
     "integer",
     "number",
@@ -102,6 +103,16 @@ def text(where: str, name: str, value: Any) -> str:
         raise refuse(TypeError, where, name, "be a str", value)
     if not value:
         raise refuse(ValueError, where, name, "not be empty", value)
+    return value
+
+
+def choice(where: str, name: str, value: Any, choices: tuple[str, ...]) -> str:
+    """Check a word that must be one of a few."""
+    rule = f"be {', '.join(map(repr, choices[:-1]))} or {choices[-1]!r}"
+    if not isinstance(value, str):
+        raise refuse(TypeError, where, name, rule, value)
+    if value not in choices:
+        raise refuse(ValueError, where, name, rule, value)
     return value
 
 

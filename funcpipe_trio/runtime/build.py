@@ -9,6 +9,8 @@ from typing import Any
 from ..plan import operations as plan
 from ..plan.layout import BranchLayout, FanInLayout, FanOutLayout, LineLayout, StageLayout
 from ..plan.nodes import Source
+from ..plan.operations import Overflow
+from ..plan.timing import Paced, Watched
 from ..plan.windows import Window
 from ..policies.fair_share import FairShare
 from ..policies.on_error import Divert
@@ -23,7 +25,10 @@ from .fused import FusedOperation
 from .gate import DivertingStage, Gate
 from .inlet import Inlet
 from .keyed import KeyedPool
+from .ledger import Ledger
 from .link import Link
+from .overflow import FullFails, LossyLink
+from .paced import PacedStage
 from .pool import Pool
 from .restarting import RestartedSource
 from .sink import Sink
@@ -36,6 +41,7 @@ from .sources import (
     TickSource,
 )
 from .stage import Host, Outlet, Stage, TimedStage
+from .watched import WatchedStage
 
 __all__ = ["Machinery", "build"]
 
@@ -109,12 +115,13 @@ def _fan_out(layout: FanOutLayout, machinery: Machinery) -> Joint:
     build(layout.trunk, machinery, fork)
     branches = [(key, build(line, machinery)) for key, line in layout.branches]
     joint = Joint(layout.joint, ledger, branches, fork)
+    fork.joint = joint
     machinery.fan_ins.append(joint)
     return joint
 
 
 def _branch(layout: BranchLayout, machinery: Machinery) -> Link:
-    link = Link(machinery.host.ledger, layout.capacity)
+    link = _sized_link(machinery.host.ledger, layout.capacity, layout.overflow)
     machinery.links.append(link)
     machinery.forks[layout.fan_out].add(layout.key, link)
     return link
@@ -138,7 +145,13 @@ def _fan_in(layout: FanInLayout, machinery: Machinery) -> FanInInlet:
 
 def _link(layout: StageLayout, machinery: Machinery) -> Link:
     ledger = machinery.host.ledger
-    return Link(ledger, layout.capacity) if layout.fair_by is None else FairLink(ledger, layout.fair_by)
+    if layout.fair_by is not None:
+        return FairLink(ledger, layout.fair_by)
+    return _sized_link(ledger, layout.capacity, layout.overflow)
+
+
+def _sized_link(ledger: Ledger, capacity: int, overflow: Overflow) -> Link:
+    return Link(ledger, capacity) if overflow == "block" else LossyLink(ledger, capacity, overflow)
 
 
 def _stage(layout: StageLayout, inlet: Inlet | None, outlet: Outlet, machinery: Machinery) -> Stage:
@@ -146,6 +159,8 @@ def _stage(layout: StageLayout, inlet: Inlet | None, outlet: Outlet, machinery: 
     fused: list[FusedOperation] = [fuse(operation) for operation in layout.fused]
     if isinstance(outlet, FairLink) and isinstance(fused[-1], Gate):
         fused[-1].link = outlet
+    if isinstance(outlet, LossyLink) and outlet.policy == "fail":
+        fused.append(FullFails(outlet, layout.name))
     if isinstance(head, Source):
         if head.kind == "iterable":
             source = IterableInlet(head)
@@ -162,6 +177,10 @@ def _stage(layout: StageLayout, inlet: Inlet | None, outlet: Outlet, machinery: 
         return _sync(layout, inlet, outlet, fused, host)
     if isinstance(head, plan.Batch | Window):
         return TimedStage(host, layout.name, inlet, outlet, [fuse(head), *fused])
+    if isinstance(head, Paced):
+        return PacedStage(host, layout.name, inlet, outlet, fused, head)
+    if isinstance(head, Watched):
+        return WatchedStage(host, layout.name, inlet, outlet, fused, head)
     call, concurrency = calling_of(head), layout.concurrency
     if isinstance(head, plan.FlatMap):
         return ExpandingPool(host, layout.name, inlet, outlet, fused, call, concurrency=concurrency, ordered=False)

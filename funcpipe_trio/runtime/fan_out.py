@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from .._errors import BufferOverflow
 from ..plan import operations as plan
 from ..policies.fair_share import FairShare
 from .fan_in import MergeInlet, MergeInput
@@ -25,6 +26,8 @@ from .fused import PerItem
 from .inlet import BEHIND_FAILURE, NOT_NEEDED, NOTHING, Fault, Inlet, Receiver, Sender, State
 from .ledger import Ledger
 from .link import Link, start_line, stop_line
+from .overflow import LossyLink
+from .stage import noted
 
 __all__ = ["Broadcasting", "Fork", "Joint", "Partitioning", "Port", "Routing"]
 
@@ -60,6 +63,8 @@ class Port:
         self.link = link
         self.name = name
         link.sender = self
+        if isinstance(link, LossyLink) and link.policy == "fail":
+            link.put = self._put_or_fail
 
     @property
     def upstream(self) -> Fork:
@@ -79,6 +84,18 @@ class Port:
         """Hear that the branch takes no more."""
         return True
 
+    def _put_or_fail(self, item: Any) -> None:
+        """Fail this branch alone, behind what its link holds: at the end of a trunk it would be the trunk's failure."""
+        link = self.link
+        if link.ended:  # within the same burst
+            self.fork.joint.discard(item, BEHIND_FAILURE)
+        elif len(link.buffer) < link.capacity:
+            link.buffer.append(item)
+        else:
+            error = BufferOverflow(f"the buffer of {link.capacity} of branch {self.name!r} was full")
+            self.fork.joint.failed += 1
+            link.finish(Fault(noted(error, self.name, None), self.fork.joint, item))
+
 
 class Fork:
     """The outlet of the trunk's last stage: the links of the branches as one."""
@@ -86,6 +103,7 @@ class Fork:
     passed: int
     started: bool
 
+    joint: Joint
     sender: Sender
     """The trunk's last stage."""
 
@@ -170,7 +188,7 @@ class Fork:
 
     def _open(self) -> list[Port]:
         """Give the branches that still take."""
-        return [port for port in self.ports.values() if port.link.closed is None]
+        return [port for port in self.ports.values() if port.link.closed is None and not port.link.ended]
 
     def _put(self, value: Any) -> object:
         raise NotImplementedError

@@ -21,7 +21,7 @@ from ..sansio.fair_lanes import Entry
 from .attempt import Account, Attempt, Layered
 from .fair_link import FairLink
 from .fused import FusedOperation
-from .inlet import NOTHING, QUEUE_FULL
+from .inlet import NOTHING
 from .stage import Stage, add_note, not_awaitable, noted
 
 __all__ = ["DivertingStage", "Gate"]
@@ -50,7 +50,7 @@ class Gate(FusedOperation):
             entry = self._entry(value)
             if self._drops and self.link.lanes.is_full(entry):
                 self.dropped += 1
-                self.stage.host.ledger.tell(value, self.name, QUEUE_FULL)
+                self.stage.host.ledger.drop(value, self.name, "drop_newest")
                 yield NOTHING
             else:
                 yield entry

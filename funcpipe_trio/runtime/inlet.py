@@ -22,7 +22,6 @@ __all__ = [
     "GRACE_OVER",
     "NOTHING",
     "NOT_NEEDED",
-    "QUEUE_FULL",
     "Fault",
     "Inlet",
     "Receiver",
@@ -38,7 +37,6 @@ BEHIND_FAILURE: Final = "behind a failure"
 ABORTED: Final = "aborted"
 CANCELLED: Final = "cancelled"
 GRACE_OVER: Final = "grace period over"
-QUEUE_FULL: Final = "the queue of its key is full"
 
 
 @final

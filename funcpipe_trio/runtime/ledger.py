@@ -35,10 +35,13 @@ class Ledger:
     def discard(self, item: Any, stage: str, reason: str) -> None:
         """Give an item up."""
         self.discarded += 1
-        self.tell(item, stage, reason)
+        self._tell(item, stage, reason)
 
-    def tell(self, item: Any, stage: str, reason: str) -> None:
-        """Tell the caller of an item that is not delivered; an item that a policy drops counts as dropped there."""
+    def drop(self, item: Any, stage: str, policy: str) -> None:
+        """Hear of an item that a policy of overflow dropped; whoever dropped it counts it."""
+        self._tell(item, stage, policy)
+
+    def _tell(self, item: Any, stage: str, reason: str) -> None:
         if self._on_discard is None:
             return
         try:

@@ -33,6 +33,7 @@ class Link:
         "capacity",
         "closed",
         "discarded",
+        "dropped",
         "ended",
         "exhausted",
         "failure",
@@ -48,6 +49,7 @@ class Link:
 
     capacity: int
     discarded: int
+    dropped: int
     ended: bool
     exhausted: bool
     ledger: Ledger
@@ -69,7 +71,7 @@ class Link:
         self.closed: str | None = None
         self.unsettled = False
         self.wants_room = False
-        self.passed = self.discarded = self.peak = 0
+        self.passed = self.discarded = self.dropped = self.peak = 0
         # Half empty is when waking the sender pays: earlier, a trip brings few items; later, the receiver starves.
         self._low = capacity // 2
 
@@ -120,7 +122,7 @@ class Link:
 
     @property
     def taken(self) -> int:
-        return self.passed - len(self.buffer) - self.discarded
+        return self.passed - len(self.buffer) - self.discarded - self.dropped
 
     def start(self) -> None:
         self.unsettled = True  # at the start every sender counts as woken: no input gets ahead by being started first

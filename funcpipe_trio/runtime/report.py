@@ -4,7 +4,7 @@ All of it is counted per burst, never per item, from numbers that the links and 
 
 * a stage:  received + created = emitted + absorbed + failed + dropped + discarded
   (`created` and `absorbed` are what a batch or a flat_map makes and uses up; zero elsewhere)
-* a link:   passed = taken + discarded
+* a link:   passed = taken + discarded + dropped
 * a plan of one-to-one operations and filters:  taken = delivered + failed + dropped + discarded
 """
 
@@ -114,6 +114,8 @@ class LinkReport:
     discarded: int
     peak: int
     """The most it held."""
+    dropped: int = 0
+    """Items that its policy of overflow dropped."""
 
 
 @dataclass(frozen=True, slots=True)

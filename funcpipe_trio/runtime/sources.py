@@ -12,13 +12,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import suppress
-from math import floor
 from time import perf_counter
 from typing import Any
 
 import trio
 
 from ..plan.nodes import Source
+from ..sansio.multiples import Multiples
 from .inlet import BEHIND_FAILURE, CANCELLED, NOT_NEEDED, NOTHING, Fault, Receiver, State
 from .stage import BURST, Fused, Host, Outlet, Stage, interruptible, noted
 
@@ -391,13 +391,16 @@ class TickSource(AsyncSource):
     """0, 1, 2, ...: each at the first multiple of the period after the one before was taken."""
 
     _number = -1
-    _multiple = -1
+
+    def __init__(self, host: Host, source: Source, outlet: Outlet, fused: Sequence[Fused]) -> None:
+        super().__init__(host, source, outlet, fused)
+        self._multiples = Multiples(source.period)
 
     async def _next(self) -> Any:
+        if self._number < 0:
+            self._multiples.begin(self.began)
+            await trio.sleep_until(self.began)
+        else:
+            await trio.sleep_until(self._multiples.after(trio.current_time()))
         self._number += 1
-        period = self.source.period
-        elapsed = trio.current_time() - self.began
-        # The second term: rounding must never place two ticks on one multiple.
-        self._multiple = max(floor(elapsed / period) + 1, self._multiple + 1) if self._number else 0
-        await trio.sleep_until(self.began + self._multiple * period)
         return self._number

@@ -23,7 +23,7 @@ def statistics_of(engine: Engine) -> RunStatistics:
         taken=sum(stage.received for stage in stages if stage.kind == "source"),
         delivered=engine.delivered if engine.sink is None else engine.sink.passed,
         failed=sum(stage.failed for stage in stages) + sum(each.failed for each in engine.machinery.fan_ins),
-        dropped=sum(stage.dropped for stage in stages),
+        dropped=sum(stage.dropped for stage in stages) + sum(link.dropped for link in engine.machinery.links),
         discarded=engine.ledger.discarded,
         elapsed=now - engine.began,
         stages=stages,
@@ -76,7 +76,8 @@ def _lasted(stage: Stage, now: float) -> float:
 
 
 def _link(link: Link) -> LinkReport:
-    return LinkReport(link.sender.name, link.capacity, link.passed, link.taken, link.discarded, link.peak)
+    name = link.sender.name
+    return LinkReport(name, link.capacity, link.passed, link.taken, link.discarded, link.peak, link.dropped)
 
 
 def _inputs(fan_in: Inlet) -> list[InputReport]:

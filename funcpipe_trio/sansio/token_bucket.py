@@ -50,8 +50,12 @@ class TokenBucket:
         if level >= need:
             self._level, self._since = level - need, math.ceil(now * _SCALE)
             return None
-        assert self._since is not None  # a bucket that gave nothing is full
-        return _not_before(self._since + -((self._level - need) // self._gain))
+        return self._reaches(need)
+
+    def when(self, now: float, cost: int | Fraction) -> float:
+        """Say from when on a call of that cost may start, if no other starts before it; nothing is taken."""
+        need = self._units(cost)
+        return now if self._level_at(now) >= need else self._reaches(need)
 
     def tokens(self, now: float) -> float:
         """Say how many tokens it holds."""
@@ -79,6 +83,11 @@ class TokenBucket:
         self._gain = per_second.numerator  # units a tick
         self._token = per_second.denominator * _TICKS  # units a token
         self._most = rate_limit.burst * self._token
+
+    def _reaches(self, need: int) -> float:
+        """Give the first instant at which it holds so much."""
+        assert self._since is not None  # a bucket that gave nothing is full
+        return _not_before(self._since + -((self._level - need) // self._gain))
 
     def _units(self, cost: int | Fraction) -> int:
         if isinstance(cost, int):

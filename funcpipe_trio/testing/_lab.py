@@ -10,7 +10,7 @@ import functools
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, fields, replace
 from types import TracebackType
-from typing import Any
+from typing import Any, get_args
 
 import trio
 
@@ -23,12 +23,14 @@ from ..plan.windows import Sliding, Window
 from ..policies.fair_share import FairShare
 from ..policies.on_error import Divert, OnError
 from ..policies.retry import Retry
-from ..runtime.inlet import QUEUE_FULL
 from ..runtime.started import StartedStep
 from ..step import Step
 from ._wrap import Workshop, has_second_chances, wrap_step
 
 __all__ = ["InjectedError", "Lab"]
+
+
+_POLICIES = get_args(plan.Overflow)
 
 
 class InjectedError(Exception):
@@ -53,8 +55,8 @@ class Lab:
         self.produced: int = 0
         self.delivered: int = 0
         self.discarded: list[tuple[Any, str, str]] = []
-        self.overflowed: int = 0
-        """Items that a policy let fall, and told of; they count as dropped."""
+        self.overflowed: list[tuple[Any, str, str]] = []
+        """What a policy of overflow dropped; it counts as dropped."""
         self.sources: Sources = Sources()
         self.all_counted: bool = True
         """Whether every source of the plan is one whose items are counted here."""
@@ -74,10 +76,7 @@ class Lab:
 
     def discard(self, item: Any, stage: str, reason: str) -> None:
         """Take what a run gives up; fit for ``on_discard``."""
-        if reason == QUEUE_FULL:
-            self.overflowed += 1
-        else:
-            self.discarded.append((item, stage, reason))
+        (self.overflowed if reason in _POLICIES else self.discarded).append((item, stage, reason))
 
     def wrap(self, watched: Plan) -> Plan:
         """Give the plan with all user code under watch."""

@@ -283,7 +283,8 @@ def _sums(lab: Lab, report: Report) -> list[str]:
         out = stage.emitted + stage.absorbed + stage.failed + stage.dropped + stage.discarded
         pairs.append((f"in stage {stage.name!r}", stage.received + stage.created, "came out of it", out))
     for link in report.links:
-        pairs.append((f"passed the link behind {link.behind!r}", link.passed, "left it", link.taken + link.discarded))
+        out = link.taken + link.discarded + link.dropped
+        pairs.append((f"passed the link behind {link.behind!r}", link.passed, "left it", out))
     if lab.one_to_one:
         over = report.delivered + report.failed + report.dropped + report.discarded
         pairs.append(("taken", report.taken, "accounted for", over))

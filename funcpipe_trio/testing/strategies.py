@@ -25,6 +25,7 @@ from hypothesis import strategies as st
 
 from ..pipeline import Pipeline, concat, fair_merge, merge, zip_pipelines
 from ..policies.fair_share import FairShare
+from ..policies.rate_limit import RateLimit
 from ._script import Fail, Script
 
 __all__ = ["arrivals", "costs", "failures", "pipelines", "weights"]
@@ -34,6 +35,7 @@ K = TypeVar("K", bound=Hashable)
 _EXTREMES: tuple[int | Fraction, ...] = (1, 2, 3, 7, Fraction(1, 3), Fraction(7, 2), 10**9, 3 * 10**15)
 _GAPS = (0.0, 0.25, 0.5, 1.0, 2.0, 10.0)
 _DELAYS = (0.0, 0.25, 1.0, 3.0)
+_PERIODS = (0.25, 1.0, 3.0)
 
 
 class Trouble(Exception):
@@ -358,4 +360,12 @@ _OPERATIONS: dict[str, _Operation] = {
     ).unbatch(),
     "sliding": lambda draw, line, twins: line.sliding(draw(st.integers(1, 3)), draw(st.integers(1, 4))).map(_last),
     "distinct": lambda draw, line, twins: line.distinct(Modulo(_modulus(draw)), remember=draw(st.integers(1, 3))),
+    "dropping buffer": lambda draw, line, twins: line.buffer(
+        draw(st.integers(1, 3)), overflow=draw(st.sampled_from(("drop_oldest", "drop_newest")))
+    ),
+    "throttle": lambda draw, line, twins: line.throttle(RateLimit(draw(st.sampled_from((1, 4))), burst=2)),
+    "debounce": lambda draw, line, twins: line.debounce(draw(st.sampled_from(_PERIODS))),
+    "sample": lambda draw, line, twins: line.sample(draw(st.sampled_from(_PERIODS))),
+    "delay": lambda draw, line, twins: line.delay(draw(st.sampled_from(_PERIODS)), max_items=draw(st.integers(1, 3))),
+    "timeout": lambda draw, line, twins: line.idle_timeout(10**6).timeout(10**6, first=10**6),
 }

@@ -464,6 +464,58 @@ def nested_that_ends_early() -> Pipeline[int]:
     return Pipeline.from_iterable([1, 2, 3]).flat_map(endless, concurrency=2).take(8)
 
 
+# ---- overload and time
+
+
+def dropping() -> Pipeline[int]:
+    return (
+        Pipeline.from_iterable(range(8))
+        .buffer(2, overflow="drop_oldest")
+        .map(wait_by_item, concurrency=2)
+        .buffer(1, overflow="drop_newest")
+        .map(step)
+        .buffer(1)
+    )
+
+
+def overflowing() -> Pipeline[int]:
+    lines = [Pipeline.from_async_iterable(lambda: numbers(4)).buffer(1, overflow="drop_oldest") for _ in range(2)]
+    return merge(*lines).map(step, concurrency=2, ordered=False).batch(2).unbatch().buffer(9, overflow="fail").map(step)
+
+
+def throttled() -> Pipeline[int]:
+    return (
+        Pipeline.from_iterable(range(7))
+        .throttle(RateLimit(2, burst=3), cost=lambda x: 1 + x % 2)
+        .map(lambda x: x)
+        .buffer(1)
+        .throttle(RateLimit(3))
+    )
+
+
+def debounced() -> Pipeline[int]:
+    return Pipeline.from_producer(produce).debounce(0.5).filter(lambda x: x != 3).buffer(1).map(wait_by_item)
+
+
+def sampled() -> Pipeline[int]:
+    lines = {"a": Pipeline.from_async_iterable(lambda: numbers(5)).sample(1.25), "b": Pipeline.from_iterable(range(9))}
+    return fair_merge(lines, FairShare({"a": 2}, capacity=1)).sample(0.75).buffer(1)
+
+
+def delayed() -> Pipeline[int]:
+    return Pipeline.from_async_iterable(numbers).delay(1.25, max_items=2).take(5).map(step).buffer(1)
+
+
+def timed() -> Pipeline[int]:
+    return (
+        Pipeline.from_async_iterable(numbers)
+        .idle_timeout(0.75)
+        .map(lambda x: x)
+        .timeout(100, first=2)
+        .map(wait_by_item, concurrency=2)
+    )
+
+
 SCENARIOS = [
     Scenario(linear, name="linear"),
     Scenario(ordered_pool, name="ordered_pool"),
@@ -509,6 +561,18 @@ SCENARIOS = [
     Scenario(windows_by_time, name="windows_by_time"),
     Scenario(sliding_windows, name="sliding_windows"),
     Scenario(distinct_items, name="distinct_items"),
+    Scenario(dropping, name="dropping"),
+    Scenario(overflowing, name="overflowing"),
+    Scenario(throttled, name="throttled"),
+    Scenario(debounced, name="debounced"),
+    Scenario(sampled, name="sampled"),
+    Scenario(delayed, name="delayed"),
+    Scenario(timed, name="timed"),
+    Scenario(dropping, one_by_one, name="dropping_with_a_slow_consumer"),
+    Scenario(debounced, one_by_one, name="debounced_with_a_slow_consumer"),
+    Scenario(sampled, one_by_one, name="sampled_with_a_slow_consumer"),
+    Scenario(delayed, first_three, name="delayed_with_a_consumer_that_leaves"),
+    Scenario(timed, one_by_one, name="timed_with_a_slow_consumer"),
     Scenario(keyed_map, one_by_one, name="keyed_map_with_a_slow_consumer"),
     Scenario(skip, first_three, name="skip_with_a_consumer_that_leaves"),
     Scenario(ordered_pool, one_by_one, name="slow_consumer"),

@@ -11,7 +11,7 @@ import pytest
 import trio
 import trio.lowlevel
 
-from funcpipe_trio import FairShare, Pipeline, concat, fair_merge, merge, zip_pipelines
+from funcpipe_trio import FairShare, Pipeline, RateLimit, concat, fair_merge, merge, zip_pipelines
 from funcpipe_trio.testing import run_virtual
 
 from ._schedules import shuffled
@@ -43,6 +43,8 @@ SHAPES = {
     "flat": lambda p: p.flat_map(lambda item: [item]).flat_map(children, concurrency=2),
     "filters": lambda p: p.filter(lambda item: True).take_while(lambda item: True).skip(1).tap(lambda item: None),
     "joins": lambda p: concat(merge(p), fair_merge({1: p}, FairShare({1: 3}, cost=lambda item: 2))),
+    "paced": lambda p: p.throttle(RateLimit(2, burst=9)).delay(1).idle_timeout(90).timeout(90),
+    "rare": lambda p: concat(p.take(20).sample(0.1), p.debounce(1), p),
     "a zip": lambda p: zip_pipelines(p, p).unbatch(),
 }
 

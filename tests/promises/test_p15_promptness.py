@@ -7,7 +7,7 @@ batch that waits for the item behind it.
 import pytest
 import trio
 
-from funcpipe_trio import Pipeline, concat, fair_merge, merge, zip_pipelines
+from funcpipe_trio import Pipeline, RateLimit, concat, fair_merge, merge, zip_pipelines
 from funcpipe_trio.testing import Script, run_virtual
 from funcpipe_trio.testing._schedule import Schedule, scheduled
 
@@ -47,6 +47,10 @@ SHAPES = {
     "full batches": (lambda p: p.batch(1), 0),
     "timed batches": (lambda p: p.batch(9, max_delay=2), 2),
     "an expensive item": (lambda p: p.batch(max_cost=1, cost=lambda item: 5), 0),
+    "a throttle": (lambda p: p.throttle(RateLimit(1, per=60)), 0),
+    "a delay": (lambda p: p.delay(3), 3),
+    "a dropping link": (lambda p: p.buffer(1, overflow="drop_oldest").map(str), 0),
+    "timeouts": (lambda p: p.idle_timeout(61).timeout(241), 0),
     "the first child": (lambda p: p.flat_map(pair), 0),
     "a fused child": (lambda p: p.flat_map(pairs), 0),
     "a merge": (lambda p: merge(p, Pipeline.from_async_iterable(never)), 0),

@@ -86,6 +86,14 @@ SHAPES = {
     "a step": lambda seen: NUMBERS.map(POLICIES, concurrency=3).tap(seen),
     "a batch": lambda seen: NUMBERS.tap(seen).batch(ITEMS),
     "a timed batch": lambda seen: NUMBERS.tap(seen).batch(ITEMS, max_delay=1),
+    "a dropping link": lambda seen: NUMBERS.tap(seen).buffer(1, overflow="drop_oldest").map(str),
+    "a link that drops the newest": lambda seen: (
+        Pipeline.from_async_iterable(numbers).tap(seen).buffer(1, overflow="drop_newest").map(str)
+    ),
+    "a throttle": lambda seen: NUMBERS.buffer(10**6).throttle(RateLimit(1, burst=ITEMS)).tap(seen),
+    "a debounce": lambda seen: NUMBERS.buffer(10**6).throttle(RateLimit(1, burst=ITEMS)).tap(seen).debounce(1),
+    "a sample": lambda seen: NUMBERS.tap(seen).buffer(10**6).sample(1),
+    "timeouts": lambda seen: NUMBERS.buffer(10**6).idle_timeout(1).timeout(1).tap(seen),
     "an unbatch": lambda seen: Pipeline.from_iterable([range(ITEMS)]).unbatch().tap(seen),
     "a merge": lambda seen: merge(NUMBERS, Pipeline.from_async_iterable(numbers)).tap(seen),
     "a concat": lambda seen: concat(NUMBERS, NUMBERS).tap(seen),

@@ -260,7 +260,7 @@ def test_what_is_new_is_dropped_and_told():
 
     items, report = run_virtual(main)
     assert items == ["a0", "b0", "a1", "b1"]
-    assert told == [(item, "first", "the queue of its key is full") for item in ("a2", "a3", "a4")]
+    assert told == [(item, "first", "drop_newest") for item in ("a2", "a3", "a4")]
     assert (report.taken, report.dropped, report.discarded, report.outcome) == (7, 3, 0, "completed")
     assert adds_up(report)
 
@@ -497,7 +497,7 @@ def test_a_run_that_is_left_gives_up_what_is_in_the_queues(overflow):
 
     report = run_virtual(main)
     assert adds_up(report)
-    assert {reason for _, _, reason in told} <= {"not needed", "the queue of its key is full"}
+    assert {reason for _, _, reason in told} <= {"not needed", "drop_newest"}
     assert len(told) == report.dropped + report.discarded == report.taken - 1
 
 

@@ -19,7 +19,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from funcpipe_trio import Aborted, FairShare, Pipeline, Retry, concat, fair_merge, merge, zip_pipelines
+from funcpipe_trio import Aborted, FairShare, Pipeline, RateLimit, Retry, concat, fair_merge, merge, zip_pipelines
 from funcpipe_trio.testing import run_virtual
 
 MS = 2.0**-10
@@ -208,6 +208,9 @@ class Operation:
     reaches: bool = True
     """Whether `max_in_flight` is reached: neither its functions nor an early end prevent that."""
 
+    at_end: bool = False
+    """Whether its first value comes with the end of the stream."""
+
     def __repr__(self):
         return self.name
 
@@ -383,6 +386,30 @@ OPERATIONS = [
         "distinct_drops",
         lambda line, user: line.distinct(user.now(third), remember=1),
         lambda items: [item for number, item in enumerate(items) if third(item) not in map(third, items[:number])],
+    ),
+    Operation("throttle", lambda line, user: line.throttle(RateLimit(50, burst=3)), calls=False),
+    Operation("throttle_cost", lambda line, user: line.throttle(RateLimit(50, burst=3), cost=user.now(cost_of))),
+    Operation(
+        "debounce",
+        lambda line, user: line.debounce(1000),
+        lambda items: items[-1:],
+        calls=False,
+        reaches=False,
+        at_end=True,
+    ),
+    Operation(
+        "sample",
+        lambda line, user: line.sample(1000),
+        lambda items: items[-1:],
+        calls=False,
+        reaches=False,
+        at_end=True,
+    ),
+    Operation("delay", lambda line, user: line.delay(2.5, max_items=4), calls=False),
+    Operation("idle_timeout", lambda line, user: line.idle_timeout(1000), calls=False),
+    Operation("timeout", lambda line, user: line.timeout(1000, first=100).map(user.now(identity))),
+    Operation(
+        "buffer_that_may_fail", lambda line, user: line.buffer(1000, overflow="fail"), calls=False, reaches=False
     ),
     Operation("buffer", lambda line, user: line.buffer(1), calls=False),
     Operation("buffer_between", lambda line, user: line.buffer(3).map(user.now(identity)).buffer(5)),
@@ -731,7 +758,7 @@ async def test_a_consumer_may_leave_early(operation, source):
     assert living() == before
     if first and operation.ordered:
         assert got == first[0]
-    assert run.report.outcome == ("left" if first else "completed")
+    assert run.report.outcome == ("left" if first and not operation.at_end else "completed")
     assert run.report.delivered == len(first)
     assert given_up.reasons <= {"not needed"}
     assert_books_close(operation, run.report, given_up)

@@ -8,6 +8,7 @@
 | an item is new in one window, or in none | overlap counted again; the rest of the last window given out |
 """
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -71,6 +72,18 @@ def test_an_end_is_the_next_multiple_whatever_the_rounding(began, period, after)
 
     assert windows.deadline == began + number * period > now
     assert began + (number - 1) * period <= now
+
+
+@pytest.mark.parametrize(
+    ("period", "now", "multiple"),
+    [(0.1, 58.9, 589), (0.7, 181.99999999999997, 260), (0.05, 32.9, 659), (0.05, 143.1, 2863)],
+)
+def test_a_quotient_that_was_rounded_moves_no_item_to_another_window(period, now, multiple):
+    """The first two are just before a multiple, but divided they are at it; the others are at one, but just before."""
+    windows = TumblingWindows(None, period, 0.0)
+    windows.add("item", 1, now)
+
+    assert windows.deadline == multiple * period
 
 
 @given(count=st.integers(0, 40), size=st.integers(1, 6), step=st.integers(1, 9))

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from fractions import Fraction
 from typing import TypeGuard, assert_type
 
 import trio
@@ -102,6 +103,11 @@ assert_type(numbers.take(1).skip(1).buffer(4), Pipeline[int])
 assert_type(numbers.fair_by(str, FairShare({"7": 2}), max_keys=9), Pipeline[int])
 assert_type(numbers.fair_by(str, max_keys=9, overflow="drop_newest"), Pipeline[int])
 assert_type(numbers.fair_by(str, max_keys=9, overflow=OnError.divert(bury)), Pipeline[int])
+assert_type(numbers.buffer(1, overflow="drop_oldest"), Pipeline[int])
+assert_type(numbers.throttle(RateLimit(5)).throttle(RateLimit(5, burst=9), cost=lambda number: 0.5), Pipeline[int])
+assert_type(numbers.throttle(RateLimit(5), cost=lambda number: Fraction(number, 2)), Pipeline[int])
+assert_type(numbers.debounce(0.5).sample(1).delay(2, max_items=4), Pipeline[int])
+assert_type(numbers.idle_timeout(8).timeout(60).timeout(60, first=5).timeout(first=5), Pipeline[int])
 assert_type(numbers.batch(10), Pipeline[list[int]])
 assert_type(numbers.batch(10, max_delay=0.5).unbatch(), Pipeline[int])
 assert_type(numbers.window(10, period=0.5), Pipeline[list[int]])
@@ -179,6 +185,9 @@ async def running() -> None:
 
 
 # what must be refused
+numbers.buffer(1, overflow="drop")  # type: ignore[arg-type]
+numbers.throttle(5)  # type: ignore[arg-type]
+numbers.throttle(RateLimit(5), cost=words)  # type: ignore[arg-type]
 numbers.map(words)  # type: ignore[arg-type]
 numbers.flat_map(feed)  # type: ignore[arg-type]
 numbers.map(str).flat_map(fetch)  # type: ignore[arg-type]

@@ -1,0 +1,203 @@
+"""Sort the access log of a web server: each line goes to an archive, and to the report on its kind.
+
+    fan_out.py                              # a log of 20,000 lines, which it makes up
+    fan_out.py access.log other.log         # logs in the common format of web servers
+    fan_out.py access.log --out /tmp/sorted
+
+In the folder it writes the archive (``archive.log.gz``, every line), ``errors.txt`` (the lines of requests that the
+server failed to answer, and how often for each path), ``traffic.txt`` (bytes by path, of those it answered), and
+``unreadable.txt`` (lines that are no requests).
+
+It shows a plan with branches (`plan`, the first function below). `broadcast` gives each line to the archive and to the
+sorting; `partition` gives each request to the branch that its status names. All branches work at once, each at its own
+pace; the one that writes the archive compresses in a thread and is the slowest, so it holds up the reading of the log
+as soon as its buffer is full, and nobody else. Stopped at any moment, the files hold what was written until then.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import random
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Protocol
+
+import trio
+
+from funcpipe_trio import Pipeline, Report, Step, threads
+
+FOLDER = "funcpipe_sorted_log"
+LINE = re.compile(r'\S+ \S+ \S+ \[[^\]]+\] "\S+ (?P<path>\S+)[^"]*" (?P<status>\d{3}) (?P<size>\d+|-)')
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One line of a log; without a status it is no request."""
+
+    line: str
+    path: str = ""
+    status: int = 0
+    size: int = 0
+
+    @staticmethod
+    def read(line: str) -> Request:
+        """Take a line apart."""
+        found = LINE.match(line)
+        if found is None:
+            return Request(line)
+        size = 0 if found["size"] == "-" else int(found["size"])
+        return Request(line, found["path"], int(found["status"]), size)
+
+
+class Writable(Protocol):
+    """What the branches need of a file."""
+
+    def write(self, data: bytes, /) -> object:
+        """Write all of it."""
+
+
+def plan(lines: Pipeline[str], archive: Writable, tally: Tally) -> Pipeline[object]:
+    """Give the whole plan; what is counted is in `tally` when it has run."""
+    pack = Step(partial(write_lines, archive), name="archive").on(threads(1))
+
+    def archived(requests: Pipeline[Request]) -> Pipeline[object]:
+        return requests.buffer(2000).map(lambda request: request.line, name="line").batch(500).map(pack)
+
+    def sorted_by_kind(requests: Pipeline[Request]) -> Pipeline[object]:
+        return requests.partition(
+            kind,
+            {
+                "answered": lambda answered: answered.tap(tally.answered),
+                "failed": lambda failed: failed.tap(tally.failed),
+                "unreadable": lambda unreadable: unreadable.tap(tally.unreadable),
+            },
+        )
+
+    return lines.map(Request.read, name="read").broadcast({"archive": archived, "sort": sorted_by_kind})
+
+
+def kind(request: Request) -> str:
+    """Name the branch that a request goes to."""
+    if not request.status:
+        return "unreadable"
+    return "failed" if request.status >= 500 else "answered"
+
+
+class Tally:
+    """What the branches find; each is one task, so they need no lock."""
+
+    def __init__(self, errors: Writable, strange: Writable) -> None:
+        self._errors = errors
+        self._strange = strange
+        self.sizes: Counter[str] = Counter()
+        self.errors: Counter[str] = Counter()
+        self.count_unreadable: int = 0
+
+    def answered(self, request: Request) -> None:
+        """Count the bytes of an answer."""
+        self.sizes[request.path] += request.size
+
+    def failed(self, request: Request) -> None:
+        """Note a request that the server failed to answer."""
+        self.errors[request.path] += 1
+        write_lines(self._errors, [request.line])
+
+    def unreadable(self, request: Request) -> None:
+        """Note a line that is no request."""
+        self.count_unreadable += 1
+        write_lines(self._strange, [request.line])
+
+
+def write_lines(file: Writable, lines: list[str]) -> int:
+    """Write lines; give how many."""
+    file.write("".join(f"{line}\n" for line in lines).encode(errors="surrogateescape"))
+    return len(lines)
+
+
+def lines_of(logs: Sequence[Path]) -> Iterator[str]:
+    """Give the lines of all logs, one log after the other."""
+    for log in logs:
+        with log.open(encoding="utf-8", errors="surrogateescape") as file:
+            for line in file:
+                yield line.rstrip("\n")
+
+
+def made_up(count: int = 20_000, seed: int = 1) -> Iterator[str]:
+    """Make up a log: a few paths, of which one fails now and then, and some noise."""
+    chance = random.Random(seed)
+    paths = ("/", "/index.html", "/style.css", "/api/orders", "/api/search?q=trio", "/favicon.ico")
+    for number in range(count):
+        path, status = chance.choice(paths), chance.choice((200, 200, 200, 304, 404))
+        if path == "/api/orders" and number % 10 == 0:
+            status = 503
+        if number % 997 == 996:
+            yield "GET / HTTP/1.1"
+            continue
+        stamp = f"27/Nov/2026:{number // 3600 % 24:02}:{number // 60 % 60:02}:{number % 60:02} +0000"
+        yield f'192.0.2.{number % 250} - - [{stamp}] "GET {path} HTTP/1.1" {status} {chance.randrange(100, 9000)}'
+
+
+async def sort_log(lines: Pipeline[str], folder: Path) -> tuple[Report, Tally]:
+    """Run the plan, with its files in a folder; what was found is written even if it is stopped."""
+    with (
+        gzip.open(folder / "archive.log.gz", "wb", compresslevel=6) as archive,
+        (folder / "errors.txt").open("wb") as errors,
+        (folder / "unreadable.txt").open("wb") as strange,
+    ):
+        tally = Tally(errors, strange)
+        try:
+            report = await plan(lines, archive, tally).run()
+        finally:
+            write_lines(errors, [f"# {count} of {path}" for path, count in tally.errors.most_common()])
+            with (folder / "traffic.txt").open("wb") as traffic:
+                write_lines(traffic, [f"{size:>12} {path}" for path, size in tally.sizes.most_common()])
+        return report, tally
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program; give its exit status."""
+    options = parser().parse_args(argv)
+    missing = [str(log) for log in options.logs if not log.is_file()]
+    if missing:
+        return complain(f"there is no log {', '.join(missing)}", 2)
+    source = partial(lines_of, options.logs) if options.logs else made_up
+    name = "logs" if options.logs else "made_up"
+    try:
+        options.out.mkdir(parents=True, exist_ok=True)
+        report, tally = trio.run(sort_log, Pipeline.from_iterable(source, name=name), options.out)
+    except OSError as error:
+        return complain(str(error), 1)
+    except KeyboardInterrupt:
+        return complain(f"interrupted; {options.out} holds what was written until then", 130)
+    print(report.describe())
+    print()
+    print(f"{report.taken} lines: {sum(tally.errors.values())} failed, {tally.count_unreadable} unreadable")
+    for path, count in tally.errors.most_common(3):
+        print(f"  failed {count} times: {path}")
+    print(f"written: {options.out}")
+    return 0
+
+
+def complain(message: str, status: int) -> int:
+    """Say in a line what is wrong; give the exit status back."""
+    print(f"fan_out: {message}", file=sys.stderr)
+    return status
+
+
+def parser() -> argparse.ArgumentParser:
+    """Make the parser of the command line."""
+    made = argparse.ArgumentParser(prog="fan_out.py", allow_abbrev=False, description="Sort the log of a web server.")
+    made.add_argument("logs", nargs="*", type=Path, metavar="LOG", help="logs to read; without any, one is made up")
+    folder = "where to write (default: %(default)s in the current folder)"
+    made.add_argument("--out", type=Path, default=Path(FOLDER), metavar="DIR", help=folder)
+    return made
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,283 @@
+"""Follow a sensor that is faster than what is behind it: a gauge, an archive; and settings that are edited meanwhile.
+
+    overload.py                                   # for five seconds, then the reports
+    overload.py --seconds 60 --rate 20000         # readings in a second
+    overload.py --settings gauge.txt              # a file to edit while this runs; its first word is the limit
+
+The sensor and the archive are stand-ins, which this program starts on this machine; both are real sockets. The archive
+allows so many calls in any second, and counts them itself. Neither it nor the gauge can keep up with the sensor, and
+each of the three pipelines below (`gauge`, `archive`, `settings`) says in its plan what it does about that:
+
+  gauge     shows the latest reading and drops what it is too slow for; a sensor that falls silent is a failure
+  archive   sends batches at the pace that the archive allows, and drops the oldest of those that cannot wait
+  settings  loads the file when it was quiet for a moment, not at each of the writes of one save
+
+At the end it prints what became of every reading. Ctrl-C stops it earlier.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from random import Random
+
+import trio
+
+from funcpipe_trio import Pipeline, RateLimit, Report, Run
+
+SILENCE = 5.0  # seconds without a reading after which the sensor is taken for dead
+QUIET = 0.25  # seconds without a write after which a file is taken for saved
+PACE = RateLimit(4)  # calls to the archive
+# A call counts there when it arrives. Those that arrive in a second are those that start in it, at most burst + rate,
+# and the one that was under way before it began.
+CONTRACT = PACE.burst + 4 + 1
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What the sensor measured."""
+
+    number: int
+    value: float
+
+
+# ---- the plans
+
+
+def gauge(readings: Pipeline[Reading], show: Callable[[Reading], Awaitable[None]]) -> Pipeline[None]:
+    """Show the latest reading: one waits, and a newer one takes its place."""
+    return readings.idle_timeout(SILENCE).buffer(1, overflow="drop_oldest").map(show, name="show")
+
+
+def archive(readings: Pipeline[Reading], send: Callable[[list[Reading]], Awaitable[None]]) -> Pipeline[None]:
+    """Send batches at the pace of the archive: four wait, and a newer one takes the place of the oldest."""
+    batches = readings.batch(500, max_delay=0.5).buffer(4, overflow="drop_oldest")
+    return batches.throttle(PACE, name="pace").buffer(1).map(send, name="send")
+
+
+def settings(writes: Pipeline[float], load: Callable[[float], Awaitable[None]]) -> Pipeline[None]:
+    """Load a file that was written, when it is not being written."""
+    return writes.debounce(QUIET, name="quiet").map(load, name="load")
+
+
+# ---- the sensor, which never waits
+
+
+@dataclass
+class Sensor:
+    """Readings in a second, to whoever connects."""
+
+    rate: int
+
+    async def serve(self, stream: trio.SocketStream) -> None:
+        """Send for ever: a hundred times a second, all that was measured since."""
+        chance, number, began = Random(1), 0, trio.current_time()
+        try:
+            while True:
+                due = int((trio.current_time() - began) * self.rate)
+                lines = [f"{n} {chance.gauss(20, 5):.2f}\n" for n in range(number, due)]
+                await stream.send_all("".join(lines).encode())
+                number = due
+                await trio.sleep(0.01)
+        except trio.BrokenResourceError:
+            pass  # the reader has left
+
+
+async def lines_of(port: int, channel: trio.MemorySendChannel[list[bytes]]) -> None:
+    """Connect to the sensor, and read: all lines that have come at a time."""
+    async with channel, await trio.open_tcp_stream("127.0.0.1", port) as stream:
+        rest = b""
+        async for received in stream:
+            *lines, rest = (rest + received).split(b"\n")
+            await channel.send(lines)
+
+
+def parsed(lines: list[bytes]) -> Iterator[Reading]:
+    """Make readings of lines."""
+    for line in lines:
+        number, value = line.split()
+        yield Reading(int(number), float(value))
+
+
+# ---- the archive, which counts
+
+
+@dataclass
+class Archive:
+    """Takes batches, a line each, and counts the calls."""
+
+    calls: int = 0
+    readings: int = 0
+    most: int = 0
+    """Calls in the busiest second."""
+    _recent: deque[float] = field(default_factory=deque)
+
+    async def serve(self, stream: trio.SocketStream) -> None:
+        """Answer each line."""
+        rest = b""
+        async for received in stream:
+            *lines, rest = (rest + received).split(b"\n")
+            for line in lines:
+                self._count(len(json.loads(line)))
+                await stream.send_all(b"ok\n")
+
+    def _count(self, readings: int) -> None:
+        now = time.monotonic()
+        self._recent.append(now)
+        while self._recent[0] <= now - 1:
+            self._recent.popleft()
+        self.calls += 1
+        self.readings += readings
+        self.most = max(self.most, len(self._recent))
+
+
+async def send_to(stream: trio.SocketStream, batch: list[Reading]) -> None:
+    """Send a batch to the archive, and wait for its answer."""
+    line = json.dumps([[reading.number, reading.value] for reading in batch])
+    await stream.send_all(line.encode() + b"\n")
+    if await stream.receive_some() != b"ok\n":
+        raise ConnectionError("the archive did not take a batch")
+
+
+# ---- the settings, and the gauge
+
+
+async def writes_to(path: Path) -> AsyncIterator[float]:
+    """Look at a file, twenty times a second, and say when it was written."""
+    before = written = 0
+    while True:
+        with suppress(FileNotFoundError):  # some editors put a new file in its place
+            written = (await trio.Path(path).stat()).st_mtime_ns
+        if written != before:
+            before = written
+            yield written / 1e9
+        await trio.sleep(0.05)
+
+
+async def edit(path: Path) -> None:
+    """Save the settings as editors do: empty the file, write a part, write all."""
+    for limit in range(25, 1000):
+        for text in ("", "# limit", f"{limit}\n# above it the gauge shows an alarm\n"):
+            await trio.Path(path).write_text(text)
+            await trio.sleep(0.03)
+        await trio.sleep(1)
+
+
+@dataclass
+class Gauge:
+    """A line of the terminal; drawing takes longer than a reading."""
+
+    limit: float = 30.0
+    drawn: int = 0
+    loaded: int = 0
+
+    async def show(self, reading: Reading) -> None:
+        """Draw one reading."""
+        self.drawn += 1
+        if sys.stdout.isatty():
+            bar, alarm = "#" * int(reading.value), "ALARM" if reading.value > self.limit else ""
+            print(f"\r{reading.value:6.2f} of {self.limit:g} {bar:40} {alarm:5}", end="", flush=True)
+        await trio.sleep(0.05)
+
+    async def load(self, path: Path, _written: float) -> None:
+        """Take the limit from the file; one that has none changes nothing."""
+        try:
+            self.limit = float((await trio.Path(path).read_text()).split()[0])
+            self.loaded += 1
+        except (OSError, ValueError, IndexError):
+            print(f"{path.name}: the first word must be a number", file=sys.stderr)
+
+
+# ---- all of it
+
+
+async def follow(seconds: float, rate: int, path: Path, *, edited: bool) -> None:
+    """Start the stand-ins and the three pipelines, let them run for a time, drain them, and report."""
+    sensor, store, display = Sensor(rate), Archive(), Gauge()
+    async with trio.open_nursery() as servers:
+        sensor_port, store_port = [await port_of(servers, each.serve) for each in (sensor, store)]
+        readings = Pipeline.from_producer(partial(lines_of, sensor_port), name="sensor").flat_map(parsed)
+        writes = Pipeline.from_async_iterable(partial(writes_to, path), name="writes")
+        if edited:
+            servers.start_soon(edit, path)
+        async with await trio.open_tcp_stream("127.0.0.1", store_port) as stream:
+            plans = {
+                "gauge": gauge(readings, display.show),
+                "archive": archive(readings, partial(send_to, stream)),
+                "settings": settings(writes, partial(display.load, path)),
+            }
+            for name, plan in plans.items():
+                print(f"{name}: {plan.describe()}\n")
+            reports = await run_for(seconds, plans)
+        servers.cancel_scope.cancel()
+    print()
+    for name, report in reports.items():
+        print(f"\n{name}: {report.describe()}")
+    tell(reports, display, store)
+
+
+async def run_for(seconds: float, plans: dict[str, Pipeline[None]]) -> dict[str, Report]:
+    """Run plans side by side for a time, then let each finish what it has taken."""
+    async with trio.open_nursery() as nursery:
+        runs: dict[str, Run[None]] = {name: await nursery.start(plan.run) for name, plan in plans.items()}
+        await trio.sleep(seconds)
+        for run in runs.values():
+            run.drain_nowait()
+    return {name: run.report for name, run in runs.items()}
+
+
+async def port_of(nursery: trio.Nursery, serve: Callable[[trio.SocketStream], Awaitable[None]]) -> int:
+    """Start a server on a free port of this machine."""
+    (listener,) = await nursery.start(partial(trio.serve_tcp, serve, 0, host="127.0.0.1"))
+    return int(listener.socket.getsockname()[1])
+
+
+def tell(reports: dict[str, Report], display: Gauge, store: Archive) -> None:
+    """Say in a line each what became of what came."""
+    shown, sent, loaded = reports["gauge"], reports["archive"], reports["settings"]
+    (waiting,) = (link for link in sent.links if link.behind == "batch")
+    print(f"\ngauge: {shown.stages[0].created} readings came, {display.drawn} shown, {shown.dropped} dropped")
+    batches = f"{store.readings} sent in {store.calls} batches, {waiting.dropped} batches dropped"
+    print(f"archive: {sent.stages[0].created} readings came, {batches}")
+    print(f"settings: {loaded.taken} writes seen, {display.loaded} loaded, {loaded.dropped} superseded")
+    print(f"the archive counted at most {store.most} calls in a second; it allows {CONTRACT}")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run from the command line."""
+    about = "Follow a sensor that is too fast."
+    made = argparse.ArgumentParser(prog="overload.py", allow_abbrev=False, description=about)
+    made.add_argument("--seconds", type=float, default=5.0, help="how long (default: %(default)g)")
+    made.add_argument("--rate", type=int, default=5000, help="readings in a second (default: %(default)s)")
+    made.add_argument("--settings", type=Path, metavar="FILE", help="a file whose first word is the limit")
+    given = made.parse_args(arguments)
+    if not (0 < given.seconds < 10**6 and 0 < given.rate <= 10**6):
+        made.error("--seconds and --rate must be above 0, and not above a million")
+    if given.settings is not None and not given.settings.is_file():
+        made.error(f"--settings must be a file: {given.settings}")
+    return_code = 0
+    try:
+        if given.settings is not None:
+            trio.run(partial(follow, given.seconds, given.rate, given.settings, edited=False))
+        else:
+            with tempfile.TemporaryDirectory() as folder:
+                path = Path(folder) / "gauge.txt"
+                path.write_text("30\n")
+                trio.run(partial(follow, given.seconds, given.rate, path, edited=True))
+    except* KeyboardInterrupt:  # trio's nurseries put it into a group
+        print("\nstopped")
+        return_code = 130
+    return return_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

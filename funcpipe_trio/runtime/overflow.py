@@ -1,0 +1,91 @@
+"""The link of a buffer that never makes its sender wait: what becomes of the item that there is no room for?
+
+  drop_oldest   it takes the place of the item that waited longest (with capacity 1: the latest value)
+  drop_newest   it is dropped itself
+  fail          it fails, and the stream ends there, behind what the link holds
+
+The rule: the link never holds more than its capacity, not even in the middle of a burst: what is dropped is dropped
+when it is put. The failure is not the link's but that of the stage that fills it, at its very end, so it travels as
+every failure does. The sender always has room; it still lets others run after each burst, as with every outlet.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from .._errors import BufferOverflow
+from ..plan.operations import Buffer, Overflow
+from .fused import FusedOperation
+from .inlet import NOTHING
+from .ledger import Ledger
+from .link import Link
+
+__all__ = ["FullFails", "LossyLink"]
+
+
+class LossyLink(Link):
+    """A link whose sender always has room."""
+
+    __slots__ = ("policy",)
+
+    policy: Overflow
+
+    def __init__(self, ledger: Ledger, capacity: int, policy: Overflow) -> None:
+        super().__init__(ledger, capacity)
+        self.policy = policy
+        if policy != "fail":
+            self.put = self._replace_oldest if policy == "drop_oldest" else self._turn_away
+
+    def room(self) -> int:
+        return sys.maxsize
+
+    def spare(self) -> int:
+        """As for any link: what waits for an earlier result is held, whatever becomes of it here."""
+        return self.capacity - len(self.buffer)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it holds as many as it may."""
+        return len(self.buffer) >= self.capacity
+
+    def _replace_oldest(self, item: Any) -> None:
+        if self.is_full:
+            oldest = self.buffer.popleft()
+            self.buffer.append(item)  # first: `on_discard` may look at the run, or stop it
+            self._drop(oldest)
+        else:
+            self.buffer.append(item)
+
+    def _turn_away(self, item: Any) -> None:
+        if self.is_full:
+            self._drop(item)
+        else:
+            self.buffer.append(item)
+
+    def _drop(self, item: Any) -> None:
+        self.dropped += 1
+        self.ledger.drop(item, self.sender.name, self.policy)
+
+
+class FullFails(FusedOperation):
+    """Fails at the first value that the link behind has no room for."""
+
+    def __init__(self, link: LossyLink, stage: str) -> None:
+        super().__init__(Buffer(stage))
+        self._link = link
+
+    def stream(self, values: Iterator[Any]) -> Iterator[Any]:
+        number = 0
+        for value in values:
+            if value is not NOTHING:
+                if self._link.is_full:
+                    raise self._overflow(number, value)
+                number += 1
+            yield value
+
+    def _overflow(self, number: int, value: Any) -> Exception:
+        error = BufferOverflow(f"the buffer of {self._link.capacity} behind {self.name!r} was full")
+        self.stage.failing(error, self.name, number, value)
+        return error

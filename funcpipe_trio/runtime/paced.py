@@ -1,0 +1,208 @@
+"""The stage of an operation that keeps items until the clock lets them go: what does it wait for, and in which order?
+
+The pacer (`sansio.pacing`) stands between the stage's inlet and its chain, as an inlet itself: a pull takes what comes
+upstream, if the pacer takes any, and gives what is due. So the chain behind it is driven as in every stage, and a value
+that is due is handed out only in a pull, when there is room for it. While there is none the stage goes on taking what
+the pacer takes: time counts for an item from when it came, and the one item that a debounce keeps is always the newest.
+
+The failure of the input stands behind what the pacer keeps, as the end does: what came before it goes out first.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from fractions import Fraction
+from time import perf_counter
+from typing import Any
+
+import trio
+
+from ..plan import timing as plan
+from ..policies import _check
+from ..sansio.pacing import Debouncer, Delayer, Pacer, Sampler, Throttler
+from .inlet import BEHIND_FAILURE, NOTHING, Fault, Inlet, Receiver, State, worth_a_pull
+from .stage import BURST, Fused, Host, Outlet, Pause, Stage, not_awaitable
+
+__all__ = ["PacedStage"]
+
+_END: Any = object()
+
+
+class Pacing:
+    """A pacer as the inlet of its stage's chain."""
+
+    exhausted: bool
+    taken: int
+
+    receiver: Receiver
+    stage: PacedStage
+
+    def __init__(self, operation: plan.Paced, source: Inlet) -> None:
+        self.pacer = _pacer_of(operation)
+        self.source = source
+        self.failure: Fault | None = None
+        self.exhausted = False
+        self.taken = 0
+        self._name = operation.name
+        self._cost_of = operation.cost if isinstance(operation, plan.Throttle) else None
+        self._burst_limit = operation.rate_limit.burst if isinstance(operation, plan.Throttle) else math.inf
+        self._values: Iterator[Any] = iter(())
+        self._over = False  # nothing more is taken; what is kept has not gone out
+        self._error: Exception | None = None  # of the cost function, met while there was no room
+
+    def begin(self, now: float) -> None:
+        """Set it up."""
+        self._values = self.source.items()
+        self.pacer.begin(now)
+
+    def start(self) -> None:
+        """The stage starts what is upstream."""
+
+    def items(self) -> Iterator[Any]:
+        pacer, now = self.pacer, self.stage.now
+        while True:
+            if self._error is not None:
+                raise self._error
+            at = now()
+            if pacer.deadline > at and self.can_take():
+                self.take(at)
+            if pacer.deadline <= at:
+                yield pacer.pop(at)
+            elif self._over and not pacer.items:
+                self.exhausted, self.failure = self.source.exhausted, self.source.failure
+                return
+            else:
+                yield NOTHING
+
+    def can_take(self) -> bool:
+        """Whether there is something upstream, and the pacer takes it."""
+        return not self._over and not self.pacer.is_full and worth_a_pull(self.source)
+
+    def take(self, now: float) -> None:
+        """Take what comes next: an item, or the end."""
+        item = next(self._values, _END)
+        if item is _END:
+            self._over = True
+            self.pacer.end()
+        elif item is not NOTHING:
+            number, self.taken = self.taken, self.taken + 1
+            self.pacer.add(item, 1 if self._cost_of is None else self._cost(self._cost_of, number, item), now)
+
+    def take_ahead(self, now: float) -> None:
+        """Take what comes next while there is no room; an error leaves in the next pull, when there is."""
+        try:
+            self.take(now)
+        except Exception as error:
+            if self.stage.failure is None:  # a defect of this package
+                raise
+            self._over, self._error = True, error
+            self.source.close(BEHIND_FAILURE)
+
+    @trio.lowlevel.disable_ki_protection  # user code runs in it
+    def _cost(self, fn: Callable[[Any], Any], number: int, item: Any) -> int | Fraction:
+        """Ask what an item costs."""
+        try:
+            return _checked(self._name, not_awaitable(self._name, fn(item)), self._burst_limit)
+        except BaseException as error:
+            self.stage.failing(error, self._name, number, item)
+            raise
+
+    def state(self) -> State:
+        if self.pacer.deadline <= self.stage.now() or self.can_take():
+            return State.READY
+        return State.ENDED if self._over and not self.pacer.items else State.IDLE
+
+    def release(self, *, parking: bool = False) -> None:
+        self.source.release(parking=parking)
+
+    def close(self, reason: str) -> None:
+        self.source.close(reason)
+        if self._over and not self.exhausted and self.source.exhausted and self.source.failure is not None:
+            self.exhausted = True
+            self.stage.host.ledger.unread(self.source.failure, reason)  # it stood behind what is given up here
+
+
+class PacedStage(Stage):
+    """A stage that takes items when they come, and hands them on when the clock lets it."""
+
+    waited_input: float
+
+    def __init__(
+        self, host: Host, name: str, inlet: Inlet, outlet: Outlet, fused: Sequence[Fused], operation: plan.Paced
+    ) -> None:
+        self.pacing = Pacing(operation, inlet)
+        self.pacing.stage = self
+        super().__init__(host, name, self.pacing, outlet, fused)
+        inlet.receiver = self
+
+    @property
+    def upstream(self) -> Inlet:
+        return self.pacing.source
+
+    @property
+    def dropped(self) -> int:  # type: ignore[override]  # a constant where nothing is superseded
+        return self.pacing.pacer.superseded
+
+    def on_input(self) -> None:
+        if self._parked_for is Pause.FULL:
+            if self.pacing.can_take():
+                self._wake()
+        else:
+            super().on_input()
+
+    async def _work(self) -> None:
+        self.pacing.begin(self.began)
+        await super()._work()
+
+    async def _wait_input(self) -> None:
+        pacer, since = self.pacing.pacer, self.now()
+        is_full = pacer.is_full
+        try:
+            with trio.move_on_at(pacer.deadline):
+                await super()._wait_input()
+        finally:
+            if is_full:  # it waited for the clock: that is its work, and may be what limits the whole run
+                self.waited_input -= self.now() - since
+
+    async def _wait_room(self) -> None:
+        if self._take_ahead():
+            await self._breathe()
+        else:
+            await super()._wait_room()
+
+    def _take_ahead(self) -> bool:
+        """Take what has come, though nothing can leave; say whether there is more than one turn may take."""
+        budget = BURST
+        while budget and perf_counter() <= self._slice_end and self.pacing.can_take():
+            self.pacing.take_ahead(self.now())
+            budget -= 1
+        self.pacing.release()
+        return self.pacing.can_take()
+
+    def _held(self) -> list[Any]:
+        return [*self.pacing.pacer.clear(), *super()._held()]
+
+
+def _pacer_of(operation: plan.Paced) -> Pacer:
+    if isinstance(operation, plan.Throttle):
+        return Throttler(operation.rate_limit)
+    if isinstance(operation, plan.Debounce):
+        return Debouncer(operation.delay)
+    if isinstance(operation, plan.Sample):
+        return Sampler(operation.period)
+    assert isinstance(operation, plan.Delay)
+    return Delayer(operation.seconds, operation.max_items)
+
+
+def _checked(name: str, cost: Any, burst: float) -> int | Fraction:
+    """Check what a cost function answered."""
+    where, rule = f"throttle {name!r}", "be a finite number > 0"
+    if isinstance(cost, bool) or not isinstance(cost, int | float | Fraction):
+        raise _check.refuse(TypeError, where, "cost", rule, cost)
+    if not 0 < cost < math.inf:
+        raise _check.refuse(ValueError, where, "cost", rule, cost)
+    if cost > burst:
+        rule = f"be <= the burst of {burst}, or it could never be paid"
+        raise _check.refuse(ValueError, where, "cost", rule, cost)
+    return cost if isinstance(cost, int) else Fraction(cost)

@@ -1,0 +1,44 @@
+"""When is the next multiple of a period? No drift, and never the same one twice.
+
+The rule: multiples are counted from a start, and each is computed from its number, never from the one before: so
+rounding does not add up. What it answers is after `now`, and its number is above every number that it answered before:
+so no rounding places two on one multiple.
+"""
+
+from __future__ import annotations
+
+import math
+
+__all__ = ["Multiples"]
+
+_EXACT = 2.0**53
+"""Above it not every whole number is a float, so multiples can no longer be told apart."""
+
+
+class Multiples:
+    """The multiples of a period, from a start on."""
+
+    __slots__ = ("_last", "_period", "_start")
+
+    _last: int
+    _start: float
+
+    def __init__(self, period: float) -> None:
+        self._period = period
+        self._start = 0.0
+        self._last = 0
+
+    def begin(self, now: float) -> None:
+        """Count from here; this is multiple 0."""
+        self._start = now
+
+    def after(self, now: float) -> float:
+        """Give the time of the first multiple after `now` that was not given before."""
+        passed = (now - self._start) / self._period
+        if passed >= _EXACT:
+            return math.nextafter(now, math.inf)
+        number = max(math.floor(passed), self._last + 1)
+        if self._start + number * self._period <= now:  # as it should be; but a quotient may be rounded up
+            number += 1
+        self._last = number
+        return max(self._start + number * self._period, math.nextafter(now, math.inf))

@@ -1,0 +1,57 @@
+"""Has a stream taken too long: between two items, to its first one, or in all?
+
+The rule: `idle` counts from the start, then from each item, and not while somebody waits for room behind; `first` ends
+with the first item; `whole` always counts. What happens at the very instant of a deadline is too late.
+
+It says what is overdue, once; it never waits.
+"""
+
+from __future__ import annotations
+
+import math
+
+__all__ = ["Watchdog"]
+
+
+class Watchdog:
+    """Three deadlines of one stream, each of which may be without limit."""
+
+    __slots__ = ("_first", "_first_at", "_idle", "_idle_at", "_whole", "whole_at")
+
+    whole_at: float
+    """When the whole stream is overdue."""
+
+    def __init__(self, *, idle: float = math.inf, first: float = math.inf, whole: float = math.inf) -> None:
+        self._idle, self._first, self._whole = idle, first, whole
+        self._idle_at = self._first_at = self.whole_at = math.inf
+
+    @property
+    def deadline(self) -> float:
+        """When something is overdue, if nothing comes and there is room."""
+        return min(self._idle_at, self._first_at, self.whole_at)
+
+    def begin(self, now: float) -> None:
+        """Hear that the run starts."""
+        self._idle_at, self._first_at, self.whole_at = now + self._idle, now + self._first, now + self._whole
+
+    def heard(self, now: float) -> None:
+        """Hear that an item came."""
+        self._idle_at, self._first_at = now + self._idle, math.inf
+
+    def resumed(self, now: float) -> None:
+        """Hear that there is room again: until now nobody could have taken an item."""
+        self._idle_at = now + self._idle
+
+    def overdue(self, now: float) -> str | None:
+        """Say which time has passed, and go to sleep; None if none has."""
+        if now < self.deadline:
+            return None
+        said = [
+            (self.whole_at, f"timeout of {self._whole:g} s for the whole stream"),
+            (self._first_at, f"timeout of {self._first:g} s for the first item"),
+            (self._idle_at, f"timeout of {self._idle:g} s without an item"),
+        ]
+        why = min(said, key=lambda pair: pair[0])[1]
+        self._idle = math.inf
+        self._idle_at = self._first_at = self.whole_at = math.inf
+        return why

@@ -1,0 +1,116 @@
+"""The example that sorts a log: what each branch gets, however its run ends; then all of it, as a program."""
+
+import gzip
+import importlib.util
+import io
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from funcpipe_trio import Pipeline
+from funcpipe_trio.testing import Scenario, cancel_everywhere, explore_schedules
+
+SCRIPT = Path(__file__).parents[2] / "docs" / "examples" / "fan_out.py"
+# Ctrl-C works in a program that was started with SIGINT ignored, as a background job is, only if it asks for it.
+INTERRUPTIBLE = (
+    "import runpy, signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); sys.argv = sys.argv[1:];"
+    "runpy.run_path(sys.argv[0], run_name='__main__')"
+)
+
+
+@pytest.fixture(scope="module")
+def example():
+    spec = importlib.util.spec_from_file_location("fan_out_example", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+def started(*arguments, **how):
+    return subprocess.run(
+        [sys.executable, str(SCRIPT), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        **how,
+    )
+
+
+def test_each_line_is_archived_and_sorted(example, tmp_path):
+    """By its own rule, in the order of the log, none twice, none lost."""
+    lines = list(example.made_up(3000))
+    log = tmp_path / "access.log"
+    log.write_text("".join(f"{line}\n" for line in lines))
+    done = started(log, "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    with gzip.open(tmp_path / "out" / "archive.log.gz", "rt") as archive:
+        assert archive.read().splitlines() == lines
+    failed = [line for line in lines if '" 503 ' in line]
+    written = (tmp_path / "out" / "errors.txt").read_text().splitlines()
+    assert written == [*failed, f"# {len(failed)} of /api/orders"]
+    strange = [line for line in lines if line.startswith("GET")]
+    assert (tmp_path / "out" / "unreadable.txt").read_text().splitlines() == strange
+    sizes = [int(line.split()[0]) for line in (tmp_path / "out" / "traffic.txt").read_text().splitlines()]
+    answered = [line for line in lines if line not in failed and line not in strange]
+    assert sum(sizes) == sum(int(line.split()[-1]) for line in answered)
+    assert f"3000 lines: {len(failed)} failed, {len(strange)} unreadable" in done.stdout
+
+
+def test_without_a_log_it_makes_one_up(tmp_path):
+    done = started(cwd=tmp_path)
+    assert done.returncode == 0
+    assert "20000 lines: 320 failed, 20 unreadable" in done.stdout
+    with gzip.open(tmp_path / "funcpipe_sorted_log" / "archive.log.gz", "rt") as archive:
+        assert len(archive.read().splitlines()) == 20000
+
+
+def test_wrong_arguments_are_one_line(tmp_path):
+    done = started(tmp_path / "nowhere.log")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.splitlines() == [f"fan_out: there is no log {tmp_path / 'nowhere.log'}"]
+    (tmp_path / "file").write_text("")
+    done = started("--out", tmp_path / "file")
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_interrupted_it_keeps_what_was_written(tmp_path):
+    """Ctrl-C in the middle of an endless log: the files are whole, as far as they go."""
+    pipe = tmp_path / "endless.log"
+    line = '192.0.2.1 - - [27/Nov/2026:00:00:00 +0000] "GET / HTTP/1.1" 200 1\n'
+    pipe.write_text(line * 300_000)
+    out = tmp_path / "out"
+    program = subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTIBLE, str(SCRIPT), str(pipe), "--out", str(out)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        while not (out / "archive.log.gz").exists() or not (out / "archive.log.gz").stat().st_size:
+            assert program.poll() is None, program.stderr.read()
+        program.send_signal(signal.SIGINT)
+        _, errors = program.communicate(timeout=60)
+    finally:
+        program.kill()
+    assert program.returncode == 130
+    assert errors == f"fan_out: interrupted; {out} holds what was written until then\n"
+    with gzip.open(out / "archive.log.gz", "rt") as archive:
+        assert set(archive) == {line}
+    assert (out / "traffic.txt").read_text().endswith(" /\n")
+
+
+def test_however_it_ends_no_line_is_lost(example):
+    """The plan itself, under many orders of tasks and stopped at any step."""
+
+    def make():
+        tally = example.Tally(io.BytesIO(), io.BytesIO())
+        return example.plan(Pipeline.from_iterable(example.made_up(40)), io.BytesIO(), tally)
+
+    explore_schedules(Scenario(make), seeds=range(30))
+    cancel_everywhere(Scenario(make), every=11)
