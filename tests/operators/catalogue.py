@@ -22,6 +22,7 @@ from funcpipe_trio import (
     FairShare,
     OnError,
     Pipeline,
+    RateLimit,
     Retry,
     Step,
     concat,
@@ -92,6 +93,10 @@ class Feed:
 
     def line(self) -> Line:
         return Pipeline.from_async_iterable(self.slowly) if self.gap else Pipeline.from_iterable(self.at_once)
+
+    def twin(self) -> Line:
+        """Give the same items again, without the error."""
+        return Pipeline.from_iterable(partial(self._open, self.items))
 
     def other(self) -> Line:
         return Pipeline.from_iterable(partial(self._open, OTHER))
@@ -431,9 +436,26 @@ def regrouped() -> Iterator[Case]:
     yield on("pairwise", lambda p: p.pairwise(), lambda items: [*pairwise(items)])
 
 
+def timed() -> Iterator[Case]:
+    """Where time decides which items go on, the items come so slowly that all do."""
+    yield on("throttle", lambda p: p.throttle(RateLimit(2, burst=2)))
+    yield on("throttle: cost", lambda p: p.throttle(RateLimit(2, burst=3), cost=lambda item: 1 + rest(item)))
+    yield on("debounce", lambda p: p.map(second).debounce(0.25))
+    yield on("debounce: in a burst", lambda p: p.batch(10**6).unbatch().debounce(0.25), lambda items: items[-1:])
+    yield on("sample", lambda p: p.map(second).sample(0.25))
+    yield on("sample: in a burst", lambda p: p.batch(10**6).unbatch().sample(0.25), lambda items: items[-1:])
+    yield on("delay", lambda p: p.delay(1.25))
+    yield on("delay: few places", lambda p: p.delay(1.25, max_items=2))
+    yield on("idle_timeout", lambda p: p.map(nap).idle_timeout(100))
+    yield on("timeout", lambda p: p.map(nap).timeout(1000, first=100))
+
+
 def held() -> Iterator[Case]:
     yield on("buffer", lambda p: p.buffer(1))
     yield on("buffer: behind a pool", lambda p: p.buffer(2).map(nap, concurrency=2).buffer(40))
+    yield on("buffer: drop_oldest", lambda p: p.map(second).buffer(1, overflow="drop_oldest"))
+    yield on("buffer: drop_newest", lambda p: p.map(second).buffer(1, overflow="drop_newest"))
+    yield on("buffer: fail", lambda p: p.map(second).buffer(100, overflow="fail"))
     share = FairShare({0: 2, 1: Fraction(1, 2)}, cost=lambda item: 1 + rest(item))
     yield on("fair_by: block", lambda p: p.fair_by(rest, share, max_keys=2), ordered=False)
     yield on(
@@ -533,7 +555,7 @@ def fan_ins() -> Iterator[Case]:
     )
     yield Case(
         "zip_pipelines: strict",
-        lambda feed: zip_pipelines(feed.line(), feed.line().map(nap, concurrency=2), strict=True),
+        lambda feed: zip_pipelines(feed.line(), feed.twin().map(nap, concurrency=2), strict=True),
         lambda items: [*zip(items, items, strict=True)],
         alone=False,
     )
@@ -546,6 +568,7 @@ CASES = [
     *item_by_item(),
     *of_the_stream(),
     *regrouped(),
+    *timed(),
     *held(),
     *branched(),
     *fan_ins(),
