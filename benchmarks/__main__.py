@@ -1,19 +1,23 @@
-"""The command: ``python -m benchmarks [NAME ...] [--quick] [--json FILE]``, or ``python -m benchmarks soak``."""
+"""The command: ``python -m benchmarks [NAME ...] [options]``, or ``python -m benchmarks soak``."""
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
+import shlex
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-from . import _report, soak
-from ._harness import NAMES, BenchmarkError, load, measure
+from . import _markdown, _plot, _report, soak
+from ._harness import FULL, NAMES, QUICK, SMOKE, BenchmarkError, load, measure
+from ._libraries import missing, versions
+from ._model import CaseResult
 
 __all__ = ["main"]
-
-ROUNDS, QUICK_ROUNDS = 5, 3
 
 _DESCRIPTION = """\
 Measure funcpipe_trio next to other ways to do the same work.
@@ -35,12 +39,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments[:1] == ["soak"]:
         return soak.main(arguments[1:])
     options = _parser().parse_args(arguments)
-    problem = _problem(options.names, options.json)
+    problem = _problem(options)
     if problem is not None:
         print(f"benchmarks: {problem}", file=sys.stderr)
         return 2
     try:
-        _run(options.names or NAMES, options.json, quick=options.quick)
+        _run(options, shlex.join(["python", "-m", "benchmarks", *arguments]))
     except BenchmarkError as error:
         print(f"benchmarks: {error}", file=sys.stderr)
         return 1
@@ -58,35 +62,67 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--quick",
         action="store_true",
-        help=f"fewer items, {QUICK_ROUNDS} rounds in place of {ROUNDS}: for a first look",
+        help=f"few items, {QUICK.rounds} rounds in place of {FULL.rounds}: for a first look; "
+        "without a NAME only the first case of each, once: to see that all works",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write every sample to this file")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="also put tables in their places in this page")
+    parser.add_argument("--plot", type=Path, metavar="DIR", help="also draw how cost grows (needs matplotlib)")
     return parser
 
 
-def _problem(names: Sequence[str], json_file: Path | None) -> str | None:
-    for name in names:
+def _problem(options: argparse.Namespace) -> str | None:
+    """Say what is wrong with the arguments, before the measurement, not minutes after it."""
+    for name in options.names:
         if name not in NAMES:
             return f"NAME must be one of {', '.join(NAMES)}, not {name!r}"
-    # Known before the measurement, not minutes after it.
-    if json_file is not None and (json_file.is_dir() or not json_file.parent.is_dir()):
-        return f"--json must name a file in a directory that exists, not {str(json_file)!r}"
+    if options.json is not None and (options.json.is_dir() or not options.json.parent.is_dir()):
+        return f"--json must name a file in a directory that exists, not {str(options.json)!r}"
+    if options.markdown is not None and not _has_places(options.markdown, options.names):
+        places = ", ".join(options.names) or "results"
+        return f"--markdown must name a page with places for {places}, not {str(options.markdown)!r}"
+    if options.plot is not None and not options.plot.is_dir():
+        return f"--plot must name a directory that exists, not {str(options.plot)!r}"
+    if options.plot is not None and importlib.util.find_spec("matplotlib") is None:
+        return "--plot needs matplotlib\nUse uv run --group bench python -m benchmarks."
     return None
 
 
-def _run(names: Sequence[str], json_file: Path | None, *, quick: bool) -> None:
-    facts, rounds = _report.machine(), QUICK_ROUNDS if quick else ROUNDS
+def _has_places(page: Path, names: Sequence[str]) -> bool:
+    places = _markdown.places(page.read_text(encoding="utf-8")) if page.is_file() else set()
+    return bool(places) and places.issuperset(names)
+
+
+def _run(options: argparse.Namespace, command: str) -> None:
+    effort = FULL if not options.quick else QUICK if options.names else SMOKE
+    benchmarks = [load(name) for name in dict.fromkeys(options.names or NAMES)]
+    # With --quick nothing is fetched: it has to work, and be over soon, on a machine without a network.
+    why_not = partial(missing, make=not options.quick)
+    able = [one for each in benchmarks for case in each.cases for one in case.contenders if why_not(one) is None]
+    facts = _report.machine(versions(able))
     print(_report.machine_line(facts))
-    results = []
-    for name in names:
-        benchmark = load(name)
-        print(f"\n{_report.heading(benchmark, rounds)}", flush=True)
-        for result in measure(benchmark, rounds=rounds, quick=quick):
+    results: list[CaseResult] = []
+    for benchmark in benchmarks:
+        print(f"\n{_report.heading(benchmark, effort)}", flush=True)
+        for result in measure(benchmark, effort, why_not):
             print("\n".join(_report.case_lines(result)), flush=True)
-            results.append(_report.as_json(result))
-    if json_file is not None:
-        written = {"machine": facts, "quick": quick, "rounds": rounds, "results": results}
-        json_file.write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
+            results.append(result)
+        _write(options, command, facts, results)  # each time: what is measured is kept if a later one fails
+    print(f"\n{_report.summary(results)}")
+
+
+def _write(options: argparse.Namespace, command: str, facts: dict[str, Any], results: Sequence[CaseResult]) -> None:
+    if options.json is not None:
+        written = {"command": command, "machine": facts, "results": [_report.as_json(each) for each in results]}
+        options.json.write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
+    if options.markdown is not None:
+        page = options.markdown.read_text(encoding="utf-8")
+        for name in dict.fromkeys(each.benchmark.name for each in results):
+            block = [each for each in results if each.benchmark.name == name]
+            page = _markdown.page_with(page, name, block, facts, command)
+        options.markdown.write_text(page, encoding="utf-8")
+    if options.plot is not None:
+        _plot.draw(results, options.plot)
 
 
 if __name__ == "__main__":

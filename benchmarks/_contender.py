@@ -14,7 +14,8 @@ import tracemalloc
 from dataclasses import asdict
 
 # Not from `.`: worker processes load this file by its path.
-from benchmarks._harness import Contender, Metric, Sample, Timed, load
+from benchmarks._harness import load
+from benchmarks._model import Contender, Metric, Sample, Timed
 
 __all__ = ["main"]
 

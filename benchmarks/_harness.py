@@ -10,201 +10,58 @@ It does not compare with an earlier run, and it knows nothing about what the con
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
-from statistics import median
-from typing import Any
 
-__all__ = [
-    "NAMES",
-    "Benchmark",
-    "BenchmarkError",
-    "Case",
-    "CaseResult",
-    "Contender",
-    "Metric",
-    "Sample",
-    "Spread",
-    "Target",
-    "Timed",
-    "agreed_digest",
-    "load",
-    "measure",
-]
+from ._libraries import interpreter
+from ._model import Benchmark, Case, CaseResult, Contender, Sample
 
-NAMES = ("hop", "fused", "pool", "fair", "processes", "memory")
+__all__ = ["FULL", "NAMES", "QUICK", "SMOKE", "BenchmarkError", "Effort", "agreed_digest", "load", "measure"]
+
+NAMES = (
+    "hop",
+    "fused",
+    "pool",
+    "fair",
+    "channel",
+    "resilience",
+    "batch",
+    "lifecycle",
+    "imports",
+    "report",
+    "processes",
+    "memory",
+)
 """The benchmarks, in the order in which they run."""
 
 _ROOT = Path(__file__).parents[1]
 
 
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How much is measured: rounds, items enough for a figure or few, all cases of a benchmark or its first."""
+
+    rounds: int
+    few_items: bool = False
+    first_case: bool = False
+
+    def rounds_of(self, benchmark: Benchmark) -> int:
+        """Give the rounds that a benchmark gets."""
+        return min(self.rounds, benchmark.most_rounds or self.rounds)
+
+
+FULL, QUICK = Effort(rounds=5), Effort(rounds=3, few_items=True)
+SMOKE = Effort(rounds=1, few_items=True, first_case=True)
+
+
 class BenchmarkError(Exception):
     """A benchmark that has no meaning: contenders that disagree, or one that failed."""
-
-
-class Metric(Enum):
-    """What is compared."""
-
-    CPU = "CPU time"
-    WALL = "elapsed time"
-    """As the contender itself took it (`Timed`), else of the whole run."""
-    PEAK = "peak memory"
-
-
-@dataclass(frozen=True, slots=True)
-class Contender:
-    """One way to do the work: ``run(items)`` does it all, and gives a result.
-
-    `view` makes of the result what all contenders must agree on; it is not timed. `times` multiplies the items of the
-    measured run, for a benchmark that asks how cost grows.
-    """
-
-    name: str
-    run: Callable[[int], Any]
-    view: Callable[[Any], object] = lambda result: result
-    times: int = 1
-
-    def digest(self, items: int) -> str:
-        """Do the work, and give a short text that is the same for the same result."""
-        return hashlib.sha256(repr(self.view(self.run(items))).encode()).hexdigest()[:16]
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """A bound for the ratio (or the difference) of two contenders' medians; without one it is only shown."""
-
-    left: str
-    right: str
-    at_least: float | None = None
-    at_most: float | None = None
-    difference: bool = False
-
-    def of(self, left: float, right: float) -> float:
-        """Compare two measurements."""
-        return left - right if self.difference else left / right
-
-    def met(self, value: float) -> bool:
-        """Tell whether a value keeps the bound."""
-        return (self.at_least is None or value >= self.at_least) and (self.at_most is None or value <= self.at_most)
-
-    def __str__(self) -> str:
-        return f"{self.left} {'-' if self.difference else '/'} {self.right}"
-
-    @property
-    def bound(self) -> str:
-        """Say the bound; empty if there is none."""
-        if self.at_least is not None:
-            return f">= {self.at_least:g}"
-        return "" if self.at_most is None else f"<= {self.at_most:g}"
-
-
-@dataclass(frozen=True, slots=True)
-class Case:
-    """One setting of a benchmark.
-
-    `point` is the number that changes from case to case; `parts` is what one item's cost is divided by, its hops say.
-    """
-
-    name: str
-    contenders: tuple[Contender, ...]
-    targets: tuple[Target, ...]
-    items: int
-    quick_items: int
-    check_items: int = 200
-    parts: int = 1
-    point: int | None = None
-
-    def contender(self, name: str) -> Contender:
-        """Find a contender."""
-        return next(each for each in self.contenders if each.name == name)
-
-
-@dataclass(frozen=True, slots=True)
-class Benchmark:
-    """One question, and the cases that answer it.
-
-    `most_rounds` is for a benchmark whose rounds all give the same.
-    """
-
-    name: str
-    question: str
-    unit: str
-    cases: tuple[Case, ...]
-    metric: Metric = Metric.CPU
-    most_rounds: int | None = None
-
-    def case(self, name: str) -> Case:
-        """Find a case."""
-        return next(each for each in self.cases if each.name == name)
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """What one run cost: seconds, and bytes where memory is the question."""
-
-    cpu: float
-    wall: float
-    peak: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Timed:
-    """A result of a contender that measures itself, because it has to get ready first."""
-
-    result: Any
-    sample: Sample
-
-
-@dataclass(frozen=True, slots=True)
-class Spread:
-    """A median with the range it comes from."""
-
-    median: float
-    low: float
-    high: float
-
-    @staticmethod
-    def over(values: Sequence[float]) -> Spread:
-        """Sum up some values."""
-        return Spread(median(values), min(values), max(values))
-
-
-@dataclass(frozen=True, slots=True)
-class CaseResult:
-    """The samples of one case, a row for each round; `items` is what a contender with `times` of 1 was given."""
-
-    benchmark: Benchmark
-    case: Case
-    items: int
-    rounds: tuple[dict[str, Sample], ...]
-
-    def spread(self, contender: str) -> Spread:
-        """Sum up a contender's cost, in the unit of the benchmark."""
-        return Spread.over([self._cost(sample[contender]) for sample in self.rounds])
-
-    def wall(self, contender: str) -> float:
-        """Give the median of a contender's elapsed time, in seconds."""
-        return median(sample[contender].wall for sample in self.rounds)
-
-    def compared(self, target: Target) -> Spread:
-        """Compare two contenders: their medians, and the range of what the single rounds would have said."""
-        single = [target.of(self._cost(each[target.left]), self._cost(each[target.right])) for each in self.rounds]
-        value = target.of(self.spread(target.left).median, self.spread(target.right).median)
-        return Spread(value, min(single), max(single))
-
-    def _cost(self, sample: Sample) -> float:
-        if self.benchmark.metric is Metric.PEAK:
-            return sample.peak / 2**20
-        seconds = sample.wall if self.benchmark.metric is Metric.WALL else sample.cpu
-        return seconds * 1e9 / (self.items * self.case.parts)
 
 
 def load(name: str) -> Benchmark:
@@ -224,24 +81,26 @@ def agreed_digest(case: Case, digests: dict[str, str]) -> str:
     return next(iter(digests.values()))
 
 
-def measure(benchmark: Benchmark, *, rounds: int, quick: bool) -> Iterator[CaseResult]:
-    """Measure a benchmark, case by case.
+def measure(benchmark: Benchmark, effort: Effort, missing: Callable[[Contender], str | None]) -> Iterator[CaseResult]:
+    """Measure a benchmark, case by case; `missing` says why a contender cannot run.
 
     Raises:
       BenchmarkError: if a contender fails, or gives another result than the others.
     """
-    rounds = min(rounds, benchmark.most_rounds or rounds)
-    for case in benchmark.cases:
-        items = case.quick_items if quick else case.items
-        samples = tuple(_round(benchmark, case, items, number) for number in range(rounds))
-        yield CaseResult(benchmark, case, items, samples)
+    for case in benchmark.cases[: 1 if effort.first_case else None]:
+        reasons = {each.name: missing(each) for each in case.contenders}
+        able = tuple(each for each in case.contenders if reasons[each.name] is None)
+        items = case.quick_items if effort.few_items else case.items
+        samples = tuple(_round(benchmark, case, able, items, n) for n in range(effort.rounds_of(benchmark)))
+        yield CaseResult(benchmark, case, items, samples, {name: why for name, why in reasons.items() if why})
 
 
-def _round(benchmark: Benchmark, case: Case, items: int, number: int) -> dict[str, Sample]:
+def _round(
+    benchmark: Benchmark, case: Case, contenders: tuple[Contender, ...], items: int, number: int
+) -> dict[str, Sample]:
     with ExitStack() as stack:
         started = {
-            each.name: stack.enter_context(_Process(benchmark.name, case.name, each.name, items))
-            for each in case.contenders
+            each.name: stack.enter_context(_Process(benchmark.name, case.name, each, items)) for each in contenders
         }
         agreed_digest(case, {name: process.answer() for name, process in started.items()})
         names = list(started)
@@ -252,10 +111,11 @@ def _round(benchmark: Benchmark, case: Case, items: int, number: int) -> dict[st
 class _Process:
     """A contender in a process of its own, which waits for its turn without using the processor."""
 
-    def __init__(self, benchmark: str, case: str, contender: str, items: int) -> None:
-        self._where = f"{benchmark}, {case}, {contender}"
+    def __init__(self, benchmark: str, case: str, contender: Contender, items: int) -> None:
+        self._where = f"{benchmark}, {case}, {contender.name}"
+        python = interpreter(contender.apart, make=False) if contender.apart else sys.executable
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks._contender", benchmark, case, contender, str(items)],
+            [str(python), "-m", "benchmarks._contender", benchmark, case, contender.name, str(items)],
             cwd=_ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

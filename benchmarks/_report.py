@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
 
-from ._harness import Benchmark, CaseResult, Metric, Spread
+from ._harness import Effort
+from ._model import Benchmark, CaseResult, Spread, Target
 
-__all__ = ["as_json", "case_lines", "heading", "machine", "machine_line"]
+__all__ = ["as_json", "case_lines", "heading", "machine", "machine_line", "shown", "summary", "verdict"]
 
 
-def machine() -> dict[str, Any]:
-    """Say where this runs."""
+def machine(libraries: Mapping[str, str]) -> dict[str, Any]:
+    """Say where this runs, and with which versions of the others' libraries."""
     return {
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "trio": version("trio"),
@@ -23,6 +25,7 @@ def machine() -> dict[str, Any]:
         "processor": _processor(),
         "cores": os.cpu_count(),
         "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        "libraries": dict(sorted(libraries.items())),
     }
 
 
@@ -35,20 +38,20 @@ def _processor() -> str:
 
 
 def machine_line(facts: dict[str, Any]) -> str:
-    """Say it in one line."""
+    """Say it in one line, and the libraries in a second."""
     load = "" if facts["load"] is None else f", load {facts['load']:.1f}"
+    libraries = ", ".join(f"{name} {number}" for name, number in facts["libraries"].items())
     return (
         f"{facts['python']}, trio {facts['trio']}, funcpipe-trio {facts['funcpipe-trio']}, "
-        f"{facts['system']}, {facts['processor']}, {facts['cores']} cores{load}"
+        f"{facts['system']}, {facts['processor']}, {facts['cores']} cores{load}\n{libraries or 'no other libraries'}"
     )
 
 
-def heading(benchmark: Benchmark, rounds: int) -> str:
+def heading(benchmark: Benchmark, effort: Effort) -> str:
     """Say what is asked, and in what unit the answer is."""
-    rounds = min(rounds, benchmark.most_rounds or rounds)
     return (
-        f"{benchmark.name}: {benchmark.question}\n"
-        f"  {benchmark.metric.value}, {benchmark.unit}; median of {rounds} (min..max), elapsed time of the whole run"
+        f"{benchmark.name}: {benchmark.question}\n  {benchmark.metric.value}, {benchmark.unit}; "
+        f"median of {effort.rounds_of(benchmark)} (min..max), elapsed time of the whole run"
     )
 
 
@@ -57,18 +60,38 @@ def case_lines(result: CaseResult) -> list[str]:
     width = max(len(each.name) for each in result.case.contenders)
     lines = [f"  {result.case.name}, {result.items:_} items"]
     for each in result.case.contenders:
-        shown = _shown(result.spread(each.name), 3 if result.benchmark.metric is Metric.PEAK else 0)
-        lines.append(f"    {each.name:{width}}  {shown:30}  {result.wall(each.name):8.3f} s")
-    for target in result.case.targets:
-        compared = result.compared(target)
-        met = "met" if target.met(compared.median) else "NOT MET"
-        shown = _shown(compared, 3 if target.difference else 2)
-        lines.append(f"    {target}: {shown}" + (f", target {target.bound}: {met}" if target.bound else ""))
+        if each.name in result.missing:
+            lines.append(f"    {each.name:{width}}  {result.missing[each.name]}")
+        else:
+            spread = shown(result.spread(each.name))
+            lines.append(f"    {each.name:{width}}  {spread:30}  {result.wall(each.name):8.3f} s")
+    for target in result.targets:
+        bound = f", target {target.bound}: {verdict(result, target)}" if target.bound else ""
+        lines.append(f"    {target}: {shown(result.compared(target))}{bound}")
     return lines
 
 
-def _shown(spread: Spread, digits: int) -> str:
-    return f"{spread.median:.{digits}f} ({spread.low:.{digits}f}..{spread.high:.{digits}f})"
+def shown(spread: Spread) -> str:
+    """Show a median and, if there was more than one value, its range; to about three digits."""
+    digits = 0 if abs(spread.median) >= 100 else 1 if abs(spread.median) >= 10 else 2
+    between = "" if spread.low == spread.high else f" ({spread.low:.{digits}f}..{spread.high:.{digits}f})"
+    return f"{spread.median:.{digits}f}{between}"
+
+
+def verdict(result: CaseResult, target: Target) -> str:
+    """Say whether a target was reached."""
+    return "reached" if target.met(result.compared(target).median) else "NOT REACHED"
+
+
+def summary(results: Sequence[CaseResult]) -> str:
+    """Say how many targets were reached, and name the others."""
+    pairs = [(result, target) for result in results for target in result.targets if target.bound]
+    missed = [
+        f"  {each.benchmark.name}, {each.case.name}: {target} is {shown(each.compared(target))}, not {target.bound}"
+        for each, target in pairs
+        if verdict(each, target) != "reached"
+    ]
+    return "\n".join([f"{len(pairs) - len(missed)} of {len(pairs)} targets reached", *missed])
 
 
 def as_json(result: CaseResult) -> dict[str, Any]:
@@ -79,7 +102,7 @@ def as_json(result: CaseResult) -> dict[str, Any]:
         "metric": result.benchmark.metric.value,
         "unit": result.benchmark.unit,
         "case": result.case.name,
-        "point": result.case.point,
+        "points": dict(result.case.points),
         "items": result.items,
         "parts": result.case.parts,
         "contenders": {
@@ -88,8 +111,9 @@ def as_json(result: CaseResult) -> dict[str, Any]:
                 **asdict(result.spread(each.name)),
                 "samples": [asdict(samples[each.name]) for samples in result.rounds],
             }
-            for each in result.case.contenders
+            for each in result.contenders
         },
+        "missing": dict(result.missing),
         "targets": [
             {
                 "compared": str(target),
@@ -97,6 +121,6 @@ def as_json(result: CaseResult) -> dict[str, Any]:
                 "bound": target.bound,
                 "met": target.met(result.compared(target).median),
             }
-            for target in result.case.targets
+            for target in result.targets
         ],
     }

@@ -1,60 +1,45 @@
 """What do sync operations cost that share a task, next to plain generators?
 
-Five sync maps are fused into the stage of the source, and the sum into the same stage: one task, no link. The contender
-is a chain of generator expressions that call the same functions, without trio: the floor of what Python can do, for it
-counts nothing, checks nothing and never lets others run.
+Five sync maps are fused into the stage of the source, and the sum into the same stage: one task, no link. The bound is
+set by a chain of generator expressions that call the same functions, without trio: the floor of what Python can do, for
+it counts nothing, checks nothing and never lets others run. The libraries that pull or push through a chain of
+operators, without tasks, are here, too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
-import trio
-
-from funcpipe_trio import Pipeline
-
-from ._harness import Benchmark, Case, Contender, Target
-from ._work import add, inc
+from ._model import Benchmark, Case, Contender, Target, way
 
 __all__ = ["BENCHMARK"]
 
 MAPS = 5
+OTHER_MAPS = (1, 20)
 
 
-def run_funcpipe(items: int) -> int:
-    line = Pipeline.from_iterable(range(items))
-    for _ in range(MAPS):
-        line = line.map(inc)
-    return trio.run(line.fold, add, 0)
-
-
-def _mapped(values: Iterable[int]) -> Iterable[int]:
-    return (inc(value) for value in values)
-
-
-def run_generators(items: int) -> int:
-    values: Iterable[int] = range(items)
-    for _ in range(MAPS):
-        values = _mapped(values)
-    total = 0
-    for value in values:
-        total = add(total, value)
-    return total
+def _case(maps: int) -> Case:
+    return Case(
+        name=f"{maps} map{'s' if maps > 1 else ''}",
+        contenders=(
+            Contender("funcpipe", way("ours:fused", maps)),
+            Contender("generators", way("by_generators:fused", maps)),
+            Contender("streamable", way("by_streamable:fused", maps), needs=("streamable", "uvloop")),
+            Contender("reactivex", way("by_reactivex:fused", maps), needs=("reactivex", "uvloop")),
+            Contender("aiostream", way("by_aiostream:fused", maps), needs=("aiostream", "uvloop")),
+        ),
+        targets=(
+            Target("funcpipe", "generators", at_most=3.0 if maps == MAPS else None),
+            *(Target(library, "funcpipe") for library in ("streamable", "reactivex", "aiostream")),
+        ),
+        items=1_000_000 // maps,
+        quick_items=50_000 // maps,
+        parts=maps,
+        points={"maps": maps},
+    )
 
 
 BENCHMARK = Benchmark(
     name="fused",
     question="what do fused sync operations cost, next to plain generators?",
     unit="ns per item per map",
-    cases=(
-        Case(
-            name=f"{MAPS} maps",
-            contenders=(Contender("funcpipe", run_funcpipe), Contender("generators", run_generators)),
-            targets=(Target("funcpipe", "generators", at_most=3.0),),
-            items=1_000_000,
-            quick_items=100_000,
-            parts=MAPS,
-            point=MAPS,
-        ),
-    ),
+    cases=(_case(MAPS), *map(_case, OTHER_MAPS)),
 )

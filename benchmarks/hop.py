@@ -1,79 +1,69 @@
 """What does it cost to pass an item from one task to the next?
 
-Five stages, each a task of its own, add one to every item: six tasks with the source, five links, so five hops; the
-last stage adds the results up, in both contenders. A sync map is fused into the stage before it, so the pipeline
-sets a buffer in front of each one: that ends a stage, and gives the link its capacity. The contender is what a trio
-user would write first: memory channels, ``async for`` and ``await send``.
+Stages, each a task of its own, add one to every item; the last one adds the results up. With the source that is one
+task more than stages, so as many hops as stages. A sync map is fused into the stage before it, so our pipeline sets a
+buffer in front of each one: that ends a stage, and gives the link its capacity.
+
+The contenders are what their users would write first. Trio and anyio yield at every send and every receive; asyncio's
+queue, like our links, only when it is full or empty. Slurry's channels have capacity 0, and no other; it is shown at 1.
 
 At capacity 1 nothing can be gained by handing over more than one item at a time; the target is only not to lose.
 """
 
 from __future__ import annotations
 
-from functools import partial
-
-import trio
-
-from funcpipe_trio import Pipeline
-
-from ._harness import Benchmark, Case, Contender, Target
-from ._work import add, feed, inc
+from ._model import Benchmark, Case, Contender, Target, way
 
 __all__ = ["BENCHMARK"]
 
-STAGES = 5
-TARGETS = {1: 1.0, 16: 8.0, 64: 15.0}
+STAGES, CAPACITY = 5, 16
+OTHER_STAGES = (1, 20)
+FASTER_THAN_TRIO = {1: 1.0, 4: None, 16: 10.0, 64: 20.0, 256: None}
+FASTER_THAN_ASYNCIO = {1: None, 4: 1.0, 16: 1.0, 64: 1.0, 256: 1.0}
 
 
-def run_funcpipe(capacity: int, items: int) -> int:
-    line = Pipeline.from_iterable(range(items))
-    for _ in range(STAGES):
-        line = line.buffer(capacity).map(inc)
-    return trio.run(line.fold, add, 0)
+def _contenders(stages: int, capacity: int) -> tuple[Contender, ...]:
+    peers = [
+        Contender("trio", way("by_trio:hop", stages, capacity)),
+        Contender("asyncio on uvloop", way("by_asyncio:hop", stages, capacity), needs=("uvloop",)),
+        Contender("anyio on trio", way("by_anyio:hop", "trio", stages, capacity), needs=("anyio",)),
+        Contender("anyio on uvloop", way("by_anyio:hop", "uvloop", stages, capacity), needs=("anyio", "uvloop")),
+    ]
+    if capacity == 1:
+        peers.append(Contender("slurry", way("by_slurry:hop", stages), apart="slurry==1.3.1"))
+    return (Contender("funcpipe", way("ours:hop", stages, capacity)), *peers)
 
 
-async def _stage(receive: trio.MemoryReceiveChannel[int], send: trio.MemorySendChannel[int]) -> None:
-    async with receive, send:
-        async for item in receive:
-            await send.send(inc(item))
-
-
-def run_trio(capacity: int, items: int) -> int:
-    async def main() -> int:
-        total = 0
-        async with trio.open_nursery() as nursery:
-            send, receive = trio.open_memory_channel[int](capacity)
-            nursery.start_soon(feed, range(items), send)
-            for _ in range(STAGES - 1):
-                send, next_receive = trio.open_memory_channel[int](capacity)
-                nursery.start_soon(_stage, receive, send)
-                receive = next_receive
-            async with receive:
-                async for item in receive:
-                    total += inc(item)
-        return total
-
-    return trio.run(main)
-
-
-def _case(capacity: int) -> Case:
+def _case(stages: int, capacity: int, targets: tuple[Target, ...], points: dict[str, int]) -> Case:
     return Case(
-        name=f"capacity {capacity}",
-        contenders=(
-            Contender("funcpipe", partial(run_funcpipe, capacity)),
-            Contender("trio", partial(run_trio, capacity)),
-        ),
-        targets=(Target("trio", "funcpipe", at_least=TARGETS[capacity]),),
-        items=200_000,
-        quick_items=5_000,
-        parts=STAGES,
-        point=capacity,
+        name=f"capacity {capacity}, {stages} stage{'s' if stages > 1 else ''}",
+        contenders=_contenders(stages, capacity),
+        targets=targets,
+        items=1_000_000 // stages,
+        quick_items=25_000 // stages,
+        parts=stages,
+        points=points,
     )
+
+
+def _with_capacity(capacity: int) -> Case:
+    targets = (
+        Target("trio", "funcpipe", at_least=FASTER_THAN_TRIO[capacity]),
+        Target("asyncio on uvloop", "funcpipe", at_least=FASTER_THAN_ASYNCIO[capacity]),
+    )
+    points = {"capacity": capacity}
+    if capacity == CAPACITY:
+        points["stages"] = STAGES
+    return _case(STAGES, capacity, targets, points)
+
+
+def _with_stages(stages: int) -> Case:
+    return _case(stages, CAPACITY, (Target("trio", "funcpipe"),), {"stages": stages})
 
 
 BENCHMARK = Benchmark(
     name="hop",
     question="what does it cost to pass an item from one task to the next?",
     unit="ns per item per hop",
-    cases=tuple(map(_case, TARGETS)),
+    cases=(*map(_with_capacity, FASTER_THAN_TRIO), *map(_with_stages, OTHER_STAGES)),
 )

@@ -13,8 +13,8 @@ import trio
 
 from funcpipe_trio import Pipeline, fair_merge
 
-from ._harness import Benchmark, Case, Contender, Metric, Target
-from ._work import visit
+from ._model import Benchmark, Case, Contender, Metric, Target
+from ._trio_work import visit
 
 __all__ = ["BENCHMARK"]
 
@@ -49,7 +49,7 @@ BENCHMARK = Benchmark(
             contenders=(Contender("N items", run_funcpipe), Contender("100 N items", run_funcpipe, times=100)),
             targets=(Target("100 N items", "N items", at_most=1.0, difference=True),),
             items=10_000,
-            quick_items=300,
+            quick_items=50,
         ),
     ),
 )

@@ -20,7 +20,7 @@ import trio
 
 from funcpipe_trio import Pipeline, Step, chunked, processes, threads
 
-from ._harness import Benchmark, Case, Contender, Metric, Sample, Target, Timed
+from ._model import Benchmark, Case, Contender, Metric, Sample, Target, Timed
 from ._work import compute
 
 __all__ = ["BENCHMARK"]
@@ -66,7 +66,7 @@ def in_chunks(loops: int, size: int, items: int) -> Pipeline[int]:
 
 
 def _contender(name: str, make: Callable[[int], Pipeline[int]], size: int = 1) -> Contender:
-    return Contender(name, partial(_timed, make, 2 * WORKERS * size), lambda timed: timed.result)
+    return Contender(name, partial(_timed, make, 2 * WORKERS * size), lambda timed: timed.result, needs=("anyio",))
 
 
 def _case(milliseconds: float) -> Case:
@@ -83,7 +83,7 @@ def _case(milliseconds: float) -> Case:
         items=max(256, int(400 / milliseconds)),
         quick_items=128,
         check_items=100,
-        point=loops,
+        points={"loops of the function": loops},
     )
 
 

@@ -605,7 +605,8 @@ class Pipeline(Generic[T_co]):
         What is before it ends a stage, what is behind begins one. As last operation it is the link to the consumer (or
         to the merge). Of two in a row the later counts. Right behind a merge, where there is no link, it makes one.
 
-        With another `overflow` than ``block`` the stage before it never waits for room. What is dropped counts as
+        With another `overflow` than ``block`` the stage before it never waits for room; it only lets the next one run
+        when the link is full, so that nothing is lost which that would have taken at once. What is dropped counts as
         dropped in the report, and ``on_discard`` is called once for each item, with the name of the policy as reason.
         As last operation of ``run()``, ``collect()`` and the like there is no link, so nothing overflows.
 

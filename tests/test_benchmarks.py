@@ -1,39 +1,93 @@
-"""The benchmarks work: contenders agree, and the command measures, reports and writes. No test looks at a time."""
+"""The benchmarks work: contenders agree; the command measures, reports, writes and draws. No test looks at a time."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from benchmarks import _libraries
 from benchmarks.__main__ import main
-from benchmarks._harness import (
-    NAMES,
-    Benchmark,
-    BenchmarkError,
-    Case,
-    CaseResult,
-    Contender,
-    Metric,
-    Sample,
-    Spread,
-    Target,
-    agreed_digest,
-    load,
-)
+from benchmarks._harness import NAMES, BenchmarkError, Effort, agreed_digest, load, measure
+from benchmarks._markdown import page_with, places
+from benchmarks._model import Benchmark, Case, CaseResult, Contender, Metric, Sample, Spread, Target, way
+from benchmarks._plot import draw
+from benchmarks._report import case_lines, summary
+from funcpipe_trio.runtime.link import Link
+from funcpipe_trio.runtime.stage import Stage
 
 ROOT = Path(__file__).parents[1]
 CASES = [(name, case) for name in NAMES for case in load(name).cases[: 1 if name == "processes" else None]]
 """All, but of those that start processes: they differ in one number only."""
+FACTS = {
+    "python": "CPython 3.x",
+    "trio": "0.1",
+    "funcpipe-trio": "0.2",
+    "system": "Linux",
+    "processor": "abacus",
+    "cores": 2,
+    "load": None,
+    "libraries": {"lib": "1.0"},
+}
 
 
 @pytest.mark.parametrize(("name", "case"), CASES, ids=[f"{name}, {case.name}" for name, case in CASES])
 def test_all_contenders_give_the_same_result(name, case):
-    """What is compared does the same work."""
-    digests = {each.name: each.digest(case.check_items) for each in case.contenders}
+    """What is compared does the same work. (Those whose library is not here, or in an environment of its own, not.)"""
+    here = [each for each in case.contenders if not each.apart and _libraries.missing(each, make=False) is None]
+
+    digests = {each.name: each.digest(case.check_items) for each in here}
 
     assert agreed_digest(case, digests) == digests[case.contenders[0].name]
+
+
+APART = [(name, case, each) for name, case in CASES for each in case.contenders if each.apart]
+
+
+@pytest.mark.parametrize(
+    ("name", "case", "contender"), APART, ids=[f"{name}, {case.name}, {each.name}" for name, case, each in APART]
+)
+def test_a_contender_in_an_environment_of_its_own_gives_the_same_result(name, case, contender):
+    """It is asked there, and needs nothing of this environment."""
+    python = _libraries.interpreter(contender.apart, make=False)
+    if python is None:
+        pytest.skip(f"{contender.apart} is not there; a benchmark without --quick makes its environment")
+
+    command = [python, "-m", "benchmarks._contender", name, case.name, contender.name, "1"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL)
+
+    assert done.stdout.split() == [case.contenders[0].digest(case.check_items)]
+
+
+N = 200
+RESULTS = {
+    "hop": sum(range(N)) + 5 * N,
+    "fused": sum(range(N)) + 5 * N,
+    "pool": list(range(N)),
+    "fair": 2 * sum(range(N // 2)),
+    "channel": sum(range(N)),
+    "resilience": sum(range(N)),
+    "batch": sum(range(N)),
+    "report": sum(range(N)) + 5 * N,
+    "memory": 2 * sum(range(N // 2)),
+}
+
+
+@pytest.mark.parametrize("name", RESULTS)
+def test_what_they_agree_on_is_right(name):
+    """All could agree on nothing done."""
+    assert load(name).cases[0].contenders[0].run(N) == RESULTS[name]
+
+
+def test_what_counts_less_leaves_the_package_as_it_was():
+    """The contender that takes counting out puts it back, or the tests after this one would run without it."""
+    parts = Stage._park, Link.commit
+
+    load("report").cases[0].contender("without").run(100)
+
+    assert parts == (Stage._park, Link.commit)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -79,29 +133,152 @@ def test_elapsed_time_is_compared_where_it_is_the_question():
     assert (target.bound, target.met(0.0)) == ("", True)
 
 
+def _benchmark(**points):
+    """Make a benchmark of two contenders and one that is not there, with a case for each value."""
+    contenders = (
+        Contender("ours", int),
+        Contender("theirs", int),
+        Contender("absent", way("nowhere:nothing"), needs=("no_such_library",)),
+    )
+    targets = (Target("theirs", "ours", at_least=3), Target("absent", "ours", at_least=1))
+    ((axis, values),) = points.items()
+    cases = tuple(
+        Case(f"{axis} {value}", contenders, targets, items=1, quick_items=1, points={axis: value}) for value in values
+    )
+    return Benchmark("b", "what?", "ns", cases)
+
+
+def _results(**points):
+    """Make what a measurement of it gives: 10 and 20 ns, so that one target is missed."""
+    benchmark = _benchmark(**points)
+    rounds = ({"ours": Sample(1e-8, 0.5), "theirs": Sample(2e-8, 1.0)},)
+    absent = {"absent": "no_such_library is not installed"}
+    return [CaseResult(benchmark, case, 1, rounds, absent) for case in benchmark.cases]
+
+
+def test_a_contender_whose_library_is_missing_is_not_started():
+    """Nor does it spoil the others' comparison: it is named as missing, with its targets left out."""
+    contenders = (Contender("ours", int), Contender("absent", way("nowhere:nothing"), needs=("no_such_library",)))
+    case = Case("c", contenders, (Target("absent", "ours", at_least=1),), items=1, quick_items=1)
+
+    def missing(contender):
+        return _libraries.missing(contender, make=False) or "not now"  # no process is started in this test
+
+    (result,) = measure(Benchmark("b", "?", "ns", (case,)), Effort(rounds=0), missing)
+
+    assert result.missing == {"ours": "not now", "absent": "no_such_library is not installed"}
+    assert (result.contenders, result.targets) == ((), ())
+
+
+def test_an_environment_that_is_not_there_is_not_made_unasked(tmp_path, monkeypatch):
+    """With --quick nothing is fetched; half an environment does not count as one."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    contender = Contender("apart", int, apart="lib==1")
+
+    said = _libraries.missing(contender, make=False)
+    (tmp_path / "funcpipe-benchmarks").mkdir()
+
+    assert said == "lib==1 needs an environment of its own, which is not there"
+    assert _libraries.missing(contender, make=False) == said
+
+
+def test_a_result_reads_like_this():
+    """A line for each contender and target; what is missing is said, and what was missed is summed up."""
+    (result,) = _results(size=[1])
+
+    assert case_lines(result) == [
+        "  size 1, 1 items",
+        "    ours    10.0                               0.500 s",
+        "    theirs  20.0                               1.000 s",
+        "    absent  no_such_library is not installed",
+        "    theirs / ours: 2.00, target >= 3: NOT REACHED",
+    ]
+    assert summary([result]) == "0 of 1 targets reached\n  b, size 1: theirs / ours is 2.00, not >= 3"
+
+
+def test_the_tables_of_a_page_are_put_in_their_place_and_all_else_stays():
+    """Also a second time: what was there before is gone."""
+    rest = "<!-- end of b -->\n\n<!-- benchmark c -->\n<!-- end of c -->\nmore words\n"
+    page = f"# Words\n<!-- benchmark b -->\nold\n{rest}"
+
+    once = page_with(page, "b", _results(size=[1, 2]), FACTS, "python -m benchmarks b")
+
+    assert places(page) == {"b", "c"}
+    assert page_with(once, "b", _results(size=[1, 2]), FACTS, "python -m benchmarks b") == once
+    assert once == (
+        "# Words\n<!-- benchmark b -->\n"
+        "`python -m benchmarks b`: CPU time, ns; median of 1 (min..max). CPython 3.x, trio 0.1, funcpipe-trio 0.2, "
+        "Linux, abacus, 2 cores; lib 1.0.\n"
+        "\n"
+        "|  | size 1 | size 2 |\n|---|---|---|\n"
+        "| ours | 10.0 | 10.0 |\n| theirs | 20.0 | 20.0 |\n| absent | not there | not there |\n"
+        "\n"
+        "| case | compared | median (min..max) | target |  |\n|---|---|---|---|---|\n"
+        "| size 1 | theirs / ours | 2.00 | >= 3 | NOT REACHED |\n"
+        "| size 2 | theirs / ours | 2.00 | >= 3 | NOT REACHED |\n"
+        f"{rest}"
+    )
+
+
+def test_the_page_has_a_place_for_every_benchmark():
+    """And only for those that there are."""
+    assert places((ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")) == set(NAMES)
+
+
+def test_every_picture_of_the_page_is_one_that_is_drawn():
+    """One is drawn for each number that a benchmark changes."""
+    page = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    shown = set(re.findall(r"\(plots/([\w-]+)\.svg\)", page))
+    axes = {(name, axis) for name in NAMES for case in load(name).cases for axis in case.points}
+
+    assert shown <= {f"{name}-{axis.replace(' ', '-')}" for name, axis in axes}
+
+
+def test_a_picture_is_drawn_where_a_number_changes(tmp_path):
+    """Twice the same picture from the same results; none of a single point."""
+    pytest.importorskip("matplotlib")
+
+    drawn = draw(_results(size=[1, 2]), tmp_path)
+
+    assert drawn == [tmp_path / "b-size.svg"]
+    first = drawn[0].read_bytes()
+    assert draw(_results(size=[2, 1]), tmp_path) == drawn
+    assert drawn[0].read_bytes() == first
+    assert draw(_results(size=[1]), tmp_path) == []
+
+
 def test_the_command_measures_prints_and_writes(tmp_path):
-    """From the command line to the file, with every sample in it."""
-    written = tmp_path / "results.json"
+    """From the command line to the files, with every sample in them."""
+    written, page = tmp_path / "results.json", tmp_path / "page.md"
+    page.write_text("<!-- benchmark memory -->\n<!-- end of memory -->\n")
 
-    command = [sys.executable, "-m", "benchmarks", "fused", "--quick", "--json", str(written)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    command = [sys.executable, "-m", "benchmarks", "memory", "--quick"]
+    files = ["--json", str(written), "--markdown", str(page)]
+    done = subprocess.run([*command, *files], cwd=ROOT, capture_output=True, text=True, check=True)
 
-    assert "fused: what do fused sync operations cost, next to plain generators?" in done.stdout
-    assert "    funcpipe / generators: " in done.stdout
+    assert "memory: does memory grow with the length of the stream?" in done.stdout
+    assert "    100 N items - N items: " in done.stdout
+    assert "1 of 1 targets reached" in done.stdout
     results = json.loads(written.read_text(encoding="utf-8"))
-    assert set(results) == {"machine", "quick", "rounds", "results"}
+    assert set(results) == {"command", "machine", "results"}
     (only,) = results["results"]
-    assert [len(each["samples"]) for each in only["contenders"].values()] == [3, 3]
+    assert [len(each["samples"]) for each in only["contenders"].values()] == [1, 1]
+    assert "| slow consumer | 100 N items - N items | " in page.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["hop", "hopp"], "benchmarks: NAME must be one of hop, fused, pool, fair, processes, memory, not 'hopp'\n"),
+        (["hop", "hopp"], f"benchmarks: NAME must be one of {', '.join(NAMES)}, not 'hopp'\n"),
         (
             ["--json", "nowhere/results.json"],
             "benchmarks: --json must name a file in a directory that exists, not 'nowhere/results.json'\n",
         ),
+        (
+            ["hop", "--markdown", "nowhere.md"],
+            "benchmarks: --markdown must name a page with places for hop, not 'nowhere.md'\n",
+        ),
+        (["--plot", "nowhere"], "benchmarks: --plot must name a directory that exists, not 'nowhere'\n"),
     ],
 )
 def test_a_wrong_argument_is_said_in_one_line(arguments, said, capsys):

@@ -14,7 +14,8 @@ stand behind the items of all keys.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Hashable, Iterator
+from fractions import Fraction
 from typing import Any
 
 from ..plan.fair_by import FairBy
@@ -31,8 +32,11 @@ class FairLink(Link):
 
     __slots__ = ("_refilling", "lanes", "name")
 
+    buffer: Any
+    discarded: int
     lanes: FairLanes
     name: str
+    put: Callable[[Any], object]
     unsettled: bool
     wants_room: bool
 
@@ -40,7 +44,7 @@ class FairLink(Link):
         super().__init__(ledger, operation.capacity)
         self.name = operation.name
         self.lanes = FairLanes(operation.share.weight_of, operation.share.capacity, operation.max_keys)
-        self.buffer = self.lanes  # type: ignore[assignment]  # what a link asks of it is its length
+        self.buffer = self.lanes  # what a link asks of it is its length
         self.put = self.lanes.add
         self._refilling = False  # whether the sender was woken for room and has not run
 
@@ -67,6 +71,10 @@ class FairLink(Link):
         self._refilling, self.unsettled = False, unsettled
         if self.state() is not before:
             self.receiver.on_input()
+
+    def set_weight(self, key: Hashable, weight: int | Fraction) -> None:
+        """Give a key another weight, from the next choice on."""
+        self.lanes.set_weight(key, weight)
 
     # ---- the receiver's side
 

@@ -126,6 +126,9 @@ class Fork:
     def room(self) -> int:
         return min((port.link.room() for port in self._open()), default=0)
 
+    def turn(self) -> int:
+        return min((port.link.turn() for port in self._open()), default=0)
+
     def spare(self) -> int:
         return self.room()
 
@@ -228,6 +231,9 @@ class Partitioning(Fork):
             return 0
         # With no room in some branch the next item may be for another: one at a time can be seen.
         return max(1, super().room())
+
+    def turn(self) -> int:
+        return max(1, super().turn())
 
     def spare(self) -> int:
         return 0 if self._waits_for is not None else super().room()

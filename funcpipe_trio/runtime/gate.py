@@ -9,6 +9,7 @@ the gate then, in the item's place, so it ends the stream as any other does.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from time import perf_counter
 from typing import Any
 
 import trio
@@ -22,7 +23,7 @@ from .attempt import Account, Attempt, Layered
 from .fair_link import FairLink
 from .fused import FusedOperation
 from .inlet import NOTHING
-from .stage import Stage, add_note, not_awaitable, noted
+from .stage import BURST, Stage, add_note, not_awaitable, noted
 
 __all__ = ["DivertingStage", "Gate"]
 
@@ -75,7 +76,10 @@ class DivertingStage(Stage):
 
     divert: Layered
     divert_account: Account
+    failed: int
     _diverted: Any = NOTHING
+    _budget = BURST
+    _slice_end: float
 
     async def _wait_room(self) -> None:
         gate = self.fused[-1]
@@ -88,6 +92,10 @@ class DivertingStage(Stage):
         self._diverted = entry.item
         self.outlet.settle()
         await self._divert(gate)
+        self._budget -= 1
+        if not self._budget or perf_counter() > self._slice_end:  # a step may never wait
+            self._budget = BURST
+            await self._breathe()
 
     async def _divert(self, gate: Gate) -> None:
         overflow = noted(BufferOverflow("the queue of its key is full"), gate.name, gate.number)

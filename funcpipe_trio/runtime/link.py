@@ -82,6 +82,7 @@ class Link:
         return self.capacity - len(self.buffer)
 
     spare = room  # a result that waits takes the place that it will have here
+    turn = room
 
     def commit(self, count: int) -> None:
         """Hand over the `count` items appended since the last commit."""

@@ -11,12 +11,15 @@ stage outside as a child that came and was discarded; errors that nobody got are
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from .report import Report
 from .stage import Stage
 
-__all__ = ["InnerAccount"]
+__all__ = ["INSIDE", "InnerAccount"]
+
+INSIDE: Final = " > "
+"""Between the names of a stage and of one in the run inside it."""
 
 
 class InnerAccount:
@@ -32,7 +35,7 @@ class InnerAccount:
         stage = self._stage
         stage.created += 1
         stage.discarded += 1
-        stage.host.ledger.discard(item, f"{stage.name} > {inner}", self._outer_reason() or reason)
+        stage.host.ledger.discard(item, f"{stage.name}{INSIDE}{inner}", self._outer_reason() or reason)
 
     def close(self, report: Report, raised: BaseException | None) -> None:
         """Keep what the inner run says of its errors; `raised` is what it gave its stage already."""

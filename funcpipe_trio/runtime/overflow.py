@@ -6,7 +6,8 @@
 
 The rule: the link never holds more than its capacity, not even in the middle of a burst: what is dropped is dropped
 when it is put. The failure is not the link's but that of the stage that fills it, at its very end, so it travels as
-every failure does. The sender always has room; it still lets others run after each burst, as with every outlet.
+every failure does. The sender always has room, but when the last free place is filled it lets the receiver run before
+it goes on: nothing is dropped that a receiver which keeps up would have taken.
 """
 
 from __future__ import annotations
@@ -40,6 +41,10 @@ class LossyLink(Link):
 
     def room(self) -> int:
         return sys.maxsize
+
+    def turn(self) -> int:
+        """As many as there are places for; then the receiver may take some, before something is dropped."""
+        return self.capacity - len(self.buffer) or sys.maxsize
 
     def spare(self) -> int:
         """As for any link: what waits for an earlier result is held, whatever becomes of it here."""

@@ -156,14 +156,14 @@ class PacedStage(Stage):
         await super()._work()
 
     async def _wait_input(self) -> None:
-        pacer, since = self.pacing.pacer, self.now()
+        pacer, before = self.pacing.pacer, self.waited_input
         is_full = pacer.is_full
         try:
             with trio.move_on_at(pacer.deadline):
                 await super()._wait_input()
         finally:
             if is_full:  # it waited for the clock: that is its work, and may be what limits the whole run
-                self.waited_input -= self.now() - since
+                self.waited_input = before
 
     async def _wait_room(self) -> None:
         if self._take_ahead():

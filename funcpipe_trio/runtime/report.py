@@ -137,7 +137,8 @@ class InputReport:
     """Cost of the items handed over where weights decide: while every input of the merge had one waiting; of a key,
     while another key had one, too."""
     share: float
-    """Its part of all contested cost, 0 to 1; 0 if there was none."""
+    """Its part of all contested cost, 0 to 1; 0 if there was none. Of a key: its part of all cost, for keys come
+    and go."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -241,17 +241,17 @@ class Run(trio.abc.ReceiveChannel[T], Generic[T]):
         self._engine.resume()
 
     def set_weight(self, key: Hashable, weight: int | Fraction, *, merge: str | None = None) -> None:
-        """Give an input of a fair merge another weight, from the next hand-over on. Sync.
+        """Give an input of a merge, or a key of a `fair_by`, another weight, from the next hand-over on. Sync.
 
         Args:
-          key: which input.
+          key: which input, or which key (also one of which no item has come yet).
           weight: an int or Fraction > 0; only the ratios of weights matter.
-          merge: the name of the merge; needed where several merges have an input of that name.
+          merge: the name of the merge or fair_by; needed where several could have an input of that name.
 
         Raises:
           KeyError: if there is no such merge, or no such input.
           TypeError: if `weight` is no int or Fraction.
-          ValueError: if `weight` is not positive, or several merges have such an input.
+          ValueError: if `weight` is not positive, or several could have such an input.
         """
         set_weight(self._engine, key, weight, merge)
 

@@ -12,33 +12,43 @@ from typing import Any
 
 from ..policies import _check
 from .engine import Engine
+from .fair_link import FairLink
 from .fan_in import MergeInlet
 from .pool import Pool
 
 __all__ = ["set_concurrency", "set_weight"]
 
 
+Weighted = MergeInlet | FairLink
+
+
 def set_weight(engine: Engine, key: Hashable, weight: Any, merge: str | None) -> None:
-    """Give an input of a merge another weight."""
+    """Give an input of a merge, or a key of a `fair_by`, another weight."""
     exact: int | Fraction = _check.weight("Run.set_weight", "weight", weight)
-    merges = [each for each in engine.machinery.fan_ins if isinstance(each, MergeInlet)]
-    if merge is not None:
-        merges = [each for each in merges if each.name == merge]
-        if not merges:
-            raise KeyError(f"Run.set_weight: no merge is named {merge!r}; the merges are {_merges(engine)}")
-    having = [each for each in merges if key in each.input_keys()]
+    everything = _weighted(engine)
+    named = [each for each in everything if merge is None or each.name == merge]
+    if not named:
+        names = ", ".join(repr(each.name) for each in everything) or "none"
+        raise KeyError(f"Run.set_weight: no merge is named {merge!r}; the merges are {names}")
+    having = [each for each in named if isinstance(each, FairLink) or key in each.input_keys()]
     if not having:
-        known = "; ".join(f"{each.name}: {', '.join(map(repr, each.input_keys()))}" for each in merges)
-        raise KeyError(f"Run.set_weight: no input is named {key!r}; the inputs are {known or 'none'}")
+        known = "; ".join(f"{each.name}: {_keys(each)}" for each in named)
+        raise KeyError(f"Run.set_weight: no input is named {key!r}; the inputs are {known}")
     if len(having) > 1:
         names = ", ".join(repr(each.name) for each in having)
-        raise ValueError(f"Run.set_weight: several merges have an input {key!r}: {names}\nUse merge= to name one.")
+        raise ValueError(f"Run.set_weight: several merges may have an input {key!r}: {names}\nUse merge= to name one.")
     having[0].set_weight(key, exact)
 
 
-def _merges(engine: Engine) -> str:
-    names = [repr(each.name) for each in engine.machinery.fan_ins if isinstance(each, MergeInlet)]
-    return ", ".join(names) or "none"
+def _weighted(engine: Engine) -> list[Weighted]:
+    """Give all that shares by weight."""
+    machinery = engine.machinery
+    merges: list[Weighted] = [each for each in machinery.fan_ins if isinstance(each, MergeInlet)]
+    return merges + [link for link in machinery.links if isinstance(link, FairLink)]
+
+
+def _keys(weighted: Weighted) -> str:
+    return "any" if isinstance(weighted, FairLink) else ", ".join(map(repr, weighted.input_keys())) or "none"
 
 
 def set_concurrency(engine: Engine, stage: str, concurrency: int) -> None:

@@ -35,6 +35,8 @@ class Sink:
         """Without limit: what is put is gone."""
         return sys.maxsize
 
+    turn = room
+
     def spare(self) -> int:
         """As many as that link would hold: results that wait for a straggler are held, whatever becomes of them."""
         return self.capacity

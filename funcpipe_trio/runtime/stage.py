@@ -74,6 +74,9 @@ class Outlet(Protocol):
     def room(self) -> int:
         """How many values may be put."""
 
+    def turn(self) -> int:
+        """How many values to put before the receiver has had a turn."""
+
     def spare(self) -> int:
         """How many results that wait for an earlier one may be kept besides."""
 
@@ -238,13 +241,17 @@ class Stage:
             if not room:
                 await self._wait_room()
                 continue
-            pause = self._burst(room)
+            turn = self.outlet.turn()
+            pause = self._burst(min(room, turn))
             if pause is Pause.ENDED:
                 return
             if pause is Pause.STARVED:
                 await self._wait_input()
             elif pause is Pause.SLICE_OVER:
                 await self._breathe()
+            elif turn < room:  # full, but it takes more, and drops: the receiver gets a turn before that
+                await self._breathe()
+                await trio.lowlevel.checkpoint()  # trio runs a batch in any order: it may have been behind this task
 
     def _begin(self, values: Iterator[Any]) -> None:
         """Set the chain up: the inlet's generator, and those of the fused operations over it."""

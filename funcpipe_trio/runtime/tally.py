@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import trio
 
 from .engine import Engine
@@ -99,7 +101,7 @@ def _inputs(fan_in: Inlet) -> list[InputReport]:
 
 
 def _keys(link: FairLink) -> list[InputReport]:
-    contested = link.lanes.contested
+    total = link.lanes.cost
     return [
         InputReport(
             merge=link.name,
@@ -108,7 +110,7 @@ def _keys(link: FairLink) -> list[InputReport]:
             taken=each.taken,
             cost=each.cost,
             contested=each.contested,
-            share=float(each.contested / contested) if contested else 0.0,
+            share=float(Fraction(each.cost) / total) if total else 0.0,
         )
         for each in link.lanes.accounts()
     ]

@@ -64,12 +64,13 @@ class Entry:
 class FairLanes:
     """Bounded queues by key, and the fair choice among them."""
 
-    contested: int | Fraction
+    cost: int | Fraction
     outside: Entry | None
     """The item that no queue has room for."""
 
     def __init__(self, weight_of: Callable[[Any], int | Fraction], capacity: int, max_keys: int) -> None:
         self._weight_of = weight_of
+        self._changed: dict[Hashable, int | Fraction] = {}  # weights that were set later
         self._capacity = capacity
         self._max_keys = max_keys
         self._lanes: dict[Hashable, Lane] = {}
@@ -77,8 +78,8 @@ class FairLanes:
         self._accounts = KeyAccounts(MOST_ACCOUNTS)
         self._inside = 0
         self.outside = None
-        self.contested = 0
-        """Cost of all that was handed over while two keys or more had items."""
+        self.cost = 0
+        """Cost of all that was handed over."""
 
     def __len__(self) -> int:
         """How many items are here."""
@@ -109,6 +110,14 @@ class FairLanes:
         self._enter(entry)
         return False
 
+    def set_weight(self, key: Hashable, weight: int | Fraction) -> None:
+        """Give a key another weight from now on, whether it has items or not."""
+        self._changed[key] = weight
+        lane = self._lanes.get(key)
+        if lane is not None:
+            self._queue.set_weight(lane.flow, weight)
+            lane.account.weight = weight
+
     def take(self) -> Any:
         """Hand over the item whose turn it is; call it only while there is one."""
         queue = self._queue
@@ -117,10 +126,8 @@ class FairLanes:
         lane = self._lanes[flow.key]
         entry = lane.entries.popleft()
         self._inside -= 1
-        contested = queue.backlogged > 1
-        lane.account.count(entry.cost, contested=contested)
-        if contested:
-            self.contested += entry.cost
+        self.cost += entry.cost
+        lane.account.count(entry.cost, contested=queue.backlogged > 1)
         if self.outside is not None and self.outside.lane is lane:
             self._let_in()  # before the charge: with an item outside the key is still backlogged
         queue.charge(flow, entry.cost, still_ready=bool(lane.entries))
@@ -164,8 +171,9 @@ class FairLanes:
         self._enter(entry)
 
     def _new_lane(self, key: Hashable) -> Lane:
-        weight = self._weight_of(key)
+        weight = self._changed.get(key) or self._weight_of(key)
         lane = self._lanes[key] = Lane(self._queue.add(key, weight), self._accounts.resume(key, weight))
+        lane.account.weight = weight
         return lane
 
     def _forget(self, lane: Lane) -> None:

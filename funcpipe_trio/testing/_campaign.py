@@ -19,7 +19,7 @@ from ..policies import _check
 from ..runtime.run import Run
 from ._lab import InjectedError
 from ._schedule import Choices, Schedule, require_private_names
-from ._trial import Scenario, Trial, TrialError, run_trial
+from ._trial import Scenario, Trial, TrialError, lost_items, run_trial
 
 __all__ = [
     "Campaign",
@@ -125,7 +125,7 @@ def drain_everywhere(
     def examine(trial: Trial) -> None:
         if trial.error is not None:
             raise trial.error
-        lost = [given for given in trial.lab.discarded if given[2] != "not needed"]
+        lost = lost_items(trial.lab)
         if lost:
             raise TrialError(f"a drained run gave up {len(lost)} items, the first in {lost[0][1]!r}: {lost[0][2]}")
         if trial.report is not None and trial.report.outcome not in ("drained", "completed", "left"):

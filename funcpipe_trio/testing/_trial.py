@@ -20,13 +20,15 @@ import trio
 import trio.testing
 
 from ..pipeline import Pipeline
+from ..runtime.inlet import BEHIND_FAILURE, NOT_NEEDED
+from ..runtime.nested import INSIDE
 from ..runtime.report import Report
 from ..runtime.run import Run
 from ._lab import Lab
 from ._schedule import Schedule, scheduled
 from ._virtual import waiting_tasks
 
-__all__ = ["Scenario", "Trial", "TrialError", "run_trial"]
+__all__ = ["Scenario", "Trial", "TrialError", "lost_items", "run_trial"]
 
 Consume = Callable[[Run[Any], Lab], Awaitable[None]]
 
@@ -265,11 +267,23 @@ def _examine(trial: Trial) -> None:
             problems.append("a source was opened, but there is no run")
     else:
         problems += _sums(lab, report)
-        lost = [given for given in lab.discarded if given[2] != "not needed"]
+        lost = lost_items(lab)
         if report.outcome == "completed" and report.error is None and lost:  # an error may stand where nobody reads
             problems.append(f"the run says it is complete, but gave up {len(lost)} items: {lost[0][2]}")
     if problems:
         raise TrialError("\n".join(problems))
+
+
+def lost_items(lab: Lab) -> list[tuple[Any, str, str]]:
+    """Give what a run that went to its end has given up, though it was needed.
+
+    What stood behind a failure in a pipeline within the pipeline is no loss: a policy outside met that failure.
+    """
+    return [
+        (item, stage, reason)
+        for item, stage, reason in lab.discarded
+        if reason != NOT_NEEDED and not (reason == BEHIND_FAILURE and INSIDE in stage)
+    ]
 
 
 def _sums(lab: Lab, report: Report) -> list[str]:

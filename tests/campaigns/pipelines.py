@@ -516,6 +516,13 @@ def timed() -> Pipeline[int]:
     )
 
 
+def nested_failures() -> Pipeline[int | Failure[int]]:
+    def inner(item: int) -> Pipeline[int]:
+        return Pipeline.from_iterable(range(item, item + 3)).map(fails_at_some, concurrency=3).buffer(1)
+
+    return Pipeline.from_iterable([1, 2, 3, 5]).flat_map(inner, concurrency=2, on_error=OnError.emit()).buffer(2)
+
+
 SCENARIOS = [
     Scenario(linear, name="linear"),
     Scenario(ordered_pool, name="ordered_pool"),
@@ -557,6 +564,7 @@ SCENARIOS = [
     Scenario(nested_pipelines, name="nested_pipelines"),
     Scenario(nested_twice, name="nested_twice"),
     Scenario(nested_that_ends_early, name="nested_that_ends_early"),
+    Scenario(nested_failures, name="nested_failures"),
     Scenario(nested_pipelines, first_three, name="nested_pipelines_with_a_consumer_that_leaves"),
     Scenario(windows_by_time, name="windows_by_time"),
     Scenario(sliding_windows, name="sliding_windows"),

@@ -11,7 +11,7 @@ from functools import partial
 import pytest
 import trio
 
-from funcpipe_trio import Pipeline, PlanError, merge
+from funcpipe_trio import BufferOverflow, Pipeline, PlanError, merge
 from funcpipe_trio.testing import Scenario, explore_schedules, run_virtual
 
 
@@ -49,7 +49,7 @@ def sums_hold(report):
     stages = all(
         s.received + s.created == s.emitted + s.absorbed + s.failed + s.dropped + s.discarded for s in report.stages
     )
-    return stages and all(link.passed == link.taken + link.discarded for link in report.links)
+    return stages and all(link.passed == link.taken + link.discarded + link.dropped for link in report.links)
 
 
 # ---- broadcast
@@ -380,6 +380,50 @@ def test_aborted_drained_and_left_in_the_middle(kind):
         assert sums_hold(report)
         if kind == "partition":
             assert report.taken == report.delivered + report.discarded
+
+
+# ---- branches that relieve themselves
+
+
+@pytest.mark.parametrize("policy", ["drop_oldest", "drop_newest"])
+def test_a_branch_with_a_buffer_that_drops_holds_up_nobody(policy):
+    told = []
+    got, error, report = outcome_of(
+        Pipeline.from_iterable(range(100)).broadcast(
+            {
+                "all": lambda line: line.map(lambda x: ("all", x)),
+                "some": lambda line: line.buffer(2, overflow=policy).map(nap).map(lambda x: ("some", x)),
+            }
+        ),
+        told=told,
+    )
+    assert error is None
+    assert [x for name, x in got if name == "all"] == list(range(100))
+    some = [x for name, x in got if name == "some"]
+    assert some == sorted(some)
+    assert some[-1] == 99 or policy == "drop_newest"
+    assert sorted([*some, *(item for item, _, _ in told)]) == list(range(100))
+    assert {(stage, reason) for _, stage, reason in told} == {("broadcast.some", policy)}
+    assert report.dropped == len(told)
+    assert report.discarded == 0
+
+
+@pytest.mark.parametrize("kind", ["broadcast", "partition"])
+def test_a_branch_with_a_buffer_that_fails_fails_alone(kind):
+    """Behind what its link holds; the other branch gives what it has until the merge comes to the failure."""
+    told = []
+    branches = {"strict": lambda line: line.buffer(2, overflow="fail").map(nap), "easy": lambda line: line.map(str)}
+    line = Pipeline.from_iterable(range(100))
+    whole = line.broadcast(branches) if kind == "broadcast" else line.partition(lambda x: "strict", branches)
+    got, error, report = outcome_of(whole, told=told)
+    assert isinstance(error, BufferOverflow)
+    assert [x for x in got if isinstance(x, int)] == list(range(len([x for x in got if isinstance(x, int)])))
+    assert len([x for x in got if isinstance(x, int)]) in (2, 3)
+    assert report.failed == 1
+    assert {reason for _, _, reason in told} <= {"behind a failure"}
+    assert sums_hold(report)
+    if kind == "partition":
+        assert report.taken == report.delivered + report.failed + report.discarded
 
 
 # ---- plans

@@ -181,6 +181,32 @@ def test_a_plan_that_cannot_work_is_the_failure_of_its_item():
     assert "source 'once': a one-shot iterable was already used by a run" in str(run_virtual(main))
 
 
+def test_what_stood_behind_a_failure_that_a_policy_met_is_told():
+    """The outer run completes all the same."""
+
+    async def raising(number):
+        await trio.sleep(0.5)
+        if number == 1:
+            raise Trouble
+        await trio.sleep(0.5)
+        return number
+
+    def inner(item):
+        return Pipeline.from_iterable(range(3)).map(raising, concurrency=3)
+
+    async def main():
+        pipeline = Pipeline.from_iterable("x").flat_map(inner, concurrency=1, on_error=OnError.skip(), name="outer")
+        async with Probe(pipeline) as probe:
+            await probe.expect(0, at=1)
+            await probe.expect_end(at=1)
+        return probe
+
+    probe = run_virtual(main)
+
+    assert probe.discarded == [(2, "outer > raising", "behind a failure")]
+    assert (probe.run.report.outcome, probe.run.report.failed) == ("completed", 1)
+
+
 def test_what_an_inner_policy_met_is_seen_outside():
     """Nothing is silent: the outer report names the errors that the inner run went on after."""
 
@@ -219,7 +245,7 @@ def test_errors_of_inner_cleanup_are_kept_with_those_of_the_run():
 # ---- stopping
 
 
-@pytest.mark.parametrize("way", ["abort", "leave", "cancel"])
+@pytest.mark.parametrize("way", ["abort", "leave", "cancel", "drain without grace"])
 def test_an_inner_run_is_stopped_with_its_item(way):
     """At that instant; what it held is told under both names, with the outer run's reason; its source is closed."""
     script = Script("a-b--------------c|")
@@ -237,10 +263,12 @@ def test_an_inner_run_is_stopped_with_its_item(way):
                 elif way == "cancel":
                     scope.cancel()
                     await trio.sleep(1)
+                elif way == "drain without grace":
+                    await probe.run.drain(0)
         return trio.current_time(), probe
 
     time, probe = run_virtual(main)
-    reason = {"abort": "aborted", "leave": "not needed", "cancel": "cancelled"}[way]
+    reason = {"abort": "aborted", "leave": "not needed", "cancel": "cancelled"}.get(way, "grace period over")
     stage = probe.run.report.stages[1]
 
     assert time == 2.5

@@ -1,9 +1,9 @@
 """Buffers that never make their sender wait: what is kept, what is dropped, and who hears of it.
 
 Mutants that die here: a link that holds one item more in the middle of a burst; the newest dropped for the oldest; an
-item told twice, or as discarded; an overflow that overtakes what the buffer holds; a fast source that never lets its
-receiver run; a pool that stops taking because the link behind is full, or takes more than its bound; a policy that is
-kept when a later buffer says otherwise.
+item told twice, or as discarded; an overflow that overtakes what the buffer holds; items dropped before the receiver,
+which is ready, had a turn; a fast source that never lets its receiver run; a pool that stops taking because the link
+behind is full, or takes more than its bound; a policy that is kept when a later buffer says otherwise.
 """
 
 from itertools import count
@@ -13,6 +13,7 @@ import trio
 
 from funcpipe_trio import BufferOverflow, FairShare, Pipeline, fair_merge, merge
 from funcpipe_trio.testing import Probe, Script, run_virtual
+from funcpipe_trio.testing._schedule import Schedule, scheduled
 
 
 def script(text):
@@ -103,6 +104,7 @@ def test_a_sync_source_that_overflows_takes_no_further():
         got = []
         with pytest.raises(BufferOverflow):
             async with Pipeline.from_iterable(count()).buffer(3, overflow="fail").open() as run:
+                await trio.sleep(1)
                 async for item in run:
                     got.append(item)
         return got, books(run)
@@ -131,6 +133,24 @@ def test_a_source_without_end_lets_its_receiver_run(policy, source):
 
     report = run_virtual(main)
     assert report.taken <= 64 * 64
+
+
+@pytest.mark.parametrize("policy", ["drop_oldest", "drop_newest", "fail"])
+@pytest.mark.parametrize("capacity", [1, 3, 16])
+@pytest.mark.parametrize("seed", range(10))
+def test_a_receiver_that_keeps_up_loses_nothing(policy, capacity, seed):
+    """However many items come at one instant, under every schedule: it gets its turn before anything is dropped."""
+    chunks = Pipeline.from_async_iterable(Script([(1, range(100)), (2, range(100, 300))]))
+    got = []
+
+    def line():
+        return chunks.unbatch().buffer(capacity, overflow=policy).tap(got.append)
+
+    with scheduled(Schedule(seed)):
+        report = run_virtual(line().run)
+
+    assert got == [*range(300)]
+    assert report.dropped == report.failed == 0
 
 
 def test_of_two_buffers_in_a_row_the_later_counts():

@@ -224,7 +224,7 @@ def test_which_merge_is_meant():
         line = Pipeline.from_iterable
         inner = fair_merge({"a": line([1]), "b": line([2])}, name="inner")
         async with fair_merge({"a": inner, "c": merge(line([3]))}, name="outer").open() as run:
-            with pytest.raises(ValueError, match=r"several merges have an input 'a': 'inner', 'outer'\nUse merge="):
+            with pytest.raises(ValueError, match=r"several merges may have an input 'a': 'inner', 'outer'\nUse merge="):
                 run.set_weight("a", 2)
             run.set_weight("a", 2, merge="inner")
             run.set_weight("b", 3)
@@ -248,6 +248,39 @@ def test_which_merge_is_meant():
         ("outer", "a"): 1,
         ("outer", "c"): 1,
     }
+
+
+def test_the_weight_of_a_key():
+    """Of one that has items, and of one that comes later."""
+
+    async def main():
+        line = Pipeline.from_iterable(itertools.cycle("ab")).fair_by(str, FairShare(capacity=4), max_keys=9)
+        async with line.open() as run:
+            run.set_weight("b", 3)
+            first = Counter([await run.receive() for _ in range(80)])
+            run.set_weight("b", 1)
+            run.set_weight("a", 1)
+            run.set_weight("z", 7)
+            return first, Counter([await run.receive() for _ in range(80)])
+
+    first, then = run_virtual(main)
+    assert abs(first["b"] - first["a"]) <= 8  # the stream itself is half and half: a queue of four is all that b gains
+    assert abs(then["a"] - then["b"]) <= 8
+
+    async def queued():
+        items = ["a"] * 60 + ["b"] * 60
+        async with Pipeline.from_iterable(items).fair_by(str, FairShare(capacity=60), max_keys=9).open() as run:
+            run.set_weight("b", 3)
+            early = [await run.receive() for _ in range(20)]
+            run.set_weight("b", Fraction(1, 9))
+            late = [await run.receive() for _ in range(20)]
+            weights = {each.key: each.weight for each in run.statistics().inputs}
+        return Counter(early), Counter(late), weights
+
+    early, late, weights = run_virtual(queued)
+    assert abs(early["b"] - 15) <= 2
+    assert abs(late["b"] - 2) <= 1
+    assert weights == {"a": 1, "b": Fraction(1, 9)}
 
 
 class Gauge:

@@ -213,7 +213,7 @@ def test_accounts_say_what_each_key_was_served_and_where_it_counted():
 
     rows = [(each.key, each.weight, each.taken, each.cost, each.contested) for each in lanes.accounts()]
     assert rows == [("a", 2, 3, 9, 3), ("b", 1, 2, Fraction(3, 2), 1)]
-    assert lanes.contested == 4
+    assert lanes.cost == Fraction(21, 2)
 
 
 def test_accounts_keep_the_greatest():

@@ -1,0 +1,85 @@
+"""The tables of a page: what was measured, put between the page's markers.
+
+A page has, for each benchmark that it shows, the lines ``<!-- benchmark NAME -->`` and ``<!-- end of NAME -->``; what
+is between them is replaced, all else stays. So its words are written by hand, and its numbers are not.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from ._model import Case, CaseResult
+from ._report import machine_line, shown, verdict
+
+__all__ = ["page_with", "places"]
+
+
+def places(page: str) -> set[str]:
+    """Find the benchmarks that a page has a place for."""
+    return set(re.findall(r"^<!-- benchmark (\w+) -->$", page, re.MULTILINE))
+
+
+def page_with(page: str, name: str, block: Sequence[CaseResult], facts: dict[str, Any], command: str) -> str:
+    """Give the page with the results of one benchmark in their place; a page without that place stays as it is."""
+    between = re.compile(rf"(^<!-- benchmark {name} -->\n).*?(^<!-- end of {name} -->$)", re.MULTILINE | re.DOTALL)
+    text = "\n".join(_block(block, facts, command))
+    return between.sub(lambda found: f"{found[1]}{text}\n{found[2]}", page)
+
+
+def _block(results: Sequence[CaseResult], facts: dict[str, Any], command: str) -> list[str]:
+    benchmark = results[0].benchmark
+    rounds = len(results[0].rounds)
+    where = machine_line(facts).replace("\n", "; ")
+    lines = [f"`{command}`: {benchmark.metric.value}, {benchmark.unit}; median of {rounds} (min..max). {where}."]
+    for group in _alike(results):
+        lines += ["", *_table([result.case.name for result in group], _rows(group))]
+    compared = [
+        (result.case.name, str(target), shown(result.compared(target)), target.bound or "", _said(result, target))
+        for result in results
+        for target in result.targets
+    ]
+    return [*lines, "", *_rule("case", "compared", "median (min..max)", "target", ""), *map(_row, compared)]
+
+
+def _said(result: CaseResult, target: Any) -> str:
+    return verdict(result, target) if target.bound else ""
+
+
+def _alike(results: Sequence[CaseResult]) -> list[list[CaseResult]]:
+    """Group cases that share most contenders: a table each."""
+    groups: list[list[CaseResult]] = []
+    for result in results:
+        if groups and _names(groups[-1][0].case) & _names(result.case):
+            groups[-1].append(result)
+        else:
+            groups.append([result])
+    return groups
+
+
+def _names(case: Case) -> set[str]:
+    return {each.name for each in case.contenders}
+
+
+def _rows(group: Sequence[CaseResult]) -> list[tuple[str, ...]]:
+    names = dict.fromkeys(each.name for result in group for each in result.case.contenders)
+    return [(name, *(_cell(result, name) for result in group)) for name in names]
+
+
+def _cell(result: CaseResult, name: str) -> str:
+    if name in result.missing:
+        return "not there"
+    return shown(result.spread(name)) if name in _names(result.case) else ""
+
+
+def _table(columns: Iterable[str], rows: Iterable[tuple[str, ...]]) -> list[str]:
+    return [*_rule("", *columns), *map(_row, rows)]
+
+
+def _rule(*columns: str) -> list[str]:
+    return [_row(columns), "|---" * len(columns) + "|"]
+
+
+def _row(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"

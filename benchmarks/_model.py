@@ -1,0 +1,206 @@
+"""The words of a benchmark, as values: a question has cases, a case has contenders that do the same work, and targets.
+
+What was measured is a value, too (`CaseResult`); how it is measured is in `_harness`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from functools import partial
+from pkgutil import resolve_name
+from statistics import median
+from typing import Any
+
+__all__ = ["Benchmark", "Case", "CaseResult", "Contender", "Metric", "Sample", "Spread", "Target", "Timed", "way"]
+
+
+class Metric(Enum):
+    """What is compared."""
+
+    CPU = "CPU time"
+    WALL = "elapsed time"
+    """As the contender itself took it (`Timed`), else of the whole run."""
+    PEAK = "peak memory"
+
+
+def way(where: str, *arguments: object) -> Callable[[int], Any]:
+    """Name a function of `benchmarks.contenders`, ``"by_trio:hop"`` say: it is imported when it is called.
+
+    Its library may be missing, or be in another environment, so to import a benchmark must not import it.
+    """
+    return partial(_call, where, arguments)
+
+
+def _call(where: str, arguments: tuple[object, ...], items: int) -> Any:
+    return resolve_name(f"benchmarks.contenders.{where}")(*arguments, items)
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """One way to do the work: ``run(items)`` does it all, and gives a result.
+
+    `view` makes of the result what all contenders must agree on; it is not timed. `times` multiplies the items of the
+    measured run, for a benchmark that asks how cost grows. `needs` names what it imports beyond this project's own
+    needs; `apart` is a requirement (``"name==1.2.3"``) that gets an environment of its own.
+    """
+
+    name: str
+    run: Callable[[int], Any]
+    view: Callable[[Any], object] = lambda result: result
+    times: int = 1
+    needs: tuple[str, ...] = ()
+    apart: str = ""
+
+    def digest(self, items: int) -> str:
+        """Do the work, and give a short text that is the same for the same result."""
+        return hashlib.sha256(repr(self.view(self.run(items))).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A bound for the ratio (or the difference) of two contenders' medians; without one it is only shown."""
+
+    left: str
+    right: str
+    at_least: float | None = None
+    at_most: float | None = None
+    difference: bool = False
+
+    def of(self, left: float, right: float) -> float:
+        """Compare two measurements."""
+        return left - right if self.difference else left / right
+
+    def met(self, value: float) -> bool:
+        """Tell whether a value keeps the bound."""
+        return (self.at_least is None or value >= self.at_least) and (self.at_most is None or value <= self.at_most)
+
+    def __str__(self) -> str:
+        return f"{self.left} {'-' if self.difference else '/'} {self.right}"
+
+    @property
+    def bound(self) -> str:
+        """Say the bound; empty if there is none."""
+        if self.at_least is not None:
+            return f">= {self.at_least:g}"
+        return "" if self.at_most is None else f"<= {self.at_most:g}"
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One setting of a benchmark.
+
+    `parts` is what one item's cost is divided by, its hops say. `points` has the numbers that change from case to case,
+    by their names: over each of them the cost is drawn.
+    """
+
+    name: str
+    contenders: tuple[Contender, ...]
+    targets: tuple[Target, ...]
+    items: int
+    quick_items: int
+    check_items: int = 200
+    parts: int = 1
+    points: Mapping[str, float] = field(default_factory=dict)
+
+    def contender(self, name: str) -> Contender:
+        """Find a contender."""
+        return next(each for each in self.contenders if each.name == name)
+
+
+@dataclass(frozen=True, slots=True)
+class Benchmark:
+    """One question, and the cases that answer it.
+
+    `unit` says what a cost is in, and `in_a_second` how many of it, for time, are one second. `most_rounds` is for a
+    benchmark whose rounds all give the same.
+    """
+
+    name: str
+    question: str
+    unit: str
+    cases: tuple[Case, ...]
+    metric: Metric = Metric.CPU
+    in_a_second: float = 1e9
+    most_rounds: int | None = None
+
+    def case(self, name: str) -> Case:
+        """Find a case."""
+        return next(each for each in self.cases if each.name == name)
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What one run cost: seconds, and bytes where memory is the question."""
+
+    cpu: float
+    wall: float
+    peak: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Timed:
+    """A result of a contender that measures itself, because it has to get ready first."""
+
+    result: Any
+    sample: Sample
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """A median with the range it comes from."""
+
+    median: float
+    low: float
+    high: float
+
+    @staticmethod
+    def over(values: Sequence[float]) -> Spread:
+        """Sum up some values."""
+        return Spread(median(values), min(values), max(values))
+
+
+@dataclass(frozen=True, slots=True)
+class CaseResult:
+    """The samples of one case, a row for each round; `items` is what a contender with `times` of 1 was given.
+
+    `missing` says why a contender was not measured.
+    """
+
+    benchmark: Benchmark
+    case: Case
+    items: int
+    rounds: tuple[dict[str, Sample], ...]
+    missing: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def contenders(self) -> tuple[Contender, ...]:
+        """Those that were measured."""
+        return tuple(each for each in self.case.contenders if each.name not in self.missing)
+
+    @property
+    def targets(self) -> tuple[Target, ...]:
+        """Those whose contenders were both measured."""
+        return tuple(each for each in self.case.targets if not {each.left, each.right} & self.missing.keys())
+
+    def spread(self, contender: str) -> Spread:
+        """Sum up a contender's cost, in the unit of the benchmark."""
+        return Spread.over([self._cost(sample[contender]) for sample in self.rounds])
+
+    def wall(self, contender: str) -> float:
+        """Give the median of a contender's elapsed time, in seconds."""
+        return median(sample[contender].wall for sample in self.rounds)
+
+    def compared(self, target: Target) -> Spread:
+        """Compare two contenders: their medians, and the range of what the single rounds would have said."""
+        single = [target.of(self._cost(each[target.left]), self._cost(each[target.right])) for each in self.rounds]
+        value = target.of(self.spread(target.left).median, self.spread(target.right).median)
+        return Spread(value, min(single), max(single))
+
+    def _cost(self, sample: Sample) -> float:
+        if self.benchmark.metric is Metric.PEAK:
+            return sample.peak / 2**20
+        seconds = sample.wall if self.benchmark.metric is Metric.WALL else sample.cpu
+        return seconds * self.benchmark.in_a_second / (self.items * self.case.parts)

@@ -1,0 +1,58 @@
+"""What do batches and a rate limit add to an item?
+
+Items are added up: as they are; by batches of 100, which would also leave 60 s after their first item; under a rate
+that is never reached. What is asked is the difference: how much the operation adds to an item. Once its items come
+straight from a list, so that the operation has no link before it but what it needs itself; once over a link.
+
+By batches, so do the others: trio by hand with ``move_on_after``, slurry and streamable with their operators; aiostream
+has batches by number only.
+"""
+
+from __future__ import annotations
+
+from ._model import Benchmark, Case, Contender, Target, way
+
+__all__ = ["BENCHMARK"]
+
+SIZE = 100
+MOST = 1000.0
+"""ns that an operation may add to an item."""
+
+
+def _case(name: str, linked: bool) -> Case:
+    return Case(
+        name=name,
+        contenders=(
+            Contender("batch", way("ours:batch", linked, SIZE)),
+            Contender("throttle", way("ours:throttle", linked), needs=("funcpipe_trio:Pipeline.throttle",)),
+            Contender("neither", way("ours:unlimited", linked)),
+        ),
+        targets=tuple(Target(each, "neither", at_most=MOST, difference=True) for each in ("batch", "throttle")),
+        items=200_000,
+        quick_items=10_000,
+        check_items=1_000,
+    )
+
+
+LIBRARIES = Case(
+    name="batches, next to others",
+    contenders=(
+        Contender("funcpipe", way("ours:batch", False, SIZE)),
+        Contender("trio", way("by_trio:batch", SIZE)),
+        Contender("streamable", way("by_streamable:batch", SIZE), needs=("streamable", "uvloop")),
+        Contender("aiostream, by number", way("by_aiostream:batch", SIZE), needs=("aiostream", "uvloop")),
+        Contender("slurry", way("by_slurry:batch", SIZE), apart="slurry==1.3.1"),
+    ),
+    targets=tuple(Target(each, "funcpipe") for each in ("trio", "streamable", "aiostream, by number", "slurry")),
+    items=100_000,
+    quick_items=5_000,
+    check_items=1_000,
+)
+
+
+BENCHMARK = Benchmark(
+    name="batch",
+    question="what do batches and a rate limit add to an item?",
+    unit="ns per item",
+    cases=(_case("from a list", False), _case("over a link", True), LIBRARIES),
+)

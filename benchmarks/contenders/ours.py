@@ -1,0 +1,150 @@
+"""funcpipe_trio itself."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import trio
+
+from funcpipe_trio import FairChannel, Pipeline, RateLimit, Retry, Step, fair_merge
+
+from .._trio_work import feed, visit
+from .._work import MAX_DELAY, TIMEOUT, add, inc
+
+__all__ = [
+    "batch",
+    "channel",
+    "fair",
+    "fair_runs",
+    "fused",
+    "hop",
+    "hop_line",
+    "lifecycle",
+    "pool",
+    "resilience_bare",
+    "resilience_scope",
+    "resilience_step",
+    "throttle",
+    "unlimited",
+]
+
+
+def hop(stages: int, capacity: int, items: int) -> int:
+    return trio.run(hop_line(stages, capacity, items).fold, add, 0)
+
+
+def hop_line(stages: int, capacity: int, items: int) -> Pipeline[int]:
+    """A sync map is fused into the stage before it, so a buffer in front of each ends that stage."""
+    line = Pipeline.from_iterable(range(items))
+    for _ in range(stages):
+        line = line.buffer(capacity).map(inc)
+    return line
+
+
+def fused(maps: int, items: int) -> int:
+    line = Pipeline.from_iterable(range(items))
+    for _ in range(maps):
+        line = line.map(inc)
+    return trio.run(line.fold, add, 0)
+
+
+def pool(concurrency: int, ordered: bool, items: int) -> list[int]:
+    line = Pipeline.from_iterable(range(items)).map(visit, concurrency=concurrency, ordered=ordered)
+    return trio.run(line.collect)
+
+
+def fair(inputs: int, items: int) -> int:
+    """Merge so many items; of fewer items than inputs, each from an input of its own."""
+    inputs = min(inputs, items)
+    return trio.run(_merged(inputs, items // inputs).fold, add, 0)
+
+
+def _merged(inputs: int, each: int) -> Pipeline[int]:
+    return fair_merge({key: Pipeline.from_iterable(range(each)) for key in range(inputs)})
+
+
+def fair_runs(inputs: int, most_inputs: int, items: int) -> int:
+    """Merge so many items, an equal number from each input, in as many runs one after another as that takes."""
+    each = max(1, items // most_inputs)
+
+    async def main() -> int:
+        total = 0
+        for _ in range(items // each // inputs):
+            total += await _merged(inputs, each).fold(add, 0)
+        return total
+
+    return trio.run(main)
+
+
+def channel(inputs: int, items: int) -> int:
+    async def main() -> int:
+        total = 0
+        async with trio.open_nursery() as nursery:
+            fair = FairChannel[int]()
+            for key in range(inputs):
+                nursery.start_soon(feed, range(items // inputs), fair.open_input(key))
+            async for item in fair:
+                total = add(total, item)
+        return total
+
+    return trio.run(main)
+
+
+Call = Callable[[int], Awaitable[int]]
+
+
+def resilience_bare(call: Call, items: int) -> int:
+    return trio.run(Pipeline.from_iterable(range(items)).map(call).fold, add, 0)
+
+
+def resilience_scope(call: Call, items: int) -> int:
+    async def guarded(item: int) -> int:
+        with trio.fail_after(TIMEOUT):
+            return await call(item)
+
+    return trio.run(Pipeline.from_iterable(range(items)).map(guarded).fold, add, 0)
+
+
+def resilience_step(call: Call, items: int) -> int:
+    step = Step(call).timeout(TIMEOUT).retry(Retry(attempts=3))
+    return trio.run(Pipeline.from_iterable(range(items)).map(step).fold, add, 0)
+
+
+def _source(linked: bool, items: int) -> Pipeline[int]:
+    line = Pipeline.from_iterable(range(items))
+    return line.buffer(16) if linked else line
+
+
+def batch(linked: bool, size: int, items: int) -> int:
+    line = _source(linked, items).batch(size, max_delay=MAX_DELAY).map(sum)
+    return trio.run(line.fold, add, 0)
+
+
+def throttle(linked: bool, items: int) -> int:
+    line: Any = _source(linked, items)
+    total: int = trio.run(line.throttle(RateLimit(1e9, burst=1_000_000)).fold, add, 0)
+    return total
+
+
+def unlimited(linked: bool, items: int) -> int:
+    return trio.run(_source(linked, items).fold, add, 0)
+
+
+def lifecycle(stages: int, items: int) -> int:
+    """Open a pipeline and leave it at once, so many times; its source has nothing to give and does not end."""
+    line = Pipeline.from_producer(_silent)
+    for _ in range(stages - 1):
+        line = line.buffer(16).map(inc)
+
+    async def main() -> int:
+        for _ in range(items):
+            async with line.open():
+                await trio.lowlevel.checkpoint()  # all tasks have started
+        return items
+
+    return trio.run(main)
+
+
+async def _silent(send: trio.MemorySendChannel[int]) -> None:
+    await trio.sleep_forever()

@@ -1,0 +1,117 @@
+"""What do the report and the statistics cost, which cannot be switched off?
+
+The pipeline of `hop` is run three ways. As it is. With what nothing but the report needs taken out of the package, in
+the contender's own process: the clock is not read around a wait, and no link keeps its peak. (The counts of items stay:
+links work with them, and errors name their item by them.) And as it is while a task asks for ``statistics()`` a
+thousand times a second.
+
+The bound is for what counting costs; that of asking is shown.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from functools import partial
+from time import perf_counter
+from typing import Any
+from unittest.mock import patch
+
+import trio
+
+from funcpipe_trio import Run
+from funcpipe_trio.runtime.link import Link
+from funcpipe_trio.runtime.stage import SLICE, Pause, Stage
+
+from ._model import Benchmark, Case, Contender, Target
+from ._work import add
+from .contenders.ours import hop_line
+
+__all__ = ["BENCHMARK"]
+
+STAGES, CAPACITIES = 5, (16, 64)
+PERIOD = 0.001
+"""Seconds between two looks at the statistics."""
+
+
+def run(
+    capacity: int,
+    patched: Callable[[], AbstractContextManager[object]],
+    watch: Callable[[Run[int]], Any] | None,
+    items: int,
+) -> int:
+    last = deque([0], maxlen=1)
+    line = hop_line(STAGES, capacity, items).scan(add, 0).tap(last.append)
+
+    async def main() -> None:
+        async with trio.open_nursery() as watching:
+            async with trio.open_nursery() as nursery:
+                handle = await nursery.start(line.run)
+                if watch is not None:
+                    watching.start_soon(watch, handle)
+            watching.cancel_scope.cancel()
+
+    with patched():
+        trio.run(main)
+    return last[0]
+
+
+async def _look(handle: Run[int]) -> None:
+    while True:
+        handle.statistics()
+        await trio.sleep(PERIOD)
+
+
+@contextmanager
+def _counting_less() -> Iterator[None]:
+    with ExitStack() as stack:
+        stack.enter_context(patch.object(Stage, "_park", _park))
+        stack.enter_context(patch.object(Link, "commit", _commit))
+        yield
+
+
+async def _park(stage: Stage, reason: Pause) -> None:
+    """Wait as `Stage._park` does, without a look at the clock before and after."""
+    stage.outlet.settle()
+    stage._parked, stage._parked_for = trio.lowlevel.current_task(), reason
+    try:
+        await trio.lowlevel.wait_task_rescheduled(stage._unpark)
+    finally:
+        stage._slice_end = perf_counter() + SLICE
+
+
+def _commit(link: Link, count: int) -> None:
+    """Hand over as `Link.commit` does, without the peak."""
+    link.passed += count
+    if link.closed is not None:
+        link._discard_buffer(link.closed)
+    elif count:
+        link.receiver.on_input()
+
+
+def _case(capacity: int) -> Case:
+    return Case(
+        name=f"capacity {capacity}",
+        contenders=(
+            Contender("as it is", partial(run, capacity, nullcontext, None)),
+            Contender("without", partial(run, capacity, _counting_less, None)),
+            Contender("asked 1000 times a second", partial(run, capacity, nullcontext, _look)),
+        ),
+        targets=(
+            Target("as it is", "without", at_most=1.05),
+            Target("asked 1000 times a second", "as it is"),
+        ),
+        items=500_000,
+        quick_items=10_000,
+        parts=STAGES,
+        points={"capacity": capacity},
+    )
+
+
+BENCHMARK = Benchmark(
+    name="report",
+    question="what do the report and the statistics cost?",
+    unit="ns per item per hop",
+    cases=tuple(map(_case, CAPACITIES)),
+)
