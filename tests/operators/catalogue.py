@@ -71,9 +71,9 @@ def plain(value: Any) -> Any:
     return repr(value)
 
 
-def flat(results: Items) -> Items:
-    """Take results apart that are lists, where time decides what is in which."""
-    return [item for result in results for item in (result if type(result) is list and result else [result])]
+def flat(batches: Items) -> Items:
+    """Take batches apart, where time decides what is in which."""
+    return [item for batch in batches for item in batch]
 
 
 OTHER = tokens(4, 100)
@@ -423,13 +423,13 @@ def of_the_stream() -> Iterator[Case]:
 def regrouped() -> Iterator[Case]:
     yield on("batch", lambda p: p.batch(3), cut(3))
     yield on("batch: buffered", lambda p: p.batch(3).buffer(1).map(lambda batch: batch), cut(3))
-    yield on("batch: delay", lambda p: p.batch(3, max_delay=1), view=flat)
-    yield on("batch: only delay", lambda p: p.batch(max_delay=1.5), view=flat)
+    yield on("batch: delay", lambda p: p.batch(3, max_delay=1), cut(1), view=flat)
+    yield on("batch: only delay", lambda p: p.batch(max_delay=1.5), cut(1), view=flat)
     yield on("batch: cost", lambda p: p.batch(max_cost=2), cut(2))
     yield on("batch: cost function", lambda p: p.batch(max_cost=5, cost=lambda item: 1 + rest(item)), by_costs)
     yield on("window", lambda p: p.window(3), cut(3))
-    yield on("window: period", lambda p: p.window(period=1.5), view=flat)
-    yield on("window: period and number", lambda p: p.window(2, period=2.5), view=flat)
+    yield on("window: period", lambda p: p.window(period=1.5), cut(1), view=flat)
+    yield on("window: period and number", lambda p: p.window(2, period=2.5), cut(1), view=flat)
     yield on("sliding: overlapping", lambda p: p.sliding(3), slid(3, 1))
     yield on("sliding: in steps", lambda p: p.sliding(3, 2), slid(3, 2))
     yield on("sliding: with gaps", lambda p: p.sliding(2, 3), slid(2, 3))
@@ -453,8 +453,8 @@ def timed() -> Iterator[Case]:
 def held() -> Iterator[Case]:
     yield on("buffer", lambda p: p.buffer(1))
     yield on("buffer: behind a pool", lambda p: p.buffer(2).map(nap, concurrency=2).buffer(40))
-    yield on("buffer: drop_oldest", lambda p: p.map(second).buffer(1, overflow="drop_oldest"))
-    yield on("buffer: drop_newest", lambda p: p.map(second).buffer(1, overflow="drop_newest"))
+    yield on("buffer: drop_oldest", lambda p: p.map(second).buffer(7, overflow="drop_oldest"))
+    yield on("buffer: drop_newest", lambda p: p.map(second).buffer(7, overflow="drop_newest"))
     yield on("buffer: fail", lambda p: p.map(second).buffer(100, overflow="fail"))
     share = FairShare({0: 2, 1: Fraction(1, 2)}, cost=lambda item: 1 + rest(item))
     yield on("fair_by: block", lambda p: p.fair_by(rest, share, max_keys=2), ordered=False)
@@ -561,8 +561,8 @@ def fan_ins() -> Iterator[Case]:
     )
 
 
-CASES = [
-    *sources(),
+SOURCES = [*sources()]
+OPERATORS = [
     *mapped(),
     *flat_mapped(),
     *item_by_item(),
@@ -573,3 +573,5 @@ CASES = [
     *branched(),
     *fan_ins(),
 ]
+"""What is put behind something: each may be put behind any other, too."""
+CASES = [*SOURCES, *OPERATORS]
