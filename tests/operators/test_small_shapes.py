@@ -35,7 +35,7 @@ class Behind(Feed):
     twin = line
 
 
-@pytest.mark.parametrize(("number", "first"), enumerate(CASES), ids=lambda part: getattr(part, "name", None))
+@pytest.mark.parametrize(("number", "first"), [*enumerate(CASES)], ids=lambda part: getattr(part, "name", None))
 def test_other_operators_work_behind_this_one(number, first):
     """Where the first leaves the order, or what is in its batches, to time, it is only asked to end."""
     for second in OPERATORS[number % 3 :: 3]:
