@@ -13,7 +13,8 @@ branch.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate, dropwhile, takewhile
@@ -367,7 +368,7 @@ def sources(draw: Draw, error: Exception | None = None) -> Whole:
         if error is not None:
             raise error
 
-    async def in_time() -> AsyncIterator[int]:
+    async def in_time() -> AsyncGenerator[int, None]:
         for item in items:
             await trio.sleep(gaps[item % len(gaps)])
             yield item
@@ -376,8 +377,9 @@ def sources(draw: Draw, error: Exception | None = None) -> Whole:
 
     async def produce(channel: trio.MemorySendChannel[int]) -> None:
         with channel:
-            async for item in in_time():
-                await channel.send(item)
+            async with aclosing(in_time()) as given:
+                async for item in given:
+                    await channel.send(item)
 
     lines = [Pipeline.from_iterable(at_once), Pipeline.from_async_iterable(in_time), Pipeline.from_producer(produce)]
     if error is None:
