@@ -31,7 +31,7 @@ from funcpipe_trio.testing import (
     run_virtual,
 )
 
-from .catalogue import CASES, Case, Feed, Token, Trouble, after, plain, tokens
+from .catalogue import CASES, OPERATORS, Case, Feed, Token, Trouble, after, plain, tokens
 
 pytestmark = pytest.mark.usefixtures("no_slices_by_real_time")
 
@@ -297,6 +297,37 @@ def test_drained_in_the_middle_delivers_what_was_taken(case, consume):
 
 
 # ---- something fails
+
+
+class FailsAbove(Feed):
+    """A feed with a map behind it that fails at the last item."""
+
+    def __init__(self, items: list[Any], gap: float, seconds: float | None) -> None:
+        super().__init__(items, gap)
+        self.fault = Boom()
+        self.fn = self.fail if seconds is None else after(self.fail, lambda _: seconds)
+
+    def fail(self, item: Any) -> Any:
+        if item is self.items[-1]:
+            raise self.fault
+        return item
+
+    def line(self) -> Pipeline[Any]:
+        return super().line().map(self.fn)
+
+
+@pytest.mark.parametrize("case", OPERATORS, ids=lambda case: case.name)
+@pytest.mark.parametrize("seconds", [None, 0.5], ids=["fused", "async"])
+def test_a_failure_of_the_operation_before_arrives_behind_what_came_before_it(case, seconds):
+    """A fused operation meets it in the middle of its loop: what it holds goes out first."""
+    for count, gap in product((1, 2, 6), (0, 1)):
+        feed = FailsAbove(tokens(count), gap, seconds)
+
+        played = run_case(case, feed)
+
+        assert played.error is feed.fault or (case.stops and played.error is None)
+        before, got = seen(case, (case.before or case.model)(feed.items[:-1])), seen(case, played.got)
+        assert before == got or (case.before is not None and not case.ordered and before <= got)
 
 
 class FailsAtSecond:

@@ -382,7 +382,16 @@ def sources(draw: Draw, error: Exception | None = None) -> Whole:
                     await channel.send(item)
 
     lines = [Pipeline.from_iterable(at_once), Pipeline.from_async_iterable(in_time), Pipeline.from_producer(produce)]
-    if error is None:
+    if error is not None:
+
+        def fail(item: int) -> int:
+            if item == len(items):
+                raise error
+            return item
+
+        behind = Pipeline.from_iterable(range(len(items) + 1))
+        lines += [behind.map(fail), behind.map(waiting(lambda item: gaps[item % len(gaps)], fail), concurrency=3)]
+    else:
         lines += [Pipeline.from_iterable(items), Pipeline.ticks(0.5).take(len(items))]
     return Whole(draw(st.sampled_from(lines)), items)
 
