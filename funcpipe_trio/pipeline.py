@@ -1106,7 +1106,8 @@ def zip_pipelines(*pipelines: Pipeline[Any], strict: bool = False, name: str | N
 
     Args:
       pipelines: the inputs, all of which run at once; none gives the empty stream.
-      strict: whether inputs of different lengths are an error (a ValueError in the stream, behind the last tuple).
+      strict: whether inputs of different lengths are an error (a ValueError in the stream, behind the last tuple). A
+        drain cuts the inputs where they are; that one is then shorter is no error.
       name: what reports and errors call it.
     """
     _check.boolean("zip_pipelines", "strict", strict)

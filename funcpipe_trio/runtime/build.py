@@ -52,8 +52,7 @@ class Machinery:
     host: Host
     links: list[Link] = field(default_factory=list)
     fan_ins: list[FanInInlet] = field(default_factory=list)
-    sources: list[IterableInlet | AsyncSource | ConcatInlet] = field(default_factory=list)
-    """What a drain stops."""
+    sources: list[IterableInlet | AsyncSource] = field(default_factory=list)
     forks: dict[str, Fork] = field(default_factory=dict)
     """By the names of the fan-outs."""
 
@@ -133,7 +132,6 @@ def _fan_in(layout: FanInLayout, machinery: Machinery) -> FanInInlet:
     made: FanInInlet
     if layout.kind == "concat":
         made = ConcatInlet(layout.name, ledger, inlets)
-        machinery.sources.append(made)
     elif layout.kind == "zip":
         made = ZipInlet(layout.name, ledger, inlets, strict=layout.strict)
     else:

@@ -25,13 +25,11 @@ from .._errors import Aborted
 from ..plan.layout import lay_out
 from ..plan.nodes import Plan
 from .build import Machinery, build
-from .fan_in import ConcatInlet
 from .inlet import CANCELLED, Fault, Inlet, Receiver
 from .ledger import Ledger, OnDiscard
 from .link import start_line
 from .report import Outcome, Report
 from .sink import Sink
-from .sources import AsyncSource, IterableInlet
 from .stage import Stage
 
 __all__ = ["Engine"]
@@ -111,14 +109,14 @@ class Engine:
         """Let the sources take no more."""
         if not self.draining and self.outcome is None:
             self.draining = True
-            for source in self.machinery.sources:
-                source.drain()
+            for part in (*self.machinery.sources, *self.machinery.fan_ins):
+                part.drain()
 
     def pause(self) -> None:
         """Let the sources take none for a time."""
         if self.paused_since is None and not self.draining and self.outcome is None:
             self.paused_since = trio.current_time()
-            for source in self._pausable():
+            for source in self.machinery.sources:
                 source.pause()
 
     def resume(self) -> None:
@@ -126,12 +124,8 @@ class Engine:
         if self.paused_since is not None:
             self.paused += trio.current_time() - self.paused_since
             self.paused_since = None
-            for source in self._pausable():
+            for source in self.machinery.sources:
                 source.resume()
-
-    def _pausable(self) -> list[IterableInlet | AsyncSource]:
-        # A concat takes nothing by itself.
-        return [source for source in self.machinery.sources if not isinstance(source, ConcatInlet)]
 
     def stop(self, reason: str, outcome: Outcome) -> None:
         """Stop at once, unless it has ended."""

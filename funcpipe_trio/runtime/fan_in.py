@@ -67,6 +67,9 @@ class FanInInlet:
         for inlet in self._inlets():
             inlet.release(parking=parking)
 
+    def drain(self) -> None:
+        """Hear that the sources take no more."""
+
     def close(self, reason: str) -> None:
         if not self._closed and not self.exhausted:
             self._closed = True
@@ -293,6 +296,12 @@ class ZipInlet(FanInInlet):
 
     def _inlets(self) -> Sequence[Inlet]:
         return self._all
+
+    def drain(self) -> None:
+        """Take the inputs as they are cut: that one is now shorter is no mistake of anybody."""
+        if self._strict:
+            self._strict = False
+            self.on_input()
 
     def state(self) -> State:
         # In the order of the inputs: the first that has no item decides, as in the builtin, whatever the schedule.

@@ -10,10 +10,8 @@ from functools import partial
 
 import pytest
 import trio
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from funcpipe_trio import BufferOverflow, Pipeline, PlanError, concat, merge, zip_pipelines
+from funcpipe_trio import BufferOverflow, Pipeline, PlanError, merge
 from funcpipe_trio.testing import Scenario, explore_schedules, run_virtual
 
 
@@ -524,82 +522,6 @@ def test_bad_plans_are_refused_all_at_once():
 def test_the_capacity_behind_ticks_is_one():
     """A tick is emitted when the one before was taken, by every branch."""
     assert "link of 1\n" in Pipeline.ticks(1).broadcast({"a": same}).describe()
-
-
-# ---- shapes: no combination of branches can wait in a circle
-
-
-def fan_out(makers, cast):
-    if cast:
-        return lambda line: line.broadcast(makers)
-    return lambda line: line.partition(lambda x: str(abs(x) % len(makers)), makers)
-
-
-def fan_out_model(models, cast):
-    """Give what goes in to what comes out, a multiset; None if that hangs on the schedule."""
-    if None in models:
-        return None
-
-    def model(items):
-        parts = [items if cast else [x for x in items if abs(x) % len(models) == n] for n in range(len(models))]
-        return [x for part, each in zip(parts, models, strict=True) for x in each(part)]
-
-    return model
-
-
-SEGMENTS = {
-    "same": (same, list),
-    "map": (lambda line: line.map(lambda x: x + 1), lambda items: [x + 1 for x in items]),
-    "async": (lambda line: line.map(nap, concurrency=2), list),
-    "as completed": (lambda line: line.buffer(1).map(nap, concurrency=3, ordered=False).buffer(1), list),
-    "small": (lambda line: line.buffer(1), list),
-    "batch": (lambda line: line.batch(20).unbatch(), list),
-    "batch in time": (lambda line: line.batch(7, max_delay=2).map(nap).unbatch(), list),
-    "take": (lambda line: line.take(5), None),
-    "take later": (lambda line: line.buffer(2).map(nap).take(9), None),
-    "zip": (lambda line: zip_pipelines(line, Pipeline.ticks(0.5)).map(lambda pair: pair[0]), list),
-    "concat": (lambda line: concat(Pipeline.from_iterable([-5, -6]).map(nap), line), lambda items: [-5, -6, *items]),
-    "merge": (lambda line: merge(line, Pipeline.from_iterable([-7]).map(nap)), lambda items: [*items, -7]),
-}
-
-
-@st.composite
-def segments(draw, depth=2):
-    """Give what is done to a line, and its model."""
-    if not depth or draw(st.booleans()):
-        return SEGMENTS[draw(st.sampled_from(sorted(SEGMENTS)))]
-    parts = [draw(rows(depth - 1)) for _ in range(draw(st.integers(1, 3)))]
-    cast = draw(st.booleans())
-    return fan_out({str(n): make for n, (make, _) in enumerate(parts)}, cast), fan_out_model(
-        [m for _, m in parts], cast
-    )
-
-
-@st.composite
-def rows(draw, depth=2):
-    (one, model_of_one), (other, model_of_other) = draw(segments(depth)), draw(segments(depth))
-    if model_of_one is None or model_of_other is None:
-        return (lambda line: other(one(line))), None
-    return (lambda line: other(one(line))), (lambda items: model_of_other(model_of_one(items)))
-
-
-@settings(max_examples=150, deadline=None)
-@given(rows(), st.integers(0, 40), st.sampled_from([0, 0.1]))
-def test_no_combination_of_branches_waits_in_a_circle(row, count, slow):
-    """Every random shape ends, whatever its branches are, and gives what the obvious model says."""
-    make, model = row
-    pipeline = make(Pipeline.from_iterable(range(count)))
-
-    async def main():
-        with trio.fail_after(10**6):
-            return await take(pipeline, slow=slow)
-
-    got, error, report = run_virtual(main)
-    assert error is None
-    assert report.outcome == "completed"
-    assert sums_hold(report)
-    if model is not None:
-        assert Counter(got) == Counter(model(list(range(count))))
 
 
 def test_the_scenarios_hold_under_many_schedules():

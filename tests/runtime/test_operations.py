@@ -1190,6 +1190,26 @@ async def test_a_strict_zip_of_unequal_inputs_fails_behind_its_last_tuple():
 
 
 @in_virtual_time
+async def test_a_drain_that_cuts_a_strict_zip_is_no_mismatch():
+    """One source has given an item of which the other has not given its own: the run is drained, not failed."""
+    slow = Pipeline.ticks(10).skip(1)
+    line = zip_pipelines(Pipeline.from_iterable(ITEMS[:5]), slow, strict=True)
+    given_up = []
+
+    async with line.open(on_discard=lambda *given: given_up.append(given)) as run:
+        number, tick = await run.receive()
+        run.drain_nowait()
+        with pytest.raises(trio.EndOfChannel):
+            await run.receive()
+
+    assert (shown(number), tick) == ("item 0", 1)
+    assert run.report.outcome == "drained"
+    assert [(shown(item), reason) for item, _, reason in given_up] == [
+        (f"item {number}", "not needed") for number in range(1, 5)
+    ]
+
+
+@in_virtual_time
 async def test_the_empty_fan_ins_are_the_empty_stream():
     """A merge, a zip or a concat of nothing ends at once."""
     for line in (merge(), fair_merge({}), concat(), zip_pipelines(), zip_pipelines(strict=True)):

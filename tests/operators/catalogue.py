@@ -1,0 +1,577 @@
+"""Every operation that makes a pipeline, with the list function that says what it does.
+
+An operation joins by adding its rows to `CASES`: `test_every_operator` then puts it through everything that holds for
+all of them. Items are `Token`s, which refuse every look but at their number, so no test can pass by looking at one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass, field
+from fractions import Fraction
+from functools import partial
+from itertools import accumulate, dropwhile, pairwise, takewhile
+from typing import Any
+
+import trio
+
+from funcpipe_trio import (
+    Backoff,
+    Failure,
+    FairShare,
+    OnError,
+    Pipeline,
+    RateLimit,
+    Retry,
+    Step,
+    concat,
+    fair_merge,
+    merge,
+    zip_pipelines,
+)
+
+Line = Pipeline[Any]
+Items = list[Any]
+Model = Callable[[Items], Items]
+
+
+class Token:
+    """An item that refuses every look, but for its number."""
+
+    __slots__ = ("number",)
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def _refuse(self, *_args: object) -> Any:
+        raise AssertionError("an item was looked at")
+
+    __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = _refuse
+    __hash__ = __bool__ = __len__ = __iter__ = __repr__ = __str__ = __format__ = _refuse
+
+
+def tokens(count: int, start: int = 0) -> Items:
+    return [Token(number) for number in range(start, start + count)]
+
+
+def number(item: Any) -> int:
+    """Give the number of a token; of any other item 0."""
+    return item.number if type(item) is Token else 0
+
+
+def plain(value: Any) -> Any:
+    """Give what can be compared in place of a result."""
+    if type(value) is Token:
+        return value.number
+    if isinstance(value, Failure):
+        return "failure", plain(value.item), repr(value.error)
+    if type(value) in (list, tuple):
+        return type(value).__name__, *map(plain, value)
+    return repr(value)
+
+
+def flat(batches: Items) -> Items:
+    """Take batches apart, where time decides what is in which."""
+    return [item for batch in batches for item in batch]
+
+
+OTHER = tokens(4, 100)
+"""What another source beside the feed gives."""
+
+
+@dataclass
+class Feed:
+    """The source under watch: what it gives, how fast, and the error that stands behind it."""
+
+    items: Items
+    gap: float = 0
+    error: Exception | None = None
+    handed: int = 0
+    opened: int = 0
+    closed: int = 0
+
+    def line(self) -> Line:
+        return Pipeline.from_async_iterable(self.slowly) if self.gap else Pipeline.from_iterable(self.at_once)
+
+    def twin(self) -> Line:
+        """Give the same items again, without the error."""
+        return Pipeline.from_iterable(partial(self._open, self.items))
+
+    def other(self) -> Line:
+        return Pipeline.from_iterable(partial(self._open, OTHER))
+
+    def at_once(self) -> Iterator[Any]:
+        for item in self._open(self.items, self.error):
+            self.handed += 1
+            yield item
+
+    def _open(self, items: Items, error: Exception | None = None) -> Iterator[Any]:
+        self.opened += 1
+        try:
+            yield from items
+            if error is not None:
+                raise error
+        finally:
+            self.closed += 1
+
+    async def slowly(self) -> AsyncIterator[Any]:
+        self.opened += 1
+        try:
+            for item in self.items:
+                await trio.sleep(self.gap)
+                self.handed += 1
+                yield item
+            if self.error is not None:
+                raise self.error
+        finally:
+            self.closed += 1
+
+    async def produce(self, channel: trio.MemorySendChannel[Any]) -> None:
+        self.opened += 1
+        try:
+            with channel:
+                for item in self.items:
+                    await trio.sleep(self.gap)
+                    await channel.send(item)
+                    self.handed += 1
+                if self.error is not None:
+                    raise self.error
+        finally:
+            self.closed += 1
+
+    def breaking(self) -> Callable[[], Iterator[Any]]:
+        """Give a source that breaks in its middle, and goes on from there when it is made anew."""
+        left = list(self.items)
+
+        def reopen() -> Iterator[Any]:
+            for _ in self._open([]):
+                pass
+            for at in range(len(left)):
+                self.handed += 1
+                yield left.pop(0)
+                if at == 2:
+                    raise OSError("the source broke")
+            if self.error is not None:
+                raise self.error
+
+        return reopen
+
+
+class Channel(trio.abc.ReceiveChannel[Any]):
+    """A feed as a channel that is not one of trio's own."""
+
+    def __init__(self, feed: Feed) -> None:
+        self._items = feed.slowly()
+
+    async def receive(self) -> Any:
+        try:
+            return await anext(self._items)
+        except StopAsyncIteration:
+            raise trio.EndOfChannel from None
+
+    async def aclose(self) -> None:
+        await self._items.aclose()  # type: ignore[attr-defined]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One operation in one of its modes.
+
+    Args:
+      name: the operation's, with what tells this row from others behind a colon.
+      make: makes the pipeline over a feed.
+      model: gives its results for a list of items.
+      ordered: whether the results come in the model's order.
+      before: what is delivered for sure before a failure that stands behind these items, if not all that the model
+        gives for them.
+      stops: whether it may end before its feed does, and so never meet the failure that stands there.
+      alone: whether all it takes comes from the feed, each item once.
+      fails: whether its source can be made to fail.
+      replays: whether it can be run again.
+      view: what is compared of the results.
+    """
+
+    name: str
+    make: Callable[[Feed], Line]
+    model: Model = list
+    ordered: bool = True
+    before: Model | None = None
+    stops: bool = False
+    alone: bool = True
+    fails: bool = True
+    replays: bool = True
+    view: Model = field(default=list)
+
+    @property
+    def operation(self) -> str:
+        return self.name.partition(":")[0]
+
+
+def on(name: str, apply: Callable[[Line], Line], model: Model = list, **flags: Any) -> Case:
+    """Make the row of an operation that is put behind the feed."""
+    return Case(name, lambda feed: apply(feed.line()), model, **flags)
+
+
+# ---- functions of the rows, and what they do to lists
+
+
+class Trouble(Exception):
+    """A failure that a row's policy deals with."""
+
+
+def wrapped(item: Any) -> tuple[Any]:
+    return (item,)
+
+
+def is_good(item: Any) -> bool:
+    return number(item) % 3 != 1
+
+
+def before_five(item: Any) -> bool:
+    return number(item) < 5
+
+
+def pick(item: Any) -> Any:
+    """Fail at every third item."""
+    if not is_good(item):
+        raise Trouble(number(item))
+    return item
+
+
+def twice(item: Any) -> list[Any]:
+    return [item, (item,)]
+
+
+def counted(state: tuple[int, Any], item: Any) -> tuple[int, Any]:
+    return state[0] + number(item), item
+
+
+def rest(item: Any) -> int:
+    return number(item) % 3
+
+
+def route(item: Any) -> str:
+    return "ab"[number(item) % 2]
+
+
+def after(fn: Callable[..., Any], pause: Callable[[int], float] = lambda each: each % 3) -> Callable[..., Any]:
+    """Give the async form of a function: each call takes a while, so that calls end out of order."""
+
+    async def wait(*args: Any) -> Any:
+        await trio.sleep(pause(number(args[-1])))
+        return fn(*args)
+
+    return wait
+
+
+def same(item: Any) -> Any:
+    return item
+
+
+nap = after(same)
+second = after(same, lambda each: 1)
+
+
+async def bury(failure: Failure[Any]) -> None:
+    await trio.sleep(1.5)
+
+
+async def twice_in_time(item: Any) -> AsyncIterator[Any]:
+    for child in twice(item):
+        await trio.sleep(number(item) % 2)
+        yield child
+
+
+async def fails_midway(item: Any) -> AsyncIterator[Any]:
+    yield item
+    yield pick(item)
+
+
+def twice_in_a_pipeline(item: Any) -> Line:
+    return Pipeline.from_iterable(twice(item)).map(nap, concurrency=2)
+
+
+def both(items: Items) -> Items:
+    return [child for item in items for child in twice(item)]
+
+
+def good(items: Items) -> Items:
+    return [item for item in items if is_good(item)]
+
+
+def with_failures(items: Items) -> Items:
+    return [item if is_good(item) else Failure(item, Trouble(number(item)), "", 1) for item in items]
+
+
+def cut(size: int) -> Model:
+    return lambda items: [items[at : at + size] for at in range(0, len(items), size)]
+
+
+def slid(size: int, step: int) -> Model:
+    return lambda items: [tuple(items[at : at + size]) for at in range(0, len(items) - size + 1, step)]
+
+
+def numbered(items: Items) -> Items:
+    return [(at, item) for at, item in enumerate(items, 7)]
+
+
+def first_of_each_rest(items: Items) -> Items:
+    first: dict[int, Any] = {}
+    for item in items:
+        first.setdefault(rest(item), item)
+    return [*first.values()]
+
+
+def by_costs(items: Items) -> Items:
+    """Cut so that the costs (1, 2, 3, 1, 2, 3, ...) of a batch are 5 at most."""
+    batches: list[list[Any]] = []
+    total = math.inf
+    for item in items:
+        if total + 1 + rest(item) > 5:
+            batches.append([])
+            total = 0
+        batches[-1].append(item)
+        total += 1 + rest(item)
+    return batches
+
+
+POLICIES: dict[str, tuple[OnError, Model]] = {
+    "skip": (OnError.skip(), good),
+    "emit": (OnError.emit(), with_failures),
+    "divert": (OnError.divert(bury), good),
+}
+
+
+def mapped() -> Iterator[Case]:
+    yield on("map: sync", lambda p: p.map(wrapped), lambda items: [*map(wrapped, items)])
+    yield on("map: async", lambda p: p.map(nap))
+    yield on("map: a step", lambda p: p.map(Step(nap).timeout(99).retry(Retry(2)), concurrency=2))
+    yield on("map: ordered pool", lambda p: p.map(nap, concurrency=3))
+    yield on("map: unordered pool", lambda p: p.map(nap, concurrency=3, ordered=False), ordered=False)
+    yield on("map: key", lambda p: p.map(nap, concurrency=3, key=rest))
+    yield on("map: key, unordered", lambda p: p.map(nap, concurrency=3, key=rest, ordered=False), ordered=False)
+    for name, (policy, model) in POLICIES.items():
+        yield on(f"map: {name}", lambda p, policy=policy: p.map(pick, on_error=policy), model)
+        made = partial(Pipeline.map, fn=after(pick), concurrency=3, on_error=policy)
+        yield on(f"map: {name} in a pool", made, model)
+        yield on(f"map: {name} in an unordered pool", partial(made, ordered=False), model, ordered=False)
+
+
+def flat_mapped() -> Iterator[Case]:
+    yield on("flat_map: sync", lambda p: p.flat_map(twice), both)
+    yield on(
+        "flat_map: to nothing",
+        lambda p: p.flat_map(lambda item: twice(item) if is_good(item) else []),
+        lambda items: both(good(items)),
+    )
+    yield on("flat_map: async generator", lambda p: p.flat_map(twice_in_time), both)
+    yield on("flat_map: async function", lambda p: p.flat_map(after(twice)), both)
+    yield on("flat_map: concurrency", lambda p: p.flat_map(twice_in_time, concurrency=3), both, ordered=False)
+    yield on("flat_map: pipelines", lambda p: p.flat_map(twice_in_a_pipeline, concurrency=2), both, ordered=False)
+    yield on("flat_map: one pipeline", lambda p: p.flat_map(twice_in_a_pipeline, concurrency=1), both)
+    yield on(
+        "flat_map: emit",
+        lambda p: p.flat_map(fails_midway, on_error=OnError.emit()),
+        lambda items: [each for item in items for each in (item, *with_failures([item]))],
+    )
+    yield on("flat_map: skip", lambda p: p.flat_map(lambda item: [pick(item)], on_error=OnError.skip()), good)
+
+
+def item_by_item() -> Iterator[Case]:
+    yield on("filter", lambda p: p.filter(is_good), good)
+    yield on("filter: async", lambda p: p.filter(after(is_good)), good)
+    yield on("tap", lambda p: p.tap(wrapped))
+    yield on("tap: async", lambda p: p.tap(nap))
+    start = (0, None)
+    yield on("scan", lambda p: p.scan(counted, start), lambda items: [*accumulate(items, counted, initial=start)][1:])
+    yield on(
+        "scan: async",
+        lambda p: p.scan(after(counted), start),
+        lambda items: [*accumulate(items, counted, initial=start)][1:],
+    )
+    yield on("enumerate", lambda p: p.enumerate(7), numbered)
+    yield on("unbatch", lambda p: p.map(twice).unbatch(), both)
+    yield on("unbatch: of batches", lambda p: p.batch(3).unbatch())
+    yield on("pipe", lambda p: p.pipe(lambda line, size: line.batch(size).buffer(1), 2), cut(2))
+
+
+def of_the_stream() -> Iterator[Case]:
+    yield on("take", lambda p: p.take(3), lambda items: items[:3], stops=True)
+    yield on("take: behind a pool", lambda p: p.map(nap, concurrency=4).take(3), lambda items: items[:3], stops=True)
+    yield on("take: nothing", lambda p: p.take(0), lambda items: [], stops=True)
+    yield on("take: more than there is", lambda p: p.take(10**6))
+    yield on("skip", lambda p: p.skip(2), lambda items: items[2:])
+    for name, fn in {"": before_five, ": async": after(before_five)}.items():
+        yield on(
+            f"take_while{name}",
+            partial(Pipeline.take_while, fn=fn),
+            lambda items: [*takewhile(before_five, items)],
+            stops=True,
+        )
+        yield on(
+            f"skip_while{name}", partial(Pipeline.skip_while, fn=fn), lambda items: [*dropwhile(before_five, items)]
+        )
+    yield on("distinct", lambda p: p.distinct(rest, remember=3), first_of_each_rest)
+    yield on(
+        "distinct: without a key",
+        lambda p: p.map(rest).distinct(remember=3).map(Token),
+        lambda items: [*map(Token, dict.fromkeys(map(rest, items)))],
+    )
+
+
+def regrouped() -> Iterator[Case]:
+    yield on("batch", lambda p: p.batch(3), cut(3))
+    yield on("batch: buffered", lambda p: p.batch(3).buffer(1).map(lambda batch: batch), cut(3))
+    yield on("batch: delay", lambda p: p.batch(3, max_delay=1), cut(1), view=flat)
+    yield on("batch: only delay", lambda p: p.batch(max_delay=1.5), cut(1), view=flat)
+    yield on("batch: cost", lambda p: p.batch(max_cost=2), cut(2))
+    yield on("batch: cost function", lambda p: p.batch(max_cost=5, cost=lambda item: 1 + rest(item)), by_costs)
+    yield on("window", lambda p: p.window(3), cut(3))
+    yield on("window: period", lambda p: p.window(period=1.5), cut(1), view=flat)
+    yield on("window: period and number", lambda p: p.window(2, period=2.5), cut(1), view=flat)
+    yield on("sliding: overlapping", lambda p: p.sliding(3), slid(3, 1))
+    yield on("sliding: in steps", lambda p: p.sliding(3, 2), slid(3, 2))
+    yield on("sliding: with gaps", lambda p: p.sliding(2, 3), slid(2, 3))
+    yield on("pairwise", lambda p: p.pairwise(), lambda items: [*pairwise(items)])
+
+
+def timed() -> Iterator[Case]:
+    """Where time decides which items go on, the items come so slowly that all do."""
+    yield on("throttle", lambda p: p.throttle(RateLimit(2, burst=2)))
+    yield on("throttle: cost", lambda p: p.throttle(RateLimit(2, burst=3), cost=lambda item: 1 + rest(item)))
+    yield on("debounce", lambda p: p.map(second).debounce(0.25))
+    yield on("debounce: in a burst", lambda p: p.batch(10**6).unbatch().debounce(0.25), lambda items: items[-1:])
+    yield on("sample", lambda p: p.map(second).sample(0.25))
+    yield on("sample: in a burst", lambda p: p.batch(10**6).unbatch().sample(0.25), lambda items: items[-1:])
+    yield on("delay", lambda p: p.delay(1.25))
+    yield on("delay: few places", lambda p: p.delay(1.25, max_items=2))
+    yield on("idle_timeout", lambda p: p.map(nap).idle_timeout(100))
+    yield on("timeout", lambda p: p.map(nap).timeout(1000, first=100))
+
+
+def held() -> Iterator[Case]:
+    yield on("buffer", lambda p: p.buffer(1))
+    yield on("buffer: behind a pool", lambda p: p.buffer(2).map(nap, concurrency=2).buffer(40))
+    yield on("buffer: drop_oldest", lambda p: p.map(second).buffer(7, overflow="drop_oldest"))
+    yield on("buffer: drop_newest", lambda p: p.map(second).buffer(7, overflow="drop_newest"))
+    yield on("buffer: fail", lambda p: p.map(second).buffer(100, overflow="fail"))
+    share = FairShare({0: 2, 1: Fraction(1, 2)}, cost=lambda item: 1 + rest(item))
+    yield on("fair_by: block", lambda p: p.fair_by(rest, share, max_keys=2), ordered=False)
+    yield on(
+        "fair_by: block, one place",
+        lambda p: p.fair_by(rest, FairShare(capacity=1), max_keys=1).map(nap),
+        ordered=False,
+    )
+    # Their queues are long enough for a consumer that takes what there is; a slow one makes them overflow.
+    yield on("fair_by: drop_newest", lambda p: p.fair_by(rest, max_keys=3, overflow="drop_newest"), ordered=False)
+    yield on("fair_by: divert", lambda p: p.fair_by(rest, max_keys=3, overflow=OnError.divert(bury)), ordered=False)
+
+
+def branched() -> Iterator[Case]:
+    yield on(
+        "broadcast",
+        lambda p: p.broadcast({"raw": same, "slow": lambda line: line.buffer(1).map(nap, concurrency=2).map(wrapped)}),
+        lambda items: [*items, *map(wrapped, items)],
+        ordered=False,
+    )
+    yield on(
+        "broadcast: one ends",
+        lambda p: p.broadcast({"few": lambda line: line.take(2).map(wrapped), "all": lambda line: line.batch(2)}),
+        lambda items: [*map(wrapped, items[:2]), *cut(2)(items)],
+        ordered=False,
+    )
+    yield on("broadcast: one branch", lambda p: p.broadcast({"only": same}))
+    yield on(
+        "partition",
+        lambda p: p.partition(
+            route, {"a": lambda line: line.buffer(1).map(second), "b": lambda line: line.map(wrapped)}
+        ),
+        lambda items: [item if route(item) == "a" else (item,) for item in items],
+        ordered=False,
+    )
+
+
+def sources() -> Iterator[Case]:
+    yield Case("from_iterable", lambda feed: Pipeline.from_iterable(feed.at_once))
+    yield Case("from_iterable: a list", lambda feed: Pipeline.from_iterable(feed.items), alone=False, fails=False)
+    yield Case("from_async_iterable", lambda feed: Pipeline.from_async_iterable(feed.slowly))
+    yield Case("from_channel", lambda feed: Pipeline.from_channel(Channel(feed)), replays=False)
+    yield Case("from_producer", lambda feed: Pipeline.from_producer(feed.produce))
+    yield Case(
+        "ticks",
+        lambda feed: Pipeline.ticks(1).take(len(feed.items)).map(Token),
+        lambda items: tokens(len(items)),
+        alone=False,
+        fails=False,
+    )
+    retry = Retry(3, OSError, Backoff(1))
+    yield Case("restarting", lambda feed: Pipeline.restarting(feed.at_once, retry, reset_after=math.inf))
+    yield Case("restarting: async", lambda feed: Pipeline.restarting(feed.slowly, retry, reset_after=1))
+    yield Case(
+        "restarting: one that breaks",
+        lambda feed: Pipeline.restarting(feed.breaking(), Retry(99, OSError, Backoff(1)), reset_after=math.inf),
+        replays=False,
+    )
+
+
+def fan_ins() -> Iterator[Case]:
+    beside: dict[str, Any] = {"ordered": False, "alone": False}
+    yield Case(
+        "merge", lambda feed: merge(feed.line(), feed.other()), lambda items: [*items, *OTHER], before=list, **beside
+    )
+    yield Case("merge: one", lambda feed: merge(feed.line()))
+    yield Case(
+        "merge: with a pool behind",
+        lambda feed: merge(feed.line().map(nap, concurrency=2), feed.other().buffer(1)).map(nap, concurrency=2),
+        lambda items: [*items, *OTHER],
+        before=list,
+        **beside,
+    )
+    share = FairShare({"feed": 3, "other": Fraction(1, 2)}, capacity=2, cost=lambda item: 1 + rest(item))
+    yield Case(
+        "fair_merge",
+        lambda feed: fair_merge({"feed": feed.line(), "other": feed.other()}, share),
+        lambda items: [*items, *OTHER],
+        before=list,
+        **beside,
+    )
+    yield Case(
+        "concat",
+        lambda feed: concat(feed.line(), feed.other()),
+        lambda items: [*items, *OTHER],
+        before=list,
+        alone=False,
+    )
+    yield Case(
+        "concat: second", lambda feed: concat(feed.other(), feed.line()), lambda items: [*OTHER, *items], alone=False
+    )
+    yield Case(
+        "zip_pipelines",
+        lambda feed: zip_pipelines(feed.line(), feed.other().map(nap)),
+        lambda items: [*zip(items, OTHER, strict=False)],
+        stops=True,
+        alone=False,
+    )
+    yield Case(
+        "zip_pipelines: strict",
+        lambda feed: zip_pipelines(feed.line(), feed.twin().map(nap, concurrency=2), strict=True),
+        lambda items: [*zip(items, items, strict=True)],
+        alone=False,
+    )
+
+
+SOURCES = [*sources()]
+OPERATORS = [
+    *mapped(),
+    *flat_mapped(),
+    *item_by_item(),
+    *of_the_stream(),
+    *regrouped(),
+    *timed(),
+    *held(),
+    *branched(),
+    *fan_ins(),
+]
+"""What is put behind something: each may be put behind any other, too."""
+CASES = [*SOURCES, *OPERATORS]
