@@ -266,6 +266,7 @@ class Stage:
             if room:
                 if self._spent and self._is_slice_over():
                     await self._breathe()
+                    continue
                 turn = outlet.turn()
                 pause = self._burst(room if room < turn else turn)
                 if pause is Pause.FULL:
