@@ -202,6 +202,7 @@ class Pool(Stage):
         self._ended = False  # the chain gave its last value
         self._workers: list[Worker] = []
         self._parked_workers: list[Worker] = []
+        self._coming = 0  # workers with empty hands that were started or woken, and have not run since
         self._calls = 0
 
     # ---- what its neighbours call
@@ -261,6 +262,10 @@ class Pool(Stage):
 
     def _staff(self) -> None:
         """See that somebody takes the next item, if there is one and a place for it."""
+        # Who comes takes it, and calls in the next one. Called in for each item, most would find nothing: those whose
+        # calls end in the same tick come by first. (100 workers, short calls: 1.1 task steps an item in place of 2.1.)
+        if self._coming or not (self._parked_workers or len(self._workers) < self.concurrency):
+            return
         if self._taking and worth_a_pull(self.source) and self._has_place():
             self._call_in()
 
@@ -276,12 +281,14 @@ class Pool(Stage):
     def _employ(self) -> None:
         worker = Worker(self._scratch)
         self._workers.append(worker)
+        self._coming += 1
         self.host.start_task(lambda: self._employed(worker), self.name)
 
     def _wake_worker(self) -> None:
         if self._parked_workers:
             worker = self._parked_workers.pop()
             assert worker.task is not None
+            self._coming += worker.item is NOTHING
             trio.lowlevel.reschedule(worker.task)
 
     def _has_place(self) -> bool:
@@ -337,6 +344,7 @@ class Pool(Stage):
     # ---- work
 
     async def _labour(self, worker: Worker) -> None:
+        self._coming -= 1
         worker.slice_end = perf_counter() + SLICE
         while self.stopped is None:
             pause = self._move_on(worker)
@@ -547,11 +555,13 @@ class Pool(Stage):
 
         def unpark(_raise_cancel: object) -> trio.lowlevel.Abort:
             self._parked_workers.remove(worker)
+            self._coming += worker.item is NOTHING  # until it runs, as if it were woken
             return trio.lowlevel.Abort.SUCCEEDED
 
         try:
             await trio.lowlevel.wait_task_rescheduled(unpark)
         finally:
+            self._coming -= worker.item is NOTHING
             worker.budget, worker.slice_end = BURST, perf_counter() + SLICE
             if starved:
                 self.waited_input += self.now() - since
