@@ -33,6 +33,8 @@ from ..sansio.reorder import AsCompleted, InOrder
 from ..sansio.tolerance import Tolerance
 from .attempt import Account, Attempt, Layered
 from .inlet import BEHIND_FAILURE, CANCELLED, NOT_NEEDED, NOTHING, Fault, Inlet, Receiver, State, worth_a_pull
+from .link import Link
+from .sink import Sink
 from .stage import BURST, SLICE, Fused, Host, Outlet, Pause, Stage, add_note, interruptible, noted
 
 __all__ = ["ASIDE", "END", "Calling", "Enough", "Pool"]
@@ -41,6 +43,7 @@ END: Any = object()
 """No more items will come."""
 ASIDE: Any = object()
 """An item was taken, but is not to be worked on yet."""
+_FULL, _STARVED, _SLICE_OVER = Pause.FULL, Pause.STARVED, Pause.SLICE_OVER  # 100 ns less than by the class, each time
 _DONE_WITH: Any = object()
 """In the place of an item that failed and was counted as that."""
 
@@ -204,6 +207,8 @@ class Pool(Stage):
         self._parked_workers: list[Worker] = []
         self._coming = 0  # workers with empty hands that were started or woken, and have not run since
         self._calls = 0
+        self._is_direct = not fused and type(outlet) in (Link, Sink)
+        """Whether a result can go into the outlet as it is: no operation wants to see it, and no route to be chosen."""
 
     # ---- what its neighbours call
 
@@ -293,14 +298,17 @@ class Pool(Stage):
 
     def _has_place(self) -> bool:
         # A call that runs is counted against the workers, a result that waits against workers or room, so:
-        places = self.concurrency + self.outlet.spare() - self._occupied()
         if self._calls >= self.concurrency:  # it was lowered, and there are more workers than calls to be made
             return False
+        places = self.concurrency - self._occupied()
+        if places > 1:  # without the room behind, which need not be asked for then
+            return True
+        places += self.outlet.spare()
         return places > 1 or (places == 1 and not self._is_regrouping())
 
     def _occupied(self) -> int:
         """How many items are in calls or wait behind them."""
-        return self._calls + len(self.order)
+        return self._calls + len(self.order.waiting)
 
     def _is_regrouping(self) -> bool:
         """Whether a fused operation has kept a part of the last result."""
@@ -351,20 +359,20 @@ class Pool(Stage):
             if self._ended:
                 return
             # With a burst cut short, what is left of it goes first: in a call nobody could move it on.
-            item = NOTHING if pause is Pause.SLICE_OVER else self._admit()
+            item = NOTHING if pause is _SLICE_OVER else self._admit()
             if item is END:
                 continue
             if item is ASIDE:
                 worker.budget -= 1
             elif item is not NOTHING:
-                if pause is Pause.FULL and self._has_leftovers():
+                if pause is _FULL and self._has_leftovers():
                     self.outlet.wants_room = True  # no worker may be parked, or each for something else
                 await self._serve(worker, item)
                 worker.budget -= 1
-            elif pause is not Pause.SLICE_OVER:
-                await self._wait(worker, starved=pause is not Pause.FULL and self._has_place())
+            elif pause is not _SLICE_OVER:
+                await self._wait(worker, starved=pause is not _FULL and self._has_place())
                 continue
-            if pause is Pause.SLICE_OVER or worker.budget <= 0 or perf_counter() > worker.slice_end:
+            if pause is _SLICE_OVER or worker.budget <= 0 or perf_counter() > worker.slice_end:
                 await self._rest(worker)
 
     def _admit(self) -> Any:
@@ -389,8 +397,19 @@ class Pool(Stage):
             self._put_down(worker)
             if self._is_superfluous(worker):
                 self._discard_result(result, self._reason())
-            else:
+            elif not (self._is_direct and self._put_through(worker.position, result)):
                 self.order.complete(worker.position, result)
+
+    def _put_through(self, position: int, result: Any) -> bool:
+        """Put a result straight into the outlet, if it is its turn and there is room; say whether it was."""
+        # What `_move_on` would do with it a moment later, for a fifth of its time.
+        outlet = self.outlet
+        if result is NOTHING or isinstance(result, Enough) or outlet.room() < 1 or not self.order.pass_by(position):
+            return False
+        self.results.seen += 1
+        outlet.put(result)
+        outlet.commit(1)
+        return True
 
     def _called(self, worker: Worker) -> Awaitable[Any]:
         """Give what to await for the item in a worker's hands."""
@@ -493,7 +512,9 @@ class Pool(Stage):
         return self.results.seen
 
     def _is_superfluous(self, worker: Worker) -> bool:
-        return self._ended or self.stopped is not None or self.order.is_superfluous(worker.position)
+        if self.order.failure is not None and self.order.is_superfluous(worker.position):
+            return True
+        return self._ended or self.stopped is not None
 
     def _failed_at(self, worker: Worker, error: Exception) -> None:
         """Take the failure of one call: it ends the stream at its position, and what is behind that is given up."""
@@ -523,6 +544,8 @@ class Pool(Stage):
 
     def _move_on(self, worker: Worker) -> Pause:
         """Move the results that have their turn into the outlet, one burst of them."""
+        if self._is_direct and self._taking and not self.order.ready:  # nothing is to be moved, and more is to come
+            return _STARVED if self.outlet.room() else _FULL
         pause, self._slice_end = Pause.FULL, worker.slice_end
         while pause is Pause.FULL and not self._ended:
             room = self.outlet.room()
