@@ -30,7 +30,7 @@ def calling_of(operation: plan.Operation) -> Calling:
     assert isinstance(operation, plan.WithFunction)
     is_layered = step_of(operation.fn) is not None
     fn = layered(operation.fn) if is_layered else operation.fn
-    if isinstance(operation, plan.Map) and not is_async(fn):
+    if isinstance(operation, plan.Map) and not (is_layered or is_async(fn)):
         fn = _awaited(operation.name, fn)
     on_error = operation.on_error if isinstance(operation, plan.Map | plan.FlatMap) else plan.STOP
     return Calling(

@@ -120,6 +120,7 @@ class ExpandingPool(Pool):
                 await self._rest(worker)
             elif self._asked + len(self.order) < self.outlet.room():
                 self.outlet.settle()
+                self._staff()  # an item may have come while this worker was parked: it was woken for that, in vain
                 return True
             else:
                 await self._wait(worker, starved=False)

@@ -55,7 +55,8 @@ class KeyedPool(Pool):
 
     def _staff(self) -> None:
         if self._lanes.ready:
-            self._call_in()
+            if not self._coming:
+                self._call_in()
         else:
             super()._staff()
 

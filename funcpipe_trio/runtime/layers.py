@@ -11,6 +11,7 @@ Only `Exception` is ever met; a cancellation passes through every layer, each of
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from inspect import isawaitable
 from typing import Any
 
@@ -69,8 +70,8 @@ def _call(call: Call) -> Layered:
     if call.runner is not None:
         return _on(fn, start_runner(call.runner), None)
 
-    async def made(item: Any, attempt: Attempt) -> Any:
-        return await interruptible(fn, item)
+    def made(item: Any, attempt: Attempt) -> Awaitable[Any]:
+        return interruptible(fn, item)  # not awaited here: each coroutine around a call costs 150 ns
 
     return made
 

@@ -33,6 +33,8 @@ from ..sansio.reorder import AsCompleted, InOrder
 from ..sansio.tolerance import Tolerance
 from .attempt import Account, Attempt, Layered
 from .inlet import BEHIND_FAILURE, CANCELLED, NOT_NEEDED, NOTHING, Fault, Inlet, Receiver, State, worth_a_pull
+from .link import Link
+from .sink import Sink
 from .stage import BURST, SLICE, Fused, Host, Outlet, Pause, Stage, add_note, interruptible, noted
 
 __all__ = ["ASIDE", "END", "Calling", "Enough", "Pool"]
@@ -203,9 +205,12 @@ class Pool(Stage):
         self._ended = False  # the chain gave its last value
         self._workers: list[Worker] = []
         self._parked_workers: list[Worker] = []
+        self._coming = 0  # workers with empty hands that were started or woken, and have not run since
         self._calls = 0
         self._gives_way: Worker | None = None
         """Who lets the receiver run before more is put; until then nobody moves anything on."""
+        self._is_direct = not fused and type(outlet) in (Link, Sink)
+        """Whether a result can go into the outlet as it is: no operation wants to see it, and no route to be chosen."""
 
     # ---- what its neighbours call
 
@@ -264,6 +269,10 @@ class Pool(Stage):
 
     def _staff(self) -> None:
         """See that somebody takes the next item, if there is one and a place for it."""
+        # Who comes takes it, and calls in the next one. Called in for each item, most would find nothing: those whose
+        # calls end in the same tick come by first. (100 workers, short calls: 1.1 task steps an item in place of 2.1.)
+        if self._coming or not (self._parked_workers or len(self._workers) < self.concurrency):
+            return
         if self._taking and worth_a_pull(self.source) and self._has_place():
             self._call_in()
 
@@ -279,24 +288,29 @@ class Pool(Stage):
     def _employ(self) -> None:
         worker = Worker(self._scratch)
         self._workers.append(worker)
+        self._coming += 1
         self.host.start_task(lambda: self._employed(worker), self.name)
 
     def _wake_worker(self) -> None:
         if self._parked_workers:
             worker = self._parked_workers.pop()
             assert worker.task is not None
+            self._coming += worker.item is NOTHING
             trio.lowlevel.reschedule(worker.task)
 
     def _has_place(self) -> bool:
         # A call that runs is counted against the workers, a result that waits against workers or room, so:
-        places = self.concurrency + self.outlet.spare() - self._occupied()
         if self._calls >= self.concurrency:  # it was lowered, and there are more workers than calls to be made
             return False
+        places = self.concurrency - self._occupied()
+        if places > 1:  # without the room behind, which need not be asked for then
+            return True
+        places += self.outlet.spare()
         return places > 1 or (places == 1 and not self._is_regrouping())
 
     def _occupied(self) -> int:
         """How many items are in calls or wait behind them."""
-        return self._calls + len(self.order)
+        return self._calls + len(self.order.waiting)
 
     def _is_regrouping(self) -> bool:
         """Whether a fused operation has kept a part of the last result."""
@@ -342,6 +356,7 @@ class Pool(Stage):
     # ---- work
 
     async def _labour(self, worker: Worker) -> None:
+        self._coming -= 1
         worker.slice_end = perf_counter() + SLICE
         while self.stopped is None:
             pause = self._move_on(worker)
@@ -386,8 +401,19 @@ class Pool(Stage):
             self._put_down(worker)
             if self._is_superfluous(worker):
                 self._discard_result(result, self._reason())
-            else:
+            elif not (self._is_direct and self._put_through(worker.position, result)):
                 self.order.complete(worker.position, result)
+
+    def _put_through(self, position: int, result: Any) -> bool:
+        """Put a result straight into the outlet, if it is its turn and there is room; say whether it was."""
+        # What `_move_on` would do with it a moment later, for a fifth of its time.
+        outlet = self.outlet
+        if result is NOTHING or isinstance(result, Enough) or outlet.room() < 1 or not self.order.pass_by(position):
+            return False
+        self.results.seen += 1
+        outlet.put(result)
+        outlet.commit(1)
+        return True
 
     def _called(self, worker: Worker) -> Awaitable[Any]:
         """Give what to await for the item in a worker's hands."""
@@ -490,7 +516,9 @@ class Pool(Stage):
         return self.results.seen
 
     def _is_superfluous(self, worker: Worker) -> bool:
-        return self._ended or self.stopped is not None or self.order.is_superfluous(worker.position)
+        if self.order.failure is not None and self.order.is_superfluous(worker.position):
+            return True
+        return self._ended or self.stopped is not None
 
     def _failed_at(self, worker: Worker, error: Exception) -> None:
         """Take the failure of one call: it ends the stream at its position, and what is behind that is given up."""
@@ -520,12 +548,14 @@ class Pool(Stage):
 
     def _move_on(self, worker: Worker) -> Pause:
         """Move the results that have their turn into the outlet, one burst of them."""
+        if self._is_direct and self._taking and not self.order.ready:  # nothing is to be moved, and more is to come
+            return Pause.STARVED if self.outlet.room() else Pause.FULL
         pause, self._slice_end, self._spent = Pause.FULL, worker.slice_end, 0
         while pause is Pause.FULL and not self._ended:
             room = self.outlet.room()
             if not room:
                 break
-            if self._gives_way is not None or self._is_slice_over():
+            if self._gives_way is not None or (self._spent and self._is_slice_over()):
                 return Pause.SLICE_OVER
             turn = self.outlet.turn()
             pause = self._burst(min(room, turn))  # which may find it full before it is: a partition looks one ahead
@@ -557,11 +587,13 @@ class Pool(Stage):
 
         def unpark(_raise_cancel: object) -> trio.lowlevel.Abort:
             self._parked_workers.remove(worker)
+            self._coming += worker.item is NOTHING  # until it runs, as if it were woken
             return trio.lowlevel.Abort.SUCCEEDED
 
         try:
             await trio.lowlevel.wait_task_rescheduled(unpark)
         finally:
+            self._coming -= worker.item is NOTHING
             worker.budget, worker.slice_end = BURST, perf_counter() + SLICE
             if starved:
                 self.waited_input += self.now() - since

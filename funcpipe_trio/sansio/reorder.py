@@ -10,6 +10,7 @@ The invariant: what was handed in is popped once, or given back as superfluous, 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sized
 from typing import Any
 
 __all__ = ["AsCompleted", "InOrder"]
@@ -20,6 +21,8 @@ class InOrder:
 
     def __init__(self) -> None:
         self._done: dict[int, Any] = {}
+        self.waiting: Sized = self._done
+        """The results that wait; to be counted without a call."""
         self._next = 0
         self._begun = 0
         self._failed_at: int | None = None
@@ -52,6 +55,13 @@ class InOrder:
         """Hand in a result."""
         self._done[position] = result
 
+    def pass_by(self, position: int) -> bool:
+        """Count a result as handed in and popped, if it would come next; say whether it did."""
+        if position != self._next:
+            return False
+        self._next += 1
+        return True
+
     def fail(self, position: int, failure: Any) -> tuple[Any, list[Any]]:
         """Hand in a failure; answer the later failure that it replaces (or None), and the results behind it."""
         replaced, self.failure, self._failed_at = self.failure, failure, position
@@ -81,6 +91,8 @@ class AsCompleted:
 
     def __init__(self) -> None:
         self._done: deque[Any] = deque()
+        self.waiting: Sized = self._done
+        """The results that wait; to be counted without a call."""
         self._begun = 0
         self.failure: Any = None
 
@@ -110,6 +122,10 @@ class AsCompleted:
     def complete(self, position: int, result: Any) -> None:
         """Hand in a result."""
         self._done.append(result)
+
+    def pass_by(self, position: int) -> bool:
+        """Say whether a result would come next, if it was handed in now."""
+        return not self._done
 
     def fail(self, position: int, failure: Any) -> tuple[Any, list[Any]]:
         """Hand in the failure; it replaces none, and nothing that completed is behind it."""

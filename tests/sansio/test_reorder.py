@@ -6,6 +6,7 @@
 | what was handed in leaves once | results behind a failure kept, or given back out of order |
 | the earliest failure ends | a later failure that stays; `ended` by the existence of a failure |
 | as completed | the failure ahead of what completed before it |
+| passing by is handing in and popping | `pass_by` ahead of what waits; without moving on to the next position |
 """
 
 import pytest
@@ -216,3 +217,24 @@ def test_a_failure_in_the_place_of_the_last_result_gives_back_all_that_waits(mak
 
     assert (out, order.end("failure")) == (expected[:popped], (None, expected[popped:]))
     assert (order.failure, order.ended, order.ready, order.clear()) == ("failure", True, False, [])
+
+
+@given(make=st.sampled_from([InOrder, AsCompleted]), ends=st.permutations(range(6)), kept=st.sets(st.integers(0, 5)))
+def test_to_pass_by_is_to_be_handed_in_and_popped_at_once(make, ends, kept):
+    """Some results try to pass by, others (`kept`) are handed in and wait: the order is the same."""
+    quick, plain, out, expected = make(), make(), [], []
+    begun(quick, 6)
+    begun(plain, 6)
+    for position in ends:
+        plain.complete(position, position)
+        if position in kept:
+            quick.complete(position, position)
+            continue
+        expected += pop_all(plain)
+        if quick.pass_by(position):
+            out.append(position)
+        else:
+            quick.complete(position, position)
+        out += pop_all(quick)
+
+    assert (out, len(quick), len(quick.waiting)) == (expected, len(plain), len(plain))
