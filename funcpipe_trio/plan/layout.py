@@ -11,9 +11,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Hashable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
+from ..policies._frozen import dataclass
 from ..policies.fair_share import FairShare
 from .fair_by import FairBy
 from .nodes import Branch, FanIn, FanInKind, FanOut, FanOutKind, Plan, Source

@@ -7,9 +7,10 @@ user's functions and iterables and touches none of them.
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, ClassVar, Literal
 
+from ..policies._frozen import dataclass
 from ..policies.fair_share import FairShare
 from .operations import Opaque, Operation, Route, function_name
 
