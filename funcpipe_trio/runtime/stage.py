@@ -154,6 +154,8 @@ class Stage:
     """What the policies of its step count, if it has one."""
     divert_account: Account | None = None
     """The same for the step that its failures are diverted to."""
+    _scope: trio.CancelScope | None = None
+    """Of one that also waits for what is not its neighbours'; the others are woken, look, and save the scope's 10 us."""
 
     def __init__(self, host: Host, name: str, inlet: Inlet, outlet: Outlet, fused: Sequence[Fused] = ()) -> None:
         self.host = host
@@ -169,7 +171,6 @@ class Stage:
         self.waited_input = self.waited_room = 0.0
         self.began, self.left = 0.0, None
         self.started = False
-        self._scope = trio.CancelScope()
         self._parked: trio.lowlevel.Task | None = None
         self._parked_for: Pause | None = None
         self._slice_end = 0.0
@@ -201,7 +202,10 @@ class Stage:
         if self.stopped is not None:
             return False
         self.stopped = reason
-        self._scope.cancel()
+        if self._scope is not None:
+            self._scope.cancel()
+        elif self._parked_for is not None:
+            self._wake()
         return True
 
     @property
@@ -222,8 +226,7 @@ class Stage:
 
     async def _main(self) -> None:
         try:
-            with self._scope:
-                await self._work()
+            await self._work()
         except BaseException:
             self.stopped = self.stopped or CANCELLED
             raise
