@@ -61,10 +61,25 @@ class Pacing:
 
     def items(self) -> Iterator[Any]:
         pacer, now = self.pacer, self.stage.now
+        passes = pacer.passes if isinstance(pacer, Throttler) and self._cost_of is None else None
         while True:
             if self._error is not None:
                 raise self._error
             at = now()
+            if passes is not None and not pacer.items and not self._over:
+                # A throttle that lets an item pass keeps it nowhere: without this, 5.3 us in place of 2.9 an item.
+                item = next(self._values, _END)
+                if item is not _END and item is not NOTHING:
+                    self.taken += 1
+                    if passes(at):
+                        yield item
+                        continue
+                    pacer.add(item, 1, at)
+                elif item is _END:
+                    self._end()
+                    continue
+                yield NOTHING
+                continue
             if pacer.deadline > at and self.can_take():
                 self.take(at)
             if pacer.deadline <= at:
@@ -83,11 +98,14 @@ class Pacing:
         """Take what comes next: an item, or the end."""
         item = next(self._values, _END)
         if item is _END:
-            self._over = True
-            self.pacer.end()
+            self._end()
         elif item is not NOTHING:
             number, self.taken = self.taken, self.taken + 1
             self.pacer.add(item, 1 if self._cost_of is None else self._cost(self._cost_of, number, item), now)
+
+    def _end(self) -> None:
+        self._over = True
+        self.pacer.end()
 
     def take_ahead(self, now: float) -> None:
         """Take what comes next while there is no room; an error leaves in the next pull, when there is."""
@@ -159,6 +177,9 @@ class PacedStage(Stage):
         pacer, before = self.pacing.pacer, self.waited_input
         is_full = pacer.is_full
         try:
+            if pacer.deadline == math.inf:  # it keeps nothing: a scope costs 4 us
+                await super()._wait_input()
+                return
             with trio.move_on_at(pacer.deadline):
                 await super()._wait_input()
         finally:

@@ -155,7 +155,7 @@ class Stage:
     divert_account: Account | None = None
     """The same for the step that its failures are diverted to."""
     _scope: trio.CancelScope | None = None
-    """Of one that also waits for what is not its neighbours'; the others are woken, look, and save the scope's 10 us."""
+    """Of one that also waits for others than its neighbours; the rest are woken, look, and save the scope's 10 us."""
 
     def __init__(self, host: Host, name: str, inlet: Inlet, outlet: Outlet, fused: Sequence[Fused] = ()) -> None:
         self.host = host

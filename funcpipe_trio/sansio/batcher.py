@@ -18,14 +18,17 @@ __all__ = ["Batcher"]
 class Batcher:
     """Collects items and answers with the batches that became complete."""
 
-    __slots__ = ("_cost", "_max_cost", "_max_delay", "_max_items", "deadline", "items")
+    __slots__ = ("_cost", "_max_cost", "_max_delay", "_max_items", "deadline", "has_cost", "items")
 
     deadline: float
+    has_cost: bool
 
     def __init__(self, max_items: int | None, max_cost: float | None, max_delay: float | None) -> None:
         self._max_items = max_items or math.inf
         self._max_cost = math.inf if max_cost is None else max_cost
         self._max_delay = math.inf if max_delay is None else max_delay
+        self.has_cost = max_cost is not None
+        """Whether what items cost counts; if not, `begin` and `append` do what `add` does."""
         self._cost: float = 0
         self.items: list[Any] = []
         self.deadline = math.inf
@@ -34,12 +37,22 @@ class Batcher:
         """Take an item; answer the batches that this closes, oldest first (none, one or two)."""
         closed = [self.close()] if self.items and self._cost + cost > self._max_cost else []
         if not self.items:
-            self.deadline = now + self._max_delay
+            self.begin(now)
         self.items.append(item)
         self._cost += cost
         if len(self.items) >= self._max_items or self._cost >= self._max_cost:
             closed.append(self.close())
         return closed
+
+    def begin(self, now: float) -> None:
+        """Hear when the first item of a batch comes."""
+        self.deadline = now + self._max_delay
+
+    def append(self, item: Any) -> list[Any] | None:
+        """Take an item that costs nothing; answer the batch that it completes, if it does."""
+        items = self.items
+        items.append(item)
+        return self.close() if len(items) >= self._max_items else None
 
     def is_due(self, now: float) -> bool:
         """Whether the open batch has reached its age."""
