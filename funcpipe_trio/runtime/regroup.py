@@ -156,6 +156,7 @@ class Batching(FusedOperation):
         self._batcher = Batcher(operation.max_items, operation.max_cost, operation.max_delay)
         self._cost = operation.cost if operation.max_cost is not None else None
         self._timed = operation.max_delay is not None
+        self._is_simple = operation.max_cost is None
         self._due = False
         self._number = 0
         self._closed: deque[list[Any]] = deque()
@@ -172,7 +173,7 @@ class Batching(FusedOperation):
     def stream(self, values: Iterator[Any]) -> Iterator[Any]:
         batcher = self._batcher
         try:
-            yield from self._by_cost(values) if batcher.has_cost else self._by_number(values)
+            yield from self._by_number(values) if self._is_simple else self._by_all(values)
         except Exception:  # what came before a failure goes out before it
             if batcher.items:
                 yield self._emitted(batcher.close())
@@ -180,7 +181,7 @@ class Batching(FusedOperation):
         if batcher.items:
             yield self._emitted(batcher.close())
 
-    def _by_cost(self, values: Iterator[Any]) -> Iterator[Any]:
+    def _by_all(self, values: Iterator[Any]) -> Iterator[Any]:
         batcher, closed = self._batcher, self._closed
         for value in values:
             if self._due:

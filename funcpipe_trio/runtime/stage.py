@@ -13,7 +13,6 @@ upstream stops at once), what is held is discarded with a reason, the end goes b
 from __future__ import annotations
 
 import contextlib
-import math
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from enum import Enum
@@ -37,7 +36,6 @@ __all__ = [
     "Outlet",
     "Pause",
     "Stage",
-    "TimedStage",
     "add_note",
     "interruptible",
     "not_awaitable",
@@ -410,22 +408,6 @@ class Stage:
 async def interruptible(fn: Callable[..., Awaitable[Any]], *args: Any) -> Any:
     """Call user code, where Ctrl-C may strike: a call that never ends must not be safe from it."""
     return await fn(*args)
-
-
-class TimedStage(Stage):
-    """A sync stage whose first operation also has something to say when a time has come."""
-
-    def _burst(self, room: int) -> Pause:
-        self.fused[0].tick(self.now())
-        return super()._burst(room)
-
-    async def _wait_input(self) -> None:
-        deadline = self.fused[0].deadline
-        if deadline == math.inf:
-            await super()._wait_input()
-        else:
-            with trio.move_on_at(deadline):
-                await super()._wait_input()
 
 
 ASYNC_DEF = "Use an `async def` function."

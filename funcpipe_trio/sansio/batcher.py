@@ -18,17 +18,14 @@ __all__ = ["Batcher"]
 class Batcher:
     """Collects items and answers with the batches that became complete."""
 
-    __slots__ = ("_cost", "_max_cost", "_max_delay", "_max_items", "deadline", "has_cost", "items")
+    __slots__ = ("_cost", "_max_cost", "_max_delay", "_max_items", "deadline", "items")
 
     deadline: float
-    has_cost: bool
 
     def __init__(self, max_items: int | None, max_cost: float | None, max_delay: float | None) -> None:
         self._max_items = max_items or math.inf
         self._max_cost = math.inf if max_cost is None else max_cost
         self._max_delay = math.inf if max_delay is None else max_delay
-        self.has_cost = max_cost is not None
-        """Whether what items cost counts; if not, `begin` and `append` do what `add` does."""
         self._cost: float = 0
         self.items: list[Any] = []
         self.deadline = math.inf
@@ -45,7 +42,7 @@ class Batcher:
         return closed
 
     def begin(self, now: float) -> None:
-        """Hear when the first item of a batch comes."""
+        """Hear when the first item of a batch comes; with `append` it does what `add` does where no cost counts."""
         self.deadline = now + self._max_delay
 
     def append(self, item: Any) -> list[Any] | None:
