@@ -164,8 +164,7 @@ class Stage:
         self.failure: Fault | None = None
         self.stopped = None
         self.failed = self.discarded = 0
-        self.failures: Counter[str] = Counter()
-        """Errors that a policy dealt with, by the names of their types."""
+        self._failures: Counter[str] | None = None
         self.waited_input = self.waited_room = 0.0
         self.began, self.left = 0.0, None
         self.started = False
@@ -205,6 +204,13 @@ class Stage:
         elif self._parked_for is not None:
             self._wake()
         return True
+
+    @property
+    def failures(self) -> Counter[str]:
+        """Errors that a policy dealt with, by the names of their types; made when asked for: most stages meet none."""
+        if self._failures is None:
+            self._failures = Counter()
+        return self._failures
 
     @property
     def upstream(self) -> Inlet:
