@@ -67,7 +67,7 @@ class Pacing:
                 raise self._error
             at = now()
             if passes is not None and not pacer.items and not self._over:
-                # A throttle that lets an item pass keeps it nowhere: without this, 5.3 us in place of 2.9 an item.
+                # An item that may pass at once is kept nowhere: with the scopes saved this adds 1.9 us to one, not 5.3.
                 item = next(self._values, _END)
                 if item is not _END and item is not NOTHING:
                     self.taken += 1
