@@ -1123,11 +1123,14 @@ def _from(kind: SourceKind, items: Any, name: str | None, methods: tuple[str, ..
     is_iterable = any(hasattr(type(items), method) for method in methods)
     if not is_iterable and not callable(items):
         raise _check.refuse(TypeError, where, "items", f"be an {kind}, or a callable that makes one", items)
-    gives_wrong_kind = plan.yields_async(items) if kind == "iterable" else inspect.isgeneratorfunction(items)
-    if not is_iterable and (plan.is_async(items) or gives_wrong_kind):
+    if not is_iterable and (plan.is_async(items) or _gives_wrong_kind(kind, items)):
         raise _check.refuse(TypeError, where, "items", f"give an {kind}, without being awaited", items)
     default = kind.replace(" ", "_") if is_iterable else plan.function_name(items)
     return _source(kind, items, _named(where, name, default), Claim() if one_shot else None)
+
+
+def _gives_wrong_kind(kind: SourceKind, fn: Any) -> bool:
+    return plan.yields_async(fn) if kind == "iterable" else inspect.isgeneratorfunction(fn)
 
 
 def _source(kind: SourceKind, origin: Any, name: str, claim: Claim | None = None) -> Pipeline[Any]:

@@ -13,7 +13,9 @@ __all__ = ["check_plan", "claim_sources", "describable"]
 
 def check_plan(plan: Plan) -> None:
     """Raise one `PlanError` that lists every problem of the plan, if there is one."""
-    problems = [*_shape_problems(plan), *_source_problems(plan)]
+    problems = [] if plan.derived.is_sound else [*_shape_problems(plan)]
+    plan.derived.is_sound = not problems
+    problems += _source_problems(plan)
     if problems:
         raise PlanError(*problems)
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, ClassVar, Literal, TypeAlias
 
+from ..policies._frozen import dataclass
 from ..policies._functions import AnyFunction, function_name
 from ..policies.fair_share import FairShare
 from ..policies.on_error import Divert

@@ -12,13 +12,16 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Hashable, Iterator
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
+from typing import Any, TypeVar
 
+from ..policies._frozen import dataclass
 from ..policies.fair_share import FairShare
 from .fair_by import FairBy
 from .nodes import Branch, FanIn, FanInKind, FanOut, FanOutKind, Plan, Source
 from .operations import Buffer, Operation, Overflow, Unbatch
+
+P = TypeVar("P", Source, Operation)
 
 __all__ = ["LINK_CAPACITY", "BranchLayout", "FanInLayout", "FanOutLayout", "LineLayout", "StageLayout", "lay_out"]
 
@@ -120,7 +123,12 @@ class LineLayout:
 
 def lay_out(plan: Plan, *, tail: int = LINK_CAPACITY) -> LineLayout:
     """Lay a plan out; `tail` is the capacity of the last link if no buffer says otherwise."""
-    return _Planner().line(plan, tail)
+    if tail != LINK_CAPACITY:
+        return _Planner().line(plan, tail)
+    if plan.derived.layout is None:
+        plan.derived.layout = _Planner().line(plan, tail)
+    layout: LineLayout = plan.derived.layout
+    return layout
 
 
 class _Names:
@@ -149,7 +157,7 @@ class _Planner:
 
     def _begun(self, origin: Source | FanIn | FanOut | Branch) -> _Line:
         if isinstance(origin, Source):
-            return _Line(self._names, None, replace(origin, name=self._names.unique(origin.name)))
+            return _Line(self._names, None, _named(origin, self._names.unique(origin.name)))
         if isinstance(origin, FanIn):
             return _Line(self._names, self._fan_in(origin))
         if isinstance(origin, FanOut):
@@ -202,7 +210,7 @@ class _Line:
         if isinstance(operation, Buffer):
             self._size(operation)
             return
-        operation = replace(operation, name=self._names.unique(operation.name))
+        operation = _named(operation, self._names.unique(operation.name))
         if operation.needs_stage:
             self._append(StageLayout(operation.name, operation, (), LINK_CAPACITY))
         else:
@@ -231,7 +239,7 @@ class _Line:
 
     def closed(self, tail: int) -> LineLayout:
         """Give the line, whose last link has that capacity unless something else determined it."""
-        if self._stages and not self._is_sized and self.default == LINK_CAPACITY:
+        if self._stages and self._stages[-1].capacity != tail and not self._is_sized and self.default == LINK_CAPACITY:
             self._stages[-1] = replace(self._stages[-1], capacity=tail)
         return LineLayout(self._origin, tuple(self._stages))
 
@@ -249,6 +257,11 @@ class _Line:
             self._append(StageLayout(self._names.unique(buffer.name), None, (), buffer.capacity))
         self._stages[-1] = replace(self._stages[-1], capacity=buffer.capacity, overflow=buffer.overflow, link_name=name)
         self._is_sized = True
+
+
+def _named(part: P, name: str) -> P:
+    """Give what has that name: the same, if it has."""
+    return part if part.name == name else replace(part, name=name)
 
 
 def _may_join(operation: Operation, stage: StageLayout) -> bool:

@@ -7,9 +7,10 @@ user's functions and iterables and touches none of them.
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, ClassVar, Literal
 
+from ..policies._frozen import dataclass
 from ..policies.fair_share import FairShare
 from .operations import Opaque, Operation, Route, function_name
 
@@ -82,12 +83,29 @@ class FanOut:
     """Of a partition: which branch an item goes to."""
 
 
+class Derived:
+    """What was worked out of a plan, so that a second run need not do it again: it can only be the same."""
+
+    __slots__ = ("is_sound", "layout")
+
+    is_sound: bool
+    """Whether a check of its shape found nothing."""
+
+    def __init__(self) -> None:
+        self.is_sound = False
+        self.layout: Any = None  # the `LineLayout`; None: not made yet
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Derived, ()  # a copy works it out again
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """An origin and the operations after it."""
 
     origin: Source | FanIn | FanOut | Branch
     operations: tuple[Operation, ...] = ()
+    derived: Derived = field(default_factory=Derived, init=False, compare=False, repr=False)
 
 
 def plan_of(value: object) -> Plan | None:

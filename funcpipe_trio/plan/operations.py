@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, ClassVar, Literal
 
+from ..policies._frozen import dataclass
 from ..policies._functions import AnyFunction, function_name, is_async, yields_async
 from ..policies.on_error import Divert, OnError, Stop
 from .steps import step_of

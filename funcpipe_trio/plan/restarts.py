@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from ..policies._frozen import dataclass
 from ..policies.retry import Retry
 from .nodes import Source
 from .operations import function_name

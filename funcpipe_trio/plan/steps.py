@@ -9,10 +9,11 @@ so far and makes one part of it, so policies lie around each other in the order 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from fractions import Fraction
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
+from ..policies._frozen import dataclass
 from ..policies._functions import AnyFunction, function_name, is_async
 from ..policies.circuit_breaker import CircuitBreaker
 from ..policies.rate_limit import RateLimit

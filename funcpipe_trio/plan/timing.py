@@ -5,9 +5,10 @@ Each has a clock to watch while its input is silent, so each begins a stage.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import ClassVar
 
+from ..policies._frozen import dataclass
 from ..policies._functions import AnyFunction, function_name
 from ..policies.rate_limit import RateLimit
 from .operations import Operation

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import ClassVar
 
+from ..policies._frozen import dataclass
 from .operations import AnyFunction, Operation, function_name
 
 __all__ = ["Distinct", "Sliding", "Window"]

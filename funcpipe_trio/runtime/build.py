@@ -39,7 +39,8 @@ from .sources import (
     ProducerSource,
     TickSource,
 )
-from .stage import Host, Outlet, Stage, TimedStage
+from .stage import Host, Outlet, Stage
+from .timed import TimedStage
 from .watched import WatchedStage
 
 __all__ = ["Machinery", "build"]

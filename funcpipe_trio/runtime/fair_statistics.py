@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import dataclass
 from fractions import Fraction
+
+from ..policies._frozen import dataclass
 
 __all__ = ["FairChannelStatistics", "FairInputStatistics"]
 

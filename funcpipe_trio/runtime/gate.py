@@ -83,6 +83,10 @@ class DivertingStage(Stage):
     _budget = BURST
     _slice_end: float
 
+    async def _work(self) -> None:
+        with trio.CancelScope() as self._scope:  # the step waits as it likes
+            await super()._work()
+
     async def _wait_room(self) -> None:
         gate = self.fused[-1]
         assert isinstance(gate, Gate)

@@ -15,11 +15,11 @@ are in order, for everything before a failure is delivered.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Hashable
-from dataclasses import dataclass
 from typing import Any
 
 import trio
 
+from ..policies._frozen import dataclass
 from ..sansio.lanes import Lanes
 from .inlet import CANCELLED, NOTHING
 from .pool import ASIDE, END, Pool, Worker

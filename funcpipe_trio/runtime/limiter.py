@@ -5,12 +5,12 @@ The choice is `sansio.token_bucket`, the waiting is `WaitingLine`: first come, f
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from fractions import Fraction
 
 import trio
 
 from ..policies import _check
+from ..policies._frozen import dataclass
 from ..policies.rate_limit import RateLimit
 from ..sansio.token_bucket import TokenBucket
 from .line import WaitingLine

@@ -21,7 +21,6 @@ from .inlet import CANCELLED, NOT_NEEDED
 from .ledger import Ledger, OnDiscard
 from .run import Consumer, Run
 from .sink import Sink
-from .tally import report_of
 
 __all__ = ["Opening", "killer_of"]
 
@@ -83,7 +82,6 @@ class Opening(Generic[T]):
         cancelled, fatal = _sort(from_tasks, engine.ledger)
         fatal = fatal or engine.ledger.fatal
         engine.finish(cancelled=cancelled is not None or _is_cancellation(error))
-        engine.report = report_of(engine)
         if fatal is not None and _wins(fatal, error):
             raise fatal
         if error is None and cancelled is not None:

@@ -61,12 +61,27 @@ class Pacing:
         """The stage starts what is upstream."""
 
     def items(self) -> Iterator[Any]:
-        pacer, now = self.pacer, self.stage.now
+        pacer, now = self.pacer, trio.lowlevel.current_clock().current_time  # at each item: half of current_time's cost
+        passes = pacer.passes if isinstance(pacer, Throttler) and self._cost_of is None else None
         while True:
             if self._fault is not None:
                 self.stage.failure, self._fault = self._fault, None
                 raise self.stage.failure.error
             at = now()
+            if passes is not None and not pacer.items and not self._over:
+                # An item that may pass at once is kept nowhere: with the scopes saved this adds 1.9 us to one, not 5.3.
+                item = next(self._values, _END)
+                if item is not _END and item is not NOTHING:
+                    self.taken += 1
+                    if passes(at):
+                        yield item
+                        continue
+                    pacer.add(item, 1, at)
+                elif item is _END:
+                    self._end()
+                    continue
+                yield NOTHING
+                continue
             if pacer.deadline > at and self.can_take():
                 self.take(at)
             if pacer.deadline <= at:
@@ -85,11 +100,14 @@ class Pacing:
         """Take what comes next: an item, or the end."""
         item = next(self._values, _END)
         if item is _END:
-            self._over = True
-            self.pacer.end()
+            self._end()
         elif item is not NOTHING:
             number, self.taken = self.taken, self.taken + 1
             self.pacer.add(item, 1 if self._cost_of is None else self._cost(self._cost_of, number, item), now)
+
+    def _end(self) -> None:
+        self._over = True
+        self.pacer.end()
 
     def take_ahead(self, now: float) -> None:
         """Take what comes next while there is no room; an error leaves in the next pull, when there is."""
@@ -168,6 +186,9 @@ class PacedStage(Stage):
         pacer, before = self.pacing.pacer, self.waited_input
         is_full = pacer.is_full
         try:
+            if pacer.deadline == math.inf:  # it keeps nothing: a scope costs 4 us
+                await super()._wait_input()
+                return
             with trio.move_on_at(pacer.deadline):
                 await super()._wait_input()
         finally:

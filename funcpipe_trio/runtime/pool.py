@@ -21,13 +21,13 @@ that limits are held against the items in their order and not in that of their c
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
 import trio
 
 from ..plan.operations import STOP
+from ..policies._frozen import dataclass
 from ..policies.on_error import Divert, Failure, OnError, Skip, Stop
 from ..sansio.reorder import AsCompleted, InOrder
 from ..sansio.tolerance import Tolerance

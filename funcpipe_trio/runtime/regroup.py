@@ -156,6 +156,7 @@ class Batching(FusedOperation):
         self._batcher = Batcher(operation.max_items, operation.max_cost, operation.max_delay)
         self._cost = operation.cost if operation.max_cost is not None else None
         self._timed = operation.max_delay is not None
+        self._is_simple = operation.max_cost is None
         self._due = False
         self._number = 0
         self._closed: deque[list[Any]] = deque()
@@ -170,24 +171,42 @@ class Batching(FusedOperation):
         self._due = self._batcher.is_due(now)  # never without items: the deadline is their first one's
 
     def stream(self, values: Iterator[Any]) -> Iterator[Any]:
-        batcher, closed = self._batcher, self._closed
+        batcher = self._batcher
         try:
-            for value in values:
-                if self._due:
-                    self._due = False
-                    closed.append(batcher.close())
-                if value is not NOTHING:
-                    self._add(value)
-                if not closed:
-                    yield NOTHING
-                while closed:
-                    yield self._emitted(closed.popleft())
+            yield from self._by_number(values) if self._is_simple else self._by_all(values)
         except Exception:  # what came before a failure goes out before it
             if batcher.items:
                 yield self._emitted(batcher.close())
             raise
         if batcher.items:
             yield self._emitted(batcher.close())
+
+    def _by_all(self, values: Iterator[Any]) -> Iterator[Any]:
+        batcher, closed = self._batcher, self._closed
+        for value in values:
+            if self._due:
+                self._due = False
+                closed.append(batcher.close())
+            if value is not NOTHING:
+                self._add(value)
+            if not closed:
+                yield NOTHING
+            while closed:
+                yield self._emitted(closed.popleft())
+
+    def _by_number(self, values: Iterator[Any]) -> Iterator[Any]:
+        """Do the same where no cost counts: a value closes one batch at most, so none has to be kept here."""
+        batcher = self._batcher
+        for value in values:
+            closed = None
+            if self._due:  # it was not full, so it was to hold two at least: the value cannot fill the next one
+                self._due = False
+                closed = batcher.close()
+            if value is not NOTHING:
+                if not batcher.items:
+                    batcher.begin(self.stage.now() if self._timed else 0.0)
+                closed = batcher.append(value) or closed
+            yield NOTHING if closed is None else self._emitted(closed)
 
     @property
     def has_more(self) -> bool:

@@ -11,9 +11,10 @@ All of it is counted per burst, never per item, from numbers that the links and 
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator
-from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Literal
+
+from ..policies._frozen import dataclass
 
 if TYPE_CHECKING:
     from .attempt import Account

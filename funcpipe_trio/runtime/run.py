@@ -282,4 +282,9 @@ class Run(trio.abc.ReceiveChannel[T], Generic[T]):
     @property
     def report(self) -> Report:
         """What became of the run: complete once its block was left; before that, what leaving it now would give."""
-        return self._engine.report or report_of(self._engine)
+        engine = self._engine
+        if engine.ended is None:
+            return report_of(engine)
+        if engine.report is None:  # made when it is asked for: of a short run it would be a tenth of the cost
+            engine.report = report_of(engine)
+        return engine.report

@@ -15,22 +15,24 @@ from __future__ import annotations
 
 import contextlib
 import math
-import pickle
 from collections.abc import Awaitable, Callable
-from concurrent.futures import BrokenExecutor, Executor
-from dataclasses import KW_ONLY, dataclass, field
-from importlib.util import find_spec
-from typing import Any, Protocol, cast
+from dataclasses import KW_ONLY, field
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import trio
 
 from .._errors import WorkerDied
 from ..plan.steps import RunnerPlan
 from ..policies import _check
+from ..policies._frozen import dataclass
 from ..policies._functions import AnyFunction, function_name
 from .attempt import Attempt
 from .stage import interruptible
-from .workers import Called, Workers
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
+# What one runner alone needs is imported where that one is at work: together 5 ms that most programs can do without.
 
 __all__ = ["Running", "executor", "processes", "runner_of", "start_runner", "threads"]
 
@@ -167,6 +169,8 @@ def processes(limit: int) -> Processes:
       TypeError: if `limit` is no int.
       ValueError: if it is below 1.
     """
+    from importlib.util import find_spec
+
     if find_spec("anyio") is None:
         raise ImportError("processes: anyio must be installed\nUse pip install 'funcpipe-trio[process]'.")
     return Processes(limit)
@@ -187,6 +191,8 @@ class Processes:
 
     def problem(self, fn: AnyFunction) -> str | None:
         """Refuse what a worker could not import."""
+        import pickle
+
         try:
             pickle.dumps(fn)
         except Exception as error:
@@ -204,10 +210,12 @@ class Processes:
 class _Processes:
     def __init__(self, limit: int) -> None:
         self._places = trio.CapacityLimiter(limit)
+        from .workers import Workers
+
         self._workers = Workers()
 
     async def call(self, fn: AnyFunction, item: Any, attempt: Attempt, admit: Admit | None) -> Any:
-        order = pickle.dumps(Called(fn, item), pickle.HIGHEST_PROTOCOL)
+        order = self._workers.order(fn, item)
         borrower = object()
         await self._places.acquire_on_behalf_of(borrower)
         try:
@@ -291,7 +299,7 @@ class _InExecutor:
                 future = self._executor.submit(fn, item)
                 await self._done(future, attempt)
                 return future.result()
-            except BrokenExecutor as error:
+            except _broken() as error:
                 raise WorkerDied(f"the executor of {function_name(fn)} is broken") from error
         finally:
             self._places.release_on_behalf_of(borrower)
@@ -320,6 +328,12 @@ class _InExecutor:
 
         future.add_done_callback(done)
         await trio.lowlevel.wait_task_rescheduled(give_up)
+
+
+def _broken() -> type[Exception]:
+    from concurrent.futures import BrokenExecutor
+
+    return BrokenExecutor
 
 
 # ---- any other

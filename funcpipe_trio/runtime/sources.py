@@ -184,6 +184,8 @@ class AsyncSource(Stage):
     stopped: str | None
     waited_input: float
 
+    _scope: trio.CancelScope
+
     attempts: str = ""
     """What the note of its failure says of those before."""
     kind = "source"
@@ -193,6 +195,7 @@ class AsyncSource(Stage):
         self.inbox = Inbox()
         super().__init__(host, source.name, self.inbox, outlet, fused)
         self.source = source
+        self._scope = trio.CancelScope()
         self._taking = trio.CancelScope()
         self._resumed: trio.Event | None = None  # while paused
         self._budget = BURST

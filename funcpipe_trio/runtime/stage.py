@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import math
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from inspect import isawaitable
@@ -37,7 +36,6 @@ __all__ = [
     "Outlet",
     "Pause",
     "Stage",
-    "TimedStage",
     "add_note",
     "interruptible",
     "not_awaitable",
@@ -174,6 +172,8 @@ class Stage:
     """What the policies of its step count, if it has one."""
     divert_account: Account | None = None
     """The same for the step that its failures are diverted to."""
+    _scope: trio.CancelScope | None = None
+    """Of one that also waits for others than its neighbours; the rest are woken, look, and save the scope's 10 us."""
 
     def __init__(self, host: Host, name: str, inlet: Inlet, outlet: Outlet, fused: Sequence[Fused] = ()) -> None:
         self.host = host
@@ -184,12 +184,10 @@ class Stage:
         self.failure: Fault | None = None
         self.stopped = None
         self.failed = self.discarded = 0
-        self.failures: Counter[str] = Counter()
-        """Errors that a policy dealt with, by the names of their types."""
+        self._failures: Counter[str] | None = None
         self.waited_input = self.waited_room = 0.0
         self.began, self.left = 0.0, None
         self.started = False
-        self._scope = trio.CancelScope()
         self._task: trio.lowlevel.Task | None = None
         self._parked_for: Pause | None = None
         self._waits_for = Pause.STARVED
@@ -225,8 +223,18 @@ class Stage:
         if self.stopped is not None:
             return False
         self.stopped = reason
-        self._scope.cancel()
+        if self._scope is not None:
+            self._scope.cancel()
+        elif self._parked_for is not None:
+            self._wake()
         return True
+
+    @property
+    def failures(self) -> Counter[str]:
+        """Errors that a policy dealt with, by the names of their types; made when asked for: most stages meet none."""
+        if self._failures is None:
+            self._failures = Counter()
+        return self._failures
 
     @property
     def upstream(self) -> Inlet:
@@ -246,8 +254,7 @@ class Stage:
 
     async def _main(self) -> None:
         try:
-            with self._scope:
-                await self._work()
+            await self._work()
         except BaseException:
             self.stopped = self.stopped or CANCELLED
             raise
@@ -474,24 +481,6 @@ def _ended_ahead(streams: Sequence[Any]) -> bool:
 async def interruptible(fn: Callable[..., Awaitable[Any]], *args: Any) -> Any:
     """Call user code, where Ctrl-C may strike: a call that never ends must not be safe from it."""
     return await fn(*args)
-
-
-class TimedStage(Stage):
-    """A sync stage whose first operation also has something to say when a time has come."""
-
-    waits_its_own_way = True
-
-    def _burst(self, room: int) -> Pause:
-        self.fused[0].tick(self.now())
-        return super()._burst(room)
-
-    async def _wait_input(self) -> None:
-        deadline = self.fused[0].deadline
-        if deadline == math.inf:
-            await super()._wait_input()
-        else:
-            with trio.move_on_at(deadline):
-                await super()._wait_input()
 
 
 ASYNC_DEF = "Use an `async def` function."

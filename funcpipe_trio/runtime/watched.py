@@ -81,7 +81,7 @@ class WatchedStage(Stage):
         """See whether a time is over."""
         now, self._came = self.now() if self._came is None else self._came, None
         overdue = self._dog.overdue(now)
-        if overdue is not None:
+        if overdue is not None and self.stopped is None:
             self._watching.overdue = overdue
             self.inlet.close(BEHIND_FAILURE)
 

@@ -28,6 +28,7 @@ class Windowing(Batching):
 
     def stream(self, values: Iterator[Any]) -> Iterator[Any]:
         if self._period is not None:
+            self._is_simple = False
             # Not before: now the stage has begun, and its periods count from there.
             self._batcher = TumblingWindows(self._max_items, self._period, self.stage.began)
         return super().stream(values)

@@ -24,7 +24,7 @@ import trio
 from .._errors import WorkerDied
 from ..policies._functions import AnyFunction, function_name
 
-__all__ = ["Called", "Workers"]
+__all__ = ["Workers"]
 
 START_LIMIT = 60.0
 """Seconds for a worker to start, in which it imports the main module."""
@@ -42,6 +42,10 @@ class Workers:
         self._run = anyio.to_process.run_sync
         self._broken = anyio.BrokenWorkerProcess
 
+    def order(self, fn: AnyFunction, item: Any) -> bytes:
+        """Make the order of a call; raise what pickling raises."""
+        return pickle.dumps(Called(fn, item), pickle.HIGHEST_PROTOCOL)
+
     async def have_idle(self, fn: AnyFunction) -> None:
         """Start a worker if none is idle; it may be ordered about in the step in which this returns.
 
@@ -56,7 +60,7 @@ class Workers:
         await trio.lowlevel.checkpoint_if_cancelled()
 
     async def call(self, fn: AnyFunction, order: bytes) -> Any:
-        """Let the idle worker make a call, a pickled `Called`.
+        """Let the idle worker make a call, by its order.
 
         Cancellation: kills the worker.
         """

@@ -34,12 +34,22 @@ class Batcher:
         """Take an item; answer the batches that this closes, oldest first (none, one or two)."""
         closed = [self.close()] if self.items and self._cost + cost > self._max_cost else []
         if not self.items:
-            self.deadline = now + self._max_delay
+            self.begin(now)
         self.items.append(item)
         self._cost += cost
         if len(self.items) >= self._max_items or self._cost >= self._max_cost:
             closed.append(self.close())
         return closed
+
+    def begin(self, now: float) -> None:
+        """Hear when the first item of a batch comes; with `append` it does what `add` does where no cost counts."""
+        self.deadline = now + self._max_delay
+
+    def append(self, item: Any) -> list[Any] | None:
+        """Take an item that costs nothing; answer the batch that it completes, if it does."""
+        items = self.items
+        items.append(item)
+        return self.close() if len(items) >= self._max_items else None
 
     def is_due(self, now: float) -> bool:
         """Whether the open batch has reached its age."""

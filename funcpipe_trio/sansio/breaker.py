@@ -13,8 +13,8 @@ It never waits and never calls: it is told the time, and what became of each cal
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
 
+from ..policies._frozen import dataclass
 from ..policies.circuit_breaker import CircuitBreaker
 
 __all__ = ["Breaker", "Refused"]

@@ -86,6 +86,13 @@ class Throttler(Pacer):
         self._cost = cost
         self.deadline = self._bucket.when(now, cost)
 
+    def passes(self, now: float) -> bool:
+        """Say whether an item of cost 1 may go on as it comes, and take its token; only while none is kept.
+
+        The same as `add` and `pop` at one instant, at half their cost.
+        """
+        return self._bucket.take(now, 1) is None
+
     def pop(self, now: float) -> Any:
         """Hand out the item that is due, and take its tokens."""
         # Now, and not when the item came: one that had to wait for room would leave together with the next.

@@ -45,7 +45,7 @@ class TokenBucket:
           now: seconds, on a clock that does not go back.
           cost: tokens, above 0 and at most the burst.
         """
-        need = self._units(cost)
+        need = self._token if cost == 1 else self._units(cost)
         level = self._level_at(now)
         if level >= need:
             self._level, self._since = level - need, math.ceil(now * _SCALE)
@@ -106,7 +106,9 @@ class TokenBucket:
     def _level_at(self, now: float) -> int:
         if self._since is None:
             return self._level
-        return min(self._most, self._level + self._gain * max(0, math.floor(now * _SCALE) - self._since))
+        passed = math.floor(now * _SCALE) - self._since
+        level = self._level + self._gain * passed if passed > 0 else self._level
+        return level if level < self._most else self._most  # comparing is three times as fast as min and max are
 
 
 def _not_before(tick: int) -> float:

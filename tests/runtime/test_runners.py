@@ -41,7 +41,7 @@ from funcpipe_trio import (
     processes,
     threads,
 )
-from funcpipe_trio.runtime import runners, workers
+from funcpipe_trio.runtime import workers
 from funcpipe_trio.runtime.attempt import Account, Attempt
 from tests.runtime import _work
 
@@ -881,7 +881,7 @@ def test_what_a_worker_could_not_import_is_refused_by_check():
 
 def test_without_anyio_it_says_what_to_install(monkeypatch):
     """The extra is named when it is asked for, not when it runs."""
-    monkeypatch.setattr(runners, "find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     message = r"^processes: anyio must be installed\nUse pip install 'funcpipe-trio\[process\]'\.$"
 
     with pytest.raises(ImportError, match=message):

@@ -115,6 +115,19 @@ def test_without_an_age_no_batch_is_ever_due():
     assert not batcher.is_due(1e300)
 
 
+@given(st.one_of(st.none(), st.integers(1, 6)), st.integers(0, 40))
+def test_where_no_cost_counts_begin_and_append_do_what_add_does(max_items, count):
+    """Catches a short way that closes a batch one item early or late, or lets its age count from another item."""
+    long, short = Batcher(max_items, None, 2.0), Batcher(max_items, None, 2.0)
+    for item in range(count):
+        if not short.items:
+            short.begin(float(item))
+        completed = short.append(item)
+
+        assert ([] if completed is None else [completed]) == long.add(item, 1, float(item))
+        assert (short.items, short.deadline) == (long.items, long.deadline)
+
+
 def test_a_batch_that_was_closed_is_the_takers():
     """What was handed out is not touched again."""
     batcher = Batcher(None, None, None)

@@ -132,3 +132,24 @@ def test_a_throttled_item_leaves_at_once_while_there_are_tokens():
         (4.0, 3),
         (20.0, 4),
     ]
+
+
+@given(
+    st.builds(RateLimit, st.integers(1, 5), per=st.sampled_from([1.0, 3.0]), burst=st.integers(1, 4)),
+    st.lists(st.sampled_from([0.0, 0.1, 0.5, 2.0]), max_size=30),
+)
+def test_an_item_passes_exactly_when_it_would_leave_as_it_comes(limit, pauses):
+    """Catches a short way that takes no token, takes one though it says no, or lets an item pass too early."""
+    short, long, now = Throttler(limit), Throttler(limit), 0.0
+    for pause in pauses:
+        now += pause
+        long.add("item", 1, now)
+        passes = short.passes(now)
+
+        assert passes == (long.deadline <= now)
+        if not passes:
+            short.add("item", 1, now)
+            assert short.deadline == long.deadline
+            now = short.deadline
+            short.pop(now)
+        long.pop(now)

@@ -1,0 +1,131 @@
+"""Values whose methods are written at their first use: like those of the standard decorator in all that shows."""
+
+import copy
+import dataclasses
+import inspect
+import pickle
+import re
+from dataclasses import KW_ONLY, FrozenInstanceError, field
+
+import pytest
+
+from funcpipe_trio import Backoff, FairShare, RateLimit, Retry
+from funcpipe_trio.policies._frozen import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Late:
+    """Fields of all kinds."""
+
+    first: int
+    secret: str = field(default="s", repr=False, hash=False)
+    tags: list[int] = field(default_factory=list, hash=False)
+    ignored: int = field(default=0, compare=False)
+    _: KW_ONLY
+    last: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.first < 0:
+            raise ValueError("first must be >= 0")
+
+
+@dataclass(frozen=True, slots=True)
+class Later(Late):
+    """One field more."""
+
+    more: int = 5
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Standard:
+    """The same fields, by the standard decorator."""
+
+    first: int
+    secret: str = field(default="s", repr=False, hash=False)
+    tags: list[int] = field(default_factory=list, hash=False)
+    ignored: int = field(default=0, compare=False)
+    _: KW_ONLY
+    last: float = 1.0
+
+
+def test_signature_and_text_are_the_standard_ones():
+    """Catches a stand-in that is shown in place of the method, and a field that lost one of its settings."""
+    assert inspect.signature(Late) == inspect.signature(Standard)
+    assert repr(Late(3, last=2.0)) == repr(Standard(3, last=2.0)).replace("Standard", "Late")
+
+
+def test_equality_and_hash_are_the_standard_ones():
+    """Equal if of one class and equal in what is compared; what has no hash is left out of it."""
+    assert Late(1, ignored=1) == Late(1, ignored=2)
+    assert Late(1) != Late(2)
+    assert Late(1) != Later(1)
+    assert hash(Late(1, tags=[1])) == hash(Late(1, tags=[2])) == hash(Standard(1))
+
+
+def test_first_use_of_a_subclass_may_come_before_that_of_its_base():
+    """Catches a method that is written for the class that was asked, with the fields of the one that it is in."""
+
+    @dataclass(frozen=True, slots=True)
+    class Base:
+        """One field."""
+
+        one: int
+
+    @dataclass(frozen=True, slots=True)
+    class Derived(Base):
+        """Two fields."""
+
+        two: int = 2
+
+    assert Derived(1) == Derived(1, 2)
+    assert repr(Derived(1)).endswith("Derived(one=1, two=2)")
+    assert repr(Base(1)).endswith("Base(one=1)")
+
+
+def test_a_plain_subclass_has_the_methods():
+    """A class that inherits without decoration asks for what its base has not written yet."""
+
+    class Plain(Late):
+        pass
+
+    assert Plain(4).first == 4
+    assert repr(Plain(4)).endswith("Plain(first=4, tags=[], ignored=0, last=1.0)")
+
+
+def test_nothing_can_be_assigned_or_deleted():
+    value = Late(1)
+
+    with pytest.raises(FrozenInstanceError, match=r"^cannot assign to field 'first'$"):
+        value.first = 2  # type: ignore[misc]
+    with pytest.raises(FrozenInstanceError, match=r"^cannot delete field 'first'$"):
+        del value.first  # type: ignore[misc]
+
+
+def test_post_init_is_called():
+    with pytest.raises(ValueError, match=r"^first must be >= 0$"):
+        Late(-1)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [Late(3, "x", [1], 2, last=4.0), Later(1), RateLimit(2), Retry(attempts=2, backoff=Backoff()), FairShare({"a": 2})],
+    ids=lambda value: type(value).__name__,
+)
+def test_copied_pickled_and_replaced(value: object):
+    """Catches state that is put back by assignment, which is refused."""
+    assert copy.copy(value) == value
+    assert copy.deepcopy(value) == value
+    assert pickle.loads(pickle.dumps(value)) == value
+    assert dataclasses.replace(value) == value  # type: ignore[type-var]
+
+
+def test_matches_by_position():
+    match Late(7):
+        case Late(first, secret):
+            assert (first, secret) == (7, "s")
+
+
+def test_wrong_arguments_read_as_ever():
+    """The error of a call names the class as the standard one does."""
+    with pytest.raises(TypeError, match=re.escape("missing 1 required positional argument: 'first'")):
+        Late()  # type: ignore[call-arg]
