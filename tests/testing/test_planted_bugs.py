@@ -225,6 +225,7 @@ def spin(patch):
     async def look_again(self):
         await self._breathe()
 
+    patch.setattr(Stage, "waits_its_own_way", True)
     patch.setattr(Stage, "_wait_input", look_again)
     patch.setattr(_trial, "LIVELOCK", 20_000)  # the same sooner
 
@@ -530,5 +531,5 @@ def test_a_deadlock_outside_of_a_campaign_ends_too(monkeypatch):
     """`run_virtual` says which tasks wait, and where."""
     forget_to_give_room_back(monkeypatch)
 
-    with pytest.raises(AssertionError, match=r"(?s)^run_virtual: not done .*iterable.*: _park, line \d+"):
+    with pytest.raises(AssertionError, match=r"(?s)^run_virtual: not done .*iterable.*: _drive, line \d+"):
         run_virtual(linear().collect)
