@@ -24,7 +24,7 @@ def _case(name: str, linked: bool) -> Case:
         name=name,
         contenders=(
             Contender("batch", way("ours:batch", linked, SIZE)),
-            Contender("throttle", way("ours:throttle", linked), needs=("funcpipe_trio:Pipeline.throttle",)),
+            Contender("throttle", way("ours:throttle", linked)),
             Contender("neither", way("ours:unlimited", linked)),
         ),
         targets=tuple(Target(each, "neither", at_most=MOST, difference=True) for each in ("batch", "throttle")),

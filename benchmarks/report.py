@@ -66,19 +66,21 @@ async def _look(handle: Run[int]) -> None:
 @contextmanager
 def _counting_less() -> Iterator[None]:
     with ExitStack() as stack:
-        stack.enter_context(patch.object(Stage, "_park", _park))
+        stack.enter_context(patch.object(Stage, "_begin_wait", _begin_wait))
+        stack.enter_context(patch.object(Stage, "_end_wait", _end_wait))
         stack.enter_context(patch.object(Link, "commit", _commit))
         yield
 
 
-async def _park(stage: Stage, reason: Pause) -> None:
-    """Wait as `Stage._park` does, without a look at the clock before and after."""
+def _begin_wait(stage: Stage, reason: Pause) -> None:
+    """Begin a wait as `Stage._begin_wait` does, without a look at the clock."""
     stage.outlet.settle()
-    stage._parked, stage._parked_for = trio.lowlevel.current_task(), reason
-    try:
-        await trio.lowlevel.wait_task_rescheduled(stage._unpark)
-    finally:
-        stage._slice_end = perf_counter() + SLICE
+    stage._parked_for = reason
+
+
+def _end_wait(stage: Stage) -> None:
+    """End it, without another."""
+    stage._spent, stage._slice_end = 0, perf_counter() + SLICE
 
 
 def _commit(link: Link, count: int) -> None:

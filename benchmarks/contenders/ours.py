@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 import trio
 
@@ -122,9 +121,7 @@ def batch(linked: bool, size: int, items: int) -> int:
 
 
 def throttle(linked: bool, items: int) -> int:
-    line: Any = _source(linked, items)
-    total: int = trio.run(line.throttle(RateLimit(1e9, burst=1_000_000)).fold, add, 0)
-    return total
+    return trio.run(_source(linked, items).throttle(RateLimit(1e9, burst=1_000_000)).fold, add, 0)
 
 
 def unlimited(linked: bool, items: int) -> int:
