@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+from collections import deque
 from collections.abc import (
     AsyncIterable,
     Awaitable,
@@ -930,7 +931,7 @@ class Pipeline(Generic[T_co]):
         Checkpoint: always.
         Cancellation: stops the run at once.
         """
-        return await self._drive(lambda item: None, on_discard, cleanup_timeout, task_status)
+        return await self._drive(deque[Any](maxlen=0).append, on_discard, cleanup_timeout, task_status)
 
     async def collect(self, *, on_discard: OnDiscard | None = None, cleanup_timeout: float = 5.0) -> list[T_co]:
         """Run to the end, and give all items as a list."""
@@ -967,14 +968,9 @@ class Pipeline(Generic[T_co]):
         """Run to the end, and give the last state of ``state = fn(state, item)``; `initial` if the stream is empty."""
         _no_step("fold", fn)
         _named_fn("fold", fn, None)
-        state = initial
-
-        def put(item: Any) -> None:
-            nonlocal state
-            state = item
-
-        await self.scan(fn, initial)._drive(put, None, 5.0)
-        return state
+        last = deque([initial], maxlen=1)
+        await self.scan(fn, initial)._drive(last.append, None, 5.0)
+        return last[0]
 
     async def count(self) -> int:
         """Run to the end, and give the number of items."""

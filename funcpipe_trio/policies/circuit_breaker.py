@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, field
 
 from . import _check
+from ._frozen import dataclass
 from .retry import ErrorFilter, error_filter, filter_name
 
 __all__ = ["CircuitBreaker"]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, field
 from fractions import Fraction
 from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
 from . import _check
+from ._frozen import dataclass
 
 __all__ = ["FairShare"]
 

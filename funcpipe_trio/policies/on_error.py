@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Generic, TypeVar, final
 
 from . import _check
+from ._frozen import dataclass
 from ._functions import function_name
 
 __all__ = ["Divert", "Emit", "Failure", "OnError", "Skip", "Stop"]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY
 
 from . import _check
+from ._frozen import dataclass
 
 __all__ = ["RateLimit"]
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, field
 from typing import TypeAlias
 
 from . import _check
+from ._frozen import dataclass
 from ._functions import function_name
 
 __all__ = ["Backoff", "ErrorFilter", "Retry", "error_filter", "filter_name"]

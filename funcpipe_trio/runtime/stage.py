@@ -317,31 +317,38 @@ class Stage:
 
     def _burst(self, room: int) -> Pause:
         """Move values until something ends the burst; they are committed in any case."""
-        count, budget, slice_end = 0, BURST, self._slice_end
-        put, pause, asked = self.outlet.put, Pause.ENDED, 0
+        put, pause, slice_end = self.outlet.put, Pause.ENDED, self._slice_end
+        limit = left = room if room < BURST else BURST
+        nothings, asked = BURST, -1
         try:
             for value in self._streams[-1]:
                 if value is not NOTHING:
                     is_last = put(value) is True
-                    count += 1
-                    if is_last or count == room:
-                        pause = Pause.FULL
-                        self._spent += BURST - budget + 1
+                    left -= 1
+                    if is_last or not left:
+                        pause = Pause.FULL if left or room <= BURST else Pause.SLICE_OVER
+                        self._spent += limit - left + BURST - nothings
                         break
-                elif not worth_a_pull(self.inlet):
-                    if budget == asked or not self._may_end:
+                else:
+                    nothings -= 1
+                    if worth_a_pull(self.inlet):
+                        asked = -1
+                        if not nothings:
+                            pause = Pause.SLICE_OVER
+                            break
+                    elif asked == left or not self._may_end:
                         pause = Pause.STARVED
                         break
-                    asked = budget - 1  # once more: one behind a `take` may have kept the last value that it wants
-                budget -= 1
-                if not budget or perf_counter() > slice_end:
+                    else:
+                        asked = left  # once more: one behind a `take` may have kept the last value that it wants
+                if perf_counter() > slice_end:
                     pause = Pause.SLICE_OVER
                     break
         except Exception:
             if self.failure is None:  # no operation met it: a defect of this package, not to look like the user's
                 raise
         finally:
-            self.outlet.commit(count)
+            self.outlet.commit(limit - left)
             self.inlet.release()
         return pause
 

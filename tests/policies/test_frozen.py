@@ -129,3 +129,22 @@ def test_wrong_arguments_read_as_ever():
     """The error of a call names the class as the standard one does."""
     with pytest.raises(TypeError, match=re.escape("missing 1 required positional argument: 'first'")):
         Late()  # type: ignore[call-arg]
+
+
+def test_a_subclass_by_the_standard_decorator():
+    """A user's own policy: the fields of both, checked as the base checks them, and frozen."""
+
+    @dataclasses.dataclass(frozen=True)
+    class Patient(Retry):
+        """A Retry that knows more."""
+
+        reason: str = ""
+
+    patient = Patient(attempts=4, reason="slow start")
+    assert (patient.attempts, patient.reason) == (4, "slow start")
+    assert patient == Patient(attempts=4, reason="slow start") != Patient(attempts=4)
+    assert dataclasses.replace(patient, attempts=5).attempts == 5
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        patient.reason = "none"
+    with pytest.raises(ValueError, match="attempts must be >= 1"):
+        Patient(attempts=0)
