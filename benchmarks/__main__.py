@@ -8,6 +8,7 @@ import json
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,13 @@ def _parser() -> argparse.ArgumentParser:
         help=f"few items, {QUICK.rounds} rounds in place of {FULL.rounds}: for a first look; "
         "without a NAME only the first case of each, once: to see that all works",
     )
+    parser.add_argument(
+        "--scale",
+        type=float,
+        default=1.0,
+        metavar="PART",
+        help="use this part of the items, above 0 and up to 1: for a slow machine (default: %(default)s)",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write every sample to this file")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="also put tables in their places in this page")
     parser.add_argument("--plot", type=Path, metavar="DIR", help="also draw how cost grows (needs matplotlib)")
@@ -76,6 +84,8 @@ def _problem(options: argparse.Namespace) -> str | None:
     for name in options.names:
         if name not in NAMES:
             return f"NAME must be one of {', '.join(NAMES)}, not {name!r}"
+    if not 0 < options.scale <= 1:
+        return f"--scale must be a number above 0 and up to 1, not {options.scale}"
     if options.json is not None and (options.json.is_dir() or not options.json.parent.is_dir()):
         return f"--json must name a file in a directory that exists, not {str(options.json)!r}"
     if options.markdown is not None and not _has_places(options.markdown, options.names):
@@ -94,7 +104,7 @@ def _has_places(page: Path, names: Sequence[str]) -> bool:
 
 
 def _run(options: argparse.Namespace, command: str) -> None:
-    effort = FULL if not options.quick else QUICK if options.names else SMOKE
+    effort = replace(FULL, scale=options.scale) if not options.quick else QUICK if options.names else SMOKE
     benchmarks = [load(name) for name in dict.fromkeys(options.names or NAMES)]
     # With --quick nothing is fetched: it has to work, and be over soon, on a machine without a network.
     why_not = partial(missing, make=not options.quick)

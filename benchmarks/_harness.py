@@ -50,6 +50,8 @@ class Effort:
     rounds: int
     few_items: bool = False
     first_case: bool = False
+    scale: float = 1.0
+    """The part of the items that is used, but never less than a first look takes."""
 
     def rounds_of(self, benchmark: Benchmark) -> int:
         """Give the rounds that a benchmark gets."""
@@ -90,7 +92,7 @@ def measure(benchmark: Benchmark, effort: Effort, missing: Callable[[Contender],
     for case in benchmark.cases[: 1 if effort.first_case else None]:
         reasons = {each.name: missing(each) for each in case.contenders}
         able = tuple(each for each in case.contenders if reasons[each.name] is None)
-        items = case.quick_items if effort.few_items else case.items
+        items = case.quick_items if effort.few_items else max(case.quick_items, int(case.items * effort.scale))
         samples = tuple(_round(benchmark, case, able, items, n) for n in range(effort.rounds_of(benchmark)))
         yield CaseResult(benchmark, case, items, samples, {name: why for name, why in reasons.items() if why})
 
