@@ -2,7 +2,7 @@
 
     fan_out.py                              # a log of 20,000 lines, which it makes up
     fan_out.py access.log other.log         # logs in the common format of web servers
-    fan_out.py access.log --out /tmp/sorted
+    fan_out.py access.log --out sorted
 
 In the folder it writes the archive (``archive.log.gz``, every line), ``errors.txt`` (the lines of requests that the
 server failed to answer, and how often for each path), ``traffic.txt`` (bytes by path, of those it answered), and
