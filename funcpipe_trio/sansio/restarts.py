@@ -37,7 +37,7 @@ class Restarts:
 
     def failed(self, error: Exception, now: float) -> float | None:
         """Answer the seconds to wait before it is opened again, or None: the error is final."""
-        if now - self._opened >= self._reset_after:
+        if now >= self._opened + self._reset_after:  # as deadlines are counted: a difference may be rounded below
             self._series += 1
             self._attempts = Attempts(self._retry, self._series)
         return self._attempts.failed(error)
