@@ -405,7 +405,7 @@ OPERATIONS = [
         reaches=False,
         at_end=True,
     ),
-    Operation("delay", lambda line, user: line.delay(2.5, max_items=4), calls=False),
+    Operation("delay", lambda line, user: line.delay(0.25, max_items=4), calls=False),
     Operation("idle_timeout", lambda line, user: line.idle_timeout(1000), calls=False),
     Operation("timeout", lambda line, user: line.timeout(1000, first=100).map(user.now(identity))),
     Operation(
