@@ -23,6 +23,7 @@ __all__ = [
     "Enumerate",
     "Filter",
     "FlatMap",
+    "Gathering",
     "Map",
     "Opaque",
     "Operation",
@@ -282,11 +283,25 @@ class SkipWhile(WithFunction):
 
 
 @dataclass(frozen=True, slots=True)
-class Batch(Operation):
+class Gathering(Operation):
+    """Lists of items that follow each other; without `max_items` nothing limits how many."""
+
+    max_items: int | None = None
+
+    @property
+    def workers(self) -> int:
+        return 0  # what it keeps is counted as the list that it becomes
+
+    @property
+    def gathers(self) -> int | float:
+        return math.inf if self.max_items is None else self.max_items
+
+
+@dataclass(frozen=True, slots=True)
+class Batch(Gathering):
     """Lists of items, closed by number, cost or age."""
 
     verb: ClassVar[str] = "batch"
-    max_items: int | None = None
     max_delay: float | None = None
     max_cost: int | float | None = None
     cost: AnyFunction | None = field(default=None, hash=False)
@@ -294,14 +309,6 @@ class Batch(Operation):
     @property
     def needs_stage(self) -> bool:
         return self.max_delay is not None  # a clock must be watched while the input is silent
-
-    @property
-    def workers(self) -> int:
-        return 0  # what it keeps is counted as the batch that it becomes
-
-    @property
-    def gathers(self) -> int | float:
-        return math.inf if self.max_items is None else self.max_items
 
     def describe(self) -> str:
         limits = []

@@ -2,35 +2,25 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import field
 from typing import ClassVar
 
 from ..policies._frozen import dataclass
-from .operations import AnyFunction, Operation, function_name
+from .operations import AnyFunction, Gathering, Operation, function_name
 
 __all__ = ["Distinct", "Sliding", "Window"]
 
 
 @dataclass(frozen=True, slots=True)
-class Window(Operation):
+class Window(Gathering):
     """Lists of items that follow each other, closed by number, or at multiples of a period."""
 
     verb: ClassVar[str] = "window"
-    max_items: int | None = None
     period: float | None = None
 
     @property
     def needs_stage(self) -> bool:
         return self.period is not None  # a clock must be watched while the input is silent
-
-    @property
-    def workers(self) -> int:
-        return 0  # what it keeps is counted as the window that it becomes
-
-    @property
-    def gathers(self) -> int | float:
-        return math.inf if self.max_items is None else self.max_items
 
     def describe(self) -> str:
         limits = []

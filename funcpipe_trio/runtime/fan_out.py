@@ -87,10 +87,12 @@ class Port:
     def _put_or_fail(self, item: Any) -> None:
         """Fail this branch alone, behind what its link holds: at the end of a trunk it would be the trunk's failure."""
         link = self.link
+        if not link.ended and link.spare() > 0:
+            link.buffer.append(item)
+            return
+        link.passed -= 1  # the commit that follows counts all that was put, but this one does not pass
         if link.ended:  # within the same burst
             self.fork.joint.discard(item, BEHIND_FAILURE)
-        elif len(link.buffer) < link.capacity:
-            link.buffer.append(item)
         else:
             error = BufferOverflow(f"the {link.described()} of branch {self.name!r} was full")
             self.fork.joint.failed += 1

@@ -462,6 +462,25 @@ def test_when_the_last_branch_failed_by_its_buffer_the_trunk_is_stopped(kind, na
     assert sums_hold(report)
 
 
+@pytest.mark.parametrize("kind", ["broadcast", "partition"])
+def test_what_a_failing_buffer_did_not_let_in_has_not_passed(kind):
+    """Else the sync stage behind that link is said to have taken items that it never saw."""
+    branches = {
+        "strict": lambda line: line.buffer(2, overflow="fail").map(abs).buffer(1),
+        "easy": lambda line: line.buffer(3).map(nap),
+    }
+    line = Pipeline.from_iterable(range(100))
+    whole = line.broadcast(branches) if kind == "broadcast" else line.partition(lambda x: "strict", branches)
+    got, error, report = outcome_of(whole, slow=1)
+    strict = next(link for link in report.links if link.behind == f"{kind}.strict")
+    behind = next(stage for stage in report.stages if stage.name == "abs")
+    assert isinstance(error, BufferOverflow)
+    assert sums_hold(report)
+    assert strict.passed == strict.taken + strict.discarded
+    assert behind.received == behind.emitted + behind.discarded
+    assert behind.emitted <= len(got) + 1
+
+
 # ---- plans
 
 
