@@ -14,8 +14,9 @@ import tracemalloc
 from dataclasses import asdict
 
 # Not from `.`: worker processes load this file by its path.
-from benchmarks._harness import load
+from benchmarks._harness import PROFILE, load
 from benchmarks._model import Contender, Metric, Sample, Timed
+from benchmarks._profile import Profile, profiled
 
 __all__ = ["main"]
 
@@ -23,16 +24,17 @@ LIMIT = 1800.0
 
 
 def main(benchmark_name: str, case_name: str, contender_name: str, items: str) -> None:
-    """Print a digest of the small piece's result; when told to go on, print the measurement."""
+    """Print a digest of the small piece's result; when told to go on, print the measurement, or a profile."""
     faulthandler.dump_traceback_later(LIMIT, exit=True)
     benchmark = load(benchmark_name)
     case = benchmark.case(case_name)
     contender = case.contender(contender_name)
     print(contender.digest(case.check_items), flush=True)  # warms it up, too
-    if sys.stdin.readline():
+    turn, work = sys.stdin.readline().strip(), int(items) * contender.times
+    if turn:
         faulthandler.dump_traceback_later(LIMIT, exit=True)  # waiting for its turn does not count
-        take = _peak if benchmark.metric is Metric.PEAK else _times
-        print(json.dumps(asdict(take(contender, int(items) * contender.times))), flush=True)
+        take = _profile if turn == PROFILE else _peak if benchmark.metric is Metric.PEAK else _times
+        print(json.dumps(asdict(take(contender, work))), flush=True)
 
 
 def _times(contender: Contender, items: int) -> Sample:
@@ -44,6 +46,10 @@ def _times(contender: Contender, items: int) -> Sample:
         sample = result.sample
     del result  # kept until here: to free it is not part of the work
     return sample
+
+
+def _profile(contender: Contender, items: int) -> Profile:
+    return profiled(lambda: contender.run(items))
 
 
 def _peak(contender: Contender, items: int) -> Sample:

@@ -16,13 +16,15 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from ._libraries import interpreter
 from ._model import Benchmark, Case, CaseResult, Contender, Sample
+from ._profile import Profile
 
-__all__ = ["FULL", "NAMES", "QUICK", "SMOKE", "BenchmarkError", "Effort", "agreed_digest", "load", "measure"]
+__all__ = ["FULL", "NAMES", "PROFILE", "QUICK", "SMOKE", "BenchmarkError", "Effort", "agreed_digest", "load", "measure"]
 
 NAMES = (
     "hop",
@@ -40,6 +42,9 @@ NAMES = (
 )
 """The benchmarks, in the order in which they run."""
 
+PROFILE = "profile"
+"""What a contender is told if it is to say where its time goes."""
+
 _ROOT = Path(__file__).parents[1]
 
 
@@ -52,6 +57,8 @@ class Effort:
     first_case: bool = False
     scale: float = 1.0
     """The part of the items that is used, but never less than a first look takes."""
+    profiles: bool = True
+    """Whether to look where the time of ours goes if a target is missed."""
 
     def rounds_of(self, benchmark: Benchmark) -> int:
         """Give the rounds that a benchmark gets."""
@@ -59,7 +66,7 @@ class Effort:
 
 
 FULL, QUICK = Effort(rounds=5), Effort(rounds=3, few_items=True)
-SMOKE = Effort(rounds=1, few_items=True, first_case=True)
+SMOKE = Effort(rounds=1, few_items=True, first_case=True, profiles=False)
 
 
 class BenchmarkError(Exception):
@@ -94,7 +101,20 @@ def measure(benchmark: Benchmark, effort: Effort, missing: Callable[[Contender],
         able = tuple(each for each in case.contenders if reasons[each.name] is None)
         items = case.quick_items if effort.few_items else max(case.quick_items, int(case.items * effort.scale))
         samples = tuple(_round(benchmark, case, able, items, n) for n in range(effort.rounds_of(benchmark)))
-        yield CaseResult(benchmark, case, items, samples, {name: why for name, why in reasons.items() if why})
+        result = CaseResult(benchmark, case, items, samples, {name: why for name, why in reasons.items() if why})
+        yield replace(result, profiles=_profiles(result)) if effort.profiles else result
+
+
+def _profiles(result: CaseResult) -> dict[str, Profile]:
+    """Look where the time goes of those of ours that miss a target."""
+    missed = {name for each in result.missed for name in (each.left, each.right)}
+    found = {}
+    for contender in result.contenders:
+        if contender.is_ours and contender.name in missed:
+            with _Process(result.benchmark.name, result.case.name, contender, result.items) as process:
+                process.answer()
+                found[contender.name] = process.profile()
+    return found
 
 
 def _round(
@@ -142,6 +162,13 @@ class _Process:
 
     def sample(self) -> Sample:
         """Let it run, and take the measurement."""
+        return Sample(**self._told("go"))
+
+    def profile(self) -> Profile:
+        """Let it run, and take where its time went."""
+        return Profile(tuple(tuple(each) for each in self._told(PROFILE)["functions"]))
+
+    def _told(self, what: str) -> Any:
         assert self._process.stdin is not None
-        print("go", file=self._process.stdin, flush=True)
-        return Sample(**json.loads(self.answer()))
+        print(what, file=self._process.stdin, flush=True)
+        return json.loads(self.answer())

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ._model import Case, CaseResult
-from ._report import machine_line, shown, verdict
+from ._report import machine_line, most, parts, shown, verdict
 
 __all__ = ["page_with", "places"]
 
@@ -40,7 +40,17 @@ def _block(results: Sequence[CaseResult], facts: dict[str, Any], command: str) -
         for result in results
         for target in result.targets
     ]
-    return [*lines, "", *_rule("case", "compared", "median (min..max)", "target", ""), *map(_row, compared)]
+    lines += ["", *_rule("case", "compared", "median (min..max)", "target", ""), *map(_row, compared)]
+    return lines + [line for result in results for line in _profiles(result)]
+
+
+def _profiles(result: CaseResult) -> list[str]:
+    """Show where the time goes of those that miss a target."""
+    lines = []
+    for name, profile in result.profiles.items():
+        lines += ["", f"Where the time of {name} goes, {result.case.name}: {parts(profile)}.", ""]
+        lines += [*_rule("share", "function"), *(_row((f"{share:.0%}", f"`{what}`")) for share, what in most(profile))]
+    return lines
 
 
 def _said(result: CaseResult, target: Any) -> str:

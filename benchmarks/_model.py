@@ -14,6 +14,8 @@ from pkgutil import resolve_name
 from statistics import median
 from typing import Any
 
+from ._profile import Profile
+
 __all__ = ["Benchmark", "Case", "CaseResult", "Contender", "Metric", "Sample", "Spread", "Target", "Timed", "way"]
 
 
@@ -53,6 +55,11 @@ class Contender:
     times: int = 1
     needs: tuple[str, ...] = ()
     apart: str = ""
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it is this project that does the work."""
+        return isinstance(self.run, partial) and self.run.func is _call and self.run.args[0].startswith("ours:")
 
     def digest(self, items: int) -> str:
         """Do the work, and give a short text that is the same for the same result."""
@@ -166,7 +173,7 @@ class Spread:
 class CaseResult:
     """The samples of one case, a row for each round; `items` is what a contender with `times` of 1 was given.
 
-    `missing` says why a contender was not measured.
+    `missing` says why a contender was not measured, `profiles` where the time goes of those of ours that miss a target.
     """
 
     benchmark: Benchmark
@@ -174,6 +181,7 @@ class CaseResult:
     items: int
     rounds: tuple[dict[str, Sample], ...]
     missing: Mapping[str, str] = field(default_factory=dict)
+    profiles: Mapping[str, Profile] = field(default_factory=dict)
 
     @property
     def contenders(self) -> tuple[Contender, ...]:
@@ -184,6 +192,11 @@ class CaseResult:
     def targets(self) -> tuple[Target, ...]:
         """Those whose contenders were both measured."""
         return tuple(each for each in self.case.targets if not {each.left, each.right} & self.missing.keys())
+
+    @property
+    def missed(self) -> tuple[Target, ...]:
+        """Those that were not reached."""
+        return tuple(each for each in self.targets if not each.met(self.compared(each).median))
 
     def spread(self, contender: str) -> Spread:
         """Sum up a contender's cost, in the unit of the benchmark."""

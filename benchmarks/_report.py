@@ -11,8 +11,23 @@ from typing import Any
 
 from ._harness import Effort
 from ._model import Benchmark, CaseResult, Spread, Target
+from ._profile import Profile
 
-__all__ = ["as_json", "case_lines", "heading", "machine", "machine_line", "shown", "summary", "verdict"]
+__all__ = [
+    "as_json",
+    "case_lines",
+    "heading",
+    "machine",
+    "machine_line",
+    "most",
+    "parts",
+    "shown",
+    "summary",
+    "verdict",
+]
+
+FUNCTIONS = 12
+"""How many functions of a profile are shown."""
 
 
 def machine(libraries: Mapping[str, str]) -> dict[str, Any]:
@@ -68,7 +83,20 @@ def case_lines(result: CaseResult) -> list[str]:
     for target in result.targets:
         bound = f", target {target.bound}: {verdict(result, target)}" if target.bound else ""
         lines.append(f"    {target}: {shown(result.compared(target))}{bound}")
+    for name, profile in result.profiles.items():
+        lines.append(f"    where the time of {name} goes: {parts(profile)}")
+        lines += [f"      {share:4.0%}  {function}" for share, function in most(profile)]
     return lines
+
+
+def parts(profile: Profile) -> str:
+    """Show which package takes how much."""
+    return ", ".join(f"{package} {share:.0%}" for package, share in profile.packages().items())
+
+
+def most(profile: Profile) -> list[tuple[float, str]]:
+    """Give the functions that take the most, each with its share."""
+    return [(count / profile.looks, f"{package}.{name}") for package, name, count in profile.functions[:FUNCTIONS]]
 
 
 def shown(spread: Spread) -> str:
@@ -80,18 +108,18 @@ def shown(spread: Spread) -> str:
 
 def verdict(result: CaseResult, target: Target) -> str:
     """Say whether a target was reached."""
-    return "reached" if target.met(result.compared(target).median) else "NOT REACHED"
+    return "NOT REACHED" if target in result.missed else "reached"
 
 
 def summary(results: Sequence[CaseResult]) -> str:
     """Say how many targets were reached, and name the others."""
-    pairs = [(result, target) for result in results for target in result.targets if target.bound]
+    bounds = sum(bool(target.bound) for result in results for target in result.targets)
     missed = [
         f"  {each.benchmark.name}, {each.case.name}: {target} is {shown(each.compared(target))}, not {target.bound}"
-        for each, target in pairs
-        if verdict(each, target) != "reached"
+        for each in results
+        for target in each.missed
     ]
-    return "\n".join([f"{len(pairs) - len(missed)} of {len(pairs)} targets reached", *missed])
+    return "\n".join([f"{bounds - len(missed)} of {bounds} targets reached", *missed])
 
 
 def as_json(result: CaseResult) -> dict[str, Any]:
@@ -114,6 +142,7 @@ def as_json(result: CaseResult) -> dict[str, Any]:
             for each in result.contenders
         },
         "missing": dict(result.missing),
+        "profiles": {name: profile.functions for name, profile in result.profiles.items()},
         "targets": [
             {
                 "compared": str(target),

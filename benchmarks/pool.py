@@ -6,6 +6,9 @@ main task collects. Ordered, its workers carry each item's number, and the main 
 their turn; unlike ours that dict has no bound, which makes it cheaper. The libraries do it with the one operator that
 they have for it; all of them run on uvloop.
 
+Two things are no pools, and here to show what a pool can cost at least: the calls alone on trio, so many at once,
+without a queue, an order or an end; and streamable at a concurrency of 1, which is a plain loop without a task.
+
 Mind that trio's trip through the scheduler costs several times as much as uvloop's, and that every contender makes at
 least one per item.
 """
@@ -23,6 +26,7 @@ LIBRARIES = {
     "unordered": ("aiostream", "streamable", "aiometer", "reactivex"),
 }
 
+ALONE = "trio, the calls alone"
 
 # The results of an ordered pool must be in order already, those of an unordered one only be the same.
 VIEWS: dict[str, Callable[[list[int]], object]] = {
@@ -59,11 +63,16 @@ def _targets(order: str) -> tuple[Target, ...]:
 def _case(concurrency: int) -> Case:
     return Case(
         name=f"concurrency {concurrency}",
-        contenders=_contenders(concurrency, "ordered") + _contenders(concurrency, "unordered"),
+        contenders=(
+            *_contenders(concurrency, "ordered"),
+            *_contenders(concurrency, "unordered"),
+            Contender(ALONE, way("by_trio:calls", concurrency), VIEWS["ordered"]),
+        ),
         targets=(
             *_targets("ordered"),
             *_targets("unordered"),
             Target("funcpipe ordered", "funcpipe unordered", at_most=1.2),
+            Target(ALONE, "funcpipe unordered"),
         ),
         items=50_000,
         quick_items=2_000,

@@ -2,18 +2,21 @@
 
 import json
 import re
+import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from benchmarks import _libraries
+from benchmarks import _libraries, _profile
 from benchmarks.__main__ import main
 from benchmarks._harness import NAMES, BenchmarkError, Effort, agreed_digest, load, measure
 from benchmarks._markdown import page_with, places
 from benchmarks._model import Benchmark, Case, CaseResult, Contender, Metric, Sample, Spread, Target, way
 from benchmarks._plot import draw
+from benchmarks._profile import Profile, profiled
 from benchmarks._report import case_lines, summary
 from funcpipe_trio.runtime.link import Link
 from funcpipe_trio.runtime.stage import Stage
@@ -194,6 +197,59 @@ def test_a_result_reads_like_this():
         "    theirs / ours: 2.00, target >= 3: NOT REACHED",
     ]
     assert summary([result]) == "0 of 1 targets reached\n  b, size 1: theirs / ours is 2.00, not >= 3"
+
+
+PROFILE = Profile((("trio", "_core._run.unrolled_run", 6), ("funcpipe_trio", "x.f", 3), ("funcpipe_trio", "x.g", 1)))
+
+
+def test_where_the_time_goes_is_shown_with_a_missed_target():
+    """Each package's part, and the functions that take the most; on the screen, and in the page."""
+    result = replace(_results(size=[1])[0], profiles={"ours": PROFILE})
+
+    page = page_with("<!-- benchmark b -->\n<!-- end of b -->\n", "b", [result], FACTS, "python -m benchmarks b")
+
+    assert case_lines(result)[-4:] == [
+        "    where the time of ours goes: trio 60%, funcpipe_trio 40%",
+        "       60%  trio._core._run.unrolled_run",
+        "       30%  funcpipe_trio.x.f",
+        "       10%  funcpipe_trio.x.g",
+    ]
+    assert page.endswith(
+        "| size 1 | theirs / ours | 2.00 | >= 3 | NOT REACHED |\n"
+        "\n"
+        "Where the time of ours goes, size 1: trio 60%, funcpipe_trio 40%.\n"
+        "\n"
+        "| share | function |\n|---|---|\n"
+        "| 60% | `trio._core._run.unrolled_run` |\n"
+        "| 30% | `funcpipe_trio.x.f` |\n"
+        "| 10% | `funcpipe_trio.x.g` |\n"
+        "<!-- end of b -->\n"
+    )
+
+
+def test_a_look_counts_for_the_innermost_function_of_a_package(monkeypatch):
+    """What the standard library does for it is its own cost; whoever took signals before takes them again."""
+    before = signal.getsignal(signal.SIGALRM)
+    monkeypatch.setattr(_profile, "ENOUGH", 0.2)
+
+    profile = profiled(lambda: load("fused").cases[0].contenders[0].run(2_000))
+
+    assert {"funcpipe_trio", "benchmarks", "trio"} >= profile.packages().keys() - {"elsewhere"}
+    assert "funcpipe_trio" in profile.packages()
+    assert sum(profile.packages().values()) == pytest.approx(1)
+    assert signal.getsignal(signal.SIGALRM) == before
+
+
+def test_those_of_ours_that_miss_a_target_are_looked_into():
+    """In a process of their own; others, and those that reach what they should, are not."""
+    case = load("fused").cases[0]
+    never = Target("funcpipe", "generators", at_most=0.0)
+    few = replace(case, targets=(never, Target("streamable", "generators", at_most=0.0)), quick_items=200)
+    (missed,) = measure(replace(load("fused"), cases=(few,)), Effort(rounds=1, few_items=True), lambda _: None)
+
+    assert missed.missed[:1] == (never,)
+    assert missed.profiles.keys() == {"funcpipe"}
+    assert missed.profiles["funcpipe"].packages()["funcpipe_trio"] > 0
 
 
 def test_the_tables_of_a_page_are_put_in_their_place_and_all_else_stays():

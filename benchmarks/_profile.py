@@ -1,0 +1,72 @@
+"""Where does the time of a contender go? The stack is looked at a thousand times a second.
+
+A look counts for the innermost function of this project, of trio or of the benchmark's own work: what these call (a
+class of `outcome`, a selector) is their cost. Unlike a profiler that counts calls, it makes no function look slower
+than it is; it only comes late, at the next place where Python handles signals.
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+__all__ = ["Profile", "profiled"]
+
+EVERY, ENOUGH = 0.001, 3.0
+"""Seconds between two looks, and how long to go on, by running again if need be."""
+
+_PLACE = re.compile(r".*/(funcpipe_trio|trio|benchmarks)/(.+)\.py$")
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """How many looks met each function: (package, "module.function", looks), the most first."""
+
+    functions: tuple[tuple[str, str, int], ...]
+
+    @property
+    def looks(self) -> int:
+        """All of them."""
+        return sum(count for _package, _name, count in self.functions)
+
+    def packages(self) -> dict[str, float]:
+        """Give each package's part, the greatest first."""
+        found: Counter[str] = Counter()
+        for package, _name, count in self.functions:
+            found[package] += count
+        return {package: count / self.looks for package, count in found.most_common()}
+
+
+def profiled(run: Callable[[], Any]) -> Profile:
+    """Look where the time of a call goes, which is made again until there is enough to see; in the main thread only."""
+    found: Counter[tuple[str, str]] = Counter()
+
+    def look(_signal: int, frame: FrameType | None) -> None:
+        signal.set_wakeup_fd(-1)  # or each look would wake trio's loop up, which nobody else does
+        found[_place(frame)] += 1
+
+    before = signal.signal(signal.SIGALRM, look)
+    signal.setitimer(signal.ITIMER_REAL, EVERY, EVERY)
+    try:
+        end = time.perf_counter() + ENOUGH
+        while time.perf_counter() < end:
+            run()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    return Profile(tuple((package, name, count) for (package, name), count in found.most_common()))
+
+
+def _place(frame: FrameType | None) -> tuple[str, str]:
+    while frame is not None:
+        known = _PLACE.match(frame.f_code.co_filename.replace("\\", "/"))
+        if known:
+            return known[1], f"{known[2].replace('/', '.')}.{frame.f_code.co_qualname}"
+        frame = frame.f_back
+    return "elsewhere", "elsewhere"
