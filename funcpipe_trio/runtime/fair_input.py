@@ -27,6 +27,7 @@ from trio.lowlevel import Abort, RaiseCancelT, Task, enable_ki_protection
 from ..policies import _check
 from ..policies.fair_share import FairShare
 from ..sansio.fair_tree import FairTree, Node
+from .awake import AWAKE
 from .fair_statistics import FairInputStatistics
 
 __all__ = ["Cost", "Exchange", "FairInput"]
@@ -254,7 +255,7 @@ class FairInput(trio.abc.SendChannel[T]):
         if self._parked:
             task, parked = self._parked.popitem(last=False)
             self._buffer.append(parked)
-            trio.lowlevel.reschedule(task)
+            trio.lowlevel.reschedule(task, AWAKE)
         return item
 
     def _refuse(self, error: type[Exception]) -> None:

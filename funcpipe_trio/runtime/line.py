@@ -16,6 +16,8 @@ from collections.abc import Callable
 
 import trio
 
+from .awake import AWAKE
+
 __all__ = ["WaitingLine"]
 
 
@@ -70,7 +72,7 @@ class WaitingLine:
         first = self._first()
         if first is not None and first.is_parked:
             first.is_parked = False
-            trio.lowlevel.reschedule(first.task)
+            trio.lowlevel.reschedule(first.task, AWAKE)
 
     def _first(self) -> _Place | None:
         return next(iter(self._places), None)

@@ -32,6 +32,7 @@ from ..policies.on_error import Divert, Failure, OnError, Skip, Stop
 from ..sansio.reorder import AsCompleted, InOrder
 from ..sansio.tolerance import Tolerance
 from .attempt import Account, Attempt, Layered
+from .awake import AWAKE
 from .inlet import BEHIND_FAILURE, CANCELLED, NOT_NEEDED, NOTHING, Fault, Inlet, Receiver, State, worth_a_pull
 from .link import Link
 from .sink import Sink
@@ -296,7 +297,7 @@ class Pool(Stage):
             worker = self._parked_workers.pop()
             assert worker.task is not None
             self._coming += worker.item is NOTHING
-            trio.lowlevel.reschedule(worker.task)
+            trio.lowlevel.reschedule(worker.task, AWAKE)
 
     def _has_place(self) -> bool:
         # A call that runs is counted against the workers, a result that waits against workers or room, so:

@@ -19,6 +19,7 @@ import trio
 
 from .._errors import Aborted
 from ..policies import _check
+from .awake import AWAKE
 from .engine import Engine
 from .inlet import ABORTED, GRACE_OVER, NOTHING, State, worth_a_pull
 from .report import Report, RunStatistics
@@ -47,7 +48,7 @@ class Consumer:
 
     def on_input(self) -> None:
         if self._waiting and worth_a_pull(self.engine.inlet):
-            trio.lowlevel.reschedule(self._waiting.popleft())
+            trio.lowlevel.reschedule(self._waiting.popleft(), AWAKE)
 
     def take(self) -> Any:
         """Take an item if there is one now, else `NOTHING`; raise what stands at the end."""
@@ -108,7 +109,7 @@ class Consumer:
     def wake_all(self) -> None:
         """Let every waiting receiver look."""
         while self._waiting:
-            trio.lowlevel.reschedule(self._waiting.popleft())
+            trio.lowlevel.reschedule(self._waiting.popleft(), AWAKE)
 
     def leave(self, reason: str) -> None:
         """Take no more, whoever asks."""

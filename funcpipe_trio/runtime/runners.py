@@ -27,6 +27,7 @@ from ..policies import _check
 from ..policies._frozen import dataclass
 from ..policies._functions import AnyFunction, function_name
 from .attempt import Attempt
+from .awake import AWAKE
 from .stage import interruptible
 
 if TYPE_CHECKING:
@@ -311,7 +312,7 @@ class _InExecutor:
 
         def wake() -> None:
             if is_waiting:
-                trio.lowlevel.reschedule(task)
+                trio.lowlevel.reschedule(task, AWAKE)
 
         def done(_future: object) -> None:  # in whatever thread
             with contextlib.suppress(trio.RunFinishedError):  # then nobody waits for it any more

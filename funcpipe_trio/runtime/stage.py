@@ -25,6 +25,7 @@ import trio
 from .._errors import Aborted
 from ..plan.nodes import Plan
 from .attempt import Account
+from .awake import AWAKE
 from .inlet import BEHIND_FAILURE, CANCELLED, NOT_NEEDED, NOTHING, Fault, Inlet, worth_a_pull
 from .ledger import Ledger, OnDiscard
 
@@ -391,7 +392,7 @@ class Stage:
     def _wake(self) -> None:
         if self._task is not None:
             self._parked_for = None
-            trio.lowlevel.reschedule(self._task)
+            trio.lowlevel.reschedule(self._task, AWAKE)
 
     async def _breathe(self) -> None:
         """Let others run, in the middle of a turn."""
