@@ -27,8 +27,8 @@ from trio.lowlevel import Abort, RaiseCancelT, Task, enable_ki_protection
 from ..policies import _check
 from ..policies.fair_share import FairShare
 from ..sansio.fair_tree import FairTree, Node
-from .awake import AWAKE
 from .fair_statistics import FairInputStatistics
+from .parking import AWAKE
 
 __all__ = ["Cost", "Exchange", "FairInput"]
 

@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 import trio
 
-from .awake import AWAKE
+from .parking import AWAKE
 
 __all__ = ["WaitingLine"]
 

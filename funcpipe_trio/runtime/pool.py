@@ -32,9 +32,9 @@ from ..policies.on_error import Divert, Failure, OnError, Skip, Stop
 from ..sansio.reorder import AsCompleted, InOrder
 from ..sansio.tolerance import Tolerance
 from .attempt import Account, Attempt, Layered
-from .awake import AWAKE
 from .inlet import BEHIND_FAILURE, CANCELLED, NOT_NEEDED, NOTHING, Fault, Inlet, Receiver, State, worth_a_pull
 from .link import Link
+from .parking import AWAKE
 from .sink import Sink
 from .stage import BURST, SLICE, Fused, Host, Outlet, Pause, Stage, add_note, interruptible, noted
 

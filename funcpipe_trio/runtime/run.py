@@ -19,9 +19,9 @@ import trio
 
 from .._errors import Aborted
 from ..policies import _check
-from .awake import AWAKE
 from .engine import Engine
 from .inlet import ABORTED, GRACE_OVER, NOTHING, State, worth_a_pull
+from .parking import AWAKE
 from .report import Report, RunStatistics
 from .settings import set_concurrency, set_weight
 from .stage import BURST, SLICE

@@ -27,7 +27,7 @@ from ..policies import _check
 from ..policies._frozen import dataclass
 from ..policies._functions import AnyFunction, function_name
 from .attempt import Attempt
-from .awake import AWAKE
+from .parking import AWAKE
 from .stage import interruptible
 
 if TYPE_CHECKING:

@@ -25,9 +25,9 @@ import trio
 from .._errors import Aborted
 from ..plan.nodes import Plan
 from .attempt import Account
-from .awake import AWAKE
 from .inlet import BEHIND_FAILURE, CANCELLED, NOT_NEEDED, NOTHING, Fault, Inlet, worth_a_pull
 from .ledger import Ledger, OnDiscard
+from .parking import AWAKE, Parking
 
 __all__ = [
     "BURST",
@@ -173,6 +173,7 @@ class Stage:
     """What the policies of its step count, if it has one."""
     divert_account: Account | None = None
     """The same for the step that its failures are diverted to."""
+    _parking: Parking
     _scope: trio.CancelScope | None = None
     """Of one that also waits for others than its neighbours; the rest are woken, look, and save the scope's 10 us."""
 
@@ -299,7 +300,7 @@ class Stage:
                 continue
             self._begin_wait(Pause.STARVED if room else Pause.FULL)
             try:
-                await trio.lowlevel.wait_task_rescheduled(self._unpark)
+                await self._parking
             finally:
                 self._end_wait()
 
@@ -309,7 +310,7 @@ class Stage:
 
     def _begin(self, values: Iterator[Any]) -> None:
         """Set the chain up: the inlet's generator, and those of the fused operations over it."""
-        self._task = trio.lowlevel.current_task()
+        self._task, self._parking = trio.lowlevel.current_task(), Parking(self._unpark)
         self._streams = [values]
         for operation in self.fused:
             self._streams.append(operation.stream(self._streams[-1]))
@@ -368,7 +369,7 @@ class Stage:
         """Wait until a neighbour calls."""
         self._begin_wait(reason)
         try:
-            await trio.lowlevel.wait_task_rescheduled(self._unpark)
+            await self._parking
         finally:
             self._end_wait()
 

@@ -1,0 +1,58 @@
+"""How does a task park, and with what is it woken? As trio has it, but for what trio makes anew each time.
+
+`trio.lowlevel.wait_task_rescheduled` is a coroutine that makes a message to the run loop, `reschedule` makes the
+outcome that it returns; for a task that parks ten thousand times, these are the same each time. To make them once saves
+a fifth of the instructions of a hop at capacity 4, and an eighth at 16.
+
+**This file leans on how trio does it**: that the message may be sent again (it is frozen, and all that the run loop
+reads of it is the abort function), and that what is sent back is an outcome, which is asked for no more than `unwrap`.
+The message is trio's own, taken from its coroutine, and no private name is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Generator
+from typing import Any, Final, final
+
+import trio
+from outcome import Outcome
+
+__all__ = ["AWAKE", "Parking"]
+
+
+@final
+class _Awake(Outcome[None]):
+    """The outcome None, which may be used more than once."""
+
+    __slots__ = ()
+
+    def unwrap(self) -> None:
+        return None
+
+    def send(self, gen: Generator[Any, None, object]) -> Any:
+        return gen.send(None)
+
+    async def asend(self, agen: AsyncGenerator[Any, None]) -> Any:
+        return await agen.asend(None)
+
+
+AWAKE: Final = _Awake()
+"""For `trio.lowlevel.reschedule`: what a task is woken with that waits for no value."""
+
+
+@final
+class Parking:
+    """`trio.lowlevel.wait_task_rescheduled` with one abort function, to be awaited as often as one likes.
+
+    Checkpoint: as that. Cancellation: as that.
+    """
+
+    __slots__ = ("_message",)
+
+    def __init__(self, abort: Callable[[object], trio.lowlevel.Abort]) -> None:
+        waiting = trio.lowlevel.wait_task_rescheduled(abort)  # noqa: ASYNC105  # only begun, for its message
+        self._message = waiting.send(None)
+        waiting.close()
+
+    def __await__(self) -> Generator[Any, Outcome[object], None]:
+        (yield self._message).unwrap()
