@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 from ..plan import operations as plan
@@ -46,16 +45,17 @@ from .watched import WatchedStage
 __all__ = ["Machinery", "build"]
 
 
-@dataclass(slots=True)
 class Machinery:
     """The parts of one run."""
 
-    host: Host
-    links: list[Link] = field(default_factory=list)
-    fan_ins: list[FanInInlet] = field(default_factory=list)
-    sources: list[IterableInlet | AsyncSource] = field(default_factory=list)
-    forks: dict[str, Fork] = field(default_factory=dict)
-    """By the names of the fan-outs."""
+    __slots__ = ("fan_ins", "forks", "host", "links", "sources")
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+        self.links: list[Link] = []
+        self.fan_ins: list[FanInInlet] = []
+        self.sources: list[IterableInlet | AsyncSource] = []
+        self.forks: dict[str, Fork] = {}  # by the names of the fan-outs
 
 
 _SOURCES: dict[str, Callable[[Host, Any, Outlet, list[FusedOperation]], AsyncSource]] = {

@@ -1,10 +1,13 @@
 """Values whose methods are written at their first use: like those of the standard decorator in all that shows."""
 
+from __future__ import annotations
+
 import copy
 import dataclasses
 import inspect
 import pickle
 import re
+import sys
 from dataclasses import KW_ONLY, FrozenInstanceError, field
 
 import pytest
@@ -117,6 +120,8 @@ def test_copied_pickled_and_replaced(value: object):
     assert copy.deepcopy(value) == value
     assert pickle.loads(pickle.dumps(value)) == value
     assert dataclasses.replace(value) == value  # type: ignore[type-var]
+    if sys.version_info >= (3, 13):
+        assert copy.replace(value) == value  # type: ignore[type-var]
 
 
 def test_matches_by_position():
