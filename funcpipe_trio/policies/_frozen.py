@@ -59,7 +59,7 @@ def _field(_kind: str, default: object, kw_only: bool) -> Any:
 
 
 def _said(cls: type[Any]) -> Iterator[tuple[str, _Said]]:
-    """Read the fields that a class itself names."""
+    """Read the fields that a class itself names; annotations are text, in modules that say so from `__future__`."""
     kw_only = False
     for name, kind in cls.__annotations__.items():
         if kind == "KW_ONLY":

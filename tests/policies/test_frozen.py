@@ -9,6 +9,7 @@ import pickle
 import re
 import sys
 from dataclasses import KW_ONLY, FrozenInstanceError, field
+from typing import ClassVar
 
 import pytest
 
@@ -83,6 +84,41 @@ def test_first_use_of_a_subclass_may_come_before_that_of_its_base():
     assert Derived(1) == Derived(1, 2)
     assert repr(Derived(1)).endswith("Derived(one=1, two=2)")
     assert repr(Base(1)).endswith("Base(one=1)")
+
+
+def test_what_is_no_field_is_none_and_what_is_said_again_keeps_its_place():
+    """Catches a ClassVar or the mark of keywords taken for a field, and fields in the order of the classes alone."""
+
+    @dataclass(frozen=True, slots=True)
+    class Again(Late):
+        """Another default for a field of the base."""
+
+        verb: ClassVar[str] = "again"
+        tags: list[int] = field(default_factory=lambda: [7], hash=False)
+
+    assert [each.name for each in dataclasses.fields(Again)] == ["first", "secret", "tags", "ignored", "last"]
+    assert (Again(1).tags, Late(1).tags, Again.verb) == ([7], [], "again")
+    assert Again.__match_args__ == ("first", "secret", "tags", "ignored")  # type: ignore[attr-defined]
+
+
+def test_a_class_without_fields():
+    """Its objects are all equal; it takes no arguments, and one without fields may stand above one with them."""
+
+    @dataclass(frozen=True, slots=True)
+    class Bare:
+        """No fields."""
+
+    @dataclass(frozen=True, slots=True)
+    class Clad(Bare):
+        """One field."""
+
+        one: int
+
+    assert Bare() == Bare() != Clad(1)
+    assert hash(Bare()) == hash(Bare())
+    assert (repr(Bare())[-6:], repr(Clad(1))[-11:]) == ("Bare()", "Clad(one=1)")
+    with pytest.raises(TypeError, match=r"takes no arguments$"):
+        Bare(1)  # type: ignore[call-arg]
 
 
 def test_a_plain_subclass_has_the_methods():
