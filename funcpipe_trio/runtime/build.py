@@ -48,12 +48,16 @@ class Machinery:
 
     __slots__ = ("fan_ins", "forks", "host", "links", "sources")
 
+    host: Host
+    links: list[Link]
+    fan_ins: list[FanInInlet]
+    sources: list[IterableInlet | AsyncSource]
+    forks: dict[str, Fork]
+    """By the names of the fan-outs."""
+
     def __init__(self, host: Host) -> None:
         self.host = host
-        self.links: list[Link] = []
-        self.fan_ins: list[FanInInlet] = []
-        self.sources: list[IterableInlet | AsyncSource] = []
-        self.forks: dict[str, Fork] = {}  # by the names of the fan-outs
+        self.links, self.fan_ins, self.sources, self.forks = [], [], [], {}
 
 
 def _restarting(*source: Any) -> AsyncSource:
