@@ -1,6 +1,8 @@
 """The layers: imports go down only, and the pure ones know nothing of trio, time or chance."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -89,6 +91,20 @@ def test_functions_fit_in_the_eye(module):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             first = node.body[1] if ast.get_docstring(node) and len(node.body) > 1 else node.body[0]
             assert (node.end_lineno or 0) - first.lineno < 40, f"{module}: {node.name}"
+
+
+RARE = {"circuit", "expand", "keyed", "paced", "regroup", "restarting", "timed", "watched", "windows"}
+HEAVY = {"asyncio", "concurrent.futures", "multiprocessing", "statistics"}
+
+
+def test_what_is_rare_waits_for_its_first_use():
+    """To import the package does not import what few programs need; catches an import that goes back to the top."""
+    code = "import sys, trio; before = set(sys.modules); import funcpipe_trio; print(*(set(sys.modules) - before))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT.parent, capture_output=True, check=True, text=True)
+    loaded = set(done.stdout.split())
+
+    assert "funcpipe_trio.runtime.build" in loaded
+    assert not loaded & (HEAVY | {f"funcpipe_trio.runtime.{name}" for name in RARE})
 
 
 def test_everything_public_is_importable_from_the_top():

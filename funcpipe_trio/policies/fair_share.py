@@ -17,7 +17,7 @@ __all__ = ["FairShare"]
 K = TypeVar("K")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class FairShare(Generic[K]):
     """Say how much of a consumer each input gets while it competes with others.
 

@@ -82,7 +82,7 @@ class Retry:
 
     attempts: int = 3
     on: ErrorFilter = field(default=Exception, hash=False)
-    backoff: Backoff = Backoff()
+    backoff: Backoff = field(default_factory=Backoff)
     _: KW_ONLY
     retry_after: Callable[[Exception], float | None] | None = field(default=None, hash=False)
 

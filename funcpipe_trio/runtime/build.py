@@ -1,9 +1,12 @@
-"""From a layout to the objects of one run; nothing is started here."""
+"""From a layout to the objects of one run; nothing is started here.
+
+What only a rare operation needs is imported where that operation is built, here, in `fuse`, and for a circuit in
+`layers`: 1 ms when a program first runs one, in place of an eighth of what every import adds to trio's.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 from ..plan import operations as plan
@@ -15,7 +18,6 @@ from ..policies.fair_share import FairShare
 from ..policies.on_error import Divert
 from .attempt import Account
 from .calls import calling_of, layered
-from .expand import ExpandingPool
 from .fair_link import FairLink
 from .fan_in import ConcatInlet, FanInInlet, MergeInlet, ZipInlet
 from .fan_out import Broadcasting, Fork, Joint, Partitioning
@@ -23,13 +25,10 @@ from .fuse import fuse
 from .fused import FusedOperation
 from .gate import DivertingStage, Gate
 from .inlet import Inlet
-from .keyed import KeyedPool
 from .ledger import Ledger
 from .link import Link
 from .overflow import FullFails, LossyLink
-from .paced import PacedStage
 from .pool import Pool
-from .restarting import RestartedSource
 from .sink import Sink
 from .sources import (
     AsyncIterableSource,
@@ -40,22 +39,31 @@ from .sources import (
     TickSource,
 )
 from .stage import Host, Outlet, Stage
-from .timed import TimedStage
-from .watched import WatchedStage
 
 __all__ = ["Machinery", "build"]
 
 
-@dataclass(slots=True)
 class Machinery:
     """The parts of one run."""
 
+    __slots__ = ("fan_ins", "forks", "host", "links", "sources")
+
     host: Host
-    links: list[Link] = field(default_factory=list)
-    fan_ins: list[FanInInlet] = field(default_factory=list)
-    sources: list[IterableInlet | AsyncSource] = field(default_factory=list)
-    forks: dict[str, Fork] = field(default_factory=dict)
+    links: list[Link]
+    fan_ins: list[FanInInlet]
+    sources: list[IterableInlet | AsyncSource]
+    forks: dict[str, Fork]
     """By the names of the fan-outs."""
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+        self.links, self.fan_ins, self.sources, self.forks = [], [], [], {}
+
+
+def _restarting(*source: Any) -> AsyncSource:
+    from .restarting import RestartedSource
+
+    return RestartedSource(*source)
 
 
 _SOURCES: dict[str, Callable[[Host, Any, Outlet, list[FusedOperation]], AsyncSource]] = {
@@ -63,7 +71,7 @@ _SOURCES: dict[str, Callable[[Host, Any, Outlet, list[FusedOperation]], AsyncSou
     "channel": ChannelSource,
     "producer": ProducerSource,
     "ticks": TickSource,
-    "restarting": RestartedSource,
+    "restarting": _restarting,
 }
 
 
@@ -176,17 +184,38 @@ def _stage(layout: StageLayout, inlet: Inlet | None, outlet: Outlet, machinery: 
     assert inlet is not None
     if head is None:
         return _sync(layout, inlet, outlet, fused, host)
-    if isinstance(head, plan.Batch | Window):
-        return TimedStage(host, layout.name, inlet, outlet, [fuse(head), *fused])
+    make = _on_time if isinstance(head, plan.Batch | Window | Paced | Watched) else _pool
+    return make(layout, head, inlet, outlet, fused, host)
+
+
+def _on_time(
+    layout: StageLayout, head: Any, inlet: Inlet, outlet: Outlet, fused: list[FusedOperation], host: Host
+) -> Stage:
     if isinstance(head, Paced):
+        from .paced import PacedStage
+
         return PacedStage(host, layout.name, inlet, outlet, fused, head)
     if isinstance(head, Watched):
+        from .watched import WatchedStage
+
         return WatchedStage(host, layout.name, inlet, outlet, fused, head)
+    from .timed import TimedStage
+
+    return TimedStage(host, layout.name, inlet, outlet, [fuse(head), *fused])
+
+
+def _pool(
+    layout: StageLayout, head: Any, inlet: Inlet, outlet: Outlet, fused: list[FusedOperation], host: Host
+) -> Stage:
     call, concurrency = calling_of(head), layout.concurrency
     if isinstance(head, plan.FlatMap):
+        from .expand import ExpandingPool
+
         return ExpandingPool(host, layout.name, inlet, outlet, fused, call, concurrency=concurrency, ordered=False)
     ordered = not isinstance(head, plan.Map) or head.ordered
     if isinstance(head, plan.Map) and head.key is not None:
+        from .keyed import KeyedPool
+
         keyed = KeyedPool(host, layout.name, inlet, outlet, fused, call, concurrency=concurrency, ordered=ordered)
         keyed.key = head.key
         return keyed

@@ -10,7 +10,7 @@ from ..policies._frozen import dataclass
 __all__ = ["FairChannelStatistics", "FairInputStatistics"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class FairInputStatistics:
     """One input of a `FairChannel`, at one instant; an input that is closed and empty has none."""
 
@@ -38,7 +38,7 @@ class FairInputStatistics:
     """The most items of others that were handed over while one of its items was next in line."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class FairChannelStatistics:
     """A `FairChannel` at one instant."""
 

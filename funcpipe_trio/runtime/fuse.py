@@ -8,7 +8,7 @@ from typing import Any
 from ..plan import operations as plan
 from ..plan.fair_by import FairBy
 from ..plan.windows import Distinct, Sliding, Window
-from . import fan_out, fused, regroup, windows
+from . import fan_out, fused
 from .fused import FusedOperation
 from .gate import Gate
 
@@ -17,7 +17,6 @@ __all__ = ["fuse"]
 _FORMS: dict[type[plan.Operation], Callable[[Any], FusedOperation]] = {
     plan.Map: fused.Mapping,
     plan.Filter: fused.Filtering,
-    plan.FlatMap: regroup.Expanding,
     plan.Scan: fused.Scanning,
     plan.Tap: fused.Tapping,
     plan.Enumerate: fused.Enumerating,
@@ -25,16 +24,26 @@ _FORMS: dict[type[plan.Operation], Callable[[Any], FusedOperation]] = {
     plan.Skip: fused.Skipping,
     plan.TakeWhile: fused.TakingWhile,
     plan.SkipWhile: fused.SkippingWhile,
-    plan.Batch: regroup.Batching,
-    plan.Unbatch: regroup.Unbatching,
     plan.Route: fan_out.Routing,
     FairBy: Gate,
-    Window: windows.Windowing,
-    Sliding: windows.SlidingOver,
-    Distinct: windows.Distinguishing,
 }
+
+
+def _rarer() -> dict[type[plan.Operation], Callable[[Any], FusedOperation]]:
+    from . import regroup, windows  # when they are needed, see `build`
+
+    return {
+        plan.FlatMap: regroup.Expanding,
+        plan.Batch: regroup.Batching,
+        plan.Unbatch: regroup.Unbatching,
+        Window: windows.Windowing,
+        Sliding: windows.SlidingOver,
+        Distinct: windows.Distinguishing,
+    }
 
 
 def fuse(operation: plan.Operation) -> FusedOperation:
     """Make the running form of an operation; fresh for each run."""
-    return _FORMS[type(operation)](operation)
+    kind = type(operation)
+    form = _FORMS[kind] if kind in _FORMS else _rarer()[kind]
+    return form(operation)

@@ -11,7 +11,6 @@ There is no checkpoint in between, so no cancellation can lose one.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Protocol, final
 
 __all__ = [
@@ -86,15 +85,20 @@ def worth_a_pull(inlet: Inlet) -> bool:
     return state is not State.IDLE and state is not State.HELD
 
 
-@dataclass(slots=True)
 class Fault:
     """An error on its way to the caller, behind the items that came before it."""
 
+    __slots__ = ("error", "is_kept", "item", "stage")
+
     error: Exception
     stage: Any  # the Stage that failed; it keeps the count
-    item: Any = NOTHING  # what the error befell; NOTHING: a source, no item
-    is_kept: bool = False
+    item: Any  # what the error befell; NOTHING: a source, no item
+    is_kept: bool
     """Whether the ledger has it: behind a fan-out one error may stand in several places."""
+
+    def __init__(self, error: Exception, stage: Any, item: Any = NOTHING) -> None:
+        self.error, self.stage, self.item = error, stage, item
+        self.is_kept = False
 
 
 class Receiver(Protocol):

@@ -22,7 +22,6 @@ from ..policies._functions import AnyFunction
 from ..policies.retry import Retry
 from ..sansio.retrying import Attempts
 from .attempt import Attempt, Layered
-from .circuit import circuit_around
 from .limiter import RateLimiter
 from .runners import Running, start_runner
 from .stage import add_note, interruptible
@@ -62,6 +61,8 @@ def _part(part: Part) -> Layered:
         return _timed(inner, layer.seconds)
     if isinstance(layer, Retry):
         return _retried(inner, layer)
+    from .circuit import circuit_around  # when it is needed, see `build`
+
     return circuit_around(inner, layer)
 
 

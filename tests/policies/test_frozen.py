@@ -1,11 +1,15 @@
 """Values whose methods are written at their first use: like those of the standard decorator in all that shows."""
 
+from __future__ import annotations
+
 import copy
 import dataclasses
 import inspect
 import pickle
 import re
+import sys
 from dataclasses import KW_ONLY, FrozenInstanceError, field
+from typing import ClassVar
 
 import pytest
 
@@ -82,6 +86,41 @@ def test_first_use_of_a_subclass_may_come_before_that_of_its_base():
     assert repr(Base(1)).endswith("Base(one=1)")
 
 
+def test_what_is_no_field_is_none_and_what_is_said_again_keeps_its_place():
+    """Catches a ClassVar or the mark of keywords taken for a field, and fields in the order of the classes alone."""
+
+    @dataclass(frozen=True, slots=True)
+    class Again(Late):
+        """Another default for a field of the base."""
+
+        verb: ClassVar[str] = "again"
+        tags: list[int] = field(default_factory=lambda: [7], hash=False)
+
+    assert [each.name for each in dataclasses.fields(Again)] == ["first", "secret", "tags", "ignored", "last"]
+    assert (Again(1).tags, Late(1).tags, Again.verb) == ([7], [], "again")
+    assert Again.__match_args__ == ("first", "secret", "tags", "ignored")  # type: ignore[attr-defined]
+
+
+def test_a_class_without_fields():
+    """Its objects are all equal; it takes no arguments, and one without fields may stand above one with them."""
+
+    @dataclass(frozen=True, slots=True)
+    class Bare:
+        """No fields."""
+
+    @dataclass(frozen=True, slots=True)
+    class Clad(Bare):
+        """One field."""
+
+        one: int
+
+    assert Bare() == Bare() != Clad(1)
+    assert hash(Bare()) == hash(Bare())
+    assert (repr(Bare())[-6:], repr(Clad(1))[-11:]) == ("Bare()", "Clad(one=1)")
+    with pytest.raises(TypeError, match=r"takes no arguments$"):
+        Bare(1)  # type: ignore[call-arg]
+
+
 def test_a_plain_subclass_has_the_methods():
     """A class that inherits without decoration asks for what its base has not written yet."""
 
@@ -117,6 +156,8 @@ def test_copied_pickled_and_replaced(value: object):
     assert copy.deepcopy(value) == value
     assert pickle.loads(pickle.dumps(value)) == value
     assert dataclasses.replace(value) == value  # type: ignore[type-var]
+    if sys.version_info >= (3, 13):
+        assert copy.replace(value) == value  # type: ignore[type-var]
 
 
 def test_matches_by_position():
