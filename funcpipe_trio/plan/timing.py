@@ -41,6 +41,10 @@ class Throttle(Paced):
     rate_limit: RateLimit
     cost: AnyFunction | None = field(default=None, hash=False)  # an object that is called may have no hash
 
+    @property
+    def keeps(self) -> int:
+        return 0  # it takes an item when there is room for it, so the one that waits is counted in the link behind
+
     def describe(self) -> str:
         cost = "" if self.cost is None else f", an item costs what {function_name(self.cost)} says"
         return f"{Operation.describe(self)} to {self.rate_limit.describe()}{cost}"

@@ -77,7 +77,7 @@ REACHED = {
     "an unordered pool": (ITEMS.buffer(2).map(slow, concurrency=4, ordered=False).buffer(3), 9),
     "a pool whose first call is slow": (ITEMS.buffer(2).map(first_slowest, concurrency=4).buffer(3), 9),
     "two pools": (ITEMS.buffer(1).map(slow).buffer(1).map(slow, concurrency=2).buffer(1), 6),
-    "a throttle": (ITEMS.buffer(2).throttle(RateLimit(100)).buffer(3), 6),
+    "a throttle": (ITEMS.buffer(2).throttle(RateLimit(100)).buffer(3), 5),
     "a delay": (ITEMS.buffer(2).delay(1, max_items=4).buffer(3), 9),
     "timeouts": (ITEMS.buffer(2).timeout(10**6).buffer(3), 5),
     "batches": (ITEMS.buffer(2).map(str).batch(5).buffer(3), 2 + 15),
