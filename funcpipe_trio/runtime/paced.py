@@ -5,6 +5,7 @@ upstream, if the pacer takes any, and gives what is due. So the chain behind it 
 that is due is handed out only in a pull, when there is room for it. While there is none the stage goes on taking what
 the pacer takes: time counts for an item from when it came, and the one item that a debounce keeps is always the newest.
 (A throttle takes no more then: for its items time counts from when the one before them left.)
+
 The failure of the input stands behind what the pacer keeps, as the end does: what came before it goes out first.
 """
 
@@ -45,11 +46,14 @@ class Pacing:
     def __init__(self, pacer: Pacer, source: Inlet) -> None:
         self.pacer = pacer
         self.source = source
-        self.failure: Fault | None = None
         self.exhausted = False
         self.taken = 0
         self.values: Iterator[Any] = iter(())
         self._over = False  # nothing more is taken; what is kept has not gone out
+
+    @property
+    def failure(self) -> Fault | None:
+        return self.source.failure
 
     def begin(self, now: float) -> None:
         """Set it up."""
@@ -71,7 +75,7 @@ class Pacing:
                 break
             else:
                 yield NOTHING
-        self._end()
+        self.exhausted = self.source.exhausted
 
     def can_take(self) -> bool:
         """Whether there is something upstream, and the pacer takes it."""
@@ -86,9 +90,6 @@ class Pacing:
         elif item is not NOTHING:
             self.taken += 1
             self.pacer.add(item, 1, now)
-
-    def _end(self) -> None:
-        self.exhausted, self.failure = self.source.exhausted, self.source.failure
 
     def state(self) -> State:
         if self.pacer.deadline <= self.stage.now() or self.can_take():
@@ -140,8 +141,7 @@ class Throttling(Pacing):
             while pacer.deadline > now():
                 yield NOTHING
             yield pacer.pop(now())
-        self._over = True
-        self._end()
+        self._over, self.exhausted = True, self.source.exhausted
 
     @trio.lowlevel.disable_ki_protection  # user code runs in it
     def _cost(self, fn: Callable[[Any], Any], item: Any) -> int | Fraction:
@@ -225,6 +225,10 @@ class PacedStage(Stage):
             budget -= 1
         self.pacing.release()
         return self.pacing.can_take()
+
+    def _leave(self) -> None:
+        self.close_stream(self.pacing.values)  # of an iterable, say: it has an iterator to close
+        super()._leave()
 
     def _held(self) -> list[Any]:
         return [*self.pacing.pacer.clear(), *super()._held()]

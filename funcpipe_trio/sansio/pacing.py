@@ -73,10 +73,11 @@ class Throttler(Pacer):
     """Each item when a token bucket lets it.
 
     To ask the bucket costs more than all else that is done for an item. So after a yes `credit` more items of cost 1
-    may go on unasked (whoever lets one go takes 1 off). They are paid for together, in the next question or in `settle`,
-    which ends the turn. To take a token later than its item left never leaves more in the bucket, so the bound holds as
-    ever, in every window. It may leave less: what a full bucket would have gained again within the turn (10 ms at most;
-    nothing in a turn without time). So only half of what there is is lent: the next who asks finds the other half.
+    may go on unasked (whoever lets one go takes 1 off). They are paid for together, before the next question or in
+    `settle`, which ends the turn. To take a token later than its item left never leaves more in the bucket, so the
+    bound holds as ever, in every window. It may leave less: what a full bucket would have gained again within the turn
+    (10 ms and one item; nothing where no time passes in a turn). So only half of what there is is lent: who asks next
+    finds the other half.
     """
 
     _cost: int | Fraction
