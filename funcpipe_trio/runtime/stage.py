@@ -457,9 +457,7 @@ class Stage:
     def keep_cleanup_error(self, error: BaseException) -> None:
         """Keep an error of cleanup: it never takes the place of the first error, but is noted on it."""
         self.host.ledger.cleanup_errors.append(error)
-        failure = (
-            self.failure or self.upstream.failure
-        )  # the second: of a source, whose own failure is still on its way
+        failure = self.failure or self.inlet.failure  # the second: of a source, whose own failure is still on its way
         if failure is not None:
             add_note(failure.error, f"then cleanup in stage {self.name!r} raised {type(error).__name__}: {error}")
 

@@ -75,9 +75,9 @@ class Throttler(Pacer):
     To ask the bucket costs more than all else that is done for an item. So after a yes `credit` more items of cost 1
     may go on unasked (whoever lets one go takes 1 off). They are paid for together, before the next question or in
     `settle`, which ends the turn. To take a token later than its item left never leaves more in the bucket, so the
-    bound holds as ever, in every window. It may leave less: what a full bucket would have gained again within the turn
-    (10 ms and one item; nothing where no time passes in a turn). So only half of what there is is lent: who asks next
-    finds the other half.
+    bound holds as ever, in every window. It may leave less, by what a full bucket would have gained again within the
+    turn (10 ms and one item; nothing where no time passes in a turn), but not to who keeps the pace: what was asked for
+    was taken at once, so while each item gains a token there is one for the next.
     """
 
     _cost: int | Fraction
@@ -109,14 +109,14 @@ class Throttler(Pacer):
         self.settle(now)
         if self._bucket.take(now, 1) is not None:
             return False
-        self.credit = self._lent = self._bucket.whole_tokens(now) // 2
+        self.credit = self._lent = self._bucket.whole_tokens(now)
         return True
 
     def settle(self, now: float) -> None:
         """Take the tokens of what went on by credit; there is none until the next question."""
         owed, self.credit, self._lent = self._lent - self.credit, 0, 0
         if owed:
-            self._bucket.take(now, owed)  # it held twice as much, and holds no less now
+            self._bucket.take(now, owed)  # it held so much, and holds no less now
 
     def pop(self, now: float) -> Any:
         """Hand out the item that is due, and take its tokens."""

@@ -82,26 +82,3 @@ def test_a_chain_that_is_full_is_joined_by_none():
         line = line.map(inc)
 
     assert stages(line.batch(2, max_delay=1)) == ["feed", "batch"]
-
-
-NUMBERS = Pipeline.from_iterable(range(99))
-
-
-@pytest.mark.parametrize(
-    ("line", "bound"),
-    [
-        (NUMBERS.batch(2, max_delay=1).buffer(3), 6),
-        (NUMBERS.throttle(RateLimit(1)).buffer(3), 3),
-        (NUMBERS.throttle(RateLimit(1)).batch(2).buffer(3), 6),
-    ],
-)
-def test_the_bound_is_that_of_the_link(line, bound):
-    """P4: what waits has its place there; a silent consumer meets it exactly."""
-
-    async def main():
-        async with line.open() as run:
-            await trio.sleep(500)
-            return run.statistics().taken
-
-    assert line.max_in_flight == bound
-    assert run_virtual(main) == bound

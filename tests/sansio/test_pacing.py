@@ -2,7 +2,8 @@
 
 Mutants that die here: tokens taken when an item comes in place of when it leaves; a debounce that counts from its first
 item; a sample that moves with each item; superseded items counted once too often, or not; a tail that waits at the end;
-a delay that counts from when the item before left; a credit that is not paid, paid twice, or lent from the last token.
+a delay that counts from when the item before left; a credit that is not paid, is paid twice, or is lent before the token
+of the question is taken.
 """
 
 import math
@@ -204,5 +205,5 @@ def test_what_goes_on_by_credit_keeps_to_the_bucket_when_it_leaves(limit, turns)
 
 @given(st.integers(1, 100), st.lists(st.lists(st.sampled_from([1.0, 1.5, 9.0]), max_size=40), max_size=8))
 def test_what_keeps_the_pace_never_waits(burst, turns):
-    """A credit of all there is would be paid with tokens that a full bucket did not gain: the next item would wait."""
+    """Though what a full bucket would have gained again within a turn is lost: catches a question that is not paid."""
     assert played_in_turns(RateLimit(1, burst=burst), [(0.0, steps) for steps in turns])[1] == 0
