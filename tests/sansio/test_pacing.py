@@ -2,8 +2,8 @@
 
 Mutants that die here: tokens taken when an item comes in place of when it leaves; a debounce that counts from its first
 item; a sample that moves with each item; superseded items counted once too often, or not; a tail that waits at the end;
-a delay that counts from when the item before left; a credit that is not paid, is paid twice, or is lent before the token
-of the question is taken.
+a delay that counts from when the item before left; a credit that is not paid, is paid twice, or is lent before the
+token of the question is taken.
 """
 
 import math
