@@ -491,7 +491,8 @@ class Pipeline(Generic[T_co]):
 
         Args:
           max_items: items in a batch, an int >= 1.
-          max_delay: seconds > 0 from its first item; makes a stage of its own.
+          max_delay: seconds > 0 from its first item; makes a stage of its own, but not in the stage of a sync iterable
+            (unless a `throttle` is there), where it is fused as any sync operation is.
           max_cost: sum of costs in a batch, > 0.
           cost: ``cost(item)``, a sync function that gives a number >= 0; else every item costs 1.
           name: what reports and errors call it.
@@ -534,7 +535,7 @@ class Pipeline(Generic[T_co]):
 
         Args:
           max_items: items in a window, an int >= 1; without it nothing limits how many come within a period.
-          period: seconds > 0; makes a stage of its own.
+          period: seconds > 0; makes a stage of its own, but not in the stage of a sync iterable (see `batch`).
           name: what reports and errors call it.
 
         Raises:
@@ -638,8 +639,9 @@ class Pipeline(Generic[T_co]):
         """Let items go on at a pace: those that leave in any window cost at most ``burst + rate/per * length``.
 
         The pace is held at the instant at which an item leaves this stage, which is when there is room for it, too. One
-        item waits here, others wait upstream: nothing is lost, at the end neither. (To hold calls to a rate, wherever
-        else it is shared, use ``Step.rate_limit``.)
+        item waits here, others wait upstream: nothing is lost, at the end neither. It makes a stage of its own, but not
+        right behind a sync iterable: there it is in the stage of that, and is reported by that name. (To hold calls to
+        a rate, wherever else it is shared, use ``Step.rate_limit``.)
 
         Args:
           rate_limit: how many may leave in how much time.

@@ -10,7 +10,6 @@ from ..policies._frozen import dataclass
 from ..policies._functions import AnyFunction, function_name
 from ..policies.fair_share import FairShare
 from ..policies.on_error import Divert
-from .nodes import Source
 from .operations import Operation
 from .steps import step_of
 
@@ -37,10 +36,10 @@ class FairBy(Operation):
         """How many items it holds: the queues, and one that none of them has room for."""
         return self.max_keys * self.share.capacity + 1
 
-    def may_join(self, head: Source | Operation | None) -> bool:
-        """Whether it can be filled by the stage with this head: diverting waits, which one that waits itself cannot."""
-        waits = not (head is None or (isinstance(head, Source) and head.kind == "iterable"))
-        return not (waits and isinstance(self.overflow, Divert))
+    @property
+    def waits(self) -> bool:
+        """Whether who fills it has to wait for a step, which a stage that waits for anything else cannot."""
+        return isinstance(self.overflow, Divert)
 
     def describe(self) -> str:
         shown = function_name(self.key)

@@ -1,10 +1,11 @@
 """How a plan becomes stages and links: which operations share a task, and what holds how many items.
 
-The rule: an operation that waits (`needs_stage`) begins a stage; every other one is fused into the stage before it. A
-`Buffer` ends a stage and sets the link behind it; a `FairBy` ends one, too, and is what it fills in place of a link. A
-fan-in is no stage and no link: whoever comes next takes from its inputs directly. A fan-out is none either: the last
-stage before it fills one link for each branch. Everything that speaks about a plan (description, checks, bound,
-runtime) reads this one layout.
+The rule: an operation that waits (`needs_stage`) begins a stage; every other one is fused into the stage before it.
+Some that wait for the clock alone are fused into the stage of a sync iterable as well: it gives an item whenever it is
+asked, so it is silent only while it is paused. A `Buffer` ends a stage and sets the link behind it; a `FairBy` ends
+one, too, and is what it fills in place of a link. A fan-in is no stage and no link: whoever comes next takes from its
+inputs directly. A fan-out is none either: the last stage before it fills one link for each branch. Everything that
+speaks about a plan (description, checks, bound, runtime) reads this one layout.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from ..policies._frozen import dataclass
 from ..policies.fair_share import FairShare
 from .fair_by import FairBy
 from .nodes import Branch, FanIn, FanInKind, FanOut, FanOutKind, Plan, Source
-from .operations import Buffer, Operation, Overflow, Unbatch
+from .operations import Buffer, Gathering, Operation, Overflow, Unbatch
+from .timing import Throttle
 
 P = TypeVar("P", Source, Operation)
 
@@ -49,6 +51,27 @@ class StageLayout:
         """What it fills in place of a link, if it does."""
         last = self.fused[-1] if self.fused else None
         return last if isinstance(last, FairBy) else None
+
+    @property
+    def has_iterable(self) -> bool:
+        """Whether it takes from a sync iterable itself, and so gets an item whenever it asks."""
+        return isinstance(self.head, Source) and self.head.kind == "iterable"
+
+    @property
+    def waits(self) -> bool:
+        """Whether it waits for anything but its neighbours."""
+        return not (self.head is None or self.has_iterable) or self.throttle is not None or self.is_timed
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether an operation that was fused gathers items until a time has come."""
+        return any(_is_timed(operation) for operation in self.fused)
+
+    @property
+    def throttle(self) -> Throttle | None:
+        """What the items of its source wait for before anything else is done with them, if they do."""
+        first = self.fused[0] if self.fused else None
+        return first if isinstance(first, Throttle) else None
 
     @property
     def concurrency(self) -> int:
@@ -211,7 +234,7 @@ class _Line:
             self._size(operation)
             return
         operation = _named(operation, self._names.unique(operation.name))
-        if operation.needs_stage:
+        if operation.needs_stage and not self._does_without(operation):
             self._append(StageLayout(operation.name, operation, (), LINK_CAPACITY))
         else:
             self.fuse(operation)
@@ -219,10 +242,26 @@ class _Line:
             self._stages[-1] = replace(self._stages[-1], capacity=operation.capacity)
             self._is_sized = True
 
+    def _open_stage(self) -> StageLayout | None:
+        """Give the stage that an operation may join here, if there is one."""
+        stage = self._stages[-1] if self._stages else None
+        return None if stage is None or self._is_sized or len(stage.fused) == LONGEST_CHAIN else stage
+
+    def _does_without(self, operation: Operation) -> bool:
+        """Whether an operation that needs a stage elsewhere needs none here, behind a sync iterable.
+
+        From a list this saves the hop: a batch adds 0.3 us to an item, not 1.7, a throttle 0.15, not 2.2. A throttle
+        has to be the first, for it stands before the chain of its stage; behind it there is silence.
+        """
+        stage = self._open_stage()
+        if stage is None or not stage.has_iterable:
+            return False
+        return not stage.fused if isinstance(operation, Throttle) else _is_timed(operation) and not stage.throttle
+
     def fuse(self, operation: Operation) -> None:
         """Let an operation run in the last stage, if there is one that it may join."""
-        stage = self._stages[-1] if self._stages else None
-        if stage is None or self._is_sized or len(stage.fused) == LONGEST_CHAIN or not _may_join(operation, stage):
+        stage = self._open_stage()
+        if stage is None or not _may_join(operation, stage):
             self._append(StageLayout(operation.name, None, (operation,), LINK_CAPACITY))
         else:
             self._stages[-1] = replace(stage, fused=(*stage.fused, operation))
@@ -265,7 +304,12 @@ def _named(part: P, name: str) -> P:
 
 
 def _may_join(operation: Operation, stage: StageLayout) -> bool:
-    return not isinstance(operation, FairBy) or operation.may_join(stage.head)
+    return not (isinstance(operation, FairBy) and operation.waits and stage.waits)
+
+
+def _is_timed(operation: Operation) -> bool:
+    """Whether it gathers items until a time has come."""
+    return isinstance(operation, Gathering) and operation.needs_stage
 
 
 def _takes_apart(stage: StageLayout) -> bool:

@@ -1,6 +1,7 @@
 """The operations of time, as data: those that say when an item may go on, and those that say when none comes.
 
-Each has a clock to watch while its input is silent, so each begins a stage.
+Each has a clock to watch while its input is silent, so each begins a stage; but a throttle not right behind a sync
+iterable, which is not silent.
 """
 
 from __future__ import annotations
@@ -40,6 +41,10 @@ class Throttle(Paced):
     verb: ClassVar[str] = "throttle"
     rate_limit: RateLimit
     cost: AnyFunction | None = field(default=None, hash=False)  # an object that is called may have no hash
+
+    @property
+    def keeps(self) -> int:
+        return 0  # it takes an item when there is room for it, so the one that waits is counted in the link behind
 
     def describe(self) -> str:
         cost = "" if self.cost is None else f", an item costs what {function_name(self.cost)} says"

@@ -165,7 +165,7 @@ def _sized_link(ledger: Ledger, filled: StageLayout | BranchLayout) -> Link:
 
 def _stage(layout: StageLayout, inlet: Inlet | None, outlet: Outlet, machinery: Machinery) -> Stage:
     host, head = machinery.host, layout.head
-    fused: list[FusedOperation] = [fuse(operation) for operation in layout.fused]
+    fused: list[FusedOperation] = [fuse(operation) for operation in layout.fused if operation is not layout.throttle]
     if isinstance(outlet, FairLink) and isinstance(fused[-1], Gate):
         fused[-1].link = outlet
     if isinstance(outlet, LossyLink) and outlet.policy == "fail":
@@ -174,10 +174,9 @@ def _stage(layout: StageLayout, inlet: Inlet | None, outlet: Outlet, machinery: 
         if head.kind == "iterable":
             source = IterableInlet(head)
             machinery.sources.append(source)
-            stage = _sync(layout, source, outlet, fused, host)
-            stage.kind = "source"
-            source.stage = stage
-            return stage
+            source.stage = _of_iterable(layout, source, outlet, fused, host)
+            source.stage.kind = "source"
+            return source.stage
         waiting = _SOURCES[head.kind](host, head, outlet, fused)
         machinery.sources.append(waiting)
         return waiting
@@ -220,6 +219,20 @@ def _pool(
         keyed.key = head.key
         return keyed
     return Pool(host, layout.name, inlet, outlet, fused, call, concurrency=concurrency, ordered=ordered)
+
+
+def _of_iterable(
+    layout: StageLayout, inlet: IterableInlet, outlet: Outlet, fused: list[FusedOperation], host: Host
+) -> Stage:
+    if layout.throttle is not None:
+        from .paced import PacedStage
+
+        return PacedStage(host, layout.name, inlet, outlet, fused, layout.throttle)
+    if layout.is_timed:
+        from .timed import TimedSource
+
+        return TimedSource(host, layout.name, inlet, outlet, fused)
+    return _sync(layout, inlet, outlet, fused, host)
 
 
 def _sync(layout: StageLayout, inlet: Inlet, outlet: Outlet, fused: list[FusedOperation], host: Host) -> Stage:

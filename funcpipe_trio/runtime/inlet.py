@@ -141,9 +141,12 @@ class Inlet(Upstream, Protocol):
     """A place to take items from."""
 
     receiver: Receiver
-    failure: Fault | None
     exhausted: bool
     """Whether `items` was read to its end; then `failure` is the reader's to pass on."""
+
+    @property
+    def failure(self) -> Fault | None:
+        """The error that stands at its end, if one does."""
 
     @property
     def taken(self) -> int:

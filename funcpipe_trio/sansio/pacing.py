@@ -70,15 +70,25 @@ class Pacer:
 
 
 class Throttler(Pacer):
-    """Each item when a token bucket lets it."""
+    """Each item when a token bucket lets it.
+
+    To ask the bucket costs more than all else that is done for an item. So after a yes `credit` more items of cost 1
+    may go on unasked (whoever lets one go takes 1 off). They are paid for together, before the next question or in
+    `settle`, which ends the turn. To take a token later than its item left never leaves more in the bucket, so the
+    bound holds as ever, in every window. It may leave less, by what a full bucket would have gained again within the
+    turn (10 ms and one item; nothing where no time passes in a turn), but not to who keeps the pace: what was asked for
+    was taken at once, so while each item gains a token there is one for the next.
+    """
 
     _cost: int | Fraction
+    credit: int
     deadline: float
 
     def __init__(self, rate_limit: RateLimit) -> None:
         super().__init__(1)
         self._bucket = TokenBucket(rate_limit)
         self._cost = 1
+        self.credit = self._lent = 0
 
     def add(self, item: Any, cost: int | Fraction, now: float) -> None:
         """Take an item; it is due when the bucket will have its tokens."""
@@ -86,12 +96,27 @@ class Throttler(Pacer):
         self._cost = cost
         self.deadline = self._bucket.when(now, cost)
 
+    @property
+    def owes(self) -> bool:
+        """Whether it has lent a credit; it must be settled at the end of the turn."""
+        return self._lent > 0
+
     def passes(self, now: float) -> bool:
         """Say whether an item of cost 1 may go on as it comes, and take its token; only while none is kept.
 
         The same as `add` and `pop` at one instant, at half their cost.
         """
-        return self._bucket.take(now, 1) is None
+        self.settle(now)
+        if self._bucket.take(now, 1) is not None:
+            return False
+        self.credit = self._lent = self._bucket.whole_tokens(now)
+        return True
+
+    def settle(self, now: float) -> None:
+        """Take the tokens of what went on by credit; there is none until the next question."""
+        owed, self.credit, self._lent = self._lent - self.credit, 0, 0
+        if owed:
+            self._bucket.take(now, owed)  # it held so much, and holds no less now
 
     def pop(self, now: float) -> Any:
         """Hand out the item that is due, and take its tokens."""

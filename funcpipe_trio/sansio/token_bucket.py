@@ -57,6 +57,10 @@ class TokenBucket:
         need = self._units(cost)
         return now if self._level_at(now) >= need else self._reaches(need)
 
+    def whole_tokens(self, now: float) -> int:
+        """Say how many calls of cost 1 may start by now: until more are taken, no later instant allows fewer."""
+        return self._level_at(now) // self._token
+
     def tokens(self, now: float) -> float:
         """Say how many tokens it holds."""
         return self._level_at(now) / self._token

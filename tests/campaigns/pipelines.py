@@ -507,6 +507,12 @@ def throttled() -> Pipeline[int]:
     )
 
 
+def clocks_of_iterables() -> Pipeline[int]:
+    """Operations of time in the stages of their sources."""
+    batches = Pipeline.from_iterable(range(7)).filter(lambda x: x != 2).batch(3, max_delay=1).unbatch().buffer(1)
+    return merge(batches, Pipeline.from_iterable(range(6)).throttle(RateLimit(2, burst=4)).map(lambda x: x).take(5))
+
+
 def debounced() -> Pipeline[int]:
     return Pipeline.from_producer(produce).debounce(0.5).filter(lambda x: x != 3).buffer(1).map(wait_by_item)
 
@@ -587,6 +593,8 @@ SCENARIOS = [
     Scenario(dropping_in_pools, name="dropping_in_pools"),
     Scenario(overflowing, name="overflowing"),
     Scenario(throttled, name="throttled"),
+    Scenario(clocks_of_iterables, name="clocks_of_iterables"),
+    Scenario(clocks_of_iterables, first_three, name="clocks_of_iterables_with_a_consumer_that_leaves"),
     Scenario(debounced, name="debounced"),
     Scenario(sampled, name="sampled"),
     Scenario(delayed, name="delayed"),

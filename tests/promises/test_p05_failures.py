@@ -11,7 +11,7 @@ from itertools import product
 import pytest
 import trio
 
-from funcpipe_trio import FairShare, OnError, Pipeline, concat, fair_merge, merge, zip_pipelines
+from funcpipe_trio import FairShare, OnError, Pipeline, RateLimit, concat, fair_merge, merge, zip_pipelines
 from funcpipe_trio.testing import run_virtual
 
 from ._schedules import shuffled
@@ -147,6 +147,8 @@ PLACES = {
     "above a pool": lambda call: NUMBERS.map(sync_failing(call)).map(failing(), concurrency=4),
     "above a fused batch": lambda call: NUMBERS.map(sync_failing(call)).batch(7).unbatch(),
     "above a timed batch": lambda call: NUMBERS.map(call).batch(7, max_delay=9).unbatch(),
+    "in the stage of a timed batch": lambda call: NUMBERS.map(sync_failing(call)).batch(7, max_delay=9).unbatch(),
+    "behind a throttle": lambda call: NUMBERS.throttle(RateLimit(9, burst=4)).map(sync_failing(call)),
 }
 SOURCE_PLACES = {
     "an iterable": lambda call: Pipeline.from_iterable(source_failing(call), name="failing"),

@@ -11,7 +11,7 @@ import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from funcpipe_trio import Pipeline, concat, fair_merge, merge, zip_pipelines
+from funcpipe_trio import Pipeline, RateLimit, concat, fair_merge, merge, zip_pipelines
 from funcpipe_trio.testing import run_virtual
 
 from ._world import Boom, End, Mine, World, lines
@@ -78,6 +78,7 @@ SHAPES = {
     "alone": lambda p: p,
     "before a pool": lambda p: p.map(slow, concurrency=3),
     "before a batch": lambda p: p.batch(2, max_delay=1),
+    "before a throttle": lambda p: p.throttle(RateLimit(9)),
     "merged": lambda p: merge(p, Pipeline.from_iterable(range(9))),
     "by weight": lambda p: fair_merge({"a": p}),
     "first of a concat": lambda p: concat(p, Pipeline.from_iterable(range(9))),

@@ -88,6 +88,8 @@ SHAPES = {
     "a step": lambda seen: NUMBERS.map(POLICIES, concurrency=3).tap(seen),
     "a batch": lambda seen: NUMBERS.tap(seen).batch(ITEMS),
     "a timed batch": lambda seen: NUMBERS.tap(seen).batch(ITEMS, max_delay=1),
+    "a timed batch over a link": lambda seen: NUMBERS.tap(seen).buffer(10**6).batch(ITEMS, max_delay=1),
+    "a throttle of an iterable": lambda seen: NUMBERS.throttle(RateLimit(1, burst=ITEMS)).tap(seen),
     "a dropping link": lambda seen: NUMBERS.tap(seen).buffer(1, overflow="drop_oldest").map(str),
     "a link that drops the newest": lambda seen: (
         Pipeline.from_async_iterable(numbers).tap(seen).buffer(1, overflow="drop_newest").map(str)

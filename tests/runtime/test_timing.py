@@ -8,6 +8,8 @@ failure or at a drain; a failure that overtakes what is kept; a timeout that cou
 at the instant of a deadline that is in time; a clock that wakes its stage for ever when the time is over.
 """
 
+import itertools
+
 import pytest
 import trio
 
@@ -67,6 +69,14 @@ def test_a_throttle_lets_a_burst_through_and_then_keeps_the_pace():
     assert (error, ended) == (None, 9)
 
 
+def test_what_a_throttle_lets_through_is_paid_in_its_turn():
+    """Catches a credit that outlives it: what is paid for too late is missing from a bucket that was full again."""
+    items = Script([(at, item) for at, some in ((0, "a"), (50, "bcd"), (99, "efgh")) for item in some])
+    log, *_ = played(Pipeline.from_async_iterable(items).throttle(RateLimit(1, burst=4)))
+
+    assert [at for at, _ in log] == [0, 50, 50, 50, 99, 99, 99, 99]
+
+
 def test_an_item_pays_what_it_costs():
     """Floats are taken exactly; nobody overtakes an expensive item."""
     costs = {"a": 2, "b": 0.5, "c": 1.5, "d": 1}
@@ -88,7 +98,8 @@ def test_an_item_pays_what_it_costs():
 )
 def test_a_cost_that_cannot_be_paid_fails_at_its_item(cost, kind, message):
     """The items before it are delivered, it counts as failed, what is behind it is given up."""
-    line = Pipeline.from_iterable("abc").throttle(RateLimit(1, burst=2), cost=lambda item: cost if item == "b" else 1)
+    source = Pipeline.from_iterable("abc").buffer(3)
+    line = source.throttle(RateLimit(1, burst=2), cost=lambda item: cost if item == "b" else 1)
     log, error, _, probe = played(line)
 
     assert log == [(0, "a")]
@@ -98,52 +109,30 @@ def test_a_cost_that_cannot_be_paid_fails_at_its_item(cost, kind, message):
     assert [item for item, *_ in probe.discarded] == ["c"]
 
 
-def test_a_cost_function_may_fail_while_there_is_no_room():
-    """Its error leaves in its turn, and upstream is stopped at once."""
-    source = Script("abcdefg|")
+def test_what_an_item_costs_is_asked_when_there_is_room_for_it():
+    """A throttle keeps none that waits for room only; an error of the cost stops what is upstream at once."""
+    source, asked = Script("abcdefg|"), []
 
     def cost(item):
+        asked.append(item)
         return {"a": 1, "b": 1}[item]
 
     async def main():
         line = Pipeline.from_async_iterable(source).throttle(RateLimit(9), cost=cost).buffer(1)
         async with Probe(line) as probe:
             await trio.sleep(3.5)
+            assert asked == ["a"]
             await probe.expect("a")
             await trio.sleep(1)
-            assert source.closed == 1
+            assert asked == ["a", "b"]
             await probe.expect("b")
+            await trio.sleep(1)
+            assert source.closed == 1
             await probe.expect_error(KeyError)
         return probe.run.report
 
     report = run_virtual(main)
-    assert (report.delivered, report.failed) == (2, 1)
-
-
-def test_what_came_before_a_cost_that_failed_may_fail_on_its_way_out():
-    """P5: the earlier failure is the error; the other is kept, and its item is one of those behind a failure."""
-
-    def cost(item):
-        return {"a": 1}[item]
-
-    def children(item):
-        yield from "12"
-        raise ValueError(item)
-
-    async def main():
-        line = script("(ab)|").throttle(RateLimit(9, burst=9), cost=cost).flat_map(children).buffer(1)
-        async with Probe(line) as probe:
-            await trio.sleep(1)
-            await probe.expect("1", "2")
-            await probe.expect_error(ValueError)
-        return probe
-
-    probe = run_virtual(main)
-    report = probe.run.report
-
-    assert [type(error) for error in report.cleanup_errors] == [KeyError]
-    assert report.failed == 1
-    assert probe.discarded == [("b", "throttle", "behind a failure")]
+    assert (report.delivered, report.failed, asked) == (2, 1, ["a", "b", "c"])
 
 
 def test_a_cost_that_failed_is_kept_if_nobody_reads_as_far():
@@ -179,10 +168,114 @@ def test_tokens_are_taken_when_an_item_leaves():
 
 
 def test_what_limits_a_throttled_run_is_the_throttle():
-    """It waits for its clock, not for input."""
-    _, _, _, probe = played(Pipeline.from_iterable(range(8)).throttle(RateLimit(1)))
+    """It waits for its clock, not for input; right behind a list it is in the stage of that."""
+    source = Pipeline.from_iterable(range(8), name="feed")
 
-    assert probe.run.report.bottleneck == "throttle"
+    for line, limit in ((source.buffer(1), "throttle"), (source, "feed")):
+        _, _, ended, probe = played(line.throttle(RateLimit(1)))
+        assert (ended, probe.run.report.bottleneck) == (7, limit)
+
+
+# ---- throttle, right behind a sync iterable: in its stage
+
+
+def numbers(advanced, closed):
+    """Numbers without end; what was advanced, and the tasks that opened and closed it."""
+    opener = trio.lowlevel.current_task().name
+    try:
+        for number in itertools.count():
+            advanced.append(number)
+            yield number
+    finally:
+        closed.append((opener, trio.lowlevel.current_task().name))
+
+
+def test_a_throttled_iterable_is_advanced_when_there_is_room():
+    """Not ahead: a `take` behind advances it exactly so often, however full the link is; and it is closed, once."""
+    advanced, closed = [], []
+    line = (
+        Pipeline.from_iterable(lambda: numbers(advanced, closed), name="feed").throttle(RateLimit(1, burst=2)).take(3)
+    )
+
+    async def main():
+        async with Probe(line.buffer(3)) as probe:
+            await trio.sleep(50)
+            assert advanced == [0, 1, 2]
+            await probe.take(3)
+            await probe.expect_end()
+        return probe.run.report
+
+    report = run_virtual(main)
+    assert (report.taken, report.delivered, report.discarded) == (3, 3, 0)
+    assert closed == [("feed", "feed")]
+
+
+@pytest.mark.parametrize("paused", [False, True])
+def test_a_throttled_iterable_that_is_left_is_closed_once(paused):
+    """In the task that opened it; what is kept is given up, with the name of its stage."""
+    advanced, closed = [], []
+    line = Pipeline.from_iterable(lambda: numbers(advanced, closed), name="feed").throttle(RateLimit(1))
+
+    async def main():
+        async with Probe(line) as probe:
+            await probe.take(2)
+            await trio.sleep(0.5)
+            if paused:
+                probe.run.pause()
+        return probe
+
+    probe = run_virtual(main)
+    assert probe.log == [(0, 0), (1, 1)]
+    assert (advanced, probe.discarded) == ([0, 1, 2], [(2, "feed", "not needed")])
+    assert closed == [("feed", "feed")]
+
+
+def test_a_throttled_iterable_that_is_paused_lets_out_what_it_keeps():
+    """In its time; then nothing, until it is resumed. A drain ends it as well."""
+
+    async def main():
+        async with Probe(Pipeline.from_iterable(itertools.count()).throttle(RateLimit(1))) as probe:
+            await probe.take(2)
+            await trio.sleep(0.5)
+            probe.run.pause()
+            await probe.expect(2, at=2)
+            await trio.sleep(8)
+            probe.run.resume()
+            await probe.expect(3, at=10)
+            await probe.expect(4, at=11)
+            await trio.sleep(0.5)
+            probe.run.pause()
+            probe.run.drain_nowait()
+            await probe.expect(5, at=12)
+            await probe.expect_end(at=12)
+        return probe.run.report
+
+    report = run_virtual(main)
+    assert (report.outcome, report.taken, report.delivered) == ("drained", 6, 6)
+
+
+def test_a_throttled_iterable_that_fails_lets_out_what_came_before():
+    """The failure is the source's, with a note of what its close raised."""
+
+    class Broken:
+        left = 3
+
+        def __iter__(self):
+            return self
+
+        def __next__(self):
+            self.left -= 1
+            if self.left:
+                return self.left
+            raise ValueError("broken")
+
+        def close(self):
+            raise OSError("close")
+
+    log, error, ended, _ = played(Pipeline.from_iterable(Broken, name="feed").throttle(RateLimit(1)))
+
+    assert (log, ended) == ([(0, 2), (1, 1)], 1)
+    assert error.__notes__ == ["in stage 'feed', item 2", "then cleanup in stage 'feed' raised OSError: close"]
 
 
 # ---- debounce, sample
@@ -533,10 +626,8 @@ def test_the_plan_says_it():
     )
 
     assert line.describe() == (
-        "pipeline: 7 stages, items in flight: at most 119\n"
-        "source feed: iterable\n"
-        "  | link of 16\n"
-        "stage throttle: throttle to 5 in 1 s, burst 2, an item costs what size says\n"
+        "pipeline: 6 stages, items in flight: at most 102\n"
+        "source feed: iterable -> throttle to 5 in 1 s, burst 2, an item costs what size says\n"
         "  | link of 16\n"
         "stage quiet: debounce of 0.5 s\n"
         "  | link of 16\n"

@@ -2,7 +2,8 @@
 
 Mutants that die here: tokens taken when an item comes in place of when it leaves; a debounce that counts from its first
 item; a sample that moves with each item; superseded items counted once too often, or not; a tail that waits at the end;
-a delay that counts from when the item before left.
+a delay that counts from when the item before left; a credit that is not paid, is paid twice, or is lent before the
+token of the question is taken.
 """
 
 import math
@@ -134,17 +135,30 @@ def test_a_throttled_item_leaves_at_once_while_there_are_tokens():
     ]
 
 
+def goes_on(throttler, now):
+    """Whether an item may go on as it comes: by credit, or when asked."""
+    if throttler.credit:
+        throttler.credit -= 1
+        return True
+    return throttler.passes(now)
+
+
 @given(
-    st.builds(RateLimit, st.integers(1, 5), per=st.sampled_from([1.0, 3.0]), burst=st.integers(1, 4)),
-    st.lists(st.sampled_from([0.0, 0.1, 0.5, 2.0]), max_size=30),
+    st.builds(RateLimit, st.integers(1, 5), per=st.sampled_from([1.0, 3.0]), burst=st.integers(1, 9)),
+    st.lists(st.sampled_from([0.0, 0.0, 0.0, 0.1, 0.5, 2.0]), max_size=30),
 )
 def test_an_item_passes_exactly_when_it_would_leave_as_it_comes(limit, pauses):
-    """Catches a short way that takes no token, takes one though it says no, or lets an item pass too early."""
+    """Catches a short way that takes no token, takes one though it says no, or lets an item pass too early.
+
+    No time passes within a turn here, as in virtual time none does.
+    """
     short, long, now = Throttler(limit), Throttler(limit), 0.0
     for pause in pauses:
+        if pause:
+            short.settle(now)
         now += pause
         long.add("item", 1, now)
-        passes = short.passes(now)
+        passes = goes_on(short, now)
 
         assert passes == (long.deadline <= now)
         if not passes:
@@ -153,3 +167,43 @@ def test_an_item_passes_exactly_when_it_would_leave_as_it_comes(limit, pauses):
             now = short.deadline
             short.pop(now)
         long.pop(now)
+
+
+def played_in_turns(limit, turns):
+    """Let items come in turns in which time passes, too; give when each left, and whether one had to wait."""
+    throttler, now, left, waited = Throttler(limit), 0.0, [], 0
+    for rest, steps in turns:
+        now += rest
+        for step in steps:
+            now += step
+            if not goes_on(throttler, now):
+                waited += 1
+                throttler.add("item", 1, now)
+                now = throttler.deadline
+                throttler.pop(now)
+            left.append(Fraction(now))
+        throttler.settle(now)
+    return left, waited
+
+
+steps = st.sampled_from([0.0, 0.0, 1e-3, 0.01, 0.3])
+
+
+@given(
+    st.builds(RateLimit, st.sampled_from([1, 0.3, 100, 1e4]), burst=st.integers(1, 50)),
+    st.lists(st.tuples(steps, st.lists(steps, max_size=40)), max_size=8),
+)
+def test_what_goes_on_by_credit_keeps_to_the_bucket_when_it_leaves(limit, turns):
+    """In every window, though it is paid for later: catches a credit that outlives its turn, or is not paid."""
+    left, _ = played_in_turns(limit, turns)
+
+    rate = Fraction(limit.rate)
+    for first in range(len(left)):
+        for last in range(first, len(left)):
+            assert last - first + 1 <= limit.burst + rate * (left[last] - left[first])
+
+
+@given(st.integers(1, 100), st.lists(st.lists(st.sampled_from([1.0, 1.5, 9.0]), max_size=40), max_size=8))
+def test_what_keeps_the_pace_never_waits(burst, turns):
+    """Though what a full bucket would have gained again within a turn is lost: catches a question that is not paid."""
+    assert played_in_turns(RateLimit(1, burst=burst), [(0.0, steps) for steps in turns])[1] == 0
