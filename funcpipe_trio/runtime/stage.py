@@ -25,7 +25,7 @@ import trio
 from .._errors import Aborted
 from ..plan.nodes import Plan
 from .attempt import Account
-from .inlet import BEHIND_FAILURE, CANCELLED, NOT_NEEDED, NOTHING, Fault, Inlet, worth_a_pull
+from .inlet import BEHIND_FAILURE, CANCELLED, NOT_NEEDED, NOTHING, Fault, Inlet, State, worth_a_pull
 from .ledger import Ledger, OnDiscard
 from .parking import AWAKE, Parking
 
@@ -319,7 +319,7 @@ class Stage:
 
     def _burst(self, room: int) -> Pause:
         """Move values until something ends the burst; they are committed in any case."""
-        put, pause, slice_end = self.outlet.put, Pause.ENDED, self._slice_end
+        put, pause, slice_end, inlet = self.outlet.put, Pause.ENDED, self._slice_end, self.inlet
         limit = left = room if room < BURST else BURST
         nothings, asked = BURST, -1
         try:
@@ -333,7 +333,8 @@ class Stage:
                         break
                 else:
                     nothings -= 1
-                    if worth_a_pull(self.inlet):
+                    state = inlet.state()  # `worth_a_pull` without the call: 99 of 100 values of a batch come by here
+                    if state is not State.IDLE and state is not State.HELD:
                         asked = -1
                         if not nothings:
                             pause = Pause.SLICE_OVER
@@ -351,7 +352,7 @@ class Stage:
                 raise
         finally:
             self.outlet.commit(limit - left)
-            self.inlet.release()
+            inlet.release()
         return pause
 
     # ---- waiting
