@@ -21,6 +21,7 @@ that limits are held against the items in their order and not in that of their c
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import closing
 from time import perf_counter
 from typing import Any
 
@@ -36,6 +37,7 @@ from .inlet import BEHIND_FAILURE, CANCELLED, NOT_NEEDED, NOTHING, Fault, Inlet,
 from .link import Link
 from .sink import Sink
 from .stage import BURST, SLICE, Fused, Host, Outlet, Pause, Stage, add_note, interruptible, noted
+from .time_limit import TimeLimit
 
 __all__ = ["ASIDE", "END", "Calling", "Enough", "Pool"]
 
@@ -86,17 +88,20 @@ class Enough:
 class Worker:
     """One task of the pool, and the item in its hands."""
 
-    __slots__ = ("attempt", "budget", "item", "number", "position", "scope", "slice_end", "task")
+    __slots__ = ("attempt", "budget", "item", "limit", "number", "position", "scope", "slice_end", "task")
 
     attempt: Attempt
     budget: int
+    limit: TimeLimit
+    """Of its calls, if the step has one."""
     number: int
     position: int
     scope: trio.CancelScope
     slice_end: float
 
     def __init__(self, account: Account) -> None:
-        self.attempt = Attempt(account)
+        self.limit = TimeLimit(0.0, is_kept=True)
+        self.attempt = Attempt(account, kept_limit=self.limit)
         self.scope = trio.CancelScope()
         self.item: Any = NOTHING
         self.position = self.number = 0
@@ -322,7 +327,7 @@ class Pool(Stage):
 
     async def _employed(self, worker: Worker) -> None:
         try:
-            with worker.scope:
+            with worker.scope, closing(worker.limit):
                 await self._labour(worker)
         except Exception as error:
             if not worker.scope.cancel_called:
