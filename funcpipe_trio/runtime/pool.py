@@ -364,7 +364,10 @@ class Pool(Stage):
         self._coming -= 1
         worker.slice_end = perf_counter() + SLICE
         while self.stopped is None:
-            pause = self._move_on(worker)
+            # Most results went straight through. To ask here whether any is left, and in `_take_up` whether anybody
+            # comes, takes 3 to 5 % of the instructions of an item off, at concurrency 10 and 100.
+            is_clear = self._is_direct and self._taking and not (self.order.waiting and self.order.ready)
+            pause = Pause.STARVED if is_clear else self._move_on(worker)
             if self._ended:
                 return
             # With a burst cut short, what is left of it goes first: in a call nobody could move it on.
@@ -432,7 +435,8 @@ class Pool(Stage):
         worker.item, worker.position = item, self.order.begin()
         worker.number, self._received = self._received, self._received + 1
         self._calls += 1
-        self._staff()  # the next one may begin
+        if not self._coming:  # who comes sees to the rest
+            self._staff()  # the next one may begin
         self.outlet.settle()
 
     def _put_down(self, worker: Worker) -> Any:
@@ -553,8 +557,6 @@ class Pool(Stage):
 
     def _move_on(self, worker: Worker) -> Pause:
         """Move the results that have their turn into the outlet, one burst of them."""
-        if self._is_direct and self._taking and not self.order.ready:  # nothing is to be moved, and more is to come
-            return Pause.STARVED if self.outlet.room() else Pause.FULL
         pause, self._slice_end, self._spent = Pause.FULL, worker.slice_end, 0
         while pause is Pause.FULL and not self._ended:
             room = self.outlet.room()
