@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeAlias
 
+from .time_limit import TimeLimit
+
 __all__ = ["Account", "Attempt", "Layered"]
 
 
@@ -39,7 +41,7 @@ class Account:
 class Attempt:
     """One item on its way through the policies of a step; used again for the next."""
 
-    __slots__ = ("account", "last_error", "number", "of", "tried")
+    __slots__ = ("account", "kept_limit", "last_error", "number", "of", "tried")
 
     account: Account
     number: int
@@ -50,9 +52,12 @@ class Attempt:
     """Attempts that it had; None without one."""
     last_error: Exception | None
     """What the attempt before this one failed with."""
+    kept_limit: TimeLimit | None
+    """What whoever makes one call after the other keeps for them, and closes in the end."""
 
-    def __init__(self, account: Account, number: int = 0) -> None:
+    def __init__(self, account: Account, number: int = 0, kept_limit: TimeLimit | None = None) -> None:
         self.account = account
+        self.kept_limit = kept_limit
         self.begin(number)
 
     def begin(self, number: int) -> None:
@@ -63,6 +68,14 @@ class Attempt:
     def tries(self, tried: int, of: int) -> None:
         """Note which attempt it is."""
         self.tried, self.of = tried, of
+
+    def within(self, seconds: float) -> TimeLimit:
+        """Give the block for what must be done in so many seconds."""
+        limit = self.kept_limit
+        if limit is None or not limit.is_free:
+            return TimeLimit(seconds)
+        limit.seconds = seconds
+        return limit
 
     def got_through(self) -> None:
         """Note that a retry has its result: what went before is over."""

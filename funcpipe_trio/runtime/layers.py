@@ -151,10 +151,9 @@ def _admission(limit: Limit) -> Layered:
 def _timed(inner: Layered, seconds: float) -> Layered:
     async def timed(item: Any, attempt: Attempt) -> Any:
         before = attempt.last_error
-        with trio.CancelScope(relative_deadline=seconds) as scope:
+        with attempt.within(seconds) as limit:
             result = await inner(item, attempt)
-            # While its scope is open this looks at the clock: a call that ends at its deadline, or behind it, is late.
-            if not scope.cancel_called:
+            if limit.is_met():  # a call that ends at its deadline, or behind it, is late
                 return result
         attempt.account.timeouts += 1
         error = trio.TooSlowError(f"not done after {seconds:g} s")

@@ -21,6 +21,7 @@ that limits are held against the items in their order and not in that of their c
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import closing
 from time import perf_counter
 from typing import Any
 
@@ -37,6 +38,7 @@ from .link import Link
 from .parking import AWAKE
 from .sink import Sink
 from .stage import BURST, SLICE, Fused, Host, Outlet, Pause, Stage, add_note, interruptible, noted
+from .time_limit import TimeLimit
 
 __all__ = ["ASIDE", "END", "Calling", "Enough", "Pool"]
 
@@ -87,17 +89,20 @@ class Enough:
 class Worker:
     """One task of the pool, and the item in its hands."""
 
-    __slots__ = ("attempt", "budget", "item", "number", "position", "scope", "slice_end", "task")
+    __slots__ = ("attempt", "budget", "item", "limit", "number", "position", "scope", "slice_end", "task")
 
     attempt: Attempt
     budget: int
+    limit: TimeLimit
+    """Of its calls, if the step has one."""
     number: int
     position: int
     scope: trio.CancelScope
     slice_end: float
 
     def __init__(self, account: Account) -> None:
-        self.attempt = Attempt(account)
+        self.limit = TimeLimit(0.0, is_kept=True)
+        self.attempt = Attempt(account, kept_limit=self.limit)
         self.scope = trio.CancelScope()
         self.item: Any = NOTHING
         self.position = self.number = 0
@@ -323,7 +328,7 @@ class Pool(Stage):
 
     async def _employed(self, worker: Worker) -> None:
         try:
-            with worker.scope:
+            with worker.scope, closing(worker.limit):
                 await self._labour(worker)
         except Exception as error:
             if not worker.scope.cancel_called:
@@ -360,7 +365,10 @@ class Pool(Stage):
         self._coming -= 1
         worker.slice_end = perf_counter() + SLICE
         while self.stopped is None:
-            pause = self._move_on(worker)
+            # Most results went straight through. To ask here whether any is left, and in `_take_up` whether anybody
+            # comes, takes 3 to 5 % of the instructions of an item off, at concurrency 10 and 100.
+            is_clear = self._is_direct and self._taking and not (self.order.waiting and self.order.ready)
+            pause = Pause.STARVED if is_clear else self._move_on(worker)
             if self._ended:
                 return
             # With a burst cut short, what is left of it goes first: in a call nobody could move it on.
@@ -428,7 +436,8 @@ class Pool(Stage):
         worker.item, worker.position = item, self.order.begin()
         worker.number, self._received = self._received, self._received + 1
         self._calls += 1
-        self._staff()  # the next one may begin
+        if not self._coming:  # who comes sees to the rest
+            self._staff()  # the next one may begin
         self.outlet.settle()
 
     def _put_down(self, worker: Worker) -> Any:
@@ -549,8 +558,6 @@ class Pool(Stage):
 
     def _move_on(self, worker: Worker) -> Pause:
         """Move the results that have their turn into the outlet, one burst of them."""
-        if self._is_direct and self._taking and not self.order.ready:  # nothing is to be moved, and more is to come
-            return Pause.STARVED if self.outlet.room() else Pause.FULL
         pause, self._slice_end, self._spent = Pause.FULL, worker.slice_end, 0
         while pause is Pause.FULL and not self._ended:
             room = self.outlet.room()

@@ -1,0 +1,65 @@
+"""The time limit of a call: which scope ends the call when its time is over, and what is left of that scope behind it?
+
+A worker makes one call after the other. To open a cancel scope for each and close it again costs twice what it costs to
+move the deadline of one that is open. So its limit is *kept*: the scope stays open from call to call.
+
+The rule: between calls it has no deadline, so it ends nothing then, and what runs in between sees none. A scope that
+an exception passed, or that was late, is closed at once, where any other would be; the next call opens a new one. Only
+one limit at a time is kept, the outermost: what is opened inside it is closed before it is left, so scopes nest.
+"""
+
+from __future__ import annotations
+
+from math import inf
+from types import TracebackType
+
+import trio
+
+__all__ = ["TimeLimit"]
+
+
+class TimeLimit:
+    """A block that must be done within so many seconds."""
+
+    __slots__ = ("_is_kept", "_is_late", "_scope", "is_free", "seconds")
+
+    def __init__(self, seconds: float, *, is_kept: bool = False) -> None:
+        self.seconds = seconds
+        self.is_free = True
+        """Whether nobody is in the block."""
+        self._is_kept = is_kept  # by who calls `close`
+        self._is_late = False
+        self._scope: trio.CancelScope | None = None
+
+    def __enter__(self) -> TimeLimit:
+        if self._scope is None:
+            self._scope = trio.CancelScope(relative_deadline=self.seconds)
+            self._scope.__enter__()
+        else:
+            self._scope.relative_deadline = self.seconds
+        self.is_free = self._is_late = False
+        return self
+
+    def is_met(self) -> bool:
+        """Whether there is time left; asked as the last thing in the block."""
+        assert self._scope is not None
+        self._is_late = self._scope.cancel_called  # which looks at the clock
+        return not self._is_late
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        self.is_free = True
+        scope = self._scope
+        assert scope is not None
+        if self._is_kept and kind is None and not self._is_late:
+            scope.deadline = inf
+            return False
+        self._scope = None
+        return scope.__exit__(kind, error, traceback)
+
+    def close(self) -> None:
+        """Keep it no longer."""
+        if self._scope is not None:
+            scope, self._scope = self._scope, None
+            scope.__exit__(None, None, None)
