@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import closing
+from functools import partial
 from time import perf_counter
 from typing import Any
 
@@ -35,7 +36,7 @@ from ..sansio.tolerance import Tolerance
 from .attempt import Account, Attempt, Layered
 from .inlet import BEHIND_FAILURE, CANCELLED, NOT_NEEDED, NOTHING, Fault, Inlet, Receiver, State, worth_a_pull
 from .link import Link
-from .parking import AWAKE
+from .parking import AWAKE, Parking
 from .sink import Sink
 from .stage import BURST, SLICE, Fused, Host, Outlet, Pause, Stage, add_note, interruptible, noted
 from .time_limit import TimeLimit
@@ -89,13 +90,14 @@ class Enough:
 class Worker:
     """One task of the pool, and the item in its hands."""
 
-    __slots__ = ("attempt", "budget", "item", "limit", "number", "position", "scope", "slice_end", "task")
+    __slots__ = ("attempt", "budget", "item", "limit", "number", "parking", "position", "scope", "slice_end", "task")
 
     attempt: Attempt
     budget: int
     limit: TimeLimit
     """Of its calls, if the step has one."""
     number: int
+    parking: Parking
     position: int
     scope: trio.CancelScope
     slice_end: float
@@ -293,6 +295,7 @@ class Pool(Stage):
 
     def _employ(self) -> None:
         worker = Worker(self._scratch)
+        worker.parking = Parking(partial(self._give_up_waiting, worker))
         self._workers.append(worker)
         self._coming += 1
         self.host.start_task(lambda: self._employed(worker), self.name)
@@ -342,6 +345,7 @@ class Pool(Stage):
 
     def _dismiss(self, worker: Worker) -> None:
         self._workers.remove(worker)
+        del worker.parking  # a cycle else
         if self._gives_way is worker:
             self._gives_way = None
         if worker.item is not NOTHING:  # cancelled in its call
@@ -592,14 +596,8 @@ class Pool(Stage):
         worker.task = trio.lowlevel.current_task()
         self._parked_workers.append(worker)
         since = self.now()
-
-        def unpark(_raise_cancel: object) -> trio.lowlevel.Abort:
-            self._parked_workers.remove(worker)
-            self._coming += worker.item is NOTHING  # until it runs, as if it were woken
-            return trio.lowlevel.Abort.SUCCEEDED
-
         try:
-            await trio.lowlevel.wait_task_rescheduled(unpark)
+            await worker.parking
         finally:
             self._coming -= worker.item is NOTHING
             worker.budget, worker.slice_end = BURST, perf_counter() + SLICE
@@ -607,6 +605,11 @@ class Pool(Stage):
                 self.waited_input += self.now() - since
             else:
                 self.waited_room += self.now() - since
+
+    def _give_up_waiting(self, worker: Worker, _raise_cancel: object) -> trio.lowlevel.Abort:
+        self._parked_workers.remove(worker)
+        self._coming += worker.item is NOTHING  # until it runs, as if it were woken
+        return trio.lowlevel.Abort.SUCCEEDED
 
     async def _rest(self, worker: Worker) -> None:
         self.outlet.settle()
