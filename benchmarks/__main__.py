@@ -130,6 +130,8 @@ def _write(options: argparse.Namespace, command: str, facts: dict[str, Any], res
         for name in dict.fromkeys(each.benchmark.name for each in results):
             block = [each for each in results if each.benchmark.name == name]
             page = _markdown.page_with(page, name, block, facts, command)
+        if not options.names:  # else there would be no more than a part of them
+            page = _markdown.page_with_targets(page, results)
         options.markdown.write_text(page, encoding="utf-8")
     if options.plot is not None:
         _plot.draw(results, options.plot)

@@ -1,7 +1,8 @@
 """The tables of a page: what was measured, put between the page's markers.
 
-A page has, for each benchmark that it shows, the lines ``<!-- benchmark NAME -->`` and ``<!-- end of NAME -->``; what
-is between them is replaced, all else stays. So its words are written by hand, and its numbers are not.
+A page has, for each benchmark that it shows, the lines ``<!-- benchmark NAME -->`` and ``<!-- end of NAME -->``, and
+``<!-- targets -->`` and ``<!-- end of targets -->`` for the targets of all; what is between them is replaced, all else
+stays. So its words are written by hand, and its numbers are not.
 """
 
 from __future__ import annotations
@@ -10,10 +11,10 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from ._model import Case, CaseResult
+from ._model import Case, CaseResult, Target
 from ._report import machine_line, most, parts, shown, verdict
 
-__all__ = ["page_with", "places"]
+__all__ = ["page_with", "page_with_targets", "places"]
 
 
 def places(page: str) -> set[str]:
@@ -23,9 +24,27 @@ def places(page: str) -> set[str]:
 
 def page_with(page: str, name: str, block: Sequence[CaseResult], facts: dict[str, Any], command: str) -> str:
     """Give the page with the results of one benchmark in their place; a page without that place stays as it is."""
-    between = re.compile(rf"(^<!-- benchmark {name} -->\n).*?(^<!-- end of {name} -->$)", re.MULTILINE | re.DOTALL)
-    text = "\n".join(_block(block, facts, command))
+    return _replaced(page, f"benchmark {name}", name, _block(block, facts, command))
+
+
+def page_with_targets(page: str, results: Sequence[CaseResult]) -> str:
+    """Give the page with one table of all targets in its place."""
+    lines = _rule("benchmark", "case", "compared", "median (min..max)", "target", "")
+    for result in results:
+        where = f"`{result.benchmark.name}`", result.case.name
+        lines += [_row((*where, *_compared(result, target))) for target in result.targets if target.bound]
+    return _replaced(page, "targets", "targets", lines)
+
+
+def _replaced(page: str, first: str, end: str, lines: Sequence[str]) -> str:
+    between = re.compile(rf"(^<!-- {first} -->\n).*?(^<!-- end of {end} -->$)", re.MULTILINE | re.DOTALL)
+    text = "\n".join(lines)
     return between.sub(lambda found: f"{found[1]}{text}\n{found[2]}", page)
+
+
+def _compared(result: CaseResult, target: Target) -> tuple[str, str, str, str]:
+    said = verdict(result, target) if target.bound else ""
+    return str(target), shown(result.compared(target)), target.bound, said
 
 
 def _block(results: Sequence[CaseResult], facts: dict[str, Any], command: str) -> list[str]:
@@ -35,11 +54,7 @@ def _block(results: Sequence[CaseResult], facts: dict[str, Any], command: str) -
     lines = [f"`{command}`: {benchmark.metric.value}, {benchmark.unit}; median of {rounds} (min..max). {where}."]
     for group in _alike(results):
         lines += ["", *_table([result.case.name for result in group], _rows(group))]
-    compared = [
-        (result.case.name, str(target), shown(result.compared(target)), target.bound or "", _said(result, target))
-        for result in results
-        for target in result.targets
-    ]
+    compared = [(result.case.name, *_compared(result, target)) for result in results for target in result.targets]
     lines += ["", *_rule("case", "compared", "median (min..max)", "target", ""), *map(_row, compared)]
     return lines + [line for result in results for line in _profiles(result)]
 
@@ -51,10 +66,6 @@ def _profiles(result: CaseResult) -> list[str]:
         lines += ["", f"Where the time of {name} goes, {result.case.name}: {parts(profile)}.", ""]
         lines += [*_rule("share", "function"), *(_row((f"{share:.0%}", f"`{what}`")) for share, what in most(profile))]
     return lines
-
-
-def _said(result: CaseResult, target: Any) -> str:
-    return verdict(result, target) if target.bound else ""
 
 
 def _alike(results: Sequence[CaseResult]) -> list[list[CaseResult]]:

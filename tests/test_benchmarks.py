@@ -13,7 +13,7 @@ import pytest
 from benchmarks import _libraries, _profile
 from benchmarks.__main__ import main
 from benchmarks._harness import NAMES, BenchmarkError, Effort, agreed_digest, load, measure
-from benchmarks._markdown import page_with, places
+from benchmarks._markdown import page_with, page_with_targets, places
 from benchmarks._model import Benchmark, Case, CaseResult, Contender, Metric, Sample, Spread, Target, way
 from benchmarks._plot import draw
 from benchmarks._profile import Profile, profiled
@@ -273,6 +273,20 @@ def test_the_tables_of_a_page_are_put_in_their_place_and_all_else_stays():
         "| size 1 | theirs / ours | 2.00 | >= 3 | NOT REACHED |\n"
         "| size 2 | theirs / ours | 2.00 | >= 3 | NOT REACHED |\n"
         f"{rest}"
+    )
+
+
+def test_all_targets_stand_in_one_table():
+    """What has no bound is no target."""
+    page = page_with_targets("words\n<!-- targets -->\nold\n<!-- end of targets -->\nwords\n", _results(size=[1, 2]))
+
+    assert places(page) == set()
+    assert page == (
+        "words\n<!-- targets -->\n"
+        "| benchmark | case | compared | median (min..max) | target |  |\n|---|---|---|---|---|---|\n"
+        "| `b` | size 1 | theirs / ours | 2.00 | >= 3 | NOT REACHED |\n"
+        "| `b` | size 2 | theirs / ours | 2.00 | >= 3 | NOT REACHED |\n"
+        "<!-- end of targets -->\nwords\n"
     )
 
 
