@@ -22,7 +22,7 @@ from typing import Any
 
 from ._libraries import interpreter
 from ._model import Benchmark, Case, CaseResult, Contender, Sample
-from ._profile import Profile
+from ._profile import ABLE, Profile
 
 __all__ = ["FULL", "NAMES", "PROFILE", "QUICK", "SMOKE", "BenchmarkError", "Effort", "agreed_digest", "load", "measure"]
 
@@ -102,7 +102,7 @@ def measure(benchmark: Benchmark, effort: Effort, missing: Callable[[Contender],
         items = case.quick_items if effort.few_items else max(case.quick_items, int(case.items * effort.scale))
         samples = tuple(_round(benchmark, case, able, items, n) for n in range(effort.rounds_of(benchmark)))
         result = CaseResult(benchmark, case, items, samples, {name: why for name, why in reasons.items() if why})
-        yield replace(result, profiles=_profiles(result)) if effort.profiles else result
+        yield replace(result, profiles=_profiles(result)) if effort.profiles and ABLE else result
 
 
 def _profiles(result: CaseResult) -> dict[str, Profile]:

@@ -7,7 +7,6 @@ than it is; it only comes late, at the next place where Python handles signals.
 
 from __future__ import annotations
 
-import re
 import signal
 import time
 from collections import Counter
@@ -16,12 +15,15 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
-__all__ = ["Profile", "profiled"]
+__all__ = ["ABLE", "Profile", "profiled"]
+
+ABLE = hasattr(signal, "setitimer")
+"""Whether this system has the timer that it takes; Windows has none."""
 
 EVERY, ENOUGH = 0.001, 3.0
 """Seconds between two looks, and how long to go on, by running again if need be."""
 
-_PLACE = re.compile(r".*/(funcpipe_trio|trio|benchmarks)/(.+)\.py$")
+_PACKAGES = ("funcpipe_trio", "trio", "benchmarks")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +66,10 @@ def profiled(run: Callable[[], Any]) -> Profile:
 
 
 def _place(frame: FrameType | None) -> tuple[str, str]:
+    """Ask the module for its name: the path of any library may lead through a folder that is named as a package is."""
     while frame is not None:
-        known = _PLACE.match(frame.f_code.co_filename.replace("\\", "/"))
-        if known:
-            return known[1], f"{known[2].replace('/', '.')}.{frame.f_code.co_qualname}"
+        package, _dot, module = frame.f_globals.get("__name__", "").partition(".")
+        if package in _PACKAGES:
+            return package, f"{module}.{frame.f_code.co_qualname}".lstrip(".")
         frame = frame.f_back
     return "elsewhere", "elsewhere"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import _libraries, _profile
+from benchmarks import _harness, _libraries, _profile
 from benchmarks.__main__ import main
 from benchmarks._harness import NAMES, BenchmarkError, Effort, agreed_digest, load, measure
 from benchmarks._markdown import page_with, page_with_targets, places
@@ -238,6 +238,27 @@ def test_a_look_counts_for_the_innermost_function_of_a_package(monkeypatch):
     assert "funcpipe_trio" in profile.packages()
     assert sum(profile.packages().values()) == pytest.approx(1)
     assert signal.getsignal(signal.SIGALRM) == before
+
+
+def test_a_look_does_not_count_for_a_folder_that_is_named_as_a_package(monkeypatch):
+    """Catches a look at a library whose path leads through this project's own folder: its environment is in there."""
+    monkeypatch.setattr(_profile, "ENOUGH", 0.05)
+    library = {"__name__": "library"}
+    code = "def spin():\n    for _ in range(100_000):\n        pass\n"
+    exec(compile(code, "/home/me/funcpipe_trio/.venv/lib/library.py", "exec"), library)
+
+    assert {name for _package, name, _looks in profiled(library["spin"]).functions} == {"_profile.profiled"}
+
+
+def test_where_there_is_no_timer_nothing_is_looked_into(monkeypatch):
+    """Catches a benchmark that fails on Windows where a target is missed."""
+    monkeypatch.setattr(_harness, "ABLE", False)
+    case = load("fused").cases[0]
+    few = replace(case, targets=(Target("funcpipe", "generators", at_most=0.0),), quick_items=200)
+    (missed,) = measure(replace(load("fused"), cases=(few,)), Effort(rounds=1, few_items=True), lambda _: None)
+
+    assert missed.missed
+    assert not missed.profiles
 
 
 def test_those_of_ours_that_miss_a_target_are_looked_into():

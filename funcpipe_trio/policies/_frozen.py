@@ -31,7 +31,8 @@ class _Later:
 
     def __get__(self, instance: object, owner: type[Any] | None = None) -> Any:
         _write(self._owner, self._name)
-        return getattr(self._owner if instance is None else instance, self._name)
+        written = self._owner.__dict__[self._name]  # not what a subclass has in its place, which asks by `super()`
+        return written.__get__(instance, owner) if self._name in _METHODS else written
 
 
 def _write(cls: type[Any], name: str) -> None:
@@ -46,6 +47,8 @@ def _write(cls: type[Any], name: str) -> None:
     is_comparison = name in ("__eq__", "__hash__")
     standard = dataclasses.dataclass(init=name == "__init__", repr=name == "__repr__", eq=is_comparison, frozen=True)
     twin: type[Any] = standard(type(cls.__name__, (), inside))
+    params = twin.__dataclass_params__
+    params.init = params.repr = params.eq = True  # as the class has them; `pprint` asks
     for each in (name,) if name in _METHODS else _FACTS:
         setattr(cls, each, getattr(twin, each))
 
@@ -68,12 +71,21 @@ def _said(cls: type[Any]) -> Iterator[tuple[str, _Said]]:
             yield name, (kind, cls.__dict__.get(name, dataclasses.MISSING), kw_only)
 
 
-def _refuse_set(self: object, name: str, _value: object) -> None:
-    raise dataclasses.FrozenInstanceError(f"cannot assign to field {name!r}")
+def _refuse_set(self: Any, name: str, value: object) -> None:
+    if _is_frozen(self, name):
+        raise dataclasses.FrozenInstanceError(f"cannot assign to field {name!r}")
+    object.__setattr__(self, name, value)
 
 
-def _refuse_delete(self: object, name: str) -> None:
-    raise dataclasses.FrozenInstanceError(f"cannot delete field {name!r}")
+def _refuse_delete(self: Any, name: str) -> None:
+    if _is_frozen(self, name):
+        raise dataclasses.FrozenInstanceError(f"cannot delete field {name!r}")
+    object.__delattr__(self, name)
+
+
+def _is_frozen(self: Any, name: str) -> bool:
+    """Say yes but for what a user's plain subclass adds to its objects, which the standard decorator lets it."""
+    return "__frozen__" in type(self).__dict__ or name in self.__frozen__
 
 
 def _state(self: Any) -> list[Any]:

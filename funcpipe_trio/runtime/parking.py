@@ -6,7 +6,8 @@ a fifth of the instructions of a hop at capacity 4, and an eighth at 16.
 
 **This file leans on how trio does it**: that the message may be sent again (it is frozen, and all that the run loop
 reads of it is the abort function), and that what is sent back is an outcome, which is asked for no more than `unwrap`.
-The message is trio's own, taken from its coroutine, and no private name is used.
+The message is trio's own, taken from its coroutine, and no private name is used. Should a trio send what carries more
+than the abort function, it is left to make one each time.
 """
 
 from __future__ import annotations
@@ -47,12 +48,17 @@ class Parking:
     Checkpoint: as that. Cancellation: as that.
     """
 
-    __slots__ = ("_message",)
+    __slots__ = ("_abort", "_message")
 
     def __init__(self, abort: Callable[[object], trio.lowlevel.Abort]) -> None:
+        self._abort = abort
         waiting = trio.lowlevel.wait_task_rescheduled(abort)  # noqa: ASYNC105  # only begun, for its message
-        self._message = waiting.send(None)
+        message = waiting.send(None)
         waiting.close()
+        self._message = message if getattr(message, "__dict__", None) == {"abort_func": abort} else None
 
     def __await__(self) -> Generator[Any, Outcome[object], None]:
-        (yield self._message).unwrap()
+        if self._message is None:
+            yield from trio.lowlevel.wait_task_rescheduled(self._abort).__await__()  # noqa: ASYNC105
+        else:
+            (yield self._message).unwrap()

@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import inspect
 import pickle
+import pprint
 import re
 import sys
 from dataclasses import KW_ONLY, FrozenInstanceError, field
@@ -129,6 +130,60 @@ def test_a_plain_subclass_has_the_methods():
 
     assert Plain(4).first == 4
     assert repr(Plain(4)).endswith("Plain(first=4, tags=[], ignored=0, last=1.0)")
+
+
+def test_a_first_use_by_super_is_that_of_the_base():
+    """Catches a method of a user's subclass that is called once more, by the stand-in which it asks by `super()`."""
+
+    @dataclass(frozen=True, slots=True)
+    class Base:
+        """One field."""
+
+        one: int
+
+    class Own(Base):
+        def __init__(self) -> None:
+            super().__init__(7)
+
+        def __repr__(self) -> str:
+            return f"own {super().__repr__()}"
+
+    assert Own().one == 7
+    assert repr(Own()).count("own ") == 1
+
+
+def test_a_first_signature_is_that_of_the_second():
+    """Catches a stand-in that gives the function where its method is asked for, as `inspect` does since 3.13."""
+
+    @dataclass(frozen=True, slots=True)
+    class Fresh:
+        """One field."""
+
+        one: int
+
+    assert list(inspect.signature(Fresh).parameters) == list(inspect.signature(Fresh).parameters) == ["one"]
+
+
+def test_a_plain_subclass_may_keep_more_but_not_change_the_fields():
+    """As with the standard decorator: frozen is what is decorated."""
+
+    class Plain(Late):
+        extra: str
+
+    plain = Plain(1)
+    plain.extra = "more"
+    assert plain.extra == "more"
+    del plain.extra
+    with pytest.raises(FrozenInstanceError, match=r"^cannot assign to field 'first'$"):
+        plain.first = 2  # type: ignore[misc]
+    with pytest.raises(FrozenInstanceError, match=r"^cannot delete field 'first'$"):
+        del plain.first  # type: ignore[misc]
+
+
+def test_printed_prettily_as_ever():
+    """Catches a class that says that it has no `__repr__` of its own, which `pprint` then does not break in lines."""
+    pretty = pprint.pformat(Late(3), width=20)
+    assert pretty.count("\n") == pprint.pformat(Standard(3), width=20).count("\n") > 0
 
 
 def test_nothing_can_be_assigned_or_deleted():
