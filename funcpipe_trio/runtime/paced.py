@@ -203,10 +203,13 @@ class PacedStage(Stage):
         if pacer.deadline == math.inf:  # it keeps nothing: a scope costs 4 us
             await super()._wait_input()
             return
+        if worth_a_pull(self.inlet):  # due since the burst ended: at a fast pace, time and again for a whole slice
+            await self._breathe()
+            return
         before, is_full = self.waited_input, pacer.is_full
         try:
             with trio.move_on_at(pacer.deadline):
-                await super()._wait_input()
+                await self._park(Pause.STARVED)
         finally:
             if is_full:  # it waited for the clock: that is its work, and may be what limits the whole run
                 self.waited_input = before
