@@ -1,7 +1,7 @@
 """The operations of a pipeline, as data: what each one is, and how it reads in a plan.
 
 An operation never runs anything. Whether it may be *fused* (run in the task of the stage before it, without a link) or
-needs a stage of its own is the one fact about it that the layout asks: `needs_stage`.
+needs a stage of its own is what the layout asks first: `needs_stage`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The operations of time, as data: those that say when an item may go on, and those that say when none comes.
 
-Each has a clock to watch while its input is silent, so each begins a stage; but a throttle not right behind a sync
-iterable, which is not silent.
+Each has a clock to watch while its input is silent, so each begins a stage. The one exception is a throttle right
+behind a sync iterable (see `layout`): it runs in the stage of that.
 """
 
 from __future__ import annotations

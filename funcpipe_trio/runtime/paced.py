@@ -100,6 +100,7 @@ class Pacing:
         self.source.release(parking=parking)
 
     def close(self, reason: str) -> None:
+        self.stage.close_stream(self.values)  # an iterable has an iterator to close, behind what was made of its items
         self.source.close(reason)
         if self._over and not self.exhausted and self.source.exhausted and self.source.failure is not None:
             self.exhausted = True
@@ -109,7 +110,7 @@ class Pacing:
 class Throttling(Pacing):
     """A throttle as the inlet of its stage's chain.
 
-    An item that may pass at once is kept nowhere; of one that may not, no more is known while there is no room.
+    An item that may pass at once is kept nowhere. None is taken while there is no room, so none is asked its cost then.
     """
 
     exhausted: bool
@@ -203,10 +204,13 @@ class PacedStage(Stage):
         if pacer.deadline == math.inf:  # it keeps nothing: a scope costs 4 us
             await super()._wait_input()
             return
+        if worth_a_pull(self.inlet):  # due since the burst ended: at a fast pace, time and again for a whole slice
+            await self._breathe()
+            return
         before, is_full = self.waited_input, pacer.is_full
         try:
             with trio.move_on_at(pacer.deadline):
-                await super()._wait_input()
+                await self._park(Pause.STARVED)
         finally:
             if is_full:  # it waited for the clock: that is its work, and may be what limits the whole run
                 self.waited_input = before
@@ -225,10 +229,6 @@ class PacedStage(Stage):
             budget -= 1
         self.pacing.release()
         return self.pacing.can_take()
-
-    def _leave(self) -> None:
-        self.close_stream(self.pacing.values)  # of an iterable, say: it has an iterator to close
-        super()._leave()
 
     def _held(self) -> list[Any]:
         return [*self.pacing.pacer.clear(), *super()._held()]

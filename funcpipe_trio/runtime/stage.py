@@ -196,6 +196,7 @@ class Stage:
         self._since = 0.0
         self._slice_end = 0.0
         self._may_end = False
+        self._has_raised = False  # the chain, in a pull: what befell it was not left behind
         self._spent = 0  # values since the last checkpoint, in bursts that found no room in the end
         self._passed = 0  # by the last breath
         self._streams: list[Iterator[Any]] = []
@@ -350,6 +351,7 @@ class Stage:
         except Exception:
             if self.failure is None:  # no operation met it: a defect of this package, not to look like the user's
                 raise
+            self._has_raised = True
         finally:
             self.outlet.commit(limit - left)
             inlet.release()
@@ -412,6 +414,8 @@ class Stage:
         """Hear from an operation that user code raised at one item; the operation lets the error pass."""
         if isinstance(error, Exception):
             self.failed += item is not NOTHING
+            if self.failure is not None:  # of a later item: it let out what came before it, with which this one is met
+                self.host.ledger.unread(self.failure, BEHIND_FAILURE)
             self.failure = Fault(noted(error, name, number if item is not NOTHING else None), self, item)
         elif item is not NOTHING:  # KeyboardInterrupt and its like end the whole run
             self.discard(item, CANCELLED)
@@ -424,7 +428,7 @@ class Stage:
     def _leave(self) -> None:
         """End the stage, whatever ended it."""
         self.left = self.now()
-        is_done = self.stopped is None and _ended_ahead(self._streams)
+        is_done = self.stopped is None and not self._has_raised and _ended_ahead(self._streams)
         for stream in reversed(self._streams):
             self.close_stream(stream)
         upstream = self.inlet.failure if self.inlet.exhausted else None

@@ -673,3 +673,47 @@ def test_a_stream_that_ends_with_what_was_let_out_ahead_of_a_failure_has_ended_w
     assert report.outcome == "completed"
     assert isinstance(report.error, Boom if is_async else ZeroDivisionError)
     assert report.failed == 1
+
+
+LET_OUT = {
+    "batch": lambda line: line.batch(9),
+    "timed batch": lambda line: line.batch(9, max_delay=1.0),
+    "timed batch behind a link": lambda line: line.buffer(2).batch(9, max_delay=1.0),
+    "batch behind a pool": lambda line: line.map(failing()).batch(9),
+}
+
+
+@pytest.mark.parametrize("gather", LET_OUT.values(), ids=LET_OUT)
+def test_what_fails_at_the_batch_that_goes_out_at_the_end_is_no_good_end(gather):
+    """Catches a chain that counts as ended ahead of its own failure: the run would complete, and say nothing."""
+    error = Boom("batch")
+
+    def fail(batch):
+        raise error
+
+    items, met, report, _told = run_virtual(outcome_of, gather(Pipeline.from_iterable(range(3))).map(fail, name="late"))
+
+    assert (items, report.outcome, report.failed) == ([], "failed", 1)
+    assert met is error
+    assert met.__notes__ == ["in stage 'late', item 0"]
+
+
+def test_of_two_failures_in_one_stage_that_of_the_earlier_item_counts():
+    """The batch goes out before the later failure, and fails itself; the later one is kept, its item discarded."""
+    early, late = Boom("early"), Boom("late")
+
+    def fail_late(item):
+        if item == 2:
+            raise late
+        return item
+
+    def fail(batch):
+        raise early
+
+    line = Pipeline.from_iterable(range(9), name="feed").map(fail_late).batch(9).map(fail)
+    items, met, report, told = run_virtual(outcome_of, line)
+
+    assert items == []
+    assert met is early
+    assert report.cleanup_errors == (late,)
+    assert (report.taken, report.failed, told) == (3, 1, [(2, "feed", "behind a failure")])

@@ -255,3 +255,43 @@ def test_a_filter_of_everything_does_not_hold_up_its_neighbour():
             return [await run.receive() for _ in range(50)]
 
     assert run_virtual(main) == list(range(50))
+
+
+class CountingClock(trio.abc.Clock):
+    """Goes on by a microsecond whenever it is looked at: what a fast pace does in real time, the same each time."""
+
+    def __init__(self):
+        self.looks = count()
+
+    def start_clock(self):
+        pass
+
+    def current_time(self):
+        return next(self.looks) * 1e-6
+
+    def deadline_to_sleep_time(self, deadline):
+        return 0
+
+
+@pytest.mark.parametrize("looks", range(4, 9))
+@pytest.mark.parametrize("burst", [1, 2, 5])
+@pytest.mark.parametrize("capacity", [None, ITEMS])
+def test_a_pace_that_is_due_again_at_once_is_no_reason_not_to_let_others_run(looks, burst, capacity):
+    """Catches a wait that finds its time come after each burst, and is none: a burst without an end, of many."""
+    gap = worst = 0
+
+    class Steps(trio.abc.Instrument):
+        def before_task_step(self, task):
+            nonlocal gap
+            gap = 0
+
+    def seen(_item):
+        nonlocal gap, worst
+        gap += 1
+        worst = max(worst, gap)
+
+    numbers = NUMBERS if capacity is None else NUMBERS.buffer(capacity)
+    line = numbers.throttle(RateLimit(1e6, per=looks, burst=burst)).tap(seen)
+    trio.run(line.run, clock=CountingClock(), instruments=[Steps()])
+
+    assert worst <= 128

@@ -230,6 +230,32 @@ def test_a_throttled_iterable_that_is_left_is_closed_once(paused):
     assert closed == [("feed", "feed")]
 
 
+def test_what_is_made_of_a_throttled_item_is_closed_before_its_source():
+    """As everywhere: what an item opens may be of use only while its source is open."""
+    closed = []
+
+    def opened():
+        try:
+            yield from "abc"
+        finally:
+            closed.append("source")
+
+    def children(item):
+        try:
+            yield item
+            yield item
+        finally:
+            closed.append(item)
+
+    async def main():
+        line = Pipeline.from_iterable(opened).throttle(RateLimit(1, burst=3)).flat_map(children).buffer(1)
+        async with line.open() as run:
+            await run.receive()
+
+    run_virtual(main)
+    assert closed == ["a", "source"]
+
+
 def test_a_throttled_iterable_that_is_paused_lets_out_what_it_keeps():
     """In its time; then nothing, until it is resumed. A drain ends it as well."""
 
