@@ -12,6 +12,8 @@ from typing import TypeVar, TypeVarTuple
 import trio
 import trio.testing
 
+from ..runtime.parking import Parking
+
 __all__ = ["run_virtual", "waiting_tasks"]
 
 T = TypeVar("T")
@@ -77,13 +79,13 @@ def waiting_tasks() -> str:
 
 def _told(task: trio.lowlevel.Task, depth: int) -> Iterator[str]:
     frames = [(frame.f_code, line) for frame, line in task.iter_await_frames()]
-    where = next((f"{code.co_name}, line {line}" for code, line in reversed(frames) if not _is_trios(code)), "")
+    where = next((f"{code.co_name}, line {line}" for code, line in reversed(frames) if not _only_parks(code)), "")
     yield f"{'  ' * depth}{task.name}: {where or 'about to run'}"
     for nursery in task.child_nurseries:
         for child in nursery.child_tasks:
             yield from _told(child, depth + 1)
 
 
-def _is_trios(code: CodeType) -> bool:
-    """Whether a piece of code is trio's own: where that waits says nothing to a user."""
-    return code.co_filename.startswith(_TRIO)
+def _only_parks(code: CodeType) -> bool:
+    """Whether a piece of code is trio's own, or does what trio's does: where that waits says nothing to a user."""
+    return code.co_filename.startswith(_TRIO) or code is Parking.__await__.__code__
