@@ -73,6 +73,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar="PART",
         help="use this part of the items, above 0 and up to 1: for a slow machine (default: %(default)s)",
     )
+    parser.add_argument(
+        "--rounds",
+        type=int,
+        metavar="N",
+        help=f"measure so many times, at least 1: for a noisy machine (default: {FULL.rounds}, quick {QUICK.rounds})",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write every sample to this file")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="also put tables in their places in this page")
     parser.add_argument("--plot", type=Path, metavar="DIR", help="also draw how cost grows (needs matplotlib)")
@@ -86,6 +92,8 @@ def _problem(options: argparse.Namespace) -> str | None:
             return f"NAME must be one of {', '.join(NAMES)}, not {name!r}"
     if not 0 < options.scale <= 1:
         return f"--scale must be a number above 0 and up to 1, not {options.scale}"
+    if options.rounds is not None and options.rounds < 1:
+        return f"--rounds must be at least 1, not {options.rounds}"
     if options.json is not None and (options.json.is_dir() or not options.json.parent.is_dir()):
         return f"--json must name a file in a directory that exists, not {str(options.json)!r}"
     if options.markdown is not None and not _has_places(options.markdown, options.names):
@@ -105,6 +113,8 @@ def _has_places(page: Path, names: Sequence[str]) -> bool:
 
 def _run(options: argparse.Namespace, command: str) -> None:
     effort = replace(FULL, scale=options.scale) if not options.quick else QUICK if options.names else SMOKE
+    if options.rounds is not None:
+        effort = replace(effort, rounds=options.rounds)
     benchmarks = [load(name) for name in dict.fromkeys(options.names or NAMES)]
     # With --quick nothing is fetched: it has to work, and be over soon, on a machine without a network.
     why_not = partial(missing, make=not options.quick)
@@ -130,8 +140,7 @@ def _write(options: argparse.Namespace, command: str, facts: dict[str, Any], res
         for name in dict.fromkeys(each.benchmark.name for each in results):
             block = [each for each in results if each.benchmark.name == name]
             page = _markdown.page_with(page, name, block, facts, command)
-        if not options.names:  # else there would be no more than a part of them
-            page = _markdown.page_with_targets(page, results)
+        page = _markdown.page_with_targets(page, results, NAMES)
         options.markdown.write_text(page, encoding="utf-8")
     if options.plot is not None:
         _plot.draw(results, options.plot)

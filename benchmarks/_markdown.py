@@ -27,19 +27,32 @@ def page_with(page: str, name: str, block: Sequence[CaseResult], facts: dict[str
     return _replaced(page, f"benchmark {name}", name, _block(block, facts, command))
 
 
-def page_with_targets(page: str, results: Sequence[CaseResult]) -> str:
-    """Give the page with one table of all targets in its place."""
+def page_with_targets(page: str, results: Sequence[CaseResult], order: Sequence[str]) -> str:
+    """Give the page with the targets of all benchmarks in one table; those of a benchmark not in the results stay."""
+    found = _between("targets", "targets").search(page)
+    rows: dict[str, list[str]] = {name: [] for name in order}
+    for line in found[2].splitlines() if found else ():
+        known = re.match(r"\| `(\w+)` \|", line)
+        if known and known[1] in rows:
+            rows[known[1]].append(line)
+    for name in dict.fromkeys(result.benchmark.name for result in results):
+        rows[name] = [_row(each) for result in results if result.benchmark.name == name for each in _bounds(result)]
     lines = _rule("benchmark", "case", "compared", "median (min..max)", "target", "")
-    for result in results:
-        where = f"`{result.benchmark.name}`", result.case.name
-        lines += [_row((*where, *_compared(result, target))) for target in result.targets if target.bound]
-    return _replaced(page, "targets", "targets", lines)
+    return _replaced(page, "targets", "targets", [*lines, *(line for name in order for line in rows[name])])
+
+
+def _bounds(result: CaseResult) -> list[tuple[str, ...]]:
+    where = f"`{result.benchmark.name}`", result.case.name
+    return [(*where, *_compared(result, target)) for target in result.targets if target.bound]
 
 
 def _replaced(page: str, first: str, end: str, lines: Sequence[str]) -> str:
-    between = re.compile(rf"(^<!-- {first} -->\n).*?(^<!-- end of {end} -->$)", re.MULTILINE | re.DOTALL)
     text = "\n".join(lines)
-    return between.sub(lambda found: f"{found[1]}{text}\n{found[2]}", page)
+    return _between(first, end).sub(lambda found: f"{found[1]}{text}\n{found[3]}", page)
+
+
+def _between(first: str, end: str) -> re.Pattern[str]:
+    return re.compile(rf"(^<!-- {first} -->\n)(.*?)(^<!-- end of {end} -->$)", re.MULTILINE | re.DOTALL)
 
 
 def _compared(result: CaseResult, target: Target) -> tuple[str, str, str, str]:

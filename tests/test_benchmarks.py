@@ -298,13 +298,17 @@ def test_the_tables_of_a_page_are_put_in_their_place_and_all_else_stays():
 
 
 def test_all_targets_stand_in_one_table():
-    """What has no bound is no target."""
-    page = page_with_targets("words\n<!-- targets -->\nold\n<!-- end of targets -->\nwords\n", _results(size=[1, 2]))
+    """What has no bound is no target; what was not measured this time stays, in the order of the benchmarks."""
+    kept, gone = "| `a` | c | x / y | 1.00 | >= 1 | reached |\n", "| `b` | size 0 | x / y | 1.00 | >= 1 | reached |\n"
+    before = f"words\n<!-- targets -->\n{gone}{kept}<!-- end of targets -->\nwords\n"
+
+    page = page_with_targets(before, _results(size=[1, 2]), ["a", "b"])
 
     assert places(page) == set()
     assert page == (
         "words\n<!-- targets -->\n"
         "| benchmark | case | compared | median (min..max) | target |  |\n|---|---|---|---|---|---|\n"
+        f"{kept}"
         "| `b` | size 1 | theirs / ours | 2.00 | >= 3 | NOT REACHED |\n"
         "| `b` | size 2 | theirs / ours | 2.00 | >= 3 | NOT REACHED |\n"
         "<!-- end of targets -->\nwords\n"
@@ -369,6 +373,7 @@ def test_the_command_measures_prints_and_writes(tmp_path):
             ["hop", "--markdown", "nowhere.md"],
             "benchmarks: --markdown must name a page with places for hop, not 'nowhere.md'\n",
         ),
+        (["fused", "--rounds", "0"], "benchmarks: --rounds must be at least 1, not 0\n"),
         (["--plot", "nowhere"], "benchmarks: --plot must name a directory that exists, not 'nowhere'\n"),
     ],
 )

@@ -6,8 +6,8 @@ a fifth of the instructions of a hop at capacity 4, and an eighth at 16.
 
 **This file leans on how trio does it**: that the message may be sent again (it is frozen, and all that the run loop
 reads of it is the abort function), and that what is sent back is an outcome, which is asked for no more than `unwrap`.
-The message is trio's own, taken from its coroutine, and no private name is used. Should a trio send what carries more
-than the abort function, it is left to make one each time.
+The message is of trio's own type, which its coroutine tells when it is begun, so no private name is used. Should a trio
+send what carries more than the abort function, it is left to make one each time.
 """
 
 from __future__ import annotations
@@ -41,6 +41,21 @@ AWAKE: Final = _Awake()
 """For `trio.lowlevel.reschedule`: what a task is woken with that waits for no value."""
 
 
+def _message_type() -> type[Any] | None:
+    """Give the type of what trio's coroutine sends to the run loop, if that carries no more than the abort function."""
+
+    def abort(_raise_cancel: object) -> trio.lowlevel.Abort:
+        raise NotImplementedError
+
+    waiting = trio.lowlevel.wait_task_rescheduled(abort)  # noqa: ASYNC105  # only begun, for its message
+    message = waiting.send(None)
+    waiting.close()
+    return type(message) if getattr(message, "__dict__", None) == {"abort_func": abort} else None
+
+
+_MESSAGE: Final = _message_type()
+
+
 @final
 class Parking:
     """`trio.lowlevel.wait_task_rescheduled` with one abort function, to be awaited as often as one likes.
@@ -52,10 +67,7 @@ class Parking:
 
     def __init__(self, abort: Callable[[object], trio.lowlevel.Abort]) -> None:
         self._abort = abort
-        waiting = trio.lowlevel.wait_task_rescheduled(abort)  # noqa: ASYNC105  # only begun, for its message
-        message = waiting.send(None)
-        waiting.close()
-        self._message = message if getattr(message, "__dict__", None) == {"abort_func": abort} else None
+        self._message = None if _MESSAGE is None else _MESSAGE(abort)
 
     def __await__(self) -> Generator[Any, Outcome[object], None]:
         if self._message is None:
