@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import trio
 
@@ -130,7 +130,7 @@ def unlimited(linked: bool, items: int) -> int:
 
 def lifecycle(stages: int, items: int) -> int:
     """Open a pipeline and leave it at once, so many times; its source has nothing to give and does not end."""
-    line = Pipeline.from_producer(_silent)
+    line = Pipeline.from_async_iterable(_silent)
     for _ in range(stages - 1):
         line = line.buffer(16).map(inc)
 
@@ -143,5 +143,6 @@ def lifecycle(stages: int, items: int) -> int:
     return trio.run(main)
 
 
-async def _silent(send: trio.MemorySendChannel[int]) -> None:
+async def _silent() -> AsyncIterator[int]:
     await trio.sleep_forever()
+    yield 0
