@@ -144,5 +144,5 @@ def lifecycle(stages: int, items: int) -> int:
 
 
 async def _silent() -> AsyncIterator[int]:
-    await trio.sleep_forever()
+    await trio.Event().wait()
     yield 0
