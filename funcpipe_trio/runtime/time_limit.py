@@ -23,10 +23,13 @@ class TimeLimit:
 
     __slots__ = ("_is_kept", "_is_late", "_scope", "is_free", "seconds")
 
+    is_free: bool
+    """Whether nobody is in the block."""
+    seconds: float
+
     def __init__(self, seconds: float, *, is_kept: bool = False) -> None:
         self.seconds = seconds
         self.is_free = True
-        """Whether nobody is in the block."""
         self._is_kept = is_kept  # by who calls `close`
         self._is_late = False
         self._scope: trio.CancelScope | None = None
