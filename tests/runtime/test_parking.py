@@ -55,6 +55,10 @@ class Place:
             assert await self.parking is None
         return self.scope.cancelled_caught
 
+    async def park_often(self, times, parked):
+        for _ in range(times):
+            parked.append(await self.park())
+
     def wake(self):
         reschedule(self.task, AWAKE)
 
@@ -72,12 +76,8 @@ def test_a_message_that_carries_more_is_not(monkeypatch):
 async def test_woken_as_often_as_one_likes(place):
     parked = []
 
-    async def park():
-        for _ in range(100):
-            parked.append(await place.park())
-
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(park)
+        nursery.start_soon(place.park_often, 100, parked)
         for number in range(100):
             await wait_all_tasks_blocked()
             assert len(parked) == number
@@ -90,12 +90,8 @@ async def test_woken_as_often_as_one_likes(place):
 async def test_cancelled_and_woken_in_turn(place):
     parked = []
 
-    async def park():
-        for _ in range(6):
-            parked.append(await place.park())
-
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(park)
+        nursery.start_soon(place.park_often, 6, parked)
         for number in range(6):
             await wait_all_tasks_blocked()
             place.wake() if number % 2 else place.scope.cancel()
