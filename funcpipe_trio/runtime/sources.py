@@ -10,8 +10,9 @@ Draining stops the asking and nothing else: what was handed over goes on through
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from time import perf_counter
 from typing import Any
 
@@ -19,8 +20,10 @@ import trio
 
 from ..plan.nodes import Source
 from ..sansio.multiples import Multiples
+from .failures import failure_of, is_cancellation, noted, stray
 from .inlet import BEHIND_FAILURE, CANCELLED, NOT_NEEDED, NOTHING, Fault, Receiver, State
-from .stage import BURST, Fused, Host, Outlet, Stage, interruptible, noted
+from .lifetime import Lifetime, thrown
+from .stage import BURST, Fused, Host, Outlet, Stage, interruptible
 
 __all__ = [
     "AsyncIterableSource",
@@ -69,15 +72,20 @@ class IterableInlet:
                     continue
                 if iterator is None:
                     iterator = opened(self._source.origin.value, iter, "__iter__")
-                for item in iterator:
+                for item in iterator:  # once: `iter` of some iterators begins anew
                     self.taken += 1
                     yield item
                     if self._halted:
-                        break
-                else:
-                    break
+                        while self.state() is State.IDLE:
+                            yield NOTHING
+                        if self._stops():
+                            break
+                break
             self.exhausted = True
-        except Exception as error:
+        except BaseException as raised:  # noqa: ASYNC103  # raised again if it must pass
+            error = failure_of(raised)
+            if error is None:
+                raise
             self.exhausted = True
             self.failure = Fault(noted(error, self._source.name, self.taken), self.stage)
         finally:
@@ -197,6 +205,7 @@ class AsyncSource(Stage):
         self.source = source
         self._scope = trio.CancelScope()
         self._taking = trio.CancelScope()
+        self._life = Lifetime()
         self._resumed: trio.Event | None = None  # while paused
         self._budget = BURST
 
@@ -223,21 +232,33 @@ class AsyncSource(Stage):
                         await self._take()
                     finally:  # in here, where the source was opened: it may hold a scope open over its yields
                         await self._close_source()  # noqa: ASYNC102  # shielded there
-                self.inbox.end()
+                if not self._has_rest():
+                    self.inbox.end()
                 await self._drive()
         except Exception as error:
             if not (self._scope.cancel_called or self._taking.cancel_called):
-                raise  # a defect of this package: user code's errors are caught in `_wait_input`
+                raise  # a defect of this package: user code's errors are caught in `_ask`
             self.keep_cleanup_error(error)
-        except BaseException:
-            self.stopped = self.stopped or CANCELLED
-            raise
+        except BaseException as error:
+            if not self._fails_by(error):
+                self.stopped = self.stopped or CANCELLED
+                raise
         finally:
             self._leave()
 
     async def _take(self) -> None:
         """Open the source, and drive it until it ends."""
-        await self._drive()
+        while True:
+            try:
+                await self._drive()
+            except trio.Cancelled as error:
+                if not self._is_cancelled_inside():
+                    raise
+                # Of a scope that the source holds open: its own affair. What it gives then is the one item that may be
+                # here without room for it.
+                await self._ask(partial(self._rethrow, error))
+            else:
+                return
 
     async def _wait_input(self) -> None:
         if self._budget <= 0 or perf_counter() > self._slice_end:
@@ -245,20 +266,46 @@ class AsyncSource(Stage):
             self._budget = BURST
         self._budget -= 1
         self.outlet.settle()
-        while self._resumed is not None:  # it may be paused anew before this task has run
+        while self._resumed is not None and not self._taking.cancel_called:  # it may be paused anew meanwhile
             await self._wait_resumed(self._resumed)
         if self._taking.cancel_called:  # an iterator that never waits would not hear of it
-            self.inbox.end()
-            return
+            self._take_rest()
+        else:
+            await self._ask(self._next)
+
+    def _take_rest(self) -> None:
+        """Go on with what is left when the source gives no more."""
+        self.inbox.end()
+
+    def _has_rest(self) -> bool:
+        """Whether anything is left then."""
+        return False
+
+    async def _ask(self, ask: Callable[[], Awaitable[Any]]) -> None:
+        """Take what the source gives: an item, the end, or an error."""
         try:
-            item = await interruptible(self._next)
-        except Exception as error:
+            item = await interruptible(ask)
+        except BaseException as raised:  # noqa: ASYNC103  # raised again if it must pass
+            error = failure_of(raised)
+            if error is None and is_cancellation(raised) and self._is_cancelled_inside():
+                error = stray(raised)  # it holds the scope that is cancelled, but does not handle it
+            if error is None:
+                raise
             self._fail_source(error)
         else:
             if item is NOTHING:
                 self.inbox.end()
             else:
                 self.inbox.put(item)
+
+    def _is_cancelled_inside(self) -> bool:
+        """Whether a scope that the source holds open is cancelled, and nothing of the run."""
+        is_stopped = self._scope.cancel_called or self._taking.cancel_called
+        return not is_stopped and self._life.is_cancelled_inside()
+
+    async def _rethrow(self, error: BaseException) -> Any:
+        """Throw a cancellation of the source's own into it; give what it gives then."""
+        raise error
 
     async def _wait_resumed(self, resumed: trio.Event) -> None:
         since = self.now()
@@ -273,6 +320,10 @@ class AsyncSource(Stage):
 
     async def _close_source(self) -> None:
         """Close what this task opened; shielded, with a deadline."""
+
+    async def _end_life(self, close: Callable[[], Awaitable[object]] | None) -> None:
+        """Close what was opened in the life of this source; an error is kept, never raised."""
+        await self.kept_cleanup(self._life.end(close, self.host.cleanup_timeout))
 
     def _fail_source(self, error: Exception) -> None:
         if self._is_stopping():
@@ -296,20 +347,71 @@ class AsyncIterableSource(AsyncSource):
 
     async def _next(self) -> Any:
         if self._iterator is None:
+            self._life.begin()
             self._iterator = opened(self.source.origin.value, aiter, "__aiter__")
         try:
             return await anext(self._iterator)
         except StopAsyncIteration:
             return NOTHING
 
+    async def _rethrow(self, error: BaseException) -> Any:
+        return await thrown(self._iterator, error, NOTHING)
+
     async def _close_source(self) -> None:
-        close = getattr(self._iterator, "aclose", None)
-        if close is not None:
-            await self.shielded(close)
+        await self._end_life(getattr(self._iterator, "aclose", None))
 
 
 class ChannelSource(AsyncSource):
-    """A receive channel that the run owns: it is closed even if it was never asked."""
+    """A receive channel that the run owns: it is closed even if it was never asked.
+
+    Nobody else can have what is in its buffer when it is closed. So that is taken out of it first, all at once, for a
+    sender must not be able to keep this up: when the run is drained it is delivered, at any other early end discarded.
+    """
+
+    def __init__(self, host: Host, source: Source, outlet: Outlet, fused: Sequence[Fused]) -> None:
+        super().__init__(host, source, outlet, fused)
+        self._rest: deque[Any] = deque()
+        """What was in the channel when it was emptied, and did not go on yet: not taken so far."""
+
+    def drain(self) -> None:
+        super().drain()
+        self._empty()
+        close = getattr(self.source.origin.value, "close", None)
+        if close is not None:  # now, and not when the task runs: who sends from here on must hear that it is too late
+            self.close_stream(self.source.origin.value)
+
+    def _empty(self) -> None:
+        """Take out of the channel what it can give now."""
+        nowait = getattr(self.source.origin.value, "receive_nowait", None)
+        while nowait is not None:
+            try:
+                self._rest.append(nowait())
+            except (trio.WouldBlock, trio.EndOfChannel, trio.ClosedResourceError, trio.BrokenResourceError):
+                return
+            except BaseException as error:  # noqa: ASYNC103  # raised again if it must pass
+                if not isinstance(error, Exception):
+                    raise
+                self.keep_cleanup_error(error)
+                return
+
+    def _is_shared(self) -> bool:
+        """Whether another receiver is left who can have what is in the channel."""
+        statistics = getattr(self.source.origin.value, "statistics", None)
+        return statistics is not None and getattr(statistics(), "open_receive_channels", 1) > 1
+
+    def _has_rest(self) -> bool:
+        return bool(self._rest)
+
+    def _take_rest(self) -> None:
+        if self._rest:
+            self.inbox.put(self._rest.popleft())
+        else:
+            self.inbox.end()
+
+    def _held(self) -> list[Any]:
+        self.inbox.taken += len(self._rest)
+        rest, self._rest = self._rest, deque()
+        return [*super()._held(), *rest]
 
     def stop(self, reason: str) -> bool:
         stopped = super().stop(reason)
@@ -331,7 +433,10 @@ class ChannelSource(AsyncSource):
             return NOTHING
 
     async def _close_source(self) -> None:
-        await self.shielded(self.source.origin.value.aclose)
+        if not self._is_shared():
+            self._empty()
+        self._life.begin()
+        await self._end_life(self.source.origin.value.aclose)
 
 
 class ProducerSource(AsyncSource):
@@ -348,6 +453,8 @@ class ProducerSource(AsyncSource):
 
     async def _take(self) -> None:
         try:
+            if self._taking.cancel_called:  # drained before it began
+                return
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._produce, name=f"{self.name} (producer)")
                 await self._drive()
@@ -366,7 +473,10 @@ class ProducerSource(AsyncSource):
     async def _produce(self) -> None:
         try:
             await interruptible(self.source.origin.value, self._send)
-        except Exception as error:
+        except BaseException as raised:  # noqa: ASYNC103  # raised again if it must pass
+            error = failure_of(raised)
+            if error is None:
+                raise
             if self._receive_open():
                 self._error = error
             else:
