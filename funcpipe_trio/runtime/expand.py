@@ -36,37 +36,38 @@ __all__ = ["ExpandingPool"]
 class Children:
     """What comes of one item: the stream of its children, and those that came and are not out yet."""
 
-    __slots__ = ("_life", "error", "hand", "is_over", "parking", "stream")
+    __slots__ = ("error", "hand", "is_asked", "is_over", "life", "parking", "stream")
 
     hand: deque[Any]
     """More than one only if a scope of the stream's own was cancelled while one waited here."""
+    is_asked: bool
+    """Whether the task is in the stream's code, which only a cancellation can end."""
     is_over: bool
     """Whether no more will come; then `error` is why, if it failed."""
 
     def __init__(self, stream: Any, life: Lifetime | None) -> None:
         self.stream = stream
         self.hand = deque()
-        self.is_over = False
+        self.is_asked = self.is_over = False
         self.error: BaseException | None = None
         self.parking: Parking | None = None  # made at the first wait: many need none
-        self._life = life
+        self.life = life
 
     async def come(self, ask: Callable[[], Awaitable[Any]]) -> bool:
         """Take what the stream gives: a child (then say so), its end, or an error."""
+        self.is_asked = True
         try:
             child = await ask()
         except BaseException as error:  # noqa: ASYNC103  # raised behind the children in hand, which came before
             self.is_over, self.error = True, error
             return False
+        finally:
+            self.is_asked = False
         if child is _END:
             self.is_over = True
             return False
         self.hand.append(child)
         return True
-
-    def is_cancelled_inside(self) -> bool:
-        """Whether a scope that the stream holds open is cancelled."""
-        return self._life is not None and self._life.is_cancelled_inside()
 
 
 class ExpandingPool(Pool):
@@ -136,12 +137,14 @@ class ExpandingPool(Pool):
         stream: Any = None
         try:
             stream = await interruptible(_opened, made)
-            await self._let_out(worker, Children(stream, life))
+            children = Children(stream, life)
+            await self._let_out(worker, children)
         finally:
             if not hasattr(stream, "aclose"):
                 self.close_stream(stream)
             close = getattr(stream, "aclose", None)
             await self.kept_cleanup(life.end(close, self.host.cleanup_timeout))  # noqa: ASYNC102  # shielded there
+        await self._end_with(worker, children)
 
     async def _run(self, worker: Worker, inner: Plan) -> None:
         """Let the results of a pipeline out, which is run for that in this task."""
@@ -150,7 +153,9 @@ class ExpandingPool(Pool):
         run: Any = None
         try:
             async with opening as run:
-                await self._let_out(worker, Children(run, None))
+                children = Children(run, None)
+                await self._let_out(worker, children)
+                await self._end_with(worker, children)
         finally:
             if run is not None:
                 account.close(run.report, sys.exception())
@@ -162,19 +167,35 @@ class ExpandingPool(Pool):
         self._children[worker] = children
         # Of a run not where Ctrl-C may strike: what it hands over would be lost between it and here.
         ask = partial(_next, children.stream)
-        if children._life is not None:
+        if children.life is not None:
             ask = partial(interruptible, ask)
         while not self._is_superfluous(worker):
             try:
                 await self._clear(worker, children.hand)
             except trio.Cancelled as error:
-                if worker.scope.cancel_called or not children.is_cancelled_inside():
+                if not await self._is_cancelled_inside(worker, children):
                     raise
-                self.created += await children.come(partial(interruptible, thrown, children.stream, error, _END))
+                if children.is_over:  # it has left its scope open: closed first, then the rest is let out
+                    return
+                ask_again = partial(interruptible, thrown, children.stream, error, _END)
+                if await children.come(ask_again):
+                    self.created += 1
                 continue
             if children.is_over or self._is_superfluous(worker):
                 break
-            self.created += await children.come(ask)
+            if await children.come(ask):
+                self.created += 1
+
+    async def _is_cancelled_inside(self, worker: Worker, children: Children) -> bool:
+        """Whether a scope that the stream holds open is cancelled, and nothing around it."""
+        life, scope = children.life, worker.scope
+        if life is None or scope.cancel_called or not await life.is_alone_cancelled(self.host.start_task):
+            return False
+        return not scope.cancel_called
+
+    async def _end_with(self, worker: Worker, children: Children) -> None:
+        """Let the rest out, and raise what stands behind it."""
+        await self._clear(worker, children.hand)
         if children.error is not None:
             raise children.error
 
@@ -232,10 +253,13 @@ class ExpandingPool(Pool):
             self.outlet.wants_room = True
             return False
         if self._line[first]:
-            self._line[first] = False
-            assert first.task is not None
-            trio.lowlevel.reschedule(first.task, AWAKE)
+            self._wake_up(first)
         return True
+
+    def _wake_up(self, worker: Worker) -> None:
+        self._line[worker] = False
+        assert worker.task is not None
+        trio.lowlevel.reschedule(worker.task, AWAKE)
 
     def _move_on(self, worker: Worker) -> Pause:
         pause = super()._move_on(worker)
@@ -243,6 +267,14 @@ class ExpandingPool(Pool):
         return pause
 
     # ---- giving up
+
+    def _cancel(self, worker: Worker) -> None:
+        """End what a worker is at; one that waits for room only looks, and closes what its stream holds open itself."""
+        children = self._children.get(worker)
+        if children is None or children.is_asked:
+            super()._cancel(worker)
+        elif self._line.get(worker):
+            self._wake_up(worker)
 
     def _put_down(self, worker: Worker) -> Any:
         self._give_up_children(worker)

@@ -70,11 +70,6 @@ class Ledger:
             if self.error is not None:
                 add_note(self.error, note)
 
-    def tell(self, error: BaseException) -> None:
-        """Tell of the errors of cleanup on the error that the caller gets."""
-        for note in self._notes:
-            add_note(error, note)
-
     def unread(self, failure: Fault, reason: str) -> None:
         """Keep a failure that will not reach the caller.
 
@@ -103,4 +98,5 @@ class Ledger:
 
     def _end_with(self, error: BaseException) -> None:
         self.error = error
-        self.tell(error)
+        for note in self._notes:
+            add_note(error, note)

@@ -8,8 +8,9 @@ scope to shielded with a deadline, so what the iterator opened inside of it is l
 A scope opened only to close would lie inside of what is to be left, and trio's stack of scopes would be corrupted.
 
 A deadline of the iterator's own scope strikes in whatever the task waits for. Whether it is such a one is asked by
-shielding the life for that instant: if the task is cancelled still, something inside of the life did it. Then it
-belongs to the iterator, and is thrown into it.
+shielding the life for that instant: if the task is cancelled still, something inside of the life did it. A cancellation
+from outside comes down to a nursery inside, too, and may look so; what is outside only a task outside can see, and one
+is sent to look. If nothing there is cancelled, the cancellation belongs to the iterator, and is thrown into it.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import trio
+
+from .failures import is_cancellation, stray
 
 __all__ = ["Lifetime", "thrown"]
 
@@ -37,15 +40,31 @@ class Lifetime:
         self._scope = trio.CancelScope()
         self._scope.__enter__()
 
-    def is_cancelled_inside(self) -> bool:
-        """Whether something that the iterator holds open is cancelled, or nothing around it."""
+    async def is_alone_cancelled(self, start_task: Callable[[Callable[[], Awaitable[object]], str], object]) -> bool:
+        """Whether something that the iterator holds open is cancelled, and nothing around the task.
+
+        Args:
+          start_task: starts a task outside of the iterator's life.
+        """
         scope = self._scope
         if scope is None:
             return False
         scope.shield = True
         is_inside = trio.current_effective_deadline() == -math.inf
         scope.shield = False
-        return is_inside
+        if not is_inside:
+            return False
+        seen, is_cancelled = trio.Event(), False
+
+        async def look() -> None:  # noqa: ASYNC124  # a task, for what it sees where it is
+            nonlocal is_cancelled
+            is_cancelled = trio.current_effective_deadline() == -math.inf
+            seen.set()
+
+        start_task(look, "looking for a cancellation")
+        with trio.CancelScope(shield=True):
+            await seen.wait()
+        return not is_cancelled
 
     async def end(self, close: Callable[[], Awaitable[object]] | None, limit: float) -> bool:
         """Close the iterator, shielded, in at most `limit` seconds; say whether it was done in time.
@@ -63,7 +82,8 @@ class Lifetime:
             if close is not None:
                 await close()
         except BaseException as raised:  # noqa: ASYNC103  # the scope sorts out what is its own, or it is raised
-            error = raised
+            is_own = is_cancellation(raised) and scope.cancel_called
+            error = stray(raised) if is_cancellation(raised) and not is_own else raised  # shielded: of nobody else's
         is_swallowed = scope.__exit__(None if error is None else type(error), error, _traceback(error))
         if error is not None and not is_swallowed:
             raise error

@@ -101,8 +101,6 @@ class Opening(Generic[T]):
         cancelled, fatal = _sort(from_tasks, engine.ledger)
         fatal = engine.ledger.fatal if fatal is None else fatal
         engine.finish(cancelled=cancelled is not None or is_cancelled)
-        if isinstance(error, Exception):
-            engine.ledger.tell(error)
         if fatal is not None and _wins(fatal, error):
             raise fatal
         if error is None and cancelled is not None:

@@ -248,8 +248,12 @@ class Pool(Stage):
         self.stopped = reason
         self._taking = False
         for worker in self._workers:
-            worker.scope.cancel()
+            self._cancel(worker)
         return True
+
+    def _cancel(self, worker: Worker) -> None:
+        """End what a worker is at."""
+        worker.scope.cancel()
 
     @property
     def upstream(self) -> Inlet:
@@ -573,7 +577,7 @@ class Pool(Stage):
     def _cancel_superfluous(self) -> None:
         for worker in self._workers:
             if worker.item is not NOTHING and self._is_superfluous(worker):
-                worker.scope.cancel()
+                self._cancel(worker)
 
     def _move_on(self, worker: Worker) -> Pause:
         """Move the results that have their turn into the outlet, one burst of them."""

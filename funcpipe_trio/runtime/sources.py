@@ -185,6 +185,10 @@ class Inbox:
         self._over = True
 
 
+class _Drained(Exception):
+    """No more is to be taken."""
+
+
 class AsyncSource(Stage):
     """A source that waits for its items."""
 
@@ -205,13 +209,21 @@ class AsyncSource(Stage):
         self.source = source
         self._scope = trio.CancelScope()
         self._taking = trio.CancelScope()
+        self._is_asking = False  # in the user's code, which only a cancellation can end
+        self._is_drained = self._is_over = False
+        """Whether no more is to be taken; whether the source is closed, or about to be."""
         self._life = Lifetime()
         self._resumed: trio.Event | None = None  # while paused
         self._budget = BURST
 
     def drain(self) -> None:
         """Take no more; what was taken goes on."""
-        self._taking.cancel()
+        self._is_drained = True
+        if self._is_asking:
+            self._taking.cancel()
+        elif self._parked_for is not None:
+            self._wake()
+        self.resume()
 
     def pause(self) -> None:
         """Ask for none until it is resumed; one that was asked for may still come."""
@@ -223,6 +235,18 @@ class AsyncSource(Stage):
             self._resumed.set()
             self._resumed = None
 
+    def stop(self, reason: str) -> bool:
+        if self.stopped is not None:
+            return False
+        self.stopped = reason
+        # Cancelled only where nothing else helps: what the source holds open, a heartbeat, say, ends when it is closed.
+        if self._is_asking:
+            self._scope.cancel()
+        elif self._parked_for is not None:
+            self._wake()
+        self.resume()
+        return True
+
     async def _main(self) -> None:
         try:
             with self._scope:
@@ -231,12 +255,13 @@ class AsyncSource(Stage):
                     try:
                         await self._take()
                     finally:  # in here, where the source was opened: it may hold a scope open over its yields
+                        self._is_over = True
                         await self._close_source()  # noqa: ASYNC102  # shielded there
                 if not self._has_rest():
                     self.inbox.end()
                 await self._drive()
         except Exception as error:
-            if not (self._scope.cancel_called or self._taking.cancel_called):
+            if not self._is_stopping():
                 raise  # a defect of this package: user code's errors are caught in `_ask`
             self.keep_cleanup_error(error)
         except BaseException as error:
@@ -251,12 +276,16 @@ class AsyncSource(Stage):
         while True:
             try:
                 await self._drive()
+            except _Drained:
+                return
             except trio.Cancelled as error:
-                if not self._is_cancelled_inside():
+                if not await self._is_cancelled_inside():
                     raise
                 # Of a scope that the source holds open: its own affair. What it gives then is the one item that may be
                 # here without room for it.
                 await self._ask(partial(self._rethrow, error))
+                if self.inbox.state() is State.ENDED:  # it may have left its scope open: closed first, then driven on
+                    return
             else:
                 return
 
@@ -266,12 +295,23 @@ class AsyncSource(Stage):
             self._budget = BURST
         self._budget -= 1
         self.outlet.settle()
-        while self._resumed is not None and not self._taking.cancel_called:  # it may be paused anew meanwhile
+        while self._resumed is not None and not self._is_stopping():  # it may be paused anew meanwhile
             await self._wait_resumed(self._resumed)
-        if self._taking.cancel_called:  # an iterator that never waits would not hear of it
+        self._leave_if_drained()
+        if self._is_over:
             self._take_rest()
-        else:
+        elif self.stopped is None:
             await self._ask(self._next)
+
+    async def _wait_room(self) -> None:
+        self._leave_if_drained()
+        await super()._wait_room()
+        self._leave_if_drained()
+
+    def _leave_if_drained(self) -> None:
+        """Let the source be closed at once, whatever it is that this stage still has to hand on."""
+        if self._is_drained and not self._is_over:
+            raise _Drained
 
     def _take_rest(self) -> None:
         """Go on with what is left when the source gives no more."""
@@ -283,11 +323,12 @@ class AsyncSource(Stage):
 
     async def _ask(self, ask: Callable[[], Awaitable[Any]]) -> None:
         """Take what the source gives: an item, the end, or an error."""
+        self._is_asking = True
         try:
             item = await interruptible(ask)
         except BaseException as raised:  # noqa: ASYNC103  # raised again if it must pass
             error = failure_of(raised)
-            if error is None and is_cancellation(raised) and self._is_cancelled_inside():
+            if error is None and is_cancellation(raised) and await self._is_cancelled_inside():
                 error = stray(raised)  # it holds the scope that is cancelled, but does not handle it
             if error is None:
                 raise
@@ -297,11 +338,14 @@ class AsyncSource(Stage):
                 self.inbox.end()
             else:
                 self.inbox.put(item)
+        finally:
+            self._is_asking = False
 
-    def _is_cancelled_inside(self) -> bool:
-        """Whether a scope that the source holds open is cancelled, and nothing of the run."""
-        is_stopped = self._scope.cancel_called or self._taking.cancel_called
-        return not is_stopped and self._life.is_cancelled_inside()
+    async def _is_cancelled_inside(self) -> bool:
+        """Whether a scope that the source holds open is cancelled, and nothing around it."""
+        if self._is_stopping() or not await self._life.is_alone_cancelled(self.host.start_task):
+            return False
+        return not self._is_stopping()
 
     async def _rethrow(self, error: BaseException) -> Any:
         """Throw a cancellation of the source's own into it; give what it gives then."""
@@ -334,7 +378,7 @@ class AsyncSource(Stage):
 
     def _is_stopping(self) -> bool:
         """Whether no further item is wanted: then an error is one of cleanup."""
-        return self._taking.cancel_called or self.stopped is not None
+        return self._is_drained or self.stopped is not None
 
     def _held(self) -> list[Any]:
         return [*super()._held(), *self.inbox.held()]
@@ -453,11 +497,11 @@ class ProducerSource(AsyncSource):
 
     async def _take(self) -> None:
         try:
-            if self._taking.cancel_called:  # drained before it began
+            if self._is_stopping():  # before it began
                 return
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._produce, name=f"{self.name} (producer)")
-                await self._drive()
+                await super()._take()
                 nursery.cancel_scope.cancel()
         finally:
             self._send.close()
@@ -487,7 +531,7 @@ class ProducerSource(AsyncSource):
 
     def _receive_open(self) -> bool:
         """Whether the stage still takes."""
-        return self.stopped is None and not self._taking.cancel_called and self.failure is None
+        return not self._is_stopping() and self.failure is None
 
     async def _next(self) -> Any:
         with suppress(trio.EndOfChannel):

@@ -228,7 +228,7 @@ class Stage:
         self.stopped = reason
         if self._scope is not None:
             self._scope.cancel()
-        elif self._parked_for is not None:
+        if self._parked_for is not None:  # without a scope; or a source holds a shielded one open
             self._wake()
         return True
 
