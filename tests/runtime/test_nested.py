@@ -91,7 +91,7 @@ def test_a_fused_function_that_gives_a_pipeline_is_told_what_to_do():
 
 
 def test_an_inner_run_goes_no_further_than_there_is_room():
-    """Backpressure passes through: the links and the worker's hand are full, and the inner source is asked for no more."""
+    """Backpressure passes through: the links and the worker's hand are full, the inner source is asked for no more."""
     asked = []
 
     def inner(item):
