@@ -142,6 +142,8 @@ class Engine:
             self.paused_since = trio.current_time()
             for source in self.machinery.sources:
                 source.pause()
+            for stage in self.stages:
+                stage.on_pause()
 
     def resume(self) -> None:
         """Let them go on."""
@@ -150,6 +152,8 @@ class Engine:
             self.paused_since = None
             for source in self.machinery.sources:
                 source.resume()
+            for stage in self.stages:
+                stage.on_resume()
 
     def stop(self, reason: str, outcome: Outcome) -> None:
         """Stop at once, unless it has ended."""

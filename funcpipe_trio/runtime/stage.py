@@ -232,6 +232,12 @@ class Stage:
             self._wake()
         return True
 
+    def on_pause(self) -> None:
+        """Hear that the sources are to take nothing for a time."""
+
+    def on_resume(self) -> None:
+        """Hear that they go on."""
+
     @property
     def failures(self) -> Counter[str]:
         """Errors that a policy dealt with, by the names of their types; made when asked for: most stages meet none."""

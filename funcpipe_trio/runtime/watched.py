@@ -65,6 +65,7 @@ class WatchedStage(Stage):
         self._watching = Watching(operation)
         self._dog = _watchdog_of(operation)
         self._came: float | None = None  # when what it waited for came
+        self._timer = trio.CancelScope()  # of the wait for input
         super().__init__(host, name, inlet, outlet, [self._watching, *fused])
 
     def on_input(self) -> None:
@@ -100,8 +101,16 @@ class WatchedStage(Stage):
         super()._leave()
 
     async def _wait_input(self) -> None:
-        with trio.move_on_at(self._dog.deadline):
+        with trio.CancelScope(deadline=self._dog.deadline) as self._timer:
             await super()._wait_input()
+
+    def on_pause(self) -> None:
+        self._dog.pause()
+        self._timer.deadline = self._dog.deadline
+
+    def on_resume(self) -> None:
+        self._dog.go_on(self.now())
+        self._timer.deadline = self._dog.deadline
 
     async def _wait_room(self) -> None:
         with trio.move_on_at(self._dog.whole_at):
