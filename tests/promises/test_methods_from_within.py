@@ -38,7 +38,7 @@ async def resume_later(run):
 
 
 def set_weights(run):
-    for key in ("a", "b"):
+    for key in ("a", "b", 0, 1):
         with contextlib.suppress(KeyError, ValueError):
             run.set_weight(key, 3)
 
