@@ -7,6 +7,7 @@ from ._errors import FuncpipeError as FuncpipeError
 from ._errors import PlanError as PlanError
 from ._errors import StateError as StateError
 from ._errors import WorkerDied as WorkerDied
+from ._errors import WorkerError as WorkerError
 from .pipeline import Pipeline as Pipeline
 from .pipeline import concat as concat
 from .pipeline import fair_merge as fair_merge

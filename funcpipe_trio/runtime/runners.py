@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import KW_ONLY, field
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -150,14 +151,16 @@ class _Place:
 
 
 def processes(limit: int) -> Processes:
-    """Run a step's sync function in worker processes, at most `limit` at once; needs the extra ``[process]``.
+    """Run a step's sync function in worker processes, at most `limit` at once; not on Windows.
 
-    A cancellation or a timeout kills the worker, and a new one takes its place when it is needed. A worker that is just
-    being started is waited for, about 0.2 s. Idle workers are kept until the end of the trio run, for all its steps;
-    they ignore Ctrl-C.
+    A cancellation or a timeout kills the worker, and a new one takes its place when it is needed. Idle workers are kept
+    until the end of the trio run, for all its steps; they ignore Ctrl-C.
 
     The function must be one of a module (workers import it by name), and its items and results must be picklable; a
-    script needs its ``if __name__ == "__main__":`` guard.
+    script needs its ``if __name__ == "__main__":`` guard. It may do what any program may: print (it shares this
+    program's standard output and error, and reads nothing from standard input), start children, raise anything. An
+    error has the worker's traceback in its notes; one that cannot be pickled comes as a `WorkerError`. A worker that
+    dies, or cannot start, is a `WorkerDied`.
 
     A round trip costs about 0.1 ms: a function that takes less than 0.3 ms is faster where it is, unless it works on
     many items at once: see `chunked`.
@@ -166,14 +169,12 @@ def processes(limit: int) -> Processes:
       limit: an int >= 1; each run, and each start of the step, has its own.
 
     Raises:
-      ImportError: if anyio, which the extra brings, is not there.
+      NotImplementedError: on Windows.
       TypeError: if `limit` is no int.
       ValueError: if it is below 1.
     """
-    from importlib.util import find_spec
-
-    if find_spec("anyio") is None:
-        raise ImportError("processes: anyio must be installed\nUse pip install 'funcpipe-trio[process]'.")
+    if sys.platform == "win32":
+        raise NotImplementedError("processes: there are none on Windows\nUse executor(lambda: ProcessPoolExecutor(4)).")
     return Processes(limit)
 
 
@@ -210,30 +211,39 @@ class Processes:
 
 class _Processes:
     def __init__(self, limit: int) -> None:
-        self._places = trio.CapacityLimiter(limit)
-        from .workers import Workers
+        from . import orders, workers
 
-        self._workers = Workers()
+        self._places = trio.CapacityLimiter(limit)
+        self._orders, self._workers = orders, workers
 
     async def call(self, fn: AnyFunction, item: Any, attempt: Attempt, admit: Admit | None) -> Any:
-        order = self._workers.order(fn, item)
+        order = self._orders.order_of(fn, item)
         borrower = object()
         await self._places.acquire_on_behalf_of(borrower)
         try:
-            if admit is not None:
-                await self._workers.have_idle(fn)  # before it takes its token, for that takes a while
-            await _admitted(item, attempt, admit)
-            await self._workers.have_idle(fn)
-            return await self._call(fn, order, attempt)
+            answer = None
+            while answer is None:  # again, if its worker had ended before it read the order
+                answer = await self._answer(fn, item, order, attempt, admit)
         finally:
             self._places.release_on_behalf_of(borrower)
+        return self._orders.result_of(*answer, fn)
 
-    async def _call(self, fn: AnyFunction, order: bytes, attempt: Attempt) -> Any:
+    async def _answer(
+        self, fn: AnyFunction, item: Any, order: bytes, attempt: Attempt, admit: Admit | None
+    ) -> tuple[bytes, bytes, int] | None:
+        workers = self._workers.Workers.of_this_run()
+        worker = await workers.take()
         try:
-            return await self._workers.call(fn, order)
-        except trio.Cancelled:
-            attempt.account.abandoned += 1
-            raise
+            await _admitted(item, attempt, admit)  # when there is a worker, for its start takes a while
+            try:
+                return *await worker.ask(function_name(fn), order), worker.number
+            except self._workers.Unread:
+                return None
+            except trio.Cancelled:
+                attempt.account.abandoned += 1
+                raise
+        finally:
+            workers.give_back(worker)
 
 
 # ---- executors

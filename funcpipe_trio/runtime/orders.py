@@ -1,0 +1,141 @@
+"""What goes to a worker process and comes back, as bytes: what becomes of that which does not get through?
+
+An order is two pickles, of the function and of the item. An answer is a letter and what it tells: a result, or an error
+in words with the error itself beside them. An error that cannot be loaded here comes as a `WorkerError` (or, if it is
+no `Exception`, as the builtin that it is one of), with its name and text. Each has the worker's traceback as a note,
+for a traceback cannot be sent; what the error had as its cause, it has here.
+
+What the main module calls its own is called ``__mp_main__`` in a worker; here it is ``__main__`` again.
+"""
+
+from __future__ import annotations
+
+import builtins
+import contextlib
+import io
+import pickle
+import re
+from typing import Any
+
+import trio
+
+from .._errors import WorkerError
+from ..policies._functions import AnyFunction, function_name
+from .worker_program import LENGTH, MAIN
+
+__all__ = ["order_of", "problem_of", "result_of"]
+
+MOST_NOTES = 16
+"""Notes that an error may bring along."""
+
+
+@trio.lowlevel.disable_ki_protection  # user code makes pickles, and is made of them
+def order_of(fn: AnyFunction, item: Any) -> bytes:
+    """Make the order of a call.
+
+    Raises:
+      TypeError: if the function, or the item, cannot be pickled.
+    """
+    what = "function"
+    try:
+        first = pickle.dumps(fn, pickle.HIGHEST_PROTOCOL)
+        what = "item"
+        second = pickle.dumps(item, pickle.HIGHEST_PROTOCOL)
+    except Exception as error:
+        raise _unfit(what, fn, error) from error
+    return b"".join((len(first).to_bytes(LENGTH, "big"), first, second))
+
+
+def result_of(letter: bytes, told: bytes, process: int, fn: AnyFunction) -> Any:
+    """Read the answer to an order.
+
+    Raises:
+      BaseException: what the function raised.
+      TypeError: if the function or the item could not be loaded there, or the result not be pickled there, or loaded.
+    """
+    if letter == b"R":
+        try:
+            return _load(told)
+        except Exception as error:
+            raise _unfit("result", fn, error) from error
+    error = _error(pickle.loads(told), _where(process))
+    if letter == b"E":
+        raise error
+    raise _unfit({b"F": "function", b"I": "item", b"P": "result"}[letter], fn, error) from error
+
+
+def problem_of(told: bytes, process: int) -> tuple[str, BaseException]:
+    """Make the error that kept a worker from loading the main module, and say in words what it was, and where."""
+    words = pickle.loads(told)
+    (*_, (file, line)) = [("?", "?"), *re.findall(r'^ *File "(.+)", line (\d+)', words["trace"], re.MULTILINE)]
+    return f"{words['name']}: {words['text']}, in {file}, line {line}", _error(words, _where(process))
+
+
+def _where(process: int) -> str:
+    return f"in worker process {process}:\n"
+
+
+def _unfit(what: str, fn: AnyFunction, error: BaseException) -> TypeError:
+    words = type(error).__name__
+    with contextlib.suppress(Exception):
+        words = f"{words}: {error}"
+    use = "Use what pickle takes: plain data, and classes and functions at the top of a module."
+    return TypeError(f"processes: the {what} of {function_name(fn)} must be picklable, which it is not: {words}\n{use}")
+
+
+# ---- errors
+
+
+def _error(told: dict[str, Any], where: str) -> BaseException:
+    error = _itself(told)
+    if error is None:
+        error = _stand_in(told, where)
+    before = None if told["before"] is None else _error(told["before"], where)
+    note = where + told["trace"].rstrip()
+    try:
+        notes = getattr(error, "__notes__", None)
+        kept = notes[:MOST_NOTES] if isinstance(notes, list) else []
+        _set(error, "__notes__", [*kept, note])
+    except Exception:  # it refuses notes, in a way of its own
+        witness = WorkerError(told["name"], told["text"])
+        witness.add_note(note)
+        witness.__cause__ = before
+        _set(error, "__cause__", witness)
+    else:
+        if before is not None:
+            _set(error, "__cause__" if told["is_cause"] else "__context__", before)
+    return error
+
+
+def _set(error: BaseException, name: str, value: object) -> None:
+    """Set an attribute even of one that is frozen: it was made here, from a pickle."""
+    BaseException.__setattr__(error, name, value)
+
+
+def _itself(told: dict[str, Any]) -> BaseException | None:
+    if told["pickled"] is None:
+        return None
+    try:
+        error = _load(told["pickled"])
+    except Exception:
+        return None
+    return error if isinstance(error, BaseException) else None  # a pickle may give anything
+
+
+def _stand_in(told: dict[str, Any], where: str) -> BaseException:
+    if told["parts"]:
+        return BaseExceptionGroup(told["text"], [_error(part, where) for part in told["parts"]])
+    if told["ends"] == "Exception":
+        return WorkerError(told["name"], told["text"])
+    kind: type[BaseException] = getattr(builtins, told["ends"])
+    return kind(f"{told['name']}: {told['text']}")
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        return super().find_class("__main__" if module == MAIN else module, name)
+
+
+@trio.lowlevel.disable_ki_protection
+def _load(pickled: bytes) -> Any:
+    return _Unpickler(io.BytesIO(pickled)).load()
