@@ -87,28 +87,28 @@ def _unfit(what: str, fn: AnyFunction, error: BaseException) -> TypeError:
 
 
 def _error(told: dict[str, Any], where: str) -> BaseException:
-    error = _itself(told)
-    if error is None:
-        error = _stand_in(told, where)
-    before = None if told["before"] is None else _error(told["before"], where)
     note = where + told["trace"].rstrip()
-    try:
-        notes = getattr(error, "__notes__", None)
-        kept = notes[:MOST_NOTES] if isinstance(notes, list) else []
-        _set(error, "__notes__", [*kept, note])
-    except Exception:  # it refuses notes, in a way of its own
-        witness = WorkerError(told["name"], told["text"])
-        witness.add_note(note)
-        witness.__cause__ = before
-        _set(error, "__cause__", witness)
-    else:
-        if before is not None:
-            _set(error, "__cause__" if told["is_cause"] else "__context__", before)
+    error = _itself(told)
+    if error is None or not _noted(error, note):
+        error = _stand_in(told, where)
+        _noted(error, note)
+    if told["before"] is not None:
+        _set(error, "__cause__" if told["is_cause"] else "__context__", _error(told["before"], where))
     return error
 
 
+def _noted(error: BaseException, note: str) -> bool:
+    """Add a note, also to one that refuses notes: it was made here, from a pickle. False if there is no way."""
+    try:
+        notes = getattr(error, "__notes__", None)
+        _set(error, "__notes__", [*(notes[:MOST_NOTES] if isinstance(notes, list) else ()), note])
+    except Exception:
+        return False
+    return True
+
+
 def _set(error: BaseException, name: str, value: object) -> None:
-    """Set an attribute even of one that is frozen: it was made here, from a pickle."""
+    """Set an attribute, also of one that is frozen."""
     BaseException.__setattr__(error, name, value)
 
 

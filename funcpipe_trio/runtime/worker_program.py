@@ -85,7 +85,7 @@ def _answer(signals: _Signals, action: _Call | _Load) -> tuple[bytes, bytes]:
         signals.hold()
     except BaseException as late:  # of a handler, between these lines
         signals.hold()
-        error = error or late
+        error = late if error is None else error
     answer = (b"R", result) if error is None else (action.letter, dumps(_told(error), HIGHEST_PROTOCOL))
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(BaseException):  # a function may have put anything there
@@ -269,9 +269,9 @@ def told(error: BaseException, left: Iterator[int]) -> dict[str, Any]:
       error: the error.
       left: as many values as others may be told of.
     """
-    before, is_cause = error.__cause__, True
-    if before is None and not error.__suppress_context__:
-        before, is_cause = error.__context__, False
+    before, is_cause = _asked(error, "__cause__"), True
+    if before is None and not _asked(error, "__suppress_context__"):
+        before, is_cause = _asked(error, "__context__"), False
     parts = error.exceptions if isinstance(error, BaseExceptionGroup) else ()
     all_told = [told(part, left) for part in parts if next(left, None) is not None]
     return {
@@ -287,6 +287,13 @@ def told(error: BaseException, left: Iterator[int]) -> dict[str, Any]:
 
 
 _ENDS = (Exception, SystemExit, KeyboardInterrupt, GeneratorExit, BaseException)
+
+
+def _asked(error: BaseException, name: str) -> Any:
+    try:
+        return getattr(error, name)
+    except BaseException:  # user code may stand in the way
+        return None
 
 
 def _pickled(error: BaseException) -> bytes | None:
@@ -306,7 +313,10 @@ def _trace(error: BaseException) -> str:
     trace = error.__traceback__
     while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
         trace = trace.tb_next
-    lines = traceback.format_exception(type(error), error, trace, chain=False)
+    try:
+        lines = traceback.format_exception(type(error), error, trace, chain=False)
+    except BaseException:  # as above
+        lines = traceback.format_tb(trace)
     return "".join(lines).replace(f"{MAIN}.", "")
 
 
