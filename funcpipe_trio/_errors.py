@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-__all__ = ["Aborted", "BufferOverflow", "CircuitOpen", "FuncpipeError", "PlanError", "StateError", "WorkerDied", "WorkerError"]
+__all__ = [
+    "Aborted",
+    "BufferOverflow",
+    "CircuitOpen",
+    "FuncpipeError",
+    "PlanError",
+    "StateError",
+    "WorkerDied",
+    "WorkerError",
+]
 
 
 class FuncpipeError(Exception):

@@ -42,7 +42,7 @@ def order_of(fn: AnyFunction, item: Any) -> bytes:
         what = "item"
         second = pickle.dumps(item, pickle.HIGHEST_PROTOCOL)
     except Exception as error:
-        raise _unfit(what, fn, error) from error
+        raise _unfit(what, fn, error, _DUMP) from error
     return b"".join((len(first).to_bytes(LENGTH, "big"), first, second))
 
 
@@ -57,30 +57,36 @@ def result_of(letter: bytes, told: bytes, process: int, fn: AnyFunction) -> Any:
         try:
             return _load(told)
         except Exception as error:
-            raise _unfit("result", fn, error) from error
-    error = _error(pickle.loads(told), _where(process))
+            raise _unfit("result", fn, error, _LOAD) from error
+    met = _error(pickle.loads(told), _where(process))
     if letter == b"E":
-        raise error
-    raise _unfit({b"F": "function", b"I": "item", b"P": "result"}[letter], fn, error) from error
+        raise met
+    what, rule = {b"F": ("function", _LOAD), b"I": ("item", _LOAD), b"P": ("result", _DUMP)}[letter]
+    raise _unfit(what, fn, met, rule) from met
 
 
 def problem_of(told: bytes, process: int) -> tuple[str, BaseException]:
     """Make the error that kept a worker from loading the main module, and say in words what it was, and where."""
     words = pickle.loads(told)
-    (*_, (file, line)) = [("?", "?"), *re.findall(r'^ *File "(.+)", line (\d+)', words["trace"], re.MULTILINE)]
-    return f"{words['name']}: {words['text']}, in {file}, line {line}", _error(words, _where(process))
+    lines = re.findall(r'^ *File "(.+)", line (\d+)', words["trace"], re.MULTILINE)
+    place = ", in {}, line {}".format(*lines[-1]) if lines else ""
+    return f"{words['name']}: {words['text']}{place}", _error(words, _where(process))
 
 
 def _where(process: int) -> str:
     return f"in worker process {process}:\n"
 
 
-def _unfit(what: str, fn: AnyFunction, error: BaseException) -> TypeError:
+_DUMP = "be picklable, which it is not"
+_LOAD = "load from its pickle, which it does not"
+
+
+def _unfit(what: str, fn: AnyFunction, error: BaseException, rule: str) -> TypeError:
     words = type(error).__name__
     with contextlib.suppress(Exception):
         words = f"{words}: {error}"
     use = "Use what pickle takes: plain data, and classes and functions at the top of a module."
-    return TypeError(f"processes: the {what} of {function_name(fn)} must be picklable, which it is not: {words}\n{use}")
+    return TypeError(f"processes: the {what} of {function_name(fn)} must {rule}: {words}\n{use}")
 
 
 # ---- errors

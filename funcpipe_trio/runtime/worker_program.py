@@ -28,13 +28,11 @@ import select
 import signal
 import sys
 import traceback
+from _signal import pthread_sigmask  # type: ignore[import-not-found]  # the public one is as slow as a whole call
 from collections.abc import Callable, Iterator
 from pickle import HIGHEST_PROTOCOL, dumps, loads
 from types import CodeType, ModuleType
 from typing import Any, NoReturn
-
-# The public one makes an enum member of each signal, which takes half as long as a whole round trip.
-from _signal import pthread_sigmask
 
 __all__ = ["CLOSED", "HEAD", "LENGTH", "LOADING", "MAIN", "told"]
 
@@ -141,11 +139,11 @@ class _Load:
         # A folder, or a zip file, that is run by its path: its __main__ is in the first entry of the path.
         find = importlib.machinery.PathFinder.find_spec if self._name == "__main__" else importlib.util.find_spec
         spec = find(self._name)
-        if spec is None or not isinstance(spec.loader, importlib.machinery.InspectLoader):
+        if spec is None:
             raise ModuleNotFoundError(f"there is no module {self._name!r}")
         module.__spec__, module.__loader__, module.__package__ = spec, spec.loader, spec.parent
         module.__file__ = spec.origin
-        code = spec.loader.get_code(self._name)
+        code: CodeType = spec.loader.get_code(self._name)  # type: ignore[union-attr]  # else it had not been run by it
         is_program = self._name.rpartition(".")[2] == "__main__" and "__name__" not in code.co_names
         return None if is_program else code  # it never asks what it is called, so it would run as a program here, too
 

@@ -1,7 +1,7 @@
 """Worker processes: who starts one, who waits for it, and what is known of a call whose worker is gone?
 
-* A worker belongs to the trio run. A task of its own starts it, sees it to its end and, when the run ends, ends it. So a
-  call that is cancelled while its worker starts leaves nothing behind: the next call has that worker.
+* A worker belongs to the trio run. A task of its own starts it, sees it to its end and, when the run ends, ends it. So
+  a call that is cancelled while its worker starts leaves nothing behind: the next call has that worker.
 * A worker that is there goes to who has waited longest, else to the idle ones, for all steps of the run. As many are
   being started as there are calls that wait for one.
 * A call is one order and one answer. Whatever cuts that short ends the worker, so none is ever out of step.
@@ -19,7 +19,6 @@ import pickle
 import signal
 import socket
 import sys
-from typing import Any
 
 import outcome
 import trio
@@ -270,10 +269,10 @@ _LEAST, _MOST = 2**16, 2**20
 def _start() -> bytes:
     """Say how a worker begins: with what this program has."""
     main = sys.modules.get("__main__")
-    file = getattr(main, "__file__", None)
+    file = getattr(main, "__file__", None) or ""  # what was typed in, or is in a notebook, has none: nothing to load
     start = {
-        "name": getattr(getattr(main, "__spec__", None), "name", None),
-        "file": os.path.abspath(file) if isinstance(file, str) and os.path.isfile(file) else None,
+        "name": getattr(getattr(main, "__spec__", None), "name", None) if file else None,
+        "file": _absolute(file) if os.path.isfile(file) else None,
         "path": [_absolute(entry) for entry in sys.path if isinstance(entry, str)],
         "argv": list(map(str, sys.argv)),
         "seconds": START_LIMIT,

@@ -429,11 +429,11 @@ class CannotBeShown(Exception):
 
 class ShowsNoText(Exception):
     def __str__(self):
-        return 5
+        return 5  # noqa: PLE0307
 
 
 class ExitsWhenShown(Exception):
-    def __str__(self):
+    def __str__(self):  # noqa: PLE0307
         sys.exit(9)
 
 
@@ -719,3 +719,27 @@ def hangs_when_sent(_folder):
 
 def waits_for_a_program(_folder):
     subprocess.run(["sleep", "3"], check=True)
+
+
+# ---- one call and the next
+
+
+def dies_behind_its_answer(_item):
+    write = os.write
+
+    def write_and_die(descriptor, data):
+        write(descriptor, data)
+        os._exit(0)
+
+    os.write = write_and_die
+    return "done"
+
+
+def meets_its_fate(_extra, number):
+    if number % 20 == 0:
+        os._exit(1)
+    if number % 20 == 1:
+        raise ValueError(number)
+    if number % 20 == 2:
+        time.sleep(1000)
+    return number * 10

@@ -60,3 +60,12 @@ def fail_at_two(item):
     if item == 2:
         raise ValueError("no 2")
     return item
+
+
+def begin_and_wait(begun, end, item):
+    """Say by one pipe that it has begun; wait until the other lets it end."""
+    with open(begun, "wb", buffering=0) as pipe:
+        pipe.write(b"x")
+    with open(end, "rb", buffering=0) as pipe:
+        pipe.read(1)
+    return item

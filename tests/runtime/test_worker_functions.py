@@ -9,13 +9,10 @@ told only when all who hold its connection are gone; a worker that is ended by w
 idle worker that has died and gets an order; orders by standard input; output that waits in a buffer for the end.
 """
 
-import builtins
 import os
 import re
 import signal
-import subprocess
 import sys
-import time
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -198,7 +195,7 @@ def test_a_function_may_do_what_a_program_may(deed, tmp_path):
 
     seen = run(outcomes, deed, str(tmp_path))
 
-    for policy, outcome in seen.items():
+    for outcome in seen.values():
         if isinstance(expected, Gives):
             assert outcome == expected.value
             continue
@@ -239,7 +236,7 @@ def test_an_error_arrives_as_itself_or_as_what_stands_for_it(name, tmp_path):
     kinds = {kind} | ({RuntimeError} if "stop" in name else set())  # coroutines and stages do not let those out
     seen = run(outcomes, partial(_deeds.raises, name), str(tmp_path))
 
-    for policy, outcome in seen.items():
+    for outcome in seen.values():
         told = everything(outcome)
         assert type(outcome) in kinds
         assert type(original).__name__ in told
@@ -253,3 +250,163 @@ def text_of(error):
         return re.sub(" object at .*", "", str(error))
     except BaseException:
         return ""
+
+
+@pytest.mark.parametrize("name", _deeds.RESULTS)
+def test_a_result_that_does_not_get_through_says_so(name, tmp_path):
+    """That it was the result, of which function, and why."""
+    seen = run(outcomes, partial(_deeds.gives, name), str(tmp_path))
+
+    verb = "load from its pickle" if name == "cannot be loaded" else "be picklable"
+    for outcome in seen.values():
+        assert type(outcome) is TypeError
+        assert str(outcome).startswith(f"processes: the result of gives must {verb}, which it ")
+        assert outcome.__cause__ is not None
+
+
+@pytest.mark.parametrize("name", _deeds.RESULTS)
+def test_an_item_that_does_not_get_through_says_so(name):
+    """That it was the item, of which function, and why; its call is never made."""
+    verb = "load from its pickle" if name == "cannot be loaded" else "be picklable"
+
+    async def main():
+        for policy in POLICIES:
+            try:
+                outcome = await call(policy, _deeds.prints, _deeds.RESULTS[name]())
+            except TypeError as error:
+                outcome = error
+            outcome = outcome.error if policy == "emit" else outcome
+            assert str(outcome).startswith(f"processes: the item of prints must {verb}, which it ")
+            assert outcome.__cause__ is not None
+            assert await Step(_work.double).on(processes(1))(4) == 8
+
+    run(main)
+
+
+def test_an_error_that_is_given_is_a_result(tmp_path):
+    """Not raised."""
+    seen = run(outcomes, _deeds.gives_an_error, str(tmp_path))
+
+    assert {repr(outcome) for outcome in seen.values()} == {"ValueError('as a value')"}
+
+
+@pytest.mark.parametrize(
+    ("name", "chain"),
+    [
+        ("a cause", [ValueError, OSError]),
+        ("an unpicklable cause", [ValueError, WorkerError]),
+        ("an unpicklable context", [ValueError, WorkerError]),
+    ],
+)
+def test_what_went_before_an_error_comes_with_it(name, chain, tmp_path):
+    """Its cause or its context, each with its own lines."""
+    error = run(outcomes, partial(_deeds.raises, name), str(tmp_path))["plain"]
+
+    assert [type(error), type(error.__cause__ or error.__context__)] == chain
+
+
+@pytest.mark.parametrize(
+    ("name", "leaves"),
+    [("a group", [ValueError, OSError]), ("an unpicklable group", [ValueError, WorkerError])],
+)
+def test_a_group_stays_a_group(name, leaves, tmp_path):
+    """Each of its parts arrives as itself, or as what stands for it."""
+    error = run(outcomes, partial(_deeds.raises, name), str(tmp_path))["plain"]
+
+    assert type(error) is ExceptionGroup
+    assert error.message == "two"
+    assert [type(leaf) for leaf in error.exceptions] == leaves
+
+
+HANGING = [
+    _deeds.hangs,
+    _deeds.hangs_and_holds_all_signals,
+    _deeds.computes_for_ever,
+    _deeds.is_stopped,
+    _deeds.hangs_when_sent,
+    _deeds.waits_for_a_program,
+]
+
+
+@pytest.mark.parametrize("deed", HANGING, ids=lambda deed: deed.__name__)
+def test_a_function_that_never_ends_is_ended(deed, tmp_path):
+    """By a timeout, in each attempt of it; each next call works."""
+    step = Step(deed).on(processes(1)).timeout(0.1)
+
+    async def main():
+        for policies in (step, step.retry(Retry(2, backoff=Backoff(0)))):
+            with pytest.raises(trio.TooSlowError):
+                await policies(str(tmp_path))
+            assert await Step(_work.double).on(processes(1))(4) == 8
+        return (await Pipeline.from_iterable([str(tmp_path)]).map(step, on_error=OnError.skip()).run()).outcome
+
+    assert run(main) == "completed"
+
+
+# ---- workers between two calls
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM], ids=lambda number: number.name)
+def test_a_handler_that_a_function_left_strikes_no_later_call(number, capfd):
+    """What it raises while the worker waits is nobody's: it is shown, and the worker goes on."""
+
+    async def main():
+        step = Step(_work.own_pid).on(processes(1)).start()
+        pid = await Step(_deeds.leaves_handlers).on(processes(1))("")
+        for _ in range(20):
+            os.kill(pid, number)
+        pids = {await step(0) for _ in range(20)}
+        return pids == {pid}
+
+    assert run(main)
+    assert "TimeoutError: of a handler" in capfd.readouterr().err
+
+
+def test_ctrl_c_strikes_no_worker_that_has_its_handler_back():
+    """Python's own handler raises KeyboardInterrupt, which is for the run to hear of."""
+
+    async def main():
+        step = Step(_work.own_pid).on(processes(1)).start()
+        pid = await Step(_deeds.leaves_python_s_own_handler).on(processes(1))("")
+        os.kill(pid, signal.SIGINT)
+        return {await step(0) for _ in range(20)} == {pid}
+
+    assert run(main)
+
+
+def test_an_idle_worker_that_died_costs_no_call():
+    """However it died, and whether or not the system has told of it: the next call has another."""
+
+    async def main():
+        step = Step(_work.own_pid).on(processes(1)).start()
+        pids = []
+        for _ in range(20):
+            pids.append(await step(0))
+            os.kill(pids[-1], signal.SIGKILL)
+        return len(set(pids))
+
+    assert run(main) == 20
+
+
+def test_a_worker_that_dies_behind_its_answer_costs_no_other_call():
+    """It has answered, and is gone when the next order comes, or has not read it."""
+
+    async def main():
+        dying = Step(_deeds.dies_behind_its_answer).on(processes(1)).start()
+        double = Step(_work.double).on(processes(1)).start()
+        return [(await dying(number), await double(number)) for number in range(20)]
+
+    assert run(main) == [("done", 2 * number) for number in range(20)]
+
+
+def test_many_calls_at_once_have_their_own_answers(tmp_path):
+    """Some die, some hang and are ended, some raise; each of the others has its own result."""
+    fate = Step(partial(_deeds.meets_its_fate, 5)).on(processes(3)).timeout(0.3)
+    line = Pipeline.from_iterable(range(60)).map(fate, concurrency=6, on_error=OnError.emit())
+
+    results = run(line.collect)
+
+    assert len(results) == 60
+    for number, result in enumerate(results):
+        kind = {0: WorkerDied, 1: ValueError, 2: trio.TooSlowError}.get(number % 20)
+        assert (type(getattr(result, "error", None)) is kind) if kind else (result == number * 10)
