@@ -15,9 +15,10 @@ from .policies._functions import function_name, is_async, yields_async
 from .policies.circuit_breaker import CircuitBreaker
 from .policies.rate_limit import RateLimit
 from .policies.retry import Retry
+from .runtime.executors import InExecutor
 from .runtime.limiter import RateLimiter
 from .runtime.opening import killer_of
-from .runtime.runners import InExecutor, Processes, Threads, runner_of
+from .runtime.runners import Processes, Threads, runner_of
 from .runtime.stage import add_note
 from .runtime.started import StartedStep
 

@@ -27,7 +27,7 @@ from ..policies.retry import Retry
 from ..sansio.retrying import Attempts
 from .attempt import Attempt, Layered
 from .limiter import RateLimiter
-from .runners import start_runner
+from .running import start_runner
 from .stage import add_note, interruptible
 
 __all__ = ["layers_of"]

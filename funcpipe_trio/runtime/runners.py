@@ -2,64 +2,33 @@
 
     threads(n)    at most n threads; a cancel waits for the call, or leaves it behind (`abandon_on_cancel`)
     processes(n)  at most n worker processes; a cancel kills the worker
-    executor(ex)  any `concurrent.futures.Executor`; a cancel withdraws a call that has not begun, else leaves it behind
+    executor(ex)  any `concurrent.futures.Executor`, see `executors`
+    runner(fn, *args)  an async function of the user's
 
 A call that was left behind, or whose worker was killed, may have done all, half or nothing of its work: the report
-counts it as ``outcome unknown``. No thread is parked per call: the executor's future wakes the task.
-
-`admit`, if there is one, is awaited when the call has its place, and the call starts in the step in which it returns:
-so a rate limit counts calls when they start.
+counts it as ``outcome unknown``.
 """
 
 from __future__ import annotations
 
-import contextlib
-import math
 import sys
-from collections.abc import Awaitable, Callable
 from dataclasses import KW_ONLY, field
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import Any, cast
 
 import trio
 
-from .._errors import WorkerDied
 from ..plan.steps import RunnerPlan
 from ..policies import _check
 from ..policies._frozen import dataclass
 from ..policies._functions import AnyFunction, function_name
 from .attempt import Attempt
-from .parking import AWAKE
+from .executors import InExecutor
+from .running import Admit, Running, admitted
 from .stage import interruptible
-
-if TYPE_CHECKING:
-    from concurrent.futures import Executor
 
 # What one runner alone needs is imported where that one is at work: together 5 ms that most programs can do without.
 
-__all__ = ["Running", "executor", "processes", "runner_of", "start_runner", "threads"]
-
-Admit = Callable[[Any, Attempt], Awaitable[Any]]
-
-
-class Running(Protocol):
-    """A runner at work for one start of a step."""
-
-    async def call(self, fn: AnyFunction, item: Any, attempt: Attempt, admit: Admit | None) -> Any:
-        """Run ``fn(item)``."""
-
-
-def start_runner(plan: RunnerPlan) -> Running:
-    """Make what a runner needs at work; fresh for each start of a step."""
-    running: Running = plan.start()
-    return running
-
-
-async def _admitted(item: Any, attempt: Attempt, admit: Admit | None) -> None:
-    """Wait until a call that has its place may start; nothing is taken for one that is cancelled."""
-    await trio.lowlevel.checkpoint_if_cancelled()
-    if admit is not None:
-        await admit(item, attempt)
-
+__all__ = ["Processes", "Threads", "processes", "runner_of", "threads"]
 
 # ---- threads
 
@@ -119,7 +88,7 @@ class _Threads:
         place = _Place(self._places)
         await self._places.acquire_on_behalf_of(place)
         try:
-            await _admitted(item, attempt, admit)
+            await admitted(item, attempt, admit)
             limiter = cast(trio.CapacityLimiter, place)  # trio takes what acts like one, though its types do not say so
             return await trio.to_thread.run_sync(fn, item, limiter=limiter, abandon_on_cancel=self._abandon)
         except trio.Cancelled:  # left behind even if its thread has ended since: its result is lost
@@ -234,7 +203,7 @@ class _Processes:
         workers = self._workers.Workers.of_this_run()
         worker = await workers.take()
         try:
-            await _admitted(item, attempt, admit)  # when there is a worker, for its start takes a while
+            await admitted(item, attempt, admit)  # when there is a worker, for its start takes a while
             try:
                 return *await worker.ask(function_name(fn), order), worker.number
             except self._workers.Unread:
@@ -244,107 +213,6 @@ class _Processes:
                 raise
         finally:
             workers.give_back(worker)
-
-
-# ---- executors
-
-
-def executor(executor: Executor, *, limit: int | None = None) -> InExecutor:
-    """Run a step's sync function in a `concurrent.futures.Executor`: a pool of processes, loky, dask's, ray's, ...
-
-    No thread waits for it. A cancellation withdraws a call that has not begun; one that has is left behind, and counts
-    as ``outcome unknown``. The executor is yours: it is neither started nor shut down.
-
-    Args:
-      executor: any object with ``submit(fn, item)`` that gives a `concurrent.futures.Future`.
-      limit: calls that are handed to it at once, an int >= 1. Say as many as it has workers when the step has a rate
-        limit: a call counts when it is handed over, and what then waits inside of the executor starts later. None: as
-        many as the stage has.
-
-    Raises:
-      TypeError: if it has no ``submit``, or `limit` is no int.
-      ValueError: if `limit` is below 1.
-    """
-    return InExecutor(executor, limit)
-
-
-@dataclass(frozen=True, slots=True)
-class InExecutor:
-    """See `executor`."""
-
-    executor: Executor = field(hash=False)
-    limit: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.limit is not None:
-            _check.integer("executor", "limit", self.limit, at_least=1)
-        if not callable(getattr(self.executor, "submit", None)) or isinstance(self.executor, type):
-            rule = "be a concurrent.futures.Executor"
-            raise _check.refuse(TypeError, "executor", "executor", rule, self.executor)
-
-    def describe(self) -> str:
-        """Say it in a few words."""
-        most = "" if self.limit is None else f", at most {self.limit} calls at once"
-        return f"{type(self.executor).__name__}{most}"
-
-    def problem(self, fn: AnyFunction) -> str | None:
-        """What it can run, only the executor knows."""
-        return None
-
-    def start(self) -> Running:
-        """Keep no state."""
-        return _InExecutor(self.executor, self.limit)
-
-
-class _InExecutor:
-    def __init__(self, executor: Executor, limit: int | None) -> None:
-        self._executor = executor
-        self._places = trio.CapacityLimiter(math.inf if limit is None else limit)
-
-    async def call(self, fn: AnyFunction, item: Any, attempt: Attempt, admit: Admit | None) -> Any:
-        borrower = object()
-        await self._places.acquire_on_behalf_of(borrower)
-        try:
-            await _admitted(item, attempt, admit)
-            try:
-                future = self._executor.submit(fn, item)
-                await self._done(future, attempt)
-                return future.result()
-            except _broken() as error:
-                raise WorkerDied(f"the executor of {function_name(fn)} is broken") from error
-        finally:
-            self._places.release_on_behalf_of(borrower)
-
-    async def _done(self, future: Any, attempt: Attempt) -> None:
-        """Wait for a future, without a thread."""
-        task, token = trio.lowlevel.current_task(), trio.lowlevel.current_trio_token()
-        is_waiting = True
-
-        def wake() -> None:
-            if is_waiting:
-                trio.lowlevel.reschedule(task, AWAKE)
-
-        def done(_future: object) -> None:  # in whatever thread
-            with contextlib.suppress(trio.RunFinishedError):  # then nobody waits for it any more
-                token.run_sync_soon(wake)
-
-        def give_up(_raise_cancel: object) -> trio.lowlevel.Abort:
-            nonlocal is_waiting
-            withdrawn = future.cancel()
-            if not withdrawn and future.done():  # in this order, or one that ends in between would be lost
-                return trio.lowlevel.Abort.FAILED  # it is on its way here
-            is_waiting = False
-            attempt.account.abandoned += not withdrawn
-            return trio.lowlevel.Abort.SUCCEEDED
-
-        future.add_done_callback(done)
-        await trio.lowlevel.wait_task_rescheduled(give_up)
-
-
-def _broken() -> type[Exception]:
-    from concurrent.futures import BrokenExecutor
-
-    return BrokenExecutor
 
 
 # ---- any other
@@ -387,5 +255,5 @@ class _ByFunction:
         self._runner = runner
 
     async def call(self, fn: AnyFunction, item: Any, attempt: Attempt, admit: Admit | None) -> Any:
-        await _admitted(item, attempt, admit)
+        await admitted(item, attempt, admit)
         return await interruptible(self._runner, fn, item)

@@ -121,13 +121,17 @@ class _Load:
 
     def __call__(self) -> bytes:
         module = ModuleType(MAIN)
-        sys.modules["__main__"] = sys.modules[MAIN] = module
+        self._name_it(module)
         code = self._code(module)
         if code is not None:
             setattr(module, LOADING, True)
             exec(code, module.__dict__)
             delattr(module, LOADING)
+            self._name_it(module)  # it may have given the names to another
         return b""
+
+    def _name_it(self, module: ModuleType) -> None:
+        sys.modules["__main__"] = sys.modules[MAIN] = module
 
     def _code(self, module: ModuleType) -> CodeType | None:
         if self._name is None:

@@ -1,6 +1,7 @@
 """Functions for worker processes, which import them by name."""
 
 import os
+import signal
 import time
 from pathlib import Path
 
@@ -69,3 +70,13 @@ def begin_and_wait(begun, end, item):
     with open(end, "rb", buffering=0) as pipe:
         pipe.read(1)
     return item
+
+
+def be_killed_once(path, item):
+    """Be killed at the first call; remember by a file."""
+    try:
+        Path(path).touch(exist_ok=False)
+    except FileExistsError:
+        return item * 10
+    os.kill(os.getpid(), signal.SIGKILL)
+    return None

@@ -461,7 +461,8 @@ def test_what_cannot_run_anything_is_refused():
     rule = r"be threads\(n\), processes\(n\), executor\(ex\), or an async function runner\(fn, \*args\)"
     with pytest.raises(TypeError, match=rf"^Step\.on: runner must {rule}, not 4$"):
         Step(_work.double).on(4)
-    with pytest.raises(TypeError, match=r"^executor: executor must be a concurrent\.futures\.Executor, not 4$"):
+    rule = r"be a concurrent\.futures\.Executor, or a sync function that makes one"
+    with pytest.raises(TypeError, match=rf"^executor: executor must {rule}, not 4$"):
         executor(4)
 
 
@@ -654,8 +655,8 @@ def test_a_pool_of_processes_works_until_it_breaks():
 
     assert run(main) == 8
     assert caught == [
-        ("the executor of die is broken", BrokenProcessPool),
-        ("the executor of double is broken", BrokenProcessPool),
+        (f"the executor of {name} is broken\nUse executor(lambda: ...), which makes a new one then.", BrokenProcessPool)
+        for name in ("die", "double")
     ]
 
 
