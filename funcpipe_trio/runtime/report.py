@@ -189,6 +189,9 @@ class Report(RunStatistics):
     """The failure that ended it, or that nobody read as far as."""
     cleanup_errors: tuple[BaseException, ...]
     """Errors that were met besides: in cleanup, in `on_discard`, behind the first failure."""
+    seed: int | None = None
+    """What the jitter of its retries was computed from, where their `Backoff` names no seed; None if there are none.
+    A pipeline within it draws its own."""
 
     def describe(self) -> str:
         """Show it as a table, for people."""
@@ -200,6 +203,8 @@ class Report(RunStatistics):
             lines.append(f"paused for {self.paused:.3f} s")
         if self.bottleneck is not None:
             lines.append(f"limited by: {self.bottleneck}")
+        if self.seed is not None:
+            lines.append(f"seed {self.seed}")
         rows: list[tuple[str, ...]] = [("stage", "in", "out", "failed", "dropped", "discarded", "busy")]
         rows += [
             (s.name, *_texts(s.received, s.emitted, s.failed, s.dropped, s.discarded), f"{s.busy:.0%}")

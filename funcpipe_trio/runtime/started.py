@@ -40,6 +40,7 @@ class StartedStep(Generic[A, B]):
         if clock is not self._clock:
             if self._clock is not None:  # circuits that are open, threads that were left behind: all of another run
                 self._layered = layers_of(self.plan)
+                self._account.seed = None
             self._clock = clock
         return self._layered
 
@@ -51,7 +52,7 @@ class StartedStep(Generic[A, B]):
         return self.plan.name
 
     async def __call__(self, item: A) -> B:
-        """Put one item through the step; the n-th call is item n to its jitter.
+        """Put one item through the step; to its jitter the n-th call is item n, and each start has a seed of its own.
 
         Raises:
           Exception: the original error of the last attempt, with notes.
