@@ -213,7 +213,7 @@ class MergeInlet(FanInInlet):
                 self.discard(value, CANCELLED)
                 raise
             each.inlet.release()
-            queue.charge(flow, cost, still_ready=True)
+            cost = queue.charge(flow, cost, still_ready=True)
             self._serving = False
             self._look(each)
             while self._changed:

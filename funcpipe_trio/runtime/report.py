@@ -233,7 +233,13 @@ def _share(each: InputReport) -> tuple[str, ...]:
     called = f"{each.merge} / {each.key}"
     if each.kind == "branches":
         return called, str(each.taken)
-    return called, str(each.weight), str(each.taken), str(each.contested), f"{each.share:.1%}"
+    return called, str(each.weight), str(each.taken), _amount(each.contested), f"{each.share:.1%}"
+
+
+def _amount(cost: int | Fraction) -> str:
+    """Show a sum of costs: as it is, unless it has more digits than anybody reads."""
+    exact = str(cost)
+    return exact if len(exact) <= 24 else f"{float(cost):.6g}"
 
 
 def _losses(link: LinkReport) -> str:
