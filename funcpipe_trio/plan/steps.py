@@ -17,7 +17,7 @@ from ..policies._frozen import dataclass
 from ..policies._functions import AnyFunction, function_name, is_async
 from ..policies.circuit_breaker import CircuitBreaker
 from ..policies.rate_limit import RateLimit
-from ..policies.retry import Retry
+from ..policies.retry import Retry, needs_seed
 
 __all__ = ["Call", "Layer", "Limit", "Part", "Placed", "Pure", "RunnerPlan", "StepPlan", "Timeout", "Within", "step_of"]
 
@@ -150,6 +150,10 @@ class StepPlan:
         """Every call in it."""
         return _calls(self.parts)
 
+    def needs_seed(self) -> bool:
+        """Whether the jitter of its retries comes from the seed of whatever runs it."""
+        return any(isinstance(layer, Retry) and needs_seed(layer) for layer in _layers(self.parts))
+
     def problems(self) -> Iterator[str]:
         """Say what makes it unable to run."""
         return (problem for call in self.calls() if (problem := call.problem()) is not None)
@@ -171,6 +175,13 @@ def _calls(parts: tuple[Part, ...]) -> Iterator[Call]:
             yield from _calls(part.inner)
         elif isinstance(part, Call):
             yield part
+
+
+def _layers(parts: tuple[Part, ...]) -> Iterator[Layer]:
+    for part in parts:
+        if isinstance(part, Within):
+            yield part.layer
+            yield from _layers(part.inner)
 
 
 def _lines(parts: tuple[Part, ...]) -> Iterator[str]:

@@ -219,7 +219,7 @@ class MergeInlet(FanInInlet):
                 self._end(Fault(noted(error, self.name, self.taken), self, value))
                 return
             each.inlet.release()
-            queue.charge(flow, cost, still_ready=True)
+            cost = queue.charge(flow, cost, still_ready=True)
             self._serving = False
             self._look(each)
             while self._changed:

@@ -221,7 +221,7 @@ def _retried(inner: Layered, retry: Retry) -> Layered:
             try:
                 result = await inner(item, attempt)
             except Exception as error:
-                attempts = attempts or Attempts(retry, attempt.number)
+                attempts = attempts or attempt.account.attempts(retry, attempt.number)
                 wait = _ask(attempts, error)
                 if wait is None:
                     attempt.tries(attempts.number, retry.attempts)  # a retry inside counts its own

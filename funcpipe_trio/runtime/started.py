@@ -45,6 +45,7 @@ class StartedStep(Generic[A, B]):
         # Another run's are the circuits that are open, and the threads that were left behind.
         if trio.lowlevel.current_clock() is not self._run_with_it.clock and self._run_with_it.enter():
             self._layered = layers_of(self.plan)
+            self._account.seed = None
         return self._layered
 
     def __repr__(self) -> str:
@@ -55,7 +56,7 @@ class StartedStep(Generic[A, B]):
         return self.plan.name
 
     async def __call__(self, item: A) -> B:
-        """Put one item through the step; the n-th call is item n to its jitter.
+        """Put one item through the step; to its jitter the n-th call is item n, and each start has a seed of its own.
 
         Raises:
           Exception: the original error of the last attempt, with notes.
