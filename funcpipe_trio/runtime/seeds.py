@@ -11,6 +11,8 @@ from random import SystemRandom
 
 import trio
 
+from .parking import is_real
+
 __all__ = ["draw_seed"]
 
 _asked: trio.lowlevel.RunVar[int] = trio.lowlevel.RunVar("funcpipe_trio seeds", 0)
@@ -18,14 +20,8 @@ _asked: trio.lowlevel.RunVar[int] = trio.lowlevel.RunVar("funcpipe_trio seeds", 
 
 def draw_seed() -> int:
     """Give another seed than before; to be called inside of trio."""
-    if _is_trios_own(trio.lowlevel.current_clock()):
+    if is_real(trio.lowlevel.current_clock()):
         return SystemRandom().getrandbits(64)
     number = _asked.get()
     _asked.set(number + 1)
     return number
-
-
-def _is_trios_own(clock: trio.abc.Clock) -> bool:
-    """Whether it is the clock that trio takes if it is given none: its type has no public name."""
-    package, _, inside = type(clock).__module__.partition(".")
-    return package == "trio" and not inside.startswith("testing")
