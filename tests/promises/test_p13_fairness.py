@@ -8,6 +8,7 @@ credit for what was not sent.
 
 from fractions import Fraction
 
+import pytest
 import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
