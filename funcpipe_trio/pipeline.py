@@ -956,7 +956,8 @@ class Pipeline(Generic[T_co]):
         Raises:
           LookupError: if the stream is empty and no default was given.
         """
-        items = await self.take(1).collect()
+        items: list[T_co] = []
+        await self.take(1)._drive_unreported("first", items.append)
         if items:
             return items[0]
         if default is _MISSING:
