@@ -166,7 +166,7 @@ class Engine:
         """Note that the end was reached, by the consumer or by the sink."""
         if failure is None:
             self.outcome = "drained" if self.draining else "completed"
-        elif failure.is_stop:
+        elif failure.stopped is not None:
             self.outcome = "cancelled"
         else:
             self.outcome = "failed"

@@ -217,7 +217,7 @@ class ExpandingPool(Pool):
                     await self._rest(worker)
                 elif hand and self._has_turn(worker):
                     continue
-                elif hand or (not is_clear and self._has_leftovers()):
+                elif hand or (pause is Pause.FULL and self._has_leftovers()):
                     await self._stand(worker)
                 else:
                     self.outlet.settle()

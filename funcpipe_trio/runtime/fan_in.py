@@ -21,7 +21,7 @@ from ..policies import _check
 from ..policies.fair_share import FairShare
 from ..sansio.fair_queue import FairQueue, Flow
 from .failures import failure_of, noted
-from .inlet import BEHIND_FAILURE, CANCELLED, NOT_NEEDED, NOTHING, Fault, Inlet, Receiver, State
+from .inlet import BEHIND_FAILURE, CANCELLED, NOTHING, Fault, Inlet, Receiver, State, reason_behind
 from .ledger import Ledger
 
 __all__ = ["ConcatInlet", "FanInInlet", "MergeInlet", "ZipInlet"]
@@ -78,7 +78,7 @@ class FanInInlet:
     def _end(self, failure: Fault | None) -> None:
         """End here: what the inputs still have is not needed, or behind the failure."""
         self.exhausted, self.failure = True, failure
-        self._close_inputs(NOT_NEEDED if failure is None else BEHIND_FAILURE)
+        self._close_inputs(reason_behind(failure))
 
     def _close_inputs(self, reason: str) -> None:
         for inlet in self._inlets():

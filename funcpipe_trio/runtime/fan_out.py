@@ -24,7 +24,7 @@ from ..policies.fair_share import FairShare
 from .failures import noted
 from .fan_in import MergeInlet, MergeInput
 from .fused import PerItem
-from .inlet import BEHIND_FAILURE, NOT_NEEDED, NOTHING, Fault, Inlet, Receiver, Sender, State
+from .inlet import BEHIND_FAILURE, NOT_NEEDED, NOTHING, Fault, Inlet, Receiver, Sender, State, reason_behind
 from .ledger import Ledger
 from .link import Link, start_line, stop_line
 from .overflow import LossyLink
@@ -335,7 +335,7 @@ class Joint(MergeInlet):
                 each.inlet = _Ended()
         super()._end(failure)
         if self._trunk_failure is not None:
-            self.ledger.unread(self._trunk_failure, NOT_NEEDED if failure is None else BEHIND_FAILURE)
+            self.ledger.unread(self._trunk_failure, reason_behind(failure))
 
 
 class _Ended:

@@ -35,7 +35,18 @@ from ..sansio.reorder import AsCompleted, InOrder
 from ..sansio.tolerance import Tolerance
 from .attempt import Account, Attempt, Layered
 from .failures import add_note, comes_of_cancelling, failure_of, noted
-from .inlet import BEHIND_FAILURE, CANCELLED, NOT_NEEDED, NOTHING, Fault, Inlet, Receiver, State, worth_a_pull
+from .inlet import (
+    BEHIND_FAILURE,
+    CANCELLED,
+    NOT_NEEDED,
+    NOTHING,
+    Fault,
+    Inlet,
+    Receiver,
+    State,
+    reason_behind,
+    worth_a_pull,
+)
 from .link import Link
 from .own_context import OwnContext
 from .parking import AWAKE, Parking
@@ -324,19 +335,15 @@ class Pool(Stage):
         if places > 1:  # without the room behind, which need not be asked for then
             return True
         places += self.outlet.spare()
-        return places > 1 or (places == 1 and not self._is_regrouping())
+        return places > 1 or (places == 1 and not self._keeps_more())
 
     def _occupied(self) -> int:
         """How many items are in calls or wait behind them."""
         return self._calls + len(self.order.waiting)
 
-    def _is_regrouping(self) -> bool:
-        """Whether a fused operation has kept a part of the last result."""
-        return any(operation.has_more for operation in self.fused)
-
     def _has_leftovers(self) -> bool:
         """Whether something can leave as soon as there is room."""
-        return self.order.ready or self._is_regrouping()
+        return self.order.ready or self._keeps_more()
 
     async def _employed(self, worker: Worker) -> None:
         try:
@@ -370,8 +377,7 @@ class Pool(Stage):
         """Why an item of this stage is given up now."""
         if self.stopped is not None:
             return self.stopped
-        failed = self.failure is not None or self.order.failure is not None
-        return BEHIND_FAILURE if failed else NOT_NEEDED
+        return reason_behind(self.failure or self.order.failure)
 
     # ---- work
 

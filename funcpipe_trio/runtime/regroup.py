@@ -26,6 +26,8 @@ __all__ = ["Batching", "Expanding", "Unbatching"]
 class Expanding(FusedOperation):
     """Each value becomes all that its iterable gives, one step at a time."""
 
+    may_keep = True
+
     fn: plan.AnyFunction
 
     def __init__(self, operation: plan.FlatMap) -> None:
@@ -100,6 +102,8 @@ class Expanding(FusedOperation):
 class Unbatching(FusedOperation):
     """The items of each batch, one by one."""
 
+    may_keep = True
+
     def __init__(self, operation: plan.Unbatch) -> None:
         super().__init__(operation)
         self._parent: Any = NOTHING
@@ -153,6 +157,8 @@ class Unbatching(FusedOperation):
 
 class Batching(FusedOperation):
     """Lists of values, closed by number, cost or age."""
+
+    may_keep = True
 
     def __init__(self, operation: plan.Batch) -> None:
         super().__init__(operation)

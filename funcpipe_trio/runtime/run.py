@@ -76,7 +76,7 @@ class Consumer:
             self.engine.stop(ABORTED, "aborted")
             self._raise_end()
         failure = self.engine.inlet.failure
-        if failure is not None and not failure.is_stop:
+        if failure is not None and failure.stopped is None:
             self._failed = failure.error, failure.error.__traceback__
         self.engine.reached(failure)
         self.wake_all()

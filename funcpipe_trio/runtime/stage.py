@@ -25,7 +25,7 @@ from .._errors import Aborted
 from ..plan.nodes import Plan
 from .attempt import Account
 from .failures import failure_of, is_cancellation, noted, told
-from .inlet import BEHIND_FAILURE, CANCELLED, NOT_NEEDED, NOTHING, Fault, Inlet, State, worth_a_pull
+from .inlet import BEHIND_FAILURE, CANCELLED, NOT_NEEDED, NOTHING, Fault, Inlet, State, reason_behind, worth_a_pull
 from .ledger import Ledger, OnDiscard
 from .parking import AWAKE, Parking
 
@@ -134,6 +134,7 @@ class Fused(Protocol):
     absorbed: int
     deadline: float
     may_end: bool
+    may_keep: bool
 
     @property
     def has_more(self) -> bool:
@@ -196,6 +197,7 @@ class Stage:
         self._since = 0.0
         self._slice_end = 0.0
         self._may_end = False
+        self._keepers: list[Fused] = []  # the operations that may give more than one value for one
         self._has_raised = False  # the chain, in a pull: what befell it was not left behind
         self._spent = 0  # values since the last checkpoint, in bursts that found no room in the end
         self._passed = 0  # by the last breath
@@ -327,6 +329,7 @@ class Stage:
         for operation in self.fused:
             self._streams.append(operation.stream(self._streams[-1]))
         self._may_end = any(operation.may_end for operation in self.fused)
+        self._keepers = [operation for operation in self.fused if operation.may_keep]
         self._slice_end = perf_counter() + self.slice
 
     def _burst(self, room: int) -> Pause:
@@ -346,7 +349,7 @@ class Stage:
                 else:
                     nothings -= 1
                     state = inlet.state()  # `worth_a_pull` without the call: 99 of 100 values of a batch come by here
-                    if state is not State.IDLE and state is not State.HELD:
+                    if (state is not State.IDLE and state is not State.HELD) or (self._keepers and self._keeps_more()):
                         asked = -1
                         if not nothings:
                             pause = Pause.SLICE_OVER
@@ -367,6 +370,10 @@ class Stage:
             self.outlet.commit(limit - left)
             inlet.release()
         return pause
+
+    def _keeps_more(self) -> bool:
+        """Whether an operation would give another value without being given one."""
+        return any(operation.has_more for operation in self._keepers)
 
     # ---- waiting
 
@@ -456,7 +463,9 @@ class Stage:
     def _leave(self) -> None:
         """End the stage, whatever ended it."""
         self.left = self.now()
-        is_done = self.stopped is None and not self._has_raised and _ended_ahead(self._streams)
+        # A failure that an operation has met, and that did not come out of the chain: another has ended it before.
+        is_ahead = self.failure is not None or _ended_ahead(self._streams)
+        is_done = self.stopped is None and not self._has_raised and is_ahead
         for stream in reversed(self._streams):
             self.close_stream(stream)
         upstream = self.inlet.failure if self.inlet.exhausted else None
@@ -465,7 +474,7 @@ class Stage:
         if is_done and self.failure is not None:
             self.host.ledger.unread(self.failure, NOT_NEEDED)
             self.failure = None
-        reason = self.stopped or (NOT_NEEDED if self.failure is None else BEHIND_FAILURE)
+        reason = self.stopped or reason_behind(self.failure)
         self.inlet.close(reason)
         if later is not None:
             self.host.ledger.unread(later, reason)
@@ -473,7 +482,7 @@ class Stage:
             self.discard(item, reason)
         if self.stopped is not None and self.failure is None:
             # Whoever still reads (from a scope that is shielded, say) must not take this for the end of the stream.
-            self.failure = Fault(Aborted(f"the run was {self.stopped}"), self, is_stop=True)
+            self.failure = Fault(Aborted(f"the run was {self.stopped}"), self, stopped=self.stopped)
         self.outlet.finish(self.failure)
 
     def _held(self) -> list[Any]:
