@@ -18,6 +18,7 @@ from typing import Any
 
 from .._errors import BufferOverflow
 from ..plan.operations import Buffer, Overflow
+from ..policies._shown import named
 from .fused import FusedOperation
 from .inlet import NOTHING
 from .ledger import Ledger
@@ -93,6 +94,6 @@ class FullFails(FusedOperation):
             yield value
 
     def _overflow(self, number: int, value: Any) -> Exception:
-        error = BufferOverflow(f"the {self._link.described()} behind {self.name!r} was full")
+        error = BufferOverflow(f"the {self._link.described()} behind {named(self.name)} was full")
         self.stage.failing(error, self.name, number, value)
         return error

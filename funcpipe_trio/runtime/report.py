@@ -15,6 +15,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Literal
 
 from ..policies._frozen import dataclass
+from ..policies._shown import escaped, label, shown, told
 
 if TYPE_CHECKING:
     from .attempt import Account
@@ -216,9 +217,9 @@ class Report(RunStatistics):
             if inputs := [each for each in self.inputs if each.kind == kind]:
                 lines += ["", *_table([columns, *map(_share, inputs)])]
         if self.error is not None:
-            lines += ["", f"error: {type(self.error).__name__}: {self.error}"]
-        lines += [f"also: {type(error).__name__}: {error}" for error in self.cleanup_errors]
-        return "\n".join(lines)
+            lines += ["", f"error: {told(self.error)}"]
+        lines += [f"also: {told(error)}" for error in self.cleanup_errors]
+        return "\n".join(map(escaped, lines))
 
 
 _SHARES: dict[InputKind, tuple[str, ...]] = {
@@ -230,16 +231,24 @@ _SHARES: dict[InputKind, tuple[str, ...]] = {
 
 
 def _share(each: InputReport) -> tuple[str, ...]:
-    called = f"{each.merge} / {each.key}"
+    called = f"{each.merge} / {label(each.key)}"
     if each.kind == "branches":
         return called, str(each.taken)
-    return called, str(each.weight), str(each.taken), _amount(each.contested), f"{each.share:.1%}"
+    return called, _amount(each.weight), str(each.taken), _amount(each.contested), f"{each.share:.1%}"
+
+
+_READ = 64
+"""Bits of a number that people read as it is."""
 
 
 def _amount(cost: int | Fraction) -> str:
-    """Show a sum of costs: as it is, unless it has more digits than anybody reads."""
-    exact = str(cost)
-    return exact if len(exact) <= 24 else f"{float(cost):.6g}"
+    """Show a weight, or a sum of costs: as it is, unless it has more digits than anybody reads."""
+    if max(cost.numerator.bit_length(), cost.denominator.bit_length()) <= _READ:
+        return str(cost)
+    try:
+        return f"{float(cost):.6g}"
+    except OverflowError:
+        return shown(cost)
 
 
 def _losses(link: LinkReport) -> str:
@@ -262,6 +271,7 @@ def _texts(*numbers: int) -> tuple[str, ...]:
 
 def _table(rows: list[tuple[str, ...]]) -> list[str]:
     """Align columns: the first to the left, numbers to the right."""
+    rows = [tuple(map(escaped, row)) for row in rows]  # before they are measured
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return [
         "  ".join(cell.ljust(width) if not column else cell.rjust(width) for column, (cell, width) in enumerate(pairs))

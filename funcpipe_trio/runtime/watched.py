@@ -16,6 +16,7 @@ from typing import Any
 import trio
 
 from ..plan import timing as plan
+from ..policies._shown import named
 from ..sansio.watchdog import Watchdog
 from .fused import FusedOperation
 from .inlet import BEHIND_FAILURE, NOTHING, Inlet, worth_a_pull
@@ -41,7 +42,7 @@ class Watching(FusedOperation):
                 return
             self.heard = self.heard or value is not NOTHING
             yield value
-        error = trio.TooSlowError(f"the stream was too slow at {self.name!r}")
+        error = trio.TooSlowError(f"the stream was too slow at {named(self.name)}")
         add_note(error, self.overdue)
         self.stage.failing(error, self.name, 0, NOTHING)
         raise error
