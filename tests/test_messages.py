@@ -268,7 +268,7 @@ def test_what_is_refused_is_refused_in_a_fit_message(name, value):
             for note in getattr(error, "__notes__", ()):
                 assert_fit(note)
         else:
-            if isinstance(made, Pipeline | Step):
+            if isinstance(made, Pipeline | Step) and parameter.name != "name":  # that is there to be shown
                 with suppress(PlanError, ValueError):
                     assert_fit(made.describe(), 2000)
                 assert_fit(repr(made))
@@ -515,6 +515,16 @@ def test_a_channel_escapes_its_keys(name):
         channel.open_input(name)
 
     assert_lines(str(caught.value))
+
+
+def test_a_name_without_end_does_not_spoil_a_plan_or_a_report():
+    """It is told from others by its beginning."""
+    line = LINE.map(call, name="x" * 10**6).buffer(1, name="y" * 10**6).tap(same, name="z" * 10**6)
+    _, report = run_virtual(played, line)
+
+    for text in (line.describe(), report.describe()):
+        assert max(map(len, text.split("\n"))) < 2200
+        assert all(each * 150 in text for each in "xz")
 
 
 def test_an_error_that_cannot_be_shown_does_not_spoil_the_report():

@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator
 
 from ..policies import _check
-from ..policies._shown import escaped, option, quoted
+from ..policies._shown import line_of, option, quoted
 from .check import describable
 from .layout import BranchLayout, FanInLayout, FanOutLayout, LineLayout, StageLayout, lay_out
 from .nodes import Plan, Source
@@ -38,7 +38,7 @@ def describe_plan(plan: Plan, format: str) -> str:
     lines = [head, *_line(line)]
     if line.stages and line.stages[-1].fair_by is None:
         lines[-1] += " (of an open run; run(), collect() and the like need none)"
-    return "\n".join([*map(escaped, lines), "consumer"])
+    return "\n".join([*map(line_of, lines), "consumer"])
 
 
 def _line(line: LineLayout) -> Iterator[str]:

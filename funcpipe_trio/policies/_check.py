@@ -11,7 +11,7 @@ from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
-from ._functions import LONGEST_NAME, is_async, yields_async
+from ._functions import is_async, yields_async
 from ._shown import option, shown
 
 __all__ = [
@@ -110,13 +110,11 @@ def is_finite(value: float) -> bool:
 
 
 def text(where: str, name: str, value: Any) -> str:
-    """Check a name: a string that is not empty, and no novel."""
+    """Check a string that is not empty."""
     if not isinstance(value, str):
         raise refuse(TypeError, where, name, "be a str", value)
     if not value:
         raise refuse(ValueError, where, name, "not be empty", value, show=option)
-    if len(value) > LONGEST_NAME:
-        raise refuse(ValueError, where, name, f"have at most {LONGEST_NAME} characters", value)
     return value
 
 

@@ -12,7 +12,7 @@ __all__ = ["LONGEST_NAME", "AnyFunction", "function_name", "is_async", "yields_a
 AnyFunction = Callable[..., Any]
 
 LONGEST_NAME = 200
-"""Characters of a name, at most: it stands in every error, plan and report."""
+"""Characters of a function's name, at most: it stands in every error, plan and report."""
 
 
 def is_async(fn: AnyFunction) -> bool:

@@ -18,16 +18,35 @@ from typing import Any
 
 from ._functions import LONGEST_NAME, function_name, is_async, yields_async
 
-__all__ = ["cut", "escaped", "kind_of", "label", "listed", "named", "option", "quoted", "shown", "told", "type_name"]
+__all__ = [
+    "cut",
+    "escaped",
+    "kind_of",
+    "label",
+    "line_of",
+    "listed",
+    "named",
+    "option",
+    "quoted",
+    "shown",
+    "told",
+    "type_name",
+]
 
 _NAME = 60  # characters of a name
 _OPTION = 40  # characters of a word where one of a few is asked for
 _TEXT = 500  # characters of what an error says
+_LINE = 2000  # characters of a line
 _BITS = 128  # of a number
 _ROW = 240  # characters of names in a row
 _FEW = 5  # parts of a key
 _SIZED = (str, bytes, bytearray, list, tuple, dict, set, frozenset, range)
 _FUNCTIONS = (FunctionType, BuiltinFunctionType, MethodType, partial)
+
+
+def line_of(text: str) -> str:
+    """Make one line of a plan or a report, whatever is in it."""
+    return escaped(cut(text, _LINE))
 
 
 def escaped(text: str) -> str:
@@ -103,7 +122,7 @@ def label(key: object) -> str:
     """Show a key to people, as a plan or a report does: what it says of itself, if it says anything."""
     kind: Any = type(key)
     if isinstance(key, str):
-        return cut(str.__str__(key)) if len(key) <= LONGEST_NAME else shown(key)
+        return cut(str.__str__(key))
     if kind is tuple or isinstance(key, Enum) or (kind.__repr__, kind.__str__) == (object.__repr__, object.__str__):
         return named(key)
     try:

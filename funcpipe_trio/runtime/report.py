@@ -15,7 +15,8 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Literal
 
 from ..policies._frozen import dataclass
-from ..policies._shown import escaped, label, shown, told
+from ..policies._functions import LONGEST_NAME
+from ..policies._shown import cut, escaped, label, line_of, shown, told
 
 if TYPE_CHECKING:
     from .attempt import Account
@@ -219,7 +220,7 @@ class Report(RunStatistics):
         if self.error is not None:
             lines += ["", f"error: {told(self.error)}"]
         lines += [f"also: {told(error)}" for error in self.cleanup_errors]
-        return "\n".join(map(escaped, lines))
+        return "\n".join(map(line_of, lines))
 
 
 _SHARES: dict[InputKind, tuple[str, ...]] = {
@@ -271,7 +272,7 @@ def _texts(*numbers: int) -> tuple[str, ...]:
 
 def _table(rows: list[tuple[str, ...]]) -> list[str]:
     """Align columns: the first to the left, numbers to the right."""
-    rows = [tuple(map(escaped, row)) for row in rows]  # before they are measured
+    rows = [tuple(escaped(cut(cell, LONGEST_NAME)) for cell in row) for row in rows]  # before they are measured
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return [
         "  ".join(cell.ljust(width) if not column else cell.rjust(width) for column, (cell, width) in enumerate(pairs))

@@ -169,7 +169,7 @@ class Tenant:
         ("big", "big", "'big'"),
         ("a\nb", "a\nb", "'a\\nb'"),
         ("x" * 99, "x" * 57 + "...", f"'{'x' * 57}...'"),
-        ("x" * 201, "a str of length 201", "a str of length 201"),
+        ("x" * 201, "x" * 57 + "...", "a str of length 201"),
         (3, "3", "3"),
         (10**5000, "an int of 16610 bits", "an int of 16610 bits"),
         (("a", 1), "('a', 1)", "('a', 1)"),
