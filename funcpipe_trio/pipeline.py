@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import math
 from collections import deque
 from collections.abc import (
     AsyncIterable,
@@ -30,6 +29,7 @@ from .plan.restarts import RestartingSource
 from .plan.steps import step_of
 from .plan.windows import Distinct, Sliding, Window
 from .policies import _check
+from .policies._shown import cut, escaped, listed, named, option
 from .policies.fair_share import FairShare
 from .policies.on_error import Divert, Emit, Failure, OnError, Skip, Stop
 from .policies.rate_limit import RateLimit
@@ -52,6 +52,7 @@ K = TypeVar("K", bound=Hashable)
 P = ParamSpec("P")
 
 _MISSING: Any = object()
+_MOST_PROBLEMS = 10  # of one kind, in one error
 
 
 class Pipeline(Generic[T_co]):
@@ -72,10 +73,10 @@ class Pipeline(Generic[T_co]):
         object.__setattr__(self, "_plan", plan_)
 
     def __setattr__(self, name: str, value: object) -> None:
-        raise AttributeError(f"Pipeline: {name} cannot be set, a pipeline never changes")
+        raise AttributeError(f"Pipeline: {cut(escaped(name))} cannot be set, a pipeline never changes")
 
     def __delattr__(self, name: str) -> None:
-        raise AttributeError(f"Pipeline: {name} cannot be deleted, a pipeline never changes")
+        raise AttributeError(f"Pipeline: {cut(escaped(name))} cannot be deleted, a pipeline never changes")
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Pipeline) and other._plan == self._plan
@@ -93,7 +94,7 @@ class Pipeline(Generic[T_co]):
         return Pipeline, (self._plan,)
 
     def __repr__(self) -> str:
-        return f"<Pipeline {' > '.join(stage.name for stage in lay_out(self._plan).all_stages())}>"
+        return f"<Pipeline {escaped(' > '.join(stage.name for stage in lay_out(self._plan).all_stages()))}>"
 
     # ---- sources
 
@@ -214,7 +215,7 @@ class Pipeline(Generic[T_co]):
             raise _check.refuse(TypeError, where, "source_factory", rule, source_factory)
         if not isinstance(retry, Retry):
             raise _check.refuse(TypeError, where, "retry", "be a Retry", retry)
-        _check.seconds(where, "reset_after", reset_after, finite=False)
+        reset_after = _check.seconds(where, "reset_after", reset_after, finite=False)
         called = _named(where, name, plan.function_name(source_factory))
         made = RestartingSource("restarting", called, plan.Opaque(source_factory), retry=retry, reset_after=reset_after)
         return Pipeline(Plan(made))
@@ -512,7 +513,7 @@ class Pipeline(Generic[T_co]):
         if max_cost is not None:
             if isinstance(max_cost, bool) or not isinstance(max_cost, int | float):
                 raise _check.refuse(TypeError, where, "max_cost", "be a number > 0", max_cost)
-            if not 0 < max_cost < math.inf:
+            if not (_check.is_finite(max_cost) and max_cost > 0):
                 raise _check.refuse(ValueError, where, "max_cost", "be > 0 and finite", max_cost)
         if cost is not None:
             _check.sync_callable(where, "cost", cost)
@@ -1078,11 +1079,11 @@ def fair_merge(
     share = _share("fair_merge", share)
     unknown = [key for key in share.weights if key not in inputs]
     if unknown:
-        known = ", ".join(map(repr, inputs)) or "none"
-        raise PlanError(
-            *(f"fair_merge: weights[{key!r}] must name an input; the inputs are {known}" for key in unknown)
-        )
-    pairs = tuple((key, _plan_of("fair_merge", f"inputs[{key!r}]", line)) for key, line in inputs.items())
+        known = f"must name an input; the inputs are {listed(inputs)}"
+        problems = [f"fair_merge: weights[{named(key)}] {known}" for key in unknown[:_MOST_PROBLEMS]]
+        more = len(unknown) - len(problems)
+        raise PlanError(*problems, *([f"fair_merge: {more} more weights {known}"] if more else []))
+    pairs = tuple((key, _plan_of("fair_merge", f"inputs[{named(key)}]", line)) for key, line in inputs.items())
     return Pipeline(Plan(FanIn("fair_merge", _named("fair_merge", name, "fair_merge"), pairs, share)))
 
 
@@ -1172,9 +1173,7 @@ def _named_fn(verb: str, fn: Any, name: str | None) -> str:
 def _no_step(verb: str, fn: Any) -> None:
     if step_of(fn) is not None:
         use = "Use .map(step) before it."
-        raise _check.refuse(
-            TypeError, f"Pipeline.{verb}", "fn", "be a function of a state and an item, not a step", fn, use
-        )
+        raise _check.refuse(TypeError, f"Pipeline.{verb}", "fn", "be a function of a state and an item", fn, use)
 
 
 def _on_error(verb: str, policy: OnError) -> None:
@@ -1198,7 +1197,7 @@ def _fair_overflow(overflow: Any) -> None:
         return
     kind = ValueError if isinstance(overflow, str) else TypeError
     rule = "be 'block', 'drop_newest' or OnError.divert(step)"
-    raise _check.refuse(kind, "Pipeline.fair_by", "overflow", rule, overflow)
+    raise _check.refuse(kind, "Pipeline.fair_by", "overflow", rule, overflow, show=option)
 
 
 def _plan_of(where: str, name: str, value: Any) -> Plan:
@@ -1209,10 +1208,10 @@ def _plan_of(where: str, name: str, value: Any) -> Plan:
 
 def _branch(where: str, fan_out: str, key: Any, fn: Any) -> tuple[Branch, Plan]:
     _check.text(where, "a branch's name", key)
-    _check.sync_callable(where, f"branches[{key!r}]", fn)
+    _check.sync_callable(where, f"branches[{named(key)}]", fn)
     branch = Branch(fan_out, key)
     made = fn(Pipeline(Plan(branch)))
-    return branch, _plan_of(where, f"what branches[{key!r}] gives", made)
+    return branch, _plan_of(where, f"what branches[{named(key)}] gives", made)
 
 
 def _numbered(where: str, pipelines: tuple[Any, ...]) -> tuple[tuple[Hashable, Plan], ...]:

@@ -18,6 +18,7 @@ from fractions import Fraction
 from typing import Any
 
 from ..policies import _check
+from ..policies._shown import named
 from ..policies.fair_share import FairShare
 from ..sansio.fair_queue import FairQueue, Flow
 from .failures import failure_of, noted
@@ -209,7 +210,7 @@ class MergeInlet(FanInInlet):
                 self._end(each.inlet.failure)
                 return
             try:
-                cost = 1 if cost_of is None else _check.cost(f"merge {self.name!r}", "cost", cost_of(value))
+                cost = 1 if cost_of is None else _check.cost(f"merge {named(self.name)}", "cost", cost_of(value))
             except BaseException as raised:  # noqa: ASYNC103  # raised again if it must pass
                 error = failure_of(raised)
                 if error is None:  # KeyboardInterrupt and its like end the whole run
@@ -362,7 +363,9 @@ class ZipInlet(FanInInlet):
                 self._end(self._all[number].failure)
                 return
         if self._strict and len(ended) != len(self._all):
-            error = ValueError(f"zip {self.name!r}: input {ended[0]} ended after {self.taken} items, others did not")
+            error = ValueError(
+                f"zip {named(self.name)}: input {ended[0]} ended after {self.taken} items, others did not"
+            )
             self._end(Fault(noted(error, self.name, None), self))
         else:
             self._end(None)

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from .failures import MOST_NOTES, add_note, is_cancellation, told
+from ..policies._shown import told
+from .failures import MOST_NOTES, add_note, is_cancellation
 from .inlet import BEHIND_FAILURE, NOTHING, Fault
 
 __all__ = ["Ledger", "OnDiscard"]

@@ -21,6 +21,7 @@ import trio
 
 from ..plan import timing as plan
 from ..policies import _check
+from ..policies._shown import named, shown
 from ..sansio.pacing import Debouncer, Delayer, Pacer, Sampler, Throttler
 from .inlet import NOTHING, Fault, Inlet, Receiver, State, worth_a_pull
 from .stage import BURST, Fused, Host, Outlet, Pause, Stage, not_awaitable
@@ -246,12 +247,12 @@ def _pacing_of(operation: plan.Paced, source: Inlet) -> Pacing:
 
 def _checked(name: str, cost: Any, burst: float) -> int | Fraction:
     """Check what a cost function answered."""
-    where, rule = f"throttle {name!r}", "be a finite number > 0"
+    where, rule = f"throttle {named(name)}", "be a finite number > 0"
     if isinstance(cost, bool) or not isinstance(cost, int | float | Fraction):
         raise _check.refuse(TypeError, where, "cost", rule, cost)
     if not 0 < cost < math.inf:
         raise _check.refuse(ValueError, where, "cost", rule, cost)
     if cost > burst:
-        rule = f"be <= the burst of {burst}, or it could never be paid"
+        rule = f"be <= the burst of {shown(burst)}, or it could never be paid"
         raise _check.refuse(ValueError, where, "cost", rule, cost)
     return cost if isinstance(cost, int) else Fraction(cost)

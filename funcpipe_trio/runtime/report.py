@@ -15,7 +15,8 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Literal
 
 from ..policies._frozen import dataclass
-from .failures import told
+from ..policies._functions import LONGEST_NAME
+from ..policies._shown import cut, escaped, label, line_of, shown, told
 
 if TYPE_CHECKING:
     from .attempt import Account
@@ -223,7 +224,7 @@ class Report(RunStatistics):
         lines += [f"also: {told(error)}" for error in self.cleanup_errors]
         if (more := self.cleanup_error_count - len(self.cleanup_errors)) > 0:
             lines.append(f"also: {more} more, not kept")
-        return "\n".join(lines)
+        return "\n".join(map(line_of, lines))
 
 
 _SHARES: dict[InputKind, tuple[str, ...]] = {
@@ -235,16 +236,24 @@ _SHARES: dict[InputKind, tuple[str, ...]] = {
 
 
 def _share(each: InputReport) -> tuple[str, ...]:
-    called = f"{each.merge} / {each.key}"
+    called = f"{each.merge} / {label(each.key)}"
     if each.kind == "branches":
         return called, str(each.taken)
-    return called, str(each.weight), str(each.taken), _amount(each.contested), f"{each.share:.1%}"
+    return called, _amount(each.weight), str(each.taken), _amount(each.contested), f"{each.share:.1%}"
+
+
+_READ = 64
+"""Bits of a number that people read as it is."""
 
 
 def _amount(cost: int | Fraction) -> str:
-    """Show a sum of costs: as it is, unless it has more digits than anybody reads."""
-    exact = str(cost)
-    return exact if len(exact) <= 24 else f"{float(cost):.6g}"
+    """Show a weight, or a sum of costs: as it is, unless it has more digits than anybody reads."""
+    if max(cost.numerator.bit_length(), cost.denominator.bit_length()) <= _READ:
+        return str(cost)
+    try:
+        return f"{float(cost):.6g}"
+    except OverflowError:
+        return shown(cost)
 
 
 def _losses(link: LinkReport) -> str:
@@ -267,6 +276,7 @@ def _texts(*numbers: int) -> tuple[str, ...]:
 
 def _table(rows: list[tuple[str, ...]]) -> list[str]:
     """Align columns: the first to the left, numbers to the right."""
+    rows = [tuple(escaped(cut(cell, LONGEST_NAME)) for cell in row) for row in rows]  # before they are measured
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return [
         "  ".join(cell.ljust(width) if not column else cell.rjust(width) for column, (cell, width) in enumerate(pairs))

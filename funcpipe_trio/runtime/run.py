@@ -217,7 +217,7 @@ class Run(trio.abc.ReceiveChannel[T], Generic[T]):
         Checkpoint: always.
         Cancellation: the run goes on draining.
         """
-        _check.seconds("Run.drain", "grace", grace, positive=False, finite=False)
+        grace = _check.seconds("Run.drain", "grace", grace, positive=False, finite=False)
         await trio.lowlevel.checkpoint()
         self.drain_nowait()
         with trio.move_on_after(grace):

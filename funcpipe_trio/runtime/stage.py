@@ -23,8 +23,9 @@ import trio
 
 from .._errors import Aborted
 from ..plan.nodes import Plan
+from ..policies._shown import named, told
 from .attempt import Account
-from .failures import failure_of, is_cancellation, noted, told
+from .failures import failure_of, is_cancellation, noted
 from .inlet import BEHIND_FAILURE, CANCELLED, NOT_NEEDED, NOTHING, Fault, Inlet, State, reason_behind, worth_a_pull
 from .ledger import Ledger, OnDiscard
 from .parking import AWAKE, Parking
@@ -502,7 +503,7 @@ class Stage:
 
     def keep_cleanup_error(self, error: BaseException) -> None:
         """Keep an error of cleanup: it never takes the place of the first error, but is noted on it."""
-        self.host.ledger.keep(error, f"then cleanup in stage {self.name!r} raised {told(error)}")
+        self.host.ledger.keep(error, f"then cleanup in stage {named(self.name)} raised {told(error)}")
 
     async def kept_cleanup(self, ending: Awaitable[bool]) -> None:
         """Await a cleanup that says whether it was done in time; its error or its slowness is kept, never raised."""
@@ -516,7 +517,7 @@ class Stage:
             if not is_in_time:
                 limit = self.host.cleanup_timeout
                 self.keep_cleanup_error(
-                    trio.TooSlowError(f"closing what stage {self.name!r} opened took more than {limit:g} s")
+                    trio.TooSlowError(f"closing what stage {named(self.name)} opened took more than {limit:g} s")
                 )
 
 
@@ -543,5 +544,5 @@ def not_awaitable(name: str, answer: T, use: str = "Use a sync function.") -> T:
     if isawaitable(answer):
         if hasattr(answer, "close"):
             answer.close()  # it will never be awaited; without this Python warns of that too
-        raise TypeError(f"{name!r} is not async, but returned something to await\n{use}")
+        raise TypeError(f"{named(name)} is not async, but returned something to await\n{use}")
     return answer
