@@ -257,11 +257,12 @@ class ExpandingPool(Pool):
         self.outlet.settle()
         children = self._children[worker]
         parking = children.parking = children.parking or Parking(partial(self._leave_line, worker))
-        worker.task, since = trio.lowlevel.current_task(), self.now()
+        worker.task = trio.lowlevel.current_task()
+        self.usage.park(self.now(), False)
         try:
             await parking
         finally:
-            self.waited_room += self.now() - since
+            self.usage.unpark(self.now(), False)
             worker.begin_slice(self.slice)
 
     def _leave_line(self, worker: Worker, _raise_cancel: object) -> trio.lowlevel.Abort:

@@ -171,6 +171,8 @@ class PacedStage(Stage):
     waited_input: float
 
     waits_its_own_way = True
+    _is_pacing = False
+    """Whether it waits for the clock: that is its work, and may be what limits the whole run."""
 
     def __init__(
         self, host: Host, name: str, inlet: Inlet, outlet: Outlet, fused: Sequence[Fused], operation: plan.Paced
@@ -207,13 +209,16 @@ class PacedStage(Stage):
         if worth_a_pull(self.inlet):  # due since the burst ended: at a fast pace, time and again for a whole slice
             await self._breathe()
             return
-        before, is_full = self.waited_input, pacer.is_full
+        before, self._is_pacing = self.waited_input, pacer.is_full
         try:
             with trio.move_on_at(pacer.deadline):
                 await self._park(Pause.STARVED)
         finally:
-            if is_full:  # it waited for the clock: that is its work, and may be what limits the whole run
-                self.waited_input = before
+            if self._is_pacing:
+                self.waited_input, self._is_pacing = before, False
+
+    def waited(self, now: float) -> tuple[float, float]:
+        return (self.waited_input, self.waited_room) if self._is_pacing else super().waited(now)
 
     async def _wait_room(self) -> None:
         if self.pacing.takes_ahead and self._take_ahead():

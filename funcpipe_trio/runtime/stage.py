@@ -13,6 +13,7 @@ upstream stops at once), what is held is discarded with a reason, the end goes b
 from __future__ import annotations
 
 import itertools
+import math
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from inspect import isawaitable
@@ -48,6 +49,7 @@ BURST = 64
 """Values between two checkpoints, at most: a checkpoint costs 4 us, so 60 ns a value."""
 SLICE = 0.010
 """Seconds of real time between two checkpoints, at most (and one value more), where trio's clock is real, too."""
+_NEVER = math.inf
 
 
 @final
@@ -168,7 +170,6 @@ class Stage:
     kind = "sync"
     waits_its_own_way = False
     """Whether it waits for anything else than an item or room."""
-    workers = 1
     dropped = created = absorbed = 0  # beside what the fused operations count
     account: Account | None = None
     """What the policies of its step count, if it has one."""
@@ -195,7 +196,7 @@ class Stage:
         self._task: trio.lowlevel.Task | None = None
         self._parked_for: Pause | None = None
         self._waits_for = Pause.STARVED
-        self._since = 0.0
+        self._since = _NEVER  # or when it began to wait, while it does
         self._slice_end = 0.0
         self._may_end = False
         self._keepers: list[Fused] = []  # the operations that may give more than one value for one
@@ -261,6 +262,13 @@ class Stage:
     def emitted(self) -> int:
         """How many values it handed on."""
         return self.outlet.passed
+
+    def waited(self, now: float) -> tuple[float, float]:
+        """How many seconds it waited for input, and for room, up to now, and in the wait that is not over."""
+        waits = max(0.0, now - self._since)
+        if self._waits_for is Pause.FULL:
+            return self.waited_input, self.waited_room + waits
+        return self.waited_input + waits, self.waited_room
 
     # ---- the task
 
@@ -403,7 +411,7 @@ class Stage:
         self._since = self.now()
 
     def _end_wait(self) -> None:
-        waited = self.now() - self._since
+        waited, self._since = self.now() - self._since, _NEVER
         if self._waits_for is Pause.FULL:
             self.waited_room += waited
         else:
