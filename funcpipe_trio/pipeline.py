@@ -14,7 +14,7 @@ from collections.abc import (
     Mapping,
 )
 from fractions import Fraction
-from typing import Any, Concatenate, Generic, ParamSpec, TypeGuard, TypeVar, get_args, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeGuard, TypeVar, get_args, overload
 
 import trio
 
@@ -40,6 +40,9 @@ from .runtime.opening import Opening
 from .runtime.report import Report
 from .runtime.run import Run
 from .runtime.sink import Sink
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeIs  # the checkers' own; the package is not needed to run
 
 __all__ = ["Pipeline", "concat", "fair_merge", "merge", "zip_pipelines"]
 
@@ -302,6 +305,9 @@ class Pipeline(Generic[T_co]):
 
     @overload
     def filter(self, fn: Callable[[T_co], TypeGuard[U]], *, name: str | None = None) -> Pipeline[U]: ...
+
+    @overload
+    def filter(self, fn: Callable[[T_co], TypeIs[U]], *, name: str | None = None) -> Pipeline[U]: ...
 
     @overload
     def filter(self, fn: Callable[[T_co], object], *, name: str | None = None) -> Pipeline[T_co]: ...
@@ -1085,13 +1091,49 @@ def fair_merge(
     return Pipeline(Plan(FanIn("fair_merge", _named("fair_merge", name, "fair_merge"), pairs, share)))
 
 
-def merge(*pipelines: Pipeline[T], name: str | None = None) -> Pipeline[T]:
+@overload
+def merge(a: Pipeline[T], b: Pipeline[U], /, *, name: str | None = None) -> Pipeline[T | U]: ...
+
+
+@overload
+def merge(a: Pipeline[T], b: Pipeline[U], c: Pipeline[V], /, *, name: str | None = None) -> Pipeline[T | U | V]: ...
+
+
+@overload
+def merge(
+    a: Pipeline[T], b: Pipeline[U], c: Pipeline[V], d: Pipeline[W], /, *, name: str | None = None
+) -> Pipeline[T | U | V | W]: ...
+
+
+@overload
+def merge(*pipelines: Pipeline[T], name: str | None = None) -> Pipeline[T]: ...
+
+
+def merge(*pipelines: Pipeline[Any], name: str | None = None) -> Pipeline[Any]:
     """Merge several pipelines with equal shares, each item when it comes; none gives the empty stream."""
     pairs = _numbered("merge", pipelines)
     return Pipeline(Plan(FanIn("merge", _named("merge", name, "merge"), pairs, FairShare())))
 
 
-def concat(*pipelines: Pipeline[T], name: str | None = None) -> Pipeline[T]:
+@overload
+def concat(a: Pipeline[T], b: Pipeline[U], /, *, name: str | None = None) -> Pipeline[T | U]: ...
+
+
+@overload
+def concat(a: Pipeline[T], b: Pipeline[U], c: Pipeline[V], /, *, name: str | None = None) -> Pipeline[T | U | V]: ...
+
+
+@overload
+def concat(
+    a: Pipeline[T], b: Pipeline[U], c: Pipeline[V], d: Pipeline[W], /, *, name: str | None = None
+) -> Pipeline[T | U | V | W]: ...
+
+
+@overload
+def concat(*pipelines: Pipeline[T], name: str | None = None) -> Pipeline[T]: ...
+
+
+def concat(*pipelines: Pipeline[Any], name: str | None = None) -> Pipeline[Any]:
     """Give all items of the first pipeline, then those of the next; each is started when the one before has ended."""
     return Pipeline(Plan(FanIn("concat", _named("concat", name, "concat"), _numbered("concat", pipelines))))
 
@@ -1114,8 +1156,14 @@ def zip_pipelines(
 
 @overload
 def zip_pipelines(
-    *pipelines: Pipeline[W], strict: bool = False, name: str | None = None
-) -> Pipeline[tuple[W, ...]]: ...
+    a: Pipeline[T], b: Pipeline[U], c: Pipeline[V], d: Pipeline[W], /, *, strict: bool = False, name: str | None = None
+) -> Pipeline[tuple[T, U, V, W]]: ...
+
+
+@overload
+def zip_pipelines(
+    *pipelines: Pipeline[T], strict: bool = False, name: str | None = None
+) -> Pipeline[tuple[T, ...]]: ...
 
 
 def zip_pipelines(*pipelines: Pipeline[Any], strict: bool = False, name: str | None = None) -> Pipeline[Any]:
