@@ -14,7 +14,19 @@ from collections.abc import (
     Mapping,
 )
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeGuard, TypeVar, get_args, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Concatenate,
+    Generic,
+    Literal,
+    ParamSpec,
+    TypeAlias,
+    TypeGuard,
+    TypeVar,
+    get_args,
+    overload,
+)
 
 import trio
 
@@ -44,6 +56,8 @@ from .runtime.sink import Sink
 if TYPE_CHECKING:
     from typing_extensions import TypeIs  # the checkers' own; the package is not needed to run
 
+    from .step import Step
+
 __all__ = ["Pipeline", "concat", "fair_merge", "merge", "zip_pipelines"]
 
 T = TypeVar("T")
@@ -53,6 +67,9 @@ V = TypeVar("V")
 W = TypeVar("W")
 K = TypeVar("K", bound=Hashable)
 P = ParamSpec("P")
+
+# What a function of flat_map gives; a sync one may give a pipeline, too, if it comes with `concurrency`.
+_Many: TypeAlias = "Iterable[U] | AsyncIterable[U] | Awaitable[Iterable[U] | Pipeline[U]]"
 
 _MISSING: Any = object()
 
@@ -224,6 +241,31 @@ class Pipeline(Generic[T_co]):
 
     # ---- operations on each item
 
+    # A Step by itself, so that mypy finds the types of Step(fn) when fn is generic.
+    @overload
+    def map(
+        self,
+        fn: Step[T_co, U],
+        *,
+        on_error: Emit,
+        concurrency: int = 1,
+        ordered: bool = True,
+        key: Callable[[T_co], Hashable] | None = None,
+        name: str | None = None,
+    ) -> Pipeline[U | Failure[T_co]]: ...
+
+    @overload
+    def map(
+        self,
+        fn: Step[T_co, U],
+        *,
+        on_error: Stop | Skip | Divert = ...,
+        concurrency: int = 1,
+        ordered: bool = True,
+        key: Callable[[T_co], Hashable] | None = None,
+        name: str | None = None,
+    ) -> Pipeline[U]: ...
+
     @overload
     def map(
         self,
@@ -303,6 +345,13 @@ class Pipeline(Generic[T_co]):
         _on_error("map", on_error)
         return self._then(plan.Map(_named_fn("map", fn, name), fn, concurrency, ordered, key, on_error))
 
+    # First, because mypy complains as of the first overload, and looks into no lambda for one of a guard.
+    # No function that gives a bool fits it, and so no guard.
+    @overload
+    def filter(
+        self, fn: Callable[[T_co], Awaitable[object] | Literal[True]], *, name: str | None = None
+    ) -> Pipeline[T_co]: ...
+
     @overload
     def filter(self, fn: Callable[[T_co], TypeGuard[U]], *, name: str | None = None) -> Pipeline[U]: ...
 
@@ -319,17 +368,37 @@ class Pipeline(Generic[T_co]):
     @overload
     def flat_map(
         self,
-        fn: Callable[[T_co], Pipeline[U]] | Callable[[T_co], Awaitable[Pipeline[U]]],
+        fn: Step[T_co, Iterable[U] | Pipeline[U]],
         *,
-        concurrency: int,
         on_error: Emit,
+        concurrency: int | None = None,
         name: str | None = None,
     ) -> Pipeline[U | Failure[T_co]]: ...
 
     @overload
     def flat_map(
         self,
-        fn: Callable[[T_co], Awaitable[Pipeline[U]]],
+        fn: Step[T_co, Iterable[U] | Pipeline[U]],
+        *,
+        on_error: Stop | Skip | Divert = ...,
+        concurrency: int | None = None,
+        name: str | None = None,
+    ) -> Pipeline[U]: ...
+
+    @overload
+    def flat_map(
+        self,
+        fn: Callable[[T_co], _Many[U]],
+        *,
+        on_error: Emit,
+        concurrency: int | None = None,
+        name: str | None = None,
+    ) -> Pipeline[U | Failure[T_co]]: ...
+
+    @overload
+    def flat_map(
+        self,
+        fn: Callable[[T_co], _Many[U]],
         *,
         on_error: Stop | Skip | Divert = ...,
         concurrency: int | None = None,
@@ -342,47 +411,17 @@ class Pipeline(Generic[T_co]):
         fn: Callable[[T_co], Pipeline[U]],
         *,
         concurrency: int,
-        on_error: Stop | Skip | Divert = ...,
-        name: str | None = None,
-    ) -> Pipeline[U]: ...
-
-    @overload
-    def flat_map(
-        self,
-        fn: Callable[[T_co], AsyncIterable[U] | Awaitable[Iterable[U]] | Iterable[U]],
-        *,
         on_error: Emit,
-        concurrency: int | None = None,
         name: str | None = None,
     ) -> Pipeline[U | Failure[T_co]]: ...
 
     @overload
     def flat_map(
         self,
-        fn: Callable[[T_co], AsyncIterable[U]],
+        fn: Callable[[T_co], Pipeline[U]],
         *,
+        concurrency: int,
         on_error: Stop | Skip | Divert = ...,
-        concurrency: int | None = None,
-        name: str | None = None,
-    ) -> Pipeline[U]: ...
-
-    @overload
-    def flat_map(
-        self,
-        fn: Callable[[T_co], Awaitable[Iterable[U]]],
-        *,
-        on_error: Stop | Skip | Divert = ...,
-        concurrency: int | None = None,
-        name: str | None = None,
-    ) -> Pipeline[U]: ...
-
-    @overload
-    def flat_map(
-        self,
-        fn: Callable[[T_co], Iterable[U]],
-        *,
-        on_error: Stop | Skip | Divert = ...,
-        concurrency: int | None = None,
         name: str | None = None,
     ) -> Pipeline[U]: ...
 
@@ -422,13 +461,7 @@ class Pipeline(Generic[T_co]):
         _on_error("flat_map", on_error)
         return self._then(plan.FlatMap(_named_fn("flat_map", fn, name), fn, concurrency, on_error))
 
-    @overload
-    def scan(self, fn: Callable[[U, T_co], Awaitable[U]], initial: U, *, name: str | None = None) -> Pipeline[U]: ...
-
-    @overload
-    def scan(self, fn: Callable[[U, T_co], U], initial: U, *, name: str | None = None) -> Pipeline[U]: ...
-
-    def scan(self, fn: Callable[[Any, Any], Any], initial: Any, *, name: str | None = None) -> Pipeline[Any]:
+    def scan(self, fn: Callable[[U, T_co], Awaitable[U] | U], initial: U, *, name: str | None = None) -> Pipeline[U]:
         """Put the state so far in each item's place: ``state = fn(state, item)``, from `initial` on.
 
         Every run starts from the same `initial` object: use one that `fn` does not change in place.
@@ -969,13 +1002,7 @@ class Pipeline(Generic[T_co]):
             raise LookupError("Pipeline.first: the stream is empty\nUse default= to get a value in its place.")
         return default
 
-    @overload
-    async def fold(self, fn: Callable[[U, T_co], Awaitable[U]], initial: U) -> U: ...
-
-    @overload
-    async def fold(self, fn: Callable[[U, T_co], U], initial: U) -> U: ...
-
-    async def fold(self, fn: Callable[[Any, Any], Any], initial: Any) -> Any:
+    async def fold(self, fn: Callable[[U, T_co], Awaitable[U] | U], initial: U) -> U:
         """Run to the end, and give the last state of ``state = fn(state, item)``; `initial` if the stream is empty."""
         _no_step("fold", fn)
         _named_fn("fold", fn, None)
@@ -1048,21 +1075,9 @@ _forget: Callable[[Any], object] = deque[Any](maxlen=0).append
 # ---- fan-in
 
 
-@overload
 def fair_merge(
-    inputs: Mapping[K, Pipeline[T]], share: FairShare[K] = ..., *, name: str | None = None
-) -> Pipeline[T]: ...
-
-
-@overload
-def fair_merge(
-    inputs: Mapping[K, Pipeline[Any]], share: FairShare[K] = ..., *, name: str | None = None
-) -> Pipeline[Any]: ...
-
-
-def fair_merge(
-    inputs: Mapping[K, Pipeline[Any]], share: FairShare[K] | None = None, *, name: str | None = None
-) -> Pipeline[Any]:
+    inputs: Mapping[K, Pipeline[T]], share: FairShare[K] | None = None, *, name: str | None = None
+) -> Pipeline[T]:
     """Merge several pipelines by weight.
 
     All inputs run at once. While inputs f and m both have items, what they were served, by weight, differs by at most
