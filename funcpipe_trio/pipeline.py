@@ -507,7 +507,21 @@ class Pipeline(Generic[T_co]):
         _check.integer("Pipeline.skip", "n", n, at_least=0)
         return self._then(plan.Skip(_named("Pipeline.skip", name, "skip"), n))
 
-    def take_while(self, fn: Callable[[T_co], object], *, name: str | None = None) -> Pipeline[T_co]:
+    @overload  # see filter
+    def take_while(
+        self, fn: Callable[[T_co], Awaitable[object] | Literal[True]], *, name: str | None = None
+    ) -> Pipeline[T_co]: ...
+
+    @overload
+    def take_while(self, fn: Callable[[T_co], TypeGuard[U]], *, name: str | None = None) -> Pipeline[U]: ...
+
+    @overload
+    def take_while(self, fn: Callable[[T_co], TypeIs[U]], *, name: str | None = None) -> Pipeline[U]: ...
+
+    @overload
+    def take_while(self, fn: Callable[[T_co], object], *, name: str | None = None) -> Pipeline[T_co]: ...
+
+    def take_while(self, fn: Callable[[Any], object], *, name: str | None = None) -> Pipeline[Any]:
         """Keep the items before the first that a function, sync or async, says no to; the stream ends there."""
         return self._then(plan.TakeWhile(_named_fn("take_while", fn, name), fn))
 

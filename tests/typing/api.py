@@ -119,6 +119,9 @@ assert_type(numbers.filter(lambda number: number > 1), Pipeline[int])
 mixed: Pipeline[int | str] = Pipeline.from_iterable(["a", 1])
 assert_type(mixed.filter(is_text), Pipeline[str])
 assert_type(mixed.filter(is_text_or_not), Pipeline[str])
+assert_type(mixed.take_while(is_text), Pipeline[str])
+assert_type(mixed.take_while(is_text_or_not), Pipeline[str])
+assert_type(numbers.take_while(lambda number: number > 1), Pipeline[int])
 assert_type(numbers.filter(fetch), Pipeline[int])
 assert_type(numbers.filter(lambda number: fetch(number)), Pipeline[int])
 assert_type(numbers.filter(Step(fetch)), Pipeline[int])
@@ -281,6 +284,7 @@ numbers.map(str, key=str)  # type: ignore[arg-type]
 numbers.map(str, concurency=3)  # type: ignore[call-overload]
 numbers.map(lambda number: number.nope)  # type: ignore[attr-defined]
 numbers.filter(lambda number: number.nope)  # type: ignore[attr-defined]
+numbers.take_while(lambda number: number.nope)  # type: ignore[attr-defined]
 numbers.flat_map(lambda number: number.nope)  # type: ignore[attr-defined]
 numbers.filter(size)  # type: ignore[arg-type]
 numbers.flat_map(lambda number: number)  # type: ignore[arg-type, return-value]
