@@ -43,7 +43,7 @@ from .plan.steps import step_of
 from .plan.windows import Distinct, Sliding, Window
 from .policies import _check
 from .policies.fair_share import FairShare
-from .policies.on_error import Divert, Emit, Failure, OnError, Skip, Stop
+from .policies.on_error import Divert, Failure, OnError, Skip, Stop
 from .policies.rate_limit import RateLimit
 from .policies.retry import Retry
 from .runtime.failures import warn_of
@@ -242,18 +242,7 @@ class Pipeline(Generic[T_co]):
     # ---- operations on each item
 
     # A Step by itself, so that mypy finds the types of Step(fn) when fn is generic.
-    @overload
-    def map(
-        self,
-        fn: Step[T_co, U],
-        *,
-        on_error: Emit,
-        concurrency: int = 1,
-        ordered: bool = True,
-        key: Callable[[T_co], Hashable] | None = None,
-        name: str | None = None,
-    ) -> Pipeline[U | Failure[T_co]]: ...
-
+    # An OnError that is not known to be another than `emit` may give a Failure.
     @overload
     def map(
         self,
@@ -269,9 +258,9 @@ class Pipeline(Generic[T_co]):
     @overload
     def map(
         self,
-        fn: Callable[[T_co], Awaitable[U]],
+        fn: Step[T_co, U],
         *,
-        on_error: Emit,
+        on_error: OnError,
         concurrency: int = 1,
         ordered: bool = True,
         key: Callable[[T_co], Hashable] | None = None,
@@ -292,7 +281,14 @@ class Pipeline(Generic[T_co]):
 
     @overload
     def map(
-        self, fn: Callable[[T_co], U], *, on_error: Emit, name: str | None = None
+        self,
+        fn: Callable[[T_co], Awaitable[U]],
+        *,
+        on_error: OnError,
+        concurrency: int = 1,
+        ordered: bool = True,
+        key: Callable[[T_co], Hashable] | None = None,
+        name: str | None = None,
     ) -> Pipeline[U | Failure[T_co]]: ...
 
     @overload
@@ -305,6 +301,11 @@ class Pipeline(Generic[T_co]):
         ordered: bool = True,
         name: str | None = None,
     ) -> Pipeline[U]: ...
+
+    @overload
+    def map(
+        self, fn: Callable[[T_co], U], *, on_error: OnError, name: str | None = None
+    ) -> Pipeline[U | Failure[T_co]]: ...
 
     def map(
         self,
@@ -370,27 +371,17 @@ class Pipeline(Generic[T_co]):
         self,
         fn: Step[T_co, Iterable[U] | Pipeline[U]],
         *,
-        on_error: Emit,
+        on_error: Stop | Skip | Divert = ...,
         concurrency: int | None = None,
         name: str | None = None,
-    ) -> Pipeline[U | Failure[T_co]]: ...
+    ) -> Pipeline[U]: ...
 
     @overload
     def flat_map(
         self,
         fn: Step[T_co, Iterable[U] | Pipeline[U]],
         *,
-        on_error: Stop | Skip | Divert = ...,
-        concurrency: int | None = None,
-        name: str | None = None,
-    ) -> Pipeline[U]: ...
-
-    @overload
-    def flat_map(
-        self,
-        fn: Callable[[T_co], _Many[U]],
-        *,
-        on_error: Emit,
+        on_error: OnError,
         concurrency: int | None = None,
         name: str | None = None,
     ) -> Pipeline[U | Failure[T_co]]: ...
@@ -408,10 +399,10 @@ class Pipeline(Generic[T_co]):
     @overload
     def flat_map(
         self,
-        fn: Callable[[T_co], Pipeline[U]],
+        fn: Callable[[T_co], _Many[U]],
         *,
-        concurrency: int,
-        on_error: Emit,
+        on_error: OnError,
+        concurrency: int | None = None,
         name: str | None = None,
     ) -> Pipeline[U | Failure[T_co]]: ...
 
@@ -424,6 +415,16 @@ class Pipeline(Generic[T_co]):
         on_error: Stop | Skip | Divert = ...,
         name: str | None = None,
     ) -> Pipeline[U]: ...
+
+    @overload
+    def flat_map(
+        self,
+        fn: Callable[[T_co], Pipeline[U]],
+        *,
+        concurrency: int,
+        on_error: OnError,
+        name: str | None = None,
+    ) -> Pipeline[U | Failure[T_co]]: ...
 
     def flat_map(
         self,
