@@ -284,7 +284,7 @@ class Step(Generic[A, B]):
         return Step.from_plan(StepPlan(self.name, (Within(self.plan.parts, layer),)))
 
 
-async def gather(step: Step[C, D], items: Iterable[C], *, concurrency: int) -> list[D]:
+async def gather(step: Step[C, D] | StartedStep[C, D], items: Iterable[C], *, concurrency: int) -> list[D]:
     """Put each item through a step, several at once, and give the results in the order of the items.
 
     The first error that happens is raised at once, itself and in no group; no call starts any more, what still runs is
