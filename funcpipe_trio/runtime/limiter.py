@@ -13,6 +13,7 @@ from ..policies import _check
 from ..policies._frozen import dataclass
 from ..policies._shown import shown
 from ..policies.rate_limit import RateLimit
+from ..sansio.cost_grid import CostGrid
 from ..sansio.token_bucket import TokenBucket
 from .line import WaitingLine
 from .one_run import OneRun
@@ -59,6 +60,7 @@ class RateLimiter:
         self._joined = 0
         self._acquired = 0
         self._acquired_cost: int | Fraction = 0
+        self._grid = CostGrid()  # what is added up; the bucket counts by itself
 
     def __repr__(self) -> str:
         return f"RateLimiter({self._bucket.rate_limit!r})"
@@ -153,7 +155,7 @@ class RateLimiter:
         again_at = self._bucket.take(self._now(), cost)
         if again_at is None:
             self._acquired += 1
-            self._acquired_cost += cost
+            self._acquired_cost += self._grid.counted(cost)
         return again_at
 
     def _now(self) -> float:

@@ -13,7 +13,7 @@ import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from funcpipe_trio import FairChannel, FairShare, Pipeline, fair_merge
+from funcpipe_trio import FairChannel, FairShare, Pipeline, RateLimit, RateLimiter, fair_merge
 from funcpipe_trio.testing import run_virtual
 
 from ._schedules import shuffled
@@ -190,7 +190,14 @@ async def channelled(cost):
     return [*((each.service, each.debt) for each in found.inputs), (found.service, 0)], ""
 
 
-@pytest.mark.parametrize("run", [merged, by_key, channelled], ids=lambda run: run.__name__)
+async def limited(cost):
+    limiter = RateLimiter(RateLimit(1, burst=10**6))
+    for item in range(len(PRIMES)):
+        limiter.acquire_nowait(cost(item))
+    return [(limiter.statistics().acquired_cost, 0)], ""
+
+
+@pytest.mark.parametrize("run", [merged, by_key, channelled, limited], ids=lambda run: run.__name__)
 def test_sums_of_costs_of_ever_new_denominators_stay_short(run):
     """430 primes have a common denominator of 4000 bits: no sum has one above 1024, and no report shows its digits."""
     sums, shown = run_virtual(run, lambda item: Fraction(1, PRIMES[item]))
@@ -200,10 +207,12 @@ def test_sums_of_costs_of_ever_new_denominators_stay_short(run):
     assert len(max(shown.splitlines(), key=len, default="")) < 120
 
 
-@pytest.mark.parametrize("run", [merged, by_key, channelled], ids=lambda run: run.__name__)
+@pytest.mark.parametrize("run", [merged, by_key, channelled, limited], ids=lambda run: run.__name__)
 def test_sums_of_costs_of_a_common_denominator_are_exact(run):
     """However fine it is."""
     sums, _ = run_virtual(run, lambda item: Fraction(item + 1, 10**300))
-    items = sum(range(1, len(PRIMES) + 1)) * (1 if run is by_key else 2)  # of two inputs; or with the sum of all
+    items = sum(range(1, len(PRIMES) + 1)) * (
+        2 if run in (merged, channelled) else 1
+    )  # of two inputs; or with the sum of all
 
     assert sum(cost for cost, _ in sums) == Fraction(items, 10**300)

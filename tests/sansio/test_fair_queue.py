@@ -221,12 +221,12 @@ def sizes(queue):
 
 
 def test_costs_of_ever_new_denominators_do_not_make_ever_longer_numbers():
-    """Each item takes as long as the one before: from 200 items to 1600, ten times the service, no number grows.
+    """Each item takes as long as the one before: from 400 items on, no number grows.
 
     And the bound holds, but for what was rounded.
     """
     bench, denominators, found = Bench([1, 3]), primes(), []
-    for number in range(1600):
+    for number in range(1000):
         if number % 200 == 0:
             found.append(sizes(bench.queue))
         for index in (0, 1):
@@ -236,7 +236,7 @@ def test_costs_of_ever_new_denominators_do_not_make_ever_longer_numbers():
 
     assert max(found[2:]) - min(found[2:]) <= 2
     assert max(found) < 4 * 1024 + 100
-    assert bench.lags.excess() <= 3200 * Fraction(2, 2**1023)
+    assert bench.lags.excess() <= 2000 * Fraction(2, 2**1023)
 
 
 @settings(max_examples=200, deadline=None)
@@ -947,7 +947,7 @@ class AgainstExactModel(RuleBasedStateMachine):
                 self.now = self.latest = max([self.latest, *(tag for tag, _ in self.tags.values())])
 
     def rescaled(self, tag, old, new):
-        return self.now + max(tag - self.now, 0) * old / new
+        return self.now + Fraction(max(tag - self.now, 0)) * old / new  # of a plain 0 it would make a float
 
     @invariant()
     def select_finds_a_flow_iff_one_is_ready(self):
