@@ -128,6 +128,10 @@ class Step(Generic[A, B]):
         A call that comes to its end at that very instant, or behind it, is too late. A `TooSlowError` or `TimeoutError`
         of the call's own passes unchanged.
 
+        The first timeout right behind `on` counts from when the call has its thread or process: to wait for one, or for
+        one to start, is not the call's time. (Rate limits may stand between; one inside of the timeout counts, one
+        outside does not, as ever.) Any other counts all.
+
         Args:
           seconds: a number > 0.
 
@@ -162,8 +166,8 @@ class Step(Generic[A, B]):
     ) -> Step[A, B]:
         """Let what is inside start only so often; it waits for its turn, first come, first served.
 
-        A call counts at the instant at which it starts. (Right behind `on`, that is when there is a thread or process
-        for it; with another policy in between, when that begins.)
+        A call counts at the instant at which it starts. (Right behind `on`, or with a timeout or another rate limit in
+        between, that is when there is a thread or process for it; with another policy in between, when that begins.)
 
         Args:
           limit: a `RateLimit`, which each run and each start of the step keeps by itself, or a `RateLimiter`, which all
@@ -197,6 +201,8 @@ class Step(Generic[A, B]):
 
     def on(self, runner: _Runner) -> Step[A, B]:
         """Run the step's sync function elsewhere; the first thing to be said of a step.
+
+        A call waits for its thread or process first; the rate limits and the timeout right behind this begin then.
 
         Args:
           runner: `threads`, `processes` or `executor`; or any async function ``runner(fn, *args)`` that runs it.
@@ -260,7 +266,7 @@ class Step(Generic[A, B]):
             raise PlanError(*problems)
 
     def start(self) -> StartedStep[A, B]:
-        """Make a callable that keeps tokens, circuit and threads over its calls.
+        """Make a callable that keeps tokens, circuit and threads over its calls, in one trio run at a time.
 
         Raises:
           PlanError: if the step cannot run (a sync function without a runner).

@@ -137,8 +137,14 @@ class _InExecutor:
             return future.result()
         except self._broken as error:
             self._forget(executor)
-            use = "" if self._make else "\nUse executor(lambda: ...), which makes a new one then."
-            raise WorkerDied(f"the executor of {function_name(fn)} is broken{use}") from error
+            raise WorkerDied(self._said(fn, error)) from error
+
+    def _said(self, fn: AnyFunction, error: Exception) -> str:
+        from concurrent.futures import BrokenExecutor
+
+        worker = "" if isinstance(error, BrokenExecutor) else ", or a worker of it died"
+        use = "" if self._make else "\nUse executor(lambda: ...), which makes a new one then."
+        return f"the executor of {function_name(fn)} is broken{worker}{use}"
 
     def _at_hand(self) -> Any:
         if self._executor is None:

@@ -64,27 +64,21 @@ def main() -> NoReturn:
     faulthandler.dump_traceback_later(start["seconds"], exit=True, file=2)
     answer = _answer(signals, _Load(start["name"], start["file"]))
     faulthandler.cancel_dump_traceback_later()
+    parent.send(*answer)
     while True:
-        parent.send(*answer)
         signals.wait(parent)
-        answer = _answer(signals, _Call(parent.receive()))
+        parent.send(*_answer(signals, _Call(parent.receive())))  # under no name: it may be large, and the wait long
 
 
 def _answer(signals: _Signals, action: _Call | _Load) -> tuple[bytes, bytes]:
     """Do what was ordered."""
-    error: BaseException | None = None
-    result = b""
     try:
-        try:
-            signals.let_in()
-            result = action()
-        except BaseException as met:
-            error = met
+        signals.let_in()
+        answer = b"R", action()
         signals.hold()
-    except BaseException as late:  # of a handler, between these lines
+    except BaseException as error:  # or that of a handler, which struck meanwhile
         signals.hold()
-        error = late if error is None else error
-    answer = (b"R", result) if error is None else (action.letter, dumps(_told(error), HIGHEST_PROTOCOL))
+        answer = action.letter, dumps(_told(error), HIGHEST_PROTOCOL)
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(BaseException):  # a function may have put anything there
             stream.flush()
@@ -108,7 +102,9 @@ class _Call:
         self.letter = b"E"
         result = fn(item)
         self.letter = b"P"
-        return dumps(result, HIGHEST_PROTOCOL)
+        pickled = dumps(result, HIGHEST_PROTOCOL)
+        self.letter = b"E"
+        return pickled
 
 
 class _Load:

@@ -243,7 +243,8 @@ class Worker:
     async def end(self) -> None:
         """End it at once."""
         with trio.CancelScope(shield=True):
-            self._process.kill()
+            with contextlib.suppress(OSError):  # it may have become another user's
+                self._process.kill()
             await self._process.wait()
 
     def close(self) -> None:

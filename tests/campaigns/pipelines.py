@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import BrokenExecutor, Executor, Future
 from fractions import Fraction
 from typing import Any
 
@@ -21,7 +22,9 @@ from funcpipe_trio import (
     Retry,
     Run,
     Step,
+    WorkerDied,
     concat,
+    executor,
     fair_merge,
     merge,
     threads,
@@ -268,6 +271,35 @@ def divert() -> Pipeline[int]:
 
 def in_threads() -> Pipeline[int]:
     return Pipeline.from_iterable(range(5)).map(Step(abs).on(threads(2)).timeout(50), concurrency=3).map(step)
+
+
+class Frail(Executor):
+    """An executor that is broken from its fourth call on, which dies in it."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        self.calls += 1
+        if self.calls > 4:
+            raise BrokenExecutor
+        future: Future[Any] = Future()
+        try:
+            future.set_result(fn(*args)) if self.calls < 4 else future.set_exception(BrokenExecutor())
+        except BaseException as error:
+            future.set_exception(error)
+        return future
+
+
+async def in_place(fn: Any, *args: Any) -> Any:
+    await trio.lowlevel.checkpoint()
+    return fn(*args)
+
+
+def on_runners() -> Pipeline[int]:
+    limited = Step(abs).on(in_place).rate_limit(RateLimit(2)).timeout(5).rate_limit(RateLimit(1, burst=2)).timeout(50)
+    remade = Step(abs).on(executor(Frail, limit=2)).timeout(5).retry(Retry(3, WorkerDied, Backoff(0.5)))
+    return Pipeline.from_iterable(range(9)).map(limited, concurrency=3).map(remade, concurrency=3)
 
 
 # ---- branches
@@ -567,6 +599,7 @@ SCENARIOS = [
     Scenario(skip, name="skip"),
     Scenario(divert, name="divert"),
     Scenario(in_threads, name="in_threads"),
+    Scenario(on_runners, name="on_runners"),
     Scenario(broadcast, name="broadcast"),
     Scenario(partition, name="partition"),
     Scenario(branches_in_branches, name="branches_in_branches"),

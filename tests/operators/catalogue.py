@@ -273,6 +273,11 @@ nap = after(same)
 second = after(same, lambda each: 1)
 
 
+async def in_place(fn: Callable[..., Any], *args: Any) -> Any:
+    await trio.lowlevel.checkpoint()
+    return fn(*args)
+
+
 async def bury(failure: Failure[Any]) -> None:
     await trio.sleep(1.5)
 
@@ -347,6 +352,7 @@ def mapped() -> Iterator[Case]:
     yield on("map: sync", lambda p: p.map(wrapped), lambda items: [*map(wrapped, items)])
     yield on("map: async", lambda p: p.map(nap))
     yield on("map: a step", lambda p: p.map(Step(nap).timeout(99).retry(Retry(2)), concurrency=2))
+    yield on("map: a step on a runner", lambda p: p.map(Step(same).on(in_place).timeout(99), concurrency=2))
     yield on("map: ordered pool", lambda p: p.map(nap, concurrency=3))
     yield on("map: unordered pool", lambda p: p.map(nap, concurrency=3, ordered=False), ordered=False)
     yield on("map: key", lambda p: p.map(nap, concurrency=3, key=rest))

@@ -735,7 +735,7 @@ def dies_behind_its_answer(_item):
     return "done"
 
 
-def meets_its_fate(_extra, number):
+def meets_its_fate(number):
     if number % 20 == 0:
         os._exit(1)
     if number % 20 == 1:

@@ -10,6 +10,7 @@ begins with the first.
 
 import os
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
@@ -106,9 +107,21 @@ STRICT = {
 
 
 def by_hand(main):
-    """Run in time that passes when ``jump`` is called."""
+    """Run in time that passes when ``jump`` is called; the watchdog's is real."""
     clock = MockClock()
-    return trio.run(main, clock.jump, clock=clock)
+
+    async def watched():
+        token, scope = trio.lowlevel.current_trio_token(), trio.CancelScope()
+        watchdog = threading.Timer(60, token.run_sync_soon, [scope.cancel])
+        watchdog.start()
+        try:
+            with scope:
+                return await main(clock.jump)
+        finally:
+            watchdog.cancel()
+        raise AssertionError("it hangs")
+
+    return trio.run(watched, clock=clock)
 
 
 @pytest.mark.parametrize("policies", PATIENT)

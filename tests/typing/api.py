@@ -1,7 +1,7 @@
 """What a type checker must see; checked by mypy strict, never run."""
 
 from collections.abc import AsyncIterator, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import BrokenExecutor, ThreadPoolExecutor
 from fractions import Fraction
 from functools import partial
 from typing import TypeGuard, TypeVar, assert_type
@@ -22,6 +22,7 @@ from funcpipe_trio import (
     Run,
     StartedStep,
     Step,
+    WorkerError,
     chunked,
     concat,
     executor,
@@ -180,6 +181,9 @@ assert_type(Step(words), Step[str, list[str]])
 assert_type(Step(words).on(threads(2)), Step[str, list[str]])
 assert_type(Step(chunked(words)).on(processes(2)), Step[Iterable[str], list[list[str]]])
 assert_type(Step(words).on(executor(ThreadPoolExecutor())), Step[str, list[str]])
+assert_type(Step(words).on(executor(lambda: ThreadPoolExecutor(2), limit=2)), Step[str, list[str]])
+assert_type(Step(words).on(executor(ThreadPoolExecutor, broken=(OSError, BrokenExecutor))), Step[str, list[str]])
+assert_type(Step(words).on(executor(ThreadPoolExecutor(), broken=BrokenExecutor)), Step[str, list[str]])
 assert_type(step.start(), StartedStep[int, bytes])
 assert_type(step.then(Step(twice_later)), Step[int, list[bytes]])
 # mypy does not know what a lambda, a partial or a generic function in a Step takes, unless it is told.
@@ -305,6 +309,12 @@ numbers.flat_map(feed)  # type: ignore[arg-type]
 numbers.map(str).flat_map(fetch)  # type: ignore[arg-type]
 numbers.map(str).map(step)  # type: ignore[arg-type]
 step.then(step)  # type: ignore[arg-type]
+executor(words)  # type: ignore[arg-type]
+executor(list)  # type: ignore[arg-type]
+executor(ThreadPoolExecutor(), broken=[OSError])  # type: ignore[arg-type]
+executor(ThreadPoolExecutor(), broken=KeyboardInterrupt)  # type: ignore[arg-type]
+assert_type(WorkerError("KeyError", "7").type_name, str)
+assert_type(WorkerError("KeyError", "7").text, str)
 fair_merge({"a": numbers}, FairShare({1: 3}))  # type: ignore[misc]
 share: FairShare[int] = FairShare({1: 3})  # pyright takes one that is made in the call for a FairShare[int | str]
 numbers.fair_by(str, share, max_keys=9)  # type: ignore[arg-type]
