@@ -13,7 +13,7 @@ from ._functions import function_name
 __all__ = ["Backoff", "ErrorFilter", "Retry", "error_filter", "filter_name", "needs_seed"]
 
 ErrorFilter: TypeAlias = type[Exception] | tuple[type[Exception], ...] | Callable[[Exception], bool]
-"""Which errors are meant: a type, several types, or a sync predicate."""
+"""Which errors are meant: a type, several types (a group is meant if all its leaves are), or a sync predicate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +80,12 @@ class Retry:
     Args:
       attempts: calls in all, an int >= 1; 1 is no retry.
       on: the errors to retry: an exception type, a tuple of them, or a sync predicate ``on(error) -> bool``. A
-        `CircuitOpen` is retried only if it is named here (or the predicate says so).
+        `CircuitOpen` is retried only if it is named here (or the predicate says so). Types mean an `ExceptionGroup`,
+        too, if they mean all its leaves, as of a call with a nursery inside; a predicate gets the group as it is.
       backoff: how long to wait in between.
       retry_after: ``retry_after(error)`` gives the seconds to wait in place of the backoff (from the ``Retry-After`` of
-        an HTTP answer, say), or None; a time that has passed (< 0) means at once. A sync function.
+        an HTTP answer, say), or None; a time that has passed (< 0) means at once. A sync function; of a group, too, it
+        gets the group as it is.
 
     Raises:
       TypeError: if an argument has a wrong type.

@@ -2,13 +2,14 @@
 
 The rule: attempts are counted from 1; an error that the policy names is answered with a wait while attempts are left,
 any other with None, which is final. The wait is the policy's backoff, or what ``retry_after`` says of the error.
+A group of errors is named if all its leaves are.
 
 It only ever hears of an `Exception`: what cancels a task or ends the program is no event of a retry.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterator
 from typing import Any
 
 from .._errors import CircuitOpen
@@ -60,9 +61,13 @@ class Attempts:
 
 
 def is_meant(meant: ErrorFilter, error: Exception) -> bool:
-    """Tell whether a filter of errors means an error."""
+    """Tell whether a filter of errors means an error.
+
+    Types mean what is of them, and a group all of whose leaves are: whoever opens a nursery raises one. A predicate is
+    asked about the group as it is.
+    """
     if isinstance(meant, type | tuple):
-        return isinstance(error, meant)
+        return all(isinstance(part, meant) for part in _parts(error, meant))
     answer: Any = meant(error)
     if isinstance(answer, Awaitable):  # which would always mean yes
         raise TypeError(f"{function_name(meant)} must be a sync predicate, but returned something to await")
@@ -70,7 +75,23 @@ def is_meant(meant: ErrorFilter, error: Exception) -> bool:
 
 
 def _is_retried(meant: ErrorFilter, error: Exception) -> bool:
-    if isinstance(error, CircuitOpen) and isinstance(meant, type | tuple):
+    if isinstance(meant, type | tuple):
         kinds = meant if isinstance(meant, tuple) else (meant,)
-        return isinstance(error, tuple(kind for kind in kinds if issubclass(kind, CircuitOpen)))  # Exception is no name
+        named = tuple(kind for kind in kinds if issubclass(kind, CircuitOpen))  # Exception is no name
+        if any(isinstance(part, CircuitOpen) and not isinstance(part, named) for part in _parts(error)):
+            return False
     return is_meant(meant, error)
+
+
+def _parts(error: BaseException, whole: type[Exception] | tuple[type[Exception], ...] = ()) -> Iterator[BaseException]:
+    """Give the leaves of a group, and in place of a group within it that is one of `whole`, that group itself.
+
+    A loop: groups may be nested deeper than a stack is.
+    """
+    waiting = [error]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, BaseExceptionGroup) and not isinstance(part, whole):
+            waiting += part.exceptions
+        else:
+            yield part
