@@ -75,7 +75,8 @@ class Retry:
     """Say how often a call is tried.
 
     When the attempts are used up, or an error is not one to retry, the last error itself is raised, with a note on the
-    attempts and the waits. A cancellation, KeyboardInterrupt, SystemExit or GeneratorExit is never retried.
+    attempts and the waits; so it is if the next wait would end at the deadline of a timeout around it in its step, or
+    behind that. A cancellation, KeyboardInterrupt, SystemExit or GeneratorExit is never retried.
 
     Args:
       attempts: calls in all, an int >= 1; 1 is no retry.

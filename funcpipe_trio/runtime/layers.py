@@ -192,9 +192,13 @@ def _admission(limit: Limit) -> Layered:
 
 def _timed(inner: Layered, seconds: float) -> Layered:
     async def timed(item: Any, attempt: Attempt) -> Any:
-        before = attempt.last_error
+        before, around = attempt.last_error, attempt.deadline
         with attempt.within(seconds) as limit:
-            result = await inner(item, attempt)
+            attempt.deadline = min(around, limit.deadline)
+            try:
+                result = await inner(item, attempt)
+            finally:
+                attempt.deadline = around
             if limit.is_met():  # a call that ends at its deadline, or behind it, is late
                 return result
         # What a retry inside was about, if it was at work.
@@ -222,7 +226,7 @@ def _retried(inner: Layered, retry: Retry) -> Layered:
                 result = await inner(item, attempt)
             except Exception as error:
                 attempts = attempts or attempt.account.attempts(retry, attempt.number)
-                wait = _ask(attempts, error)
+                wait = _ask(attempts, error, attempt.deadline)
                 if wait is None:
                     attempt.tries(attempts.number, retry.attempts)  # a retry inside counts its own
                     if (note := attempts.note()) is not None:
@@ -238,9 +242,9 @@ def _retried(inner: Layered, retry: Retry) -> Layered:
 
 
 @trio.lowlevel.disable_ki_protection  # the predicate is user code
-def _ask(attempts: Attempts, error: Exception) -> float | None:
+def _ask(attempts: Attempts, error: Exception, deadline: float) -> float | None:
     try:
-        return attempts.failed(error)
+        return attempts.failed(error, trio.current_time(), deadline)
     except Exception as worse:
         add_note(worse, f"asking the Retry about a {type(error).__name__}")
         raise

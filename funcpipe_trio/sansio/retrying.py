@@ -2,7 +2,8 @@
 
 The rule: attempts are counted from 1; an error that the policy names is answered with a wait while attempts are left,
 any other with None, which is final. The wait is the policy's backoff, or what ``retry_after`` says of the error.
-A group of errors is named if all its leaves are.
+A group of errors is named if all its leaves are. A wait that would end at a known deadline, or behind it, is not begun:
+the next attempt could not be made, and what went wrong is known now.
 
 It only ever hears of an `Exception`: what cancels a task or ends the program is no event of a retry.
 """
@@ -10,6 +11,7 @@ It only ever hears of an `Exception`: what cancels a task or ends the program is
 from __future__ import annotations
 
 from collections.abc import Awaitable, Iterator
+from math import inf
 from typing import Any
 
 from .._errors import CircuitOpen
@@ -35,10 +37,17 @@ class Attempts:
         self._stage = stage
         self._seed = seed
         self._waits: list[float] = []
+        self._too_late = ""
         self.number = 1
 
-    def failed(self, error: Exception) -> float | None:
-        """Answer the seconds to wait before the next attempt, or None: the error is final."""
+    def failed(self, error: Exception, now: float = 0.0, deadline: float = inf) -> float | None:
+        """Answer the seconds to wait before the next attempt, or None: the error is final.
+
+        Args:
+          error: what the attempt failed with.
+          now: seconds, on the clock of the deadline.
+          deadline: when it is too late for one more attempt.
+        """
         retry = self._retry
         if self.number >= retry.attempts or not _is_retried(retry.on, error):
             return None
@@ -47,14 +56,23 @@ class Attempts:
             wait = backoff_delay(retry.backoff, self._item, self.number, stage=self._stage, seed=self._seed)
         else:
             wait = max(0.0, _check.number("Retry", f"what retry_after({type(error).__name__}) gives", asked))
+        if now + wait >= deadline:  # as deadlines are counted: a difference may be rounded
+            left = max(0.0, deadline - now)
+            self._too_late = (
+                f"not tried again: the next attempt is due in {wait:.6g} s, its timeout is over in {left:.6g} s"
+            )
+            return None
         self._waits.append(wait)
         self.number += 1
         return wait
 
     def note(self) -> str | None:
-        """Tell of the waits, for the final error; None if there were none."""
+        """Tell of the waits, and of one that would have been too long, for the final error; None if there were none."""
+        return "; ".join(filter(None, (self._waited(), self._too_late))) or None
+
+    def _waited(self) -> str:
         if not self._waits:
-            return None
+            return ""
         shown = ", ".join(f"{wait:.6g}" for wait in self._waits[:_SHOWN])
         more = f", ... ({len(self._waits)} waits, {sum(self._waits):.6g} s in all)" if self._waits[_SHOWN:] else " s"
         return f"waited {shown}{more} between its attempts"
