@@ -239,7 +239,8 @@ def rate_limited() -> Pipeline[int]:
 def two_limits() -> Pipeline[int]:
     both, each = RateLimiter(RateLimit(4, burst=3)), RateLimit(2, burst=4)
     dear = Step(step).rate_limit(both, each, cost={each: lambda x: 1 + x % 2})
-    return merge(numbers(9).map(dear, concurrency=3), numbers(9).map(Step(at_once).rate_limit(both), concurrency=2))
+    numbers = Pipeline.from_iterable(range(5))
+    return merge(numbers.map(dear, concurrency=3), numbers.map(Step(at_once).rate_limit(both), concurrency=2))
 
 
 def breaker() -> Pipeline[int | Failure[int]]:
