@@ -21,11 +21,11 @@ import trio
 from ._errors import PlanError
 from .plan import operations as plan
 from .plan import timing
-from .plan.check import check_plan
+from .plan.check import check_plan, refuse_too_deep
 from .plan.describe import describe_plan
 from .plan.fair_by import FairBy, FairOverflow
 from .plan.layout import lay_out
-from .plan.nodes import Branch, Claim, FanIn, FanOut, FanOutKind, Plan, Source, SourceKind
+from .plan.nodes import Branch, Claim, FanIn, FanInKind, FanOut, FanOutKind, Plan, Source, SourceKind, too_deep
 from .plan.restarts import RestartingSource
 from .plan.steps import step_of
 from .plan.windows import Distinct, Sliding, Window
@@ -90,9 +90,12 @@ class Pipeline(Generic[T_co]):
         return self
 
     def __reduce__(self) -> tuple[type[Pipeline[Any]], tuple[Plan]]:
+        refuse_too_deep(self._plan)
         return Pipeline, (self._plan,)
 
     def __repr__(self) -> str:
+        if too_deep(self._plan) is not None:
+            return "<Pipeline, nested too deep>"
         return f"<Pipeline {' > '.join(stage.name for stage in lay_out(self._plan).all_stages())}>"
 
     # ---- sources
@@ -891,7 +894,11 @@ class Pipeline(Generic[T_co]):
 
         A batch counts its items; the children of one flat_map item count as one. `math.inf` where a batch or
         window has no `max_items`.
+
+        Raises:
+          PlanError: if fan-ins and fan-outs lie too deep within each other.
         """
+        refuse_too_deep(self._plan)
         return lay_out(self._plan).max_in_flight
 
     # ---- running
@@ -1086,14 +1093,22 @@ def fair_merge(
 
 
 def merge(*pipelines: Pipeline[T], name: str | None = None) -> Pipeline[T]:
-    """Merge several pipelines with equal shares, each item when it comes; none gives the empty stream."""
-    pairs = _numbered("merge", pipelines)
+    """Merge several pipelines with equal shares, each item when it comes; none gives the empty stream.
+
+    ``merge(merge(a, b), c)`` is ``merge(a, b, c)``, with equal shares for all three, unless the inner one has a name of
+    its own, or an operation behind it: then it is one input.
+    """
+    pairs = _joined("merge", pipelines)
     return Pipeline(Plan(FanIn("merge", _named("merge", name, "merge"), pairs, FairShare())))
 
 
 def concat(*pipelines: Pipeline[T], name: str | None = None) -> Pipeline[T]:
-    """Give all items of the first pipeline, then those of the next; each is started when the one before has ended."""
-    return Pipeline(Plan(FanIn("concat", _named("concat", name, "concat"), _numbered("concat", pipelines))))
+    """Give all items of the first pipeline, then those of the next; each is started when the one before has ended.
+
+    ``concat(concat(a, b), c)`` is ``concat(a, b, c)``, unless the inner one has a name of its own, or an operation
+    behind it.
+    """
+    return Pipeline(Plan(FanIn("concat", _named("concat", name, "concat"), _joined("concat", pipelines))))
 
 
 @overload
@@ -1216,3 +1231,15 @@ def _branch(where: str, fan_out: str, key: Any, fn: Any) -> tuple[Branch, Plan]:
 
 def _numbered(where: str, pipelines: tuple[Any, ...]) -> tuple[tuple[Hashable, Plan], ...]:
     return tuple((number, _plan_of(where, f"input {number}", line)) for number, line in enumerate(pipelines))
+
+
+def _joined(kind: FanInKind, pipelines: tuple[Any, ...]) -> tuple[tuple[Hashable, Plan], ...]:
+    """Number the inputs; an unnamed fan-in of the same kind gives its own, so that one may be made in a loop."""
+    inputs: list[Plan] = []
+    for _number, each in _numbered(kind, pipelines):
+        origin = each.origin
+        if isinstance(origin, FanIn) and origin.kind == origin.name == kind and not each.operations:
+            inputs += [inner for _key, inner in origin.inputs]
+        else:
+            inputs.append(each)
+    return tuple(enumerate(inputs))
