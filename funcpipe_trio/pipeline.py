@@ -32,11 +32,11 @@ import trio
 from ._errors import PlanError
 from .plan import operations as plan
 from .plan import timing
-from .plan.check import check_plan
+from .plan.check import check_plan, refuse_too_deep
 from .plan.describe import describe_plan
 from .plan.fair_by import FairBy, FairOverflow
 from .plan.layout import lay_out
-from .plan.nodes import Branch, Claim, FanIn, FanOut, FanOutKind, Plan, Source, SourceKind
+from .plan.nodes import Branch, Claim, FanIn, FanInKind, FanOut, FanOutKind, Plan, Source, SourceKind, too_deep
 from .plan.restarts import RestartingSource
 from .plan.steps import step_of
 from .plan.windows import Distinct, Sliding, Window
@@ -111,9 +111,12 @@ class Pipeline(Generic[T_co]):
         return self
 
     def __reduce__(self) -> tuple[type[Pipeline[Any]], tuple[Plan]]:
+        refuse_too_deep(self._plan)
         return Pipeline, (self._plan,)
 
     def __repr__(self) -> str:
+        if too_deep(self._plan) is not None:
+            return "<Pipeline, nested too deep>"
         return f"<Pipeline {escaped(' > '.join(stage.name for stage in lay_out(self._plan).all_stages()))}>"
 
     # ---- sources
@@ -946,7 +949,11 @@ class Pipeline(Generic[T_co]):
 
         A batch counts its items; the children of one flat_map item count as one. `math.inf` where a batch or
         window has no `max_items`.
+
+        Raises:
+          PlanError: if fan-ins and fan-outs lie too deep within each other.
         """
+        refuse_too_deep(self._plan)
         return lay_out(self._plan).max_in_flight
 
     # ---- running
@@ -1166,8 +1173,12 @@ def concat(*pipelines: Pipeline[T], name: str | None = None) -> Pipeline[T]: ...
 
 
 def concat(*pipelines: Pipeline[Any], name: str | None = None) -> Pipeline[Any]:
-    """Give all items of the first pipeline, then those of the next; each is started when the one before has ended."""
-    return Pipeline(Plan(FanIn("concat", _named("concat", name, "concat"), _numbered("concat", pipelines))))
+    """Give all items of the first pipeline, then those of the next; each is started when the one before has ended.
+
+    ``concat(concat(a, b), c)`` is ``concat(a, b, c)``, unless the inner one has a name of its own, or an operation
+    behind it.
+    """
+    return Pipeline(Plan(FanIn("concat", _named("concat", name, "concat"), _joined("concat", pipelines))))
 
 
 @overload
@@ -1294,3 +1305,15 @@ def _branch(where: str, fan_out: str, key: Any, fn: Any) -> tuple[Branch, Plan]:
 
 def _numbered(where: str, pipelines: tuple[Any, ...]) -> tuple[tuple[Hashable, Plan], ...]:
     return tuple((number, _plan_of(where, f"input {number}", line)) for number, line in enumerate(pipelines))
+
+
+def _joined(kind: FanInKind, pipelines: tuple[Any, ...]) -> tuple[tuple[Hashable, Plan], ...]:
+    """Number the inputs; an unnamed fan-in of the same kind gives its own, so that one may be made in a loop."""
+    inputs: list[Plan] = []
+    for _number, each in _numbered(kind, pipelines):
+        origin = each.origin
+        if isinstance(origin, FanIn) and origin.kind == origin.name == kind and not each.operations:
+            inputs += [inner for _key, inner in origin.inputs]
+        else:
+            inputs.append(each)
+    return tuple(enumerate(inputs))

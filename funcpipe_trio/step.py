@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from fractions import Fraction
 from typing import Any, Generic, TypeVar, overload
 
 from ._errors import PlanError
-from .plan.steps import Call, Layer, Limit, Pure, StepPlan, Timeout, Within, step_of
+from .plan.steps import Call, Layer, Limit, Pure, StepPlan, Timeout, Within, limits_around, step_of
 from .policies import _check
 from .policies._functions import function_name, is_async, yields_async
 from .policies._shown import cut, escaped, named
@@ -29,6 +29,14 @@ C = TypeVar("C")
 D = TypeVar("D")
 E = TypeVar("E")
 
+_Cost = Callable[[Any], int | Fraction]
+_Costs = (
+    _Cost
+    | Mapping[RateLimit, _Cost]  # a mapping is invariant in its keys
+    | Mapping[RateLimiter, _Cost]
+    | Mapping[RateLimit | RateLimiter, _Cost]
+    | Sequence[_Cost | None]
+)
 _Runner = Threads | Processes | InExecutor | Callable[..., Awaitable[Any]]
 
 
@@ -161,30 +169,40 @@ class Step(Generic[A, B]):
             )
         return self._within(retry)
 
-    def rate_limit(
-        self, limit: RateLimit | RateLimiter, *, cost: Callable[[Any], int | Fraction] | None = None
-    ) -> Step[A, B]:
+    def rate_limit(self, *limits: RateLimit | RateLimiter, cost: _Costs | None = None) -> Step[A, B]:
         """Let what is inside start only so often; it waits for its turn, first come, first served.
 
-        A call counts at the instant at which it starts. (Right behind `on`, or with a timeout or another rate limit in
-        between, that is when there is a thread or process for it; with another policy in between, when that begins.)
+        A call counts at the instant at which it starts, at all `limits`: the tokens of all are taken in the first
+        instant in which all of them have what it costs, and none is held meanwhile. Limits that are written one behind
+        the other, with nothing in between, are met together in the same way. (Right behind `on`, or with a timeout in
+        between, a call starts when there is a thread or process for it; with another policy in between, a call counts
+        when that begins.)
+
+        Who waits for one of its limits lets others go first at the rest, as long as its own tokens will be there in
+        time: so it holds up nobody in vain, and others cannot keep it from starting.
 
         Args:
-          limit: a `RateLimit`, which each run and each start of the step keeps by itself, or a `RateLimiter`, which all
-            that share it keep together.
+          limits: at least one, each a `RateLimit`, which each run and each start of the step keeps by itself, or a
+            `RateLimiter`, which all that share it keep together.
           cost: ``cost(item)`` is what a call takes, an int or Fraction > 0 and at most the burst; a sync function.
-            Without it each call takes 1.
+            Without it each call takes 1. With several limits it is for all; a mapping of limits to functions, or a
+            sequence of functions in the order of `limits` (None: 1), says it of each.
 
         Raises:
-          TypeError: if an argument has a wrong type.
+          TypeError: if an argument has a wrong type, or there is no limit.
+          ValueError: if a limiter is given twice, or `cost` says something of a limit that is not there, or not of all
+            in a sequence.
         """
-        if not isinstance(limit, RateLimit | RateLimiter):
-            raise _check.refuse(TypeError, "Step.rate_limit", "limit", "be a RateLimit or a RateLimiter", limit)
-        if cost is not None:
-            _check.sync_callable("Step.rate_limit", "cost", cost)
-        if isinstance(limit, RateLimiter):
-            return self._within(Limit(limit.rate_limit, limit, cost))
-        return self._within(Limit(limit, None, cost))
+        where = "Step.rate_limit"
+        if not limits:
+            raise TypeError(f"{where}: at least one limit must be given\nUse RateLimit(8), say.")
+        for limit in limits:
+            if not isinstance(limit, RateLimit | RateLimiter):
+                raise _check.refuse(TypeError, where, "limit", "be a RateLimit or a RateLimiter", limit)
+        step: Step[Any, Any] = self
+        for limit, each in zip(limits, _cost_of_each(limits, cost), strict=True):
+            step = step._limited(limit, each)
+        return step
 
     def circuit_breaker(self, breaker: CircuitBreaker) -> Step[A, B]:
         """Stop calling what is inside while it only fails.
@@ -286,8 +304,40 @@ class Step(Generic[A, B]):
         """
         return await self.start()(item)
 
+    def _limited(self, limit: RateLimit | RateLimiter, cost: _Cost | None) -> Step[A, B]:
+        if isinstance(limit, RateLimit):
+            return self._within(Limit(limit, None, cost))
+        there = limits_around(self.plan.parts[0])[0] if len(self.plan.parts) == 1 else ()
+        if any(each.limiter is limit for each in there):
+            raise ValueError(
+                "Step.rate_limit: a limiter must be met once by a call, not twice\nUse cost= to let it take more."
+            )
+        return self._within(Limit(limit.rate_limit, limit, cost))
+
     def _within(self, layer: Layer) -> Step[A, B]:
         return Step.from_plan(StepPlan(self.name, (Within(self.plan.parts, layer),)))
+
+
+def _cost_of_each(limits: Sequence[RateLimit | RateLimiter], cost: _Costs | None) -> list[_Cost | None]:
+    """Say what a call costs at each limit."""
+    where = "Step.rate_limit"
+    if isinstance(cost, Mapping):
+        unknown = [limit for limit in cost if limit not in limits]
+        if unknown:
+            raise _check.refuse(ValueError, where, "cost", "name limits that are given", unknown[0])
+        by_limit: Mapping[Any, _Cost] = cost
+        costs = [by_limit.get(limit) for limit in limits]
+    elif isinstance(cost, Sequence) and not callable(cost):
+        if len(cost) != len(limits):
+            rule = f"have a function (or None) for each of the {len(limits)} limits"
+            raise ValueError(f"{where}: cost must {rule}, not {len(cost)}")
+        costs = [*cost]
+    else:
+        costs = [cost] * len(limits)
+    for each in costs:
+        if each is not None:
+            _check.sync_callable(where, "cost", each)
+    return costs
 
 
 async def gather(step: Step[C, D] | StartedStep[C, D], items: Iterable[C], *, concurrency: int) -> list[D]:

@@ -611,11 +611,29 @@ class Flaky:
         return "done"
 
 
-LATE_1, LATE_4 = (
+LATE_1, LATE_4, LATE_2 = (
     (trio.TooSlowError, (f"not done after {s} s",), [f"timeout of {s} s", f"in step 'Flaky'{which}"])
-    for s, which in ((1, ""), (4, ", attempt 2 of 3"))
+    for s, which in ((1, ""), (4, ", attempt 2 of 3"), (2.5, ", attempt 2 of 3"))
 )
 THRICE = Retry(3, backoff=SECOND)
+CUT = (
+    OSError,
+    (2,),
+    [
+        "waited 1 s between its attempts; not tried again: the next attempt is due in 2 s, its timeout is over in 1 s",
+        "in step 'Flaky', attempt 2 of 3",
+    ],
+)
+CUT_LATE = (
+    trio.TooSlowError,
+    ("not done after 1 s",),
+    [
+        "timeout of 1 s",
+        "waited 1 s between its attempts; "
+        "not tried again: the next attempt is due in 1 s, its timeout is over in 0.5 s",
+        "in step 'Flaky', attempt 2 of 3",
+    ],
+)
 SLOW = RateLimit(1, per=4)
 
 
@@ -624,6 +642,7 @@ SLOW = RateLimit(1, per=4)
     [
         (lambda s: s.timeout(4).retry(THRICE), (2, 2), (8, "done"), [0, 3, 6]),
         (lambda s: s.retry(THRICE).timeout(4), (2, 2), (4, LATE_4), [0, 3]),
+        (lambda s: s.retry(Retry(3, backoff=Backoff(1, 2, jitter=0))).timeout(4), (1, 2), (3, CUT), [0, 2]),
         (lambda s: s.retry(THRICE).timeout(4), (1, 1), (3, "done"), [0, 2]),
         (
             lambda s: s.timeout(1).retry(THRICE),
@@ -638,7 +657,8 @@ SLOW = RateLimit(1, per=4)
             ),
             [0, 2, 4],
         ),
-        (lambda s: s.timeout(1).retry(THRICE).timeout(4), (2, 0), (4, LATE_4), [0, 2]),
+        (lambda s: s.timeout(1).retry(THRICE).timeout(3.5), (2, 0), (3, CUT_LATE), [0, 2]),
+        (lambda s: s.timeout(1).retry(THRICE).timeout(2.5), (2, 0), (2.5, LATE_2), [0, 2]),
         (lambda s: s.rate_limit(SLOW).retry(THRICE), (1, 2), (9, "done"), [0, 4, 8]),
         (lambda s: s.retry(THRICE).rate_limit(SLOW), (1, 2), (5, "done"), [0, 2, 4]),
         (lambda s: s.rate_limit(SLOW).timeout(1.5).retry(THRICE), (1, 1), (5.5, "done"), [0, 4.5]),

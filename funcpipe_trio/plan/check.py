@@ -6,14 +6,16 @@ from collections.abc import Iterator
 
 from .._errors import PlanError
 from ..policies._shown import named
-from .nodes import Branch, FanIn, FanOut, Plan, Source
+from .nodes import Branch, FanIn, FanOut, Plan, Source, inner_plans, too_deep
 from .operations import Map, is_async
 
-__all__ = ["check_plan", "claim_sources", "describable"]
+__all__ = ["check_plan", "claim_sources", "describable", "refuse_too_deep"]
 
 
 def check_plan(plan: Plan) -> None:
     """Raise one `PlanError` that lists every problem of the plan, if there is one."""
+    if not plan.derived.is_sound:
+        refuse_too_deep(plan)
     problems = [] if plan.derived.is_sound else [*_shape_problems(plan)]
     plan.derived.is_sound = not problems
     problems += _source_problems(plan)
@@ -29,14 +31,16 @@ def claim_sources(plan: Plan) -> None:
             source.claim.taken = True
 
 
+def refuse_too_deep(plan: Plan) -> None:
+    """Raise the `PlanError` of a plan that is nested too deep for anything to be said of it."""
+    problem = too_deep(plan)
+    if problem is not None:
+        raise PlanError(problem)
+
+
 def _plans(plan: Plan) -> Iterator[Plan]:
-    if isinstance(plan.origin, FanIn):
-        for _key, inner in plan.origin.inputs:
-            yield from _plans(inner)
-    elif isinstance(plan.origin, FanOut):
-        yield from _plans(plan.origin.trunk)
-        for _branch, inner in plan.origin.branches:
-            yield from _plans(inner)
+    for inner in inner_plans(plan):
+        yield from _plans(inner)
     yield plan
 
 
@@ -116,6 +120,7 @@ def _source_problems(plan: Plan) -> Iterator[str]:
 
 def describable(plan: Plan) -> None:
     """Raise the `PlanError` of a plan that could never work; one whose source was used can still be shown."""
+    refuse_too_deep(plan)
     problems = list(_shape_problems(plan))
     if problems:
         raise PlanError(*problems)

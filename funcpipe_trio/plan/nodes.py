@@ -2,11 +2,14 @@
 
 A plan is an *origin* (a source, or a fan-in of other plans) and a tuple of operations. It is a value: it holds the
 user's functions and iterables and touches none of them.
+
+Plans lie in plans, as deep as a user's loop makes them. To compare them, and to see how deep it is, is done by loops;
+all else about a plan, its run too, is recursive, so deeper than `DEEPEST` is refused.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from dataclasses import field
 from typing import Any, ClassVar, Literal
 
@@ -14,7 +17,10 @@ from ..policies._frozen import dataclass
 from ..policies.fair_share import FairShare
 from .operations import Opaque, Operation, Route, function_name
 
-__all__ = ["Branch", "Claim", "FanIn", "FanOut", "Plan", "Source", "plan_of"]
+__all__ = ["Branch", "Claim", "FanIn", "FanOut", "Plan", "Source", "inner_plans", "plan_of", "too_deep"]
+
+DEEPEST = 50
+"""Fan-ins and fan-outs within each other, at most: each takes up to 8 of the 1000 frames that Python's stack has."""
 
 SourceKind = Literal["iterable", "async iterable", "channel", "producer", "ticks", "restarting"]
 FanInKind = Literal["merge", "fair_merge", "concat", "zip"]
@@ -106,6 +112,60 @@ class Plan:
     origin: Source | FanIn | FanOut | Branch
     operations: tuple[Operation, ...] = ()
     derived: Derived = field(default_factory=Derived, init=False, compare=False, repr=False)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Plan):
+            return NotImplemented
+        pairs = [(self, other)]
+        while pairs:
+            one, two = pairs.pop()
+            if one is two:
+                continue
+            if one.operations != two.operations or _outside(one.origin) != _outside(two.origin):
+                return False
+            pairs += zip(inner_plans(one), inner_plans(two), strict=True)
+        return True
+
+    def __hash__(self) -> int:
+        return hash(tuple((_outside(plan.origin), plan.operations) for plan, _depth in _all_plans(self)))
+
+
+def inner_plans(plan: Plan) -> tuple[Plan, ...]:
+    """Give the plans that its items come from."""
+    origin = plan.origin
+    if isinstance(origin, FanIn):
+        return tuple([inner for _key, inner in origin.inputs])
+    if isinstance(origin, FanOut):
+        return (origin.trunk, *(inner for _branch, inner in origin.branches))
+    return ()
+
+
+def too_deep(plan: Plan) -> str | None:
+    """Say that fan-ins and fan-outs lie too deep within each other; None if they do not."""
+    if any(depth > DEEPEST for _plan, depth in _all_plans(plan)):
+        return (
+            f"the plan: fan-ins and fan-outs must lie at most {DEEPEST} deep within each other\n"
+            "Use one call for all pipelines, as in concat(*pipelines) or fair_merge({...}), instead of one for each."
+        )
+    return None
+
+
+def _all_plans(plan: Plan) -> Iterator[tuple[Plan, int]]:
+    """Every plan in it, and within how many others it lies."""
+    waiting = [(plan, 0)]
+    while waiting:
+        each, depth = waiting.pop()
+        yield each, depth
+        waiting += [(inner, depth + 1) for inner in inner_plans(each)]
+
+
+def _outside(origin: Source | FanIn | FanOut | Branch) -> object:
+    """Give what is compared of an origin itself, without the plans in it."""
+    if isinstance(origin, FanIn):
+        return FanIn, origin.kind, origin.name, tuple([key for key, _ in origin.inputs]), origin.share, origin.strict
+    if isinstance(origin, FanOut):
+        return FanOut, origin.kind, origin.name, tuple([branch for branch, _ in origin.branches]), origin.route
+    return origin
 
 
 def plan_of(value: object) -> Plan | None:

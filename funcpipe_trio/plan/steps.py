@@ -20,7 +20,20 @@ from ..policies.circuit_breaker import CircuitBreaker
 from ..policies.rate_limit import RateLimit
 from ..policies.retry import Retry, needs_seed
 
-__all__ = ["Call", "Layer", "Limit", "Part", "Placed", "Pure", "RunnerPlan", "StepPlan", "Timeout", "Within", "step_of"]
+__all__ = [
+    "Call",
+    "Layer",
+    "Limit",
+    "Part",
+    "Placed",
+    "Pure",
+    "RunnerPlan",
+    "StepPlan",
+    "Timeout",
+    "Within",
+    "limits_around",
+    "step_of",
+]
 
 
 @runtime_checkable
@@ -153,7 +166,7 @@ class StepPlan:
 
     def needs_seed(self) -> bool:
         """Whether the jitter of its retries comes from the seed of whatever runs it."""
-        return any(isinstance(layer, Retry) and needs_seed(layer) for layer in _layers(self.parts))
+        return any(isinstance(layer, Retry) and needs_seed(layer) for layer in layers_in(self.parts))
 
     def problems(self) -> Iterator[str]:
         """Say what makes it unable to run."""
@@ -162,6 +175,24 @@ class StepPlan:
     def lines(self) -> list[str]:
         """Say what it does, a line for each call and policy, inside out."""
         return list(_lines(self.parts))
+
+
+def layers_in(parts: tuple[Part, ...]) -> Iterator[Layer]:
+    """Every policy in a row of parts."""
+    for part in parts:
+        if isinstance(part, Within):
+            yield part.layer
+            yield from layers_in(part.inner)
+
+
+def limits_around(part: Part) -> tuple[tuple[Limit, ...], tuple[Part, ...]]:
+    """Give the rate limits around a part, from the outermost in, as far as nothing lies between; and what is inside."""
+    limits: list[Limit] = []
+    parts: tuple[Part, ...] = (part,)
+    while len(parts) == 1 and isinstance(parts[0], Within) and isinstance(parts[0].layer, Limit):
+        limits.append(parts[0].layer)
+        parts = parts[0].inner
+    return tuple(limits), parts
 
 
 def step_of(fn: object) -> StepPlan | None:
@@ -178,13 +209,6 @@ def _calls(parts: tuple[Part, ...]) -> Iterator[Call]:
             yield part
 
 
-def _layers(parts: tuple[Part, ...]) -> Iterator[Layer]:
-    for part in parts:
-        if isinstance(part, Within):
-            yield part.layer
-            yield from _layers(part.inner)
-
-
 def _lines(parts: tuple[Part, ...]) -> Iterator[str]:
     for number, part in enumerate(parts):
         then = "then " if number else ""
@@ -199,7 +223,8 @@ def _lines(parts: tuple[Part, ...]) -> Iterator[str]:
             yield then + inner[0]
             yield from inner[1:]
             around = " around all of these" if len(part.inner) > 1 else ""
-            yield f"  {_described(part.layer)}{around}"
+            together = ", at one instant with the one above" if len(limits_around(part)[0]) > 1 else ""
+            yield f"  {_described(part.layer)}{around}{together}"
 
 
 def _described(layer: Layer) -> str:

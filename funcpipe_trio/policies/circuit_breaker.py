@@ -27,7 +27,9 @@ class CircuitBreaker:
       ratio: part of the last `window` calls whose failure opens it, above 0 and at most 1, looked at when a call fails;
         needs `window`.
       window: the calls that `ratio` looks back on, an int >= 1; before so many were made, the ratio does not count.
-      on: the errors that count as failures of a call; any other error counts as an answer.
+      on: the errors that count as failures of a call: an exception type, a tuple of them, or a sync predicate; any
+        other error counts as an answer. Types mean an `ExceptionGroup`, too, if they mean all its leaves; a predicate
+        gets the group as it is.
       wait: whether a call that comes while it is open waits, first come first served, in place of failing.
 
     Raises:

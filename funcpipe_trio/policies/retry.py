@@ -13,7 +13,7 @@ from ._functions import function_name
 __all__ = ["Backoff", "ErrorFilter", "Retry", "error_filter", "filter_name", "needs_seed"]
 
 ErrorFilter: TypeAlias = type[Exception] | tuple[type[Exception], ...] | Callable[[Exception], bool]
-"""Which errors are meant: a type, several types, or a sync predicate."""
+"""Which errors are meant: a type, several types (a group is meant if all its leaves are), or a sync predicate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,15 +75,18 @@ class Retry:
     """Say how often a call is tried.
 
     When the attempts are used up, or an error is not one to retry, the last error itself is raised, with a note on the
-    attempts and the waits. A cancellation, KeyboardInterrupt, SystemExit or GeneratorExit is never retried.
+    attempts and the waits; so it is if the next wait would end at the deadline of a timeout around it in its step, or
+    behind that. A cancellation, KeyboardInterrupt, SystemExit or GeneratorExit is never retried.
 
     Args:
       attempts: calls in all, an int >= 1; 1 is no retry.
       on: the errors to retry: an exception type, a tuple of them, or a sync predicate ``on(error) -> bool``. A
-        `CircuitOpen` is retried only if it is named here (or the predicate says so).
+        `CircuitOpen` is retried only if it is named here (or the predicate says so). Types mean an `ExceptionGroup`,
+        too, if they mean all its leaves, as of a call with a nursery inside; a predicate gets the group as it is.
       backoff: how long to wait in between.
       retry_after: ``retry_after(error)`` gives the seconds to wait in place of the backoff (from the ``Retry-After`` of
-        an HTTP answer, say), or None; a time that has passed (< 0) means at once. A sync function.
+        an HTTP answer, say), or None; a time that has passed (< 0) means at once. A sync function; of a group, too, it
+        gets the group as it is.
 
     Raises:
       TypeError: if an argument has a wrong type.

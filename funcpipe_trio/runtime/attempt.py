@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from math import inf
 from typing import Any, TypeAlias
 
 from ..policies.retry import Retry, needs_seed
@@ -58,9 +59,11 @@ class Account:
 class Attempt:
     """One item on its way through the policies of a step; used again for the next."""
 
-    __slots__ = ("account", "kept_limit", "last_error", "number", "of", "tried")
+    __slots__ = ("account", "deadline", "kept_limit", "last_error", "number", "of", "tried")
 
     account: Account
+    deadline: float
+    """When the first of the timeouts around what runs now is over."""
     number: int
     """Number of the item, from 0: what its jitter is computed from."""
     tried: int
@@ -75,6 +78,7 @@ class Attempt:
     def __init__(self, account: Account, number: int = 0, kept_limit: TimeLimit | None = None) -> None:
         self.account = account
         self.kept_limit = kept_limit
+        self.deadline = inf
         self.begin(number)
 
     def begin(self, number: int) -> None:

@@ -7,21 +7,22 @@ each start of the step; what one item needs (its attempts, its deadline) lives i
     inside out:   the user's function  ->  rate limit  ->  timeout  ->  retry  ->  timeout
 
 A call that a runner makes waits for its place first; the rate limits and the timeout right behind it begin when it has
-that (`Placed`).
+that (`Placed`). Rate limits with nothing between them are met together, at one instant (`limits_around`).
 
 Only `Exception` is ever met; a cancellation passes through every layer, each of which puts its own state right.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
+from fractions import Fraction
 from inspect import isawaitable
 from math import inf
 from typing import Any
 
 import trio
 
-from ..plan.steps import Call, Limit, Part, Placed, Pure, StepPlan, Timeout
+from ..plan.steps import Call, Limit, Part, Placed, Pure, StepPlan, Timeout, layers_in, limits_around
 from ..policies._functions import AnyFunction
 from ..policies._shown import type_name
 from ..policies.retry import Retry
@@ -31,6 +32,7 @@ from .failures import add_note
 from .limiter import RateLimiter
 from .running import start_runner
 from .stage import interruptible
+from .token_line import TokenLine
 
 __all__ = ["layers_of"]
 
@@ -62,11 +64,12 @@ def _part(part: Part) -> Layered:
         return _call(part.fn)
     if isinstance(part, Pure):
         return _pure(part.fn)
+    if isinstance(part.layer, Limit):
+        limits, within = limits_around(part)
+        return _limited(_row(within), _admission(limits))
     inner, layer = _row(part.inner), part.layer
-    if isinstance(layer, Limit):
-        return _limited(inner, layer)
     if isinstance(layer, Timeout):
-        return _timed(inner, layer.seconds)
+        return _timed(inner, layer.seconds, has_retry=any(isinstance(each, Retry) for each in layers_in(part.inner)))
     if isinstance(layer, Retry):
         return _retried(inner, layer)
     from .circuit import circuit_around  # when it is needed, see `build`
@@ -112,7 +115,7 @@ def _placed(placed: Placed) -> Layered:
     call = placed.call
     assert call.runner is not None
     fn, running = call.fn, start_runner(call.runner)
-    outside, inside = _admissions(placed.outside), _admissions(placed.inside)
+    outside, inside = (_admission(limits) if limits else None for limits in (placed.outside, placed.inside))
 
     async def made(item: Any, attempt: Attempt) -> Any:
         return _no_awaitable(await running.call(fn, item, attempt, inside), *_ELSEWHERE)
@@ -144,9 +147,7 @@ _ELSEWHERE = "the function that a runner runs", "Use Step(fn) without on for an 
 # ---- rate
 
 
-def _limited(inner: Layered, limit: Limit) -> Layered:
-    admit = _admission(limit)
-
+def _limited(inner: Layered, admit: Layered) -> Layered:
     async def limited(item: Any, attempt: Attempt) -> Any:
         await admit(item, attempt)
         return await inner(item, attempt)
@@ -154,48 +155,57 @@ def _limited(inner: Layered, limit: Limit) -> Layered:
     return limited
 
 
-def _admissions(limits: tuple[Limit, ...]) -> Layered | None:
-    """Make one admission of several, to be met one after the other; None of none."""
-    admissions = [_admission(limit) for limit in limits]
-    if len(admissions) < 2:
-        return admissions[0] if admissions else None
+def _admission(limits: tuple[Limit, ...]) -> Layered:
+    """Make what lets a call start when all of its limits do, at one instant."""
+    limiters = [_limiter(limit) for limit in limits]
+    line = limiters[0]._line if len(limiters) == 1 else TokenLine(*(limiter._shared for limiter in limiters))
+    costs_of = _costs(limits, limiters)
 
     async def admit(item: Any, attempt: Attempt) -> None:
-        for each in admissions:
-            await each(item, attempt)
-
-    return admit
-
-
-def _admission(limit: Limit) -> Layered:
-    limiter: RateLimiter = RateLimiter(limit.rate_limit) if limit.limiter is None else limit.limiter
-    cost_of = limit.cost
-
-    @trio.lowlevel.disable_ki_protection
-    def ask_cost(item: Any) -> Any:
-        return 1 if cost_of is None else cost_of(item)
-
-    async def admit(item: Any, attempt: Attempt) -> None:
-        cost = 1 if cost_of is None else limiter._checked(ask_cost(item))
-        if limiter._try_acquire(cost):
+        costs = costs_of(item)
+        if line.try_take(costs):
             return
         since = trio.current_time()
         try:
-            await limiter._wait(cost)
+            await line.take(costs)
         finally:
             attempt.account.waited_rate += trio.current_time() - since
 
     return admit
 
 
+def _limiter(limit: Limit) -> RateLimiter:
+    limiter: RateLimiter | None = limit.limiter
+    return RateLimiter(limit.rate_limit) if limiter is None else limiter
+
+
+def _costs(limits: tuple[Limit, ...], limiters: list[RateLimiter]) -> Callable[[Any], tuple[int | Fraction, ...]]:
+    """Make a function that says what an item costs at each limiter."""
+    pairs = [(each.cost, limiter) for each, limiter in zip(limits, limiters, strict=True)]
+    ones = (1,) * len(pairs)
+    if all(cost is None for cost, _ in pairs):
+        return lambda item: ones
+
+    @trio.lowlevel.disable_ki_protection
+    def ask(cost: Callable[[Any], int | Fraction], item: Any) -> Any:
+        return cost(item)
+
+    return lambda item: tuple([1 if cost is None else limiter._checked(ask(cost, item)) for cost, limiter in pairs])
+
+
 # ---- time
 
 
-def _timed(inner: Layered, seconds: float) -> Layered:
+def _timed(inner: Layered, seconds: float, *, has_retry: bool) -> Layered:
     async def timed(item: Any, attempt: Attempt) -> Any:
-        before = attempt.last_error
+        before, around = attempt.last_error, attempt.deadline
         with attempt.within(seconds) as limit:
-            result = await inner(item, attempt)
+            if has_retry:  # else nobody asks, and it takes 5 % of the time of a call
+                attempt.deadline = min(around, limit.deadline)
+            try:
+                result = await inner(item, attempt)
+            finally:
+                attempt.deadline = around
             if limit.is_met():  # a call that ends at its deadline, or behind it, is late
                 return result
         # What a retry inside was about, if it was at work.
@@ -223,7 +233,7 @@ def _retried(inner: Layered, retry: Retry) -> Layered:
                 result = await inner(item, attempt)
             except Exception as error:
                 attempts = attempts or attempt.account.attempts(retry, attempt.number)
-                wait = _ask(attempts, error)
+                wait = _ask(attempts, error, attempt.deadline)
                 if wait is None:
                     attempt.tries(attempts.number, retry.attempts)  # a retry inside counts its own
                     if (note := attempts.note()) is not None:
@@ -239,9 +249,9 @@ def _retried(inner: Layered, retry: Retry) -> Layered:
 
 
 @trio.lowlevel.disable_ki_protection  # the predicate is user code
-def _ask(attempts: Attempts, error: Exception) -> float | None:
+def _ask(attempts: Attempts, error: Exception, deadline: float) -> float | None:
     try:
-        return attempts.failed(error)
+        return attempts.failed(error, trio.current_time(), deadline)
     except Exception as worse:
         add_note(worse, f"asking the Retry about a {type_name(error)}")
         raise

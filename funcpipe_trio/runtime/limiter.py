@@ -1,6 +1,6 @@
 """`RateLimiter`: a token bucket that many tasks wait at. Which of them goes next, and what does a cancelled one leave?
 
-The choice is `sansio.token_bucket`, the waiting is `WaitingLine`: first come, first served, whatever each one costs.
+The choice is `sansio.token_bucket`, the waiting is `TokenLine`: first come, first served, whatever each one costs.
 """
 
 from __future__ import annotations
@@ -13,10 +13,7 @@ from ..policies import _check
 from ..policies._frozen import dataclass
 from ..policies._shown import shown
 from ..policies.rate_limit import RateLimit
-from ..sansio.cost_grid import CostGrid
-from ..sansio.token_bucket import TokenBucket
-from .line import WaitingLine
-from .one_run import OneRun
+from .token_line import SharedBucket, TokenLine
 
 __all__ = ["RateLimiter", "RateLimiterStatistics"]
 
@@ -53,22 +50,16 @@ class RateLimiter:
     """
 
     def __init__(self, rate_limit: RateLimit) -> None:
-        self._bucket = TokenBucket(_limit("RateLimiter", rate_limit))
-        self._line = WaitingLine()
-        self._run = OneRun("RateLimiter: it", "Use a RateLimiter in each of them, with a part of the rate.")
-        self._costs: dict[int, int | Fraction] = {}
-        self._joined = 0
-        self._acquired = 0
-        self._acquired_cost: int | Fraction = 0
-        self._grid = CostGrid()  # what is added up; the bucket counts by itself
+        self._shared = SharedBucket(_limit("RateLimiter", rate_limit))
+        self._line = TokenLine(self._shared)
 
     def __repr__(self) -> str:
-        return f"RateLimiter({self._bucket.rate_limit!r})"
+        return f"RateLimiter({self._shared.bucket.rate_limit!r})"
 
     @property
     def rate_limit(self) -> RateLimit:
         """The limit in force."""
-        return self._bucket.rate_limit
+        return self._shared.bucket.rate_limit
 
     @trio.lowlevel.enable_ki_protection
     async def acquire(self, cost: int | Fraction = 1) -> None:
@@ -84,7 +75,7 @@ class RateLimiter:
         Checkpoint: always.
         Cancellation: the place in line is given back, and no token is lost.
         """
-        await self._wait(self._checked(cost), checkpoint=True)
+        await self._line.take((self._checked(cost),), checkpoint=True)
 
     def acquire_nowait(self, cost: int | Fraction = 1) -> None:
         """Take tokens, if they are there and nobody waits for them.
@@ -96,8 +87,8 @@ class RateLimiter:
 
         Checkpoint: never (sync, inside of a trio run).
         """
-        if not self._try_acquire(self._checked(cost)):
-            self._now()
+        if not self._line.try_take((self._checked(cost),)):
+            self._shared.now()
             raise trio.WouldBlock
 
     @trio.lowlevel.enable_ki_protection
@@ -111,60 +102,31 @@ class RateLimiter:
         Checkpoint: never (sync, inside of a trio run).
         """
         _limit("RateLimiter.set_rate", rate_limit)
-        needed = max(self._costs.values(), default=1)
+        needed = max((line.most(self._shared) for line in self._shared.lines), default=1)
         if rate_limit.burst < needed:
             rule = f"be >= {shown(needed)}, which a waiting task needs"
             raise _check.refuse(ValueError, "RateLimiter.set_rate", "burst", rule, rate_limit.burst)
-        self._bucket.set_rate(self._now(), rate_limit)
-        self._line.poke()
+        self._shared.bucket.set_rate(self._shared.now(), rate_limit)
+        self._shared.poke()
 
     def statistics(self) -> RateLimiterStatistics:
         """Say what it holds, and what it gave. Sync, inside of a trio run."""
         return RateLimiterStatistics(
-            rate_limit=self._bucket.rate_limit,
-            tokens=self._bucket.tokens(self._now()),
-            tasks_waiting=len(self._line),
-            acquired=self._acquired,
-            acquired_cost=self._acquired_cost,
+            rate_limit=self._shared.bucket.rate_limit,
+            tokens=self._shared.bucket.tokens(self._shared.now()),
+            tasks_waiting=sum(map(len, self._shared.lines)),
+            acquired=self._shared.acquired,
+            acquired_cost=self._shared.acquired_cost,
         )
 
     # ---- for steps, too
 
-    def _try_acquire(self, cost: int | Fraction) -> bool:
-        """Take the tokens of a cost that was checked, if they are there and nobody waits."""
-        return not len(self._line) and self._take(cost) is None
-
     def _checked(self, cost: int | Fraction) -> int | Fraction:
         _check.cost("RateLimiter", "cost", cost)
-        if cost > self._bucket.rate_limit.burst:
-            rule = f"be <= the burst of {shown(self._bucket.rate_limit.burst)}, or it could never be paid"
+        if cost > self._shared.bucket.rate_limit.burst:
+            rule = f"be <= the burst of {shown(self._shared.bucket.rate_limit.burst)}, or it could never be paid"
             raise _check.refuse(ValueError, "RateLimiter", "cost", rule, cost)
         return cost
-
-    async def _wait(self, cost: int | Fraction, *, checkpoint: bool = False) -> None:
-        """Wait for the tokens of a cost that was checked; they are taken in the step in which this returns."""
-        self._now()  # refuses another run, whose tasks this one could not wake
-        number, self._joined = self._joined, self._joined + 1
-        self._costs[number] = cost
-        try:
-            await self._line.join(lambda: self._take(cost), checkpoint=checkpoint)
-        finally:
-            del self._costs[number]
-
-    def _take(self, cost: int | Fraction) -> float | None:
-        again_at = self._bucket.take(self._now(), cost)
-        if again_at is None:
-            self._acquired += 1
-            self._acquired_cost += self._grid.counted(cost)
-        return again_at
-
-    def _now(self) -> float:
-        clock = trio.lowlevel.current_clock()
-        now = clock.current_time()
-        if clock is not self._run.clock:  # another run: its times cannot be compared with those of the last
-            self._run.enter()
-            self._bucket.rebase(now)
-        return now
 
 
 def _limit(where: str, value: RateLimit) -> RateLimit:

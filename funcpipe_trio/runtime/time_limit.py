@@ -48,6 +48,12 @@ class TimeLimit:
         assert self._scope is not None
         self._scope.relative_deadline = seconds
 
+    @property
+    def deadline(self) -> float:
+        """When the block must be done, by trio's clock; asked within it."""
+        assert self._scope is not None
+        return self._scope.deadline
+
     def is_met(self) -> bool:
         """Whether there is time left; asked as the last thing in the block."""
         assert self._scope is not None

@@ -52,10 +52,17 @@ class TokenBucket:
             return None
         return self._reaches(need)
 
-    def when(self, now: float, cost: int | Fraction) -> float:
-        """Say from when on a call of that cost may start, if no other starts before it; nothing is taken."""
-        need = self._units(cost)
-        return now if self._level_at(now) >= need else self._reaches(need)
+    def when(self, now: float, cost: int | Fraction, *, behind: int | Fraction = 0) -> float:
+        """Say from when on a call of that cost may start, if no other starts before it; nothing is taken.
+
+        With `behind`: if one of that cost starts now, or as soon as it may.
+        """
+        need, level = self._units(cost + behind), self._level_at(now)
+        if level >= need:
+            return now
+        tick = math.floor(now * _SCALE)
+        begin = tick if self._since is None else max(tick, self._since)
+        return _not_before(begin + -((level - need) // self._gain))
 
     def whole_tokens(self, now: float) -> int:
         """Say how many calls of cost 1 may start by now: until more are taken, no later instant allows fewer."""

@@ -239,6 +239,13 @@ def rate_limited() -> Pipeline[int]:
     return Pipeline.from_iterable(range(7)).map(one, concurrency=2).buffer(1).map(other, concurrency=3, ordered=False)
 
 
+def two_limits() -> Pipeline[int]:
+    both, each = RateLimiter(RateLimit(4, burst=3)), RateLimit(2, burst=4)
+    dear = Step(step).rate_limit(both, each, cost={each: lambda x: 1 + x % 2})
+    numbers = Pipeline.from_iterable(range(5))
+    return merge(numbers.map(dear, concurrency=3), numbers.map(Step(at_once).rate_limit(both), concurrency=2))
+
+
 def breaker() -> Pipeline[int | Failure[int]]:
     guarded = Step(fails_at_some).circuit_breaker(CircuitBreaker(2, 2.0, on=ValueError))
     return Pipeline.from_iterable(range(9)).map(guarded, concurrency=2, on_error=OnError.emit()).buffer(2)
@@ -594,6 +601,7 @@ SCENARIOS = [
     Scenario(keyed_map_as_completed, name="keyed_map_as_completed"),
     Scenario(retry_with_failures, name="retry_with_failures"),
     Scenario(rate_limited, name="rate_limited"),
+    Scenario(two_limits, name="two_limits"),
     Scenario(breaker, name="breaker"),
     Scenario(breaker_that_waits, name="breaker_that_waits"),
     Scenario(skip, name="skip"),

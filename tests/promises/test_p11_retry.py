@@ -2,7 +2,9 @@
 
 Mutants that die here: `except BaseException` around an attempt; a predicate that is asked about a cancellation; one
 attempt more or less; a wait after the last attempt; a wait by the number of all failures in place of the item's; jitter
-from a generator that all items share; `retry_after` that is added to the backoff, or ignored.
+from a generator that all items share; `retry_after` that is added to the backoff, or ignored; a wait that is begun
+though the time is over when it ends (by the outermost timeout, or the innermost, or at that very instant), or one that
+is not begun for a timeout that is not around it, is over, or is the caller's.
 """
 
 import math
@@ -13,7 +15,7 @@ import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from funcpipe_trio import Backoff, CircuitBreaker, CircuitOpen, OnError, Pipeline, Retry, Step, gather
+from funcpipe_trio import Backoff, CircuitBreaker, CircuitOpen, OnError, Pipeline, RateLimit, Retry, Step, gather
 from funcpipe_trio.policies._shown import shown
 from funcpipe_trio.sansio.backoff import backoff_delay
 from funcpipe_trio.testing import run_virtual
@@ -380,3 +382,107 @@ def test_attempts_are_counted_per_item_in_the_report():
         return failures, policies.retries, policies.waited_retry, trio.current_time()
 
     assert run_virtual(main) == ([(item, 2, "down") for item in range(3)], 3, 9, 5)
+
+
+# ---- a wait that would be too long
+
+
+AROUND = {
+    "nothing": lambda step: step,
+    "then": lambda step: Step(nothing_to_do).then(step),
+    "map": lambda step: step.map(lambda item: item),
+    "rate limit": lambda step: step.rate_limit(RateLimit(1000, burst=100)),
+    "breaker": lambda step: step.circuit_breaker(CircuitBreaker(100)),
+    "retry": lambda step: step.retry(Retry(9, on=ZeroDivisionError)),
+}
+quarters = st.integers(0, 40).map(lambda n: n / 4)
+
+
+async def nothing_to_do(item):
+    return item
+
+
+def what_comes(seconds, waits, deadline):
+    """The attempts, and what the caller gets when."""
+    now, starts = 0.0, []
+    for wait in [*waits, None]:
+        starts.append(now)
+        now += seconds
+        if now >= deadline:
+            return starts, trio.TooSlowError, deadline
+        if wait is None or now + wait >= deadline:
+            return starts, OSError, now
+        now += wait
+    raise AssertionError("the last wait is None")
+
+
+async def met(run, step):
+    try:
+        await run(step, [0])
+    except Exception as error:
+        return type(error), trio.current_time(), error
+    raise AssertionError("it fails")
+
+
+@settings(deadline=None)
+@given(
+    run=st.sampled_from(WAYS),
+    seconds=st.sampled_from([0.0, 0.25, 1.0]),
+    waits=st.lists(quarters, max_size=5),
+    timeouts=st.lists(quarters.filter(bool), max_size=3),
+    between=st.lists(st.sampled_from(sorted(AROUND)), min_size=3, max_size=3),
+)
+def test_a_wait_that_would_end_behind_a_deadline_is_not_begun(run, seconds, waits, timeouts, between):
+    """Then it fails at once, with the last error; the first of all timeouts around it counts, wherever it stands."""
+    calls, asked = Calls(99, seconds=seconds), iter(waits)
+    step = Step(calls).retry(Retry(len(waits) + 1, retry_after=lambda error: next(asked)))
+    for name, timeout in zip(between, timeouts, strict=False):
+        step = AROUND[name](step).timeout(timeout)
+    starts, kind, when = what_comes(seconds, waits, min(timeouts, default=math.inf))
+    found, now, error = run_virtual(met, run, step)
+
+    assert (calls.started[0], found, now) == (starts, kind, when)
+    is_cut = kind is OSError and len(starts) <= len(waits)
+    assert any("not tried again: " in note for note in error.__notes__) is is_cut
+
+
+def test_what_was_not_waited_for_is_told():
+    error = OSError("429")
+    retry = Retry(5, retry_after=lambda error: 2 if len(calls.started[0]) == 1 else 3600)
+    calls = Calls(99, lambda: error)
+    found, now, _ = run_virtual(met, alone, Step(calls).retry(retry).timeout(30))
+
+    assert (found, now) == (OSError, 4)
+    assert error.__notes__ == [
+        "waited 2 s between its attempts; "
+        "not tried again: the next attempt is due in 3600 s, its timeout is over in 26 s",
+        "in step 'Calls', attempt 2 of 5",
+    ]
+
+
+@every_way
+def test_only_the_timeouts_around_a_wait_count(run):
+    """Not one inside the retry, of a step before or behind it, or of the item before; nor a scope of the caller's."""
+    retry = Retry(2, backoff=Backoff(5, jitter=0))
+    calls = Calls(1)
+    before, behind = Step(nothing_to_do).timeout(3), Step(nothing_to_do).timeout(4)
+    step = before.then(Step(calls).timeout(2).retry(retry)).then(behind)
+
+    async def main():
+        first = await run(step, [0, 1])
+        with trio.move_on_after(10):
+            await run(Step(Calls(9)).retry(Retry(9, backoff=Backoff(20, jitter=0))), [0])
+        return sorted(first), trio.current_time()
+
+    both = 14 if run in (alone, one_by_one) else 7
+    assert run_virtual(main) == ([0, 1], both + 10)
+
+
+def test_a_retry_around_the_deadline_hears_the_error_itself():
+    """Not a timeout that never was."""
+    calls = Calls(99)
+    inner = Step(calls).retry(Retry(5, backoff=Backoff(60, jitter=0))).timeout(30)
+    step = inner.retry(Retry(3, on=OSError, backoff=Backoff(1, 1, jitter=0)))
+    found, now, _ = run_virtual(met, alone, step)
+
+    assert (found, now, calls.started) == (OSError, 5, {0: [0, 2, 4]})

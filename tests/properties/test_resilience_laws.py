@@ -288,13 +288,18 @@ def test_defect_r4_every_default_can_be_made():
 
 
 def test_defect_r6_there_is_a_bound_on_the_whole():
-    """A timeout around a retry ends all attempts and waits, at its instant; the cause is what the last attempt met."""
+    """A timeout around a retry ends its attempts at its instant, with the cause that the last one met; and a wait that
+    would end behind it does not even begin.
+    """
     error = OSError("down")
-    call = Call(99, error)
-    met, when = outcome_of(Step(call).timeout(8).retry(Retry(10_000, backoff=Backoff(1, jitter=0))).timeout(30))
+    retry = Retry(10_000, backoff=Backoff(1, jitter=0))
+    in_a_wait, in_a_call = Call(99, error), Call(99, error)
+    met, when = outcome_of(Step(in_a_wait).timeout(8).retry(retry).timeout(28))
+    late, then = outcome_of(Step(in_a_call).timeout(8).retry(retry).timeout(19.5))
 
-    assert (type(met), when, met.__cause__ is error) == (trio.TooSlowError, 30, True)
-    assert call.started == [0, 2, 5, 10, 19]
+    assert (met is error, when, in_a_wait.started) == (True, 20, [0, 2, 5, 10, 19])
+    assert (type(late), then, late.__cause__ is error) == (trio.TooSlowError, 19.5, True)
+    assert in_a_call.started == [0, 2, 5, 10, 19]
 
 
 def test_defect_r6_an_attempt_far_out_waits_like_one_that_is_capped():

@@ -3,6 +3,8 @@
 - one attempt more or less; an attempt that is counted although its error is final;
 - a filter that names more or less; `CircuitOpen` retried because `Exception` means it, or not although it is named;
 - `retry_after` that is asked for a final error, whose None or 0 is mistaken for the other, or whose nonsense is waited;
+- a group that is meant because one leaf is, or because none is asked; one that is not, though all its leaves are; a
+  `CircuitOpen` that hides in a group; a predicate that is asked about leaves;
 - a wait for another item or attempt; a note without a wait, with the wrong ones, or without end.
 """
 
@@ -211,3 +213,68 @@ def test_the_note_tells_the_waits_and_of_many_the_first_and_the_sum(waits, note)
         attempts.failed(OSError())
 
     assert attempts.note() == note
+
+
+# ---- groups
+
+
+LEAVES = [OSError, ConnectionError, ValueError, CircuitOpen, Tripped]
+
+
+def group_of(members):
+    return ExceptionGroup("some", members)
+
+
+leaves = st.sampled_from(LEAVES).map(lambda kind: kind("a leaf"))
+errors = st.recursive(leaves, lambda inner: st.lists(inner, min_size=1, max_size=3).map(group_of), max_leaves=8)
+kinds = st.sampled_from([*LEAVES, Exception, ExceptionGroup])
+meanings = kinds | st.lists(kinds, min_size=1, max_size=3).map(tuple)
+
+
+def leaves_of(error):
+    return [leaf for each in error.exceptions for leaf in leaves_of(each)] if hasattr(error, "exceptions") else [error]
+
+
+def means(meant, error):
+    """Whether one error that is not looked into is of these types."""
+    return isinstance(error, meant)
+
+
+def means_all(meant, error):
+    return means(meant, error) or (
+        isinstance(error, ExceptionGroup) and all(means_all(meant, each) for each in error.exceptions)
+    )
+
+
+@given(meant=meanings, error=errors)
+def test_types_mean_a_group_if_they_mean_all_its_leaves(meant, error):
+    assert is_meant(meant, error) is means_all(meant, error)
+
+
+@given(meant=meanings, error=errors)
+def test_an_open_circuit_in_a_group_is_retried_only_if_it_is_named(meant, error):
+    named = tuple(kind for kind in (meant if isinstance(meant, tuple) else (meant,)) if issubclass(kind, CircuitOpen))
+    open_circuits = [leaf for leaf in leaves_of(error) if isinstance(leaf, CircuitOpen)]
+    expected = means_all(meant, error) and all(isinstance(leaf, named) for leaf in open_circuits)
+
+    assert (Attempts(Retry(2, on=meant), 0).failed(error) is not None) is expected
+
+
+@given(error=errors)
+def test_a_predicate_gets_a_group_as_it_is(error):
+    asked = []
+    retry = Retry(2, on=lambda each: asked.append(each) or True, retry_after=lambda each: asked.append(each) or 0.0)
+
+    assert Attempts(retry, 0).failed(error) == 0
+    assert [each is error for each in asked] == [True, True]
+
+
+def test_a_group_may_be_nested_deeper_than_a_stack_is():
+    error = OSError()
+    for _ in range(10_000):
+        error = group_of([error])
+
+    assert is_meant(OSError, error) is True
+    assert is_meant(ValueError, error) is False
+    while isinstance(error, ExceptionGroup):  # Python's own way to free it may be recursive
+        (error,) = error.exceptions

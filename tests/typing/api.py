@@ -68,6 +68,10 @@ async def find_feed(number: int) -> Pipeline[str]:
     return feed(number)
 
 
+def cost_of(number: int) -> int:
+    return number
+
+
 def is_text(value: int | str) -> TypeGuard[str]:
     return isinstance(value, str)
 
@@ -174,6 +178,14 @@ step = Step(fetch)
 assert_type(step, Step[int, bytes])
 assert_type(step.rate_limit(RateLimit(8)).timeout(1).retry(Retry(4)), Step[int, bytes])
 assert_type(step.rate_limit(RateLimiter(RateLimit(8)), cost=lambda number: 1), Step[int, bytes])
+requests, shared_tokens = RateLimit(8), RateLimiter(RateLimit(100))
+costs_by_limiter = {shared_tokens: cost_of}
+assert_type(step.rate_limit(requests, shared_tokens, cost=cost_of), Step[int, bytes])
+assert_type(step.rate_limit(requests, shared_tokens, cost=[None, cost_of]), Step[int, bytes])
+assert_type(
+    step.rate_limit(requests, shared_tokens, cost={requests: cost_of, shared_tokens: cost_of}), Step[int, bytes]
+)
+assert_type(step.rate_limit(requests, shared_tokens, cost=costs_by_limiter), Step[int, bytes])
 assert_type(step.map(len), Step[int, int])
 assert_type(step.map(len).then(step), Step[int, bytes])
 assert_type(Step.pure(words), Step[str, list[str]])

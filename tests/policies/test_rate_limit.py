@@ -1,0 +1,91 @@
+"""The burst that a rate has by itself; mutants of `rate_limit.py` that die here:
+
+- a burst of one token more or less, by a rounding or another unit of time; one that is not at least 1;
+- an explicit burst that is changed; a default that is not seen in the plan, or not used by a throttle;
+- a burst that is too small for a timer that is late, so that the rate is not reached.
+"""
+
+import copy
+import dataclasses
+import math
+import pickle
+from fractions import Fraction
+
+import pytest
+import trio
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from funcpipe_trio import Pipeline, RateLimit, Step
+from funcpipe_trio.sansio.token_bucket import TokenBucket
+from funcpipe_trio.testing import run_virtual
+
+rates = st.integers(1, 10**6) | st.floats(1e-3, 1e6)
+periods = st.sampled_from([0.25, 1, 10.0, 60]) | st.floats(1e-2, 1e4)
+
+
+async def call(item):
+    return trio.current_time()
+
+
+@given(rate=rates, per=periods)
+@example(rate=50, per=1)
+@example(rate=51, per=1)
+@example(rate=1000, per=1)
+@example(rate=0.5, per=1e-2)
+def test_a_rate_by_itself_has_the_burst_of_a_fiftieth_of_a_second(rate, per):
+    """The least whole number that is as much, at least 1; and it is the same limit as one that says so."""
+    limit = RateLimit(rate, per=per)
+    comes = Fraction(rate) / Fraction(per) / 50
+
+    assert limit.burst >= max(1, comes)
+    assert limit.burst == 1 or limit.burst - 1 < comes
+    assert limit == RateLimit(rate, per=per, burst=limit.burst)
+    assert hash(limit) == hash(RateLimit(rate, per=per, burst=limit.burst))
+    assert limit.describe() == RateLimit(rate, per=per, burst=limit.burst).describe()
+    assert limit == pickle.loads(pickle.dumps(limit)) == copy.deepcopy(limit) == dataclasses.replace(limit)
+
+
+@given(rate=rates, per=periods, burst=st.integers(1, 10**6))
+def test_a_burst_that_is_said_stays(rate, per, burst):
+    assert RateLimit(rate, per=per, burst=burst).burst == burst
+
+
+def test_it_has_no_limit_of_its_own():
+    assert RateLimit(1e308, per=1e-300).burst == math.ceil(Fraction(1e308) / Fraction(1e-300) / 50)
+
+
+@pytest.mark.parametrize("burst", [0, -1])
+def test_a_burst_below_one_is_refused(burst):
+    with pytest.raises(ValueError, match=rf"^RateLimit: burst must be >= 1, not {burst}$"):
+        RateLimit(100, burst=burst)
+
+
+@settings(max_examples=50)
+@given(rate=st.integers(100, 10_000), lateness=st.lists(st.floats(0, 0.01), min_size=1, max_size=20))
+def test_a_timer_that_is_late_loses_nothing(rate, lateness):
+    """Up to 10 ms, from 100 calls a second on: who takes whatever is there has had all that came since the start."""
+    bucket, now, taken = TokenBucket(RateLimit(rate)), 0.0, 0
+    for late in lateness * 3:
+        while (again := bucket.take(now, 1)) is None:
+            taken += 1
+        now = again + late
+    while bucket.take(now, 1) is None:
+        taken += 1
+
+    assert taken + bucket.tokens(now) >= rate * now - 1e-6
+
+
+@pytest.mark.parametrize(("limit", "first"), [(RateLimit(1000), 20), (RateLimit(1000, burst=1), 1), (RateLimit(50), 1)])
+def test_calls_and_a_throttle_keep_the_bound_with_that_burst(limit, first):
+    """So many start at once, the next one when the next token is there; the plan says how many."""
+    numbers = Pipeline.from_iterable(range(50))
+    for plan in (
+        numbers.map(Step(call).rate_limit(limit), concurrency=50),
+        numbers.throttle(limit).map(call),
+    ):
+        times = run_virtual(plan.collect)
+
+        assert times.count(0) == first
+        assert times[first] == pytest.approx(1 / limit.rate)
+        assert f"{limit.rate} in 1 s, burst {first}" in plan.describe()
