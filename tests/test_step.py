@@ -1188,6 +1188,38 @@ def test_gather_keeps_nothing_but_the_results():
     assert many - few < 100_000 * 16 + (1 << 20)  # pointers of a list that grows
 
 
+class Unopened:
+    def __iter__(self):
+        raise OSError("no connection")
+
+
+@pytest.mark.parametrize("items", [5, None, Unopened(), map(int, ["1", "x"])], ids=["int", "None", "unopened", "map"])
+def test_what_gather_cannot_iterate_is_an_error(items):
+    """Never a part that looks like the whole."""
+    with pytest.raises((TypeError, OSError, ValueError)):
+        run_virtual(partial(gather, Step(at_once), items, concurrency=2))
+
+
+def test_a_timeout_of_a_calls_own_is_a_failure_like_others():
+    """Though a `Cancelled` is among what it comes of; what another call raises when it is cancelled is a note."""
+
+    async def call(number):
+        if number == 1:
+            with trio.fail_after(1):
+                await trio.sleep_forever()
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise KeyError("of the cancellation")
+
+    async def main():
+        with pytest.raises(trio.TooSlowError) as caught:
+            await gather(Step(call), range(2), concurrency=2)
+        return caught.value.__notes__
+
+    assert any("KeyError" in note for note in run_virtual(main))
+
+
 def test_gather_of_nothing_is_an_empty_list():
     """After a checkpoint, whatever the concurrency; no function is called."""
 

@@ -104,8 +104,10 @@ class ExpandingPool(Pool):
 
     async def _serve(self, worker: Worker, item: Any) -> None:
         self._take_up(worker, item)
-        if self.stopped is not None:  # by whatever gave the item: no call begins any more
-            self.discard(self._put_down(worker), self.stopped)
+        if worker.context.renew():
+            await trio.lowlevel.checkpoint()
+        if self._is_superfluous(worker):  # by then, or by whatever gave the item: no call begins any more
+            self.discard(self._put_down(worker), self._reason())
             return
         try:
             await self._expand(worker)

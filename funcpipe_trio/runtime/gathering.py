@@ -12,6 +12,7 @@ failure.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
@@ -21,9 +22,9 @@ import trio
 from ..plan.nodes import Plan, Source
 from ..plan.operations import Opaque
 from ..policies._frozen import dataclass
-from ..policies._shown import told
+from ..policies._shown import named, told
 from .build import Machinery
-from .failures import add_note, comes_of_cancelling, failure_of, warn_of
+from .failures import add_note, failure_of, warn_of
 from .inlet import Inlet
 from .opening import Opening
 from .pool import Calling, Pool
@@ -41,12 +42,17 @@ async def gathered(
     try:
         async with _Opening(name, gathering, items, concurrency) as run:
             runs.append(run)
+    except BaseException:
+        warn_of(f"gather {named(name)}", gathering.errors(), len(gathering.errors()))
+        raise
     finally:
         for run in runs:
-            warn_of(f"gather {name!r}", run.report.cleanup_errors, run.report.cleanup_error_count)
+            warn_of(f"gather {named(name)}", run.report.cleanup_errors, run.report.cleanup_error_count)
     failure = gathering.first_failure()
     if failure is not None:
         raise failure
+    if run.report.error is not None:
+        raise run.report.error
     return gathering.results
 
 
@@ -73,7 +79,7 @@ class _Failure:
     number: int
     error: Exception
     is_late: bool
-    """Whether it only failed because it was cancelled."""
+    """Whether it failed when it was cancelled, so because of that, as far as anybody can tell."""
 
 
 class _Gathering:
@@ -88,14 +94,19 @@ class _Gathering:
 
     def numbered(self, items: Iterable[Any]) -> Iterator[tuple[int, Any]]:
         """Give each item with its number, until a call has failed."""
-        iterator, number = iter(items), 0
+        iterator: Iterator[Any] | None = None
+        number = 0
         while not self._failures:
             try:
-                item = next(iterator)
-            except StopIteration:
-                return
-            except Exception as error:
+                iterator = iter(items) if iterator is None else iterator
+                item = next(iterator, self)
+            except BaseException as raised:  # noqa: ASYNC103  # raised again if it must pass
+                error = failure_of(raised)
+                if error is None:
+                    raise
                 yield number, _Broken(error)
+                return
+            if item is self:
                 return
             self.results.append(None)
             yield number, item
@@ -114,10 +125,17 @@ class _Gathering:
             error = failure_of(raised)
             if error is None:
                 raise
-            self._failures.append(_Failure(trio.current_time(), number, error, comes_of_cancelling(error)))
+            is_late = trio.current_effective_deadline() == -math.inf
+            self._failures.append(_Failure(trio.current_time(), number, error, is_late))
+            if len(self._failures) > 1:
+                return
             for _ in range(2):  # the calls that wake at this instant, and the nurseries that those were in
                 await trio.lowlevel.cancel_shielded_checkpoint()  # noqa: ASYNC120  # it cannot be cancelled
             raise _Ended from None
+
+    def errors(self) -> list[Exception]:
+        """Give the errors of all calls that failed."""
+        return [each.error for each in self._failures]
 
     def first_failure(self) -> Exception | None:
         """Give the error that counts, with a note of each other one."""

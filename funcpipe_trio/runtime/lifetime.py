@@ -82,8 +82,9 @@ class Lifetime:
             if close is not None:
                 await close()
         except BaseException as raised:  # noqa: ASYNC103  # the scope sorts out what is its own, or it is raised
-            is_own = is_cancellation(raised) and scope.cancel_called
-            error = stray(raised) if is_cancellation(raised) and not is_own else raised  # shielded: of nobody else's
+            error = _without_exit(raised)
+            if error is not None and is_cancellation(error) and not scope.cancel_called:
+                error = stray(error)  # the life is shielded: of nobody else's
         is_swallowed = scope.__exit__(None if error is None else type(error), error, _traceback(error))
         if error is not None and not is_swallowed:
             raise error
@@ -106,6 +107,13 @@ async def thrown(iterator: Any, error: BaseException, end: Any) -> Any:
         except StopIteration:
             return end
     raise error
+
+
+def _without_exit(error: BaseException) -> BaseException | None:
+    """Leave out the GeneratorExit that closing is: a nursery around a yield makes a group of it."""
+    if isinstance(error, BaseExceptionGroup):
+        return error.split(GeneratorExit)[1]
+    return None if isinstance(error, GeneratorExit) else error
 
 
 def _traceback(error: BaseException | None) -> Any:

@@ -104,10 +104,23 @@ class Enough:
 class Worker:
     """One task of the pool, and the item in its hands."""
 
-    __slots__ = ("attempt", "budget", "item", "limit", "number", "parking", "position", "scope", "slice_end", "task")
+    __slots__ = (
+        "attempt",
+        "budget",
+        "context",
+        "item",
+        "limit",
+        "number",
+        "parking",
+        "position",
+        "scope",
+        "slice_end",
+        "task",
+    )
 
     attempt: Attempt
     budget: int
+    context: OwnContext
     limit: TimeLimit
     """Of its calls, if the step has one."""
     number: int
@@ -388,7 +401,7 @@ class Pool(Stage):
     async def _labour(self, worker: Worker) -> None:
         self._coming -= 1
         worker.begin_slice(self.slice)
-        context = OwnContext()
+        worker.context = OwnContext()
         while self.stopped is None:
             # Most results went straight through. To ask here whether any is left, and in `_take_up` whether anybody
             # comes, takes 3 to 5 % of the instructions of an item off, at concurrency 10 and 100.
@@ -408,7 +421,7 @@ class Pool(Stage):
                 if self.usage.is_stalled:
                     self.usage.stall(self.now(), False)
                 await self._serve(worker, item)
-                worker.budget = 0 if context.renew() else worker.budget - 1
+                worker.budget -= 1
             elif pause is not Pause.SLICE_OVER:
                 await self._wait(worker, starved=pause is not Pause.FULL and self._has_place())
                 continue
@@ -429,8 +442,10 @@ class Pool(Stage):
     async def _serve(self, worker: Worker, item: Any) -> None:
         """Call the function with the item, and hand in what comes of it."""
         self._take_up(worker, item)
-        if self.stopped is not None:  # by whatever gave the item: no call begins any more
-            self.discard(self._put_down(worker), self.stopped)
+        if worker.context.renew():
+            await trio.lowlevel.checkpoint()
+        if self._is_superfluous(worker):  # by then, or by whatever gave the item: no call begins any more
+            self.discard(self._put_down(worker), self._reason())
             return
         try:
             result = await self._called(worker)

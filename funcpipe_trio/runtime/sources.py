@@ -19,8 +19,10 @@ from typing import Any
 import trio
 
 from ..plan.nodes import Source
+from ..policies._functions import is_async
 from ..sansio.multiples import Multiples
 from .failures import failure_of, is_cancellation, noted, stray
+from .fair_channel import FairChannel
 from .inlet import CANCELLED, NOTHING, Fault, Receiver, State, reason_behind
 from .lifetime import Lifetime, thrown
 from .stage import BURST, Fused, Host, Outlet, Stage, interruptible
@@ -185,6 +187,10 @@ class Inbox:
         self._over = True
 
 
+MOST_LEFT = 10_000
+"""Items that a channel of somebody's own is emptied of: it may say for ever that it has one more."""
+
+
 class _Drained(Exception):
     """No more is to be taken."""
 
@@ -281,6 +287,8 @@ class AsyncSource(Stage):
             except trio.Cancelled as error:
                 if not await self._is_cancelled_inside():
                     raise
+                if self._is_stopping():  # since then
+                    return
                 # Of a scope that the source holds open: its own affair. What it gives then is the one item that may be
                 # here without room for it.
                 await self._ask(partial(self._rethrow, error))
@@ -343,9 +351,9 @@ class AsyncSource(Stage):
 
     async def _is_cancelled_inside(self) -> bool:
         """Whether a scope that the source holds open is cancelled, and nothing around it."""
-        if self._is_stopping() or not await self._life.is_alone_cancelled(self.host.start_task):
+        if self._scope.cancel_called or self._taking.cancel_called:
             return False
-        return not self._is_stopping()
+        return await self._life.is_alone_cancelled(self.host.start_task)
 
     async def _rethrow(self, error: BaseException) -> Any:
         """Throw a cancellation of the source's own into it; give what it gives then."""
@@ -421,13 +429,16 @@ class ChannelSource(AsyncSource):
         super().drain()
         self._empty()
         close = getattr(self.source.origin.value, "close", None)
-        if close is not None:  # now, and not when the task runs: who sends from here on must hear that it is too late
+        if close is not None and not is_async(close):  # now: who sends from here on must hear that it is too late
             self.close_stream(self.source.origin.value)
 
     def _empty(self) -> None:
         """Take out of the channel what it can give now."""
         nowait = getattr(self.source.origin.value, "receive_nowait", None)
-        while nowait is not None:
+        if nowait is None or is_async(nowait):
+            return
+        is_known = isinstance(self.source.origin.value, trio.MemoryReceiveChannel | FairChannel)
+        while is_known or len(self._rest) < MOST_LEFT:
             try:
                 self._rest.append(nowait())
             except (trio.WouldBlock, trio.EndOfChannel, trio.ClosedResourceError, trio.BrokenResourceError):
@@ -440,8 +451,9 @@ class ChannelSource(AsyncSource):
 
     def _is_shared(self) -> bool:
         """Whether another receiver is left who can have what is in the channel."""
-        statistics = getattr(self.source.origin.value, "statistics", None)
-        return statistics is not None and getattr(statistics(), "open_receive_channels", 1) > 1
+        if not isinstance(self.source.origin.value, trio.MemoryReceiveChannel):
+            return False
+        return self.source.origin.value.statistics().open_receive_channels > 1
 
     def _has_rest(self) -> bool:
         return bool(self._rest)

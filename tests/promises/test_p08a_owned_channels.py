@@ -227,3 +227,47 @@ def test_at_whatever_moment():
 
     for campaign in (cancel_everywhere, drain_everywhere, fail_everywhere):
         assert campaign(Scenario(make, consume)).runs > 1
+
+
+class Sensor(trio.abc.ReceiveChannel):
+    """A channel of somebody's own: it has a value whenever it is asked, and methods that trio's have, too."""
+
+    def __init__(self):
+        self.number, self.is_closed = 0, False
+
+    def receive_nowait(self):
+        self.number += 1
+        return self.number
+
+    async def receive(self):
+        await trio.lowlevel.checkpoint()
+        return self.receive_nowait()
+
+    async def close(self):
+        raise AssertionError("it is nobody's business to call this")
+
+    async def aclose(self):
+        self.is_closed = True
+
+    def statistics(self):
+        raise OSError("not connected")
+
+
+@pytest.mark.parametrize("how", ["first", "drain", "leave"])
+def test_a_channel_of_somebodys_own_ends_no_worse(how):
+    """What it says of itself is not trusted to end, and it is closed."""
+
+    async def main():
+        channel = Sensor()
+        if how == "first":
+            got = await Pipeline.from_channel(channel).first()
+        else:
+            async with Pipeline.from_channel(channel).buffer(1).open() as run:
+                got = await run.receive()
+                if how == "drain":
+                    run.drain_nowait()
+                    async for _item in run:
+                        pass
+        return got, channel.is_closed
+
+    assert run_virtual(main) == (1, True)

@@ -50,6 +50,10 @@ async def holding(kind):
                     nursery.cancel_scope.cancel()
         except BaseExceptionGroup as group:  # as libraries that open connections do it
             raise group.exceptions[0] from None
+    elif kind == "bare nursery":  # whose block ends by the GeneratorExit of its closing, in a group
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.sleep_forever)
+            yield
     elif kind == "scope":
         with trio.CancelScope():
             yield
@@ -62,7 +66,7 @@ async def holding(kind):
                 yield
 
 
-KINDS = ["nursery", "scope", "deadline", "many"]
+KINDS = ["nursery", "bare nursery", "scope", "deadline", "many"]
 
 
 def feed_of(kind, log):
@@ -202,7 +206,7 @@ def test_it_is_closed_in_good_order(kind, source, how):
 
 @pytest.mark.parametrize("campaign", [cancel_everywhere, drain_everywhere, explore_schedules])
 @pytest.mark.parametrize("source", ["source", "restarting", "merge", "zip", "flat_map"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "bare nursery"])  # which never ends by itself
 def test_at_whatever_moment(kind, source, campaign):
     """Under the campaigns, with feeds that end."""
 
@@ -394,3 +398,51 @@ def test_a_sync_generator_that_holds_a_scope_ends_no_run_in_silence():
         return run.report.outcome, isinstance(caught.value.__cause__, trio.Cancelled)
 
     assert run_virtual(main) == ("failed", True)
+
+
+@pytest.mark.parametrize("how", ["drain", "abort", "leave"])
+@pytest.mark.parametrize("steps", range(6))
+@pytest.mark.parametrize("source", ["source", "restarting", "concat", "flat_map", "a stage"])
+def test_its_own_deadline_and_a_stop_may_meet(source, steps, how):
+    """Within a few steps of a task of each other: the deadline is the source's affair, the stop is the run's."""
+
+    async def leased():
+        with trio.move_on_after(5):
+            for number in count():
+                yield number
+
+    async def main():
+        plan = SOURCES[source](leased).buffer(1)
+        error = None
+        try:
+            async with plan.open() as run:
+
+                async def at_five():
+                    await trio.sleep(5)
+                    for _ in range(steps):
+                        await trio.lowlevel.checkpoint()
+                    if how == "drain":
+                        run.drain_nowait()
+                    elif how == "abort":
+                        run.abort()
+
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(at_five)
+                    await trio.sleep(5 if how == "leave" else 6)
+                    for _ in range(steps if how == "leave" else 0):
+                        await trio.lowlevel.checkpoint()
+                if how != "leave":
+                    async for _item in run:
+                        pass
+        except Aborted as met:
+            error = met
+        return run.report, error
+
+    report, error = run_virtual(main)
+
+    assert (
+        report.outcome
+        in {"drain": ("drained", "completed"), "abort": ("aborted",), "leave": ("left", "completed")}[how]
+    )
+    assert (error is not None) == (how == "abort")
+    assert (report.error, report.cleanup_errors) == (None, ())

@@ -153,3 +153,50 @@ def test_the_attempts_of_one_item_share_their_context():
     run_virtual(main)
 
     assert seen == ["default", 1, 1, "default", 2, 2]
+
+
+def test_what_a_function_of_the_stage_sets_no_call_sees():
+    """The sync functions behind a call run in the task of whoever moves its result on."""
+    seen = []
+
+    async def call(item):
+        seen.append(request.get())
+        return item
+
+    def stamp(item):
+        request.set(item)
+        return item
+
+    run_virtual(ten.map(call, concurrency=2).map(stamp).run)
+
+    assert set(seen) == {"default"}
+
+
+class Equal:
+    """A value that is equal to others of its kind, and holds what is not."""
+
+    def __init__(self):
+        self.events = []
+
+    def __eq__(self, other):
+        return isinstance(other, Equal)
+
+    __hash__ = None
+
+
+def test_values_are_told_apart_by_what_they_are():
+    """One that only equals the opener's is another all the same."""
+    seen = []
+
+    async def call(item):
+        seen.append(list(request.get().events))
+        request.set(Equal())
+        request.get().events.append(item)
+
+    async def main():
+        request.set(Equal())
+        await ten.map(call, concurrency=2).run()
+
+    run_virtual(main)
+
+    assert seen == [[]] * 10
