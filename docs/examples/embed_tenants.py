@@ -16,9 +16,13 @@ moment: what is stored stays, each batch is one transaction, and the same comman
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the other imports, which take longer than Ctrl-C
+    import program
+
+    program.begin()
+
 import argparse
 import ast
-import io
 import os
 import re
 import sqlite3
@@ -455,6 +459,4 @@ def shown(path: Path) -> str:
 
 
 if __name__ == "__main__":
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # not every terminal can show every name
-    sys.exit(main())
+    program.run(main)

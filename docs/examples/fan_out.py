@@ -16,6 +16,11 @@ as soon as its buffer is full, and nobody else. Stopped at any moment, the files
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the other imports, which take longer than Ctrl-C
+    import program
+
+    program.begin()
+
 import argparse
 import gzip
 import random
@@ -200,4 +205,4 @@ def parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    program.run(main)

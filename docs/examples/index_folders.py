@@ -13,8 +13,12 @@ already is not added again, so the same command started once more only completes
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the other imports, which take longer than Ctrl-C
+    import program
+
+    program.begin()
+
 import argparse
-import io
 import os
 import re
 import sqlite3
@@ -409,6 +413,4 @@ def standard_library(count: int = 6) -> list[Tenant]:
 
 
 if __name__ == "__main__":
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # not every terminal can show every file
-    sys.exit(main())
+    program.run(main)
