@@ -23,21 +23,24 @@ if __name__ == "__main__":  # before the other imports, which take longer than C
 
 import argparse
 import gzip
+import os
 import random
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import trio
 
-from funcpipe_trio import Pipeline, Report, Step, threads
+from funcpipe_trio import Pipeline, Step, threads
 
 FOLDER = "funcpipe_sorted_log"
+CHUNK = 65536  # bytes that are read at once, and the longest line
+T = TypeVar("T")
 LINE = re.compile(r'\S+ \S+ \S+ \[[^\]]+\] "\S+ (?P<path>\S+)[^"]*" (?P<status>\d{3}) (?P<size>\d+|-)')
 
 
@@ -102,10 +105,11 @@ class Tally:
         self._strange = strange
         self.sizes: Counter[str] = Counter()
         self.errors: Counter[str] = Counter()
-        self.count_unreadable: int = 0
+        self.count_answered = self.count_unreadable = 0
 
     def answered(self, request: Request) -> None:
         """Count the bytes of an answer."""
+        self.count_answered += 1
         self.sizes[request.path] += request.size
 
     def failed(self, request: Request) -> None:
@@ -125,12 +129,30 @@ def write_lines(file: Writable, lines: list[str]) -> int:
     return len(lines)
 
 
-def lines_of(logs: Sequence[Path]) -> Iterator[str]:
-    """Give the lines of all logs, one log after the other."""
+async def lines_of(logs: Sequence[Path]) -> AsyncIterator[str]:
+    """Give the lines of all logs, one log after the other, each as soon as it is there: a log may be a pipe."""
     for log in logs:
-        with log.open(encoding="utf-8", errors="surrogateescape") as file:
-            for line in file:
-                yield line.rstrip("\n")
+        rest = b""
+        with await aside(partial(log.open, "rb", buffering=0)) as file:
+            while chunk := await aside(file.read, CHUNK):
+                *lines, rest = (rest + chunk).split(b"\n")
+                for line in lines:
+                    yield text_of(line)
+                if len(rest) > CHUNK:  # it would be kept for as long as it goes on
+                    yield text_of(rest)
+                    rest = b""
+        if rest:
+            yield text_of(rest)
+
+
+async def aside(read: Callable[..., T], *arguments: int) -> T:
+    """Read in a thread, which Ctrl-C need not wait for: nobody may write into a pipe for a long time."""
+    return await trio.to_thread.run_sync(read, *arguments, abandon_on_cancel=True)
+
+
+def text_of(line: bytes) -> str:
+    """Take any bytes for text."""
+    return line.decode(errors="surrogateescape")
 
 
 def made_up(count: int = 20_000, seed: int = 1) -> Iterator[str]:
@@ -148,51 +170,61 @@ def made_up(count: int = 20_000, seed: int = 1) -> Iterator[str]:
         yield f'192.0.2.{number % 250} - - [{stamp}] "GET {path} HTTP/1.1" {status} {chance.randrange(100, 9000)}'
 
 
-async def sort_log(lines: Pipeline[str], folder: Path) -> tuple[Report, Tally]:
-    """Run the plan, with its files in a folder; what was found is written even if it is stopped."""
+async def sort_log(lines: Pipeline[str], folder: Path) -> int:
+    """Run the plan, with its files in a folder; what was found is written and told even if it is stopped."""
     with (
         gzip.open(folder / "archive.log.gz", "wb", compresslevel=6) as archive,
         (folder / "errors.txt").open("wb") as errors,
         (folder / "unreadable.txt").open("wb") as strange,
     ):
-        tally = Tally(errors, strange)
+        tally, status = Tally(errors, strange), 0
         try:
             report = await plan(lines, archive, tally).run()
+            print(report.describe(), end="\n\n")
+        except KeyboardInterrupt:
+            status = complain(f"interrupted; {shown(folder)} holds what was written until then", 130)
         finally:
             write_lines(errors, [f"# {count} of {path}" for path, count in tally.errors.most_common()])
             with (folder / "traffic.txt").open("wb") as traffic:
                 write_lines(traffic, [f"{size:>12} {path}" for path, size in tally.sizes.most_common()])
-        return report, tally
+    tell(tally, folder)
+    return status
+
+
+def tell(tally: Tally, folder: Path) -> None:
+    """Say in a few lines what was found."""
+    failed = tally.errors.total()
+    lines = tally.count_answered + failed + tally.count_unreadable
+    print(f"{lines} lines: {tally.count_answered} answered, {failed} failed, {tally.count_unreadable} unreadable")
+    for path, count in tally.errors.most_common(3):
+        print(f"  failed {count} times: {shown(path)}")
+    print(f"written: {shown(folder)}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; give its exit status."""
     options = parser().parse_args(argv)
-    missing = [str(log) for log in options.logs if not log.is_file()]
-    if missing:
-        return complain(f"there is no log {', '.join(missing)}", 2)
-    source = partial(lines_of, options.logs) if options.logs else made_up
-    name = "logs" if options.logs else "made_up"
-    try:
-        options.out.mkdir(parents=True, exist_ok=True)
-        report, tally = trio.run(sort_log, Pipeline.from_iterable(source, name=name), options.out)
-    except OSError as error:
-        return complain(str(error), 1)
-    except KeyboardInterrupt:
-        return complain(f"interrupted; {options.out} holds what was written until then", 130)
-    print(report.describe())
-    print()
-    print(f"{report.taken} lines: {sum(tally.errors.values())} failed, {tally.count_unreadable} unreadable")
-    for path, count in tally.errors.most_common(3):
-        print(f"  failed {count} times: {path}")
-    print(f"written: {options.out}")
-    return 0
+    for log in options.logs:
+        if log.is_dir() or not log.exists():
+            return complain(f"{shown(log)} is a folder, no log" if log.is_dir() else f"there is no log {shown(log)}", 2)
+    if options.logs:
+        lines = Pipeline.from_async_iterable(partial(lines_of, options.logs), name="logs")
+    else:
+        lines = Pipeline.from_iterable(made_up, name="made_up")
+    options.out.mkdir(parents=True, exist_ok=True)
+    return trio.run(sort_log, lines, options.out, restrict_keyboard_interrupt_to_checkpoints=True)
 
 
 def complain(message: str, status: int) -> int:
     """Say in a line what is wrong; give the exit status back."""
-    print(f"fan_out: {message}", file=sys.stderr)
+    print(f"fan_out: {shown(message)}", file=sys.stderr)
     return status
+
+
+def shown(name: str | Path) -> str:
+    """Give a name as a terminal can show it: one of a file, or of a log, may hold any bytes, and escape codes."""
+    text = os.fsencode(name).decode(errors="backslashreplace")
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -24,6 +24,7 @@ if __name__ == "__main__":  # before the other imports, which take longer than C
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 import time
@@ -199,7 +200,7 @@ class Gauge:
             self.limit = float((await trio.Path(path).read_text()).split()[0])
             self.loaded += 1
         except (OSError, ValueError, IndexError):
-            print(f"{path.name}: the first word must be a number", file=sys.stderr)
+            print(f"{shown(path)}: the first word must be a number", file=sys.stderr)
 
 
 # ---- all of it
@@ -284,7 +285,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not (0 < given.seconds < 10**6 and 0 < given.rate <= 10**6):
         made.error("--seconds and --rate must be above 0, and not above a million")
     if given.settings is not None and not given.settings.is_file():
-        made.error(f"--settings must be a file: {given.settings}")
+        made.error(f"--settings must be a file: {shown(given.settings)}")
     run = partial(follow, given.seconds, given.rate, given.settings)
     return trio.run(run, restrict_keyboard_interrupt_to_checkpoints=True)  # elsewhere Ctrl-C could break a server
 
@@ -293,6 +294,12 @@ def complain(message: str, status: int) -> int:
     """Say in a line what is wrong; give the exit status back."""
     print(f"overload: {message}", file=sys.stderr)
     return status
+
+
+def shown(path: Path | trio.Path) -> str:
+    """Give a path as a terminal can show it: its name may hold any bytes, and escape codes."""
+    text = os.fsencode(path).decode(errors="backslashreplace")
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
 
 
 def parser() -> argparse.ArgumentParser:
