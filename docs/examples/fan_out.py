@@ -31,6 +31,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from io import FileIO
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -133,8 +134,8 @@ async def lines_of(logs: Sequence[Path]) -> AsyncIterator[str]:
     """Give the lines of all logs, one log after the other, each as soon as it is there: a log may be a pipe."""
     for log in logs:
         rest = b""
-        with await aside(partial(log.open, "rb", buffering=0)) as file:
-            while chunk := await aside(file.read, CHUNK):
+        with await aside(partial(FileIO, log)) as file:
+            while chunk := await aside(partial(file.read, CHUNK)):
                 *lines, rest = (rest + chunk).split(b"\n")
                 for line in lines:
                     yield text_of(line)
@@ -145,9 +146,9 @@ async def lines_of(logs: Sequence[Path]) -> AsyncIterator[str]:
             yield text_of(rest)
 
 
-async def aside(read: Callable[..., T], *arguments: int) -> T:
+async def aside(read: Callable[[], T]) -> T:
     """Read in a thread, which Ctrl-C need not wait for: nobody may write into a pipe for a long time."""
-    return await trio.to_thread.run_sync(read, *arguments, abandon_on_cancel=True)
+    return await trio.to_thread.run_sync(read, abandon_on_cancel=True)
 
 
 def text_of(line: bytes) -> str:

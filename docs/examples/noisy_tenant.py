@@ -7,8 +7,11 @@
 A client sends a line, ``tenant text``, and waits for the answer; a few workers make the answers. In one queue for all
 everyone waits behind the noisy tenant's lines. With `fair_by` each tenant has a short queue of its own, and the workers
 take from them by weight: the others wait for a worker, and no longer. A line that its tenant's queue has no room for
-gets ``429 too many requests`` at once, so the noisy tenant holds up nobody, and no line of it waits long either. Who
-sends a line without end is hung up on.
+gets ``429 too many requests`` at once, so the noisy tenant holds up nobody in them, and no line of it waits long
+either. Who sends a line without end is hung up on.
+
+Fairness begins at these queues: on its way to them a line is first come, first served, among those of all connections.
+With some hundred busy connections (``--noisy 500``) that is where the others wait, so limit them where you accept them.
 
 The server is real, on a port of this machine; its clients are tasks of the same program. The plan is the function
 `plan`, which takes its jobs as a pipeline, so its test runs it in virtual time.
@@ -41,6 +44,11 @@ PAUSE = 0.02  # seconds between two lines of a quiet client, and after a refusal
 ROOM = 16  # lines of one tenant that may wait
 TENANTS = 100  # that may have lines here at once
 LONGEST = 1000  # bytes of a line
+
+WAYS = {
+    "plain": "plain: one queue for all",
+    "fair": "fair: a queue for each tenant; the way to it is first come, first served",
+}
 
 Weights = Mapping[str, int | Fraction]
 
@@ -230,8 +238,8 @@ def printable(name: str) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; give its exit status."""
     options = parser().parse_args(argv)
-    for way in ("plain", "fair") if options.way == "both" else (options.way,):
-        print(f"{way}: {'a queue for each tenant' if way == 'fair' else 'one queue for all'}")
+    for way in WAYS if options.way == "both" else (options.way,):
+        print(WAYS[way])
         run = partial(serve, way == "fair", options.seconds, options.noisy, dict(options.weight))
         # Ctrl-C that comes at any other place could break the server, which then would never end.
         if status := trio.run(run, restrict_keyboard_interrupt_to_checkpoints=True):
@@ -250,7 +258,7 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="noisy_tenant.py", allow_abbrev=False, description="Serve several tenants, one of whom is noisy."
     )
-    made.add_argument("--way", choices=("both", "plain", "fair"), default="both", help="(default: %(default)s)")
+    made.add_argument("--way", choices=("both", *WAYS), default="both", help="(default: %(default)s)")
     made.add_argument("--seconds", type=positive, default=1.0, help="of each way (default: %(default)s)")
     made.add_argument(
         "--noisy", type=connections, default=40, metavar="N", help="connections of the noisy tenant (default: 40)"

@@ -194,10 +194,10 @@ class Gauge:
             print(f"\r{reading.value:6.2f} of {self.limit:g} {bar:40} {alarm:5}", end="", flush=True)
         await trio.sleep(0.05)
 
-    async def load(self, path: Path, _written: float) -> None:
+    async def load(self, path: trio.Path, _written: float) -> None:
         """Take the limit from the file; one that has none changes nothing."""
         try:
-            self.limit = float((await trio.Path(path).read_text()).split()[0])
+            self.limit = float((await path.read_text()).split()[0])
             self.loaded += 1
         except (OSError, ValueError, IndexError):
             print(f"{shown(path)}: the first word must be a number", file=sys.stderr)

@@ -7,6 +7,7 @@ traceback of wherever it was: at Ctrl-C while it still imports or already ends, 
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 
@@ -31,7 +32,8 @@ def begin() -> None:
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:  # closed: the next file or socket would be taken for it
             setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode, closefd=False))
-    sys.stdout.reconfigure(errors="backslashreplace")  # not every terminal can show every name
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # not every terminal can show every name
 
 
 def run(main: Callable[[], int]) -> NoReturn:
@@ -52,7 +54,7 @@ def status_of(call: Callable[[], int | None], *, is_interruptible: bool = False)
         if is_interruptible:
             signal.signal(signal.SIGINT, leave)
     except* SystemExit as stop:  # of `argparse`
-        status = int(stop.exceptions[0].code or 0)
+        status = getattr(first(stop), "code", 0) or 0
     except* KeyboardInterrupt:
         status = say("interrupted", 130)
     except* BrokenPipeError:  # of what it prints: trio has another error for sockets
