@@ -3,6 +3,7 @@
     fan_out.py                              # a log of 20,000 lines, which it makes up
     fan_out.py access.log other.log         # logs in the common format of web servers
     fan_out.py access.log --out sorted
+    zcat old.log.gz | fan_out.py /dev/stdin         # any file that can be read, also a pipe
 
 In the folder it writes the archive (``archive.log.gz``, every line), ``errors.txt`` (the lines of requests that the
 server failed to answer, and how often for each path), ``traffic.txt`` (bytes by path, of those it answered), and
@@ -179,8 +180,10 @@ async def sort_log(lines: Pipeline[str], folder: Path) -> int:
         (folder / "unreadable.txt").open("wb") as strange,
     ):
         tally, status = Tally(errors, strange), 0
+        pipeline = plan(lines, archive, tally)
+        print(pipeline.describe(), end="\n\n", flush=True)
         try:
-            report = await plan(lines, archive, tally).run()
+            report = await pipeline.run()
             print(report.describe(), end="\n\n")
         except KeyboardInterrupt:
             status = complain(f"interrupted; {shown(folder)} holds what was written until then", 130)

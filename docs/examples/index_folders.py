@@ -316,7 +316,7 @@ def progress(elapsed: float, index: Index, files: Files, width: int = 80) -> str
 def columns() -> int:
     """Give the width of the terminal that shows the progress."""
     given = os.environ.get("COLUMNS", "")
-    return int(given) if given.isdecimal() else os.get_terminal_size(sys.stderr.fileno()).columns or 80
+    return (given.isdecimal() and int(given)) or os.get_terminal_size(sys.stderr.fileno()).columns or 80
 
 
 async def index_folders(tenants: Sequence[Tenant], file: Path, query: str) -> int:
