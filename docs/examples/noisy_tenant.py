@@ -197,14 +197,14 @@ async def clients(port: int, seconds: float, noisy: int, service: Service) -> No
 async def serve(is_fair: bool, seconds: float, noisy: int, weights: Weights) -> int:
     """Serve the clients until they have gone, and tell what became of them; give the exit status."""
     service, status = Service(), 0
-    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
-    intake = Intake(listeners)
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    intake = Intake([listener])
     pipeline = plan(Pipeline.from_producer(intake, name="intake"), service.work, weights, is_fair=is_fair)
     print(pipeline.describe(), end="\n\n", flush=True)
     try:
-        async with trio.open_nursery() as nursery:
+        async with listener, trio.open_nursery() as nursery:
             run = await nursery.start(pipeline.run)
-            await clients(listeners[0].socket.getsockname()[1], seconds, noisy, service)
+            await clients(listener.socket.getsockname()[1], seconds, noisy, service)
             intake.is_closing.set()
         print(run.report.describe(), end="\n\n")
     except* KeyboardInterrupt:

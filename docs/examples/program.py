@@ -11,11 +11,21 @@ import io
 import os
 import sys
 
+
+def say(message: str, status: int) -> int:
+    """Say in a line what ended the program, if anybody listens; give the exit status back."""
+    name = os.path.splitext(os.path.basename(sys.argv[0]))[0]
+    try:  # noqa: SIM105  # an import more is a time more in which Ctrl-C is Python's own
+        os.write(2, f"{name}: {message}\n".encode(errors="backslashreplace"))
+    except OSError:
+        pass
+    return status
+
+
 try:
     import signal
-    from contextlib import suppress
-except KeyboardInterrupt:  # these take longer than the rest of this file
-    os._exit(130)
+except KeyboardInterrupt:  # it takes longer than the rest of this file
+    os._exit(say("interrupted", 130))
 
 TYPE_CHECKING = False  # typing takes as long to import
 if TYPE_CHECKING:
@@ -38,7 +48,10 @@ def begin() -> None:
 
 def run(main: Callable[[], int]) -> NoReturn:
     """Run a program and exit with its status, or with that of what stopped it."""
-    status = status_of(main, is_interruptible=signal.getsignal(signal.SIGINT) is leave)
+    is_interruptible = signal.getsignal(signal.SIGINT) is leave
+    status = status_of(main, is_interruptible=is_interruptible)
+    if is_interruptible:  # however it ended: what is left to do says nothing of what was done
+        signal.signal(signal.SIGINT, leave)
     if lost := status_of(sys.stdout.flush):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python itself flushes once more
     sys.exit(status or lost)
@@ -52,7 +65,7 @@ def status_of(call: Callable[[], int | None], *, is_interruptible: bool = False)
             signal.signal(signal.SIGINT, signal.default_int_handler)
         status = call() or 0
         if is_interruptible:
-            signal.signal(signal.SIGINT, leave)
+            signal.signal(signal.SIGINT, leave)  # in here, so that no moment is left out
     except* SystemExit as stop:  # of `argparse`
         status = getattr(first(stop), "code", 0) or 0
     except* KeyboardInterrupt:
@@ -74,11 +87,3 @@ def first(error: BaseException) -> BaseException:
 def leave(number: int, frame: object) -> None:
     """End at once, without a KeyboardInterrupt: it may come up where Python prints it and goes on."""
     os._exit(say("interrupted", 130))
-
-
-def say(message: str, status: int) -> int:
-    """Say in a line what ended the program, if anybody listens; give the exit status back."""
-    name = os.path.splitext(os.path.basename(sys.argv[0]))[0]
-    with suppress(OSError):
-        os.write(sys.stderr.fileno(), f"{name}: {message}\n".encode(errors="backslashreplace"))
-    return status
