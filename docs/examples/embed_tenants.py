@@ -16,10 +16,13 @@ moment: what is stored stays, each batch is one transaction, and the same comman
 
 from __future__ import annotations
 
-if __name__ == "__main__":  # before the other imports, which take longer than Ctrl-C
-    import program
+if __name__ == "__main__":  # before the other imports: they take long enough for Ctrl-C
+    try:
+        import program
 
-    program.begin()
+        program.begin()
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
 
 import argparse
 import ast

@@ -17,10 +17,13 @@ as soon as its buffer is full, and nobody else. Stopped at any moment, the files
 
 from __future__ import annotations
 
-if __name__ == "__main__":  # before the other imports, which take longer than Ctrl-C
-    import program
+if __name__ == "__main__":  # before the other imports: they take long enough for Ctrl-C
+    try:
+        import program
 
-    program.begin()
+        program.begin()
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
 
 import argparse
 import gzip
@@ -135,8 +138,8 @@ async def lines_of(logs: Sequence[Path]) -> AsyncIterator[str]:
     """Give the lines of all logs, one log after the other, each as soon as it is there: a log may be a pipe."""
     for log in logs:
         rest = b""
-        with await aside(partial(FileIO, log)) as file:
-            while chunk := await aside(partial(file.read, CHUNK)):
+        with await aside(partial(FileIO, log), log) as file:
+            while chunk := await aside(partial(file.read, CHUNK), log):
                 *lines, rest = (rest + chunk).split(b"\n")
                 for line in lines:
                     yield text_of(line)
@@ -147,9 +150,9 @@ async def lines_of(logs: Sequence[Path]) -> AsyncIterator[str]:
             yield text_of(rest)
 
 
-async def aside(read: Callable[[], T]) -> T:
-    """Read in a thread, which Ctrl-C need not wait for: nobody may write into a pipe for a long time."""
-    return await trio.to_thread.run_sync(read, abandon_on_cancel=True)
+async def aside(read: Callable[[], T], log: Path) -> T:
+    """Read in a thread; Ctrl-C does not wait for who writes into a pipe."""
+    return await trio.to_thread.run_sync(read, abandon_on_cancel=not log.is_file())
 
 
 def text_of(line: bytes) -> str:

@@ -13,10 +13,13 @@ already is not added again, so the same command started once more only completes
 
 from __future__ import annotations
 
-if __name__ == "__main__":  # before the other imports, which take longer than Ctrl-C
-    import program
+if __name__ == "__main__":  # before the other imports: they take long enough for Ctrl-C
+    try:
+        import program
 
-    program.begin()
+        program.begin()
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
 
 import argparse
 import os

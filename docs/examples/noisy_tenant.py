@@ -19,10 +19,13 @@ The server is real, on a port of this machine; its clients are tasks of the same
 
 from __future__ import annotations
 
-if __name__ == "__main__":  # before the other imports, which take longer than Ctrl-C
-    import program
+if __name__ == "__main__":  # before the other imports: they take long enough for Ctrl-C
+    try:
+        import program
 
-    program.begin()
+        program.begin()
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
 
 import argparse
 import re

@@ -17,10 +17,13 @@ At the end it prints what became of every reading, also when Ctrl-C stops it ear
 
 from __future__ import annotations
 
-if __name__ == "__main__":  # before the other imports, which take longer than Ctrl-C
-    import program
+if __name__ == "__main__":  # before the other imports: they take long enough for Ctrl-C
+    try:
+        import program
 
-    program.begin()
+        program.begin()
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
 
 import argparse
 import json

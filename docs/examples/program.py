@@ -2,35 +2,19 @@
 
 Each of them calls `begin` before its other imports and gives `run` its `main`. What Python would show otherwise is a
 traceback of wherever it was: at Ctrl-C while it still imports or already ends, and at a pipe that was closed, as by
-``| head -1``. Ctrl-C before the first line of a program has run, in the first hundredths of a second, is Python's own.
+``| head -1``. Only Ctrl-C before the first line of a program has run, in the first hundredths of a second, is still
+Python's own: it may end in a traceback of ``site``, or of no line at all.
 """
 
 from __future__ import annotations
 
 import io
 import os
+import signal
 import sys
-
-
-def say(message: str, status: int) -> int:
-    """Say in a line what ended the program, if anybody listens; give the exit status back."""
-    name = os.path.splitext(os.path.basename(sys.argv[0]))[0]
-    try:  # noqa: SIM105  # an import more is a time more in which Ctrl-C is Python's own
-        os.write(2, f"{name}: {message}\n".encode(errors="backslashreplace"))
-    except OSError:
-        pass
-    return status
-
-
-try:
-    import signal
-except KeyboardInterrupt:  # it takes longer than the rest of this file
-    os._exit(say("interrupted", 130))
-
-TYPE_CHECKING = False  # typing takes as long to import
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import NoReturn
+from collections.abc import Callable
+from contextlib import suppress
+from typing import NoReturn
 
 CLOSED_PIPE = 141  # what a shell says of a program that SIGPIPE has ended
 
@@ -87,3 +71,11 @@ def first(error: BaseException) -> BaseException:
 def leave(number: int, frame: object) -> None:
     """End at once, without a KeyboardInterrupt: it may come up where Python prints it and goes on."""
     os._exit(say("interrupted", 130))
+
+
+def say(message: str, status: int) -> int:
+    """Say in a line what ended the program, if anybody listens; give the exit status back."""
+    name = os.path.splitext(os.path.basename(sys.argv[0]))[0]
+    with suppress(OSError):
+        os.write(2, f"{name}: {message}\n".encode(errors="backslashreplace"))
+    return status
