@@ -152,7 +152,8 @@ async def lines_of(logs: Sequence[Path]) -> AsyncIterator[str]:
 
 async def aside(read: Callable[[], T], log: Path) -> T:
     """Read in a thread; Ctrl-C does not wait for who writes into a pipe."""
-    return await trio.to_thread.run_sync(read, abandon_on_cancel=not log.is_file())
+    is_pipe = not await trio.Path(log).is_file()
+    return await trio.to_thread.run_sync(read, abandon_on_cancel=is_pipe)
 
 
 def text_of(line: bytes) -> str:
