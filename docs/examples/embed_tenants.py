@@ -16,9 +16,16 @@ moment: what is stored stays, each batch is one transaction, and the same comman
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the other imports: they take long enough for Ctrl-C
+    try:
+        import program
+
+        program.begin()
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+
 import argparse
 import ast
-import io
 import os
 import re
 import sqlite3
@@ -323,12 +330,12 @@ def progress(store: SqliteStore) -> str:
     return f"{store.added:,} vectors stored, {store.buried:,} dead letters"
 
 
-def embed_tenants(tenants: Sequence[Tenant], file: Path, seed: int) -> int:
+async def embed_tenants(tenants: Sequence[Tenant], file: Path, seed: int) -> int:
     """Embed what has no vector yet; give the exit status."""
     report, status = None, 0
     with open_store(file) as store, serving(seed) as server:
         try:
-            report = trio.run(work, tenants, f"http://127.0.0.1:{server.server_port}", store)
+            report = await work(tenants, f"http://127.0.0.1:{server.server_port}", store)
         except* KeyboardInterrupt:
             status = complain(f"interrupted: {progress(store)}; the same command embeds the rest", 130)
         except* (Unavailable, trio.TooSlowError, httpx.HTTPError) as failed:
@@ -381,14 +388,13 @@ def texts(path: Path) -> list[str]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; give its exit status."""
+    options = parser().parse_args(argv)
     try:
-        options = parser().parse_args(argv)
         tenants = tenants_of(options.tenants or samples())
-        return embed_tenants(tenants, Path(os.path.realpath(options.db)), options.seed)
+        run = partial(embed_tenants, tenants, Path(os.path.realpath(options.db)), options.seed)
+        return trio.run(run, restrict_keyboard_interrupt_to_checkpoints=True)  # so it never strikes half-way through
     except Refused as error:
         return complain(str(error), 2)
-    except KeyboardInterrupt:
-        return complain("interrupted", 130)
 
 
 def complain(message: str, status: int) -> int:
@@ -457,6 +463,4 @@ def shown(name: str | Path) -> str:
 
 
 if __name__ == "__main__":
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # not every terminal can show every name
-    sys.exit(main())
+    program.run(main)

@@ -3,6 +3,7 @@
     fan_out.py                              # a log of 20,000 lines, which it makes up
     fan_out.py access.log other.log         # logs in the common format of web servers
     fan_out.py access.log --out sorted
+    zcat old.log.gz | fan_out.py /dev/stdin         # any file that can be read, also a pipe
 
 In the folder it writes the archive (``archive.log.gz``, every line), ``errors.txt`` (the lines of requests that the
 server failed to answer, and how often for each path), ``traffic.txt`` (bytes by path, of those it answered), and
@@ -16,25 +17,35 @@ as soon as its buffer is full, and nobody else. Stopped at any moment, the files
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the other imports: they take long enough for Ctrl-C
+    try:
+        import program
+
+        program.begin()
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+
 import argparse
 import gzip
-import io
 import os
 import random
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from io import FileIO
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import trio
 
-from funcpipe_trio import Pipeline, Report, Step, threads
+from funcpipe_trio import Pipeline, Step, threads
 
 FOLDER = "funcpipe_sorted_log"
+CHUNK = 65536  # bytes that are read at once, and the longest line
+T = TypeVar("T")
 LINE = re.compile(r'\S+ \S+ \S+ \[[^\]]+\] "\S+ (?P<path>\S+)[^"]*" (?P<status>\d{3}) (?P<size>\d+|-)')
 
 
@@ -99,10 +110,11 @@ class Tally:
         self._strange = strange
         self.sizes: Counter[str] = Counter()
         self.errors: Counter[str] = Counter()
-        self.count_unreadable: int = 0
+        self.count_answered = self.count_unreadable = 0
 
     def answered(self, request: Request) -> None:
         """Count the bytes of an answer."""
+        self.count_answered += 1
         self.sizes[request.path] += request.size
 
     def failed(self, request: Request) -> None:
@@ -122,12 +134,31 @@ def write_lines(file: Writable, lines: list[str]) -> int:
     return len(lines)
 
 
-def lines_of(logs: Sequence[Path]) -> Iterator[str]:
-    """Give the lines of all logs, one log after the other."""
+async def lines_of(logs: Sequence[Path]) -> AsyncIterator[str]:
+    """Give the lines of all logs, one log after the other, each as soon as it is there: a log may be a pipe."""
     for log in logs:
-        with log.open(encoding="utf-8", errors="surrogateescape") as file:
-            for line in file:
-                yield line.rstrip("\n")
+        rest = b""
+        with await aside(partial(FileIO, log), log) as file:
+            while chunk := await aside(partial(file.read, CHUNK), log):
+                *lines, rest = (rest + chunk).split(b"\n")
+                for line in lines:
+                    yield text_of(line)
+                if len(rest) > CHUNK:  # it would be kept for as long as it goes on
+                    yield text_of(rest)
+                    rest = b""
+        if rest:
+            yield text_of(rest)
+
+
+async def aside(read: Callable[[], T], log: Path) -> T:
+    """Read in a thread; Ctrl-C does not wait for who writes into a pipe."""
+    is_pipe = not await trio.Path(log).is_file()
+    return await trio.to_thread.run_sync(read, abandon_on_cancel=is_pipe)
+
+
+def text_of(line: bytes) -> str:
+    """Take any bytes for text."""
+    return line.decode(errors="surrogateescape")
 
 
 def made_up(count: int = 20_000, seed: int = 1) -> Iterator[str]:
@@ -145,45 +176,51 @@ def made_up(count: int = 20_000, seed: int = 1) -> Iterator[str]:
         yield f'192.0.2.{number % 250} - - [{stamp}] "GET {path} HTTP/1.1" {status} {chance.randrange(100, 9000)}'
 
 
-async def sort_log(lines: Pipeline[str], folder: Path) -> tuple[Report, Tally]:
-    """Run the plan, with its files in a folder; what was found is written even if it is stopped."""
+async def sort_log(lines: Pipeline[str], folder: Path) -> int:
+    """Run the plan, with its files in a folder; what was found is written and told even if it is stopped."""
     with (
         gzip.open(folder / "archive.log.gz", "wb", compresslevel=6) as archive,
         (folder / "errors.txt").open("wb") as errors,
         (folder / "unreadable.txt").open("wb") as strange,
     ):
-        tally = Tally(errors, strange)
+        tally, status = Tally(errors, strange), 0
+        pipeline = plan(lines, archive, tally)
+        print(pipeline.describe(), end="\n\n", flush=True)
         try:
-            report = await plan(lines, archive, tally).run()
+            report = await pipeline.run()
+            print(report.describe(), end="\n\n")
+        except KeyboardInterrupt:
+            status = complain(f"interrupted; {shown(folder)} holds what was written until then", 130)
         finally:
             write_lines(errors, [f"# {count} of {path}" for path, count in tally.errors.most_common()])
             with (folder / "traffic.txt").open("wb") as traffic:
                 write_lines(traffic, [f"{size:>12} {path}" for path, size in tally.sizes.most_common()])
-        return report, tally
+    tell(tally, folder)
+    return status
+
+
+def tell(tally: Tally, folder: Path) -> None:
+    """Say in a few lines what was found."""
+    failed = tally.errors.total()
+    lines = tally.count_answered + failed + tally.count_unreadable
+    print(f"{lines} lines: {tally.count_answered} answered, {failed} failed, {tally.count_unreadable} unreadable")
+    for path, count in tally.errors.most_common(3):
+        print(f"  failed {count} times: {shown(path)}")
+    print(f"written: {shown(folder)}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; give its exit status."""
     options = parser().parse_args(argv)
-    missing = [log for log in options.logs if not log.is_file()]
-    if missing:
-        return complain(f"there is no log {', '.join(map(shown, missing))}", 2)
-    source = partial(lines_of, options.logs) if options.logs else made_up
-    name = "logs" if options.logs else "made_up"
-    try:
-        options.out.mkdir(parents=True, exist_ok=True)
-        report, tally = trio.run(sort_log, Pipeline.from_iterable(source, name=name), options.out)
-    except OSError as error:
-        return complain(str(error), 1)
-    except KeyboardInterrupt:
-        return complain(f"interrupted; {shown(options.out)} holds what was written until then", 130)
-    print(report.describe())
-    print()
-    print(f"{report.taken} lines: {sum(tally.errors.values())} failed, {tally.count_unreadable} unreadable")
-    for path, count in tally.errors.most_common(3):
-        print(f"  failed {count} times: {shown(path)}")
-    print(f"written: {shown(options.out)}")
-    return 0
+    for log in options.logs:
+        if log.is_dir() or not log.exists():
+            return complain(f"{shown(log)} is a folder, no log" if log.is_dir() else f"there is no log {shown(log)}", 2)
+    if options.logs:
+        lines = Pipeline.from_async_iterable(partial(lines_of, options.logs), name="logs")
+    else:
+        lines = Pipeline.from_iterable(made_up, name="made_up")
+    options.out.mkdir(parents=True, exist_ok=True)
+    return trio.run(sort_log, lines, options.out, restrict_keyboard_interrupt_to_checkpoints=True)
 
 
 def complain(message: str, status: int) -> int:
@@ -208,6 +245,4 @@ def parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # not every terminal can show every name
-    sys.exit(main())
+    program.run(main)

@@ -13,8 +13,15 @@ already is not added again, so the same command started once more only completes
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the other imports: they take long enough for Ctrl-C
+    try:
+        import program
+
+        program.begin()
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+
 import argparse
-import io
 import os
 import re
 import sqlite3
@@ -23,7 +30,7 @@ import sysconfig
 from collections import Counter
 from collections.abc import AsyncIterator, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import partial
 from hashlib import blake2b
@@ -39,6 +46,7 @@ from funcpipe_trio import FairShare, Pipeline, Report, fair_merge
 DATABASE = "funcpipe_index.sqlite3"
 LARGEST = 1_000_000  # bytes of a file that is read
 LINES = 20  # lines of a passage
+COMPILED = {".a", ".dll", ".dylib", ".exe", ".o", ".pyc", ".pyd", ".so"}  # files that hold no text
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,14 +79,14 @@ class Passage:
 # The plan: all of it
 
 
-def plan(tenants: Sequence[Tenant], index: Index, skipped: Counter[str]) -> Pipeline[int]:
+def plan(tenants: Sequence[Tenant], index: Index, files: Files) -> Pipeline[int]:
     """Describe the work; nothing happens yet. Each item that comes out is the number of passages a batch has added."""
     passages = {
         tenant.name: Pipeline.from_async_iterable(
             partial(walk, tenant.folder, apart_from=index.file), name=f"walk {tenant.name}"
         )
         .map(read, concurrency=8, ordered=False, name=f"read {tenant.name}")
-        .filter(partial(keep_text, skipped))
+        .filter(files.keep_text)
         .flat_map(split)
         for tenant in tenants
     }
@@ -125,27 +133,40 @@ async def read(path: Path) -> Document:
 
 def read_text(path: Path) -> Document:
     """Read a file; whatever is wrong with it is an answer, not an error."""
+    if path.suffix in COMPILED:
+        return Document(path, problem="compiled, so not opened")
     try:
         mode = path.stat().st_mode
         if not S_ISREG(mode):  # opening a FIFO would wait for ever
             return Document(path, problem="unreadable folder" if S_ISDIR(mode) else "no regular file")
         with path.open("rb") as file:
             data = file.read(LARGEST + 1)
+        if b"\0" in data:
+            return Document(path, problem="binary")
         if len(data) > LARGEST:
             return Document(path, problem=f"larger than {LARGEST} bytes")
-        text = data.decode()
+        return Document(path, data.decode())
     except UnicodeDecodeError:
-        return Document(path, problem="not UTF-8 text")
+        return Document(path, problem="text, but not in UTF-8")
     except OSError as error:
         return Document(path, problem=f"unreadable ({error.strerror})")
-    return Document(path, problem="not UTF-8 text") if "\0" in text else Document(path, text)
 
 
-def keep_text(skipped: Counter[str], document: Document) -> bool:
-    """Let a document pass that could be read, and count the others by what was wrong."""
-    if document.problem:
-        skipped[document.problem] += 1
-    return not document.problem
+@dataclass(slots=True)
+class Files:
+    """What became of the files."""
+
+    read: int = 0
+    skipped: Counter[str] = field(default_factory=Counter)
+    """How many for each reason."""
+
+    def keep_text(self, document: Document) -> bool:
+        """Let a document pass that could be read, and count the others by what was wrong."""
+        if document.problem:
+            self.skipped[document.problem] += 1
+        else:
+            self.read += 1
+        return not document.problem
 
 
 def split(document: Document) -> Iterator[Passage]:
@@ -263,56 +284,71 @@ def prepare(connection: sqlite3.Connection) -> None:
 # The run
 
 
-async def work(pipeline: Pipeline[int], index: Index, skipped: Counter[str]) -> Report:
+async def work(pipeline: Pipeline[int], index: Index, files: Files) -> Report:
     """Run the plan to its end, with a progress line beside it."""
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(show_progress, index, skipped)
+        nursery.start_soon(show_progress, index, files)
         report = await pipeline.run()
         nursery.cancel_scope.cancel()
     return report
 
 
-async def show_progress(index: Index, skipped: Counter[str]) -> None:
+async def show_progress(index: Index, files: Files) -> None:
     """Say how far it is: on a terminal in one line that is rewritten, else now and then, when there is news."""
-    terminal, said, next_time = sys.stderr.isatty(), 0, 0.0
+    terminal, said, next_time = sys.stderr.isatty() and os.environ.get("TERM") != "dumb", 0, 0.0
     try:
         async for elapsed, _ in periodic(0.1):
-            line = f"{elapsed:6.1f} s  {index.written:,} passages written, {skipped.total():,} files skipped"
             if terminal:
+                line = progress(elapsed, index, files, columns())
                 print(f"\r{line}\x1b[K", end="", file=sys.stderr, flush=True)
             elif index.written > said and elapsed >= next_time:
-                print(line, file=sys.stderr, flush=True)
+                print(progress(elapsed, index, files), file=sys.stderr, flush=True)
                 said, next_time = index.written, elapsed + 2
     finally:
         if terminal:
             print(file=sys.stderr)
 
 
-def index_folders(tenants: Sequence[Tenant], file: Path, query: str) -> int:
+def progress(elapsed: float, index: Index, files: Files, width: int = 80) -> str:
+    """Say how far it is, in no more than a line of a terminal of some width."""
+    parts = (f"{elapsed:6.1f} s", f"{index.written:,} passages written", f"{files.skipped.total():,} files skipped")
+    lines = ["  ".join(parts[:1]), "  ".join(parts[:2]), f"{parts[0]}  {parts[1]}, {parts[2]}"]
+    return max((line for line in lines if len(line) < width), key=len, default="")
+
+
+def columns() -> int:
+    """Give the width of the terminal that shows the progress."""
+    given = os.environ.get("COLUMNS", "")
+    return (given.isdecimal() and int(given)) or os.get_terminal_size(sys.stderr.fileno()).columns or 80
+
+
+async def index_folders(tenants: Sequence[Tenant], file: Path, query: str) -> int:
     """Build the index and answer the query; give the exit status."""
-    skipped: Counter[str] = Counter()
+    files = Files()
     report, status = None, 0
     with open_index(file) as index:
-        pipeline = plan(tenants, index, skipped)
+        pipeline = plan(tenants, index, files)
         print(pipeline.describe(), end="\n\n", flush=True)
         try:
-            report = trio.run(work, pipeline, index, skipped)
+            report = await work(pipeline, index, files)
         except* KeyboardInterrupt:
             status = complain("interrupted; the same command completes the index", 130)
         except* sqlite3.Error as failed:
             status = complain(f"writing {shown(file)} failed: {failed.exceptions[0]}", 1)
         if report is not None:
             print(report.describe(), end="\n\n")
-        show_result(index, skipped)
+        show_result(index, files)
         if not status:
             show_answer(index, query)
     return status
 
 
-def show_result(index: Index, skipped: Counter[str]) -> None:
+def show_result(index: Index, files: Files) -> None:
     """Say what became of the files, and what the index holds now."""
-    reasons = ", ".join(f"{count:,} {problem}" for problem, count in skipped.most_common()) or "none"
-    print(f"files skipped: {reasons}")
+    skipped = files.skipped.total()
+    print(f"files: {files.read + skipped:,} found, {files.read:,} read, {skipped:,} skipped")
+    for problem, count in files.skipped.most_common():
+        print(f"  {count:,} skipped: {problem}")
     print(f"passages: {index.written:,} written, {index.added:,} of them new; {index.size():,} in {shown(index.file)}")
 
 
@@ -329,16 +365,15 @@ def show_answer(index: Index, query: str) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; give its exit status."""
+    options = parser().parse_intermixed_args(argv)
     try:
-        options = parser().parse_intermixed_args(argv)
         if not options.query.split():
             raise Refused("--query must hold a word")
         tenants = tenants_of(options.paths) if options.paths else standard_library()
-        return index_folders(tenants, Path(os.path.realpath(options.db)), options.query)
+        run = partial(index_folders, tenants, Path(os.path.realpath(options.db)), options.query)
+        return trio.run(run, restrict_keyboard_interrupt_to_checkpoints=True)  # so it never strikes half-way through
     except Refused as error:
         return complain(str(error), 2)
-    except KeyboardInterrupt:
-        return complain("interrupted", 130)
 
 
 def complain(message: str, status: int) -> int:
@@ -414,6 +449,4 @@ def standard_library(count: int = 6) -> list[Tenant]:
 
 
 if __name__ == "__main__":
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # not every terminal can show every file
-    sys.exit(main())
+    program.run(main)

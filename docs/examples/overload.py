@@ -12,10 +12,18 @@ each of the three pipelines below (`gauge`, `archive`, `settings`) says in its p
   archive   sends batches at the pace that the archive allows, and drops the oldest of those that cannot wait
   settings  loads the file when it was quiet for a moment, not at each of the writes of one save
 
-At the end it prints what became of every reading. Ctrl-C stops it earlier.
+At the end it prints what became of every reading, also when Ctrl-C stops it earlier.
 """
 
 from __future__ import annotations
+
+if __name__ == "__main__":  # before the other imports: they take long enough for Ctrl-C
+    try:
+        import program
+
+        program.begin()
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
 
 import argparse
 import json
@@ -152,23 +160,23 @@ async def send_to(stream: trio.SocketStream, batch: list[Reading]) -> None:
 # ---- the settings, and the gauge
 
 
-async def writes_to(path: Path) -> AsyncIterator[float]:
+async def writes_to(path: trio.Path) -> AsyncIterator[float]:
     """Look at a file, twenty times a second, and say when it was written."""
     before = written = 0
     while True:
         with suppress(FileNotFoundError):  # some editors put a new file in its place
-            written = (await trio.Path(path).stat()).st_mtime_ns
+            written = (await path.stat()).st_mtime_ns
         if written != before:
             before = written
             yield written / 1e9
         await trio.sleep(0.05)
 
 
-async def edit(path: Path) -> None:
+async def edit(path: trio.Path) -> None:
     """Save the settings as editors do: empty the file, write a part, write all."""
     for limit in range(25, 1000):
         for text in ("", "# limit", f"{limit}\n# above it the gauge shows an alarm\n"):
-            await trio.Path(path).write_text(text)
+            await path.write_text(text)
             await trio.sleep(0.03)
         await trio.sleep(1)
 
@@ -189,10 +197,10 @@ class Gauge:
             print(f"\r{reading.value:6.2f} of {self.limit:g} {bar:40} {alarm:5}", end="", flush=True)
         await trio.sleep(0.05)
 
-    async def load(self, path: Path, _written: float) -> None:
+    async def load(self, path: trio.Path, _written: float) -> None:
         """Take the limit from the file; one that has none changes nothing."""
         try:
-            self.limit = float((await trio.Path(path).read_text()).split()[0])
+            self.limit = float((await path.read_text()).split()[0])
             self.loaded += 1
         except (OSError, ValueError, IndexError):
             print(f"{shown(path)}: the first word must be a number", file=sys.stderr)
@@ -201,39 +209,51 @@ class Gauge:
 # ---- all of it
 
 
-async def follow(seconds: float, rate: int, path: Path, *, edited: bool) -> None:
-    """Start the stand-ins and the three pipelines, let them run for a time, drain them, and report."""
-    sensor, store, display = Sensor(rate), Archive(), Gauge()
-    async with trio.open_nursery() as servers:
-        sensor_port, store_port = [await port_of(servers, each.serve) for each in (sensor, store)]
-        readings = Pipeline.from_producer(partial(lines_of, sensor_port), name="sensor").flat_map(parsed)
-        writes = Pipeline.from_async_iterable(partial(writes_to, path), name="writes")
-        if edited:
-            servers.start_soon(edit, path)
-        async with await trio.open_tcp_stream("127.0.0.1", store_port) as stream:
-            plans = {
-                "gauge": gauge(readings, display.show),
-                "archive": archive(readings, partial(send_to, stream)),
-                "settings": settings(writes, partial(display.load, path)),
-            }
-            for name, plan in plans.items():
-                print(f"{name}: {plan.describe()}\n")
-            reports = await run_for(seconds, plans)
-        servers.cancel_scope.cancel()
-    print()
-    for name, report in reports.items():
-        print(f"\n{name}: {report.describe()}")
-    tell(reports, display, store)
+async def follow(seconds: float, rate: int, given: Path | None) -> int:
+    """Follow the sensor, and say what became of its readings, also when it is interrupted; give the exit status."""
+    store, display, runs, status = Archive(), Gauge(), dict[str, Run[None]](), 0
+    with tempfile.TemporaryDirectory() as folder:
+        path = trio.Path(given or f"{folder}/gauge.txt")
+        if given is None:
+            await path.write_text("30\n")
+        try:
+            async with trio.open_nursery() as servers:
+                sensor_port, store_port = [await port_of(servers, each.serve) for each in (Sensor(rate), store)]
+                if given is None:
+                    servers.start_soon(edit, path)
+                async with await trio.open_tcp_stream("127.0.0.1", store_port) as stream:
+                    plans = plans_of(sensor_port, stream, path, display)
+                    await run_for(seconds, plans, runs)
+                servers.cancel_scope.cancel()
+        except* KeyboardInterrupt:  # nurseries put it into a group
+            done = f"{display.drawn:,} readings shown, {store.readings:,} sent, settings loaded {display.loaded} times"
+            status = complain(f"interrupted: {done}", 130)
+    tell({name: run.report for name, run in runs.items()}, display, store)
+    return status
 
 
-async def run_for(seconds: float, plans: dict[str, Pipeline[None]]) -> dict[str, Report]:
-    """Run plans side by side for a time, then let each finish what it has taken."""
+def plans_of(port: int, stream: trio.SocketStream, path: trio.Path, display: Gauge) -> dict[str, Pipeline[None]]:
+    """Put the three plans together, and show them."""
+    readings = Pipeline.from_producer(partial(lines_of, port), name="sensor").flat_map(parsed)
+    writes = Pipeline.from_async_iterable(partial(writes_to, path), name="writes")
+    plans = {
+        "gauge": gauge(readings, display.show),
+        "archive": archive(readings, partial(send_to, stream)),
+        "settings": settings(writes, partial(display.load, path)),
+    }
+    for name, plan in plans.items():
+        print(f"{name}: {plan.describe()}\n", flush=True)
+    return plans
+
+
+async def run_for(seconds: float, plans: dict[str, Pipeline[None]], runs: dict[str, Run[None]]) -> None:
+    """Run plans side by side for a time, then let each finish what it has taken; `runs` are theirs as they begin."""
     async with trio.open_nursery() as nursery:
-        runs: dict[str, Run[None]] = {name: await nursery.start(plan.run) for name, plan in plans.items()}
+        for name, plan in plans.items():
+            runs[name] = await nursery.start(plan.run)
         await trio.sleep(seconds)
         for run in runs.values():
             run.drain_nowait()
-    return {name: run.report for name, run in runs.items()}
 
 
 async def port_of(nursery: trio.Nursery, serve: Callable[[trio.SocketStream], Awaitable[None]]) -> int:
@@ -243,7 +263,12 @@ async def port_of(nursery: trio.Nursery, serve: Callable[[trio.SocketStream], Aw
 
 
 def tell(reports: dict[str, Report], display: Gauge, store: Archive) -> None:
-    """Say in a line each what became of what came."""
+    """Show the reports, and say in a line each what became of what came."""
+    print()
+    for name, report in reports.items():
+        print(f"\n{name}: {report.describe()}")
+    if len(reports) < 3:  # interrupted before all had begun
+        return
     shown, sent, loaded = reports["gauge"], reports["archive"], reports["settings"]
     (waiting,) = (link for link in sent.links if link.behind == "batch")
     print(f"\ngauge: {shown.stages[0].created} readings came, {display.drawn} shown, {shown.dropped} dropped")
@@ -253,38 +278,42 @@ def tell(reports: dict[str, Report], display: Gauge, store: Archive) -> None:
     print(f"the archive counted at most {store.most} calls in a second; it allows {CONTRACT}")
 
 
-def shown(path: Path) -> str:
-    """Give a path as a terminal can show it: its name may hold any bytes, and escape codes."""
-    text = os.fsencode(path).decode(errors="backslashreplace")
-    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
+# ---- the command line
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run from the command line."""
-    about = "Follow a sensor that is too fast."
-    made = argparse.ArgumentParser(prog="overload.py", allow_abbrev=False, description=about)
-    made.add_argument("--seconds", type=float, default=5.0, help="how long (default: %(default)g)")
-    made.add_argument("--rate", type=int, default=5000, help="readings in a second (default: %(default)s)")
-    made.add_argument("--settings", type=Path, metavar="FILE", help="a file whose first word is the limit")
+    """Run the program; give its exit status."""
+    made = parser()
     given = made.parse_args(arguments)
     if not (0 < given.seconds < 10**6 and 0 < given.rate <= 10**6):
         made.error("--seconds and --rate must be above 0, and not above a million")
     if given.settings is not None and not given.settings.is_file():
         made.error(f"--settings must be a file: {shown(given.settings)}")
-    return_code = 0
-    try:
-        if given.settings is not None:
-            trio.run(partial(follow, given.seconds, given.rate, given.settings, edited=False))
-        else:
-            with tempfile.TemporaryDirectory() as folder:
-                path = Path(folder) / "gauge.txt"
-                path.write_text("30\n")
-                trio.run(partial(follow, given.seconds, given.rate, path, edited=True))
-    except* KeyboardInterrupt:  # trio's nurseries put it into a group
-        print("\nstopped")
-        return_code = 130
-    return return_code
+    run = partial(follow, given.seconds, given.rate, given.settings)
+    return trio.run(run, restrict_keyboard_interrupt_to_checkpoints=True)  # elsewhere Ctrl-C could break a server
+
+
+def complain(message: str, status: int) -> int:
+    """Say in a line what is wrong; give the exit status back."""
+    print(f"overload: {message}", file=sys.stderr)
+    return status
+
+
+def shown(path: Path | trio.Path) -> str:
+    """Give a path as a terminal can show it: its name may hold any bytes, and escape codes."""
+    text = os.fsencode(path).decode(errors="backslashreplace")
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
+
+
+def parser() -> argparse.ArgumentParser:
+    """Make the parser of the command line."""
+    about = "Follow a sensor that is too fast."
+    made = argparse.ArgumentParser(prog="overload.py", allow_abbrev=False, description=about)
+    made.add_argument("--seconds", type=float, default=5.0, help="how long (default: %(default)g)")
+    made.add_argument("--rate", type=int, default=5000, help="readings in a second (default: %(default)s)")
+    made.add_argument("--settings", type=Path, metavar="FILE", help="a file whose first word is the limit")
+    return made
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    program.run(main)

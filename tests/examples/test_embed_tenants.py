@@ -38,12 +38,6 @@ from funcpipe_trio.testing import (
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 SCRIPT = EXAMPLES / "embed_tenants.py"
-# Ctrl-C works in a program that was started with SIGINT ignored, as a background job is, only if it asks for it.
-INTERRUPTIBLE = (
-    "import os, runpy, signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler);"
-    "sys.argv = sys.argv[1:]; sys.path[0] = os.path.dirname(sys.argv[0]);"
-    "runpy.run_path(sys.argv[0], run_name='__main__')"
-)
 FAULTY = 308  # a seed whose first eight calls meet each fault once
 
 
@@ -688,16 +682,15 @@ def test_failing_write_is_one_line_and_leaves_whole_transactions(run, calm, serv
 
 
 @pytest.mark.skipif(os.name != "posix", reason="sends SIGINT to another process")
-def test_interrupted_run_is_completed_by_the_next(run, calm, service, tmp_path):
+def test_interrupted_run_is_completed_by_the_next(run, start, calm, service, tmp_path):
     """Ctrl-C leaves a sound database and says how far it came; the next run makes it whole."""
     make_folder(tmp_path / "notes", 3000)
-    command = [sys.executable, "-c", INTERRUPTIBLE, str(SCRIPT), "acme=notes", "--db", "vectors.db"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        for line in process.stderr:
-            if re.search(r" [1-9][0-9]* vectors stored", line):
-                break
-        process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=60)
+    process = start("embed_tenants", "acme=notes", "--db", "vectors.db")
+    for line in process.stderr:
+        if re.search(r" [1-9][0-9]* vectors stored", line):
+            break
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
 
     there = len(content("vectors.db")[0])
     assert process.returncode == 130

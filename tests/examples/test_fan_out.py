@@ -3,6 +3,7 @@
 import gzip
 import importlib.util
 import io
+import os
 import signal
 import subprocess
 import sys
@@ -14,11 +15,6 @@ from funcpipe_trio import Pipeline
 from funcpipe_trio.testing import Scenario, cancel_everywhere, explore_schedules
 
 SCRIPT = Path(__file__).parents[2] / "docs" / "examples" / "fan_out.py"
-# Ctrl-C works in a program that was started with SIGINT ignored, as a background job is, only if it asks for it.
-INTERRUPTIBLE = (
-    "import runpy, signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); sys.argv = sys.argv[1:];"
-    "runpy.run_path(sys.argv[0], run_name='__main__')"
-)
 
 
 @pytest.fixture(scope="module")
@@ -58,13 +54,13 @@ def test_each_line_is_archived_and_sorted(example, tmp_path):
     sizes = [int(line.split()[0]) for line in (tmp_path / "out" / "traffic.txt").read_text().splitlines()]
     answered = [line for line in lines if line not in failed and line not in strange]
     assert sum(sizes) == sum(int(line.split()[-1]) for line in answered)
-    assert f"3000 lines: {len(failed)} failed, {len(strange)} unreadable" in done.stdout
+    assert f"3000 lines: {len(answered)} answered, {len(failed)} failed, {len(strange)} unreadable" in done.stdout
 
 
 def test_without_a_log_it_makes_one_up(tmp_path):
     done = started(cwd=tmp_path)
     assert done.returncode == 0
-    assert "20000 lines: 320 failed, 20 unreadable" in done.stdout
+    assert "20000 lines: 19660 answered, 320 failed, 20 unreadable" in done.stdout
     with gzip.open(tmp_path / "funcpipe_sorted_log" / "archive.log.gz", "rt") as archive:
         assert len(archive.read().splitlines()) == 20000
 
@@ -73,36 +69,63 @@ def test_wrong_arguments_are_one_line(tmp_path):
     done = started(tmp_path / "nowhere.log")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.splitlines() == [f"fan_out: there is no log {tmp_path / 'nowhere.log'}"]
+    done = started(tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", f"fan_out: {tmp_path} is a folder, no log\n")
     (tmp_path / "file").write_text("")
     done = started("--out", tmp_path / "file")
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_interrupted_it_keeps_what_was_written(tmp_path):
-    """Ctrl-C in the middle of an endless log: the files are whole, as far as they go."""
-    pipe = tmp_path / "endless.log"
+def test_interrupted_it_keeps_what_was_written(start, tmp_path):
+    """Ctrl-C in the middle of a long log: the files are whole, as far as they go."""
     line = '192.0.2.1 - - [27/Nov/2026:00:00:00 +0000] "GET / HTTP/1.1" 200 1\n'
-    pipe.write_text(line * 300_000)
+    (tmp_path / "long.log").write_text(line * 1_000_000)
     out = tmp_path / "out"
-    program = subprocess.Popen(
-        [sys.executable, "-c", INTERRUPTIBLE, str(SCRIPT), str(pipe), "--out", str(out)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        while not (out / "archive.log.gz").exists() or not (out / "archive.log.gz").stat().st_size:
-            assert program.poll() is None, program.stderr.read()
+    program = start("fan_out", "long.log", "--out", out)
+    archive = out / "archive.log.gz"
+    while not (archive.exists() and archive.stat().st_size):
+        assert program.poll() is None, program.stderr.read()
+    program.send_signal(signal.SIGINT)
+    told, errors = program.communicate(timeout=60)
+
+    assert (program.returncode, errors) == (130, f"fan_out: interrupted; {out} holds what was written until then\n")
+    with gzip.open(archive, "rt") as file:
+        assert set(file) == {line}
+    answered = int((out / "traffic.txt").read_text().removesuffix(" /\n"))
+    assert 0 < answered < 1_000_000
+    assert told.splitlines()[-2:] == [
+        f"{answered} lines: {answered} answered, 0 failed, 0 unreadable",
+        f"written: {out}",
+    ]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs /dev/stdin")
+def test_a_pipe_is_a_log(start, tmp_path):
+    """And so is nothing at all; a line may be as long as it likes, come in parts, and want its end."""
+    program = start("fan_out", "/dev/null", "/dev/stdin", "--out", "out", stdin=subprocess.PIPE)
+    _, errors = program.communicate("a\n\nb" + "c" * 100_000 + "\nd", timeout=60)
+
+    assert (program.returncode, errors) == (0, "")
+    with gzip.open(tmp_path / "out" / "archive.log.gz", "rt") as archive:
+        lines = archive.read().splitlines()
+    assert (lines[:2], lines[-1], "".join(lines)) == (["a", ""], "d", "ab" + "c" * 100_000 + "d")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="makes a FIFO")
+def test_ctrl_c_does_not_wait_for_who_writes_into_a_pipe(start, tmp_path):
+    """Neither while it has been opened by nobody else, nor while nothing comes."""
+    os.mkfifo(tmp_path / "pipe")
+    for writers in (0, 1):
+        writer = os.open(tmp_path / "pipe", os.O_RDWR) if writers else None
+        program = start("fan_out", "pipe", "--out", "out")
+        while program.stdout.readline() != "consumer\n":
+            assert program.poll() is None
         program.send_signal(signal.SIGINT)
         _, errors = program.communicate(timeout=60)
-    finally:
-        program.kill()
-    assert program.returncode == 130
-    assert errors == f"fan_out: interrupted; {out} holds what was written until then\n"
-    with gzip.open(out / "archive.log.gz", "rt") as archive:
-        assert set(archive) == {line}
-    assert (out / "traffic.txt").read_text().endswith(" /\n")
+        assert (program.returncode, len(errors.splitlines())) == (130, 1)
+        if writer is not None:
+            os.close(writer)
 
 
 def test_however_it_ends_no_line_is_lost(example):

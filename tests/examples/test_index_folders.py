@@ -7,7 +7,6 @@ import importlib.util
 import os
 import signal
 import sqlite3
-import subprocess
 import sys
 from collections import Counter
 from contextlib import closing
@@ -17,11 +16,6 @@ from pathlib import Path
 import pytest
 
 SCRIPT = Path(__file__).parents[2] / "docs" / "examples" / "index_folders.py"
-# Ctrl-C works in a program that was started with SIGINT ignored, as a background job is, only if it asks for it.
-INTERRUPTIBLE = (
-    "import runpy, signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler);"
-    "sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
-)
 
 PLAN = """\
 pipeline: 6 stages, items in flight: at most 4160
@@ -106,7 +100,7 @@ def test_words_of_two_folders_are_found(run, tmp_path):
 
     assert status == 0
     assert out.splitlines()[-5:] == [
-        "files skipped: none",
+        "files: 3 found, 3 read, 0 skipped",
         f"passages: 2 written, 2 of them new; 2 in {tmp_path}/index.db",
         "",
         "passages with 'fox quick': 1, the best:",
@@ -150,7 +144,7 @@ async def test_weights_share_the_writer(example, tmp_path):
         example.Tenant("light", make_folder(tmp_path / "light", files=60, passages=25), 1),
     ]
     with example.open_index(tmp_path / "index.db") as index:
-        report = await example.work(example.plan(tenants, index, Counter()), index, Counter())
+        report = await example.work(example.plan(tenants, index, files := example.Files()), index, files)
 
     heavy, light = report.inputs
     contested = heavy.contested + light.contested
@@ -166,7 +160,7 @@ def test_plan_reads_as_expected(example, tmp_path):
         example.Tenant("code", tmp_path / "code", Fraction(1, 2)),
     ]
     with example.open_index(tmp_path / "index.db") as index:
-        assert example.plan(tenants, index, Counter()).describe() == PLAN
+        assert example.plan(tenants, index, example.Files()).describe() == PLAN
 
 
 def test_report_is_printed(run, tmp_path):
@@ -202,12 +196,21 @@ def test_standard_library_without_folders(example):
 # What it skips
 
 
+def skipped_in(out):
+    first, *reasons = lines_with(out, "files: ") + lines_with(out, "  ")
+    return [first, *sorted(line for line in reasons if " skipped: " in line)]
+
+
 def test_what_cannot_be_read_is_skipped_and_counted(run, example, tmp_path):
     """A file that is binary, in another encoding, too large, gone or no file at all ends nothing."""
     folder = tmp_path / "folder"
     folder.mkdir()
     (folder / "good.txt").write_text("good")
     (folder / "binary").write_bytes(b"a\0b")
+    (folder / "module.pyc").write_text("not even text is read here")
+    (folder / "module.so").mkdir()
+    (folder / "library.so").symlink_to(folder / "nowhere")
+    os.mkfifo(folder / "object.o")
     (folder / "latin-1.txt").write_bytes("é".encode("latin-1"))
     (folder / "fits.txt").write_text("y" * example.LARGEST)
     (folder / "large.txt").write_text("y" * (example.LARGEST + 1))
@@ -217,12 +220,14 @@ def test_what_cannot_be_read_is_skipped_and_counted(run, example, tmp_path):
     status, out, _err = run(folder)
 
     assert status == 0
-    (skipped,) = lines_with(out, "files skipped: ")
-    assert sorted(skipped.removeprefix("files skipped: ").split(", ")) == [
-        "1 larger than 1000000 bytes",
-        "1 no regular file",
-        "1 unreadable (No such file or directory)",
-        "2 not UTF-8 text",
+    assert skipped_in(out) == [
+        "files: 10 found, 2 read, 8 skipped",
+        "  1 skipped: binary",
+        "  1 skipped: larger than 1000000 bytes",
+        "  1 skipped: no regular file",
+        "  1 skipped: text, but not in UTF-8",
+        "  1 skipped: unreadable (No such file or directory)",
+        "  3 skipped: compiled, so not opened",
     ]
     assert [Path(path).name for _, path, _, _ in rows("index.db")[0]] in (
         ["good.txt", "fits.txt"],
@@ -239,10 +244,10 @@ def test_what_may_not_be_read_is_skipped_and_counted(run, tmp_path):
     status, out, _err = run(folder)
 
     assert status == 0
-    (skipped,) = lines_with(out, "files skipped: ")
-    assert sorted(skipped.removeprefix("files skipped: ").split(", ")) == [
-        "1 unreadable (Permission denied)",
-        "1 unreadable folder",
+    assert skipped_in(out) == [
+        "files: 3 found, 1 read, 2 skipped",
+        "  1 skipped: unreadable (Permission denied)",
+        "  1 skipped: unreadable folder",
     ]
 
 
@@ -255,8 +260,10 @@ def test_links_make_no_loop(run, tmp_path):
     status, out, _err = run(folder)
 
     assert status == 0
-    (skipped,) = lines_with(out, "files skipped:")
-    assert skipped == "files skipped: 1 unreadable (Too many levels of symbolic links)"
+    assert skipped_in(out) == [
+        "files: 2 found, 1 read, 1 skipped",
+        "  1 skipped: unreadable (Too many levels of symbolic links)",
+    ]
     assert len(rows("index.db")[0]) == 1
 
 
@@ -268,7 +275,7 @@ def test_database_in_the_folder_is_not_indexed(run, tmp_path):
         status, out, _err = run(folder, db=folder / "own.db")
 
         assert status == 0
-        assert lines_with(out, "files skipped:") == ["files skipped: none"]
+        assert skipped_in(out) == ["files: 2 found, 2 read, 0 skipped"]
         assert lines_with(out, "passages:") == [f"passages: 2 written, {new} of them new; 2 in {folder}/own.db"]
 
 
@@ -458,18 +465,58 @@ def test_failing_write_is_one_line_and_leaves_whole_batches(run, tmp_path):
     assert rows("index.db") == before
 
 
+# The progress line
+
+
+def test_progress_is_one_line_of_any_terminal(example, tmp_path):
+    """What does not fit is left out as a whole, so that no number is cut."""
+    files = example.Files(read=5, skipped=Counter(binary=1597))
+    with example.open_index(tmp_path / "index.db") as index:
+        index.written = 12_345
+        shown = [example.progress(1.25, index, files, width) for width in range(1, 90)]
+
+    assert all(len(line) < width for width, line in enumerate(shown, 1))
+    assert list(dict.fromkeys(shown)) == [
+        "",
+        "   1.2 s",
+        "   1.2 s  12,345 passages written",
+        "   1.2 s  12,345 passages written, 1,597 files skipped",
+    ]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="makes a terminal")
+@pytest.mark.parametrize(
+    ("environ", "is_rewritten"),
+    [({"COLUMNS": "40"}, True), ({"COLUMNS": "", "TERM": "xterm"}, True), ({"TERM": "dumb"}, False)],
+)
+def test_progress_on_a_terminal(start, tmp_path, environ, is_rewritten):
+    """Rewritten in place where that is possible, and not where the terminal knows no such thing."""
+    make_folder(tmp_path / "folder", files=30, passages=25)
+    ours, theirs = os.openpty()
+    process = start("index_folders", "folder", stderr=theirs, env={"TERM": "xterm", **environ})
+    os.close(theirs)
+    out, _ = process.communicate(timeout=60)
+    shown = os.read(ours, 1 << 16).decode().replace("\r\n", "\n")
+    os.close(ours)
+
+    assert (process.returncode, "passages: 750 written" in out) == (0, True)
+    lines = shown.rstrip("\n").replace("\x1b[K", "").split("\r" if is_rewritten else "\n")
+    assert ("\x1b" in shown) == ("\r" in shown) == is_rewritten
+    assert not is_rewritten or "\n" not in shown.rstrip("\n")
+    assert all(len(line) < (40 if environ.get("COLUMNS") else 80) for line in lines)
+
+
 # Ctrl-C
 
 
 @pytest.mark.skipif(os.name != "posix", reason="sends SIGINT to another process")
-def test_interrupted_run_is_completed_by_the_next(run, tmp_path):
+def test_interrupted_run_is_completed_by_the_next(run, start, tmp_path):
     """Ctrl-C leaves a sound database of whole batches; the next run makes of it what an undisturbed one makes."""
     folder = make_folder(tmp_path / "folder", files=300, passages=25)
-    command = [sys.executable, "-c", INTERRUPTIBLE, str(SCRIPT), "folder", "--db", "cut.db"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        first = process.stderr.readline()
-        process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=60)
+    process = start("index_folders", "folder", "--db", "cut.db")
+    first = process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
 
     assert "passages written" in first
     assert process.returncode == 130

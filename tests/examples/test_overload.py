@@ -127,29 +127,27 @@ def test_names_of_files_are_shown_as_a_terminal_can_show_them(example, tmp_path,
         example.main(["--settings", f"{tmp_path}/no\x1b[2J"])
     path = tmp_path / "set\n\x1b[2J"
     path.write_text("much")
-    run_virtual(example.Gauge().load, path, 0.0)
+    run_virtual(example.Gauge().load, trio.Path(path), 0.0)
     refused, complaint = capsys.readouterr().err.splitlines()[-2:]
 
     assert refused.endswith(f"--settings must be a file: {tmp_path}/no\\x1b[2J")
     assert complaint == f"{tmp_path}/set\\n\\x1b[2J: the first word must be a number"
 
 
-def test_ctrl_c_stops_it(tmp_path):
-    """Without a traceback."""
-    # Ctrl-C works in a program that was started with SIGINT ignored, as a background job is, only if it asks for it.
-    interruptible = (
-        "import runpy, signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler);"
-        "sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
-    )
+def test_ctrl_c_stops_it(start, tmp_path):
+    """In a line that says what was done; the reports are shown as at the end."""
     path = tmp_path / "limit.txt"
     path.write_text("20")
-    command = [sys.executable, "-u", "-c", interruptible, SCRIPT, "--seconds", "500", "--settings", path]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as program:
-        for line in program.stdout:
-            if line.startswith("settings:"):
-                break
-        program.send_signal(signal.SIGINT)
-        rest, errors = program.communicate(timeout=60)
+    program = start("overload", "--seconds", "500", "--settings", path)
+    for line in program.stdout:
+        if line.startswith("settings:"):
+            break
+    program.send_signal(signal.SIGINT)
+    rest, errors = program.communicate(timeout=60)
 
-    assert (program.returncode, errors) == (130, "")
-    assert rest.endswith("\nstopped\n")
+    assert program.returncode == 130
+    assert re.fullmatch(
+        r"overload: interrupted: [\d,]+ readings shown, [\d,]+ sent, settings loaded \d+ times\n", errors
+    )
+    if "\nsettings: cancelled" in rest:  # it came when all had begun
+        assert rest.splitlines()[-1].startswith("the archive counted at most ")

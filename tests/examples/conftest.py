@@ -1,0 +1,33 @@
+"""How the tests start an example as a program of its own."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
+# Ctrl-C is ignored in a program that was started with SIGINT ignored, as a background job is. This takes it back, and
+# becomes the program.
+INTERRUPTIBLE = "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL)"
+BECOME = "os.execv(sys.executable, sys.orig_argv[3:])"
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Start examples by name, in `tmp_path`, after some code; what still runs at the end is killed."""
+    started = []
+
+    def start(name, *arguments, after="pass", **how):
+        example = [sys.executable, "-u", str(EXAMPLES / f"{name}.py"), *map(str, arguments)]
+        how = {"cwd": tmp_path, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **how}
+        how["env"] = {**os.environ, **how.get("env", {})}
+        process = subprocess.Popen([sys.executable, "-c", f"{INTERRUPTIBLE}; {after}; {BECOME}", *example], **how)
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        with process:  # closes its pipes, and waits
+            process.kill()
