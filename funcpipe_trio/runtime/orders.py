@@ -69,8 +69,8 @@ def problem_of(told: bytes, process: int) -> tuple[str, BaseException]:
     """Make the error that kept a worker from loading the main module, and say in words what it was, and where."""
     words = pickle.loads(told)
     lines = re.findall(r'^ *File "(.+)", line (\d+)', words["trace"], re.MULTILINE)
-    place = ", in {}, line {}".format(*lines[-1]) if lines else ""
-    return f"{words['name']}: {words['text']}{place}", _error(words, _where(process))
+    place = " in {}, line {}".format(*lines[-1]) if lines else ""
+    return f"{words['name']}{place}: {words['text']}", _error(words, _where(process))
 
 
 def _where(process: int) -> str:
@@ -94,7 +94,7 @@ def _unfit(what: str, fn: AnyFunction, error: BaseException, rule: str) -> TypeE
 
 def _error(told: dict[str, Any], where: str) -> BaseException:
     note = where + told["trace"].rstrip()
-    error = _itself(told)
+    error: BaseException | None = _itself(told)
     if error is None or not _noted(error, note):
         error = _stand_in(told, where)
         _noted(error, note)
@@ -104,7 +104,7 @@ def _error(told: dict[str, Any], where: str) -> BaseException:
 
 
 def _noted(error: BaseException, note: str) -> bool:
-    """Add a note, also to one that refuses notes: it was made here, from a pickle. False if there is no way."""
+    """Add a note, also to one that refuses notes: it was made here. False if there is no way, or it is no error."""
     try:
         notes = getattr(error, "__notes__", None)
         _set(error, "__notes__", [*(notes[:MOST_NOTES] if isinstance(notes, list) else ()), note])
@@ -118,14 +118,14 @@ def _set(error: BaseException, name: str, value: object) -> None:
     BaseException.__setattr__(error, name, value)
 
 
-def _itself(told: dict[str, Any]) -> BaseException | None:
+def _itself(told: dict[str, Any]) -> Any:
+    """Load an error from its pickle, which may give anything; None if that fails, or there is none."""
     if told["pickled"] is None:
         return None
     try:
-        error = _load(told["pickled"])
+        return _load(told["pickled"])
     except Exception:
         return None
-    return error if isinstance(error, BaseException) else None  # a pickle may give anything
 
 
 def _stand_in(told: dict[str, Any], where: str) -> BaseException:

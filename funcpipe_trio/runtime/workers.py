@@ -110,17 +110,20 @@ class Workers:
             del self._waiting[task]
             trio.lowlevel.reschedule(task, found)
 
+    def _come(self, found: outcome.Value[Worker] | outcome.Error) -> None:
+        """Hear what came of a start."""
+        self._starting -= 1
+        self._hand_over(found)
+        self._start_as_needed()
+
     async def _see_through(self) -> None:
         """Be the task of a worker: from its start to its end."""
         try:
             worker = await start_worker()
         except Exception as error:
-            self._hand_over(outcome.Error(error))
+            self._come(outcome.Error(error))
             return
-        finally:
-            self._starting -= 1
-            self._start_as_needed()
-        self._hand_over(outcome.Value(worker))
+        self._come(outcome.Value(worker))
         try:
             await worker.ended()
         finally:
@@ -188,7 +191,8 @@ class Worker:
         letter, told = answer
         if letter != b"R":
             words, error = problem_of(told, self.number)
-            raise WorkerDied(f"a worker process could not load the main module: {words}\n{_GUARD}") from error
+            use = "" if _GUARD in words else f"\n{_GUARD}"
+            raise WorkerDied(f"a worker process could not load the main module: {words}{use}") from error
 
     async def ask(self, name: str, order: bytes) -> tuple[bytes, bytes]:
         """Let it make a call, by its order; give the letter of its answer, and what that tells.

@@ -78,10 +78,13 @@ def closes_all(_folder):
     return "lost"
 
 
+KEPT = []
+
+
 def opens_where_it_closed(folder):
     os.closerange(3, 1000)
-    kept = [open(Path(folder, f"mine {number}"), "wb") for number in range(40)]  # noqa: SIM115
-    return len(kept)
+    KEPT.extend(open(Path(folder, f"mine {number}"), "wb") for number in range(40))  # noqa: SIM115
+    return len(KEPT)
 
 
 def puts_a_file_over_all(folder):
@@ -154,12 +157,12 @@ def forks_and_the_child_raises(_folder):
     raise ValueError("of the child")
 
 
-def dies_and_a_child_lives(_folder):
+def dies_and_a_child_lives(folder):
     if not os.fork():
         for number in (1, 2):
             os.close(number)
-        time.sleep(3)
-        os._exit(0)
+        Path(folder, f"child {os.getpid()}").touch()
+        time.sleep(1000)
     os._exit(4)
 
 
@@ -322,8 +325,11 @@ def is_alarmed(_folder):
     time.sleep(1000)
 
 
-def leaves_handlers(_folder):
+def leaves_handlers(fifo):
+    said = os.open(fifo, os.O_WRONLY)
+
     def raise_it(*_):
+        os.write(said, b"x")
         raise TimeoutError("of a handler")
 
     for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGCHLD):

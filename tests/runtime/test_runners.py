@@ -705,6 +705,38 @@ def test_processes_are_at_most_as_many_as_the_limit():
     assert all(map(is_gone, pids))
 
 
+def test_no_worker_is_started_that_no_call_waits_for(monkeypatch):
+    """One for calls that follow each other; as many as there are calls at once; one for each that died."""
+    starts = []
+    start = trio.lowlevel.open_process
+
+    async def counted(*args, **options):
+        starts.append(args)
+        return await start(*args, **options)
+
+    monkeypatch.setattr(trio.lowlevel, "open_process", counted)
+
+    async def main():
+        step = Step(_work.double).on(processes(3)).start()
+        die = Step(_work.die).on(processes(3)).start()
+        counts = []
+        for concurrency in (1, 1, 3, 3):
+            await gather(step, range(9), concurrency=concurrency)
+            counts.append(len(starts))
+        for _ in range(2):
+            with pytest.raises(WorkerDied):
+                await die(1)
+            await gather(step, range(9), concurrency=3)
+            counts.append(len(starts))
+        return counts
+
+    one, same, three, *rest = run(main)
+
+    assert (one, same) == (1, 1)
+    assert 1 <= three <= rest[0] <= 3
+    assert rest[1] <= 4 and rest[2] <= 5
+
+
 def test_a_cancel_kills_the_worker(begun):
     """It is gone when the caller goes on; the next call works in another, and nothing is left."""
     path, wait = begun

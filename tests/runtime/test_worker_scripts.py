@@ -184,6 +184,36 @@ def test_it_does_from_a_zip_file(tmp_path):
     assert out == "right __main__ []\n"
 
 
+PROGRAM = """
+from .work import main
+print("begins", flush=True)
+main()
+"""
+
+WORK = """
+import trio
+from funcpipe_trio import Step, processes
+
+class Row:
+    pass
+
+def make(number):
+    return Row()
+
+def main():
+    print(type(trio.run(Step(make).on(processes(1)), 1)) is Row)
+"""
+
+
+def test_a_package_that_is_only_a_program_does_not_run_again(tmp_path):
+    """Its ``__main__`` never asks what it is called; its functions are in other modules."""
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package" / "__main__.py").write_text(PROGRAM)
+    (tmp_path / "package" / "work.py").write_text(WORK)
+
+    assert run_python("-m", "package", folder=tmp_path) == (0, "begins\nTrue\n", "")
+
+
 INNER = """
 import sys, trio
 from funcpipe_trio import Pipeline, Step, processes
@@ -273,25 +303,25 @@ IN_WORKER = "if __name__ != '__main__': "
 CASES = {
     "raises": (
         IN_WORKER + "raise LookupError('no such thing')",
-        CANNOT + "LookupError: no such thing, in {}, line 6" + GUARD,
+        CANNOT + "LookupError in {}, line 6: no such thing" + GUARD,
     ),
-    "imports what is not there": (IN_WORKER + "import nowhere", CANNOT + "ModuleNotFoundError: "),
-    "exits": (IN_WORKER + "sys.exit(7)", CANNOT + "SystemExit: 7, in {}, line 6" + GUARD),
-    "is interrupted": (IN_WORKER + "raise KeyboardInterrupt", CANNOT + "KeyboardInterrupt: , in {}, line 6" + GUARD),
+    "imports what is not there": (IN_WORKER + "import nowhere", CANNOT + "ModuleNotFoundError in {}, line 6: "),
+    "exits": (IN_WORKER + "sys.exit(7)", CANNOT + "SystemExit in {}, line 6: 7" + GUARD),
+    "is interrupted": (IN_WORKER + "raise KeyboardInterrupt", CANNOT + "KeyboardInterrupt in {}, line 6: " + GUARD),
     "leaves": (IN_WORKER + "os._exit(7)", DIED + "it ended with status 7"),
     "is killed": (IN_WORKER + "os.kill(os.getpid(), 9)", DIED + "it was killed (SIGKILL)"),
     "closes all": (IN_WORKER + "os.closerange(3, 100)", DIED),
     "raises what cannot be sent": (
         "class Odd(Exception):\n    def __reduce__(self): raise self\n" + IN_WORKER + "raise Odd('text')",
-        CANNOT + "Odd: text, in {}, line 8" + GUARD,
+        CANNOT + "Odd in {}, line 8: text" + GUARD,
     ),
     "raises deep inside": (
         IN_WORKER + "import other",
-        CANNOT + "ZeroDivisionError: division by zero, in {other}, line 2" + GUARD,
+        CANNOT + "ZeroDivisionError in {other}, line 2: division by zero" + GUARD,
     ),
     "is not Python any more": (
         "Path(__file__).write_text('x = (\\n')",
-        CANNOT + "SyntaxError: ",
+        CANNOT + "SyntaxError in {}, line ",
     ),
 }
 
@@ -334,7 +364,7 @@ def test_a_script_without_its_guard_does_not_start_itself_again_and_again(tmp_pa
     assert status == 1
     assert out.count("begins") == 2
     assert "StateError: processes: a worker must not start workers while it loads the main module" in err
-    assert re.search(r"WorkerDied: a worker process could not load the main module: .*StateError: ", err)
+    assert re.search(r"WorkerDied: a worker process could not load the main module: .*StateError in ", err)
 
 
 # ---- output
