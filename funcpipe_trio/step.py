@@ -50,7 +50,8 @@ class Step(Generic[A, B]):
     ``pipeline.map(step)`` runs it as a stage, with fresh state for each run of the pipeline.
 
     Args:
-      fn: ``fn(item)``, an async function; a sync one if `on` then says where it runs.
+      fn: ``fn(item)``, an async function, or any that gives something to await (a lambda that gives a coroutine, say);
+        a sync one if `on` then says where it runs.
       name: what plans, reports and errors call it; else the function's name.
       idempotent: whether calling it again after a failure does no harm; if not, `retry` is refused.
 

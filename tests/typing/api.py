@@ -102,6 +102,10 @@ assert_type(numbers.flat_map(find_feed, concurrency=2, on_error=OnError.skip()),
 assert_type(numbers.flat_map(Step(find_feed).timeout(1)), Pipeline[str])
 assert_type(numbers.scan(add, 0.0), Pipeline[float])
 assert_type(numbers.tap(print), Pipeline[int])
+assert_type(numbers.tap(fetch, concurrency=2), Pipeline[int])
+assert_type(numbers.filter(fetch, concurrency=2), Pipeline[int])
+assert_type(numbers.map(lambda number: fetch(number), concurrency=2), Pipeline[bytes])
+assert_type(numbers.tap(lambda number: fetch(number), concurrency=2), Pipeline[int])
 assert_type(numbers.enumerate(), Pipeline[tuple[int, int]])
 assert_type(numbers.take(1).skip(1).buffer(4), Pipeline[int])
 assert_type(numbers.fair_by(str, FairShare({"7": 2}), max_keys=9), Pipeline[int])
@@ -204,6 +208,7 @@ numbers.buffer(1, overflow="drop")  # type: ignore[arg-type]
 numbers.throttle(5)  # type: ignore[arg-type]
 numbers.throttle(RateLimit(5), cost=words)  # type: ignore[arg-type]
 numbers.map(words)  # type: ignore[arg-type]
+numbers.map(abs, concurrency=2)  # type: ignore[call-overload]
 numbers.flat_map(feed)  # type: ignore[arg-type]
 numbers.map(str).flat_map(fetch)  # type: ignore[arg-type]
 numbers.map(str).map(step)  # type: ignore[arg-type]
