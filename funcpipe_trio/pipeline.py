@@ -253,7 +253,7 @@ class Pipeline(Generic[T_co]):
         fn: Step[T_co, U],
         *,
         on_error: Stop | Skip | Divert = ...,
-        concurrency: int = 1,
+        concurrency: int | None = None,
         ordered: bool = True,
         key: Callable[[T_co], Hashable] | None = None,
         name: str | None = None,
@@ -265,7 +265,7 @@ class Pipeline(Generic[T_co]):
         fn: Step[T_co, U],
         *,
         on_error: OnError,
-        concurrency: int = 1,
+        concurrency: int | None = None,
         ordered: bool = True,
         key: Callable[[T_co], Hashable] | None = None,
         name: str | None = None,
@@ -277,7 +277,7 @@ class Pipeline(Generic[T_co]):
         fn: Callable[[T_co], Awaitable[U]],
         *,
         on_error: Stop | Skip | Divert = ...,
-        concurrency: int = 1,
+        concurrency: int | None = None,
         ordered: bool = True,
         key: Callable[[T_co], Hashable] | None = None,
         name: str | None = None,
@@ -289,7 +289,7 @@ class Pipeline(Generic[T_co]):
         fn: Callable[[T_co], Awaitable[U]],
         *,
         on_error: OnError,
-        concurrency: int = 1,
+        concurrency: int | None = None,
         ordered: bool = True,
         key: Callable[[T_co], Hashable] | None = None,
         name: str | None = None,
@@ -301,7 +301,6 @@ class Pipeline(Generic[T_co]):
         fn: Callable[[T_co], U],
         *,
         on_error: Stop | Skip | Divert = ...,
-        concurrency: int = 1,
         ordered: bool = True,
         name: str | None = None,
     ) -> Pipeline[U]: ...
@@ -315,7 +314,7 @@ class Pipeline(Generic[T_co]):
         self,
         fn: Callable[[Any], Any],
         *,
-        concurrency: int = 1,
+        concurrency: int | None = None,
         ordered: bool = True,
         key: Callable[[Any], Hashable] | None = None,
         on_error: OnError = plan.STOP,
@@ -323,14 +322,15 @@ class Pipeline(Generic[T_co]):
     ) -> Pipeline[Any]:
         """Put each item through a function or a step.
 
-        A sync function is fused: it runs in the task of the stage before it. An async function or a `Step` makes a
-        stage of its own with up to `concurrency` calls at once; a result that waits for an earlier one uses a place of
-        the link behind, so calls + waiting + buffered <= concurrency + capacity.
+        A sync function is fused: it runs in the task of the stage before it. An async function, a `Step`, or any
+        function with `concurrency`, whose answer is then awaited (a lambda that gives a coroutine, say), makes a stage
+        of its own with up to `concurrency` calls at once; a result that waits for an earlier one uses a place of the
+        link behind, so calls + waiting + buffered <= concurrency + capacity.
 
         Args:
           fn: ``fn(item)``, sync or async, or a step, which each run starts afresh (one that was started is shared).
-          concurrency: calls at once, an int >= 1; more than one needs an async function or a step (else `check` says
-            so).
+          concurrency: calls at once, an int >= 1; None: one, of a function that is async. If it is given, an answer
+            that cannot be awaited is a `TypeError` at its item: ``Step(fn).on(threads(4))`` runs sync functions.
           ordered: whether results leave in the order of their items; else as they complete.
           key: ``key(item)``, sync: items of one key (a hashable value) are worked on one at a time and in order, those
             of different keys at once; an item that waits for its key takes a place, too, so one slow key holds up
@@ -343,7 +343,7 @@ class Pipeline(Generic[T_co]):
           TypeError: if an argument has a wrong type.
           ValueError: if `concurrency` is below 1.
         """
-        _check.integer("Pipeline.map", "concurrency", concurrency, at_least=1)
+        _concurrency("map", concurrency)
         _check.boolean("Pipeline.map", "ordered", ordered)
         if key is not None:
             _check.sync_callable("Pipeline.map", "key", key)
@@ -364,11 +364,27 @@ class Pipeline(Generic[T_co]):
     def filter(self, fn: Callable[[T_co], TypeIs[U]], *, name: str | None = None) -> Pipeline[U]: ...
 
     @overload
-    def filter(self, fn: Callable[[T_co], object], *, name: str | None = None) -> Pipeline[T_co]: ...
+    def filter(
+        self, fn: Callable[[T_co], object], *, concurrency: int | None = None, name: str | None = None
+    ) -> Pipeline[T_co]: ...
 
-    def filter(self, fn: Callable[[Any], object], *, name: str | None = None) -> Pipeline[Any]:
-        """Keep the items that a function, sync or async, says yes to; the others count as dropped."""
-        return self._then(plan.Filter(_named_fn("filter", fn, name), fn))
+    def filter(
+        self, fn: Callable[[Any], object], *, concurrency: int | None = None, name: str | None = None
+    ) -> Pipeline[Any]:
+        """Keep the items that a function, sync or async, or a step, says yes to; the others count as dropped.
+
+        Args:
+          fn: ``fn(item)``; a sync function is fused, as in `map`.
+          concurrency: calls at once, an int >= 1, in a stage of its own, whose answers are awaited (see `map`); items
+            keep their order. None: one, of a function that is async.
+          name: what reports and errors call it; else the function's name.
+
+        Raises:
+          TypeError: if an argument has a wrong type.
+          ValueError: if `concurrency` is below 1.
+        """
+        _concurrency("filter", concurrency)
+        return self._then(plan.Filter(_named_fn("filter", fn, name), fn, concurrency))
 
     @overload
     def flat_map(
@@ -461,8 +477,7 @@ class Pipeline(Generic[T_co]):
           TypeError: if an argument has a wrong type.
           ValueError: if `concurrency` is below 1.
         """
-        if concurrency is not None:
-            _check.integer("Pipeline.flat_map", "concurrency", concurrency, at_least=1)
+        _concurrency("flat_map", concurrency)
         _on_error("flat_map", on_error)
         return self._then(plan.FlatMap(_named_fn("flat_map", fn, name), fn, concurrency, on_error))
 
@@ -474,9 +489,23 @@ class Pipeline(Generic[T_co]):
         _no_step("scan", fn)
         return self._then(plan.Scan(_named_fn("scan", fn, name), fn, plan.Opaque(initial)))
 
-    def tap(self, fn: Callable[[T_co], object], *, name: str | None = None) -> Pipeline[T_co]:
-        """Show each item to a function, sync or async; the item goes on unchanged."""
-        return self._then(plan.Tap(_named_fn("tap", fn, name), fn))
+    def tap(
+        self, fn: Callable[[T_co], object], *, concurrency: int | None = None, name: str | None = None
+    ) -> Pipeline[T_co]:
+        """Show each item to a function, sync or async, or to a step; the item goes on unchanged.
+
+        Args:
+          fn: ``fn(item)``; a sync function is fused, as in `map`.
+          concurrency: calls at once, an int >= 1, in a stage of its own, whose answers are awaited (see `map`); items
+            keep their order. None: one, of a function that is async.
+          name: what reports and errors call it; else the function's name.
+
+        Raises:
+          TypeError: if an argument has a wrong type.
+          ValueError: if `concurrency` is below 1.
+        """
+        _concurrency("tap", concurrency)
+        return self._then(plan.Tap(_named_fn("tap", fn, name), fn, concurrency))
 
     def enumerate(self, start: int = 0, *, name: str | None = None) -> Pipeline[tuple[int, T_co]]:
         """Put ``(number, item)`` in each item's place.
@@ -1257,6 +1286,11 @@ def _named_fn(verb: str, fn: Any, name: str | None) -> str:
         rule, use = "be no async generator function", "Use flat_map to put many values in an item's place."
         raise _check.refuse(TypeError, f"Pipeline.{verb}", "fn", rule, fn, use)
     return _named(f"Pipeline.{verb}", name, plan.function_name(fn))
+
+
+def _concurrency(verb: str, concurrency: int | None) -> None:
+    if concurrency is not None:
+        _check.integer(f"Pipeline.{verb}", "concurrency", concurrency, at_least=1)
 
 
 def _no_step(verb: str, fn: Any) -> None:

@@ -32,9 +32,7 @@ E = TypeVar("E")
 _Cost = Callable[[Any], int | Fraction]
 _Costs = (
     _Cost
-    | Mapping[RateLimit, _Cost]  # a mapping is invariant in its keys
-    | Mapping[RateLimiter, _Cost]
-    | Mapping[RateLimit | RateLimiter, _Cost]
+    | Mapping[Any, _Cost]  # by limit; a mapping is invariant in its keys, and there are two kinds of limits
     | Sequence[_Cost | None]
 )
 _Runner = Threads | Processes | InExecutor | Callable[..., Awaitable[Any]]
@@ -51,7 +49,8 @@ class Step(Generic[A, B]):
     ``pipeline.map(step)`` runs it as a stage, with fresh state for each run of the pipeline.
 
     Args:
-      fn: ``fn(item)``, an async function; a sync one if `on` then says where it runs.
+      fn: ``fn(item)``, an async function, or any that gives something to await (a lambda that gives a coroutine, say);
+        a sync one if `on` then says where it runs.
       name: what plans, reports and errors call it; else the function's name.
       idempotent: whether calling it again after a failure does no harm; if not, `retry` is refused.
 

@@ -236,7 +236,7 @@ def operation_rows():
     yield from wrong_functions("Pipeline.scan", lambda value: LINE.scan(value, 0))
     yield from wrong_names("Pipeline.scan", partial(LINE.scan, SYNC, 0))
 
-    for name in ("map", "flat_map"):
+    for name in ("map", "flat_map", "filter", "tap"):
         operation = partial(getattr(LINE, name), ASYNC)
         yield from wrong_ints(
             f"Pipeline.{name}",
@@ -571,11 +571,10 @@ def refused_in_a_run(kind, message, call):
 # ---- plans that cannot work
 
 
-def concurrency_problem(name, concurrency):
+def concurrency_problem(name, fn):
     return (
-        f"map {name!r}: concurrency must be 1 for a sync function, not {concurrency}: "
-        "it runs in the task of its stage.\n"
-        "Use Step(fn).on(threads(4)), or an async function."
+        f"map {name!r}: with concurrency, fn must be an async function, or give something to await; {fn} never does.\n"
+        "Use Step(fn).on(threads(4)), or leave out concurrency."
     )
 
 
@@ -641,10 +640,10 @@ def refused(driver, line, *problems):
 
 @every_driver
 def test_concurrency_of_a_sync_function_is_refused(driver):
-    """A sync function runs in its stage's task, so more than one call at once cannot be had; no source is opened."""
+    """What it gives would be awaited, so one that never gives something to await is refused; no source is opened."""
     items = Watched()
 
-    refused(driver, Pipeline.from_iterable(items).map(same, concurrency=2), concurrency_problem("same", 2))
+    refused(driver, Pipeline.from_iterable(items).map(str, concurrency=2), concurrency_problem("str", "str"))
 
     assert items.touched == 0
 
@@ -655,18 +654,18 @@ def test_all_problems_of_a_plan_are_told_at_once(driver):
     items, iterator = Watched(), iter([1, 2, 3])
     once = Pipeline.from_iterable(iterator, name="once")
     line = merge(
-        Pipeline.from_iterable(items).map(same, concurrency=2).map(lambda item: item, concurrency=3, name="also"),
-        fair_merge({"x": once.map(same, concurrency=4), "y": once}),
-        zip_pipelines(concat(Pipeline.from_iterable(items))).map(same, concurrency=5),
+        Pipeline.from_iterable(items).map(str, concurrency=2).map(abs, concurrency=1, name="also"),
+        fair_merge({"x": once.map(print, concurrency=4), "y": once}),
+        zip_pipelines(concat(Pipeline.from_iterable(items))).map(partial(int, base=2), concurrency=5),
     )
 
     refused(
         driver,
         line,
-        concurrency_problem("same", 2),
-        concurrency_problem("also", 3),
-        concurrency_problem("same", 4),
-        concurrency_problem("same", 5),
+        concurrency_problem("str", "str"),
+        concurrency_problem("also", "abs"),
+        concurrency_problem("print", "print"),
+        concurrency_problem("int", "int"),
         twice_problem("once", "iterable"),
     )
 
@@ -676,10 +675,10 @@ def test_all_problems_of_a_plan_are_told_at_once(driver):
 
 def test_a_plan_that_cannot_work_is_not_described():
     """`describe` raises what a run would raise, but for sources that were used."""
-    message = concurrency_problem("same", 2)
+    message = concurrency_problem("str", "str")
 
     with pytest.raises(PlanError, match=rf"^{re.escape(message)}$"):
-        LINE.map(same, concurrency=2).describe()
+        LINE.map(str, concurrency=2).describe()
 
 
 def one_shot_iterator():
@@ -846,7 +845,11 @@ def gives_a_coroutine(*_args):
 )
 def test_a_sync_function_that_gives_something_to_await_is_an_error(operation):
     """Nothing to await is ever taken for a value, or for a yes; the error says what to do."""
-    message = "'gives_a_coroutine' is not async, but returned something to await\nUse an `async def` function."
+    has_concurrency = any(verb in operation.describe() for verb in (" map ", " filter ", " tap ", " flat_map "))
+    use = (
+        "concurrency=1, which awaits it, or an `async def` function." if has_concurrency else "an `async def` function."
+    )
+    message = f"'gives_a_coroutine' is not async, but returned something to await\nUse {use}"
 
     assert stream_error(operation) == (TypeError, message)
 

@@ -248,7 +248,7 @@ def test_building_runs_nothing():
 
 
 SYNC = (
-    "step 'parse': fn must be an async function, not a sync one, unless something runs it.\n"
+    "step 'int': fn must be an async function, or give something to await, unless something runs it.\n"
     "Use Step(fn).on(threads(4)), or Step.pure(fn) for one that takes no time."
 )
 ONCE = (
@@ -259,7 +259,7 @@ ONCE = (
 
 def test_a_sync_function_needs_a_runner():
     """It is a PlanError when it is used: by itself, started, gathered, or in a pipeline."""
-    step = Step(embed).then(Step(parse)).timeout(1)
+    step = Step(embed).then(Step(int)).timeout(1)
 
     with pytest.raises(PlanError) as checked:
         step.check()

@@ -84,19 +84,16 @@ def _operation_problems(plan: Plan) -> Iterator[str]:
         route = inner.origin.route if isinstance(inner.origin, FanOut) else None
         for operation in (*((route,) if route is not None else ()), *inner.operations):
             yield from operation.problems()
-            if isinstance(operation, Map) and not is_async(operation.fn):
-                yield from _sync_map_problems(operation)
-
-
-def _sync_map_problems(operation: Map) -> Iterator[str]:
-    where, use = f"map {named(operation.name)}", "Use Step(fn).on(threads(4)), or an async function."
-    if operation.concurrency > 1:
-        yield (
-            f"{where}: concurrency must be 1 for a sync function, not {operation.concurrency}: "
-            f"it runs in the task of its stage.\n{use}"
-        )
-    if operation.key is not None:
-        yield f"{where}: key must not be given for a sync function: it runs for one item at a time anyway.\n{use}"
+            if (
+                isinstance(operation, Map)
+                and operation.key is not None
+                and not operation.awaits
+                and not is_async(operation.fn)
+            ):
+                yield (
+                    f"map {named(operation.name)}: key must not be given for a sync function: it runs for one item at "
+                    "a time anyway.\nUse Step(fn).on(threads(4)), or an async function."
+                )
 
 
 def _source_problems(plan: Plan) -> Iterator[str]:

@@ -12,7 +12,7 @@ from dataclasses import field
 from typing import Any, ClassVar, Literal
 
 from ..policies._frozen import dataclass
-from ..policies._functions import AnyFunction, function_name, is_async, yields_async
+from ..policies._functions import AnyFunction, function_name, is_async, never_awaitable, yields_async
 from ..policies.on_error import Divert, OnError, Stop
 from .steps import step_of
 
@@ -20,6 +20,7 @@ __all__ = [
     "AnyFunction",
     "Batch",
     "Buffer",
+    "Concurrent",
     "Enumerate",
     "Filter",
     "FlatMap",
@@ -143,40 +144,70 @@ class WithFunction(Operation):
 
 
 @dataclass(frozen=True, slots=True)
-class Map(WithFunction):
+class Concurrent(WithFunction):
+    """An operation that calls a function for several items at once; to say how many asks for a stage of its own."""
+
+    concurrency: int | None = None
+
+    @property
+    def needs_stage(self) -> bool:
+        return self.concurrency is not None or is_async(self.fn)
+
+    @property
+    def workers(self) -> int:
+        return self.concurrency or 1 if self.needs_stage else 0
+
+    @property
+    def awaits(self) -> bool:
+        """Whether what the function gives is awaited, whatever kind of function it is."""
+        return self.concurrency is not None
+
+    def describe(self) -> str:
+        said = WithFunction.describe(self)
+        return said if self.concurrency is None else f"{said}, {self.concurrency} at a time, in order"
+
+    def problems(self) -> Iterator[str]:
+        yield from WithFunction.problems(self)
+        if self.awaits and never_awaitable(self.fn):
+            yield (
+                f"{self.verb} {self.name!r}: with concurrency, fn must be an async function, or give something to await"
+                f"; {function_name(self.fn)} never does.\nUse Step(fn).on(threads(4)), or leave out concurrency."
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Map(Concurrent):
     """Each item becomes what the function answers."""
 
     verb: ClassVar[str] = "map"
-    concurrency: int = 1
     ordered: bool = True
     key: AnyFunction | None = field(default=None, hash=False)
     on_error: OnError = STOP
 
     @property
     def needs_stage(self) -> bool:
-        return is_async(self.fn) or isinstance(self.on_error, Divert)  # whose step waits, even if the function does not
-
-    @property
-    def workers(self) -> int:
-        return self.concurrency if self.needs_stage else 0
+        waits = is_async(self.fn) or isinstance(
+            self.on_error, Divert
+        )  # whose step waits, even if the function does not
+        return self.concurrency is not None or waits
 
     def describe(self) -> str:
         said = WithFunction.describe(self)
         if not self.needs_stage:
             return said
         keyed = "" if self.key is None else f", one at a time of each {function_name(self.key)}"
-        return f"{said}, {self.concurrency} at a time{keyed}, {'in order' if self.ordered else 'as completed'}"
+        return f"{said}, {self.workers} at a time{keyed}, {'in order' if self.ordered else 'as completed'}"
 
     def details(self) -> list[str]:
         return [*WithFunction.details(self), *_on_error(self.on_error)]
 
     def problems(self) -> Iterator[str]:
-        yield from WithFunction.problems(self)
+        yield from Concurrent.problems(self)
         yield from _on_error_problems(self.on_error)
 
 
 @dataclass(frozen=True, slots=True)
-class Filter(WithFunction):
+class Filter(Concurrent):
     """Only the items the function says yes to; the others count as dropped."""
 
     verb: ClassVar[str] = "filter"
@@ -236,7 +267,7 @@ class Scan(WithFunction):
 
 
 @dataclass(frozen=True, slots=True)
-class Tap(WithFunction):
+class Tap(Concurrent):
     """The function sees each item, the item goes on unchanged."""
 
     verb: ClassVar[str] = "tap"

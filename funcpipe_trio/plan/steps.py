@@ -14,7 +14,7 @@ from fractions import Fraction
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from ..policies._frozen import dataclass
-from ..policies._functions import AnyFunction, function_name, is_async
+from ..policies._functions import AnyFunction, function_name, is_async, never_awaitable
 from ..policies._shown import named
 from ..policies.circuit_breaker import CircuitBreaker
 from ..policies.rate_limit import RateLimit
@@ -63,10 +63,11 @@ class Call:
         """Say why it cannot be made; None if it can."""
         if self.runner is not None:
             return self.runner.problem(self.fn)
-        if is_async(self.fn):
+        if is_async(self.fn) or not never_awaitable(self.fn):
             return None
         return (
-            f"step {named(self.name)}: fn must be an async function, not a sync one, unless something runs it.\n"
+            f"step {named(self.name)}: fn must be an async function, or give something to await, unless something "
+            "runs it.\n"
             "Use Step(fn).on(threads(4)), or Step.pure(fn) for one that takes no time."
         )
 

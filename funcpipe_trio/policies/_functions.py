@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-__all__ = ["LONGEST_NAME", "AnyFunction", "function_name", "is_async", "yields_async"]
+__all__ = ["LONGEST_NAME", "AnyFunction", "function_name", "is_async", "never_awaitable", "yields_async"]
 
 AnyFunction = Callable[..., Any]
 
@@ -25,6 +25,16 @@ def yields_async(fn: AnyFunction) -> bool:
     """Tell whether ``fn`` is an async generator function."""
     fn = _bare(fn)
     return inspect.isasyncgenfunction(fn) or inspect.isasyncgenfunction(_call(fn))
+
+
+def never_awaitable(fn: AnyFunction) -> bool:
+    """Tell whether what ``fn`` gives can surely not be awaited; of most, nobody knows before they are called."""
+    fn = _bare(fn)
+    if isinstance(fn, type):
+        return type(fn).__call__ is type.__call__ and not hasattr(fn, "__await__")
+    if inspect.isbuiltin(fn) and fn.__module__ == "builtins":
+        return fn is not anext
+    return inspect.isgeneratorfunction(fn) and not fn.__code__.co_flags & inspect.CO_ITERABLE_COROUTINE
 
 
 def function_name(fn: AnyFunction) -> str:

@@ -17,7 +17,7 @@ from .attempt import Account, Attempt, Layered
 from .inlet import NOTHING
 from .layers import layers_of
 from .pool import Calling, Enough
-from .stage import ASYNC_DEF, interruptible, not_awaitable
+from .stage import OR_CONCURRENCY, awaiting, interruptible, not_awaitable
 from .started import StartedStep
 
 __all__ = ["calling_of", "layered"]
@@ -30,8 +30,8 @@ def calling_of(operation: plan.Operation, account_of: Callable[[str, object], Ac
     assert isinstance(operation, plan.WithFunction)
     is_layered = step_of(operation.fn) is not None
     fn = layered(operation.fn) if is_layered else operation.fn
-    if isinstance(operation, plan.Map) and not (is_layered or is_async(fn)):
-        fn = _awaited(operation.name, fn)
+    if isinstance(operation, plan.Concurrent) and not (is_layered or is_async(fn)):
+        fn = awaiting(operation.name, fn) if operation.awaits else _at_once(operation.name, fn)
     on_error = operation.on_error if isinstance(operation, plan.Map | plan.FlatMap) else plan.STOP
     return Calling(
         _CALLS[type(operation)](operation, fn),
@@ -59,11 +59,11 @@ def layered(fn: Any) -> Layered:
     return plain
 
 
-def _awaited(name: str, fn: AnyFunction) -> Call:
+def _at_once(name: str, fn: AnyFunction) -> Call:
     """Make an async function of a sync one, which needs a stage for its `OnError.divert`."""
 
     async def at_once(item: Any) -> Any:  # noqa: ASYNC124  # a pool awaits what it calls
-        return not_awaitable(name, fn(item), ASYNC_DEF)
+        return not_awaitable(name, fn(item), OR_CONCURRENCY)
 
     return at_once
 

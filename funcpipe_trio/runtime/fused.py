@@ -21,7 +21,7 @@ from ..policies.on_error import Emit, Failure, OnError, Skip, Stop
 from ..sansio.tolerance import Tolerance
 from .failures import add_note, failure_of, noted
 from .inlet import NOT_NEEDED, NOTHING
-from .stage import ASYNC_DEF, Stage, not_awaitable
+from .stage import ASYNC_DEF, OR_CONCURRENCY, Stage, not_awaitable
 
 __all__ = [
     "Enumerating",
@@ -59,6 +59,7 @@ class FusedOperation:
         self.stage: Stage
         self.dropped = self.created = self.absorbed = 0
         self._vetted: type | None = None
+        self._use = OR_CONCURRENCY if isinstance(operation, plan.Concurrent | plan.FlatMap) else ASYNC_DEF
         self.on_error: OnError = operation.on_error if isinstance(operation, plan.Map | plan.FlatMap) else plan.STOP
         self._tolerance = Tolerance(self.on_error) if isinstance(self.on_error, Skip) else None
 
@@ -97,7 +98,7 @@ class FusedOperation:
     def vet(self, result: Any) -> type:
         """Refuse a result that should have been awaited; answer its type, of which others need not be vetted."""
         if type(result) is not self._vetted:
-            not_awaitable(self.name, result, ASYNC_DEF)
+            not_awaitable(self.name, result, self._use)
         self._vetted = type(result)
         return self._vetted
 

@@ -23,7 +23,7 @@ from typing import Any
 import trio
 
 from ..plan.steps import Call, Limit, Part, Placed, Pure, StepPlan, Timeout, layers_in, limits_around
-from ..policies._functions import AnyFunction
+from ..policies._functions import AnyFunction, is_async
 from ..policies._shown import type_name
 from ..policies.retry import Retry
 from ..sansio.retrying import Attempts
@@ -31,7 +31,7 @@ from .attempt import Attempt, Layered
 from .failures import add_note
 from .limiter import RateLimiter
 from .running import start_runner
-from .stage import interruptible
+from .stage import awaiting, interruptible
 from .token_line import TokenLine
 
 __all__ = ["layers_of"]
@@ -61,7 +61,7 @@ def _part(part: Part) -> Layered:
     if placed is not None:
         return _placed(placed)
     if isinstance(part, Call):
-        return _call(part.fn)
+        return _call(part.fn if is_async(part.fn) else awaiting(part.name, part.fn))
     if isinstance(part, Pure):
         return _pure(part.fn)
     if isinstance(part.layer, Limit):

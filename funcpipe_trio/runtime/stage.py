@@ -39,6 +39,7 @@ __all__ = [
     "Outlet",
     "Pause",
     "Stage",
+    "awaiting",
     "interruptible",
     "not_awaitable",
 ]
@@ -544,7 +545,23 @@ async def interruptible(fn: Callable[..., Awaitable[Any]], *args: Any) -> Any:
     return await fn(*args)
 
 
+def awaiting(name: str, fn: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
+    """Make an async function of one that nobody knows to be async: what it gives is awaited, or refused."""
+
+    async def awaited(*args: Any) -> Any:
+        answer = fn(*args)
+        if not isawaitable(answer):
+            raise TypeError(
+                f"{name!r} gave a {type(answer).__name__}, which cannot be awaited: a step, or a function with "
+                "concurrency, must be async\nUse Step(fn).on(threads(4)) for a sync function."
+            )
+        return await answer
+
+    return awaited
+
+
 ASYNC_DEF = "Use an `async def` function."
+OR_CONCURRENCY = "Use concurrency=1, which awaits it, or an `async def` function."
 
 
 def not_awaitable(name: str, answer: T, use: str = "Use a sync function.") -> T:

@@ -353,6 +353,7 @@ def mapped() -> Iterator[Case]:
     yield on("map: async", lambda p: p.map(nap))
     yield on("map: a step", lambda p: p.map(Step(nap).timeout(99).retry(Retry(2)), concurrency=2))
     yield on("map: a step on a runner", lambda p: p.map(Step(same).on(in_place).timeout(99), concurrency=2))
+    yield on("map: a lambda, awaited", lambda p: p.map(lambda item: nap(item), concurrency=2))
     yield on("map: ordered pool", lambda p: p.map(nap, concurrency=3))
     yield on("map: unordered pool", lambda p: p.map(nap, concurrency=3, ordered=False), ordered=False)
     yield on("map: key", lambda p: p.map(nap, concurrency=3, key=rest))
@@ -387,6 +388,8 @@ def flat_mapped() -> Iterator[Case]:
 def item_by_item() -> Iterator[Case]:
     yield on("filter", lambda p: p.filter(is_good), good)
     yield on("filter: async", lambda p: p.filter(after(is_good)), good)
+    yield on("filter: awaited", lambda p: p.filter(lambda item: after(is_good)(item), concurrency=2), good)
+    yield on("tap: awaited", lambda p: p.tap(lambda item: nap(item), concurrency=2))
     yield on("tap", lambda p: p.tap(wrapped))
     yield on("tap: async", lambda p: p.tap(nap))
     start = (0, None)

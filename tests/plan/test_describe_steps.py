@@ -226,7 +226,7 @@ def test_keys_and_policies_do_not_change_the_bound():
 
 
 NOT_ASYNC = (
-    "step '{}': fn must be an async function, not a sync one, unless something runs it.\n"
+    "step '{}': fn must be an async function, or give something to await, unless something runs it.\n"
     "Use Step(fn).on(threads(4)), or Step.pure(fn) for one that takes no time."
 )
 
@@ -235,7 +235,7 @@ def test_every_step_that_cannot_run_is_a_problem_wherever_it_stands():
     """P19: all of them, in one error, from `check`, `describe` and a run: operations, inputs, divert steps, rows."""
 
     def bad(name):
-        return Step(parse, name=name)
+        return Step(int, name=name)
 
     one = NUMBERS.map(bad("a")).filter(bad("b")).tap(bad("c")).take_while(bad("d")).skip_while(bad("e"))
     other = NUMBERS.flat_map(bad("f")).map(embed, on_error=OnError.divert(bad("g")))
@@ -250,16 +250,16 @@ def test_every_step_that_cannot_run_is_a_problem_wherever_it_stands():
 
 
 def test_what_a_sync_function_cannot_have():
-    """More than one call at once, or keys: it runs for one item at a time anyway; with `divert`, too."""
-    pipeline = NUMBERS.map(parse, concurrency=3, key=tenant, on_error=OnError.divert(bury))
+    """Keys: it runs for one item at a time anyway, with `divert`, too; or what awaits its answer."""
+    pipeline = NUMBERS.map(parse, key=tenant, on_error=OnError.divert(bury)).map(int, concurrency=3, key=tenant)
 
     with pytest.raises(PlanError) as caught:
         pipeline.check()
     assert caught.value.problems == (
-        "map 'parse': concurrency must be 1 for a sync function, not 3: it runs in the task of its stage.\n"
-        "Use Step(fn).on(threads(4)), or an async function.",
         "map 'parse': key must not be given for a sync function: it runs for one item at a time anyway.\n"
         "Use Step(fn).on(threads(4)), or an async function.",
+        "map 'int': with concurrency, fn must be an async function, or give something to await; int never does.\n"
+        "Use Step(fn).on(threads(4)), or leave out concurrency.",
     )
 
 

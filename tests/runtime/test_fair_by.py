@@ -392,7 +392,7 @@ def test_an_item_that_is_being_diverted_when_the_run_stops_is_discarded():
 def test_a_step_that_cannot_run_is_a_problem_of_the_plan():
     line = fair("a", overflow=OnError.divert(Step(len)))
 
-    with pytest.raises(ValueError, match=r"^step 'len': fn must be an async function, not a sync one"):
+    with pytest.raises(ValueError, match=r"^step 'len': fn must be an async function, or give something"):
         line.check()
 
 

@@ -789,14 +789,17 @@ def test_a_sync_function_with_divert_must_not_return_something_to_await():
     seen = outcome_of(numbers(1).map(lambda item: bury(item), on_error=OnError.divert(divert)))
 
     assert (seen.items, seen.error, seen.report.failed) == ([], None, 1)
-    assert letters == ["'<lambda>' is not async, but returned something to await\nUse an `async def` function."]
+    assert letters == [
+        "'<lambda>' is not async, but returned something to await\n"
+        "Use concurrency=1, which awaits it, or an `async def` function."
+    ]
 
 
 def test_a_divert_step_that_cannot_run_is_a_problem_of_the_plan():
     """P19: found before anything runs, in `map` and `flat_map`."""
-    policy = OnError.divert(Step(failing_now({})))
+    policy = OnError.divert(Step(int))
     problem = (
-        r"^step 'call': fn must be an async function, not a sync one, unless something runs it\.\n"
+        r"^step 'int': fn must be an async function, or give something to await, unless something runs it\.\n"
         r"Use Step\(fn\)\.on\(threads\(4\)\), or Step\.pure\(fn\) for one that takes no time\.$"
     )
     for pipeline in (numbers(1).map(bury, on_error=policy), numbers(1).flat_map(at_once_children, on_error=policy)):

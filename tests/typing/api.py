@@ -152,6 +152,10 @@ assert_type(numbers.scan(add, 0.0), Pipeline[float])
 assert_type(numbers.scan(double, 0.0), Pipeline[float])
 assert_type(numbers.scan(lambda text, number: text + str(number), ""), Pipeline[str])
 assert_type(numbers.tap(print), Pipeline[int])
+assert_type(numbers.tap(fetch, concurrency=2), Pipeline[int])
+assert_type(numbers.filter(fetch, concurrency=2), Pipeline[int])
+assert_type(numbers.map(lambda number: fetch(number), concurrency=2), Pipeline[bytes])
+assert_type(numbers.tap(lambda number: fetch(number), concurrency=2), Pipeline[int])
 assert_type(numbers.enumerate(), Pipeline[tuple[int, int]])
 assert_type(numbers.take(1).skip(1).buffer(4), Pipeline[int])
 assert_type(numbers.fair_by(str, FairShare({"7": 2}), max_keys=9), Pipeline[int])
@@ -317,6 +321,7 @@ numbers.broadcast({"a": lambda line: line.map(lambda number: number.nope)})  # t
 narrow: Pipeline[int] = fair_merge({"a": numbers, "b": texts})  # type: ignore[dict-item]
 narrow_too: Pipeline[int] = merge(numbers, texts)  # type: ignore[arg-type]
 told_wrong: Step[str, int] = Step(fetch)  # type: ignore[arg-type]
+numbers.map(abs, concurrency=2)  # type: ignore[arg-type]
 numbers.flat_map(feed)  # type: ignore[arg-type]
 numbers.map(str).flat_map(fetch)  # type: ignore[arg-type]
 numbers.map(str).map(step)  # type: ignore[arg-type]
