@@ -61,7 +61,7 @@ class Campaign:
 def cancel_everywhere(
     scenario: Subject, *, seeds: Iterable[int] = (0,), every: int = 1, only: Replay | None = None
 ) -> Campaign:
-    """Cancel the run from outside at its 1st, 2nd, ... step of a task, until it completes undisturbed.
+    """Run it undisturbed, then cancel it from outside at its 1st, 2nd, ... step of a task.
 
     A cancelled run must end within 12 steps for each of its tasks and 20 more, give up what it held, close its sources,
     and never look complete.
@@ -70,7 +70,7 @@ def cancel_everywhere(
       scenario: a `Scenario`, or a function that makes the pipeline.
       seeds: the orders of tasks to do this for.
       every: try each n-th point only, an int >= 1.
-      only: one ``(seed, point)`` to see again.
+      only: one ``(seed, point)`` to see again; point 0 is the undisturbed run.
 
     Raises:
       CampaignError: at the first trial that shows something wrong.
@@ -154,13 +154,10 @@ def fail_everywhere(
     _check.integer("fail_everywhere", "every", every, at_least=1)
 
     def trials(seed: int) -> Iterator[Trial]:
-        point = 1
-        while True:
-            trial = run_trial(subject, Schedule(seed), seed=seed, point=point, fail_at=point)
-            yield trial
-            if trial.lab.injected is None:
-                return
-            point += every
+        undisturbed = run_trial(subject, Schedule(seed), seed=seed)  # first: one that does not end, ends nowhere
+        yield undisturbed
+        for point in range(1, undisturbed.lab.calls + 1, every):
+            yield run_trial(subject, Schedule(seed), seed=seed, point=point, fail_at=point)
 
     def examine(trial: Trial) -> None:
         injected = trial.lab.injected
@@ -260,18 +257,15 @@ def _at_every_point(
     disturb: Callable[[Run[Any] | None, trio.CancelScope], None],
     examine: Callable[[Trial], None],
 ) -> Campaign:
-    """Run trials, each disturbed one point later than the one before, until one ends before its point."""
+    """Run a trial undisturbed, then one for each point of it, disturbed there."""
     subject = _scenario(scenario)
     _check.integer(name, "every", every, at_least=1)
 
     def trials(seed: int) -> Iterator[Trial]:
-        point = 1
-        while True:
-            trial = run_trial(subject, Schedule(seed), seed=seed, point=point, disturb=disturb)
-            yield trial
-            if trial.steps < point:
-                return
-            point += every
+        undisturbed = run_trial(subject, Schedule(seed), seed=seed)  # first: one that does not end, ends nowhere
+        yield undisturbed
+        for point in range(1, undisturbed.steps + 1, every):
+            yield run_trial(subject, Schedule(seed), seed=seed, point=point, disturb=disturb)
 
     def one(seed: int, point: int) -> Iterator[Trial]:
         yield run_trial(subject, Schedule(seed), seed=seed, point=point, disturb=disturb)

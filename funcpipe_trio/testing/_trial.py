@@ -7,7 +7,8 @@ What is examined after every trial, whatever became of the run:
   leaks         no source that was opened is open when the block is left; it was closed by the task that opened it
   truth         a run that says "completed" gave up nothing but what was not needed
   bound         the items in flight never exceeded ``max_in_flight`` (where every operation is one-to-one)
-  an end        no deadlock (all tasks wait, and no deadline comes), no livelock (tasks run, and no time passes)
+  an end        no deadlock (all tasks wait, and no deadline comes), no livelock (tasks run, and no time passes), and
+                a bound of steps and of virtual time for all that goes on and on; whatever it is, the trial comes back
 """
 
 from __future__ import annotations
@@ -17,16 +18,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import trio
-import trio.testing
 
 from ..pipeline import Pipeline
 from ..runtime.inlet import BEHIND_FAILURE, NOT_NEEDED
 from ..runtime.nested import INSIDE
 from ..runtime.report import Report
 from ..runtime.run import Run
+from ._guard import Guard, Stuck
 from ._lab import Lab
+from ._outside import threads_left_behind
 from ._schedule import Schedule, scheduled
-from ._virtual import waiting_tasks
 
 __all__ = ["Scenario", "Trial", "TrialError", "lost_items", "run_trial"]
 
@@ -34,6 +35,8 @@ Consume = Callable[[Run[Any], Lab], Awaitable[None]]
 
 LIVELOCK = 200_000
 """Steps of tasks at one instant of virtual time that no scenario needs."""
+STEPS = 500_000
+"""Steps of tasks that no scenario needs."""
 PATIENCE = 1e8
 """Virtual seconds after which a scenario is called dead."""
 
@@ -81,8 +84,9 @@ class Trial:
     """The most tasks that the run had."""
     digest: int = 0
     left_open: int = 0
-    threads_lent: int = 0
     """Sources that were open when the block was left."""
+    threads_lent: int = 0
+    """Threads that worked then."""
     stuck: str | None = None
 
 
@@ -93,8 +97,6 @@ class _Watch(trio.abc.Instrument):
         self._trial = trial
         self._disturb = disturb
         self._started = False
-        self._now = -1.0
-        self._at_now = 0
         self._disturbed_at: int | None = None
         self.scope: trio.CancelScope = trio.CancelScope()
         self._live = 0  # tasks of the run, and the consumer's
@@ -122,12 +124,6 @@ class _Watch(trio.abc.Instrument):
         if trial.steps == trial.point and self._disturb is not None:
             self._disturbed_at = trial.steps
             self._disturb()
-        now = trio.current_time()
-        self._at_now = self._at_now + 1 if now == self._now else 0
-        self._now = now
-        if self._at_now == LIVELOCK:
-            trial.stuck = f"livelock: {LIVELOCK} steps and no time has passed\n{waiting_tasks()}"
-            self.scope.cancel()
 
 
 def run_trial(
@@ -157,19 +153,14 @@ def run_trial(
     watch = _Watch(trial, None if disturb is None else lambda: disturb(next(iter(running), None), watch.scope))
     with scheduled(schedule):
         try:
-            trio.run(
-                _main,
-                scenario,
-                trial,
-                watch,
-                running,
-                clock=trio.testing.MockClock(autojump_threshold=0),
-                instruments=[watch],
-            )
+            guard = Guard(seconds=PATIENCE, steps=STEPS, steps_at_once=LIVELOCK)
+            guard.run(_main, scenario, trial, watch, running, instruments=(watch,))
+        except Stuck as stuck:
+            trial.stuck = str(stuck)
         except BaseException as error:  # noqa: ASYNC103  # sync: kept for the examination
             trial.error = _bare(error)
     trial.digest = schedule.digest
-    if running:
+    if running and trial.stuck is None:  # a run that was left where it stood has none
         trial.report = running[0].report
     try:
         _examine(trial)
@@ -193,28 +184,16 @@ async def _main(scenario: Scenario, trial: Trial, watch: _Watch, running: list[R
     pipeline: Pipeline[Any] = scenario.make()
     watched: Pipeline[Any] = Pipeline(lab.wrap(pipeline._plan))
     bound = watched.max_in_flight
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(_guard, trial, watch)
-        if lab.workshop.is_used:
-            nursery.start_soon(lab.workshop.hold_clock)
-        watch.start()
-        try:
-            with watch.scope:
-                async with watched.open(on_discard=lab.discard) as run:
-                    running.append(run)
-                    await scenario.consume(_Bounded(run, bound, trial), lab)  # type: ignore[arg-type]
-        finally:
-            trial.left_open = lab.sources.opened - lab.sources.closed  # now: trio closes what it finds at its own end
-            trial.threads_lent = int(trio.to_thread.current_default_thread_limiter().borrowed_tokens)
-            watch.stop()
-            nursery.cancel_scope.cancel()
-
-
-async def _guard(trial: Trial, watch: _Watch) -> None:
-    """Call a run dead that has not ended after a very long time."""
-    await trio.sleep(PATIENCE)
-    trial.stuck = f"deadlock: every task waits for another\n{waiting_tasks()}"
-    watch.scope.cancel()
+    watch.start()
+    try:
+        with watch.scope:
+            async with watched.open(on_discard=lab.discard) as run:
+                running.append(run)
+                await scenario.consume(_Bounded(run, bound, trial), lab)  # type: ignore[arg-type]
+    finally:
+        trial.left_open = lab.sources.opened - lab.sources.closed  # now: trio closes what it finds at its own end
+        trial.threads_lent = threads_left_behind()
+        watch.stop()
 
 
 class _Bounded:
