@@ -105,8 +105,6 @@ class Guard(trio.abc.Instrument):
 
         try:
             result = trio.run(main, clock=self.clock, instruments=[self, *instruments])
-        except KeyboardInterrupt:
-            raise
         except BaseException:  # noqa: ASYNC103  # sync: there is nothing to cancel here
             if self._stuck is None:
                 raise
@@ -123,6 +121,8 @@ class Guard(trio.abc.Instrument):
         self._runnable -= 1
         self._idle = 0
         self._count += 1
+        if self._held_since is not None:
+            self._held_since = time.monotonic()
         if self._stuck is None:
             self._look(self.clock.current_time())
         else:

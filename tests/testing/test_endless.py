@@ -151,6 +151,21 @@ def test_every_campaign_comes_back(endless, campaign):
     assert f"To see it again: {campaign.__name__}(" in str(met.value)
 
 
+@pytest.mark.parametrize("campaign", [cancel_everywhere, interrupt_everywhere], ids=lambda fn: fn.__name__)
+def test_what_is_endless_only_once_it_is_disturbed(campaign):
+    """The undisturbed run is fine, and what the disturbance raised is not what is told."""
+
+    async def lookup(item):
+        try:
+            await trio.sleep(1)
+        except BaseException:
+            with trio.CancelScope(shield=True):
+                await trio.sleep_forever()
+
+    with pytest.raises(CampaignError, match=r"(?s)after [1-9]\d* good runs: deadlock: .* lookup: lookup, line \d+"):
+        campaign(lambda: Pipeline.from_iterable(range(3)).map(lookup))
+
+
 @pytest.mark.parametrize("endless", [waits_shielded, never_gives_in], ids=lambda fn: fn.__name__)
 def test_a_campaign_comes_back_from_a_consumer_that_does_not(endless):
     async def consume(run, lab):

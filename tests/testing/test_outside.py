@@ -173,3 +173,15 @@ def test_nothing_is_waited_for_once_a_thread_is_back():
         return trio.current_time()
 
     assert run_virtual(main) == 200
+
+
+def test_many_short_calls_are_an_answer_each(monkeypatch):
+    """However long they take together."""
+    monkeypatch.setattr("funcpipe_trio.testing._guard.PATIENCE", 0.5)
+
+    async def main():
+        for _ in range(20):
+            await trio.to_thread.run_sync(time.sleep, 0.05)
+        return "done"
+
+    assert run_virtual(main) == "done"
