@@ -158,11 +158,14 @@ def source_rows():
 
     where = "Pipeline.from_iterable"
     yield from wrong(where, Pipeline.from_iterable, "iterable", (None, 5, NO_CALLABLE, LINE))
-    for value in (ASYNC, ASYNC_GENERATOR):
+    for value, other, use in (
+        (ASYNC, "", ""),
+        (ASYNC_GENERATOR, " (from_async_iterable takes an async one)", "\nUse Pipeline.from_async_iterable(items)."),
+    ):
         yield (
             TypeError,
             partial(Pipeline.from_iterable, value),
-            f"{where}: items must give an iterable, without being awaited, not {value!r}",
+            f"{where}: items must give an iterable, without being awaited{other}, not {value!r}{use}",
         )
     yield from wrong_names(where, partial(Pipeline.from_iterable, []))
 

@@ -15,12 +15,12 @@ Only `Exception` is ever met; a cancellation passes through every layer, each of
 from __future__ import annotations
 
 from collections.abc import Awaitable
-from inspect import isawaitable
 from math import inf
 from typing import Any
 
 import trio
 
+from ..plan.nodes import is_awaitable
 from ..plan.steps import Call, Limit, Part, Placed, Pure, StepPlan, Timeout
 from ..policies._functions import AnyFunction
 from ..policies.retry import Retry
@@ -92,7 +92,7 @@ def _pure(fn: AnyFunction) -> Layered:
 
 
 def _no_awaitable(result: Any, what: str, use: str) -> Any:
-    if isawaitable(result):
+    if is_awaitable(result):
         if hasattr(result, "close"):
             result.close()  # it will never be awaited; without this Python warns of that too
         raise TypeError(f"{what} returned something to await\n{use}")

@@ -15,14 +15,13 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from inspect import isawaitable
 from time import perf_counter
 from typing import Any, ClassVar, NoReturn, Protocol, TypeVar, final
 
 import trio
 
 from .._errors import Aborted
-from ..plan.nodes import Plan
+from ..plan.nodes import Plan, is_awaitable
 from .attempt import Account
 from .failures import failure_of, is_cancellation, noted, told
 from .inlet import BEHIND_FAILURE, CANCELLED, NOT_NEEDED, NOTHING, Fault, Inlet, State, worth_a_pull
@@ -531,7 +530,7 @@ ASYNC_DEF = "Use an `async def` function."
 
 def not_awaitable(name: str, answer: T, use: str = "Use a sync function.") -> T:
     """Refuse something to await, where a sync function had to answer."""
-    if isawaitable(answer):
+    if is_awaitable(answer):
         if hasattr(answer, "close"):
             answer.close()  # it will never be awaited; without this Python warns of that too
         raise TypeError(f"{name!r} is not async, but returned something to await\n{use}")
