@@ -1,4 +1,4 @@
-"""What a newcomer writes first: an error at once that says what to write instead. And a plan stays a value like others."""
+"""What a newcomer writes first: an error at once that says what to write instead. A plan stays a value like others."""
 
 import asyncio
 

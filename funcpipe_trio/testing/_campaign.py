@@ -74,7 +74,7 @@ def cancel_everywhere(
 
     Raises:
       CampaignError: at the first trial that shows something wrong.
-      TypeError: if `every` is no int.
+      TypeError: if `scenario` is neither (a pipeline, say), or `every` no int.
       ValueError: if it is below 1.
     """
 
@@ -150,7 +150,7 @@ def fail_everywhere(
     Calls of user code are those of the pipeline's functions, and each item that a source hands over. For the arguments
     see `cancel_everywhere`; the point is the number of the call.
     """
-    subject = _scenario(scenario)
+    subject = _scenario("fail_everywhere", scenario)
     _check.integer("fail_everywhere", "every", every, at_least=1)
 
     def trials(seed: int) -> Iterator[Trial]:
@@ -199,7 +199,7 @@ def explore_schedules(
     Raises:
       CampaignError: at the first trial that shows something wrong.
     """
-    subject = _scenario(scenario)
+    subject = _scenario("explore_schedules", scenario)
 
     _check.integer("explore_schedules", "most", most, at_least=1)
 
@@ -242,10 +242,14 @@ def _was_dealt_with(trial: Trial) -> bool:
     return trial.lab.is_resilient and (retried or named)
 
 
-def _scenario(subject: Subject) -> Scenario:
-    return (
-        subject if isinstance(subject, Scenario) else Scenario(subject, name=getattr(subject, "__name__", "scenario"))
-    )
+def _scenario(campaign: str, subject: Any) -> Scenario:
+    if isinstance(subject, Scenario):
+        return subject
+    if isinstance(subject, Pipeline) or not callable(subject):
+        rule = "be a function that makes the pipeline, or a Scenario"
+        use = f"Use {campaign}(lambda: pipeline): each run gets a fresh one."
+        raise _check.refuse(TypeError, campaign, "scenario", rule, subject, use)
+    return Scenario(subject)
 
 
 def _at_every_point(
@@ -258,7 +262,7 @@ def _at_every_point(
     examine: Callable[[Trial], None],
 ) -> Campaign:
     """Run a trial undisturbed, then one for each point of it, disturbed there."""
-    subject = _scenario(scenario)
+    subject = _scenario(name, scenario)
     _check.integer(name, "every", every, at_least=1)
 
     def trials(seed: int) -> Iterator[Trial]:
@@ -273,6 +277,12 @@ def _at_every_point(
     if only is not None:
         return _summed(name, subject, [one(*only)], examine)
     return _summed(name, subject, [trials(seed) for seed in seeds], examine)
+
+
+def _again(name: str, subject: Scenario, at: Replay, how: str) -> str:
+    if subject.code is None:
+        return f"To see it again, add to the arguments of {name}: only={at}{how}"
+    return f"To see it again: {name}({subject.code}, only={at}{how})"
 
 
 def _summed(
@@ -302,7 +312,6 @@ def _summed(
             at = getattr(error, "at", None) or ((last.seed, last.point) if last is not None else (0, 0))
             what = str(error) if isinstance(error, TrialError) else f"raised {error!r}"
             raise CampaignError(  # noqa: ASYNC104  # sync: there is nothing to cancel here
-                f"{name} of {subject.name}, after {runs} good runs: {what}\n"
-                f"To see it again: {name}({subject.name}, only={at}{how})"
+                f"{name} of {subject.title}, after {runs} good runs: {what}\n{_again(name, subject, at, how)}"
             ) from error
-    return Campaign(f"{name} of {subject.name}", runs, len(digests), worst, tasks)
+    return Campaign(f"{name} of {subject.title}", runs, len(digests), worst, tasks)

@@ -46,7 +46,20 @@ class Sources:
 
 
 class Lab:
-    """Counts of one run, and the call at which user code shall fail."""
+    """Counts of one run, made outside of it, which its report is held against.
+
+    The consumer of a `Scenario` gets it, and counts in it what it takes.
+
+    Attributes:
+      delivered: items that the consumer took; it counts them itself.
+      produced: items that the sources handed over.
+      calls: calls of user code so far: the pipeline's functions, and each item of a source.
+      discarded: ``(item, stage, reason)`` of each item that the run gave up.
+      overflowed: the same of each that a buffer dropped, as it was told to.
+      fail_at: the number of the call that fails, None if none does.
+      injected: the error that it raised; None before.
+      sources: how many sources were opened, and closed.
+    """
 
     def __init__(self, fail_at: int | None = None) -> None:
         self.fail_at: int | None = fail_at

@@ -13,13 +13,16 @@ What is examined after every trial, whatever became of the run:
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import trio
 
 from ..pipeline import Pipeline
+from ..policies import _check
+from ..policies._functions import function_name
 from ..runtime.inlet import BEHIND_FAILURE, NOT_NEEDED
 from ..runtime.nested import INSIDE
 from ..runtime.report import Report
@@ -29,9 +32,25 @@ from ._lab import Lab
 from ._outside import threads_left_behind
 from ._schedule import Schedule, scheduled
 
-__all__ = ["Scenario", "Trial", "TrialError", "lost_items", "run_trial"]
+__all__ = ["Consume", "Scenario", "Trial", "TrialError", "lost_items", "run_trial"]
 
-Consume = Callable[[Run[Any], Lab], Awaitable[None]]
+
+class Consume(Protocol):
+    """The consumer of a scenario: an async function ``consume(run, lab)``.
+
+    It drives the run as your program would: takes from it, leaves early, drains it, looks at what it got. For each item
+    that it takes it adds 1 to ``lab.delivered``, which is held against what the run says was delivered. What it raises
+    is found wrong by the campaign; so ``assert`` in it what must be true of your results, under every disturbance::
+
+        async def consume(run, lab):
+            async for item in run:
+                lab.delivered += 1
+                assert item >= 0
+    """
+
+    def __call__(self, run: Run[Any], lab: Lab, /) -> Awaitable[None]:
+        """Consume a run; `lab` counts what happens in it."""
+
 
 LIVELOCK = 200_000
 """Steps of tasks at one instant of virtual time that no scenario needs."""
@@ -54,17 +73,52 @@ async def _take_all(run: Run[Any], lab: Lab) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """What a campaign runs again and again.
+    """What a campaign runs again and again: a pipeline, and who consumes it.
 
     Args:
-      make: makes the pipeline, a fresh one each time (so that one-shot sources work).
-      consume: drives the run, and counts what it gets in ``lab.delivered``; takes everything if not given.
-      name: what messages call it.
+      make: a sync function of no arguments that makes the pipeline, a fresh one each time (so that one-shot sources
+        work). It is called inside of the trio run.
+      consume: an async function ``consume(run, lab)`` that drives the run, and counts what it gets in
+        ``lab.delivered``; see `Consume` and `Lab`. If it is not given, everything is taken.
+      name: what messages call it; best the name of the variable that holds it, for then they give a line to paste.
+
+    Raises:
+      TypeError: if an argument has a wrong type, `make` is a pipeline, say.
+
+    Example::
+
+        cancel_everywhere(Scenario(make, consume))
     """
 
     make: Callable[[], Pipeline[Any]]
     consume: Consume = _take_all
-    name: str = "scenario"
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.make, Pipeline):
+            rule = "be a function that makes the pipeline"
+            raise _check.refuse(TypeError, "Scenario", "make", rule, self.make, "Use Scenario(lambda: pipeline).")
+        _check.sync_callable("Scenario", "make", self.make)
+        _check.callable_("Scenario", "consume", self.consume)
+        name: object = self.name
+        if not isinstance(name, str):
+            raise _check.refuse(TypeError, "Scenario", "name", "be a str", name)
+
+    @property
+    def title(self) -> str:
+        """What messages call it."""
+        return self.name or function_name(self.make)
+
+    @property
+    def code(self) -> str | None:
+        """How to write it in a program, as far as its names tell; None if they do not."""
+        if self.name:
+            return self.name if self.name.isidentifier() else None
+        parts = [self.make] if self.consume is _take_all else [self.make, self.consume]
+        names = [part.__name__ if inspect.isfunction(part) else "" for part in parts]
+        if not all(name.isidentifier() for name in names):
+            return None
+        return names[0] if len(names) == 1 else f"Scenario({', '.join(names)})"
 
 
 @dataclass(slots=True)
@@ -181,7 +235,9 @@ def _bare(error: BaseException) -> BaseException:
 
 async def _main(scenario: Scenario, trial: Trial, watch: _Watch, running: list[Run[Any]]) -> None:
     lab = trial.lab
-    pipeline: Pipeline[Any] = scenario.make()
+    pipeline: object = scenario.make()
+    if not isinstance(pipeline, Pipeline):
+        raise TypeError(f"{scenario.title} must give a pipeline, not a {type(pipeline).__name__}")
     watched: Pipeline[Any] = Pipeline(lab.wrap(pipeline._plan))
     bound = watched.max_in_flight
     watch.start()
