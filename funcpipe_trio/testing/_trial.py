@@ -95,9 +95,10 @@ class Scenario:
     name: str = ""
 
     def __post_init__(self) -> None:
-        if isinstance(self.make, Pipeline):
+        make: object = self.make
+        if isinstance(make, Pipeline):
             rule = "be a function that makes the pipeline"
-            raise _check.refuse(TypeError, "Scenario", "make", rule, self.make, "Use Scenario(lambda: pipeline).")
+            raise _check.refuse(TypeError, "Scenario", "make", rule, make, "Use Scenario(lambda: pipeline).")
         _check.sync_callable("Scenario", "make", self.make)
         _check.callable_("Scenario", "consume", self.consume)
         name: object = self.name
@@ -114,7 +115,7 @@ class Scenario:
         """How to write it in a program, as far as its names tell; None if they do not."""
         if self.name:
             return self.name if self.name.isidentifier() else None
-        parts = [self.make] if self.consume is _take_all else [self.make, self.consume]
+        parts: list[object] = [self.make] if self.consume is _take_all else [self.make, self.consume]
         names = [part.__name__ if inspect.isfunction(part) else "" for part in parts]
         if not all(name.isidentifier() for name in names):
             return None
