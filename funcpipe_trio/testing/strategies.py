@@ -277,7 +277,7 @@ def _drawn(
 
 
 def _source(draw: st.DrawFn, start: int, max_items: int) -> Pipeline[int]:
-    # The length first, for every kind: so one kind can be put in the place of another, and shrinking gets to the simplest.
+    # The length first, for every kind: so one can be put in the place of another, and shrinking gets to the simplest.
     items = range(start, start + draw(st.integers(0, max_items)))
     kind = draw(st.sampled_from(("iterable", "script", "producer", "ticks")))
     if kind == "script":
