@@ -48,6 +48,7 @@ from .policies.rate_limit import RateLimit
 from .policies.retry import Retry
 from .runtime.failures import warn_of
 from .runtime.ledger import OnDiscard
+from .runtime.misused import misused
 from .runtime.opening import Opening
 from .runtime.report import Report
 from .runtime.run import Run
@@ -118,6 +119,14 @@ class Pipeline(Generic[T_co]):
         if too_deep(self._plan) is not None:
             return "<Pipeline, nested too deep>"
         return f"<Pipeline {escaped(' > '.join(stage.name for stage in lay_out(self._plan).all_stages()))}>"
+
+    if not TYPE_CHECKING:
+        _USE = "Use `async with plan.open() as run: async for item in run: ...`, or `await plan.collect()` for a list."
+        __aiter__ = misused(
+            "Pipeline: `async for` takes a run, which `async with plan.open()` gives, not its plan", _USE
+        )
+        __iter__ = misused("Pipeline: a plan holds no items; `await plan.collect()` gives a list of them", _USE)
+        __await__ = misused("Pipeline: a plan is not awaited, but what runs it: `await plan.run()`, say", _USE)
 
     # ---- sources
 
@@ -1259,13 +1268,22 @@ def zip_pipelines(*pipelines: Pipeline[Any], strict: bool = False, name: str | N
 
 def _from(kind: SourceKind, items: Any, name: str | None, methods: tuple[str, ...], one_shot: bool) -> Pipeline[Any]:
     where = f"Pipeline.from_{kind.replace(' ', '_')}"
-    is_iterable = any(hasattr(type(items), method) for method in methods)
+    is_iterable = any(hasattr(type(items), method) for method in methods) and not isinstance(items, Pipeline)
     if not is_iterable and not callable(items):
-        raise _check.refuse(TypeError, where, "items", f"be an {kind}, or a callable that makes one", items)
+        raise _not_a_source(where, f"be an {kind}, or a callable that makes one", items)
     if not is_iterable and (plan.is_async(items) or _gives_wrong_kind(kind, items)):
-        raise _check.refuse(TypeError, where, "items", f"give an {kind}, without being awaited", items)
+        raise _not_a_source(where, f"give an {kind}, without being awaited", items)
     default = kind.replace(" ", "_") if is_iterable else plan.function_name(items)
     return _source(kind, items, _named(where, name, default), Claim() if one_shot else None)
+
+
+def _not_a_source(where: str, rule: str, items: Any) -> Exception:
+    """Refuse it; what the other method takes, with its name."""
+    is_async = hasattr(type(items), "__aiter__") or (callable(items) and plan.yields_async(items))
+    if isinstance(items, Pipeline) or not is_async:
+        return _check.refuse(TypeError, where, "items", rule, items)
+    rule = f"{rule} (from_async_iterable takes an async one)"
+    return _check.refuse(TypeError, where, "items", rule, items, "Use Pipeline.from_async_iterable(items).")
 
 
 def _gives_wrong_kind(kind: SourceKind, fn: Any) -> bool:

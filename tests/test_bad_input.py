@@ -159,11 +159,14 @@ def source_rows():
 
     where = "Pipeline.from_iterable"
     yield from wrong(where, Pipeline.from_iterable, "iterable", (None, 5, NO_CALLABLE, LINE))
-    for value in (ASYNC, ASYNC_GENERATOR):
+    for value, other, use in (
+        (ASYNC, "", ""),
+        (ASYNC_GENERATOR, " (from_async_iterable takes an async one)", "\nUse Pipeline.from_async_iterable(items)."),
+    ):
         yield (
             TypeError,
             partial(Pipeline.from_iterable, value),
-            f"{where}: items must give an iterable, without being awaited, not {shown(value)}",
+            f"{where}: items must give an iterable, without being awaited{other}, not {shown(value)}{use}",
         )
     yield from wrong_names(where, partial(Pipeline.from_iterable, []))
 
@@ -878,7 +881,7 @@ def test_a_key_and_a_cost_of_a_fair_by_must_be_fit():
     """What cannot tell items apart, or would spoil the shares, ends the stream, at the item that has it."""
     costly = LINE.fair_by(same, FairShare(cost=lambda item: 0.5), max_keys=2, name="feeds")
 
-    assert stream_error(LINE.fair_by(lambda item: [item], max_keys=2)) == (TypeError, "unhashable type: 'list'")
+    assert stream_error(LINE.fair_by(lambda item: [item], max_keys=2))[0] is TypeError
     assert stream_error(costly) == (
         TypeError,
         "fair_by 'feeds': cost must be a positive int or Fraction, not 0.5\nUse Fraction(1, 2).",
@@ -897,19 +900,21 @@ def test_a_cost_in_a_batch_must_be_a_number(kind, value):
 
 
 @pytest.mark.parametrize(
-    ("line", "message"),
+    "line",
     [
-        (LINE.flat_map(same), "'int' object is not iterable"),
-        (LINE.flat_map(same, concurrency=1), "'int' object is not iterable"),
-        (LINE.unbatch(), "'int' object is not iterable"),
-        (Pipeline.from_iterable(lambda: 3), "'int' object is not iterable"),
-        (Pipeline.from_async_iterable(lambda: [3]), "'list' object is not an async iterable"),
-        (
-            LINE.flat_map(lambda item: ASYNC_GENERATOR(item), name="expand"),
-            "'expand' returned an async iterable\nUse concurrency=1 to give it a stage of its own.",
-        ),
+        LINE.flat_map(same),
+        LINE.flat_map(same, concurrency=1),
+        LINE.unbatch(),
+        Pipeline.from_iterable(lambda: 3),
+        Pipeline.from_async_iterable(lambda: [3]),
     ],
 )
-def test_what_cannot_be_iterated_is_an_error_of_the_stream(line, message):
-    """What a function gives is looked at when it comes; the error says what is wrong with it."""
-    assert stream_error(line) == (TypeError, message)
+def test_what_cannot_be_iterated_is_an_error_of_the_stream(line):
+    """What a function gives is looked at when it comes; the words are those of Python, which differ."""
+    assert stream_error(line)[0] is TypeError
+
+
+def test_what_would_have_to_be_awaited_says_what_to_use():
+    message = "'expand' returned an async iterable\nUse concurrency=1 to give it a stage of its own."
+
+    assert stream_error(LINE.flat_map(lambda item: ASYNC_GENERATOR(item), name="expand")) == (TypeError, message)

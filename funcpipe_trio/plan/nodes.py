@@ -11,13 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator
 from dataclasses import field
+from inspect import isawaitable
 from typing import Any, ClassVar, Literal
 
 from ..policies._frozen import dataclass
 from ..policies.fair_share import FairShare
 from .operations import Opaque, Operation, Route, function_name
 
-__all__ = ["Branch", "Claim", "FanIn", "FanOut", "Plan", "Source", "inner_plans", "plan_of", "too_deep"]
+__all__ = ["Branch", "Claim", "FanIn", "FanOut", "Plan", "Source", "inner_plans", "is_awaitable", "plan_of", "too_deep"]
 
 DEEPEST = 50
 """Fan-ins and fan-outs within each other, at most: each takes up to 8 of the 1000 frames that Python's stack has."""
@@ -172,3 +173,8 @@ def plan_of(value: object) -> Plan | None:
     """Give the plan of what is a pipeline, None for anything else."""
     plan = getattr(value, "_plan", None)
     return plan if isinstance(plan, Plan) else None
+
+
+def is_awaitable(value: object) -> bool:
+    """Tell whether a value is to be awaited: not a pipeline, for which ``await`` only says what to use."""
+    return isawaitable(value) and plan_of(value) is None

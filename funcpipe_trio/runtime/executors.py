@@ -23,6 +23,7 @@ from ..policies import _check
 from ..policies._frozen import dataclass
 from ..policies._functions import AnyFunction, function_name, is_async
 from .attempt import Attempt
+from .outside import outside
 from .parking import AWAKE
 from .running import Admit, Running, admitted
 from .stage import not_awaitable
@@ -133,7 +134,7 @@ class _InExecutor:
                 self._forget(executor)
                 executor = self._at_hand()
                 future = executor.submit(fn, item)  # it has not begun, so it is no second call
-            await self._done(future, attempt)
+            await outside(self._done(future, attempt))
             return future.result()
         except self._broken as error:
             self._forget(executor)

@@ -16,13 +16,12 @@ import sys
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from functools import partial
-from inspect import isawaitable
 from time import perf_counter
 from typing import Any
 
 import trio
 
-from ..plan.nodes import Plan, plan_of
+from ..plan.nodes import Plan, is_awaitable, plan_of
 from ..policies.on_error import Failure
 from .inlet import Inlet
 from .lifetime import Lifetime, thrown
@@ -341,7 +340,7 @@ _END = object()
 async def _awaited(call: Callable[[Any], Any] | None, value: Any) -> Any:
     """Give what the function gives for an item (or a step gave), awaited if need be."""
     result = value if call is None else call(value)
-    return await result if isawaitable(result) else result
+    return await result if is_awaitable(result) else result
 
 
 async def _opened(made: Any) -> AsyncIterator[Any] | Iterator[Any]:  # noqa: ASYNC124  # for `interruptible`

@@ -16,12 +16,12 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from fractions import Fraction
-from inspect import isawaitable
 from math import inf
 from typing import Any
 
 import trio
 
+from ..plan.nodes import is_awaitable
 from ..plan.steps import Call, Limit, Part, Placed, Pure, StepPlan, Timeout, layers_in, limits_around
 from ..policies._functions import AnyFunction, is_async
 from ..policies._shown import type_name
@@ -96,7 +96,7 @@ def _pure(fn: AnyFunction) -> Layered:
 
 
 def _no_awaitable(result: Any, what: str, use: str) -> Any:
-    if isawaitable(result):
+    if is_awaitable(result):
         if hasattr(result, "close"):
             result.close()  # it will never be awaited; without this Python warns of that too
         raise TypeError(f"{what} returned something to await\n{use}")

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import math
 from types import TracebackType
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import trio
 
+from .._errors import StateError
 from ..plan.check import claim_sources
 from ..plan.layout import lay_out
 from ..plan.nodes import Plan
@@ -23,6 +24,7 @@ from .engine import Engine
 from .failures import is_cancellation, leaves_of
 from .inlet import CANCELLED, NOT_NEEDED, Inlet
 from .ledger import Ledger, OnDiscard
+from .misused import misused
 from .run import Consumer, Run
 from .sink import Sink
 
@@ -30,6 +32,10 @@ __all__ = ["Opening", "killer_of"]
 
 T = TypeVar("T")
 
+_NOT_IN_TRIO = (
+    "a pipeline runs on trio, inside of trio.run(...), and on no other event loop\n"
+    "Use `trio.run(plan.collect)`, say, without parentheses behind its name; `trio.run(main)` for an async function."
+)
 _ELSEWHERE = (
     "a run was left in another task than the one that opened it (an async generator around it was not closed, say); "
     "it is stopped\n"
@@ -53,8 +59,16 @@ class Opening(Generic[T]):
         self._consumer: Consumer | None = None
         self._task: trio.lowlevel.Task | None = None  # that opened it
 
+    if not TYPE_CHECKING:
+        _USE = "Use `async with plan.open() as run: async for item in run: ...`."
+        __aiter__ = __iter__ = misused("plan.open(): items come from the run that `async with` gives", _USE)
+        __enter__ = __exit__ = misused("plan.open(): a run needs `async with`, for to leave it may wait", _USE)
+        __await__ = misused("plan.open(): a run needs `async with`, which stops it when the block is left", _USE)
+
     @trio.lowlevel.enable_ki_protection
     async def __aenter__(self) -> Run[T]:
+        if not trio.lowlevel.in_trio_task():
+            raise StateError(_NOT_IN_TRIO)
         await trio.lowlevel.checkpoint()
         if self._consumer is not None:
             raise trio.BusyResourceError("one `pipeline.open()` opens one run; call `open` again for another")

@@ -23,6 +23,7 @@ from ..policies._frozen import dataclass
 from ..policies._functions import AnyFunction, function_name
 from .attempt import Attempt
 from .executors import InExecutor
+from .outside import outside
 from .running import Admit, Running, admitted
 from .stage import interruptible
 
@@ -201,11 +202,11 @@ class _Processes:
         self, fn: AnyFunction, item: Any, order: bytes, attempt: Attempt, admit: Admit | None
     ) -> tuple[bytes, bytes, int] | None:
         workers = self._workers.Workers.of_this_run()
-        worker = await workers.take()
+        worker = await outside(workers.take())
         try:
             await admitted(item, attempt, admit)  # when there is a worker, for its start takes a while
             try:
-                return *await worker.ask(function_name(fn), order), worker.number
+                return *await outside(worker.ask(function_name(fn), order)), worker.number
             except self._workers.Unread:
                 return None
             except trio.Cancelled:

@@ -16,14 +16,13 @@ import itertools
 import math
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from inspect import isawaitable
 from time import perf_counter
 from typing import Any, ClassVar, NoReturn, Protocol, TypeVar, final
 
 import trio
 
 from .._errors import Aborted
-from ..plan.nodes import Plan
+from ..plan.nodes import Plan, is_awaitable
 from ..policies._shown import named, told
 from .attempt import Account
 from .failures import failure_of, is_cancellation, noted
@@ -550,7 +549,7 @@ def awaiting(name: str, fn: Callable[..., Any]) -> Callable[..., Awaitable[Any]]
 
     async def awaited(*args: Any) -> Any:
         answer = fn(*args)
-        if not isawaitable(answer):
+        if not is_awaitable(answer):
             raise TypeError(
                 f"{name!r} gave a {type(answer).__name__}, which cannot be awaited: a step, or a function with "
                 "concurrency, must be async\nUse Step(fn).on(threads(4)) for a sync function."
@@ -566,7 +565,7 @@ OR_CONCURRENCY = "Use concurrency=1, which awaits it, or an `async def` function
 
 def not_awaitable(name: str, answer: T, use: str = "Use a sync function.") -> T:
     """Refuse something to await, where a sync function had to answer."""
-    if isawaitable(answer):
+    if is_awaitable(answer):
         if hasattr(answer, "close"):
             answer.close()  # it will never be awaited; without this Python warns of that too
         raise TypeError(f"{named(name)} is not async, but returned something to await\n{use}")

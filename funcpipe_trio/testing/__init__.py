@@ -20,5 +20,6 @@ from ._probe import Probe as Probe
 from ._schedule import missing_private_names as missing_private_names
 from ._script import Fail as Fail
 from ._script import Script as Script
+from ._trial import Consume as Consume
 from ._trial import Scenario as Scenario
 from ._virtual import run_virtual as run_virtual

@@ -61,7 +61,7 @@ class Campaign:
 def cancel_everywhere(
     scenario: Subject, *, seeds: Iterable[int] = (0,), every: int = 1, only: Replay | None = None
 ) -> Campaign:
-    """Cancel the run from outside at its 1st, 2nd, ... step of a task, until it completes undisturbed.
+    """Run it undisturbed, then cancel it from outside at its 1st, 2nd, ... step of a task.
 
     A cancelled run must end within 12 steps for each of its tasks and 20 more, give up what it held, close its sources,
     and never look complete.
@@ -70,11 +70,11 @@ def cancel_everywhere(
       scenario: a `Scenario`, or a function that makes the pipeline.
       seeds: the orders of tasks to do this for.
       every: try each n-th point only, an int >= 1.
-      only: one ``(seed, point)`` to see again.
+      only: one ``(seed, point)`` to see again; point 0 is the undisturbed run.
 
     Raises:
       CampaignError: at the first trial that shows something wrong.
-      TypeError: if `every` is no int.
+      TypeError: if `scenario` is neither (a pipeline, say), or `every` no int.
       ValueError: if it is below 1.
     """
 
@@ -150,17 +150,14 @@ def fail_everywhere(
     Calls of user code are those of the pipeline's functions, and each item that a source hands over. For the arguments
     see `cancel_everywhere`; the point is the number of the call.
     """
-    subject = _scenario(scenario)
+    subject = _scenario("fail_everywhere", scenario)
     _check.integer("fail_everywhere", "every", every, at_least=1)
 
     def trials(seed: int) -> Iterator[Trial]:
-        point = 1
-        while True:
-            trial = run_trial(subject, Schedule(seed), seed=seed, point=point, fail_at=point)
-            yield trial
-            if trial.lab.injected is None:
-                return
-            point += every
+        undisturbed = run_trial(subject, Schedule(seed), seed=seed)  # first: one that does not end, ends nowhere
+        yield undisturbed
+        for point in range(1, undisturbed.lab.calls + 1, every):
+            yield run_trial(subject, Schedule(seed), seed=seed, point=point, fail_at=point)
 
     def examine(trial: Trial) -> None:
         injected = trial.lab.injected
@@ -202,7 +199,7 @@ def explore_schedules(
     Raises:
       CampaignError: at the first trial that shows something wrong.
     """
-    subject = _scenario(scenario)
+    subject = _scenario("explore_schedules", scenario)
 
     _check.integer("explore_schedules", "most", most, at_least=1)
 
@@ -245,10 +242,14 @@ def _was_dealt_with(trial: Trial) -> bool:
     return trial.lab.is_resilient and (retried or named)
 
 
-def _scenario(subject: Subject) -> Scenario:
-    return (
-        subject if isinstance(subject, Scenario) else Scenario(subject, name=getattr(subject, "__name__", "scenario"))
-    )
+def _scenario(campaign: str, subject: Any) -> Scenario:
+    if isinstance(subject, Scenario):
+        return subject
+    if isinstance(subject, Pipeline) or not callable(subject):
+        rule = "be a function that makes the pipeline, or a Scenario"
+        use = f"Use {campaign}(lambda: pipeline): each run gets a fresh one."
+        raise _check.refuse(TypeError, campaign, "scenario", rule, subject, use)
+    return Scenario(subject)
 
 
 def _at_every_point(
@@ -260,18 +261,15 @@ def _at_every_point(
     disturb: Callable[[Run[Any] | None, trio.CancelScope], None],
     examine: Callable[[Trial], None],
 ) -> Campaign:
-    """Run trials, each disturbed one point later than the one before, until one ends before its point."""
-    subject = _scenario(scenario)
+    """Run a trial undisturbed, then one for each point of it, disturbed there."""
+    subject = _scenario(name, scenario)
     _check.integer(name, "every", every, at_least=1)
 
     def trials(seed: int) -> Iterator[Trial]:
-        point = 1
-        while True:
-            trial = run_trial(subject, Schedule(seed), seed=seed, point=point, disturb=disturb)
-            yield trial
-            if trial.steps < point:
-                return
-            point += every
+        undisturbed = run_trial(subject, Schedule(seed), seed=seed)  # first: one that does not end, ends nowhere
+        yield undisturbed
+        for point in range(1, undisturbed.steps + 1, every):
+            yield run_trial(subject, Schedule(seed), seed=seed, point=point, disturb=disturb)
 
     def one(seed: int, point: int) -> Iterator[Trial]:
         yield run_trial(subject, Schedule(seed), seed=seed, point=point, disturb=disturb)
@@ -279,6 +277,12 @@ def _at_every_point(
     if only is not None:
         return _summed(name, subject, [one(*only)], examine)
     return _summed(name, subject, [trials(seed) for seed in seeds], examine)
+
+
+def _again(name: str, subject: Scenario, at: Replay, how: str) -> str:
+    if subject.code is None:
+        return f"To see it again, add to the arguments of {name}: only={at}{how}"
+    return f"To see it again: {name}({subject.code}, only={at}{how})"
 
 
 def _summed(
@@ -308,7 +312,6 @@ def _summed(
             at = getattr(error, "at", None) or ((last.seed, last.point) if last is not None else (0, 0))
             what = str(error) if isinstance(error, TrialError) else f"raised {error!r}"
             raise CampaignError(  # noqa: ASYNC104  # sync: there is nothing to cancel here
-                f"{name} of {subject.name}, after {runs} good runs: {what}\n"
-                f"To see it again: {name}({subject.name}, only={at}{how})"
+                f"{name} of {subject.title}, after {runs} good runs: {what}\n{_again(name, subject, at, how)}"
             ) from error
-    return Campaign(f"{name} of {subject.name}", runs, len(digests), worst, tasks)
+    return Campaign(f"{name} of {subject.title}", runs, len(digests), worst, tasks)

@@ -25,7 +25,7 @@ from ..policies.on_error import Divert, OnError
 from ..policies.retry import Retry
 from ..runtime.started import StartedStep
 from ..step import Step
-from ._wrap import Workshop, has_second_chances, wrap_step
+from ._wrap import has_second_chances, wrap_step
 
 __all__ = ["InjectedError", "Lab"]
 
@@ -46,7 +46,20 @@ class Sources:
 
 
 class Lab:
-    """Counts of one run, and the call at which user code shall fail."""
+    """Counts of one run, made outside of it, which its report is held against.
+
+    The consumer of a `Scenario` gets it, and counts in it what it takes.
+
+    Attributes:
+      delivered: items that the consumer took; it counts them itself.
+      produced: items that the sources handed over.
+      calls: calls of user code so far: the pipeline's functions, and each item of a source.
+      discarded: ``(item, stage, reason)`` of each item that the run gave up.
+      overflowed: the same of each that a buffer dropped, as it was told to.
+      fail_at: the number of the call that fails, None if none does.
+      injected: the error that it raised; None before.
+      sources: how many sources were opened, and closed.
+    """
 
     def __init__(self, fail_at: int | None = None) -> None:
         self.fail_at: int | None = fail_at
@@ -64,7 +77,6 @@ class Lab:
         """Whether each item taken becomes at most one delivered."""
         self.is_resilient: bool = False
         """Whether the plan has policies that may deal with a failure."""
-        self.workshop: Workshop = Workshop()
         self._steps: dict[object, Step[Any, Any] | StartedStep[Any, Any]] = {}
 
     def call(self) -> None:
@@ -100,36 +112,37 @@ class Lab:
     def _fan_out(self, fan_out: FanOut) -> FanOut:
         self.one_to_one = self.one_to_one and fan_out.kind == "partition"
         branches = tuple((branch, self.wrap(line)) for branch, line in fan_out.branches)
-        route = None if fan_out.route is None else replace(fan_out.route, fn=self._wrapped(fan_out.route.fn))
+        route = None if fan_out.route is None else replace(fan_out.route, fn=self.wrapped(fan_out.route.fn))
         return replace(fan_out, trunk=self.wrap(fan_out.trunk), branches=branches, route=route)
 
     def _operation(self, operation: plan.Operation) -> plan.Operation:
         present = {field.name: getattr(operation, field.name) for field in fields(operation)}
         functions = [name for name in ("fn", "cost", "key") if present.get(name) is not None]
-        wrapped: dict[str, Any] = {name: self._wrapped(present[name]) for name in functions}
+        wrapped: dict[str, Any] = {name: self.wrapped(present[name]) for name in functions}
         policy = present.get("on_error", plan.STOP)
         self.is_resilient = self.is_resilient or policy != plan.STOP
         if isinstance(policy, Divert):
-            wrapped["on_error"] = OnError.divert(self._wrapped(policy.step))
+            wrapped["on_error"] = OnError.divert(self.wrapped(policy.step))
         if isinstance(operation, FairBy):
             wrapped["share"] = self._share(operation.share)
             if isinstance(operation.overflow, Divert):
-                wrapped["overflow"] = OnError.divert(self._wrapped(operation.overflow.step))
+                wrapped["overflow"] = OnError.divert(self.wrapped(operation.overflow.step))
         return replace(operation, **wrapped)
 
     def _share(self, share: FairShare[Any]) -> FairShare[Any]:
-        return share if share.cost is None else replace(share, cost=self._wrapped(share.cost))
+        return share if share.cost is None else replace(share, cost=self.wrapped(share.cost))
 
     def _step(self, step: Step[Any, Any] | StartedStep[Any, Any]) -> Callable[..., Any]:
         """Wrap a step; one that was started, once, for all who share it."""
         if step not in self._steps:
-            wrapped = wrap_step(step.plan, self._wrapped, self.workshop)
+            wrapped = wrap_step(step.plan, self)
             self.is_resilient = self.is_resilient or has_second_chances(wrapped)
             is_started = isinstance(step, StartedStep)
             self._steps[step] = StartedStep(wrapped) if is_started else Step.from_plan(wrapped)
         return self._steps[step]
 
-    def _wrapped(self, fn: Callable[..., Any]) -> Callable[..., Any]:
+    def wrapped(self, fn: Callable[..., Any]) -> Callable[..., Any]:
+        """Give a function, or a step, under watch."""
         if isinstance(fn, Step | StartedStep):
             return self._step(fn)
         if plan.yields_async(fn):
@@ -151,20 +164,20 @@ class Lab:
 
             async def wait(*args: Any) -> Any:
                 self.call()
-                return self._inside(await fn(*args))
+                return self.inside(await fn(*args))
 
             return functools.update_wrapper(wait, fn)
 
         def call(*args: Any) -> Any:
             self.call()
-            return self._inside(fn(*args))
+            return self.inside(fn(*args))
 
         try:
             return functools.update_wrapper(call, fn)
         except (AttributeError, TypeError):
             return call
 
-    def _inside(self, result: Any) -> Any:
+    def inside(self, result: Any) -> Any:
         """Watch the pipeline that a function gave, too."""
         inner = plan_of(result)
         return result if inner is None else Pipeline(_InnerLab(self).wrap(inner))
@@ -189,7 +202,7 @@ class Lab:
         return source
 
     def _retry(self, retry: Retry) -> Retry:
-        return retry if isinstance(retry.on, type | tuple) else replace(retry, on=self._wrapped(retry.on))
+        return retry if isinstance(retry.on, type | tuple) else replace(retry, on=self.wrapped(retry.on))
 
     def _reopened(self, origin: Callable[[], Any]) -> Any:
         """Open a source that may be opened often."""
@@ -213,7 +226,6 @@ class _InnerLab(Lab):
         super().__init__()
         self._outer = outer
         self.sources = outer.sources
-        self.workshop = outer.workshop
         self._steps = outer._steps
 
     def call(self) -> None:

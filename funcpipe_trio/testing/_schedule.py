@@ -4,6 +4,9 @@ In each batch of runnable tasks trio may run them in any order. Its own schedule
 many orders are never seen. There is no public way to choose; what is used here is what trio offers to Hypothesis: a
 flag that sorts each batch by task, and a source of randomness that then shuffles it.
 
+Nor is there a public way to see the scopes around a task, which is needed to end a run whose cleanup waits shielded for
+ever. Without it, such a run is left, not ended (see `_guard`).
+
 `missing_private_names` says which of these a release of trio has taken away; a test asks it.
 """
 
@@ -15,9 +18,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import trio
 from trio._core import _run as _trio_run
 
-__all__ = ["Choices", "Schedule", "missing_private_names", "require_private_names", "scheduled"]
+__all__ = ["Choices", "Schedule", "missing_private_names", "require_private_names", "scheduled", "shields_around"]
 
 
 def missing_private_names() -> list[str]:
@@ -27,6 +31,9 @@ def missing_private_names() -> list[str]:
         "trio._core._run._r": isinstance(getattr(_trio_run, "_r", None), random.Random),
         "trio._core._run.Task._counter": "_counter" in getattr(_trio_run.Task, "__slots__", ())
         or hasattr(_trio_run.Task, "_counter"),
+        "trio._core._run.Task._cancel_status": hasattr(_trio_run.Task, "_cancel_status"),
+        "trio._core._run.CancelStatus._scope": hasattr(_trio_run.CancelStatus, "_scope"),
+        "trio._core._run.CancelStatus._parent": hasattr(_trio_run.CancelStatus, "_parent"),
     }
     return [name for name, found in needed.items() if not found]
 
@@ -102,3 +109,12 @@ def scheduled(schedule: Schedule) -> Iterator[Schedule]:
         yield schedule
     finally:
         module._ALLOW_DETERMINISTIC_SCHEDULING, module._r = before
+
+
+def shields_around(task: Any) -> Iterator[trio.CancelScope]:
+    """Give every shielded scope around a task, near ones first; none if this trio does not tell."""
+    status = getattr(task, "_cancel_status", None)
+    while status is not None:
+        if status._scope.shield:
+            yield status._scope
+        status = status._parent

@@ -7,33 +7,55 @@ What is examined after every trial, whatever became of the run:
   leaks         no source that was opened is open when the block is left; it was closed by the task that opened it
   truth         a run that says "completed" gave up nothing but what was not needed
   bound         the items in flight never exceeded ``max_in_flight`` (where every operation is one-to-one)
-  an end        no deadlock (all tasks wait, and no deadline comes), no livelock (tasks run, and no time passes)
+  an end        no deadlock (all tasks wait, and no deadline comes), no livelock (tasks run, and no time passes), and
+                a bound of steps and of virtual time for all that goes on and on; whatever it is, the trial comes back
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import trio
-import trio.testing
 
 from ..pipeline import Pipeline
+from ..policies import _check
+from ..policies._functions import function_name
 from ..runtime.inlet import BEHIND_FAILURE, NOT_NEEDED
 from ..runtime.nested import INSIDE
 from ..runtime.report import Report
 from ..runtime.run import Run
+from ._guard import Guard, Stuck
 from ._lab import Lab
+from ._outside import threads_left_behind
 from ._schedule import Schedule, scheduled
-from ._virtual import waiting_tasks
 
-__all__ = ["Scenario", "Trial", "TrialError", "lost_items", "run_trial"]
+__all__ = ["Consume", "Scenario", "Trial", "TrialError", "lost_items", "run_trial"]
 
-Consume = Callable[[Run[Any], Lab], Awaitable[None]]
+
+class Consume(Protocol):
+    """The consumer of a scenario: an async function ``consume(run, lab)``.
+
+    It drives the run as your program would: takes from it, leaves early, drains it, looks at what it got. For each item
+    that it takes it adds 1 to ``lab.delivered``, which is held against what the run says was delivered. What it raises
+    is found wrong by the campaign; so ``assert`` in it what must be true of your results, under every disturbance::
+
+        async def consume(run, lab):
+            async for item in run:
+                lab.delivered += 1
+                assert item >= 0
+    """
+
+    def __call__(self, run: Run[Any], lab: Lab, /) -> Awaitable[None]:
+        """Consume a run; `lab` counts what happens in it."""
+
 
 LIVELOCK = 200_000
 """Steps of tasks at one instant of virtual time that no scenario needs."""
+STEPS = 500_000
+"""Steps of tasks that no scenario needs."""
 PATIENCE = 1e8
 """Virtual seconds after which a scenario is called dead."""
 
@@ -51,17 +73,53 @@ async def _take_all(run: Run[Any], lab: Lab) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """What a campaign runs again and again.
+    """What a campaign runs again and again: a pipeline, and who consumes it.
 
     Args:
-      make: makes the pipeline, a fresh one each time (so that one-shot sources work).
-      consume: drives the run, and counts what it gets in ``lab.delivered``; takes everything if not given.
-      name: what messages call it.
+      make: a sync function of no arguments that makes the pipeline, a fresh one each time (so that one-shot sources
+        work). It is called inside of the trio run.
+      consume: an async function ``consume(run, lab)`` that drives the run, and counts what it gets in
+        ``lab.delivered``; see `Consume` and `Lab`. If it is not given, everything is taken.
+      name: what messages call it; best the name of the variable that holds it, for then they give a line to paste.
+
+    Raises:
+      TypeError: if an argument has a wrong type, `make` is a pipeline, say.
+
+    Example::
+
+        cancel_everywhere(Scenario(make, consume))
     """
 
     make: Callable[[], Pipeline[Any]]
     consume: Consume = _take_all
-    name: str = "scenario"
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        make: object = self.make
+        if isinstance(make, Pipeline):
+            rule = "be a function that makes the pipeline"
+            raise _check.refuse(TypeError, "Scenario", "make", rule, make, "Use Scenario(lambda: pipeline).")
+        _check.sync_callable("Scenario", "make", self.make)
+        _check.callable_("Scenario", "consume", self.consume)
+        name: object = self.name
+        if not isinstance(name, str):
+            raise _check.refuse(TypeError, "Scenario", "name", "be a str", name)
+
+    @property
+    def title(self) -> str:
+        """What messages call it."""
+        return self.name or function_name(self.make)
+
+    @property
+    def code(self) -> str | None:
+        """How to write it in a program, as far as its names tell; None if they do not."""
+        if self.name:
+            return self.name if self.name.isidentifier() else None
+        parts: list[object] = [self.make] if self.consume is _take_all else [self.make, self.consume]
+        names = [part.__name__ if inspect.isfunction(part) else "" for part in parts]
+        if not all(name.isidentifier() for name in names):
+            return None
+        return names[0] if len(names) == 1 else f"Scenario({', '.join(names)})"
 
 
 @dataclass(slots=True)
@@ -81,8 +139,9 @@ class Trial:
     """The most tasks that the run had."""
     digest: int = 0
     left_open: int = 0
-    threads_lent: int = 0
     """Sources that were open when the block was left."""
+    threads_lent: int = 0
+    """Threads that worked then."""
     stuck: str | None = None
 
 
@@ -93,8 +152,6 @@ class _Watch(trio.abc.Instrument):
         self._trial = trial
         self._disturb = disturb
         self._started = False
-        self._now = -1.0
-        self._at_now = 0
         self._disturbed_at: int | None = None
         self.scope: trio.CancelScope = trio.CancelScope()
         self._live = 0  # tasks of the run, and the consumer's
@@ -122,12 +179,6 @@ class _Watch(trio.abc.Instrument):
         if trial.steps == trial.point and self._disturb is not None:
             self._disturbed_at = trial.steps
             self._disturb()
-        now = trio.current_time()
-        self._at_now = self._at_now + 1 if now == self._now else 0
-        self._now = now
-        if self._at_now == LIVELOCK:
-            trial.stuck = f"livelock: {LIVELOCK} steps and no time has passed\n{waiting_tasks()}"
-            self.scope.cancel()
 
 
 def run_trial(
@@ -157,19 +208,14 @@ def run_trial(
     watch = _Watch(trial, None if disturb is None else lambda: disturb(next(iter(running), None), watch.scope))
     with scheduled(schedule):
         try:
-            trio.run(
-                _main,
-                scenario,
-                trial,
-                watch,
-                running,
-                clock=trio.testing.MockClock(autojump_threshold=0),
-                instruments=[watch],
-            )
+            guard = Guard(seconds=PATIENCE, steps=STEPS, steps_at_once=LIVELOCK)
+            guard.run(_main, scenario, trial, watch, running, instruments=(watch,))
+        except Stuck as stuck:
+            trial.stuck = str(stuck)
         except BaseException as error:  # noqa: ASYNC103  # sync: kept for the examination
             trial.error = _bare(error)
     trial.digest = schedule.digest
-    if running:
+    if running and trial.stuck is None:  # a run that was left where it stood has none
         trial.report = running[0].report
     try:
         _examine(trial)
@@ -190,31 +236,21 @@ def _bare(error: BaseException) -> BaseException:
 
 async def _main(scenario: Scenario, trial: Trial, watch: _Watch, running: list[Run[Any]]) -> None:
     lab = trial.lab
-    pipeline: Pipeline[Any] = scenario.make()
+    pipeline: object = scenario.make()
+    if not isinstance(pipeline, Pipeline):
+        raise TypeError(f"{scenario.title} must give a pipeline, not a {type(pipeline).__name__}")
     watched: Pipeline[Any] = Pipeline(lab.wrap(pipeline._plan))
     bound = watched.max_in_flight
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(_guard, trial, watch)
-        if lab.workshop.is_used:
-            nursery.start_soon(lab.workshop.hold_clock)
-        watch.start()
-        try:
-            with watch.scope:
-                async with watched.open(on_discard=lab.discard) as run:
-                    running.append(run)
-                    await scenario.consume(_Bounded(run, bound, trial), lab)  # type: ignore[arg-type]
-        finally:
-            trial.left_open = lab.sources.opened - lab.sources.closed  # now: trio closes what it finds at its own end
-            trial.threads_lent = int(trio.to_thread.current_default_thread_limiter().borrowed_tokens)
-            watch.stop()
-            nursery.cancel_scope.cancel()
-
-
-async def _guard(trial: Trial, watch: _Watch) -> None:
-    """Call a run dead that has not ended after a very long time."""
-    await trio.sleep(PATIENCE)
-    trial.stuck = f"deadlock: every task waits for another\n{waiting_tasks()}"
-    watch.scope.cancel()
+    watch.start()
+    try:
+        with watch.scope:
+            async with watched.open(on_discard=lab.discard) as run:
+                running.append(run)
+                await scenario.consume(_Bounded(run, bound, trial), lab)  # type: ignore[arg-type]
+    finally:
+        trial.left_open = lab.sources.opened - lab.sources.closed  # now: trio closes what it finds at its own end
+        trial.threads_lent = threads_left_behind()
+        watch.stop()
 
 
 class _Bounded:

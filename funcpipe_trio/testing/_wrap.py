@@ -1,92 +1,63 @@
-"""Steps under watch: the same step, with each of its functions wrapped, and the clock held while a thread works."""
+"""Steps under watch: the same step, with each of its functions wrapped."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
-
-import trio
-import trio.testing
+from typing import Any, Protocol
 
 from ..plan.steps import Call, Layer, Limit, Part, Pure, RunnerPlan, StepPlan, Within
 from ..policies._functions import AnyFunction
 from ..policies.circuit_breaker import CircuitBreaker
 from ..policies.retry import Retry
 from ..runtime.attempt import Attempt
-from ..runtime.running import Running, start_runner
+from ..runtime.running import Admit, Running, start_runner
 
-__all__ = ["Workshop", "has_second_chances", "wrap_step"]
-
-Wrap = Callable[[AnyFunction], AnyFunction]
+__all__ = ["Watcher", "has_second_chances", "wrap_step"]
 
 
-class Workshop:
-    """Calls in threads and processes at this moment: while there are some, virtual time must not jump.
+class Watcher(Protocol):
+    """Who has the steps under watch."""
 
-    To trio's clock a task that waits for a thread is idle, so the clock would jump to the next deadline, and the thread
-    would seem to have taken that long. A task that waits for idleness itself goes first; so one is kept that does.
-    """
+    def call(self) -> None:
+        """Hear of a call of user code; may raise what it shall fail with."""
 
-    def __init__(self) -> None:
-        self.is_used: bool = False
-        """Whether anything may work there."""
-        self._working = 0
-        self._began = trio.Event()
+    def wrapped(self, fn: AnyFunction) -> AnyFunction:
+        """Give the function under watch."""
 
-    async def hold_clock(self) -> None:
-        """Keep time still while somebody works; never returns."""
-        while True:
-            await self._began.wait()
-            self._began = trio.Event()
-            while self._working:
-                await trio.testing.wait_all_tasks_blocked(0.0005)
-
-    def begin(self) -> None:
-        """Hear that a call begins."""
-        self._working += 1
-        self._began.set()
-
-    def end(self) -> None:
-        """Hear that it has come back."""
-        self._working -= 1
+    def inside(self, result: Any) -> Any:
+        """Give what a function gave, under watch."""
 
 
 @dataclass(frozen=True)
 class _Watched:
-    """A runner that tells the workshop."""
+    """A runner whose calls are under watch; their function is not, for it may have to be sent to a process."""
 
     inner: RunnerPlan
-    workshop: Workshop
+    watcher: Watcher
 
     def describe(self) -> str:
         return self.inner.describe()
 
     def problem(self, fn: AnyFunction) -> str | None:
-        return None  # a wrapped function is not what the runner would see
+        return self.inner.problem(fn)
 
     def start(self) -> Running:
-        return _WatchedRunning(start_runner(self.inner), self.workshop)
+        return _WatchedRunning(start_runner(self.inner), self.watcher)
 
 
 class _WatchedRunning:
-    def __init__(self, inner: Running, workshop: Workshop) -> None:
+    def __init__(self, inner: Running, watcher: Watcher) -> None:
         self._inner = inner
-        self._workshop = workshop
+        self._watcher = watcher
 
-    async def call(self, fn: AnyFunction, item: Any, attempt: Attempt, admit: Any) -> Any:
-        async def admitted(item: Any, attempt: Attempt) -> None:
+    async def call(self, fn: AnyFunction, item: Any, attempt: Attempt, admit: Admit | None) -> Any:
+        async def watched(item: Any, attempt: Attempt) -> None:
             if admit is not None:
                 await admit(item, attempt)
-            self._workshop.begin()
-            begun.append(True)
+            self._watcher.call()
 
-        begun: list[bool] = []
-        try:
-            return await self._inner.call(fn, item, attempt, admitted)
-        finally:
-            if begun:
-                self._workshop.end()
+        return self._watcher.inside(await self._inner.call(fn, item, attempt, watched))
 
 
 def has_second_chances(step: StepPlan) -> bool:
@@ -101,27 +72,27 @@ def _layers(parts: tuple[Part, ...]) -> Iterator[Layer]:
             yield from _layers(part.inner)
 
 
-def wrap_step(step: StepPlan, wrap: Wrap, workshop: Workshop) -> StepPlan:
-    """Give a step with all of its user code wrapped."""
-    return StepPlan(step.name, _parts(step.parts, wrap, workshop))
+def wrap_step(step: StepPlan, watcher: Watcher) -> StepPlan:
+    """Give a step with all of its user code under watch."""
+    return StepPlan(step.name, _parts(step.parts, watcher))
 
 
-def _parts(parts: tuple[Part, ...], wrap: Wrap, workshop: Workshop) -> tuple[Part, ...]:
-    return tuple(_part(part, wrap, workshop) for part in parts)
+def _parts(parts: tuple[Part, ...], watcher: Watcher) -> tuple[Part, ...]:
+    return tuple(_part(part, watcher) for part in parts)
 
 
-def _part(part: Part, wrap: Wrap, workshop: Workshop) -> Part:
+def _part(part: Part, watcher: Watcher) -> Part:
     if isinstance(part, Call):
-        workshop.is_used = workshop.is_used or part.runner is not None
-        runner = None if part.runner is None else _Watched(part.runner, workshop)
-        return replace(part, fn=wrap(part.fn), runner=runner)
+        if part.runner is not None:
+            return replace(part, runner=_Watched(part.runner, watcher))
+        return replace(part, fn=watcher.wrapped(part.fn))
     if isinstance(part, Pure):
-        return Pure(wrap(part.fn))
+        return Pure(watcher.wrapped(part.fn))
     layer = part.layer
     if isinstance(layer, Limit) and layer.cost is not None:
-        layer = replace(layer, cost=wrap(layer.cost))
+        layer = replace(layer, cost=watcher.wrapped(layer.cost))
     elif isinstance(layer, Retry | CircuitBreaker) and not isinstance(layer.on, type | tuple):
-        layer = replace(layer, on=wrap(layer.on))
+        layer = replace(layer, on=watcher.wrapped(layer.on))
     if isinstance(layer, Retry) and layer.retry_after is not None:
-        layer = replace(layer, retry_after=wrap(layer.retry_after))
-    return Within(_parts(part.inner, wrap, workshop), layer)
+        layer = replace(layer, retry_after=watcher.wrapped(layer.retry_after))
+    return Within(_parts(part.inner, watcher), layer)

@@ -131,7 +131,7 @@ def test_a_function_without_a_hash_does_no_harm(make):
 
 
 def test_a_failure_has_a_hash_if_its_item_has_one():
-    with pytest.raises(TypeError, match=r"^unhashable type: 'list'$"):
+    with pytest.raises(TypeError):  # in the words of Python, which differ
         hash(Failure([], ERROR, "fetch", 3))
 
 

@@ -471,8 +471,13 @@ def no_key(item):
     return 0
 
 
+class Hashless:
+    def __hash__(self):
+        raise LookupError("no hash")  # a TypeError is told in the words of Python, which differ
+
+
 def unhashable(item):
-    return [] if item == 1 else 0
+    return Hashless() if item == 1 else 0
 
 
 def awaitable(item):
@@ -481,7 +486,7 @@ def awaitable(item):
 
 KEYS = {
     "raises": (no_key, "no key"),
-    "is unhashable": (unhashable, "unhashable type: 'list'"),
+    "is unhashable": (unhashable, "no hash"),
     "must be awaited": (awaitable, "'key' is not async, but returned something to await\nUse a sync function."),
 }
 

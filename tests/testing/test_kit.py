@@ -1,6 +1,7 @@
 """The kit, piece by piece: what each says when all is well, and what when it is not."""
 
 import itertools
+import pydoc
 import subprocess
 import sys
 import time
@@ -14,7 +15,9 @@ from trio._core import _run as trio_run
 from funcpipe_trio import Pipeline
 from funcpipe_trio.testing import (
     CampaignError,
+    Consume,
     Fail,
+    Lab,
     Probe,
     Scenario,
     Script,
@@ -504,6 +507,86 @@ def test_every_is_checked(campaign):
         campaign(tiny, every=0)
     with pytest.raises(TypeError, match=rf"^{campaign.__name__}: every must be an int >= 1, not 1\.5$"):
         campaign(tiny, every=1.5)
+
+
+@pytest.mark.parametrize("campaign", [*EVERY_POINT, explore_schedules])
+@pytest.mark.parametrize("subject", [tiny(), None, "tiny"])
+def test_what_is_no_scenario_is_refused(campaign, subject):
+    """A pipeline, above all: each run needs a fresh one."""
+    name = campaign.__name__
+    with pytest.raises(TypeError) as met:
+        campaign(subject)
+
+    rule = f"{name}: scenario must be a function that makes the pipeline, or a Scenario, not {subject!r}"
+    assert str(met.value) == f"{rule}\nUse {name}(lambda: pipeline): each run gets a fresh one."
+
+
+async def make_async():
+    """Make nothing."""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ({"make": tiny()}, "make must be a function that makes the pipeline, not <Pipeline iterable>"),
+        ({"make": None}, "make must be callable, not None"),
+        ({"make": make_async}, "make must be a sync function, not <function make_async"),
+        ({"make": tiny, "consume": 3}, "consume must be callable, not 3"),
+        ({"make": tiny, "name": 3}, "name must be a str, not 3"),
+    ],
+)
+def test_a_scenario_checks_itself(arguments, told):
+    with pytest.raises(TypeError) as met:
+        Scenario(**arguments)
+    assert str(met.value).startswith(f"Scenario: {told}")
+
+
+def test_what_makes_no_pipeline_is_told():
+    with pytest.raises(CampaignError, match=r"raised TypeError\('dict must give a pipeline, not a dict'\)"):
+        explore_schedules(dict)
+
+
+class Sharp:
+    """A consumer that is no function."""
+
+    async def __call__(self, run, lab):
+        raise LookupError
+
+
+async def never_content(run, lab):
+    raise LookupError
+
+
+@pytest.mark.parametrize(
+    ("scenario", "again"),
+    [
+        (Scenario(tiny, never_content), ": explore_schedules(Scenario(tiny, never_content), only=(0, 0))"),
+        (Scenario(tiny, never_content, "mine"), ": explore_schedules(mine, only=(0, 0))"),
+        (Scenario(tiny, never_content, "two words"), ", add to the arguments of explore_schedules: only=(0, 0)"),
+        (Scenario(lambda: tiny(), never_content), ", add to the arguments of explore_schedules: only=(0, 0)"),
+        (Scenario(tiny, Sharp()), ", add to the arguments of explore_schedules: only=(0, 0)"),
+    ],
+)
+def test_the_line_to_see_it_again_can_be_pasted(scenario, again):
+    """Where the names tell; else it says what to add."""
+    with pytest.raises(CampaignError) as met:
+        explore_schedules(scenario)
+    assert str(met.value).splitlines()[-1] == f"To see it again{again}"
+
+
+@pytest.mark.parametrize(
+    ("documented", "words"),
+    [
+        (Scenario, ["make:", "consume:", "name:", "lab.delivered"]),
+        (Lab, ["delivered:", "produced:", "calls:", "discarded:", "injected:"]),
+        (Consume, ["consume(run, lab)", "lab.delivered += 1"]),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+def test_help_tells_what_a_scenario_is_made_of(documented, words):
+    told = pydoc.plain(pydoc.render_doc(documented))
+
+    assert [word for word in words if word not in told] == []
 
 
 def test_a_deadlock_in_a_campaign_is_reported():

@@ -1,0 +1,23 @@
+"""Which waits are for a thread or a process, so that no clock but the real one says how long they take?
+
+A clock that jumps when every task waits would jump over a call that is at work in a thread: to trio's scheduler its
+task is idle, too. So these waits are marked: whoever brings such a clock can see the mark in the stack of a task
+(`funcpipe_trio.testing` does). The mark costs one coroutine, and decides nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from typing import TypeVar
+
+__all__ = ["outside"]
+
+T = TypeVar("T")
+
+
+async def outside(wait: Awaitable[T]) -> T:
+    """Wait for what a thread or a process will do.
+
+    Checkpoint: as that. Cancellation: as that.
+    """
+    return await wait

@@ -1,0 +1,63 @@
+"""Does a task wait for a thread, a process or an executor? While one does, virtual time stands still.
+
+To trio's clock such a task is idle: the clock would jump to the next deadline, and the call would seem to have taken
+that long. Who waits is seen in the stacks of the tasks: in `trio.to_thread.run_sync`, whoever called it and with
+whatever limiter; in a wait that a runner of the package has marked as `outside`; and in what a runner of the user's
+does, if it waits for a file descriptor, as one with processes does. One that sleeps, sleeps in virtual time.
+"""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from types import CodeType
+
+import trio
+
+from ..runtime.outside import outside
+from ..runtime.runners import _ByFunction
+from ._tree import all_tasks, frames_of
+
+__all__ = ["someone_is_outside", "threads_left_behind"]
+
+_CORE = str(Path(inspect.getfile(trio)).parent / "_core")
+_DESCRIPTORS = str(Path(_CORE) / "_io_")
+_WAKE_UP = str(Path(_CORE) / "_wakeup_socketpair.py")
+"""Where trio waits to be woken from other threads, always."""
+_IN_A_THREAD = inspect.unwrap(trio.to_thread.run_sync).__code__
+_MARKED = outside.__code__
+_RUNNER = _ByFunction.call.__code__
+
+
+def someone_is_outside(*, without_end: bool) -> bool:
+    """Tell whether any task of the trio run waits for what is done outside of it.
+
+    Args:
+      without_end: whether no deadline will ever come; then a wait for any descriptor is one, too: if that is nothing,
+        it is a deadlock.
+    """
+    return any(_is_outside([code for code, _line in frames_of(task)], without_end) for task in all_tasks())
+
+
+def threads_left_behind() -> int:
+    """Count the threads of trio's own limiter that work on, and that no task waits for."""
+    waited_for = sum(_waits_for_a_thread([code for code, _line in frames_of(task)]) for task in all_tasks())
+    return max(0, int(trio.to_thread.current_default_thread_limiter().borrowed_tokens) - waited_for)
+
+
+def _is_outside(codes: list[CodeType], without_end: bool) -> bool:
+    if _MARKED in codes or _waits_for_a_thread(codes):
+        return True
+    return (without_end or _RUNNER in codes) and _waits_for_a_descriptor(codes)
+
+
+def _waits_for_a_descriptor(codes: list[CodeType]) -> bool:
+    files = [code.co_filename for code in codes]
+    return _WAKE_UP not in files and any(name.startswith(_DESCRIPTORS) for name in files)
+
+
+def _waits_for_a_thread(codes: list[CodeType]) -> bool:
+    """Whether it waits in that function itself: not for a place, and not in what its thread asked it to run."""
+    return _IN_A_THREAD in codes and _IN_A_THREAD is next(
+        code for code in reversed(codes) if not code.co_filename.startswith(_CORE)
+    )

@@ -1,0 +1,58 @@
+"""The tasks of a trio run, and where each one waits."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from types import CodeType
+
+import trio
+
+from ..runtime.outside import outside
+from ..runtime.parking import Parking
+
+__all__ = ["all_tasks", "frames_of", "waiting_tasks"]
+
+_TRIO = str(Path(inspect.getfile(trio)).parent) + os.sep
+_MARKS = (Parking.__await__.__code__, outside.__code__)
+
+
+def waiting_tasks() -> str:
+    """Tell which tasks there are, indented under the task that holds their nursery, and where each one waits."""
+    root = trio.lowlevel.current_root_task()
+    return "\n".join(_told(root, 0)) if root is not None else ""
+
+
+def _told(task: trio.lowlevel.Task, depth: int) -> Iterator[str]:
+    where = next((f"{code.co_name}, line {line}" for code, line in frames_of(task)[::-1] if not _only_parks(code)), "")
+    yield f"{'  ' * depth}{task.name}: {where or 'about to run'}"
+    for nursery in task.child_nurseries:
+        for child in nursery.child_tasks:
+            yield from _told(child, depth + 1)
+
+
+def frames_of(task: trio.lowlevel.Task) -> list[tuple[CodeType, int]]:
+    """Give the code and line of each function that a task is in, as far as trio can follow what it awaits."""
+    frames = []
+    with contextlib.suppress(TypeError):  # `anext(iterator, default)` hides what is below
+        for frame, line in task.iter_await_frames():
+            frames.append((frame.f_code, line))
+    return frames
+
+
+def all_tasks() -> Iterator[trio.lowlevel.Task]:
+    """Give every task of the trio run."""
+    root = trio.lowlevel.current_root_task()
+    tasks = [] if root is None else [root]
+    while tasks:
+        task = tasks.pop()
+        yield task
+        tasks.extend(child for nursery in task.child_nurseries for child in nursery.child_tasks)
+
+
+def _only_parks(code: CodeType) -> bool:
+    """Whether a piece of code is trio's own, or does what trio's does: where that waits says nothing to a user."""
+    return code.co_filename.startswith(_TRIO) or code in _MARKS
