@@ -1,0 +1,655 @@
+"""Run a program: build its pipeline, drive it in virtual time under a seeded order of tasks, and say what was seen."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import aclosing
+from typing import Any
+
+import trio
+from trio.testing import MockClock
+
+from funcpipe_trio import (
+    Aborted,
+    Backoff,
+    CircuitBreaker,
+    FairShare,
+    OnError,
+    Pipeline,
+    RateLimit,
+    RateLimiter,
+    Retry,
+    Step,
+    concat,
+    fair_merge,
+    merge,
+    zip_pipelines,
+)
+from funcpipe_trio.testing._schedule import Schedule, scheduled
+
+from .program import Event, Fn, Line, Op, Program, Source, done_to, functions_of, is_endless, ops_of, sources_of
+from .world import (
+    LOOKED,
+    AsyncStepper,
+    BareAsyncStepper,
+    Boom,
+    Feed,
+    Stepper,
+    StepperChannel,
+    World,
+    Wrap,
+    num,
+    opener,
+    stray_cancelled,
+)
+
+LIMIT = 1e5  # virtual seconds
+STEPS = 60_000
+SILENT = {"skip", "skip_while", "distinct", "debounce", "sample", "sliding", "pairwise"}
+ONE_TO_ONE = {
+    *("map", "filter", "tap", "scan", "enumerate", "take", "take_while", "buffer", "throttle", "delay", "timeout"),
+    *("idle_timeout", "debounce", "sample", "skip", "skip_while", "distinct", "fair_by", "partition"),
+}
+RESORT = 500.0  # when what is endless is cancelled in the end
+REAL = 10.0  # seconds of real time
+
+# ---- building
+
+
+class Builder:
+    """Make the pipeline of a program."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.senders: list[Callable[[], Any]] = []
+
+    def line(self, line: Line) -> Pipeline[Any]:
+        return self.ops(self.source(line.source), line.ops)
+
+    def ops(self, pipeline: Pipeline[Any], ops: list[Op]) -> Pipeline[Any]:
+        for op in ops:
+            pipeline = getattr(self, op.kind)(pipeline, op, f"op{op.site}")
+        return pipeline
+
+    def source(self, spec: Source) -> Pipeline[Any]:
+        world, name, kind = self.world, f"s{spec.site}", spec.kind
+        feed = Feed(world, spec)
+        if kind == "list":
+            return Pipeline.from_iterable(feed.all(), name=name)
+        if kind == "gen":
+            return Pipeline.from_iterable(feed.gen, name=name)
+        if kind == "gen object":
+            return Pipeline.from_iterable(feed.gen(), name=name)
+        if kind == "stepper":
+            return Pipeline.from_iterable(Stepper(feed), name=name)
+        if kind == "agen":
+            return Pipeline.from_async_iterable(feed.agen, name=name)
+        if kind == "agen object":
+            return Pipeline.from_async_iterable(feed.agen(), name=name)
+        if kind == "aiter":
+            made = BareAsyncStepper if spec.close == "none" else AsyncStepper
+            return Pipeline.from_async_iterable(lambda: made(feed), name=name)
+        if kind == "channel":
+            return self._channel(feed, name)
+        if kind == "own channel":
+            return Pipeline.from_channel(StepperChannel(feed), name=name)
+        if kind == "producer":
+            return Pipeline.from_producer(feed.produce, name=name)
+        if kind == "ticks":
+            ticks = Pipeline.ticks(spec.sleeps[0], name=name)
+            return (ticks if spec.count < 0 else ticks.take(spec.count)).map(lambda k: feed.hand(feed.make(k)))
+        retry = Retry(spec.attempts, Exception, Backoff(0.5, jitter=0))
+        return Pipeline.restarting(opener(world, spec), retry, reset_after=1000, name=name)
+
+    def _channel(self, feed: Feed, name: str) -> Pipeline[Any]:
+        send, receive = trio.open_memory_channel[Any](feed.spec.buffer)
+        for _ in range(min(feed.spec.prefill, feed.spec.buffer, feed.count)):
+            item = feed.make(feed.k)
+            send.send_nowait(item)
+            feed.hand(item)
+        self.senders.append(lambda: feed.send(send))
+        self.world.channels.append((feed.spec, receive))
+        return Pipeline.from_channel(receive, name=name)
+
+    # ---- functions
+
+    def fn(self, fn: Fn, role: str, body: Callable[..., Any]) -> Callable[..., Any]:
+        return self.world.function(fn, role, body)
+
+    def step(self, fn: Fn, layers: list[Any], op: Op) -> Any:
+        step = Step(self.world.asynchronous(fn, "fn", lambda value: Wrap(op.site, value)))
+        for layer in layers:
+            step = getattr(self, f"_{layer[0]}")(step, *layer[1:])
+        return step
+
+    def _timeout(self, step: Any, seconds: float) -> Any:
+        return step.timeout(seconds)
+
+    def _retry(self, step: Any, attempts: int, on: str, initial: float, pred: Fn | None) -> Any:
+        met: Any = {"all": Exception, "boom": Boom}.get(on)
+        if on == "pred":
+            assert pred is not None
+            met = self.world.sync(pred, "retry", lambda _: True)
+        return step.retry(Retry(attempts, met, Backoff(initial, jitter=0)))
+
+    def _rate(self, step: Any, rate: float, burst: int, cost: Fn | None, shared: bool) -> Any:
+        limit: Any = RateLimit(rate, burst=burst)
+        paid = None if cost is None else self.world.sync(cost, "cost", lambda value: 1 + num(value) % burst)
+        return step.rate_limit(RateLimiter(limit) if shared else limit, cost=paid)
+
+    def _breaker(self, step: Any, failures: int, reset: float, wait: bool) -> Any:
+        return step.circuit_breaker(CircuitBreaker(failures, reset, wait=wait))
+
+    def _then(self, step: Any, fn: Fn) -> Any:
+        return step.then(Step(self.world.asynchronous(fn, "then", lambda value: Wrap((fn.site, "then"), value))))
+
+    def _map(self, step: Any, fn: Fn) -> Any:
+        return step.map(self.world.sync(fn, "map", lambda value: Wrap((fn.site, "map"), value)))
+
+    def on_error(self, policy: tuple[Any, ...]) -> Any:
+        if policy[0] == "skip":
+            return OnError.skip(policy[1])
+        if policy[0] == "divert":
+            return OnError.divert(self.world.asynchronous(policy[1], "divert", lambda _: None))
+        return getattr(OnError, policy[0])()
+
+    # ---- operations
+
+    def map(self, p: Any, op: Op, name: str) -> Any:
+        world, fn = self.world, op.fn
+        on_error = self.on_error(op.args.get("on_error", ("stop",)))
+        if fn.sleeps is None:
+            return p.map(world.sync(fn, "fn", lambda value: Wrap(op.site, value)), on_error=on_error, name=name)
+        world.concurrency[op.site] = op.concurrency
+        layers = op.args.get("layers")
+        made = self.step(fn, layers, op) if layers else self.fn(fn, "fn", lambda value: Wrap(op.site, value))
+        key = op.args.get("key")
+        by = None if key is None else world.sync(key, "key", lambda value: num(value) % 3)
+        how = {"concurrency": op.concurrency, "ordered": op.ordered, "key": by, "on_error": on_error, "name": name}
+        return p.map(made, **how)
+
+    def filter(self, p: Any, op: Op, name: str) -> Any:
+        def says(value: Any) -> bool:
+            if keeps(op, num(value)):
+                return True
+            self.world.gone(value)
+            return False
+
+        return p.filter(self.fn(op.fn, "filter", says), name=name)
+
+    def tap(self, p: Any, op: Op, name: str) -> Any:
+        return p.tap(self.fn(op.fn, "tap", lambda _: None), name=name)
+
+    def scan(self, p: Any, op: Op, name: str) -> Any:
+        def body(state: Any, value: Any) -> Any:
+            return Wrap((op.site, state.op[1] + 1 if type(state) is Wrap else 0), value)
+
+        return p.scan(self.fn(op.fn, "scan", body), None, name=name)
+
+    def enumerate(self, p: Any, op: Op, name: str) -> Any:
+        return p.enumerate(op.start, name=name)
+
+    def take(self, p: Any, op: Op, name: str) -> Any:
+        return p.take(op.n, name=name)
+
+    def skip(self, p: Any, op: Op, name: str) -> Any:
+        return p.skip(op.n, name=name)
+
+    def take_while(self, p: Any, op: Op, name: str) -> Any:
+        return p.take_while(self.fn(op.fn, "take_while", lambda value: num(value) % 100 < op.n), name=name)
+
+    def skip_while(self, p: Any, op: Op, name: str) -> Any:
+        return p.skip_while(self.fn(op.fn, "skip_while", lambda value: num(value) % 100 < op.n), name=name)
+
+    def distinct(self, p: Any, op: Op, name: str) -> Any:
+        by = None if op.fn is None else self.fn(op.fn, "distinct", lambda value: num(value) % op.mod)
+        return p.distinct(by, remember=op.n, name=name)
+
+    def batch(self, p: Any, op: Op, name: str) -> Any:
+        cost = None if op.cost is None else self.world.sync(op.cost, "cost", lambda value: num(value) % 4)
+        return p.batch(op.n, max_delay=op.delay, max_cost=op.max_cost, cost=cost, name=name)
+
+    def unbatch(self, p: Any, op: Op, name: str) -> Any:
+        return p.unbatch(name=name)
+
+    def window(self, p: Any, op: Op, name: str) -> Any:
+        return p.window(op.n, period=op.period, name=name)
+
+    def sliding(self, p: Any, op: Op, name: str) -> Any:
+        return p.sliding(op.n, op.step, name=name)
+
+    def pairwise(self, p: Any, op: Op, name: str) -> Any:
+        return p.pairwise(name=name)
+
+    def buffer(self, p: Any, op: Op, name: str) -> Any:
+        return p.buffer(op.n, overflow=op.overflow, name=name)
+
+    def throttle(self, p: Any, op: Op, name: str) -> Any:
+        cost = None if op.cost is None else self.world.sync(op.cost, "cost", lambda value: 1 + num(value) % op.burst)
+        return p.throttle(RateLimit(op.rate, burst=op.burst), cost=cost, name=name)
+
+    def debounce(self, p: Any, op: Op, name: str) -> Any:
+        return p.debounce(op.seconds, name=name)
+
+    def sample(self, p: Any, op: Op, name: str) -> Any:
+        return p.sample(op.seconds, name=name)
+
+    def delay(self, p: Any, op: Op, name: str) -> Any:
+        return p.delay(op.seconds, max_items=op.n, name=name)
+
+    def idle_timeout(self, p: Any, op: Op, name: str) -> Any:
+        return p.idle_timeout(op.seconds, name=name)
+
+    def timeout(self, p: Any, op: Op, name: str) -> Any:
+        return p.timeout(op.seconds, first=op.first, name=name)
+
+    def share(self, op: Op, weights: dict[Any, int]) -> FairShare[Any]:
+        cost = None if op.cost is None else self.world.sync(op.cost, "cost", lambda value: 1 + num(value) % 2)
+        return FairShare(weights, capacity=op.capacity, cost=cost)
+
+    def fair_by(self, p: Any, op: Op, name: str) -> Any:
+        key = self.world.sync(op.fn, "key", lambda value: num(value) % op.mod)
+        full = self.on_error(op.overflow) if isinstance(op.overflow, tuple) else op.overflow
+        return p.fair_by(key, self.share(op, op.weights), max_keys=op.max_keys, overflow=full, name=name)
+
+    def broadcast(self, p: Any, op: Op, name: str) -> Any:
+        return p.broadcast(self.branches(op), name=name)
+
+    def partition(self, p: Any, op: Op, name: str) -> Any:
+        names = list(op.branches)
+
+        def route(value: Any) -> str:
+            if op.wrong is not None and num(value) == op.wrong:
+                self.world.gone(value)
+                return "nowhere"
+            return names[num(value) % len(names)]
+
+        return p.partition(self.world.sync(op.fn, "route", route), self.branches(op), name=name)
+
+    def branches(self, op: Op) -> dict[str, Any]:
+        return {key: lambda p, ops=ops: self.ops(p, ops) for key, ops in op.branches.items()}
+
+    def join(self, p: Any, op: Op, name: str) -> Any:
+        inputs = [p, *map(self.line, op.others)]
+        if op.how == "merge":
+            return merge(*inputs, name=name)
+        if op.how == "concat":
+            return concat(*inputs, name=name)
+        if op.how == "zip":
+            return zip_pipelines(*inputs, strict=op.strict, name=name)
+        return fair_merge(dict(enumerate(inputs)), self.share(op, op.weights), name=name)
+
+    def flat_map(self, p: Any, op: Op, name: str) -> Any:
+        world, spec, shape = self.world, op.inner, op.inner.kind
+        on_error = self.on_error(op.args.get("on_error", ("stop",)))
+
+        def give(value: Any) -> Any:
+            feed = Feed(world, spec, value, children_of(op, num(value)))
+            if shape == "list":
+                world.gone(value)
+                return feed.all()
+            if shape == "pipeline":
+                source = Pipeline.from_async_iterable(feed.agen, name=f"s{spec.site}")
+                return self.ops(source, op.inner_ops)
+            if shape == "aiter":
+                return AsyncStepper(feed)
+            return feed.gen() if shape == "gen" else feed.agen()
+
+        fn = self.fn(op.fn, "flat_map", give)
+
+        async def generator(value: Any) -> Any:
+            async with aclosing(fn(value)) as children:
+                async for child in children:
+                    yield child
+
+        how = {"concurrency": op.concurrency, "on_error": on_error, "name": name}
+        return p.flat_map(generator if op.own else fn, **how)
+
+
+def keeps(op: Op, n: int) -> bool:
+    return bool(n % op.mod != op.rest)
+
+
+def children_of(op: Op, n: int) -> int:
+    return int(op.inner.count + n % 2)
+
+
+# ---- driving
+
+
+async def _drive_open(world: World, plan: Pipeline[Any]) -> None:
+    program = world.program
+    ending = program.ending
+    async with plan.open(on_discard=world.on_discard, cleanup_timeout=program.cleanup_timeout) as run:
+        world.run = run
+        try:
+            if ending.readers == 1:
+                await _read(world, 0)
+            else:
+                async with trio.open_nursery() as nursery:
+                    for number in range(ending.readers):
+                        nursery.start_soon(_read, world, number)
+        finally:
+            world.stop_read = trio.current_time()
+
+
+class Left(Exception):
+    """The consumer's own error."""
+
+
+async def _read(world: World, number: int) -> None:
+    ending, run = world.program.ending, world.run
+    assert run is not None
+    got = 0
+    end = "end"
+    world.waiting += 1
+    try:
+        if ending.leave_after == 0:
+            end = "left"
+        elif ending.loop:
+            async for value in run:
+                got += 1
+                await _consumed(world, value, got)
+                if got == ending.leave_after:
+                    end = "left"
+                    break
+        else:
+            while end == "end":
+                value = await run.receive()
+                got += 1
+                await _consumed(world, value, got)
+                if got == ending.leave_after:
+                    end = "left"
+    except trio.EndOfChannel:
+        if ending.loop:
+            world.violate("P5 EndOfChannel out of async for", "")
+    except Exception as error:
+        end = "error"
+        world.caller_error = error
+        world.finished = True
+    world.consuming.append(end)
+    world.finished = world.finished or end != "end" or ending.readers == 1
+    if end != "left":
+        await _again(world, end)
+    elif ending.leave_by == "raise":
+        world.kept.append(error := Left())
+        raise error
+    if end == "error" and ending.reraise and ending.readers == 1:
+        assert world.caller_error is not None
+        raise world.caller_error
+
+
+async def _consumed(world: World, value: Any, got: int) -> None:
+    world.deliver(value)
+    world.waiting -= 1
+    program = world.program
+    if world.told_bound is not None:
+        _watch(world)
+    for event in program.outside:
+        if event.when == "got" and event.at == got:
+            world.act(event.what, *event.args)
+    seconds = program.ending.pauses[got % len(program.ending.pauses)]
+    if seconds > 0:
+        await trio.sleep(seconds)
+    world.waiting += 1
+
+
+async def _again(world: World, end: str) -> None:
+    """Behind the end, and behind an error, each `receive` says the same again."""
+    assert world.run is not None
+    try:
+        value = await world.run.receive()
+        world.deliver(value)
+        world.violate("receive behind the end", "gives an item")
+    except trio.EndOfChannel:
+        if end != "end":
+            world.violate("receive behind an error", "EndOfChannel")
+    except Aborted as error:
+        if end == "end" and not world.stops and world.cancelled_at is None:
+            world.violate("receive behind the end", "Aborted")
+        if end == "error" and error is not world.caller_error and type(world.caller_error) is not Aborted:
+            world.violate("receive behind an error", "Aborted")
+    except Exception as error:
+        if error is not world.caller_error:
+            world.violate(f"receive behind {end}", type(error).__name__)
+
+
+def _watch(world: World) -> None:
+    assert world.run is not None
+    seen = world.run.statistics()
+    flight = seen.taken - seen.delivered - seen.failed - seen.dropped - seen.discarded
+    if not 0 <= flight <= world.told_bound:
+        world.violate("P4 bound by statistics", f"{flight} in flight, {world.told_bound} allowed")
+
+
+async def _drive_started(world: World, plan: Pipeline[Any]) -> None:
+    """`nursery.start(plan.run)`."""
+    program = world.program
+
+    async def drive(task_status: Any) -> None:
+        how = {"on_discard": world.on_discard, "cleanup_timeout": program.cleanup_timeout}
+        try:
+            world.report = await plan.run(task_status=task_status, **how)
+            world.consuming.append("end")
+        except Exception as error:
+            world.caller_error = error
+            world.consuming.append("error")
+        except trio.Cancelled:
+            raise
+        except BaseException as error:  # not in a group of this nursery's
+            world.escaped = error
+        finally:
+            world.finished = True
+            world.stop_read = trio.current_time()
+
+    async with trio.open_nursery() as nursery:
+        world.run = await nursery.start(drive)
+
+
+async def _drive_call(world: World, plan: Pipeline[Any]) -> None:
+    program, kind = world.program, world.program.ending.kind
+    how: dict[str, Any] = {}
+    if kind in ("run", "collect"):
+        how = {"on_discard": world.on_discard, "cleanup_timeout": program.cleanup_timeout}
+    try:
+        if kind == "fold":
+            world.result = await plan.fold(lambda state, value: (*state, value), ())
+        else:
+            world.result = await getattr(plan, kind)(**how)
+        world.has_result = True
+        world.consuming.append("end")
+        if kind == "run":
+            world.report = world.result
+    except Exception as error:
+        world.caller_error = error
+        world.consuming.append("error")
+    finally:
+        world.finished = True
+        world.stop_read = trio.current_time()
+
+
+async def _event(world: World, event: Event) -> None:
+    await trio.sleep_until(event.at)
+    if event.what == "drain":
+        if world.run is not None:
+            world.stops.append((trio.current_time(), "grace" if event.args else "drain", world.finished))
+            start = trio.current_time()
+            try:
+                await world.run.drain(*event.args)
+            except Exception as error:
+                world.violate("method raises", f"drain: {type(error).__name__}")
+            world.drains.append((start, trio.current_time(), event.args[0] if event.args else None))
+    else:
+        world.act(event.what, *event.args)
+
+
+async def _resume_now_and_then(world: World) -> None:
+    """Nothing stays paused for ever."""
+    while True:
+        await trio.sleep(20)
+        world.act("resume")
+
+
+async def _main(world: World, stop: _Steps) -> None:
+    program = world.program
+    kinds = kinds_of_faults(program)
+    if "cancelled" in kinds:
+        world.strays = [await stray_cancelled() for _ in range(30)]
+    builder = Builder(world)
+    plan = builder.line(program.line)
+    _set_bounds(world, plan)
+    before = trio.lowlevel.current_statistics().tasks_living
+    with trio.CancelScope(deadline=LIMIT) as guard:
+        stop.guard = guard
+        async with trio.open_nursery() as nursery:
+            for sender in builder.senders:
+                nursery.start_soon(sender)
+            with trio.CancelScope() as world.outside:
+                stop.outside = world.outside
+                for event in program.outside:
+                    if event.when == "time":
+                        nursery.start_soon(_event, world, event)
+                if any(what[0] == "pause" for what in done_to(program)):
+                    nursery.start_soon(_resume_now_and_then, world)
+                if is_endless(program):
+                    nursery.start_soon(_last_resort, world)
+                await _guarded(world, plan)
+            world.exited = trio.current_time()
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            nursery.cancel_scope.cancel()
+    if guard.cancel_called:
+        world.hang = world.hang or "never ends"
+    elif (left := trio.lowlevel.current_statistics().tasks_living - before) > 0:
+        world.violate("P7 tasks left", f"{left} tasks live on")
+
+
+def _set_bounds(world: World, plan: Pipeline[Any]) -> None:
+    """Hold the items in flight against the bound where both are known: what drops in silence is not."""
+    program, bound = world.program, plan.max_in_flight
+    kinds = {op.kind for op in ops_of(program.line)}
+    bound += sum(what[2] for what in done_to(program) if what[0] == "set_concurrency")
+    drops = [op for op in ops_of(program.line) if op.args.get("overflow", "block") != "block"]
+    bound += len(drops)  # what is dropped is taken first, for an instant
+    if (
+        program.ending.kind == "open"
+        and not kinds & SILENT
+        and not any(fails_in_silence(op) for op in ops_of(program.line))
+    ):
+        world.bound = bound
+    if program.watch and kinds <= ONE_TO_ONE:
+        world.told_bound = bound
+
+
+def fails_in_silence(op: Op) -> bool:
+    """Whether items may fail without a word to user code."""
+    by_policy = op.args.get("on_error", ("stop",))[0] in ("skip", "divert")
+    unseen = any(layer[0] in ("timeout", "breaker", "rate") for layer in op.args.get("layers", ()))
+    return (by_policy and unseen) or isinstance(op.args.get("overflow"), tuple)
+
+
+async def _last_resort(world: World) -> None:
+    await trio.sleep(RESORT)
+    world.resorted = True
+    world.act("cancel")
+
+
+async def _guarded(world: World, plan: Pipeline[Any]) -> None:
+    kind = world.program.ending.kind
+    drive = {"open": _drive_open, "start": _drive_started}.get(kind, _drive_call)
+    try:
+        await drive(world, plan)
+    except BaseException as error:  # judged by the oracle, also what cancels
+        world.escaped = error
+    finally:
+        world.finished = True
+        if world.run is not None:
+            world.report = world.run.report
+
+
+def kinds_of_faults(program: Program) -> set[str]:
+    kinds = set(program.faults.values())
+    for _, _, fn in functions_of(program.line):
+        kinds.update(fault.kind for fault in fn.faults.values())
+    for source in sources_of(program.line):
+        kinds.update(source.fail.values())
+    return kinds
+
+
+class _Steps(trio.abc.Instrument):
+    """Count steps: cancel at one of them, and end what goes round for ever."""
+
+    def __init__(self, world: World, at: int | None) -> None:
+        self.world, self.at = world, at
+        self.guard: trio.CancelScope | None = None
+        self.outside: trio.CancelScope | None = None
+
+    def after_task_step(self, task: Any) -> None:
+        world = self.world
+        world.steps += 1
+        if world.steps == self.at and self.outside is not None:
+            world.act("cancel")
+        if world.steps == STEPS and self.guard is not None:
+            world.hang = "goes round for ever"
+            self.guard.cancel()
+
+
+class Stuck(BaseException):
+    """It cannot even be cancelled."""
+
+
+def _stuck(*_: Any) -> None:
+    raise Stuck
+
+
+@contextlib.contextmanager
+def _real_limit() -> Iterator[None]:
+    before = signal.signal(signal.SIGALRM, _stuck)
+    signal.setitimer(signal.ITIMER_REAL, REAL)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def execute(program: Program) -> World:
+    """Run one program; every end of it is in what is returned."""
+    world = World(program)
+    cancel_at = next((int(event.at) for event in program.outside if event.when == "step"), None)
+    steps = _Steps(world, cancel_at)
+    LOOKED.clear()
+    clock = MockClock(autojump_threshold=0)
+    _break_out_of_shields(clock, world)
+    with warnings.catch_warnings(), _real_limit(), scheduled(Schedule(program.schedule)):
+        warnings.simplefilter("ignore")
+        try:
+            trio.run(_main, world, steps, clock=clock, instruments=[steps])
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt) and not any(r.error is error for r in world.raised):
+                raise
+            if world.hang is None and _is_stuck(error):
+                world.hang = "cannot be cancelled"
+            world.escaped = world.escaped or error
+    if LOOKED:
+        world.violate("P2 looked at an item", LOOKED[0])
+    return world
+
+
+def _is_stuck(error: BaseException | None) -> bool:
+    return error is not None and (isinstance(error, Stuck) or _is_stuck(error.__cause__))
+
+
+def _break_out_of_shields(clock: MockClock, world: World) -> None:
+    """When the guard has cancelled and time still goes on and on, leave the loop by force."""
+    ask: Any = clock.deadline_to_sleep_time
+
+    def asked(deadline: float) -> float:
+        if clock.current_time() > 2 * LIMIT:
+            raise Stuck
+        return float(ask(deadline))
+
+    clock.deadline_to_sleep_time = asked  # type: ignore[method-assign]
