@@ -98,7 +98,8 @@ class Generator:
         when = self.pick(["time", "time", "step", "got"])
         what = self.what(made) if has_run else ("cancel",)
         if when == "step":
-            return Event(when, self.pick([3, 5, 8, 10, 12, 15, 20, 25, 30, 40, 60, 80]), "cancel")
+            step = self.pick([3, 5, 8, 10, 12, 15, 20, 25, 30, 40, 60, 80]) + self.random.randrange(5)
+            return Event(when, step, *(("cancel", ()) if self.chance(0.5) else (what[0], what[1:])))
         if when == "got" and made.ending.kind == "open":
             return Event(when, self.pick([1, 1, 2, 3, 4]), what[0], what[1:])
         if has_run and self.chance(0.2):
@@ -332,8 +333,8 @@ class Generator:
         op.args = {"fn": None if by_item else self.fn(), "mod": self.pick([2, 3, 50]), "n": self.pick([1, 2, 100])}
 
     def _batch(self, op: Op, depth: int, shape: str) -> str:
-        n, delay, max_cost = self.pick([(1, None, None), (2, None, None), (3, None, None), (2, 1.0, None), (None, 0.5, None),
-                                        (10, 2.0, None), (None, None, 4), (3, None, 3)])  # fmt: skip
+        plain, timed, costly = [(1, None, None), (2, None, None), (3, None, None)], [(2, 1.0, None)], [(3, None, 3)]
+        n, delay, max_cost = self.pick([*plain, *timed, (None, 0.5, None), (10, 2.0, None), *costly, (None, None, 4)])
         cost = self.fn() if max_cost is not None and self.chance(0.8) else None
         op.args = {"n": n, "delay": delay, "max_cost": max_cost, "cost": cost}
         return "list"

@@ -1,8 +1,8 @@
 """What a program delivers, as lists: the model that its runs are compared with.
 
-A stream is a set of *strands*: lists whose order is promised, each with the error that may stand at its end. One strand
-is a plain list. Fan-ins, branches and keys give several, of which nothing is promised about how they are mixed. What the
-documents leave open (which items a debounce meets, where a batch by time ends) makes the model say less, never guess:
+A stream is a set of *strands*: lists whose order is promised, each with the error that may stand at its end. One
+strand is a plain list. Fan-ins, branches and keys give several, of which nothing is promised about how they are mixed.
+What the documents leave open (which items a debounce meets, where a batch by time ends) makes the model say less:
 
 sub      items may be missing (dropped by time or overflow)
 cut      the stream may end early without an error (a `take` of a mixture)
@@ -43,7 +43,6 @@ class Stream:
     grouped: bool = False
     maybe: set[type] = field(default_factory=set)
     loose: bool = False
-    copies: int = 1
 
     @property
     def exact(self) -> bool:
@@ -114,6 +113,7 @@ class Model:
 
     def __init__(self, program: Program, taken: dict[int, list[Any]] | None) -> None:
         self.program, self.taken = program, taken
+        self.copies = copies_of(program.line)
 
     def evaluate(self) -> Stream:
         line, ending = self.program.line, self.program.ending
@@ -139,9 +139,7 @@ class Model:
         if self.taken is not None and (spec.kind != "list" or spec.site in self.taken):
             ids = self.taken.get(spec.site, [])
             stream.cut = bool(spec.fail)
-        elif self.taken is not None:
-            stream.cut = True
-        elif spec.hold == "deadline" or (spec.kind == "ticks" and spec.count < 0):
+        elif self.taken is not None or spec.hold == "deadline" or (spec.kind == "ticks" and spec.count < 0):
             stream.cut = True
         ends: list[Key] = []
         if spec.kind == "restarting":
@@ -195,7 +193,7 @@ class Model:
         if policy[0] == "skip" and policy[1] is not None and not stream.exact and op.fn.faults:
             stream = replace(stream, loose=True)
         call = Call(op)
-        call.unknown = stream.copies > 1 and any(fault.times < 99 for fn in fns_of(op) for fault in fn.faults.values())
+        call.unknown = self.copies > 1 and any(fault.times < 99 for fn in fns_of(op) for fault in fn.faults.values())
         skipped = 0
 
         def put(item: Any) -> tuple[list[Any], Key | None]:
@@ -380,12 +378,11 @@ class Model:
         return self.each(stream, lambda item: (list(item[1:]), None))
 
     def sliding(self, stream: Stream, op: Op) -> Stream:
-        copies = stream.copies * -(-op.n // op.step)
         if not stream.exact:
-            return replace(stream, loose=True, copies=copies)
+            return replace(stream, loose=True)
         items = stream.strands[0].items
         made = [("T", *items[at : at + op.n]) for at in range(0, len(items) - op.n + 1, op.step)]
-        return replace(stream, strands=[Strand(made, stream.strands[0].ends)], copies=copies)
+        return replace(stream, strands=[Strand(made, stream.strands[0].ends)])
 
     def pairwise(self, stream: Stream, op: Op) -> Stream:
         return self.sliding(stream, Op("sliding", op.site, {"n": 2, "step": 1}))
@@ -449,7 +446,7 @@ class Model:
     def broadcast(self, stream: Stream, op: Op) -> Stream:
         branches = [self.apply(stream, ops) for ops in op.branches.values()]
         ended = any(op.kind in ("take", "take_while") for ops in op.branches.values() for op in ops)
-        made = mixed(branches, copies=sum(branch.copies for branch in branches))
+        made = mixed(branches)
         return replace(made, cut=made.cut or ended)
 
     def partition(self, stream: Stream, op: Op) -> Stream:
@@ -473,7 +470,7 @@ class Model:
             ]
             branches.append(self.apply(replace(stream, strands=strands), ops))
         ended = any(op.kind in ("take", "take_while") for ops in op.branches.values() for op in ops)
-        made = mixed(branches, copies=max(branch.copies for branch in branches))
+        made = mixed(branches)
         return replace(made, cut=made.cut or ended)
 
     def join(self, stream: Stream, op: Op) -> Stream:
@@ -493,12 +490,11 @@ class Model:
 
     def _concat(self, streams: list[Stream]) -> Stream:
         items: list[Any] = []
-        copies = max(each.copies for each in streams)
         for each in streams:
             items += each.strands[0].items
             if each.strands[0].ends:
-                return Stream([Strand(items, each.strands[0].ends)], copies=copies)
-        return Stream([Strand(items)], copies=copies)
+                return Stream([Strand(items, each.strands[0].ends)])
+        return Stream([Strand(items)])
 
     def _zip(self, streams: list[Stream], strict: bool) -> Stream:
         strands = [each.strands[0] for each in streams]
@@ -511,7 +507,7 @@ class Model:
         if strict and plain and (longer or ends):
             ends = [*ends, ("library", "ValueError")]
         cut = bool(ends) and plain and not (strict and longer)
-        return Stream([Strand(made, ends)], cut=cut, copies=max(each.copies for each in streams))
+        return Stream([Strand(made, ends)], cut=cut)
 
 
 def fails_at_its_end(spec: Source) -> bool:
@@ -534,7 +530,7 @@ def take(stream: Stream, n: int) -> Stream:
     return replace(stream, strands=[Strand(strand.items[:n], strand.ends if n > len(strand.items) else [])])
 
 
-def mixed(streams: list[Stream], copies: int | None = None) -> Stream:
+def mixed(streams: list[Stream]) -> Stream:
     return Stream(
         [strand for each in streams for strand in each.strands],
         ordered=all(each.ordered for each in streams),
@@ -543,8 +539,24 @@ def mixed(streams: list[Stream], copies: int | None = None) -> Stream:
         grouped=any(each.grouped for each in streams),
         maybe=set().union(*(each.maybe for each in streams)),
         loose=any(each.loose for each in streams) or len({each.grouped for each in streams}) > 1,
-        copies=copies if copies is not None else max(each.copies for each in streams),
     )
+
+
+def copies_of(line: Line) -> int:
+    """In how many places an item may be at most: every branch has it, and windows overlap."""
+    return _copies(line.ops)
+
+
+def _copies(ops: list[Op]) -> int:
+    copies = 1
+    for op in ops:
+        branches = [_copies(branch) for branch in op.args.get("branches", {}).values()]
+        if op.kind in ("broadcast", "partition"):
+            copies *= sum(branches) if op.kind == "broadcast" else max(branches)
+        elif op.kind in ("sliding", "pairwise"):
+            copies *= 2 if op.kind == "pairwise" else -(-op.n // op.step)
+        copies = max([copies, *(copies_of(other) for other in op.args.get("others", ()))])
+    return copies
 
 
 def fns_of(op: Op) -> list[Fn]:

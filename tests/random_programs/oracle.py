@@ -4,8 +4,8 @@ Each law is a function that gives what is wrong, as pairs of a rule and a detail
 
 Left out, since the documents are silent or leave it open:
 
-- in which order errors of several inputs are met, whether a zip whose inputs end and fail at once ends or fails, and what
-  an item is counted as that says no to `take_while` (dropped or discarded: either is taken);
+- in which order errors of several inputs are met, whether a zip whose inputs end and fail at once ends or fails, and
+  what an item is counted as that says no to `take_while` (dropped or discarded: either is taken);
 - what becomes of the waits of an async generator's own `finally` when it is stopped inside of `__anext__` (P9);
 - which items meet at a `debounce`, `sample`, a buffer that drops, an open circuit, a timeout around a rate limit;
 - whether a channel is closed that belongs to an input of a `concat` which was never started;
@@ -24,7 +24,7 @@ import trio
 
 from funcpipe_trio import Aborted, BufferOverflow, CircuitOpen, Failure
 
-from .model import Key, Model, Stream, key_of, shape
+from .model import Key, Model, Stream, copies_of, key_of, shape
 from .program import INF, Line, Op, Program, done_to, functions_of, lines_of, ops_of, sources_of
 from .run import SILENT, execute, fails_in_silence
 from .world import FATAL, STOPS, World, Wrap, leaves, root_of
@@ -197,9 +197,9 @@ def conservation(facts: Facts) -> Found:
     told: Counter[Any] = Counter()
     for item, _, _ in world.discards:
         told.update(leaf.id for leaf in leaves(item))
-    most = Model(facts.program, None).evaluate().copies
+    most = copies_of(facts.program.line)
     taken = [id for ids in world.taken.values() for id in ids] + world.children
-    if len(taken) != len(set(taken)):
+    if len(taken) != len(set(taken)) and most == 1:
         again = [id for id, times in Counter(taken).items() if times > 1]
         yield "P2 a source is read twice", f"{len(again)} items"
         return
@@ -277,16 +277,19 @@ def lists(facts: Facts) -> Found:
     world, values = facts.world, facts.values
     if world.hang or facts.fatal:
         return
-    if facts.drained or _is_cut(facts):
-        stream = Model(facts.program, dict(world.taken)).evaluate()
-    else:
-        stream = Model(facts.program, None).evaluate()
+    taken = dict(world.taken) if facts.drained or _is_cut(facts) else None
+    stream = Model(facts.program, taken).evaluate()
     if stream.loose:
         return
     if values is None:
         yield from _ending(facts, stream, None)
         yield from _count(facts, stream)
-        return
+    else:
+        yield from _compared(facts, stream, values)
+
+
+def _compared(facts: Facts, stream: Stream, values: list[Any]) -> Found:
+    world = facts.world
     got = [shape(value, world) for value in values]
     if stream.grouped:
         got = [each for value in got for each in value[1:]]
@@ -373,13 +376,11 @@ def _numbers(facts: Facts, stream: Stream) -> Found:
     raised = next((r for r in world.raised if r.error is error), None)
     if raised is None or raised.role != "fn" or raised.kind == "nonotes" or not raised.ids:
         return
-    before = []
-    for op in facts.program.line.ops:
-        if op.site == raised.site:
-            break
-        before.append(op)
-    else:
+    ops = facts.program.line.ops
+    at = next((at for at, op in enumerate(ops) if op.kind == "map" and op.fn.site == raised.site), None)
+    if at is None:
         return
+    before, here = ops[:at], ops[at]
     if {op.kind for op in before} <= {"map", "tap", "scan", "enumerate", "delay", "buffer", "throttle"}:
         if any(op.args.get("on_error", ("stop",))[0] in ("skip", "divert") for op in before):
             return
@@ -389,7 +390,7 @@ def _numbers(facts: Facts, stream: Stream) -> Found:
             return
         if any(op.kind == "map" and op.fn.sleeps is not None and not op.ordered for op in before):
             return
-        note = f"in stage 'op{raised.site}', item {raised.ids[0][1]}"
+        note = f"in stage 'op{here.site}', item {raised.ids[0][1]}"
         notes = getattr(error, "__notes__", None) or []
         if not any(each == note or each.startswith(note + ",") for each in notes):
             yield "P5 the note is wrong", "stage or number"
@@ -558,7 +559,7 @@ def reasons(facts: Facts) -> Found:
 
 
 def prompt(facts: Facts) -> Found:
-    """P14, P15: with a consumer that always waits, results leave the instant they are there; no input waits for another."""
+    """P14, P15: with a consumer that always waits, results leave the instant they are there; inputs are always asked."""
     world, program = facts.world, facts.program
     if facts.kind != "open" or world.hang or any(program.ending.pauses) or world.paused is not None:
         return
@@ -611,7 +612,7 @@ def rates(facts: Facts) -> Found:
         if op.kind != "map" or not layers or layers[0][0] != "rate" or layers[0][3] is not None:
             continue
         _, rate, burst, _, _ = layers[0]
-        times = [Fraction(time) for time, _, role in facts.world.calls[op.site] if role == "fn"]
+        times = [Fraction(time) for time, _, role in facts.world.calls[op.fn.site] if role == "fn"]
         for first in range(len(times)):
             for last in range(first + burst, len(times)):
                 if last - first + 1 > burst + Fraction(rate) * (times[last] - times[first]) + Fraction(1, 10**9):
@@ -629,7 +630,7 @@ def attempts(facts: Facts) -> Found:
         for layer in retries:
             most *= layer[1]
         calls: dict[Any, list[float]] = defaultdict(list)
-        for time, id, role in facts.world.calls[op.site]:
+        for time, id, role in facts.world.calls[op.fn.site]:
             if role == "fn":
                 calls[id].append(time)
         for id, times in calls.items():
@@ -640,7 +641,7 @@ def attempts(facts: Facts) -> Found:
 
 
 def _waits(facts: Facts, op: Op, id: Any, times: list[float], initial: float) -> Found:
-    ends = [r.time for r in facts.world.raised if r.site == op.site and r.role == "fn" and id in r.ids]
+    ends = [r.time for r in facts.world.raised if r.site == op.fn.site and r.role == "fn" and id in r.ids]
     for attempt, (end, start) in enumerate(zip(ends, times[1:], strict=False)):
         if abs(start - end - min(initial * 2.0**attempt, 10.0)) > 1e-9 and "broadcast" not in facts.kinds:
             yield "P11 a wait is not exact", f"attempt {attempt + 2}"

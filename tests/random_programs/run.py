@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import signal
 import warnings
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import aclosing
 from typing import Any
@@ -66,6 +65,7 @@ class Builder:
     def __init__(self, world: World) -> None:
         self.world = world
         self.senders: list[Callable[[], Any]] = []
+        self.inner = False
 
     def line(self, line: Line) -> Pipeline[Any]:
         return self.ops(self.source(line.source), line.ops)
@@ -164,7 +164,8 @@ class Builder:
         on_error = self.on_error(op.args.get("on_error", ("stop",)))
         if fn.sleeps is None:
             return p.map(world.sync(fn, "fn", lambda value: Wrap(op.site, value)), on_error=on_error, name=name)
-        world.concurrency[op.site] = op.concurrency
+        if not self.inner:
+            world.concurrency[fn.site], world.pools[op.site] = op.concurrency, fn.site
         layers = op.args.get("layers")
         made = self.step(fn, layers, op) if layers else self.fn(fn, "fn", lambda value: Wrap(op.site, value))
         key = op.args.get("key")
@@ -294,6 +295,7 @@ class Builder:
                 return feed.all()
             if shape == "pipeline":
                 source = Pipeline.from_async_iterable(feed.agen, name=f"s{spec.site}")
+                self.inner = True  # each of those runs has places of its own
                 return self.ops(source, op.inner_ops)
             if shape == "aiter":
                 return AsyncStepper(feed)
@@ -342,31 +344,12 @@ class Left(Exception):
 
 
 async def _read(world: World, number: int) -> None:
-    ending, run = world.program.ending, world.run
-    assert run is not None
-    got = 0
-    end = "end"
+    ending = world.program.ending
     world.waiting += 1
     try:
-        if ending.leave_after == 0:
-            end = "left"
-        elif ending.loop:
-            async for value in run:
-                got += 1
-                await _consumed(world, value, got)
-                if got == ending.leave_after:
-                    end = "left"
-                    break
-        else:
-            while end == "end":
-                value = await run.receive()
-                got += 1
-                await _consumed(world, value, got)
-                if got == ending.leave_after:
-                    end = "left"
+        end = await (_loop if ending.loop else _ask)(world)
     except trio.EndOfChannel:
-        if ending.loop:
-            world.violate("P5 EndOfChannel out of async for", "")
+        end = "end"
     except Exception as error:
         end = "error"
         world.caller_error = error
@@ -381,6 +364,35 @@ async def _read(world: World, number: int) -> None:
     if end == "error" and ending.reraise and ending.readers == 1:
         assert world.caller_error is not None
         raise world.caller_error
+
+
+async def _loop(world: World) -> str:
+    ending, got = world.program.ending, 0
+    assert world.run is not None
+    try:
+        async for value in world.run if ending.leave_after != 0 else _nothing():
+            got += 1
+            await _consumed(world, value, got)
+            if got == ending.leave_after:
+                break
+    except trio.EndOfChannel:
+        world.violate("P5 EndOfChannel out of async for", "")
+    return "left" if got == ending.leave_after else "end"
+
+
+async def _nothing() -> Any:
+    for _ in ():
+        yield
+
+
+async def _ask(world: World) -> str:
+    got = 0
+    assert world.run is not None
+    while got != world.program.ending.leave_after:
+        value = await world.run.receive()
+        got += 1
+        await _consumed(world, value, got)
+    return "left"
 
 
 async def _consumed(world: World, value: Any, got: int) -> None:
@@ -472,8 +484,13 @@ async def _drive_call(world: World, plan: Pipeline[Any]) -> None:
         world.stop_read = trio.current_time()
 
 
-async def _event(world: World, event: Event) -> None:
-    await trio.sleep_until(event.at)
+async def _event(world: World, event: Event, steps: _Steps) -> None:
+    if event.when == "step":
+        turn = trio.Event()
+        steps.turns.setdefault(int(event.at), []).append(turn.set)
+        await turn.wait()
+    else:
+        await trio.sleep_until(event.at)
     if event.what == "drain":
         if world.run is not None:
             world.stops.append((trio.current_time(), "grace" if event.args else "drain", world.finished))
@@ -494,7 +511,7 @@ async def _resume_now_and_then(world: World) -> None:
         world.act("resume")
 
 
-async def _main(world: World, stop: _Steps) -> None:
+async def _main(world: World, steps: _Steps) -> None:
     program = world.program
     kinds = kinds_of_faults(program)
     if "cancelled" in kinds:
@@ -504,15 +521,16 @@ async def _main(world: World, stop: _Steps) -> None:
     _set_bounds(world, plan)
     before = trio.lowlevel.current_statistics().tasks_living
     with trio.CancelScope(deadline=LIMIT) as guard:
-        stop.guard = guard
+        steps.guard = guard
         async with trio.open_nursery() as nursery:
             for sender in builder.senders:
                 nursery.start_soon(sender)
             with trio.CancelScope() as world.outside:
-                stop.outside = world.outside
                 for event in program.outside:
-                    if event.when == "time":
-                        nursery.start_soon(_event, world, event)
+                    if event.when == "step" and event.what == "cancel":
+                        steps.turns.setdefault(int(event.at), []).append(lambda: world.act("cancel"))
+                    elif event.when != "got":
+                        nursery.start_soon(_event, world, event, steps)
                 if any(what[0] == "pause" for what in done_to(program)):
                     nursery.start_soon(_resume_now_and_then, world)
                 if is_endless(program):
@@ -580,18 +598,19 @@ def kinds_of_faults(program: Program) -> set[str]:
 
 
 class _Steps(trio.abc.Instrument):
-    """Count steps: cancel at one of them, and end what goes round for ever."""
+    """Count steps: do something at one of them, and end what goes round for ever."""
 
-    def __init__(self, world: World, at: int | None) -> None:
-        self.world, self.at = world, at
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.turns: dict[int, list[Callable[[], Any]]] = {}
         self.guard: trio.CancelScope | None = None
-        self.outside: trio.CancelScope | None = None
 
     def after_task_step(self, task: Any) -> None:
         world = self.world
         world.steps += 1
-        if world.steps == self.at and self.outside is not None:
-            world.act("cancel")
+        if world.steps in self.turns:
+            for do in self.turns.pop(world.steps):
+                do()
         if world.steps == STEPS and self.guard is not None:
             world.hang = "goes round for ever"
             self.guard.cancel()
@@ -619,8 +638,7 @@ def _real_limit() -> Iterator[None]:
 def execute(program: Program) -> World:
     """Run one program; every end of it is in what is returned."""
     world = World(program)
-    cancel_at = next((int(event.at) for event in program.outside if event.when == "step"), None)
-    steps = _Steps(world, cancel_at)
+    steps = _Steps(world)
     LOOKED.clear()
     clock = MockClock(autojump_threshold=0)
     _break_out_of_shields(clock, world)

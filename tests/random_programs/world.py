@@ -259,9 +259,8 @@ class World:
     drains: list[tuple[float, float, float | None]] = field(default_factory=list)
     resorted: bool = False
     hang: str | None = None
-    max_running: Counter[int] = field(default_factory=Counter)
     concurrency: dict[int, int] = field(default_factory=dict)
-    busy_keys: set[Any] = field(default_factory=set)
+    pools: dict[int, int] = field(default_factory=dict)  # of an operation: the site of its function
     steps: int = 0
 
     def violate(self, rule: str, detail: str) -> None:
@@ -310,8 +309,9 @@ class World:
             self.drained = Counter()
         if what == "report":
             run.report.describe()
-        elif what == "set_concurrency" and args[0] in self.concurrency:
-            self.concurrency[args[0]] = max(args[1], self.concurrency[args[0]])
+        elif what == "set_concurrency" and args[0] in self.pools:
+            site = self.pools[args[0]]
+            self.concurrency[site] = max(args[1], self.concurrency[site])
             run.set_concurrency(f"op{args[0]}", args[1])
         elif what == "set_weight":
             run.set_weight(*args)
@@ -557,7 +557,7 @@ class Feed:
             self.fail("error", "close")
 
     async def close(self, token: int, given_time: bool, stopped: bool = True) -> None:
-        """Close as the program says. Its waits must not be cut before the deadline of cleanup (if it began at peace)."""
+        """Close as the program says. Its waits must not be cut before the deadline of cleanup, if it began at peace."""
         world, start = self.world, trio.current_time()
         try:
             world.at(self.spec.site, "close")
@@ -565,7 +565,7 @@ class Feed:
             seconds = {"quick": 0.5, "slow": 2 * limit, "stuck": INF, "fail": 0.25}.get(self.spec.close)
             if seconds is not None and (stopped or seconds < limit):  # what it does at its own end is not cleanup
                 try:
-                    await (trio.sleep(seconds) if seconds < INF else trio.sleep_forever())
+                    await trio.sleep_until(start + seconds)
                 except trio.Cancelled:
                     world.replaced.add(self.spec.site)
                     if given_time and trio.current_time() - start < min(limit, seconds) - 1e-6:
