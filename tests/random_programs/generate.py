@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
+from .items import ERRORS
 from .program import (
     INF,
     Ending,
@@ -20,7 +21,6 @@ from .program import (
     lines_of,
     sources_of,
 )
-from .world import ERRORS
 
 KINDS = [*ERRORS, "cancelled"]
 COMMON = ["error", "error", "error", "error", "aborted", "cancelled", "falsy", "group", "endofchannel", "stopiter"]

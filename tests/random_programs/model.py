@@ -22,8 +22,9 @@ import trio
 
 from funcpipe_trio import BufferOverflow, CircuitOpen, Failure
 
+from .items import FATAL, STOPS, Wrap, num_of
 from .program import INF, Fn, Line, Op, Program, Source, done_to
-from .world import FATAL, STOPS, Raised, World, Wrap, num_of
+from .world import Raised, World
 
 Key = tuple[Any, ...]  # of an error: (site, role, number of the item), or ("library", type)
 
@@ -189,7 +190,7 @@ class Model:
     def map(self, stream: Stream, op: Op) -> Stream:
         policy = op.args.get("on_error", ("stop",))
         if op.fn.sleeps is not None and not op.ordered and (op.concurrency > 1 or self._set(op)):
-            stream = replace(stream, ordered=False)
+            stream = self._by_key(stream) if op.args.get("key") is not None else replace(stream, ordered=False)
         if policy[0] == "skip" and policy[1] is not None and not stream.exact and op.fn.faults:
             stream = replace(stream, loose=True)
         call = Call(op)
@@ -215,6 +216,11 @@ class Model:
 
         stream = self.each(stream, put)
         return replace(stream, loose=stream.loose or call.unknown, maybe=stream.maybe | call.maybe)
+
+    def _by_key(self, stream: Stream) -> Stream:
+        """Items of one key stay in order, whatever others do."""
+        parts = [self._parted(each, lambda item: number(item) % 3) for each in stream.strands]
+        return replace(stream, strands=[strand for group in parts for strand in group])
 
     def _set(self, op: Op) -> bool:
         """Whether its concurrency is changed on the way."""
@@ -517,7 +523,7 @@ def fails_at_its_end(spec: Source) -> bool:
 
 def last_opening(spec: Source) -> int | None:
     """Behind how many items a source that restarts fails for good; None: never."""
-    for failures, at in enumerate(sorted(spec.fail), 1):
+    for failures, at in enumerate(sorted(at for at in spec.fail if at <= spec.count), 1):
         if failures == spec.attempts or spec.fail[at] in (*FATAL, "cancelled"):
             return at
     return None

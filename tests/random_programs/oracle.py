@@ -24,10 +24,11 @@ import trio
 
 from funcpipe_trio import Aborted, BufferOverflow, CircuitOpen, Failure
 
+from .items import FATAL, STOPS, Wrap, leaves, root_of
 from .model import Key, Model, Stream, copies_of, key_of, shape
 from .program import INF, Line, Op, Program, done_to, functions_of, lines_of, ops_of, sources_of
 from .run import SILENT, execute, fails_in_silence
-from .world import FATAL, STOPS, World, Wrap, leaves, root_of
+from .world import World
 
 Found = Iterator[tuple[str, str]]
 POLICIES = ("drop_oldest", "drop_newest")
@@ -198,11 +199,12 @@ def conservation(facts: Facts) -> Found:
     for item, _, _ in world.discards:
         told.update(leaf.id for leaf in leaves(item))
     most = copies_of(facts.program.line)
-    taken = [id for ids in world.taken.values() for id in ids] + world.children
-    if len(taken) != len(set(taken)) and most == 1:
+    taken = [id for ids in world.taken.values() for id in ids]
+    if len(taken) != len(set(taken)):
         again = [id for id, times in Counter(taken).items() if times > 1]
         yield "P2 a source is read twice", f"{len(again)} items"
         return
+    taken += world.children
     for id in set(seen) | set(told):
         if seen[id] + told[id] > most:
             rule = "P2 delivered twice" if seen[id] > most else "P1 two fates"
@@ -559,7 +561,7 @@ def reasons(facts: Facts) -> Found:
 
 
 def prompt(facts: Facts) -> Found:
-    """P14, P15: with a consumer that always waits, results leave the instant they are there; inputs are always asked."""
+    """P14, P15: with a consumer that always waits, results leave the instant they are there; inputs are asked."""
     world, program = facts.world, facts.program
     if facts.kind != "open" or world.hang or any(program.ending.pauses) or world.paused is not None:
         return
@@ -622,6 +624,7 @@ def rates(facts: Facts) -> Found:
 
 def attempts(facts: Facts) -> Found:
     """P11: no item is tried more often than its policy says, and waits are exact."""
+    copied = copies_of(facts.program.line) > 1
     for op in facts.ops:
         retries = [layer for layer in op.args.get("layers", ()) if layer[0] == "retry"]
         if not retries:
@@ -634,16 +637,16 @@ def attempts(facts: Facts) -> Found:
             if role == "fn":
                 calls[id].append(time)
         for id, times in calls.items():
-            if len(times) > most and "broadcast" not in facts.kinds:
+            if len(times) > most and not copied:
                 yield "P11 too many attempts", f"{len(times)} for {most}"
-            elif len(op.layers) == 1 and id is not None:
+            elif len(op.layers) == 1 and id is not None and not copied:
                 yield from _waits(facts, op, id, times, retries[0][3])
 
 
 def _waits(facts: Facts, op: Op, id: Any, times: list[float], initial: float) -> Found:
     ends = [r.time for r in facts.world.raised if r.site == op.fn.site and r.role == "fn" and id in r.ids]
     for attempt, (end, start) in enumerate(zip(ends, times[1:], strict=False)):
-        if abs(start - end - min(initial * 2.0**attempt, 10.0)) > 1e-9 and "broadcast" not in facts.kinds:
+        if abs(start - end - min(initial * 2.0**attempt, 10.0)) > 1e-9:
             yield "P11 a wait is not exact", f"attempt {attempt + 2}"
             return
 

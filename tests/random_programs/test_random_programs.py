@@ -10,10 +10,11 @@ import pytest
 
 from .__main__ import check
 from .generate import generate
+from .items import Boom, Item
 from .oracle import judge
 from .program import Ending, Event, Fault, Fn, Line, Op, Program, Source, render
 from .run import execute
-from .world import Boom, Item, World
+from .world import World
 
 CHUNK = 250
 

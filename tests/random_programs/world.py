@@ -1,193 +1,22 @@
-"""What a program is made of while it runs: opaque items, user functions that fail and meddle, sources that tell.
-
-A `World` is made for each run. It records everything that user code sees; the oracle judges that.
-"""
+"""What user code sees and does while a program runs: a `World` is made for each run, and the oracle judges it."""
 
 from __future__ import annotations
 
-import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
 import trio
 
-from funcpipe_trio import Aborted, Failure, Run
+from funcpipe_trio import Run
 
+from .items import ERRORS, Boom, first_leaf, leaves, num, num_of, root_of
 from .program import INF, Fn, Program, Source
 
-# ---- items
-
-
-class Looked(Exception):
-    """An item was hashed, compared, printed, iterated or tested for truth."""
-
-
-LOOKED: list[str] = []
-
-
-def _refusal(name: str) -> Callable[..., Any]:
-    def refuse(self: Any, *_: Any) -> Any:
-        caller = sys._getframe(1)
-        LOOKED.append(f"{name} by {caller.f_code.co_filename.rsplit('/', 1)[-1]}:{caller.f_code.co_name}")
-        raise Looked(name)
-
-    return refuse
-
-
-class Opaque:
-    """It refuses to be looked at."""
-
-    __slots__ = ()
-    for _name in ("eq", "ne", "lt", "gt", "bool", "len", "iter", "repr", "str", "contains", "hash", "format", "call"):
-        locals()[f"__{_name}__"] = _refusal(_name)
-    del _name
-
-
-class Item(Opaque):
-    """What comes from a source; its id says from where, its number decides what functions do with it."""
-
-    __slots__ = ("id", "num")
-
-    def __init__(self, id: Any, num: int) -> None:
-        self.id, self.num = id, num
-
-
-class HashableItem(Item):
-    """One for `distinct` without a key."""
-
-    __slots__ = ()
-    __eq__ = object.__eq__
-    __hash__ = object.__hash__
-
-
-class ItemError(trio.EndOfChannel):
-    """An item that is an exception, of the worst kind."""
-
-    def __init__(self, id: Any, num: int) -> None:
-        super().__init__()
-        self.id, self.num = id, num
-
-
-class Wrap(Opaque):
-    """What a function gives for a value."""
-
-    __slots__ = ("inner", "op")
-
-    def __init__(self, op: Any, inner: Any) -> None:
-        self.op, self.inner = op, inner
-
-
-ITEMS = (Item, HashableItem, ItemError)
-
-
-def leaves(value: Any) -> Iterator[Any]:
-    """All items in a value."""
-    kind = type(value)
-    while kind is Wrap:
-        value = value.inner
-        kind = type(value)
-    if kind in ITEMS:
-        yield value
-    elif kind is list or kind is tuple:
-        for each in value:
-            yield from leaves(each)
-    elif kind is Failure:
-        yield from leaves(value.item)
-
-
-def first_leaf(value: Any) -> Any:
-    return next(leaves(value), None)
-
-
-def num(value: Any) -> int:
-    leaf = first_leaf(value)
-    return 0 if leaf is None else leaf.num
-
-
-def root_of(id: Any) -> Any:
-    while type(id[0]) is tuple:
-        id = id[0]
-    return id
-
-
-def num_of(id: Any) -> int:
-    root = root_of(id)
-    return 100 * root[0] + root[1]
-
-
-# ---- errors
-
-
-class Boom(Exception):
-    pass
-
-
-class Falsy(Exception):
-    def __bool__(self) -> bool:
-        return False
-
-
-class BadStr(Exception):
-    def __str__(self) -> str:
-        raise RuntimeError("cannot be shown")
-
-    __repr__ = __str__
-
-
-class NoNotes(Exception):
-    __notes__ = None
-
-
-class NoEq(Exception):
-    __hash__ = None
-
-    def __eq__(self, other: object) -> bool:
-        raise RuntimeError("cannot be compared")
-
-
-class FalsyBase(BaseException):
-    def __bool__(self) -> bool:
-        return False
-
-
-ERRORS: dict[str, Callable[[], BaseException]] = {
-    "error": Boom,
-    "aborted": lambda: Aborted("mine"),
-    "falsy": Falsy,
-    "badstr": BadStr,
-    "nonotes": NoNotes,
-    "noeq": NoEq,
-    "stopiter": StopIteration,
-    "stopasync": StopAsyncIteration,
-    "endofchannel": trio.EndOfChannel,
-    "group": lambda: ExceptionGroup("mine", [Boom()]),
-    "tooslow": trio.TooSlowError,
-    "closed": trio.ClosedResourceError,
-    "broken": trio.BrokenResourceError,
-    "wouldblock": trio.WouldBlock,
-    "busy": trio.BusyResourceError,
-    "keyboard": KeyboardInterrupt,
-    "falsybase": FalsyBase,
-}
-STOPS = ("stopiter", "stopasync", "endofchannel")  # user code that raises these: a RuntimeError with it as cause
-FATAL = ("keyboard", "falsybase")
-
-
-async def stray_cancelled() -> trio.Cancelled:
-    """A `Cancelled` that belongs to no scope any more."""
-    with trio.CancelScope() as scope:
-        scope.cancel()
-        try:
-            await trio.lowlevel.checkpoint()
-        except trio.Cancelled as error:
-            kept = error
-            raise
-    return kept
+SEEN: ContextVar[Any] = ContextVar("seen", default=None)
 
 
 @dataclass
@@ -204,9 +33,6 @@ class Raised:
     @property
     def key(self) -> tuple[Any, ...]:
         return (self.site, self.role, num_of(self.ids[0]) if self.ids else None)
-
-
-SEEN: ContextVar[Any] = ContextVar("seen", default=None)
 
 
 @dataclass
@@ -260,6 +86,8 @@ class World:
     resorted: bool = False
     hang: str | None = None
     concurrency: dict[int, int] = field(default_factory=dict)
+    keyed: set[int] = field(default_factory=set)
+    busy_keys: set[tuple[int, int]] = field(default_factory=set)
     pools: dict[int, int] = field(default_factory=dict)  # of an operation: the site of its function
     steps: int = 0
 
@@ -452,6 +280,10 @@ class _Call:
             if seen is not None and root_of(seen) != root_of(leaf.id):
                 world.violate("P18a context", f"a call of {self.role} sees what that of another item set")
             SEEN.set(leaf.id)
+        if site in world.keyed and self.role == "fn" and leaf is not None:
+            if (site, leaf.num % 3) in world.busy_keys:
+                world.violate("key", "two calls of one key at once")
+            world.busy_keys.add((site, leaf.num % 3))
         world.running[site] += 1
         limit = world.concurrency.get(site)
         if limit is not None and self.role in ("fn", "divert") and world.running[site] > limit:
@@ -460,279 +292,4 @@ class _Call:
 
     def __exit__(self, *_: object) -> None:
         self.world.running[self.fn.site] -= 1
-
-
-# ---- sources
-
-
-class Feed:
-    """One source, or what a flat_map makes of one item. Who asks for its items depends on its kind."""
-
-    def __init__(self, world: World, spec: Source, value: Any = None, count: int | None = None) -> None:
-        self.world, self.spec, self.value = world, spec, value
-        self.parent = first_leaf(value)
-        if self.parent is not None:
-            world.families[self.parent.id] = [leaf.id for leaf in leaves(value)]
-        self.count = spec.count if count is None else count
-        self.k = 0
-        self.failed: set[int] = set()
-        self.clock = 0.0  # when its next item is due, if it is always asked
-
-    def make(self, k: int) -> Any:
-        program = self.world.program
-        kind = HashableItem if program.hashable else ItemError if program.error_items and k % 3 == 1 else Item
-        if self.parent is None:
-            return kind((self.spec.site, k), 100 * self.spec.site + k)
-        return kind((self.parent.id, self.spec.site, k), self.parent.num)
-
-    def all(self) -> list[Any]:
-        return [self.make(k) for k in range(self.count)]
-
-    def hand(self, item: Any) -> Any:
-        if self.parent is None:
-            kind = self.spec.kind  # what is sent may be gone before the sender hears of it
-            self.world.handed(self.spec.site, item, counted=kind != "channel", sent=kind == "producer")
-        else:
-            self.world.children.append(item.id)
-            self.world.touched[item.id] = self.world.given[item.id] = trio.current_time()
-        self.k += 1
-        return item
-
-    def check(self) -> None:
-        """Tell that it is asked, and fail if it is to fail here (once: a source that restarts goes on behind it)."""
-        self.world.at(self.spec.site, "source")
-        if (kind := self.spec.fail.get(self.k)) and self.k not in self.failed:
-            self.failed.add(self.k)
-            self.fail(kind, "source")
-
-    def fail(self, kind: str, role: str) -> None:
-        if self.parent is not None:
-            self.world.gone(self.value)
-            self.world.touch(self.value)
-        self.world.fail(kind, self.spec.site, role, None)
-
-    def step(self) -> Any:
-        """Give the next item, or None at the end."""
-        self.check()
-        return self.hand(self.make(self.k)) if self.k < self.count else self.over()
-
-    def over(self) -> None:
-        if self.parent is not None:
-            self.world.gone(self.value)
-
-    async def rest(self) -> None:
-        seconds = self.spec.sleeps[self.k % len(self.spec.sleeps)]
-        if self.k >= self.count and self.spec.silent:
-            await trio.sleep_forever()
-        if seconds >= 0:
-            await trio.sleep(seconds)
-        self.clock += max(seconds, 0)
-        if self.k < self.count:
-            self.world.due[self.make(self.k).id] = self.clock
-
-    # ---- opened, closed
-
-    def opened(self) -> int:
-        token = len(self.world.trace), id(self)
-        self.clock = trio.current_time()
-        self.world.opened_sites.add(self.spec.site)
-        self.world.open_sources[hash(token)] = (self.spec.site, trio.lowlevel.current_task())
-        self.world.trace.append((trio.current_time(), self.spec.site, "open"))
-        return hash(token)
-
-    def closed(self, token: int) -> None:
-        world = self.world
-        world.trace.append((trio.current_time(), self.spec.site, "closed"))
-        if token not in world.open_sources:
-            world.violate("P7 closed twice", f"a {self.spec.kind} source")
-            return
-        _, task = world.open_sources.pop(token)
-        if task is not trio.lowlevel.current_task() and not (self.parent is not None and self.spec.kind == "gen"):
-            world.violate("P7 closed in another task", f"a {self.spec.kind} source")
-
-    def close_now(self, token: int) -> None:
-        self.world.at(self.spec.site, "close")
-        self.closed(token)
-        if self.spec.close == "fail":
-            self.fail("error", "close")
-
-    async def close(self, token: int, given_time: bool, stopped: bool = True) -> None:
-        """Close as the program says. Its waits must not be cut before the deadline of cleanup, if it began at peace."""
-        world, start = self.world, trio.current_time()
-        try:
-            world.at(self.spec.site, "close")
-            limit = world.program.cleanup_timeout
-            seconds = {"quick": 0.5, "slow": 2 * limit, "stuck": INF, "fail": 0.25}.get(self.spec.close)
-            if seconds is not None and (stopped or seconds < limit):  # what it does at its own end is not cleanup
-                try:
-                    await trio.sleep_until(start + seconds)
-                except trio.Cancelled:
-                    world.replaced.add(self.spec.site)
-                    if given_time and trio.current_time() - start < min(limit, seconds) - 1e-6:
-                        world.violate("P9 cleanup cut short", f"after {trio.current_time() - start:g} s")
-                    raise
-        finally:
-            world.touch(self.value)
-            self.closed(token)
-        if self.spec.close == "fail":
-            self.fail("error", "close")
-
-    # ---- the kinds
-
-    def gen(self) -> Iterator[Any]:
-        token = self.opened()
-        try:
-            while (item := self.step()) is not None:
-                yield item
-        finally:
-            self.close_now(token)
-
-    async def agen(self) -> Any:
-        token, at_yield, stopped = self.opened(), False, False
-        try:
-            async with _holding(self.spec.hold):
-                while True:
-                    await self.rest()
-                    if (item := self.step()) is None:
-                        break
-                    at_yield = True
-                    yield item
-                    at_yield = False
-        except (GeneratorExit, trio.Cancelled) as error:
-            stopped = not any(raised.error is error for raised in self.world.raised)
-            raise
-        finally:
-            await self.close(token, at_yield, stopped)
-
-    async def produce(self, channel: trio.MemorySendChannel[Any]) -> None:
-        token = self.opened()
-        try:
-            async with channel:
-                while True:
-                    await self.rest()
-                    self.check()
-                    if self.k >= self.count:
-                        break
-                    item = self.make(self.k)
-                    await channel.send(item)
-                    self.hand(item)
-        finally:
-            self.close_now(token)
-
-    async def send(self, channel: trio.MemorySendChannel[Any]) -> None:
-        """Fill a channel of the user's own."""
-        try:
-            while self.k < self.count:
-                await self.rest()
-                item = self.make(self.k)
-                await channel.send(item)
-                self.hand(item)
-            if not self.spec.silent:
-                await channel.aclose()
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            pass
-
-
-@asynccontextmanager
-async def _holding(kind: str) -> Any:
-    """Hold a scope or a nursery open, as a connection with a heartbeat does."""
-    if kind == "scope":
-        with trio.CancelScope():
-            yield
-    elif kind == "deadline":
-        with trio.move_on_after(3):
-            yield
-    elif kind == "nursery":
-        try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(trio.sleep_forever)
-                try:
-                    yield
-                finally:
-                    nursery.cancel_scope.cancel()
-        except BaseExceptionGroup as group:
-            raise group.exceptions[0] from None
-    else:
-        yield
-
-
-class Stepper:
-    """An iterator class; `__iter__` begins anew, as in many a tutorial."""
-
-    def __init__(self, feed: Feed) -> None:
-        self.feed, self.iters, self.token = feed, 0, 0
-
-    def __iter__(self) -> Stepper:
-        self.iters += 1
-        if self.iters > 1:
-            self.feed.k = 0
-        else:
-            self.token = self.feed.opened()
-        return self
-
-    def __next__(self) -> Any:
-        if (item := self.feed.step()) is None:
-            raise StopIteration
-        return item
-
-    def close(self) -> None:
-        self.feed.close_now(self.token)
-
-
-class BareAsyncStepper:
-    """An async iterator class that cannot be closed."""
-
-    def __init__(self, feed: Feed) -> None:
-        self.feed, self.token = feed, 0
-
-    def __aiter__(self) -> Any:
-        return self
-
-    async def __anext__(self) -> Any:
-        await self.feed.rest()
-        if (item := self.feed.step()) is None:
-            raise StopAsyncIteration
-        return item
-
-
-class AsyncStepper(BareAsyncStepper):
-    """One that can, and must be."""
-
-    def __aiter__(self) -> Any:
-        if not self.token:
-            self.token = self.feed.opened()
-        return self
-
-    async def aclose(self) -> None:
-        await self.feed.close(self.token, True)
-
-
-class StepperChannel(trio.abc.ReceiveChannel[Any]):
-    """A receive channel of the user's own kind; opened when the run starts."""
-
-    def __init__(self, feed: Feed) -> None:
-        self.feed, self.token, self.closings = feed, 0, 0
-
-    async def receive(self) -> Any:
-        if not self.token:
-            self.token = self.feed.opened()
-        await self.feed.rest()
-        if (item := self.feed.step()) is None:
-            raise trio.EndOfChannel
-        return item
-
-    async def aclose(self) -> None:
-        self.closings += 1
-        if self.token:
-            await self.feed.close(self.token, True)
-
-
-def opener(world: World, spec: Source) -> Callable[[], Any]:
-    """Make what opens a source anew each time."""
-    feed = Feed(world, spec)
-
-    def open() -> Any:
-        return feed.agen() if spec.kind in ("agen", "restarting") else feed.gen()
-
-    open.__name__ = f"s{spec.site}"
-    return open
+        self.world.busy_keys.discard((self.fn.site, num(self.value) % 3))
