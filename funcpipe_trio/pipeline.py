@@ -34,6 +34,7 @@ from .policies.fair_share import FairShare
 from .policies.on_error import Divert, Emit, Failure, OnError, Skip, Stop
 from .policies.rate_limit import RateLimit
 from .policies.retry import Retry
+from .runtime.failures import warn_of
 from .runtime.ledger import OnDiscard
 from .runtime.opening import Opening
 from .runtime.report import Report
@@ -718,8 +719,8 @@ class Pipeline(Generic[T_co]):
     def idle_timeout(self, seconds: float, *, name: str | None = None) -> Pipeline[T_co]:
         """Fail with `trio.TooSlowError` if no item comes for so many seconds.
 
-        They count from the start of the run, then from each arrival; time in which there is no room behind does not
-        count. The failure stands behind the items that came; an item at that very instant is too late.
+        They count from the start of the run, then from each arrival; time in which there is no room behind, or in which
+        the run is paused, does not count: they start anew then. The failure stands behind the items that came; an item at that very instant is too late.
 
         Args:
           seconds: seconds > 0.
@@ -739,8 +740,8 @@ class Pipeline(Generic[T_co]):
     ) -> Pipeline[T_co]:
         """Fail with `trio.TooSlowError` if the stream has not ended here in time, or its first item has not come.
 
-        Both count from the start of the run, time in which there is no room behind included. The failure stands behind
-        the items that came; what comes at that very instant, the end too, is too late.
+        Both count from the start of the run, time in which there is no room behind included; `first` starts anew when a
+        run that was paused goes on. The failure stands behind the items that came; what comes at that very instant, the end too, is too late.
 
         Args:
           seconds: seconds > 0 for the whole stream; None: without limit.
@@ -933,12 +934,12 @@ class Pipeline(Generic[T_co]):
         Checkpoint: always.
         Cancellation: stops the run at once.
         """
-        return await self._drive(deque[Any](maxlen=0).append, on_discard, cleanup_timeout, task_status)
+        return await self._drive(_forget, on_discard, cleanup_timeout, task_status.started)
 
     async def collect(self, *, on_discard: OnDiscard | None = None, cleanup_timeout: float = 5.0) -> list[T_co]:
         """Run to the end, and give all items as a list."""
         items: list[T_co] = []
-        await self._drive(items.append, on_discard, cleanup_timeout)
+        await self._drive_unreported("collect", items.append, on_discard, cleanup_timeout)
         return items
 
     @overload
@@ -971,12 +972,12 @@ class Pipeline(Generic[T_co]):
         _no_step("fold", fn)
         _named_fn("fold", fn, None)
         last = deque([initial], maxlen=1)
-        await self.scan(fn, initial)._drive(last.append, None, 5.0)
+        await self.scan(fn, initial)._drive_unreported("fold", last.append)
         return last[0]
 
     async def count(self) -> int:
         """Run to the end, and give the number of items."""
-        report = await self.run()
+        report = await self._drive_unreported("count", _forget)
         return report.delivered
 
     # ---- inside
@@ -1006,16 +1007,34 @@ class Pipeline(Generic[T_co]):
         put: Callable[[Any], object],
         on_discard: OnDiscard | None,
         cleanup_timeout: float,
-        task_status: trio.TaskStatus[Run[Any]] = trio.TASK_STATUS_IGNORED,
+        started: Callable[[Run[Any]], None],
     ) -> Report:
         """Run to the end with a sink; raise the failure that stands there."""
         sink = Sink(put)
         async with self._opening(on_discard, cleanup_timeout, sink) as run:
-            task_status.started(run)
+            started(run)
         report = run.report
         if report.outcome == "failed" and report.error is not None:
             raise report.error
         return report
+
+    async def _drive_unreported(
+        self,
+        name: str,
+        put: Callable[[Any], object],
+        on_discard: OnDiscard | None = None,
+        cleanup_timeout: float = 5.0,
+    ) -> Report:
+        """Do the same for a caller who gets no report: errors of cleanup go to the log."""
+        runs: list[Run[Any]] = []
+        try:
+            return await self._drive(put, on_discard, cleanup_timeout, runs.append)
+        finally:
+            for run in runs:
+                warn_of(name, run.report.cleanup_errors, run.report.cleanup_error_count)
+
+
+_forget: Callable[[Any], object] = deque[Any](maxlen=0).append
 
 
 # ---- fan-in

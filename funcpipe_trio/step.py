@@ -6,8 +6,6 @@ from collections.abc import Awaitable, Callable, Iterable
 from fractions import Fraction
 from typing import Any, Generic, TypeVar, overload
 
-import trio
-
 from ._errors import PlanError
 from .plan.steps import Call, Layer, Limit, Pure, StepPlan, Timeout, Within, step_of
 from .policies import _check
@@ -15,10 +13,10 @@ from .policies._functions import function_name, is_async, yields_async
 from .policies.circuit_breaker import CircuitBreaker
 from .policies.rate_limit import RateLimit
 from .policies.retry import Retry
+from .runtime.failures import add_note
+from .runtime.gathering import gathered
 from .runtime.limiter import RateLimiter
-from .runtime.opening import killer_of
 from .runtime.runners import InExecutor, Processes, Threads, runner_of
-from .runtime.stage import add_note
 from .runtime.started import StartedStep
 
 __all__ = ["Step", "chunked", "gather"]
@@ -287,7 +285,9 @@ class Step(Generic[A, B]):
 async def gather(step: Step[C, D], items: Iterable[C], *, concurrency: int) -> list[D]:
     """Put each item through a step, several at once, and give the results in the order of the items.
 
-    The first error that happens is raised at once, itself and in no group; what still runs is cancelled.
+    The first error that happens is raised at once, itself and in no group; no call starts any more, what still runs is
+    cancelled. Of errors of one instant it is that of the earliest item. What a call raises while it is cancelled is a
+    note on that error, or, if nothing else failed, a warning in the log of ``funcpipe_trio``.
 
     Args:
       step: a Step, started once for all items, or one that was started.
@@ -307,40 +307,7 @@ async def gather(step: Step[C, D], items: Iterable[C], *, concurrency: int) -> l
         raise _check.refuse(TypeError, "gather", "step", "be a Step", step, "Use Step(fn).")
     _check.integer("gather", "concurrency", concurrency, at_least=1)
     started = step.start() if isinstance(step, Step) else step
-    numbered = enumerate(items)
-    results: dict[int, D] = {}
-    errors: list[BaseException] = []
-    scopes: list[trio.CancelScope] = []
-
-    async def work(places: int) -> None:
-        for number, item in numbered:
-            if places and not errors:  # each worker starts the next, so there are never more of them than items
-                nursery.start_soon(watched, places - 1)
-                places = 0
-            results[number] = await started(item)
-
-    async def watched(places: int) -> None:
-        # A scope for each: what a call raises while it is cancelled comes here then, and not to the nursery as a group.
-        scope = trio.CancelScope()
-        scopes.append(scope)
-        try:
-            with scope:
-                await work(places)
-        except Exception as error:
-            if errors:
-                add_note(errors[0], f"then another call raised {type(error).__name__}: {error}")
-            errors.append(error)
-            for each in scopes:
-                each.cancel()
-
-    try:
-        async with trio.open_nursery() as nursery:  # noqa: ASYNC112  # its tasks start more in it
-            nursery.start_soon(watched, concurrency - 1)
-    except BaseExceptionGroup as group:  # what must end the program comes in one
-        errors.insert(0, killer_of(group) or group)
-    if errors:
-        raise errors[0]
-    return [results[number] for number in range(len(results))]
+    return await gathered(started.plan.name, started, items, concurrency)
 
 
 class chunked(Generic[C, D]):  # used like a function, and picklable as no closure is

@@ -17,20 +17,21 @@ from __future__ import annotations
 import contextvars
 from collections.abc import Awaitable, Callable
 from functools import partial
+from math import inf
 from typing import Any
 
 import trio
 
-from .._errors import Aborted
-from ..plan.layout import lay_out
+from .._errors import StateError
 from ..plan.nodes import Plan
-from .build import Machinery, build
+from .build import Machinery
 from .inlet import CANCELLED, Fault, Inlet, Receiver
 from .ledger import Ledger, OnDiscard
 from .link import start_line
+from .parking import is_real
 from .report import Outcome, Report
 from .sink import Sink
-from .stage import Stage
+from .stage import SLICE, Stage
 
 __all__ = ["Engine"]
 
@@ -49,13 +50,21 @@ class Engine:
     paused_since: float | None
     waited: float
 
-    def __init__(self, plan: Plan, on_discard: OnDiscard | None, cleanup_timeout: float, sink: Sink | None) -> None:
+    def __init__(
+        self,
+        make: Callable[[Machinery], Inlet],
+        on_discard: OnDiscard | None,
+        cleanup_timeout: float,
+        sink: Sink | None,
+    ) -> None:
         self.ledger = Ledger(on_discard)
         self.cleanup_timeout = cleanup_timeout
+        # Else one seed would not be one trace: a busy machine would cut bursts elsewhere.
+        self.slice = SLICE if is_real(trio.lowlevel.current_clock()) else inf
         self.stages: list[Stage] = []
         self.machinery = Machinery(self)
         self.sink = sink
-        self.inlet: Inlet = build(lay_out(plan), self.machinery, sink)
+        self.inlet: Inlet = make(self.machinery)
         self.outcome: Outcome | None = None
         self.over = trio.Event()
         """Set when all tasks have ended and nothing is left to deliver."""
@@ -69,6 +78,7 @@ class Engine:
         self.report: Report | None = None
         self._nursery: trio.Nursery | None = None
         self._context = contextvars.copy_context()
+        self._token = trio.lowlevel.current_trio_token()
         self._live = 0  # tasks
 
     # ---- tasks
@@ -105,6 +115,20 @@ class Engine:
         else:
             start_line(self.sink.sender)
 
+    def check_thread(self, method: str) -> None:
+        """Refuse a call from another thread, or another trio run, before anything has changed."""
+        if self.ended is not None:
+            return  # it changes nothing any more
+        try:
+            is_here = trio.lowlevel.current_trio_token() is self._token
+        except RuntimeError:
+            is_here = False
+        if not is_here:
+            raise StateError(
+                f"Run.{method}: must be called in the trio run that opened the run, and in its thread\n"
+                f"Use trio.from_thread.run_sync(run.{method}) from another thread."
+            )
+
     def drain(self) -> None:
         """Let the sources take no more."""
         if not self.draining and self.outcome is None:
@@ -118,6 +142,8 @@ class Engine:
             self.paused_since = trio.current_time()
             for source in self.machinery.sources:
                 source.pause()
+            for stage in self.stages:
+                stage.on_pause()
 
     def resume(self) -> None:
         """Let them go on."""
@@ -126,6 +152,8 @@ class Engine:
             self.paused_since = None
             for source in self.machinery.sources:
                 source.resume()
+            for stage in self.stages:
+                stage.on_resume()
 
     def stop(self, reason: str, outcome: Outcome) -> None:
         """Stop at once, unless it has ended."""
@@ -138,7 +166,7 @@ class Engine:
         """Note that the end was reached, by the consumer or by the sink."""
         if failure is None:
             self.outcome = "drained" if self.draining else "completed"
-        elif isinstance(failure.error, Aborted):
+        elif failure.is_stop:
             self.outcome = "cancelled"
         else:
             self.outcome = "failed"
@@ -158,6 +186,8 @@ class Engine:
         self.ended = trio.current_time()
         if self.sink is not None and self.outcome is None and not cancelled:
             self.reached(self.sink.failure)
+        elif self.sink is not None and self.sink.failure is not None:  # nobody will read it
+            self.ledger.unread(self.sink.failure, CANCELLED)
         if cancelled and self.outcome in (None, "left"):
             self.outcome = "cancelled"
         self.over.set()

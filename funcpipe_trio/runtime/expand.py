@@ -1,26 +1,73 @@
 """A stage whose call gives many: how is an async iterable taken apart without letting it run ahead?
 
-A worker takes an item, opens what the function gives for it, and asks for one child at a time, each only when there is
-room for it. The item stays in the worker's hands until its last child came: its children count as one with it. With
-several workers, children leave in the order in which they came. What the function gives may be a pipeline, too: then
-the worker runs it, as a block of its own, and its results are the children.
+A worker takes an item, opens what the function gives for it, and asks for one child at a time. What an inner stream
+that is silent needs is patience and no room, so it is asked without any; the child that comes waits in the worker's
+hand until there is room for it. Workers with a child in hand stand in a line and are served in turn, each with one
+child. So a silent stream delays nobody, and a busy one not more than its share.
+
+The item stays in the worker's hands until its last child came: its children, the one in hand too, count as one with it.
+With several workers, children leave in the order in which they came. What the function gives may be a pipeline, too:
+then the worker runs it, as a block of its own, and its results are the children.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections import OrderedDict, deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from functools import partial
 from inspect import isawaitable
 from typing import Any
 
+import trio
+
 from ..plan.nodes import Plan, plan_of
 from ..policies.on_error import Failure
+from .inlet import Inlet
+from .lifetime import Lifetime, thrown
 from .nested import InnerAccount
-from .pool import Pool, Worker
-from .stage import Pause, interruptible
+from .parking import AWAKE, Parking
+from .pool import Calling, Pool, Worker
+from .stage import Fused, Host, Outlet, Pause, interruptible
 
 __all__ = ["ExpandingPool"]
+
+
+class Children:
+    """What comes of one item: the stream of its children, and those that came and are not out yet."""
+
+    __slots__ = ("error", "hand", "is_asked", "is_over", "life", "parking", "stream")
+
+    hand: deque[Any]
+    """More than one only if a scope of the stream's own was cancelled while one waited here."""
+    is_asked: bool
+    """Whether the task is in the stream's code, which only a cancellation can end."""
+    is_over: bool
+    """Whether no more will come; then `error` is why, if it failed."""
+
+    def __init__(self, stream: Any, life: Lifetime | None) -> None:
+        self.stream = stream
+        self.hand = deque()
+        self.is_asked = self.is_over = False
+        self.error: BaseException | None = None
+        self.parking: Parking | None = None  # made at the first wait: many need none
+        self.life = life
+
+    async def come(self, ask: Callable[[], Awaitable[Any]]) -> bool:
+        """Take what the stream gives: a child (then say so), its end, or an error."""
+        self.is_asked = True
+        try:
+            child = await ask()
+        except BaseException as error:  # noqa: ASYNC103  # raised behind the children in hand, which came before
+            self.is_over, self.error = True, error
+            return False
+        finally:
+            self.is_asked = False
+        if child is _END:
+            self.is_over = True
+            return False
+        self.hand.append(child)
+        return True
 
 
 class ExpandingPool(Pool):
@@ -29,17 +76,42 @@ class ExpandingPool(Pool):
     kind = "async"
     created: int = 0
     absorbed: int = 0
-    _asked = 0  # children that are being waited for
+
+    def __init__(
+        self,
+        host: Host,
+        name: str,
+        inlet: Inlet,
+        outlet: Outlet,
+        fused: Sequence[Fused],
+        call: Calling,
+        *,
+        concurrency: int,
+        ordered: bool,
+    ) -> None:
+        super().__init__(host, name, inlet, outlet, fused, call, concurrency=concurrency, ordered=ordered)
+        self._children: dict[Worker, Children] = {}
+        self._line: OrderedDict[Worker, bool] = OrderedDict()
+        """Those who wait for room, in the order in which they came; whether each is parked."""
+
+    def on_room(self) -> bool:
+        return self._wake_first() if self._line else super().on_room()
+
+    # ---- one item
 
     async def _serve(self, worker: Worker, item: Any) -> None:
         self._take_up(worker, item)
+        if self.stopped is not None:  # by whatever gave the item: no call begins any more
+            self.discard(self._put_down(worker), self.stopped)
+            return
         try:
             await self._expand(worker)
-        except Exception as error:
+        except BaseException as error:  # noqa: ASYNC103  # raised again if it must pass
             await self._meet(worker, error)
             return
+        is_superfluous = self._is_superfluous(worker)
         item = self._put_down(worker)
-        if self._is_superfluous(worker):
+        if is_superfluous:
             self.discard(item, self._reason())
         else:
             self.absorbed += 1
@@ -60,12 +132,19 @@ class ExpandingPool(Pool):
 
     async def _iterate(self, worker: Worker, made: Any) -> None:
         """Let the children of an iterable or async iterable out."""
-        children: Any = None
+        life = Lifetime()
+        life.begin()
+        stream: Any = None
         try:
-            children = await interruptible(_opened, made)
-            await self._let_out(worker, partial(interruptible, _next, children))
+            stream = await interruptible(_opened, made)
+            children = Children(stream, life)
+            await self._let_out(worker, children)
         finally:
-            await self._close_children(children)  # noqa: ASYNC102  # shielded there
+            if not hasattr(stream, "aclose"):
+                self.close_stream(stream)
+            close = getattr(stream, "aclose", None)
+            await self.kept_cleanup(life.end(close, self.host.cleanup_timeout))  # noqa: ASYNC102  # shielded there
+        await self._end_with(worker, children)
 
     async def _run(self, worker: Worker, inner: Plan) -> None:
         """Let the results of a pipeline out, which is run for that in this task."""
@@ -74,57 +153,143 @@ class ExpandingPool(Pool):
         run: Any = None
         try:
             async with opening as run:
-                # Not where Ctrl-C may strike: what `run` hands over would be lost between it and here.
-                await self._let_out(worker, partial(_next, run))
+                children = Children(run, None)
+                await self._let_out(worker, children)
+                await self._end_with(worker, children)
         finally:
             if run is not None:
                 account.close(run.report, sys.exception())
 
-    async def _let_out(self, worker: Worker, ask: Callable[[], Awaitable[Any]]) -> None:
-        """Ask for the item's children, one at a time, each when there is room for it."""
-        while await self._room_for_child(worker):
-            self._asked += 1
-            try:
-                child = await ask()
-            except BaseException:
-                self._give_place_back()
-                raise
-            if child is _END:
-                self._give_place_back()
-                return
-            self._asked -= 1
-            self.created += 1
-            if self._is_superfluous(worker):
-                self.discard(child, self._reason())
-            else:
-                self.order.complete(worker.position, child)
+    # ---- its children
 
-    def _give_place_back(self) -> None:
-        # Nobody fills the place that was kept for a child: without the call, who waits for one might wait for ever.
-        self._asked -= 1
-        self._wake_worker()
-
-    def _wake_worker(self) -> None:
-        # Workers wait for different things here, an item or room for a child: each must see for itself.
-        while self._parked_workers:
-            super()._wake_worker()
-
-    async def _room_for_child(self, worker: Worker) -> bool:
-        """Move on what is there, then wait until one more child has a place; False when none is wanted."""
+    async def _let_out(self, worker: Worker, children: Children) -> None:
+        """Ask for the item's children, one at a time, and let each out when it has its turn."""
+        self._children[worker] = children
+        # Of a run not where Ctrl-C may strike: what it hands over would be lost between it and here.
+        ask = partial(_next, children.stream)
+        if children.life is not None:
+            ask = partial(interruptible, ask)
         while not self._is_superfluous(worker):
-            pause = self._move_on(worker)
-            if self._is_superfluous(worker):
+            try:
+                await self._clear(worker, children.hand)
+            except trio.Cancelled as error:
+                if not await self._is_cancelled_inside(worker, children):
+                    raise
+                if children.is_over:  # it has left its scope open: closed first, then the rest is let out
+                    return
+                ask_again = partial(interruptible, thrown, children.stream, error, _END)
+                if await children.come(ask_again):
+                    self.created += 1
+                continue
+            if children.is_over or self._is_superfluous(worker):
                 break
-            worker.budget -= 1
-            if pause is Pause.SLICE_OVER or worker.budget <= 0:
-                await self._rest(worker)
-            elif self._asked + len(self.order) < self.outlet.room():
-                self.outlet.settle()
-                self._staff()  # an item may have come while this worker was parked: it was woken for that, in vain
-                return True
-            else:
-                await self._wait(worker, starved=False)
-        return False
+            if await children.come(ask):
+                self.created += 1
+
+    async def _is_cancelled_inside(self, worker: Worker, children: Children) -> bool:
+        """Whether a scope that the stream holds open is cancelled, and nothing around it."""
+        life, scope = children.life, worker.scope
+        if life is None or scope.cancel_called or not await life.is_alone_cancelled(self.host.start_task):
+            return False
+        return not scope.cancel_called
+
+    async def _end_with(self, worker: Worker, children: Children) -> None:
+        """Let the rest out, and raise what stands behind it."""
+        await self._clear(worker, children.hand)
+        if children.error is not None:
+            raise children.error
+
+    async def _clear(self, worker: Worker, hand: deque[Any]) -> None:
+        """Let out what is in hand, in turn with the others, and see out what is on its way."""
+        try:
+            while not self._is_superfluous(worker):
+                pause = self._move_on(worker)
+                if pause is Pause.SLICE_OVER or worker.budget <= 0:
+                    await self._rest(worker)
+                elif hand and self._has_turn(worker):
+                    self.order.complete(worker.position, hand.popleft())
+                    self._line.pop(worker, None)  # for the next one it stands in line anew
+                    worker.budget -= 1
+                elif hand or self._has_leftovers():
+                    await self._stand(worker)
+                else:
+                    self.outlet.settle()
+                    return
+        finally:
+            self._line.pop(worker, None)
+            self._wake_first()
+
+    def _has_turn(self, worker: Worker) -> bool:
+        """Whether a worker may let a child out: there is room, and nobody stands before it."""
+        if self._line and next(iter(self._line)) is not worker:
+            return False
+        return len(self.order) < self.outlet.room()
+
+    async def _stand(self, worker: Worker) -> None:
+        """Wait in line for room."""
+        self._line[worker] = True  # where it stands, or at the end
+        self.outlet.wants_room = True
+        self.source.release(parking=True)
+        self.outlet.settle()
+        children = self._children[worker]
+        parking = children.parking = children.parking or Parking(partial(self._leave_line, worker))
+        worker.task, since = trio.lowlevel.current_task(), self.now()
+        try:
+            await parking
+        finally:
+            self.waited_room += self.now() - since
+            worker.begin_slice(self.slice)
+
+    def _leave_line(self, worker: Worker, _raise_cancel: object) -> trio.lowlevel.Abort:
+        self._line[worker] = False
+        return trio.lowlevel.Abort.SUCCEEDED
+
+    def _wake_first(self) -> bool:
+        """Wake who stands first in line, if there is room; say whether it comes."""
+        first = next(iter(self._line), None)
+        if first is None or self._ended:
+            return False
+        if not self.outlet.room():
+            self.outlet.wants_room = True
+            return False
+        if self._line[first]:
+            self._wake_up(first)
+        return True
+
+    def _wake_up(self, worker: Worker) -> None:
+        self._line[worker] = False
+        assert worker.task is not None
+        trio.lowlevel.reschedule(worker.task, AWAKE)
+
+    def _move_on(self, worker: Worker) -> Pause:
+        pause = super()._move_on(worker)
+        self._wake_first()
+        return pause
+
+    # ---- giving up
+
+    def _cancel(self, worker: Worker) -> None:
+        """End what a worker is at; one that waits for room only looks, and closes what its stream holds open itself."""
+        children = self._children.get(worker)
+        if children is None or children.is_asked:
+            super()._cancel(worker)
+        elif self._line.get(worker):
+            self._wake_up(worker)
+
+    def _put_down(self, worker: Worker) -> Any:
+        self._give_up_children(worker)
+        return super()._put_down(worker)
+
+    def _dismiss(self, worker: Worker) -> None:
+        self._give_up_children(worker)
+        super()._dismiss(worker)
+
+    def _give_up_children(self, worker: Worker) -> None:
+        """Discard what came of an item and is not out."""
+        children = self._children.pop(worker, None)
+        if children is not None:
+            for child in children.hand:
+                self.discard(child, self._reason())
 
     def items_seen(self) -> int:
         return self.absorbed + self.failed
@@ -137,12 +302,6 @@ class ExpandingPool(Pool):
 
     def _pass_over(self, worker: Worker) -> None:
         """An item has no place of its own among its children."""
-
-    async def _close_children(self, children: Any) -> None:
-        if hasattr(children, "aclose"):
-            await self.shielded(children.aclose)
-        elif hasattr(children, "close"):
-            self.close_stream(children)
 
 
 _END = object()

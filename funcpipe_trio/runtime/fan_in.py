@@ -20,9 +20,9 @@ from typing import Any
 from ..policies import _check
 from ..policies.fair_share import FairShare
 from ..sansio.fair_queue import FairQueue, Flow
+from .failures import failure_of, noted
 from .inlet import BEHIND_FAILURE, CANCELLED, NOT_NEEDED, NOTHING, Fault, Inlet, Receiver, State
 from .ledger import Ledger
-from .stage import noted
 
 __all__ = ["ConcatInlet", "FanInInlet", "MergeInlet", "ZipInlet"]
 
@@ -205,13 +205,14 @@ class MergeInlet(FanInInlet):
                 return
             try:
                 cost = 1 if cost_of is None else _check.cost(f"merge {self.name!r}", "cost", cost_of(value))
-            except Exception as error:
+            except BaseException as raised:  # noqa: ASYNC103  # raised again if it must pass
+                error = failure_of(raised)
+                if error is None:  # KeyboardInterrupt and its like end the whole run
+                    self.discard(value, CANCELLED)
+                    raise
                 self.failed += 1
                 self._end(Fault(noted(error, self.name, self.taken), self, value))
                 return
-            except BaseException:  # KeyboardInterrupt and its like end the whole run
-                self.discard(value, CANCELLED)
-                raise
             each.inlet.release()
             queue.charge(flow, cost, still_ready=True)
             self._serving = False
@@ -246,13 +247,10 @@ class ConcatInlet(FanInInlet):
         super().start()
         self._pass_on()  # an input may be empty from the start
 
-    def drain(self) -> None:
-        """Start no further input."""
-        while len(self._left) > 1:
-            self._left.pop().close(NOT_NEEDED)
-
     def _close_inputs(self, reason: str) -> None:
-        for inlet in self._left:  # also those that never ran: the run owns a channel that nobody asked yet
+        for inlet in list(
+            self._left
+        ):  # `on_discard` may drain the run; also those that never ran: the run owns a channel that nobody asked yet
             inlet.close(reason)
 
     def on_input(self) -> None:

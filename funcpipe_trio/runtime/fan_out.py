@@ -21,13 +21,13 @@ from typing import Any
 from .._errors import BufferOverflow
 from ..plan import operations as plan
 from ..policies.fair_share import FairShare
+from .failures import noted
 from .fan_in import MergeInlet, MergeInput
 from .fused import PerItem
 from .inlet import BEHIND_FAILURE, NOT_NEEDED, NOTHING, Fault, Inlet, Receiver, Sender, State
 from .ledger import Ledger
 from .link import Link, start_line, stop_line
 from .overflow import LossyLink
-from .stage import noted
 
 __all__ = ["Broadcasting", "Fork", "Joint", "Partitioning", "Port", "Routing"]
 
@@ -223,6 +223,8 @@ class Broadcasting(Fork):
     def _put(self, value: Any) -> object:
         if not self._targets:
             self._targets = [port.link for port in self._open()]
+            if not self._targets:  # all were closed in this very turn, by a user's function
+                self.joint.discard(value, self.closed or NOT_NEEDED)
         for link in self._targets:
             link.put(value)
         return None

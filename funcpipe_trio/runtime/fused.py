@@ -19,8 +19,9 @@ import trio
 from ..plan import operations as plan
 from ..policies.on_error import Emit, Failure, OnError, Skip, Stop
 from ..sansio.tolerance import Tolerance
+from .failures import add_note, failure_of, noted
 from .inlet import NOT_NEEDED, NOTHING
-from .stage import ASYNC_DEF, Stage, add_note, not_awaitable, noted
+from .stage import ASYNC_DEF, Stage, not_awaitable
 
 __all__ = [
     "Enumerating",
@@ -75,23 +76,18 @@ class FusedOperation:
         """Hear what time it is."""
 
     def failed(self, error: BaseException, number: int, value: Any) -> Any:
-        """Do what the policy says with a value at which the function raised: answer what comes in its place, or raise.
-
-        Call it while the error is being handled.
-        """
-        policy = self.on_error
-        if isinstance(policy, Stop) or not isinstance(error, Exception):
+        """Do what the policy says with a value at which the function raised: raise, or answer what takes its place."""
+        policy, met = self.on_error, failure_of(error)
+        if met is None or isinstance(policy, Stop):
             self.stage.failing(error, self.name, number, value)
-            raise  # noqa: PLE0704  # the error that is being handled
         limit = None if self._tolerance is None else self._tolerance.failed(number + 1)
         if limit is not None:
-            met = noted(error, self.name, number)
+            met = noted(met, self.name, number)
             add_note(met, limit)
             self.stage.failing(met, self.name, number, value)
-            raise  # noqa: PLE0704  # as above
-        self.stage.failures[type(error).__name__] += 1
+        self.stage.failures[type(met).__name__] += 1
         if isinstance(policy, Emit):
-            return Failure(value, noted(error, self.name, number), self.name, 1)
+            return Failure(value, noted(met, self.name, number), self.name, 1)
         self.stage.failed += 1
         return NOTHING
 
@@ -117,7 +113,6 @@ class PerItem(FusedOperation):
                 result = apply(value)
             except BaseException as error:
                 self.stage.failing(error, self.name, number, value)
-                raise
             number += 1
             if result is ENOUGH:
                 self.stage.discard(value, NOT_NEEDED)
@@ -216,7 +211,6 @@ class Scanning(FusedOperation):
                     vetted = self.vet(state)
             except BaseException as error:
                 self.stage.failing(error, self.name, number, value)
-                raise
             number += 1
             yield state
 

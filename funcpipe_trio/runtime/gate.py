@@ -20,10 +20,12 @@ from ..policies import _check
 from ..policies.on_error import Failure
 from ..sansio.fair_lanes import Entry
 from .attempt import Account, Attempt, Layered
+from .failures import add_note, failure_of, noted
 from .fair_link import FairLink
 from .fused import FusedOperation
 from .inlet import NOTHING
-from .stage import BURST, Stage, add_note, not_awaitable, noted
+from .own_context import OwnContext
+from .stage import BURST, Stage, not_awaitable
 
 __all__ = ["DivertingStage", "Gate"]
 
@@ -40,8 +42,8 @@ class Gate(FusedOperation):
         self._drops = operation.overflow == "drop_newest"
         self.number = 0
         """How many items came before the one at hand."""
-        self.undiverted: Exception | None = None
-        """The error of the step that the item at hand was diverted to."""
+        self.undiverted: tuple[Any, Exception] | None = None
+        """The item at hand, and the error of the step that it was diverted to, until that is raised here."""
 
     def stream(self, values: Iterator[Any]) -> Iterator[Any]:
         for value in values:
@@ -56,9 +58,17 @@ class Gate(FusedOperation):
             else:
                 yield entry
                 if self.undiverted is not None:
-                    self.stage.failing(self.undiverted, self.name, self.number, value)
-                    raise self.undiverted
+                    (_item, error), self.undiverted = self.undiverted, None
+                    self.stage.failing(error, self.name, self.number, value)
             self.number += 1
+
+    def held(self) -> list[Any]:
+        """Give the item whose diversion failed, if the stage was stopped before it could say so."""
+        if self.undiverted is None:
+            return []
+        (item, error), self.undiverted = self.undiverted, None
+        self.stage.keep_cleanup_error(error)
+        return [item]
 
     @trio.lowlevel.disable_ki_protection  # user code runs in it
     def _entry(self, value: Any) -> Entry:
@@ -68,7 +78,6 @@ class Gate(FusedOperation):
             return self.link.lanes.entry(value, key, cost)
         except BaseException as error:
             self.stage.failing(error, self.name, self.number, value)
-            raise
 
 
 class DivertingStage(Stage):
@@ -83,9 +92,10 @@ class DivertingStage(Stage):
     _budget = BURST
     _slice_end: float
 
-    async def _work(self) -> None:
+    async def _main(self) -> None:
+        self._context = OwnContext()
         with trio.CancelScope() as self._scope:  # the step waits as it likes
-            await super()._work()
+            await super()._main()
 
     async def _wait_room(self) -> None:
         gate = self.fused[-1]
@@ -98,7 +108,7 @@ class DivertingStage(Stage):
         self._diverted = entry.item
         self.outlet.settle()
         await self._divert(gate)
-        self._budget -= 1
+        self._budget = 0 if self._context.renew() else self._budget - 1
         if not self._budget or perf_counter() > self._slice_end:  # a step may never wait
             self._budget = BURST
             await self._breathe()
@@ -108,12 +118,12 @@ class DivertingStage(Stage):
         failure = Failure(self._diverted, overflow, gate.name, 0)
         try:
             await self.divert(failure, Attempt(self.divert_account, gate.number))
-        except Exception as error:
-            if self.stopped is not None:  # the item is discarded with the rest
-                self.keep_cleanup_error(error)
-                return
+        except BaseException as raised:  # noqa: ASYNC103  # raised again if it must pass
+            error = failure_of(raised)
+            if error is None:
+                raise
             add_note(error, "diverting a BufferOverflow")
-            self._diverted, gate.undiverted = NOTHING, error
+            gate.undiverted, self._diverted = (self._diverted, error), NOTHING
             return
         self._diverted = NOTHING
         self.failed += 1

@@ -88,17 +88,19 @@ def worth_a_pull(inlet: Inlet) -> bool:
 class Fault:
     """An error on its way to the caller, behind the items that came before it."""
 
-    __slots__ = ("error", "is_kept", "item", "stage")
+    __slots__ = ("error", "is_kept", "is_stop", "item", "stage")
 
     error: Exception
     stage: Any  # the Stage that failed; it keeps the count
     item: Any  # what the error befell; NOTHING: a source, no item
     is_kept: bool
     """Whether the ledger has it: behind a fan-out one error may stand in several places."""
+    is_stop: bool
+    """Whether it only says that the run was stopped. Its error tells nothing of that: a user may raise one like it."""
 
-    def __init__(self, error: Exception, stage: Any, item: Any = NOTHING) -> None:
+    def __init__(self, error: Exception, stage: Any, item: Any = NOTHING, *, is_stop: bool = False) -> None:
         self.error, self.stage, self.item = error, stage, item
-        self.is_kept = False
+        self.is_kept, self.is_stop = False, is_stop
 
 
 class Receiver(Protocol):

@@ -21,6 +21,7 @@ import trio
 
 from ..policies._frozen import dataclass
 from ..sansio.lanes import Lanes
+from .failures import failure_of
 from .inlet import CANCELLED, NOTHING
 from .pool import ASIDE, END, Pool, Worker
 from .stage import not_awaitable
@@ -83,11 +84,12 @@ class KeyedPool(Pool):
         self._received += 1
         try:
             self._store(_Entry(item, _key(self.key, item), position, number))
-        except Exception as error:  # without a key: a failed item, in a lane of its own
-            self._store(_Entry(item, object(), position, number, error))
-        except BaseException:  # KeyboardInterrupt and its like end the whole run
-            self.discard(item, CANCELLED)
-            raise
+        except BaseException as raised:  # noqa: ASYNC103  # raised again if it must pass
+            error = failure_of(raised)
+            if error is None:  # KeyboardInterrupt and its like end the whole run
+                self.discard(item, CANCELLED)
+                raise
+            self._store(_Entry(item, object(), position, number, error))  # without a key: in a lane of its own
 
     def _store(self, entry: _Entry) -> None:
         self._lanes.add(entry.key, entry.position, entry)

@@ -22,9 +22,10 @@ from ..policies._functions import AnyFunction
 from ..policies.retry import Retry
 from ..sansio.retrying import Attempts
 from .attempt import Attempt, Layered
+from .failures import add_note
 from .limiter import RateLimiter
 from .runners import Running, start_runner
-from .stage import add_note, interruptible
+from .stage import interruptible
 
 __all__ = ["layers_of"]
 

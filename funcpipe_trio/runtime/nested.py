@@ -47,8 +47,10 @@ class InnerAccount:
     def close(self, report: Report, raised: BaseException | None) -> None:
         """Keep what the inner run says of its errors; `raised` is what it gave its stage already."""
         ledger = self._stage.host.ledger
-        ledger.cleanup_errors.extend(report.cleanup_errors)
+        for error in report.cleanup_errors:
+            ledger.keep(error)
+        ledger.cleanup_error_count += report.cleanup_error_count - len(report.cleanup_errors)
         if report.error is not None and report.error is not raised:
-            ledger.cleanup_errors.append(report.error)
+            ledger.keep(report.error)
         for stage in report.stages:
             self._stage.failures.update(dict(stage.failures))

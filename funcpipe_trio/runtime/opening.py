@@ -8,16 +8,19 @@ user code raised while it was cancelled: kept in the report, and nothing else
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 import trio
 
 from ..plan.check import claim_sources
+from ..plan.layout import lay_out
 from ..plan.nodes import Plan
+from .build import Machinery, build
 from .engine import Engine
-from .inlet import CANCELLED, NOT_NEEDED
+from .failures import is_cancellation, leaves_of, told
+from .inlet import CANCELLED, NOT_NEEDED, Inlet
 from .ledger import Ledger, OnDiscard
 from .run import Consumer, Run
 from .sink import Sink
@@ -26,11 +29,17 @@ __all__ = ["Opening", "killer_of"]
 
 T = TypeVar("T")
 
+_ELSEWHERE = (
+    "a run was left in another task than the one that opened it (an async generator around it was not closed, say); "
+    "it is stopped\n"
+    "Use `async with contextlib.aclosing(...)` around the generator, or leave the block in the task that entered it."
+)
+
 
 class Opening(Generic[T]):
     """Open a run for the length of an ``async with`` block; all its tasks have ended when the block is left."""
 
-    __slots__ = ("_cleanup_timeout", "_consumer", "_manager", "_on_discard", "_plan", "_sink")
+    __slots__ = ("_cleanup_timeout", "_consumer", "_manager", "_on_discard", "_plan", "_sink", "_task")
 
     def __init__(
         self, plan: Plan, *, on_discard: OnDiscard | None, cleanup_timeout: float, sink: Sink | None = None
@@ -41,6 +50,7 @@ class Opening(Generic[T]):
         self._sink = sink
         self._manager: Any = None
         self._consumer: Consumer | None = None
+        self._task: trio.lowlevel.Task | None = None  # that opened it
 
     @trio.lowlevel.enable_ki_protection
     async def __aenter__(self) -> Run[T]:
@@ -48,9 +58,10 @@ class Opening(Generic[T]):
         if self._consumer is not None:
             raise trio.BusyResourceError("one `pipeline.open()` opens one run; call `open` again for another")
         claim_sources(self._plan)
-        engine = Engine(self._plan, self._on_discard, self._cleanup_timeout, self._sink)
+        engine = Engine(self._build, self._on_discard, self._cleanup_timeout, self._sink)
         engine.open_inner = self._inner
         self._consumer = Consumer(engine)
+        self._task = trio.lowlevel.current_task()
         self._manager = trio.open_nursery()
         nursery = await self._manager.__aenter__()
         try:
@@ -60,6 +71,10 @@ class Opening(Generic[T]):
             await self._manager.__aexit__(None, None, None)  # noqa: ASYNC102, ASYNC120  # it cannot be cancelled
             raise
         return Run(self._consumer)
+
+    def _build(self, machinery: Machinery) -> Inlet:
+        """Make the parts of the run; answer what its consumer takes from."""
+        return build(lay_out(self._plan), machinery, self._sink)
 
     def _inner(self, plan: Plan, on_discard: OnDiscard) -> Opening[Any]:
         """Open a run inside this one."""
@@ -71,8 +86,12 @@ class Opening(Generic[T]):
     ) -> bool:
         assert self._consumer is not None
         engine = self._consumer.engine
+        # A `Cancelled` that no scope around the block caused is an error of the body like any other.
+        is_cancelled = is_cancellation(error) and trio.current_effective_deadline() == -math.inf
         if engine.sink is None or error is not None:
-            self._consumer.leave(CANCELLED if _is_cancellation(error) else NOT_NEEDED)
+            self._consumer.leave(CANCELLED if is_cancelled else NOT_NEEDED)
+        if trio.lowlevel.current_task() is not self._task:
+            raise RuntimeError(_ELSEWHERE)
         from_tasks: BaseException | None = None
         try:
             # Without the body's exception: that passes by itself.
@@ -80,8 +99,8 @@ class Opening(Generic[T]):
         except BaseException as met:  # noqa: ASYNC103  # sorted and raised below
             from_tasks = met
         cancelled, fatal = _sort(from_tasks, engine.ledger)
-        fatal = fatal or engine.ledger.fatal
-        engine.finish(cancelled=cancelled is not None or _is_cancellation(error))
+        fatal = engine.ledger.fatal if fatal is None else fatal
+        engine.finish(cancelled=cancelled is not None or is_cancelled)
         if fatal is not None and _wins(fatal, error):
             raise fatal
         if error is None and cancelled is not None:
@@ -91,39 +110,28 @@ class Opening(Generic[T]):
 
 def _wins(fatal: BaseException, error: BaseException | None) -> bool:
     """Whether what killed a task is raised in place of the body's exception: only the strongest are."""
-    if error is None or _is_cancellation(error):
+    if error is None or is_cancellation(error):
         return True
     return isinstance(fatal, KeyboardInterrupt | SystemExit) and not isinstance(error, KeyboardInterrupt | SystemExit)
 
 
-def _is_cancellation(error: BaseException | None) -> bool:
-    return any(isinstance(leaf, trio.Cancelled) for leaf in _leaves(error))
-
-
 def _sort(error: BaseException | None, ledger: Ledger) -> tuple[BaseException | None, BaseException | None]:
     """Sort what the tasks raised: a cancellation, and what must end the program; errors of cleanup go to the ledger."""
-    leaves = list(_leaves(error))
+    leaves = list(leaves_of(error))
     cancelled = next((leaf for leaf in leaves if isinstance(leaf, trio.Cancelled)), None)
     fatal = killer_of(error)
     errors = [leaf for leaf in leaves if isinstance(leaf, Exception)]
     if errors and cancelled is None and fatal is None:
         return None, error  # user code's errors never come this way: a defect of this package, shown as it is
-    ledger.cleanup_errors.extend(errors)
+    for each in errors:
+        ledger.keep(each, f"then a cancelled task raised {told(each)}")
     return cancelled, fatal
 
 
 def killer_of(error: BaseException | None) -> BaseException | None:
     """Give what must end the program, out of what a nursery raised, in no group if there is one such; None for none."""
-    fatal = [leaf for leaf in _leaves(error) if not isinstance(leaf, trio.Cancelled | Exception)]
+    fatal = [leaf for leaf in leaves_of(error) if not isinstance(leaf, trio.Cancelled | Exception)]
     interrupts = [leaf for leaf in fatal if isinstance(leaf, KeyboardInterrupt | SystemExit)]
     if interrupts or len(fatal) < 2:
         return next(iter(interrupts or fatal), None)
     return BaseExceptionGroup("several tasks of a run were killed", fatal)
-
-
-def _leaves(error: BaseException | None) -> Iterator[BaseException]:
-    if isinstance(error, BaseExceptionGroup):
-        for inner in error.exceptions:
-            yield from _leaves(inner)
-    elif error is not None:
-        yield error

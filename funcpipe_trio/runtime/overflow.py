@@ -88,11 +88,7 @@ class FullFails(FusedOperation):
         for value in values:
             if value is not NOTHING:
                 if self._link.is_full:
-                    raise self._overflow(number, value)
+                    error = BufferOverflow(f"the {self._link.described()} behind {self.name!r} was full")
+                    self.stage.failing(error, self.name, number, value)
                 number += 1
             yield value
-
-    def _overflow(self, number: int, value: Any) -> Exception:
-        error = BufferOverflow(f"the {self._link.described()} behind {self.name!r} was full")
-        self.stage.failing(error, self.name, number, value)
-        return error

@@ -151,7 +151,6 @@ class Throttling(Pacing):
             return _checked(self._name, not_awaitable(self._name, fn(item)), self._burst_limit)
         except BaseException as error:
             self.stage.failing(error, self._name, self.taken - 1, item)
-            raise
 
     def state(self) -> State:
         if not self.pacer.items:

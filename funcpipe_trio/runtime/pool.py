@@ -34,11 +34,13 @@ from ..policies.on_error import Divert, Failure, OnError, Skip, Stop
 from ..sansio.reorder import AsCompleted, InOrder
 from ..sansio.tolerance import Tolerance
 from .attempt import Account, Attempt, Layered
+from .failures import add_note, failure_of, noted
 from .inlet import BEHIND_FAILURE, CANCELLED, NOT_NEEDED, NOTHING, Fault, Inlet, Receiver, State, worth_a_pull
 from .link import Link
+from .own_context import OwnContext
 from .parking import AWAKE, Parking
 from .sink import Sink
-from .stage import BURST, SLICE, Fused, Host, Outlet, Pause, Stage, add_note, interruptible, noted
+from .stage import BURST, Fused, Host, Outlet, Pause, Stage, interruptible
 from .time_limit import TimeLimit
 
 __all__ = ["ASIDE", "END", "Calling", "Enough", "Pool"]
@@ -109,8 +111,11 @@ class Worker:
         self.item: Any = NOTHING
         self.position = self.number = 0
         self.task: trio.lowlevel.Task | None = None  # while parked
-        self.budget = BURST
-        self.slice_end = 0.0
+        self.begin_slice(0.0)
+
+    def begin_slice(self, seconds: float) -> None:
+        """Note that others had their turn."""
+        self.budget, self.slice_end = BURST, perf_counter() + seconds
 
 
 class Results:
@@ -243,8 +248,12 @@ class Pool(Stage):
         self.stopped = reason
         self._taking = False
         for worker in self._workers:
-            worker.scope.cancel()
+            self._cancel(worker)
         return True
+
+    def _cancel(self, worker: Worker) -> None:
+        """End what a worker is at."""
+        worker.scope.cancel()
 
     @property
     def upstream(self) -> Inlet:
@@ -337,9 +346,10 @@ class Pool(Stage):
             if not worker.scope.cancel_called:
                 raise  # a defect of this package: user code's errors are caught at the call
             self.keep_cleanup_error(error)
-        except BaseException:
-            self.stopped = self.stopped or CANCELLED
-            raise
+        except BaseException as error:
+            if not self._fails_by(error):
+                self.stopped = self.stopped or CANCELLED
+                raise
         finally:
             self._dismiss(worker)
 
@@ -367,7 +377,8 @@ class Pool(Stage):
 
     async def _labour(self, worker: Worker) -> None:
         self._coming -= 1
-        worker.slice_end = perf_counter() + SLICE
+        worker.begin_slice(self.slice)
+        context = OwnContext()
         while self.stopped is None:
             # Most results went straight through. To ask here whether any is left, and in `_take_up` whether anybody
             # comes, takes 3 to 5 % of the instructions of an item off, at concurrency 10 and 100.
@@ -385,7 +396,7 @@ class Pool(Stage):
                 if pause is Pause.FULL and self._has_leftovers():
                     self.outlet.wants_room = True  # no worker may be parked, or each for something else
                 await self._serve(worker, item)
-                worker.budget -= 1
+                worker.budget = 0 if context.renew() else worker.budget - 1
             elif pause is not Pause.SLICE_OVER:
                 await self._wait(worker, starved=pause is not Pause.FULL and self._has_place())
                 continue
@@ -406,9 +417,12 @@ class Pool(Stage):
     async def _serve(self, worker: Worker, item: Any) -> None:
         """Call the function with the item, and hand in what comes of it."""
         self._take_up(worker, item)
+        if self.stopped is not None:  # by whatever gave the item: no call begins any more
+            self.discard(self._put_down(worker), self.stopped)
+            return
         try:
             result = await self._called(worker)
-        except Exception as error:
+        except BaseException as error:  # noqa: ASYNC103  # raised again if it must pass
             await self._meet(worker, error)
         else:
             self._put_down(worker)
@@ -451,9 +465,11 @@ class Pool(Stage):
 
     # ---- failures
 
-    async def _meet(self, worker: Worker, error: Exception) -> None:
-        """Do what the policy says with an item whose call failed."""
-        policy = self.call.on_error
+    async def _meet(self, worker: Worker, raised: BaseException) -> None:
+        """Do what the policy says with an item whose call failed; call it while what was raised is handled."""
+        policy, error = self.call.on_error, failure_of(raised)
+        if error is None:
+            raise raised
         if isinstance(policy, Stop) or self._is_superfluous(worker):
             self._failed_at(worker, error)
             return
@@ -489,15 +505,18 @@ class Pool(Stage):
         try:
             await self.call.divert(failure, Attempt(self.divert_account, worker.number))
             is_kept = False
-        except Exception as error:
+        except BaseException as raised:  # noqa: ASYNC103  # raised again if it must pass
             # The error that it is about is the context of this one: `_meet` is called while that is handled.
+            error = failure_of(raised)
+            if error is None:
+                raise
             is_kept = self._is_superfluous(worker)
             add_note(error, f"diverting a {type(failure.error).__name__}")
             self._failed_at(worker, error)
             return
         finally:
             if is_kept or self._is_superfluous(worker):
-                self.host.ledger.cleanup_errors.append(failure.error)
+                self.host.ledger.keep(failure.error)
         if self._is_superfluous(worker):
             self.discard(self._put_down(worker), self._reason())
             return
@@ -558,7 +577,7 @@ class Pool(Stage):
     def _cancel_superfluous(self) -> None:
         for worker in self._workers:
             if worker.item is not NOTHING and self._is_superfluous(worker):
-                worker.scope.cancel()
+                self._cancel(worker)
 
     def _move_on(self, worker: Worker) -> Pause:
         """Move the results that have their turn into the outlet, one burst of them."""
@@ -600,7 +619,7 @@ class Pool(Stage):
             await worker.parking
         finally:
             self._coming -= worker.item is NOTHING
-            worker.budget, worker.slice_end = BURST, perf_counter() + SLICE
+            worker.begin_slice(self.slice)
             if starved:
                 self.waited_input += self.now() - since
             else:
@@ -620,13 +639,14 @@ class Pool(Stage):
         finally:
             if self._gives_way is worker:
                 self._gives_way = None
-        worker.budget, worker.slice_end = BURST, perf_counter() + SLICE
+        worker.begin_slice(self.slice)
 
     # ---- leaving
 
     def _leave(self) -> None:
         reason = self._reason()
         self.source.close(reason)
+        self.close_stream(self._items)  # an iterable has an iterator to close
         for result in self.order.clear():
             self._discard_result(result, reason)
         if not self.results.exhausted:  # nobody has read how the calls, or the inlet, ended
@@ -639,7 +659,7 @@ class Pool(Stage):
         if result is NOTHING:
             self.results.dropped += 1
         elif isinstance(result, Mishap):
-            self.host.ledger.cleanup_errors.append(result.error)
+            self.host.ledger.keep(result.error)
             self.discard(result.item, reason)
         elif result is not _DONE_WITH:
             self.discard(result.item if isinstance(result, Enough) else result, reason)

@@ -124,7 +124,6 @@ class Unbatching(FusedOperation):
             except BaseException as error:
                 self._parent = NOTHING
                 self.stage.failing(error, self.name, number, value)
-                raise
             number += 1
             self._parent = NOTHING
             self.absorbed += 1
@@ -142,7 +141,11 @@ class Unbatching(FusedOperation):
             return []
         if not isinstance(parent, list | tuple):
             return [parent]
-        rest = list(self._rest)
+        try:
+            rest = list(self._rest)
+        except Exception as error:  # of the iterator of a subclass
+            self.stage.keep_cleanup_error(error)
+            return [parent]
         self.created += len(rest)
         self.absorbed += 1
         return rest
@@ -225,7 +228,6 @@ class Batching(FusedOperation):
             cost = 1 if self._cost is None else _cost(self.name, self._cost(value))
         except BaseException as error:
             self.stage.failing(error, self.name, self._number, value)
-            raise
         self._number += 1
         now = self.stage.now() if self._timed and not self._batcher.items else 0.0
         self._closed.extend(self._batcher.add(value, cost, now))

@@ -15,6 +15,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Literal
 
 from ..policies._frozen import dataclass
+from .failures import told
 
 if TYPE_CHECKING:
     from .attempt import Account
@@ -188,7 +189,9 @@ class Report(RunStatistics):
     error: BaseException | None
     """The failure that ended it, or that nobody read as far as."""
     cleanup_errors: tuple[BaseException, ...]
-    """Errors that were met besides: in cleanup, in `on_discard`, behind the first failure."""
+    """Errors that were met besides: in cleanup, in `on_discard`, behind the first failure. The first 100 of them."""
+    cleanup_error_count: int = 0
+    """How many such errors were met in all."""
 
     def describe(self) -> str:
         """Show it as a table, for people."""
@@ -211,8 +214,10 @@ class Report(RunStatistics):
             if inputs := [each for each in self.inputs if each.kind == kind]:
                 lines += ["", *_table([columns, *map(_share, inputs)])]
         if self.error is not None:
-            lines += ["", f"error: {type(self.error).__name__}: {self.error}"]
-        lines += [f"also: {type(error).__name__}: {error}" for error in self.cleanup_errors]
+            lines += ["", f"error: {told(self.error)}"]
+        lines += [f"also: {told(error)}" for error in self.cleanup_errors]
+        if (more := self.cleanup_error_count - len(self.cleanup_errors)) > 0:
+            lines.append(f"also: {more} more, not kept")
         return "\n".join(lines)
 
 

@@ -7,7 +7,8 @@ The items that came before a failure have gone on; what the source does not give
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any
 
 import trio
@@ -15,9 +16,11 @@ import trio
 from ..plan.restarts import RestartingSource
 from ..sansio.restarts import Restarts
 from .attempt import Account
+from .failures import add_note
 from .inlet import NOTHING
+from .lifetime import thrown
 from .sources import AsyncSource
-from .stage import Fused, Host, Outlet, add_note, not_awaitable
+from .stage import Fused, Host, Outlet, not_awaitable
 
 __all__ = ["RestartedSource"]
 
@@ -39,9 +42,16 @@ class RestartedSource(AsyncSource):
         self.account = self._account = Account()
 
     async def _next(self) -> Any:
+        return await self._until_given(self._asked)
+
+    async def _rethrow(self, error: BaseException) -> Any:
+        return await self._until_given(partial(thrown, self._iterator, error, NOTHING))
+
+    async def _until_given(self, ask: Callable[[], Awaitable[Any]]) -> Any:
+        """Ask, and then anew for what is opened after each failure; give an item, or `NOTHING` at the end."""
         while True:
             try:
-                return await self._asked()
+                return await ask()
             except Exception as error:
                 failure = error
             wait = self._ask_policy(failure)
@@ -49,11 +59,13 @@ class RestartedSource(AsyncSource):
                 raise failure  # not in a handler: the context of the user's error stays the user's
             await self._close_broken()
             await self._back_off(wait)
+            ask = self._asked
 
     async def _asked(self) -> Any:
         """Wait for one item of what is open; `NOTHING` at the end."""
         if self._iterator is None:
             self._restarts.opened(self.now())
+            self._life.begin()
             self._iterator = self._opened()
         if self._is_async:
             return await anext(self._iterator, NOTHING)
@@ -99,13 +111,11 @@ class RestartedSource(AsyncSource):
             self._account.waited_retry += self.now() - since
 
     async def _close_broken(self) -> None:
-        if self._iterator is not None:
-            self._broken = self._iterator
-            await self._close_source()
+        self._broken = self._iterator
+        await self._close_source()
 
     async def _close_source(self) -> None:
         iterator, self._iterator = self._iterator, None
         if not self._is_async:
             self.close_stream(iterator)
-        elif hasattr(iterator, "aclose"):
-            await self.shielded(iterator.aclose)
+        await self._end_life(getattr(iterator, "aclose", None) if self._is_async else None)

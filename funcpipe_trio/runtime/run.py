@@ -24,7 +24,7 @@ from .inlet import ABORTED, GRACE_OVER, NOTHING, State, worth_a_pull
 from .parking import AWAKE
 from .report import Report, RunStatistics
 from .settings import set_concurrency, set_weight
-from .stage import BURST, SLICE
+from .stage import BURST
 from .tally import report_of, statistics_of
 
 __all__ = ["Consumer", "Run"]
@@ -76,7 +76,7 @@ class Consumer:
             self.engine.stop(ABORTED, "aborted")
             self._raise_end()
         failure = self.engine.inlet.failure
-        if failure is not None and not isinstance(failure.error, Aborted):
+        if failure is not None and not failure.is_stop:
             self._failed = failure.error, failure.error.__traceback__
         self.engine.reached(failure)
         self.wake_all()
@@ -91,7 +91,10 @@ class Consumer:
         raise Aborted(f"the run was {self.engine.outcome}")
 
     async def wait(self) -> None:
-        """Park until a pull may find more."""
+        """Park until a pull may find more; not if the run has ended in this very turn, by a user's function."""
+        if self.left or self.engine.outcome is not None:
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            return
         task = trio.lowlevel.current_task()
         self._waiting.append(task)
         since = self._now()
@@ -178,7 +181,7 @@ class Run(trio.abc.ReceiveChannel[T], Generic[T]):
                 while (item := take()) is NOTHING:
                     # Not by `receive`, which asks once more: 5 % of the time of an item that is waited for.
                     await wait()
-                    self._budget, self._slice_end = BURST - 1, perf_counter() + SLICE
+                    self._budget, self._slice_end = BURST - 1, perf_counter() + self._engine.slice
                 return item  # type: ignore[no-any-return]  # as in `receive`
             except (trio.EndOfChannel, Aborted):
                 pass  # `receive` meets it again, with a checkpoint
@@ -186,7 +189,7 @@ class Run(trio.abc.ReceiveChannel[T], Generic[T]):
             item = await self.receive()
         except trio.EndOfChannel:
             raise StopAsyncIteration from None
-        self._budget, self._slice_end = BURST - 1, perf_counter() + SLICE
+        self._budget, self._slice_end = BURST - 1, perf_counter() + self._engine.slice
         return item
 
     async def aclose(self) -> None:
@@ -226,10 +229,12 @@ class Run(trio.abc.ReceiveChannel[T], Generic[T]):
 
     def drain_nowait(self) -> None:
         """Take no more from the sources: what was taken is delivered, then the stream ends. Sync; harmless twice."""
+        self._engine.check_thread("drain_nowait")
         self._engine.drain()
 
     def abort(self) -> None:
         """Stop at once and discard what is in flight; the next `receive` raises `Aborted`. Sync; harmless twice."""
+        self._engine.check_thread("abort")
         self._engine.stop(ABORTED, "aborted")
         self._consumer.wake_all()
 
@@ -239,10 +244,12 @@ class Run(trio.abc.ReceiveChannel[T], Generic[T]):
         An item that a source was waiting for may still come, and a pipeline inside an item of a `flat_map` goes on.
         Draining, aborting and leaving work as ever. Sync; harmless twice.
         """
+        self._engine.check_thread("pause")
         self._engine.pause()
 
     def resume(self) -> None:
         """Let the sources go on. Sync; harmless if the run is not paused."""
+        self._engine.check_thread("resume")
         self._engine.resume()
 
     def set_weight(self, key: Hashable, weight: int | Fraction, *, merge: str | None = None) -> None:
@@ -258,6 +265,7 @@ class Run(trio.abc.ReceiveChannel[T], Generic[T]):
           TypeError: if `weight` is no int or Fraction.
           ValueError: if `weight` is not positive, or several could have such an input.
         """
+        self._engine.check_thread("set_weight")
         set_weight(self._engine, key, weight, merge)
 
     def set_concurrency(self, stage: str, concurrency: int) -> None:
@@ -274,6 +282,7 @@ class Run(trio.abc.ReceiveChannel[T], Generic[T]):
           TypeError: if `concurrency` is no int.
           ValueError: if it is below 1.
         """
+        self._engine.check_thread("set_concurrency")
         set_concurrency(self._engine, stage, concurrency)
 
     def statistics(self) -> RunStatistics:

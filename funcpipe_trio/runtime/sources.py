@@ -10,8 +10,9 @@ Draining stops the asking and nothing else: what was handed over goes on through
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from time import perf_counter
 from typing import Any
 
@@ -19,8 +20,10 @@ import trio
 
 from ..plan.nodes import Source
 from ..sansio.multiples import Multiples
+from .failures import failure_of, is_cancellation, noted, stray
 from .inlet import BEHIND_FAILURE, CANCELLED, NOT_NEEDED, NOTHING, Fault, Receiver, State
-from .stage import BURST, Fused, Host, Outlet, Stage, interruptible, noted
+from .lifetime import Lifetime, thrown
+from .stage import BURST, Fused, Host, Outlet, Stage, interruptible
 
 __all__ = [
     "AsyncIterableSource",
@@ -69,15 +72,20 @@ class IterableInlet:
                     continue
                 if iterator is None:
                     iterator = opened(self._source.origin.value, iter, "__iter__")
-                for item in iterator:
+                for item in iterator:  # once: `iter` of some iterators begins anew
                     self.taken += 1
                     yield item
                     if self._halted:
-                        break
-                else:
-                    break
+                        while self.state() is State.IDLE:
+                            yield NOTHING
+                        if self._stops():
+                            break
+                break
             self.exhausted = True
-        except Exception as error:
+        except BaseException as raised:  # noqa: ASYNC103  # raised again if it must pass
+            error = failure_of(raised)
+            if error is None:
+                raise
             self.exhausted = True
             self.failure = Fault(noted(error, self._source.name, self.taken), self.stage)
         finally:
@@ -177,6 +185,10 @@ class Inbox:
         self._over = True
 
 
+class _Drained(Exception):
+    """No more is to be taken."""
+
+
 class AsyncSource(Stage):
     """A source that waits for its items."""
 
@@ -197,12 +209,21 @@ class AsyncSource(Stage):
         self.source = source
         self._scope = trio.CancelScope()
         self._taking = trio.CancelScope()
+        self._is_asking = False  # in the user's code, which only a cancellation can end
+        self._is_drained = self._is_over = False
+        """Whether no more is to be taken; whether the source is closed, or about to be."""
+        self._life = Lifetime()
         self._resumed: trio.Event | None = None  # while paused
         self._budget = BURST
 
     def drain(self) -> None:
         """Take no more; what was taken goes on."""
-        self._taking.cancel()
+        self._is_drained = True
+        if self._is_asking:
+            self._taking.cancel()
+        elif self._parked_for is not None:
+            self._wake()
+        self.resume()
 
     def pause(self) -> None:
         """Ask for none until it is resumed; one that was asked for may still come."""
@@ -214,6 +235,18 @@ class AsyncSource(Stage):
             self._resumed.set()
             self._resumed = None
 
+    def stop(self, reason: str) -> bool:
+        if self.stopped is not None:
+            return False
+        self.stopped = reason
+        # Cancelled only where nothing else helps: what the source holds open, a heartbeat, say, ends when it is closed.
+        if self._is_asking:
+            self._scope.cancel()
+        elif self._parked_for is not None:
+            self._wake()
+        self.resume()
+        return True
+
     async def _main(self) -> None:
         try:
             with self._scope:
@@ -222,22 +255,39 @@ class AsyncSource(Stage):
                     try:
                         await self._take()
                     finally:  # in here, where the source was opened: it may hold a scope open over its yields
+                        self._is_over = True
                         await self._close_source()  # noqa: ASYNC102  # shielded there
-                self.inbox.end()
+                if not self._has_rest():
+                    self.inbox.end()
                 await self._drive()
         except Exception as error:
-            if not (self._scope.cancel_called or self._taking.cancel_called):
-                raise  # a defect of this package: user code's errors are caught in `_wait_input`
+            if not self._is_stopping():
+                raise  # a defect of this package: user code's errors are caught in `_ask`
             self.keep_cleanup_error(error)
-        except BaseException:
-            self.stopped = self.stopped or CANCELLED
-            raise
+        except BaseException as error:
+            if not self._fails_by(error):
+                self.stopped = self.stopped or CANCELLED
+                raise
         finally:
             self._leave()
 
     async def _take(self) -> None:
         """Open the source, and drive it until it ends."""
-        await self._drive()
+        while True:
+            try:
+                await self._drive()
+            except _Drained:
+                return
+            except trio.Cancelled as error:
+                if not await self._is_cancelled_inside():
+                    raise
+                # Of a scope that the source holds open: its own affair. What it gives then is the one item that may be
+                # here without room for it.
+                await self._ask(partial(self._rethrow, error))
+                if self.inbox.state() is State.ENDED:  # it may have left its scope open: closed first, then driven on
+                    return
+            else:
+                return
 
     async def _wait_input(self) -> None:
         if self._budget <= 0 or perf_counter() > self._slice_end:
@@ -245,20 +295,61 @@ class AsyncSource(Stage):
             self._budget = BURST
         self._budget -= 1
         self.outlet.settle()
-        while self._resumed is not None:  # it may be paused anew before this task has run
+        while self._resumed is not None and not self._is_stopping():  # it may be paused anew meanwhile
             await self._wait_resumed(self._resumed)
-        if self._taking.cancel_called:  # an iterator that never waits would not hear of it
-            self.inbox.end()
-            return
+        self._leave_if_drained()
+        if self._is_over:
+            self._take_rest()
+        elif self.stopped is None:
+            await self._ask(self._next)
+
+    async def _wait_room(self) -> None:
+        self._leave_if_drained()
+        await super()._wait_room()
+        self._leave_if_drained()
+
+    def _leave_if_drained(self) -> None:
+        """Let the source be closed at once, whatever it is that this stage still has to hand on."""
+        if self._is_drained and not self._is_over:
+            raise _Drained
+
+    def _take_rest(self) -> None:
+        """Go on with what is left when the source gives no more."""
+        self.inbox.end()
+
+    def _has_rest(self) -> bool:
+        """Whether anything is left then."""
+        return False
+
+    async def _ask(self, ask: Callable[[], Awaitable[Any]]) -> None:
+        """Take what the source gives: an item, the end, or an error."""
+        self._is_asking = True
         try:
-            item = await interruptible(self._next)
-        except Exception as error:
+            item = await interruptible(ask)
+        except BaseException as raised:  # noqa: ASYNC103  # raised again if it must pass
+            error = failure_of(raised)
+            if error is None and is_cancellation(raised) and await self._is_cancelled_inside():
+                error = stray(raised)  # it holds the scope that is cancelled, but does not handle it
+            if error is None:
+                raise
             self._fail_source(error)
         else:
             if item is NOTHING:
                 self.inbox.end()
             else:
                 self.inbox.put(item)
+        finally:
+            self._is_asking = False
+
+    async def _is_cancelled_inside(self) -> bool:
+        """Whether a scope that the source holds open is cancelled, and nothing around it."""
+        if self._is_stopping() or not await self._life.is_alone_cancelled(self.host.start_task):
+            return False
+        return not self._is_stopping()
+
+    async def _rethrow(self, error: BaseException) -> Any:
+        """Throw a cancellation of the source's own into it; give what it gives then."""
+        raise error
 
     async def _wait_resumed(self, resumed: trio.Event) -> None:
         since = self.now()
@@ -274,6 +365,10 @@ class AsyncSource(Stage):
     async def _close_source(self) -> None:
         """Close what this task opened; shielded, with a deadline."""
 
+    async def _end_life(self, close: Callable[[], Awaitable[object]] | None) -> None:
+        """Close what was opened in the life of this source; an error is kept, never raised."""
+        await self.kept_cleanup(self._life.end(close, self.host.cleanup_timeout))
+
     def _fail_source(self, error: Exception) -> None:
         if self._is_stopping():
             self.inbox.end()
@@ -283,7 +378,7 @@ class AsyncSource(Stage):
 
     def _is_stopping(self) -> bool:
         """Whether no further item is wanted: then an error is one of cleanup."""
-        return self._taking.cancel_called or self.stopped is not None
+        return self._is_drained or self.stopped is not None
 
     def _held(self) -> list[Any]:
         return [*super()._held(), *self.inbox.held()]
@@ -296,20 +391,71 @@ class AsyncIterableSource(AsyncSource):
 
     async def _next(self) -> Any:
         if self._iterator is None:
+            self._life.begin()
             self._iterator = opened(self.source.origin.value, aiter, "__aiter__")
         try:
             return await anext(self._iterator)
         except StopAsyncIteration:
             return NOTHING
 
+    async def _rethrow(self, error: BaseException) -> Any:
+        return await thrown(self._iterator, error, NOTHING)
+
     async def _close_source(self) -> None:
-        close = getattr(self._iterator, "aclose", None)
-        if close is not None:
-            await self.shielded(close)
+        await self._end_life(getattr(self._iterator, "aclose", None))
 
 
 class ChannelSource(AsyncSource):
-    """A receive channel that the run owns: it is closed even if it was never asked."""
+    """A receive channel that the run owns: it is closed even if it was never asked.
+
+    Nobody else can have what is in its buffer when it is closed. So that is taken out of it first, all at once, for a
+    sender must not be able to keep this up: when the run is drained it is delivered, at any other early end discarded.
+    """
+
+    def __init__(self, host: Host, source: Source, outlet: Outlet, fused: Sequence[Fused]) -> None:
+        super().__init__(host, source, outlet, fused)
+        self._rest: deque[Any] = deque()
+        """What was in the channel when it was emptied, and did not go on yet: not taken so far."""
+
+    def drain(self) -> None:
+        super().drain()
+        self._empty()
+        close = getattr(self.source.origin.value, "close", None)
+        if close is not None:  # now, and not when the task runs: who sends from here on must hear that it is too late
+            self.close_stream(self.source.origin.value)
+
+    def _empty(self) -> None:
+        """Take out of the channel what it can give now."""
+        nowait = getattr(self.source.origin.value, "receive_nowait", None)
+        while nowait is not None:
+            try:
+                self._rest.append(nowait())
+            except (trio.WouldBlock, trio.EndOfChannel, trio.ClosedResourceError, trio.BrokenResourceError):
+                return
+            except BaseException as error:  # noqa: ASYNC103  # raised again if it must pass
+                if not isinstance(error, Exception):
+                    raise
+                self.keep_cleanup_error(error)
+                return
+
+    def _is_shared(self) -> bool:
+        """Whether another receiver is left who can have what is in the channel."""
+        statistics = getattr(self.source.origin.value, "statistics", None)
+        return statistics is not None and getattr(statistics(), "open_receive_channels", 1) > 1
+
+    def _has_rest(self) -> bool:
+        return bool(self._rest)
+
+    def _take_rest(self) -> None:
+        if self._rest:
+            self.inbox.put(self._rest.popleft())
+        else:
+            self.inbox.end()
+
+    def _held(self) -> list[Any]:
+        self.inbox.taken += len(self._rest)
+        rest, self._rest = self._rest, deque()
+        return [*super()._held(), *rest]
 
     def stop(self, reason: str) -> bool:
         stopped = super().stop(reason)
@@ -331,7 +477,10 @@ class ChannelSource(AsyncSource):
             return NOTHING
 
     async def _close_source(self) -> None:
-        await self.shielded(self.source.origin.value.aclose)
+        if not self._is_shared():
+            self._empty()
+        self._life.begin()
+        await self._end_life(self.source.origin.value.aclose)
 
 
 class ProducerSource(AsyncSource):
@@ -348,9 +497,11 @@ class ProducerSource(AsyncSource):
 
     async def _take(self) -> None:
         try:
+            if self._is_stopping():  # before it began
+                return
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._produce, name=f"{self.name} (producer)")
-                await self._drive()
+                await super()._take()
                 nursery.cancel_scope.cancel()
         finally:
             self._send.close()
@@ -366,7 +517,10 @@ class ProducerSource(AsyncSource):
     async def _produce(self) -> None:
         try:
             await interruptible(self.source.origin.value, self._send)
-        except Exception as error:
+        except BaseException as raised:  # noqa: ASYNC103  # raised again if it must pass
+            error = failure_of(raised)
+            if error is None:
+                raise
             if self._receive_open():
                 self._error = error
             else:
@@ -377,7 +531,7 @@ class ProducerSource(AsyncSource):
 
     def _receive_open(self) -> bool:
         """Whether the stage still takes."""
-        return self.stopped is None and not self._taking.cancel_called and self.failure is None
+        return not self._is_stopping() and self.failure is None
 
     async def _next(self) -> Any:
         with suppress(trio.EndOfChannel):

@@ -12,19 +12,19 @@ upstream stops at once), what is held is discarded with a reason, the end goes b
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from inspect import isawaitable
 from time import perf_counter
-from typing import Any, ClassVar, Protocol, TypeVar, final
+from typing import Any, ClassVar, NoReturn, Protocol, TypeVar, final
 
 import trio
 
 from .._errors import Aborted
 from ..plan.nodes import Plan
 from .attempt import Account
+from .failures import failure_of, is_cancellation, noted, told
 from .inlet import BEHIND_FAILURE, CANCELLED, NOT_NEEDED, NOTHING, Fault, Inlet, State, worth_a_pull
 from .ledger import Ledger, OnDiscard
 from .parking import AWAKE, Parking
@@ -37,20 +37,16 @@ __all__ = [
     "Outlet",
     "Pause",
     "Stage",
-    "add_note",
     "interruptible",
     "not_awaitable",
-    "noted",
 ]
 
 T = TypeVar("T")
 
 BURST = 64
 """Values between two checkpoints, at most: a checkpoint costs 4 us, so 60 ns a value."""
-MOST_NOTES = 32
-"""Notes on one exception, at most."""
 SLICE = 0.010
-"""Seconds of real time between two checkpoints, at most (and one value more)."""
+"""Seconds of real time between two checkpoints, at most (and one value more), where trio's clock is real, too."""
 
 
 @final
@@ -116,6 +112,8 @@ class Host(Protocol):
 
     ledger: Ledger
     cleanup_timeout: float
+    slice: float
+    """Seconds of real time between two checkpoints, at most; without limit where real time is to decide nothing."""
     open_inner: Callable[[Plan, OnDiscard], Any]
     """Makes the block of a run inside this one; who opens a run is above those who work in it."""
 
@@ -158,6 +156,7 @@ class Stage:
     discarded: int
     failed: int
     left: float | None
+    slice: float
     now: Callable[[], float]
     started: bool
     stopped: str | None
@@ -179,6 +178,7 @@ class Stage:
 
     def __init__(self, host: Host, name: str, inlet: Inlet, outlet: Outlet, fused: Sequence[Fused] = ()) -> None:
         self.host = host
+        self.slice = host.slice
         self.name = name
         self.inlet = inlet
         self.outlet = outlet
@@ -228,9 +228,15 @@ class Stage:
         self.stopped = reason
         if self._scope is not None:
             self._scope.cancel()
-        elif self._parked_for is not None:
+        if self._parked_for is not None:  # without a scope; or a source holds a shielded one open
             self._wake()
         return True
+
+    def on_pause(self) -> None:
+        """Hear that the sources are to take nothing for a time."""
+
+    def on_resume(self) -> None:
+        """Hear that they go on."""
 
     @property
     def failures(self) -> Counter[str]:
@@ -258,9 +264,12 @@ class Stage:
     async def _main(self) -> None:
         try:
             await self._work()
-        except BaseException:
-            self.stopped = self.stopped or CANCELLED
-            raise
+        except BaseException as error:
+            for stream in reversed(self._streams):  # a generator may hold the very scope that is cancelled
+                self.close_stream(stream)
+            if not self._fails_by(error):
+                self.stopped = self.stopped or CANCELLED
+                raise
         finally:
             self._leave()
 
@@ -289,6 +298,8 @@ class Stage:
                 if pause is Pause.SLICE_OVER:
                     await self._breathe()
                     continue
+            if self.stopped is not None:  # from within the burst, by a user's function: nobody would wake it
+                return  # type: ignore[unreachable]  # mypy does not know what a burst may call
             if waits_its_own_way:
                 await (self._wait_input() if room else self._wait_room())
                 continue
@@ -316,7 +327,7 @@ class Stage:
         for operation in self.fused:
             self._streams.append(operation.stream(self._streams[-1]))
         self._may_end = any(operation.may_end for operation in self.fused)
-        self._slice_end = perf_counter() + SLICE
+        self._slice_end = perf_counter() + self.slice
 
     def _burst(self, room: int) -> Pause:
         """Move values until something ends the burst; they are committed in any case."""
@@ -370,6 +381,8 @@ class Stage:
 
     async def _park(self, reason: Pause) -> None:
         """Wait until a neighbour calls."""
+        if self.stopped is not None:  # by a user's function in this very turn: nobody would wake it
+            return
         self._begin_wait(reason)
         try:
             await self._parking
@@ -387,7 +400,7 @@ class Stage:
             self.waited_room += waited
         else:
             self.waited_input += waited
-        self._spent, self._slice_end = 0, perf_counter() + SLICE
+        self._spent, self._slice_end = 0, perf_counter() + self.slice
 
     def _unpark(self, _raise_cancel: object) -> trio.lowlevel.Abort:
         self._parked_for = None
@@ -406,19 +419,34 @@ class Stage:
             self.outlet.unsettle()  # or a fan-in would choose without it, once in 64 items
         self._passed = self.outlet.passed
         await trio.lowlevel.checkpoint()
-        self._spent, self._slice_end = 0, perf_counter() + SLICE
+        self._spent, self._slice_end = 0, perf_counter() + self.slice
 
     # ---- failing and leaving
 
-    def failing(self, error: BaseException, name: str, number: int, item: Any) -> None:
-        """Hear from an operation that user code raised at one item; the operation lets the error pass."""
-        if isinstance(error, Exception):
-            self.failed += item is not NOTHING
-            if self.failure is not None:  # of a later item: it let out what came before it, with which this one is met
-                self.host.ledger.unread(self.failure, BEHIND_FAILURE)
-            self.failure = Fault(noted(error, name, number if item is not NOTHING else None), self, item)
-        elif item is not NOTHING:  # KeyboardInterrupt and its like end the whole run
-            self.discard(item, CANCELLED)
+    def failing(self, error: BaseException, name: str, number: int, item: Any) -> NoReturn:
+        """Hear from an operation that user code raised at one item; raise it, for the operations behind that one."""
+        met = failure_of(error)
+        if met is None:  # KeyboardInterrupt and its like end the whole run
+            if item is not NOTHING:
+                self.discard(item, CANCELLED)
+            raise error
+        self.failed += item is not NOTHING
+        if self.failure is not None:  # of a later item: it let out what came before it, with which this one is met
+            self.host.ledger.unread(self.failure, BEHIND_FAILURE)
+        self.failure = Fault(noted(met, name, number if item is not NOTHING else None), self, item)
+        raise met
+
+    def _fails_by(self, error: BaseException) -> bool:
+        """Whether what ends the task is a failure after all: a `Cancelled` that nobody around the run caused."""
+        met = failure_of(error) if is_cancellation(error) else None
+        if met is None:
+            return False
+        self._has_raised = True
+        if self.failure is None:
+            self.failure = Fault(noted(met, self.name, None), self)
+        else:
+            self.keep_cleanup_error(met)
+        return True
 
     def discard(self, item: Any, reason: str) -> None:
         """Give up an item that this stage held."""
@@ -445,7 +473,7 @@ class Stage:
             self.discard(item, reason)
         if self.stopped is not None and self.failure is None:
             # Whoever still reads (from a scope that is shielded, say) must not take this for the end of the stream.
-            self.failure = Fault(Aborted(f"the run was {self.stopped}"), self)
+            self.failure = Fault(Aborted(f"the run was {self.stopped}"), self, is_stop=True)
         self.outlet.finish(self.failure)
 
     def _held(self) -> list[Any]:
@@ -458,28 +486,29 @@ class Stage:
             return
         try:
             close()
-        except Exception as error:
+        except BaseException as error:  # noqa: ASYNC103  # raised again if it must pass
+            if not (isinstance(error, Exception) or is_cancellation(error)):  # what is sync is cancelled by nobody
+                raise
             self.keep_cleanup_error(error)
 
     def keep_cleanup_error(self, error: BaseException) -> None:
         """Keep an error of cleanup: it never takes the place of the first error, but is noted on it."""
-        self.host.ledger.cleanup_errors.append(error)
-        failure = self.failure or self.inlet.failure  # the second: of a source, whose own failure is still on its way
-        if failure is not None:
-            add_note(failure.error, f"then cleanup in stage {self.name!r} raised {type(error).__name__}: {error}")
+        self.host.ledger.keep(error, f"then cleanup in stage {self.name!r} raised {told(error)}")
 
-    async def shielded(self, close: Callable[[], Awaitable[object]]) -> None:
-        """Run a cleanup that awaits; its error or its slowness is kept, never raised."""
-        limit = self.host.cleanup_timeout
+    async def kept_cleanup(self, ending: Awaitable[bool]) -> None:
+        """Await a cleanup that says whether it was done in time; its error or its slowness is kept, never raised."""
         try:
-            with trio.move_on_after(limit, shield=True) as scope:
-                await close()
-        except Exception as error:
+            is_in_time = await ending
+        except BaseException as error:  # noqa: ASYNC103  # raised again if it must pass
+            if failure_of(error) is None:
+                raise
             self.keep_cleanup_error(error)
-        if scope.cancelled_caught:
-            self.keep_cleanup_error(
-                trio.TooSlowError(f"closing what stage {self.name!r} opened took more than {limit:g} s")
-            )
+        else:
+            if not is_in_time:
+                limit = self.host.cleanup_timeout
+                self.keep_cleanup_error(
+                    trio.TooSlowError(f"closing what stage {self.name!r} opened took more than {limit:g} s")
+                )
 
 
 def _ended_ahead(streams: Sequence[Any]) -> bool:
@@ -507,27 +536,3 @@ def not_awaitable(name: str, answer: T, use: str = "Use a sync function.") -> T:
             answer.close()  # it will never be awaited; without this Python warns of that too
         raise TypeError(f"{name!r} is not async, but returned something to await\n{use}")
     return answer
-
-
-_ENDS = (StopIteration, StopAsyncIteration, trio.EndOfChannel)
-
-
-def noted(error: Exception, name: str, number: int | None, attempts: str = "") -> Exception:
-    """Say where an error was met, on the error; what would read as an end of stream is wrapped."""
-    if isinstance(error, _ENDS):
-        cause = error
-        error = RuntimeError(f"stage {name!r} raised {type(cause).__name__}, which is not an end here but an error")
-        error.__cause__ = cause
-    add_note(error, f"in stage {name!r}" + ("" if number is None else f", item {number}{attempts}"))
-    return error
-
-
-def add_note(error: BaseException, note: str) -> None:
-    """Add a note once, and not for ever: one exception object may be raised for many items.
-
-    An exception that refuses notes (a frozen dataclass) goes without.
-    """
-    notes = getattr(error, "__notes__", ())
-    if len(notes) < MOST_NOTES and note not in notes:
-        with contextlib.suppress(Exception):
-            error.add_note(note)

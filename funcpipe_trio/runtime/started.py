@@ -8,9 +8,9 @@ import trio
 
 from ..plan.steps import StepPlan
 from .attempt import Account, Attempt, Layered
+from .failures import add_note
 from .layers import layers_of
 from .report import PolicyReport
-from .stage import add_note
 
 __all__ = ["StartedStep"]
 

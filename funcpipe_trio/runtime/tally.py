@@ -49,6 +49,7 @@ def report_of(engine: Engine) -> Report:
         outcome=engine.outcome or "left",
         error=engine.ledger.error,
         cleanup_errors=tuple(engine.ledger.cleanup_errors),
+        cleanup_error_count=engine.ledger.cleanup_error_count,
     )
 
 

@@ -17,9 +17,10 @@ import trio
 
 from ..plan import timing as plan
 from ..sansio.watchdog import Watchdog
+from .failures import add_note, noted
 from .fused import FusedOperation
-from .inlet import BEHIND_FAILURE, NOTHING, Inlet, worth_a_pull
-from .stage import Fused, Host, Outlet, Pause, Stage, add_note
+from .inlet import BEHIND_FAILURE, NOT_NEEDED, NOTHING, Fault, Inlet, worth_a_pull
+from .stage import Fused, Host, Outlet, Pause, Stage
 
 __all__ = ["WatchedStage"]
 
@@ -33,6 +34,8 @@ class Watching(FusedOperation):
     """The time that is over."""
     heard: bool = False
     """Whether a value came since this was last asked."""
+    has_failed: bool = False
+    """Whether its failure has left; if not, it waits for room."""
 
     def stream(self, values: Iterator[Any]) -> Iterator[Any]:
         while self.overdue is None:
@@ -41,10 +44,14 @@ class Watching(FusedOperation):
                 return
             self.heard = self.heard or value is not NOTHING
             yield value
+        self.has_failed = True
+        self.stage.failing(self.error(), self.name, 0, NOTHING)
+
+    def error(self) -> Exception:
+        """Say which time is over."""
         error = trio.TooSlowError(f"the stream was too slow at {self.name!r}")
-        add_note(error, self.overdue)
-        self.stage.failing(error, self.name, 0, NOTHING)
-        raise error
+        add_note(error, self.overdue or "")
+        return error
 
 
 class WatchedStage(Stage):
@@ -58,6 +65,7 @@ class WatchedStage(Stage):
         self._watching = Watching(operation)
         self._dog = _watchdog_of(operation)
         self._came: float | None = None  # when what it waited for came
+        self._timer = trio.CancelScope()  # of the wait for input
         super().__init__(host, name, inlet, outlet, [self._watching, *fused])
 
     def on_input(self) -> None:
@@ -85,9 +93,24 @@ class WatchedStage(Stage):
             self._watching.overdue = overdue
             self.inlet.close(BEHIND_FAILURE)
 
+    def _leave(self) -> None:
+        if self._watching.overdue is not None and not self._watching.has_failed:  # nobody needed to read that far
+            failure = Fault(noted(self._watching.error(), self._watching.name, None), self)
+            self.host.ledger.unread(failure, self.stopped or NOT_NEEDED)
+            self._watching.has_failed = True
+        super()._leave()
+
     async def _wait_input(self) -> None:
-        with trio.move_on_at(self._dog.deadline):
+        with trio.CancelScope(deadline=self._dog.deadline) as self._timer:
             await super()._wait_input()
+
+    def on_pause(self) -> None:
+        self._dog.pause()
+        self._timer.deadline = self._dog.deadline
+
+    def on_resume(self) -> None:
+        self._dog.go_on(self.now())
+        self._timer.deadline = self._dog.deadline
 
     async def _wait_room(self) -> None:
         with trio.move_on_at(self._dog.whole_at):

@@ -1,7 +1,8 @@
 """Has a stream taken too long: between two items, to its first one, or in all?
 
 The rule: `idle` counts from the start, then from each item, and not while somebody waits for room behind; `first` ends
-with the first item; `whole` always counts. What happens at the very instant of a deadline is too late.
+with the first item; `whole` always counts. While the run is paused, neither of the first two does: they start anew when
+it goes on. What happens at the very instant of a deadline is too late.
 
 It says what is overdue, once; it never waits.
 """
@@ -16,7 +17,7 @@ __all__ = ["Watchdog"]
 class Watchdog:
     """Three deadlines of one stream, each of which may be without limit."""
 
-    __slots__ = ("_first", "_first_at", "_idle", "_idle_at", "_whole", "whole_at")
+    __slots__ = ("_first", "_first_at", "_idle", "_idle_at", "_is_first_due", "_is_paused", "_whole", "whole_at")
 
     whole_at: float
     """When the whole stream is overdue."""
@@ -24,10 +25,13 @@ class Watchdog:
     def __init__(self, *, idle: float = math.inf, first: float = math.inf, whole: float = math.inf) -> None:
         self._idle, self._first, self._whole = idle, first, whole
         self._idle_at = self._first_at = self.whole_at = math.inf
+        self._is_first_due, self._is_paused = True, False
 
     @property
     def deadline(self) -> float:
         """When something is overdue, if nothing comes and there is room."""
+        if self._is_paused:
+            return self.whole_at
         return min(self._idle_at, self._first_at, self.whole_at)
 
     def begin(self, now: float) -> None:
@@ -37,10 +41,22 @@ class Watchdog:
     def heard(self, now: float) -> None:
         """Hear that an item came."""
         self._idle_at, self._first_at = now + self._idle, math.inf
+        self._is_first_due = False
 
     def resumed(self, now: float) -> None:
         """Hear that there is room again: until now nobody could have taken an item."""
         self._idle_at = now + self._idle
+
+    def pause(self) -> None:
+        """Hear that the sources are to take nothing."""
+        self._is_paused = True
+
+    def go_on(self, now: float) -> None:
+        """Hear that they go on."""
+        self._is_paused = False
+        self._idle_at = now + self._idle
+        if self._is_first_due:
+            self._first_at = now + self._first
 
     def overdue(self, now: float) -> str | None:
         """Say which time has passed, and go to sleep; None if none has."""
@@ -52,6 +68,6 @@ class Watchdog:
             (self._idle_at, f"timeout of {self._idle:g} s without an item"),
         ]
         why = min(said, key=lambda pair: pair[0])[1]
-        self._idle = math.inf
+        self._idle = self._first = math.inf
         self._idle_at = self._first_at = self.whole_at = math.inf
         return why

@@ -33,8 +33,6 @@ from funcpipe_trio.testing import (
 
 from .catalogue import CASES, OPERATORS, Case, Feed, Token, Trouble, after, plain, tokens
 
-pytestmark = pytest.mark.usefixtures("no_slices_by_real_time")
-
 every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 
 

@@ -19,8 +19,6 @@ from funcpipe_trio.testing import run_virtual
 
 from .catalogue import CASES, OPERATORS, Case, Feed, plain, tokens
 
-pytestmark = pytest.mark.usefixtures("no_slices_by_real_time")
-
 
 class Behind(Feed):
     """A feed with an operator behind it, for another to be put behind that."""

@@ -25,8 +25,6 @@ from funcpipe_trio.sansio.fair_queue import FairQueue
 from funcpipe_trio.testing import assert_fair, run_virtual, service_lag
 from funcpipe_trio.testing._schedule import Schedule, scheduled
 
-pytestmark = pytest.mark.usefixtures("no_slices_by_real_time")
-
 many = settings(max_examples=40, deadline=None, print_blob=True)
 schedules = st.integers(0, 2**32)
 weights = st.sampled_from((1, 1, 2, 3, Fraction(1, 3), 10**9, 10**15 + 1, 7 * 10**15))

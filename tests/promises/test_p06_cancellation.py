@@ -17,8 +17,6 @@ from funcpipe_trio.testing import run_virtual
 from ._schedules import Tasks, shuffled
 from ._world import Do, From, Join, Line, World
 
-pytestmark = pytest.mark.usefixtures("no_slices_by_real_time")
-
 FEW = From("iterable", 7)
 LATER = From("async iterable", 5, delay=0.5, cleanup=0.5)
 SENT = From("producer", 5, delay=0.5)

@@ -5,6 +5,9 @@ channel in a part of the plan that never ran, left open; a body's exception wrap
 """
 
 import contextlib
+import subprocess
+import sys
+from contextlib import aclosing
 
 import pytest
 import trio
@@ -207,3 +210,87 @@ def test_every_source_of_any_plan_is_closed_when_it_is_left_anywhere(line, after
     world.play(world.plan(line), End(kind, after=after), seed)
 
     world.check_closed()
+
+
+# ---- in another task
+
+
+def test_a_run_that_is_left_in_another_task_says_so_and_ends():
+    """An async generator around it, given up by `break`, is closed by trio in a task of its own: never a hang."""
+    program = """
+import trio
+from funcpipe_trio import Pipeline, merge
+
+async def up():
+    number = 0
+    while True:
+        await trio.sleep(0.01)
+        yield number
+        number += 1
+
+async def results():
+    async with merge(Pipeline.from_async_iterable(up)).open() as run:
+        async for item in run:
+            yield item
+
+async def main():
+    async for item in results():
+        if item == 2:
+            break
+    await trio.sleep(0.1)
+    print("goes on")
+
+trio.run(main)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+
+    assert "goes on" in done.stdout
+    assert "a run was left in another task than the one that opened it" in done.stderr
+    assert "Use `async with contextlib.aclosing(...)`" in done.stderr
+
+
+def test_closed_where_it_was_opened_it_ends_in_silence():
+    """As the message says: `aclosing` closes the generator in the task that iterates it."""
+
+    async def results():
+        async with Pipeline.from_iterable(range(9)).open() as run:
+            async for item in run:
+                yield item
+
+    async def main():
+        async with aclosing(results()) as items:
+            async for item in items:
+                if item == 2:
+                    break
+        return item
+
+    assert run_virtual(main) == 2
+
+
+def test_left_by_hand_in_another_task_it_stops_its_tasks():
+    """It raises at once, and nothing of the run is at work afterwards."""
+    closed = []
+
+    async def source():
+        try:
+            while True:
+                await trio.sleep(1)
+                yield 1
+        finally:
+            closed.append(trio.current_time())
+
+    async def leave(manager):
+        with pytest.raises(RuntimeError, match="in another task than the one that opened it"):
+            await manager.__aexit__(None, None, None)
+
+    async def main():
+        manager = Pipeline.from_async_iterable(source).open()
+        await manager.__aenter__()
+        await trio.sleep(0.5)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(leave, manager)
+        await trio.sleep(1)
+        assert closed == [0.5]
+        await manager.__aexit__(None, None, None)  # in the right one
+
+    run_virtual(main)

@@ -8,7 +8,6 @@ credit for what was not sent.
 
 from fractions import Fraction
 
-import pytest
 import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,9 +16,6 @@ from funcpipe_trio import FairShare, Pipeline, fair_merge
 from funcpipe_trio.testing import run_virtual
 
 from ._schedules import shuffled
-
-pytestmark = pytest.mark.usefixtures("no_slices_by_real_time")
-
 
 weights_of = st.lists(
     st.one_of(

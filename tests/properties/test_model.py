@@ -20,7 +20,6 @@ from functools import partial
 from itertools import accumulate, dropwhile, takewhile
 from typing import Any
 
-import pytest
 import trio
 from hypothesis import given, note, settings
 from hypothesis import strategies as st
@@ -28,8 +27,6 @@ from hypothesis import strategies as st
 from funcpipe_trio import FairShare, OnError, Pipeline, RateLimit, Report, concat, fair_merge, merge, zip_pipelines
 from funcpipe_trio.testing import run_virtual
 from funcpipe_trio.testing._schedule import Schedule, scheduled
-
-pytestmark = pytest.mark.usefixtures("no_slices_by_real_time")
 
 Line = Pipeline[Any]
 Items = list[Any]

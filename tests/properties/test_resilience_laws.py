@@ -21,9 +21,6 @@ from funcpipe_trio.sansio.backoff import backoff_delay
 from funcpipe_trio.testing import run_virtual
 from funcpipe_trio.testing._schedule import Schedule, scheduled
 
-pytestmark = pytest.mark.usefixtures("no_slices_by_real_time")
-
-
 laws = settings(max_examples=30, deadline=None)
 backoffs = st.builds(
     Backoff,

@@ -20,8 +20,6 @@ from funcpipe_trio import Aborted, BufferOverflow, FairShare, OnError, Pipeline,
 from funcpipe_trio.testing import Probe, Script, assert_fair, run_virtual
 from funcpipe_trio.testing._schedule import Schedule, scheduled
 
-pytestmark = pytest.mark.usefixtures("no_slices_by_real_time")
-
 
 class Boom(Exception):
     pass

@@ -91,7 +91,7 @@ def test_a_fused_function_that_gives_a_pipeline_is_told_what_to_do():
 
 
 def test_an_inner_run_goes_no_further_than_there_is_room():
-    """Backpressure passes through: the links hold what they hold, and the inner source is asked for no more."""
+    """Backpressure passes through: the links and the worker's hand are full, the inner source is asked for no more."""
     asked = []
 
     def inner(item):
@@ -102,7 +102,7 @@ def test_an_inner_run_goes_no_further_than_there_is_room():
             await trio.sleep(1)
             return len(asked)
 
-    assert run_virtual(main) == 2 + 3
+    assert run_virtual(main) == 2 + 1 + 3
 
 
 def test_a_slow_inner_source_delays_no_other():

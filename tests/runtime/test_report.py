@@ -6,8 +6,6 @@ import trio
 from funcpipe_trio import BufferOverflow, FairShare, Pipeline, fair_merge
 from funcpipe_trio.testing import run_virtual
 
-pytestmark = pytest.mark.usefixtures("no_slices_by_real_time")
-
 
 async def nap(item):
     await trio.sleep(1)

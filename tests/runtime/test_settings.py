@@ -414,3 +414,51 @@ def test_which_stage_is_meant():
         return run.report.outcome
 
     assert run_virtual(partial(main)) == "completed"
+
+
+@pytest.mark.parametrize(
+    ("watch", "late"),
+    [
+        (lambda line: line.idle_timeout(5), 5),
+        (lambda line: line.timeout(first=5), 5),
+        (lambda line: line.timeout(100, first=5), 5),
+        (lambda line: line.timeout(50), 16),
+    ],
+    ids=["idle", "first", "first of a whole", "whole"],
+)
+def test_a_timeout_of_the_stream_starts_anew_when_it_goes_on(watch, late):
+    """Time in which the run is paused is nobody's silence; but a timeout of the whole stream counts it."""
+
+    async def silent():
+        await trio.sleep_forever()
+        yield
+
+    async def main():
+        with pytest.raises(trio.TooSlowError):
+            async with watch(Pipeline.from_async_iterable(silent)).open() as run:
+                await trio.sleep(4)
+                run.pause()
+                await trio.sleep(30)
+                run.resume()
+                await run.receive()
+        return trio.current_time()
+
+    assert run_virtual(main) == 34 + late
+
+
+def test_items_that_come_while_a_run_is_paused_do_not_start_the_clock():
+    """What was taken before goes on, and then there is silence that does not count."""
+
+    async def slowly(item):
+        await trio.sleep(10)
+        return item
+
+    async def main():
+        source = Pipeline.from_iterable(range(2)).map(slowly).idle_timeout(20)
+        async with source.open() as run:
+            run.pause()
+            await trio.sleep(100)
+            run.resume()
+            return [item async for item in run]
+
+    assert run_virtual(main) == [0, 1]

@@ -1,0 +1,178 @@
+"""Every place at which user code runs, each with code that does something at one item."""
+
+from __future__ import annotations
+
+import trio
+
+from funcpipe_trio import (
+    CircuitBreaker,
+    FairShare,
+    OnError,
+    Pipeline,
+    RateLimit,
+    Retry,
+    Step,
+    concat,
+    fair_merge,
+    merge,
+    zip_pipelines,
+)
+
+ITEMS = range(6)
+BAD = 3
+
+
+class Code:
+    """User code of every shape that does something at one item, once."""
+
+    def __init__(self, act):
+        self.act = act
+
+    def fn(self, item):
+        if item == BAD:
+            self.act()
+        return item
+
+    async def wait(self, item):
+        await trio.sleep(0.1)
+        return self.fn(item)
+
+    def yes(self, item):
+        return self.fn(item) is not None
+
+    async def wait_yes(self, item):
+        return await self.wait(item) is not None
+
+    def cost(self, item):
+        return self.fn(item) * 0 + 1
+
+    def key(self, item):
+        return self.fn(item) * 0
+
+    def fold(self, _state, item):
+        return self.fn(item)
+
+    async def wait_fold(self, _state, item):
+        return await self.wait(item)
+
+    def children(self, item):
+        return [self.fn(item)]
+
+    async def wait_children(self, item):
+        yield await self.wait(item)
+
+    async def give_children(self, item):
+        return [await self.wait(item)]
+
+    def iterate(self):
+        return map(self.fn, ITEMS)
+
+    async def feed(self):
+        for item in ITEMS:
+            yield await self.wait(item)
+
+    async def produce(self, channel):
+        async with channel:
+            for item in ITEMS:
+                await channel.send(await self.wait(item))
+
+    async def bury(self, _failure):
+        self.fn(BAD)
+
+
+class Feed:
+    """An async iterable that is no generator."""
+
+    def __init__(self, code):
+        self.items, self.code = iter(ITEMS), code
+
+    def __aiter__(self):
+        return self
+
+    async def __anext__(self):
+        for item in self.items:
+            return await self.code.wait(item)
+        raise StopAsyncIteration
+
+
+class Channel(trio.abc.ReceiveChannel):
+    """A receive channel of somebody's own."""
+
+    def __init__(self, code):
+        self.items, self.code = iter(ITEMS), code
+
+    async def receive(self):
+        for item in self.items:
+            return await self.code.wait(item)
+        raise trio.EndOfChannel
+
+    async def aclose(self):
+        await trio.lowlevel.checkpoint()
+
+
+async def fail(item):
+    raise OSError(item)
+
+
+def line():
+    return Pipeline.from_iterable(ITEMS)
+
+
+PLACES = {
+    "map": lambda code: line().map(code.fn),
+    "async map": lambda code: line().map(code.wait),
+    "a pool in order": lambda code: line().map(code.wait, concurrency=3),
+    "a pool": lambda code: line().map(code.wait, concurrency=3, ordered=False),
+    "a key": lambda code: line().map(Step(code.wait).map(str), key=code.key, concurrency=2),
+    "a step": lambda code: line().map(Step(code.wait)),
+    "a step with a timeout": lambda code: line().map(Step(code.wait).timeout(9)),
+    "a step with a retry": lambda code: line().map(Step(code.wait).retry(Retry(3))),
+    "a step with a circuit": lambda code: line().map(Step(code.wait).circuit_breaker(CircuitBreaker(9))),
+    "a pure step": lambda code: line().map(Step.pure(code.fn)),
+    "the cost of a call": lambda code: line().map(Step(code.wait).rate_limit(RateLimit(99), cost=code.cost)),
+    "a predicate of a retry": lambda code: line().map(Step(fail).retry(Retry(3, lambda error: code.yes(BAD)))),
+    "filter": lambda code: line().filter(code.yes),
+    "async filter": lambda code: line().filter(code.wait_yes),
+    "tap": lambda code: line().tap(code.key),
+    "async tap": lambda code: line().tap(code.wait),
+    "scan": lambda code: line().scan(code.fold, 0),
+    "async scan": lambda code: line().scan(code.wait_fold, 0),
+    "take_while": lambda code: line().take_while(code.yes),
+    "async take_while": lambda code: line().take_while(code.wait_yes),
+    "skip_while": lambda code: line().skip_while(code.yes),
+    "flat_map": lambda code: line().flat_map(code.children),
+    "async flat_map": lambda code: line().flat_map(code.wait_children, concurrency=2),
+    "flat_map of awaited lists": lambda code: line().flat_map(code.give_children, concurrency=2),
+    "flat_map of pipelines": lambda code: line().flat_map(
+        lambda item: Pipeline.from_iterable([item]).map(code.wait), concurrency=2
+    ),
+    "the cost of a batch": lambda code: line().batch(2, max_cost=9, cost=code.cost),
+    "the cost of a throttle": lambda code: line().throttle(RateLimit(99, burst=9), cost=code.cost),
+    "the key of distinct": lambda code: line().distinct(lambda item: (code.fn(item), item), remember=9),
+    "the key of fair_by": lambda code: line().fair_by(code.key, max_keys=2),
+    "the cost of fair_by": lambda code: line().fair_by(str, FairShare(cost=code.cost), max_keys=9),
+    "the diversion of fair_by": lambda code: (
+        line()
+        .fair_by(bool, FairShare(capacity=1), max_keys=2, overflow=OnError.divert(code.bury))
+        .map(Step(code.wait).map(str))
+    ),
+    "a route": lambda code: line().partition(lambda item: "ab"[code.key(item)], {"a": lambda p: p, "b": lambda p: p}),
+    "a branch": lambda code: line().broadcast({"a": lambda p: p.map(code.fn), "b": lambda p: p}),
+    "the cost of a merge": lambda code: fair_merge({"a": line()}, FairShare(cost=code.cost)),
+    "the cost of a merge behind a stage": lambda code: fair_merge({"a": line()}, FairShare(cost=code.cost)).map(
+        Step.pure(str)
+    ),
+    "an iterable": lambda code: Pipeline.from_iterable(code.iterate),
+    "an async generator": lambda code: Pipeline.from_async_iterable(code.feed),
+    "an async iterable": lambda code: Pipeline.from_async_iterable(lambda: Feed(code)),
+    "a channel": lambda code: Pipeline.from_channel(Channel(code)),
+    "a producer": lambda code: Pipeline.from_producer(code.produce),
+    "a source that restarts": lambda code: Pipeline.restarting(code.feed, Retry(3), reset_after=9),
+    "an iterable that restarts": lambda code: Pipeline.restarting(code.iterate, Retry(3), reset_after=9),
+    "an input of a merge": lambda code: merge(Pipeline.from_async_iterable(code.feed), line()),
+    "an input of a concat": lambda code: concat(
+        line().filter(lambda _: False), Pipeline.from_async_iterable(code.feed)
+    ),
+    "an input of a zip": lambda code: zip_pipelines(line(), Pipeline.from_async_iterable(code.feed)),
+    "a diversion": lambda code: line().map(fail, on_error=OnError.divert(code.bury)),
+}

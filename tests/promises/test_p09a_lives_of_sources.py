@@ -1,0 +1,396 @@
+"""P9a: a source may hold cancel scopes and nurseries open over its yields, as with `contextlib.aclosing` in plain trio.
+
+A connection with a heartbeat does. Closed in whatever way, at whatever moment, it leaves what it opened in good order,
+says good-bye, and is not called slow. A deadline of its own that strikes while the library waits is its own affair.
+
+Mutants that die here: a scope opened to close in; an own deadline that ends the run, or is swallowed; a source closed
+by another task; a cancellation thrown into a source that only waits.
+"""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from itertools import count
+
+import pytest
+import trio
+
+from funcpipe_trio import (
+    Aborted,
+    Pipeline,
+    Retry,
+    Step,
+    concat,
+    fair_merge,
+    merge,
+    zip_pipelines,
+)
+from funcpipe_trio.testing import Scenario, cancel_everywhere, drain_everywhere, explore_schedules, run_virtual
+
+
+class Log:
+    """What became of the feeds."""
+
+    def __init__(self):
+        self.opened = self.closed = self.said = 0
+        self.inside = 0
+        """Feeds inside of an await of their own: a cancellation that comes then ends them there, as in plain trio."""
+
+
+@asynccontextmanager
+async def holding(kind):
+    """Hold open what a connection holds open."""
+    if kind == "nursery":
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(trio.sleep_forever)
+                try:
+                    yield
+                finally:
+                    nursery.cancel_scope.cancel()
+        except BaseExceptionGroup as group:  # as libraries that open connections do it
+            raise group.exceptions[0] from None
+    elif kind == "scope":
+        with trio.CancelScope():
+            yield
+    elif kind == "deadline":
+        with trio.fail_after(10_000):
+            yield
+    else:
+        with trio.CancelScope(shield=True), trio.move_on_after(10_000):
+            async with holding("nursery"):
+                yield
+
+
+KINDS = ["nursery", "scope", "deadline", "many"]
+
+
+def feed_of(kind, log):
+    async def feed():
+        log.opened += 1
+        try:
+            async with holding(kind):
+                for number in count():
+                    log.inside += 1
+                    await trio.lowlevel.checkpoint()
+                    log.inside -= 1
+                    yield number
+        finally:
+            log.closed += 1
+            await trio.sleep(0.1)
+            log.said += 1
+
+    return feed
+
+
+class Iterated:
+    """The same as an async iterable that is no generator itself."""
+
+    def __init__(self, feed):
+        self.feed = feed()
+
+    def __aiter__(self):
+        return self
+
+    async def __anext__(self):
+        return await self.feed.__anext__()
+
+    async def aclose(self):
+        await self.feed.aclose()
+
+
+def some(item):
+    return Pipeline.from_iterable(range(item, item + 9))
+
+
+SOURCES = {
+    "source": lambda feed: Pipeline.from_async_iterable(feed),
+    "iterable": lambda feed: Pipeline.from_async_iterable(lambda: Iterated(feed)),
+    "restarting": lambda feed: Pipeline.restarting(feed, Retry(3), reset_after=9),
+    "flat_map": lambda feed: Pipeline.from_iterable("ab").flat_map(lambda _: feed(), concurrency=2),
+    "flat_map in order": lambda feed: Pipeline.from_iterable("ab").flat_map(lambda _: feed(), concurrency=1),
+    "inner pipelines": lambda feed: Pipeline.from_iterable("ab").flat_map(
+        lambda _: Pipeline.from_async_iterable(feed), concurrency=2
+    ),
+    "merge": lambda feed: merge(Pipeline.from_async_iterable(feed), Pipeline.from_async_iterable(feed)),
+    "fair_merge": lambda feed: fair_merge({"a": Pipeline.from_async_iterable(feed), "b": some(0)}),
+    "concat": lambda feed: concat(some(0).take(1), Pipeline.from_async_iterable(feed)),
+    "zip": lambda feed: zip_pipelines(Pipeline.from_async_iterable(feed), Pipeline.from_async_iterable(feed)),
+    "branches": lambda feed: Pipeline.from_async_iterable(feed).broadcast({"a": lambda p: p, "b": lambda p: p}),
+    "a stage": lambda feed: Pipeline.from_async_iterable(feed).map(Step.pure(lambda item: item), concurrency=2),
+    "a batch": lambda feed: Pipeline.from_async_iterable(feed).batch(2, max_delay=1),
+}
+
+
+class Boom(Exception):
+    pass
+
+
+async def sees(run, how, scope):
+    """Take three items, wait until all is full, and end the run."""
+    got = 0
+    async for _ in run:
+        got += 1
+        if got == 3:
+            await trio.sleep(1)
+            if how == "drain":
+                run.drain_nowait()
+            elif how == "leave":
+                break
+            elif how == "raise":
+                raise Boom
+            elif how == "abort":
+                run.abort()
+            elif how == "cancel":
+                scope.cancel()
+
+
+def fails_at(number):
+    numbers = count()
+
+    def same(item):
+        if next(numbers) == number:
+            raise Boom
+        return item
+
+    return same
+
+
+ENDINGS = {
+    "take": lambda plan: plan.take(3),
+    "take_while": lambda plan: plan.enumerate().take_while(lambda numbered: numbered[0] < 3),
+    "failure": lambda plan: plan.map(fails_at(3)),
+    "failure of a stage": lambda plan: plan.map(Step.pure(fails_at(3))),
+} | dict.fromkeys(["drain", "leave", "raise", "abort", "cancel"], lambda plan: plan)
+
+
+WHILE_AT_WORK = ["take", "take_while", "failure", "failure of a stage"]
+"""Endings that may meet a feed inside of its own await; the others come when it waits for room."""
+
+
+@pytest.mark.parametrize("how", ENDINGS)
+@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_is_closed_in_good_order(kind, source, how):
+    """Each feed that was opened says good-bye, nothing is late, and no error of cleanup is met."""
+    if how == "cancel" and kind == "many":
+        pytest.skip("it shields the task that iterates it, as in plain trio: the cancellation waits for its deadline")
+    if how == "drain" and source in ("flat_map", "flat_map in order", "inner pipelines"):
+        pytest.skip("what is taken apart there goes on for ever: a drain waits for it")
+    log = Log()
+
+    async def main():
+        plan = ENDINGS[how](SOURCES[source](feed_of(kind, log)))
+        start = trio.current_time()
+        with trio.CancelScope() as scope:
+            try:
+                async with plan.open() as run:
+                    await sees(run, how, scope)
+            except (Boom, Aborted):
+                pass
+        return run.report, trio.current_time() - start
+
+    report, lasted = run_virtual(main)
+
+    assert report.cleanup_errors == ()
+    assert log.opened >= 1
+    assert log.closed == log.opened
+    assert log.said >= log.opened - log.inside
+    assert log.inside == 0 or how in WHILE_AT_WORK
+    assert lasted <= 1 + 0.1 * 2 + 1e-9 + (1 if source == "a batch" else 0)
+
+
+@pytest.mark.parametrize("campaign", [cancel_everywhere, drain_everywhere, explore_schedules])
+@pytest.mark.parametrize("source", ["source", "restarting", "merge", "zip", "flat_map"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_at_whatever_moment(kind, source, campaign):
+    """Under the campaigns, with feeds that end."""
+
+    def make():
+        async def feed():
+            async with holding(kind):
+                for number in range(4):
+                    await trio.sleep(0.1)
+                    yield number
+
+        return SOURCES[source](feed).buffer(1)
+
+    async def consume(run, lab):
+        async for _item in run:
+            lab.delivered += 1
+            await trio.sleep(0.25)
+
+    seeds = {"seeds": range(20)} if campaign is explore_schedules else {}
+    assert campaign(Scenario(make, consume), **seeds).runs > 1
+
+
+# ---- its own deadlines
+
+
+def lease_of(lasts, log, *, fails=False):
+    """Make a feed that takes out a lease, over and over, and gives items as long as it lasts."""
+
+    async def feed():
+        for lease in range(3):
+            log.append(("begins", lease, trio.current_time()))
+            with trio.fail_after(lasts) if fails else trio.move_on_after(lasts):
+                for number in count():
+                    yield lease, number
+                    await trio.sleep(0.5)
+        yield "end"
+
+    return feed
+
+
+@pytest.mark.parametrize("capacity", [1, 3])
+@pytest.mark.parametrize("slow", [0, 0.3, 1, 2.5])
+@pytest.mark.parametrize("lasts", [0.2, 0.5, 0.75, 1, 1.9, 4])
+@pytest.mark.parametrize("source", ["source", "restarting", "flat_map", "concat", "a stage"])
+def test_its_own_deadline_is_thrown_into_it(source, lasts, slow, capacity):
+    """Whatever the library waits for then: the feed goes on where its scope ends, and the run ends well."""
+    log = []
+
+    async def main():
+        plan = SOURCES[source](lease_of(lasts, log))
+        if source == "flat_map":
+            plan = Pipeline.from_iterable("a").flat_map(lambda _: lease_of(lasts, log)(), concurrency=2)
+        got = []
+        async with plan.buffer(capacity).open() as run:
+            async for item in run:
+                got.append(item)
+                await trio.sleep(slow)
+        return got, run.report
+
+    got, report = run_virtual(main)
+
+    leases = [item for item in got if isinstance(item, tuple)]
+    assert (report.outcome, report.cleanup_errors, got[-1]) == ("completed", (), "end")
+    assert leases == sorted(leases)
+    assert [lease for lease, number in leases if number == 0] == [0, 1, 2]
+    begun = [at for _, _, at in log]
+    assert begun == pytest.approx([0, lasts, 2 * lasts])
+
+
+@pytest.mark.parametrize("slow", [0, 1, 5])
+@pytest.mark.parametrize("lasts", [0.2, 0.75, 3])
+@pytest.mark.parametrize("source", ["source", "flat_map", "merge", "a stage", "inner pipelines"])
+def test_what_it_raises_then_is_its_failure(source, lasts, slow):
+    """`fail_after`: a `TooSlowError` in the stream, behind all that came before it."""
+
+    async def main():
+        got = []
+        with pytest.raises(trio.TooSlowError) as caught:
+            async with SOURCES[source](lease_of(lasts, [], fails=True)).buffer(2).open() as run:
+                async for item in run:
+                    got.append(item)
+                    await trio.sleep(slow)
+        return got, run.report, caught.value
+
+    got, report, met = run_virtual(main)
+
+    assert (report.outcome, report.error) == ("failed", met)
+    others = (trio.TooSlowError,) if source in ("merge", "inner pipelines", "flat_map") else ()
+    assert all(isinstance(error, others) for error in report.cleanup_errors)  # of the other feed
+    assert (0, 0) in got
+
+
+@pytest.mark.parametrize("pause", [0, 3])
+def test_it_strikes_while_the_run_is_paused(pause):
+    """What the feed gives then may still come; the run goes on after `resume`."""
+    log = []
+
+    async def main():
+        got = []
+        async with Pipeline.from_async_iterable(lease_of(1, log)).open() as run:
+            got.append(await run.receive())
+            run.pause()
+            await trio.sleep(pause)
+            run.resume()
+            got += [item async for item in run]
+        return got, run.report
+
+    got, report = run_virtual(main)
+
+    assert (report.outcome, report.cleanup_errors, got[-1]) == ("completed", (), "end")
+
+
+class Clumsy:
+    """An async iterable that opens a scope in one item and leaves it in a later one, without being a generator."""
+
+    def __init__(self):
+        self.number = 0
+
+    def __aiter__(self):
+        return self
+
+    async def __anext__(self):
+        await trio.lowlevel.checkpoint()
+        self.number += 1
+        if self.number == 1:
+            self.scope = trio.move_on_after(1)
+            self.scope.__enter__()
+        return self.number
+
+    async def aclose(self):
+        self.scope.__exit__(None, None, None)
+
+
+def test_what_cannot_be_thrown_into_a_source_is_its_failure():
+    """It is no generator, so it cannot hear of it: the run fails, and says in which source."""
+
+    async def main():
+        got = []
+        with pytest.raises(RuntimeError) as caught:
+            async with Pipeline.from_async_iterable(Clumsy()).buffer(2).open() as run:
+                async for item in run:
+                    got.append(item)
+                    await trio.sleep(0.6)
+        return got, run.report, caught.value
+
+    got, report, met = run_virtual(main)
+
+    assert got == [1, 2, 3, 4]
+    assert (report.outcome, isinstance(met.__cause__, trio.Cancelled), report.cleanup_errors) == ("failed", True, ())
+    assert met.__notes__ == ["in stage 'async_iterable', item 4"]
+
+
+@pytest.mark.parametrize("kind", ["nursery", "scope", "deadline"])  # what shields itself is cut off by nobody
+def test_a_good_bye_without_end_is_cut_off(kind):
+    """Closing has `cleanup_timeout` seconds, and is told of then, once."""
+
+    async def feed():
+        async with holding(kind):
+            try:
+                for number in count():
+                    yield number
+            finally:
+                with trio.CancelScope():
+                    await trio.sleep(60)
+
+    async def main():
+        async with Pipeline.from_async_iterable(feed).open(cleanup_timeout=2) as run:
+            await run.receive()
+            await trio.sleep(1)
+        return run.report, trio.current_time()
+
+    report, now = run_virtual(main)
+
+    assert now == 3
+    assert [type(error) for error in report.cleanup_errors] == [trio.TooSlowError]
+
+
+def test_a_sync_generator_that_holds_a_scope_ends_no_run_in_silence():
+    """Its deadline strikes in the stage: that is a failure of the source, never the end of the stream."""
+
+    def feed():
+        with trio.move_on_after(1):  # noqa: ASYNC100  # it has no await of its own: that is the case
+            yield from range(100)
+
+    async def main():
+        with pytest.raises(RuntimeError) as caught:
+            async with Pipeline.from_iterable(feed).buffer(1).open() as run:
+                async for _item in run:
+                    await trio.sleep(0.3)
+        return run.report.outcome, isinstance(caught.value.__cause__, trio.Cancelled)
+
+    assert run_virtual(main) == ("failed", True)
