@@ -190,7 +190,8 @@ class Model:
     def map(self, stream: Stream, op: Op) -> Stream:
         policy = op.args.get("on_error", ("stop",))
         if op.fn.sleeps is not None and not op.ordered and (op.concurrency > 1 or self._set(op)):
-            stream = self._by_key(stream) if op.args.get("key") is not None else replace(stream, ordered=False)
+            keyed = op.args.get("key") is not None
+            stream = self._by_key(stream, op) if keyed else replace(stream, ordered=False)
         if policy[0] == "skip" and policy[1] is not None and not stream.exact and op.fn.faults:
             stream = replace(stream, loose=True)
         call = Call(op)
@@ -217,8 +218,10 @@ class Model:
         stream = self.each(stream, put)
         return replace(stream, loose=stream.loose or call.unknown, maybe=stream.maybe | call.maybe)
 
-    def _by_key(self, stream: Stream) -> Stream:
-        """Items of one key stay in order, whatever others do."""
+    def _by_key(self, stream: Stream, op: Op) -> Stream:
+        """Items of one key stay in order, whatever others do (but a key that fails is asked for at once)."""
+        if op.key.faults:
+            return replace(stream, ordered=False)
         parts = [self._parted(each, lambda item: number(item) % 3) for each in stream.strands]
         return replace(stream, strands=[strand for group in parts for strand in group])
 
@@ -262,9 +265,9 @@ class Model:
                 fails = min(spec.fail, default=None) if spec.kind != "list" else None
                 ids = [("it", (leaf_of(item), spec.site, k)) for k in range(count)]
                 if fails is not None and fails <= count:
-                    ids, error = ids[:fails], (spec.site, "source", None)
+                    ids, error = ids[:fails], (spec.site, "source", number(item))
                 if fails_at_its_end(spec):
-                    error = (spec.site, "close", None)
+                    error = (spec.site, "close", number(item))
                 inner = self.apply(Stream([Strand(ids, [error] if error else [])]), op.args.get("inner_ops", []))
                 inner_unknown = inner_unknown or not inner.exact or bool(inner.maybe)
                 children, error = inner.strands[0].items, next(iter(inner.strands[0].ends), None)

@@ -54,10 +54,7 @@ class Feed:
             self.fail(kind, "source")
 
     def fail(self, kind: str, role: str) -> None:
-        if self.parent is not None:
-            self.world.gone(self.value)
-            self.world.touch(self.value)
-        self.world.fail(kind, self.spec.site, role, None)
+        self.world.fail(kind, self.spec.site, role, self.value)
 
     def step(self) -> Any:
         """Give the next item, or None at the end."""
@@ -136,7 +133,7 @@ class Feed:
             self.close_now(token)
 
     async def agen(self) -> Any:
-        token, at_yield, stopped = self.opened(), False, False
+        token, at_yield, at_peace, stopped = self.opened(), False, False, False
         try:
             async with _holding(self.spec.hold):
                 while True:
@@ -148,14 +145,15 @@ class Feed:
                     at_yield = False
         except (GeneratorExit, trio.Cancelled) as error:
             stopped = not any(raised.error is error for raised in self.world.raised)
+            at_peace = at_yield and isinstance(error, GeneratorExit)
             raise
         finally:
-            await self.close(token, at_yield, stopped)
+            await self.close(token, at_peace, stopped)
 
     async def produce(self, channel: trio.MemorySendChannel[Any]) -> None:
         token = self.opened()
         try:
-            async with channel:
+            with channel:
                 while True:
                     await self.rest()
                     self.check()
