@@ -7,6 +7,7 @@ from ._errors import FuncpipeError as FuncpipeError
 from ._errors import PlanError as PlanError
 from ._errors import StateError as StateError
 from ._errors import WorkerDied as WorkerDied
+from ._errors import WorkerError as WorkerError
 from .pipeline import Pipeline as Pipeline
 from .pipeline import concat as concat
 from .pipeline import fair_merge as fair_merge
@@ -19,6 +20,7 @@ from .policies.on_error import OnError as OnError
 from .policies.rate_limit import RateLimit as RateLimit
 from .policies.retry import Backoff as Backoff
 from .policies.retry import Retry as Retry
+from .runtime.executors import executor as executor
 from .runtime.fair_channel import FairChannel as FairChannel
 from .runtime.fair_group import FairGroup as FairGroup
 from .runtime.fair_input import FairInput as FairInput
@@ -33,7 +35,6 @@ from .runtime.report import Report as Report
 from .runtime.report import RunStatistics as RunStatistics
 from .runtime.report import StageReport as StageReport
 from .runtime.run import Run as Run
-from .runtime.runners import executor as executor
 from .runtime.runners import processes as processes
 from .runtime.runners import threads as threads
 from .runtime.started import StartedStep as StartedStep

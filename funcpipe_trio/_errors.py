@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-__all__ = ["Aborted", "BufferOverflow", "CircuitOpen", "FuncpipeError", "PlanError", "StateError", "WorkerDied"]
+__all__ = [
+    "Aborted",
+    "BufferOverflow",
+    "CircuitOpen",
+    "FuncpipeError",
+    "PlanError",
+    "StateError",
+    "WorkerDied",
+    "WorkerError",
+]
 
 
 class FuncpipeError(Exception):
@@ -55,7 +64,31 @@ class CircuitOpen(FuncpipeError):
 
 
 class WorkerDied(FuncpipeError):
-    """The process or executor that ran a call is gone; nobody knows how far the call came. Its cause says more."""
+    """The process or executor that ran a call is gone; nobody knows how far the call came. Its cause may say more."""
+
+
+class WorkerError(FuncpipeError):
+    """What stands for an error of a worker process that cannot be pickled, or not be made again from its pickle.
+
+    Its notes have the worker's traceback.
+
+    Args:
+      type_name: see there.
+      text: see there.
+    """
+
+    type_name: str
+    """The type of the error, with its module unless that is the main one."""
+    text: str
+    """What the error said, shortened if it is very long."""
+
+    def __init__(self, type_name: str, text: str) -> None:
+        super().__init__(type_name, text)
+        self.type_name = type_name
+        self.text = text
+
+    def __str__(self) -> str:
+        return f"{self.type_name}: {self.text}"
 
 
 class StateError(FuncpipeError, RuntimeError):

@@ -720,7 +720,8 @@ class Pipeline(Generic[T_co]):
         """Fail with `trio.TooSlowError` if no item comes for so many seconds.
 
         They count from the start of the run, then from each arrival; time in which there is no room behind, or in which
-        the run is paused, does not count: they start anew then. The failure stands behind the items that came; an item at that very instant is too late.
+        the run is paused, does not count: they start anew then. The failure stands behind the items that came; an item
+        at that very instant is too late.
 
         Args:
           seconds: seconds > 0.
@@ -741,7 +742,8 @@ class Pipeline(Generic[T_co]):
         """Fail with `trio.TooSlowError` if the stream has not ended here in time, or its first item has not come.
 
         Both count from the start of the run, time in which there is no room behind included; `first` starts anew when a
-        run that was paused goes on. The failure stands behind the items that came; what comes at that very instant, the end too, is too late.
+        run that was paused goes on. The failure stands behind the items that came; what comes at that very instant, the
+        end too, is too late.
 
         Args:
           seconds: seconds > 0 for the whole stream; None: without limit.
@@ -954,7 +956,8 @@ class Pipeline(Generic[T_co]):
         Raises:
           LookupError: if the stream is empty and no default was given.
         """
-        items = await self.take(1).collect()
+        items: list[T_co] = []
+        await self.take(1)._drive_unreported("first", items.append)
         if items:
             return items[0]
         if default is _MISSING:

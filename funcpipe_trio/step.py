@@ -13,10 +13,11 @@ from .policies._functions import function_name, is_async, yields_async
 from .policies.circuit_breaker import CircuitBreaker
 from .policies.rate_limit import RateLimit
 from .policies.retry import Retry
+from .runtime.executors import InExecutor
 from .runtime.failures import add_note
 from .runtime.gathering import gathered
 from .runtime.limiter import RateLimiter
-from .runtime.runners import InExecutor, Processes, Threads, runner_of
+from .runtime.runners import Processes, Threads, runner_of
 from .runtime.started import StartedStep
 
 __all__ = ["Step", "chunked", "gather"]

@@ -1062,7 +1062,7 @@ def test_gather_lets_an_error_of_the_iterable_out():
     st.integers(0, 2**32),
 )
 def test_gather_under_every_order_of_tasks(calls, concurrency, seed):
-    """Results in order; or the first failure in time, of one instant that of the earliest item, and no start behind it."""
+    """Results in order; or the first failure in time, of one instant that of the earliest item."""
     starts, running, most = [], 0, 0
 
     async def call(numbered):

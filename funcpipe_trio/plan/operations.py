@@ -96,6 +96,14 @@ class Operation:
         """How many elements at most one value that it makes stands for; None if it gathers none."""
         return None
 
+    @property
+    def holds_back(self) -> bool:
+        """Whether an element may stay in its hands though it is in no call: what leaves then is counted with it.
+
+        Where a link has room for what is next to leave, that is its place; where a link drops, it needs one more.
+        """
+        return False
+
     def describe(self) -> str:
         """Say it in a few words."""
         return self.verb if self.name.partition("#")[0] == self.verb else f"{self.verb} as {self.name}"
@@ -190,6 +198,10 @@ class FlatMap(WithFunction):
     @property
     def workers(self) -> int:
         return self.concurrency or 1 if self.needs_stage else 0
+
+    @property
+    def holds_back(self) -> bool:
+        return not self.needs_stage  # the item whose children leave
 
     def describe(self) -> str:
         said = WithFunction.describe(self)
@@ -326,6 +338,10 @@ class Unbatch(Operation):
     """The items of each batch, one by one."""
 
     verb: ClassVar[str] = "unbatch"
+
+    @property
+    def holds_back(self) -> bool:
+        return True  # of a list that is no batch, whose items count as one: until the last one left
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,9 +17,9 @@ from ..policies._frozen import dataclass
 from ..policies._functions import AnyFunction, function_name, is_async
 from ..policies.circuit_breaker import CircuitBreaker
 from ..policies.rate_limit import RateLimit
-from ..policies.retry import Retry
+from ..policies.retry import Retry, needs_seed
 
-__all__ = ["Call", "Layer", "Limit", "Part", "Pure", "RunnerPlan", "StepPlan", "Timeout", "Within", "step_of"]
+__all__ = ["Call", "Layer", "Limit", "Part", "Placed", "Pure", "RunnerPlan", "StepPlan", "Timeout", "Within", "step_of"]
 
 
 @runtime_checkable
@@ -106,6 +106,40 @@ Part: TypeAlias = Call | Pure | Within
 
 
 @dataclass(frozen=True, slots=True)
+class Placed:
+    """A call on a runner, with the policies that begin when it has its thread or process."""
+
+    call: Call
+    outside: tuple[Limit, ...]
+    """The rate limits outside of the timeout, from the outermost in."""
+    timeout: Timeout | None
+    inside: tuple[Limit, ...]
+    """Those inside of it, or all if there is none."""
+
+    @staticmethod
+    def of(part: Part) -> Placed | None:
+        """Find them: rate limits, and the first timeout, right behind ``on``; None if the part is anything more.
+
+        To wait for a thread or process is not the call's time, and takes no token. What stands behind another policy,
+        or is a second timeout, is around all of it.
+        """
+        outside: list[Limit] = []
+        inside: list[Limit] = []
+        timeout = None
+        while isinstance(part, Within) and len(part.inner) == 1:
+            if isinstance(part.layer, Limit):
+                inside.append(part.layer)
+            elif isinstance(part.layer, Timeout) and timeout is None:
+                timeout, outside, inside = part.layer, inside, []
+            else:
+                return None
+            (part,) = part.inner
+        if not isinstance(part, Call) or part.runner is None:
+            return None
+        return Placed(part, tuple(outside), timeout, tuple(inside))
+
+
+@dataclass(frozen=True, slots=True)
 class StepPlan:
     """A row of parts, under one name."""
 
@@ -115,6 +149,10 @@ class StepPlan:
     def calls(self) -> Iterator[Call]:
         """Every call in it."""
         return _calls(self.parts)
+
+    def needs_seed(self) -> bool:
+        """Whether the jitter of its retries comes from the seed of whatever runs it."""
+        return any(isinstance(layer, Retry) and needs_seed(layer) for layer in _layers(self.parts))
 
     def problems(self) -> Iterator[str]:
         """Say what makes it unable to run."""
@@ -137,6 +175,13 @@ def _calls(parts: tuple[Part, ...]) -> Iterator[Call]:
             yield from _calls(part.inner)
         elif isinstance(part, Call):
             yield part
+
+
+def _layers(parts: tuple[Part, ...]) -> Iterator[Layer]:
+    for part in parts:
+        if isinstance(part, Within):
+            yield part.layer
+            yield from _layers(part.inner)
 
 
 def _lines(parts: tuple[Part, ...]) -> Iterator[str]:

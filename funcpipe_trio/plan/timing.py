@@ -44,7 +44,11 @@ class Throttle(Paced):
 
     @property
     def keeps(self) -> int:
-        return 0  # it takes an item when there is room for it, so the one that waits is counted in the link behind
+        return 0
+
+    @property
+    def holds_back(self) -> bool:
+        return True  # it takes an item when there is room for it, so the one that waits is counted in the link behind
 
     def describe(self) -> str:
         cost = "" if self.cost is None else f", an item costs what {function_name(self.cost)} says"

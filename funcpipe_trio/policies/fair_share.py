@@ -30,7 +30,8 @@ class FairShare(Generic[K]):
       capacity: items that each input may hold, an int >= 1. One is enough for the shares; more lets a consumer take
         several items per wake-up.
       cost: ``cost(item)`` is the service that one item uses, an int or Fraction > 0; a sync function. Without it
-        every item costs 1.
+        every item costs 1. Costs are counted exactly while their common denominator has at most 1024 bits; one that
+        brings a denominator beyond that is rounded up, by less than ``2**-1023``.
 
     Raises:
       TypeError: if an argument has a wrong type; a float weight too, for it is not exact.

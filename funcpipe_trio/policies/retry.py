@@ -10,7 +10,7 @@ from . import _check
 from ._frozen import dataclass
 from ._functions import function_name
 
-__all__ = ["Backoff", "ErrorFilter", "Retry", "error_filter", "filter_name"]
+__all__ = ["Backoff", "ErrorFilter", "Retry", "error_filter", "filter_name", "needs_seed"]
 
 ErrorFilter: TypeAlias = type[Exception] | tuple[type[Exception], ...] | Callable[[Exception], bool]
 """Which errors are meant: a type, several types, or a sync predicate."""
@@ -21,15 +21,20 @@ class Backoff:
     """Say how long to wait before the next attempt.
 
     The wait after the k-th failed attempt is ``min(initial * factor**(k-1), maximum) * (1 + jitter * u)``, where ``u``,
-    in [-1, 1], is computed from `seed`, the number of the item and k: it does not depend on other items, on time, or on
-    any global state, so two runs wait alike, whatever runs beside them.
+    in [-1, 1], is computed from a seed, the name of the stage, the number of the item and k: it does not depend on what
+    runs beside it.
+
+    Without a `seed` each run draws one, and so does each start of a step: many that fail at one instant do not all come
+    back at one instant. The report shows it (``report.seed``), and with that as `seed` a run waits as the one before
+    did. Under any clock but trio's own (`testing.run_virtual`, a ``MockClock``) nothing is drawn: the runs of such a
+    program are numbered, so it waits alike each time.
 
     Args:
       initial: seconds >= 0 after the first failed attempt.
       factor: by which each wait is longer than the one before, >= 1.
-      maximum: seconds >= 0 that no wait exceeds (jitter aside).
+      maximum: seconds >= 0 that no wait exceeds (jitter aside); None (the default) is 10, or `initial` if that is more.
       jitter: part of the wait by which it may be shorter or longer, 0 to 1.
-      seed: an int; another one gives other jitter.
+      seed: an int, for the same jitter in every run; None (the default) for that of the run.
 
     Raises:
       TypeError: if an argument has a wrong type.
@@ -40,22 +45,29 @@ class Backoff:
 
     initial: float = 0.1
     factor: float = 2.0
-    maximum: float = 10.0
+    maximum: float | None = None
     jitter: float = 0.1
-    seed: int = 0
+    seed: int | None = None
 
     def __post_init__(self) -> None:
         _check.seconds("Backoff", "initial", self.initial, positive=False)
         _check.number("Backoff", "factor", self.factor, at_least=1)
-        _check.seconds("Backoff", "maximum", self.maximum, positive=False)
+        if self.maximum is not None:
+            _check.seconds("Backoff", "maximum", self.maximum, positive=False)
         _check.number("Backoff", "jitter", self.jitter, at_least=0, at_most=1)
-        _check.any_integer("Backoff", "seed", self.seed)
+        if self.seed is not None:
+            _check.any_integer("Backoff", "seed", self.seed)
+
+    @property
+    def longest(self) -> float:
+        """Seconds that no wait exceeds (jitter aside)."""
+        return max(10.0, self.initial) if self.maximum is None else self.maximum
 
     def describe(self) -> str:
         """Say it in a few words."""
         grown = f" x {self.factor:g}" if self.factor > 1 else ""
         swing = f" +-{self.jitter:.0%}" if self.jitter else ""
-        return f"{self.initial:g} s{grown} up to {self.maximum:g} s{swing}"
+        return f"{self.initial:g} s{grown} up to {self.longest:g} s{swing}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +111,11 @@ class Retry:
         asked = "" if self.retry_after is None else f", or what {function_name(self.retry_after)} says"
         waits = f", waits {self.backoff.describe()}{asked}" if self.attempts > 1 else ""
         return f"up to {self.attempts} attempts on {filter_name(self.on)}{waits}"
+
+
+def needs_seed(retry: Retry) -> bool:
+    """Tell whether a wait may depend on a seed that the policy does not have."""
+    return retry.attempts > 1 and retry.backoff.seed is None and retry.backoff.jitter > 0
 
 
 def error_filter(where: str, name: str, value: object) -> None:

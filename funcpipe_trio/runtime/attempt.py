@@ -5,19 +5,24 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeAlias
 
+from ..policies.retry import Retry, needs_seed
+from ..sansio.retrying import Attempts
+from .seeds import draw_seed
 from .time_limit import TimeLimit
 
 __all__ = ["Account", "Attempt", "Layered"]
 
 
 class Account:
-    """What the policies of one stage, or of one started step, counted."""
+    """What the policies of one stage, or of one started step, counted; and what their jitter is computed from."""
 
     __slots__ = (
         "abandoned",
         "opened",
         "refused",
         "retries",
+        "seed",
+        "stage",
         "timeouts",
         "waited_circuit",
         "waited_rate",
@@ -28,14 +33,26 @@ class Account:
     opened: int
     refused: int
     retries: int
+    seed: int | None
+    """Of the run, or of this start of the step; None until it is needed."""
+    stage: str
+    """The name of the stage, or of the step."""
     timeouts: int
     waited_circuit: float
     waited_rate: float
     waited_retry: float
 
-    def __init__(self) -> None:
+    def __init__(self, stage: str = "", seed: int | None = None) -> None:
+        self.stage = stage
+        self.seed = seed
         self.retries = self.timeouts = self.opened = self.refused = self.abandoned = 0
         self.waited_rate = self.waited_retry = self.waited_circuit = 0.0
+
+    def attempts(self, retry: Retry, number: int) -> Attempts:
+        """Begin to count the attempts of an item."""
+        if self.seed is None and needs_seed(retry):
+            self.seed = draw_seed()
+        return Attempts(retry, number, stage=self.stage, seed=self.seed or 0)
 
 
 class Attempt:

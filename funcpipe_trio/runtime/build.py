@@ -12,10 +12,13 @@ from typing import Any
 from ..plan import operations as plan
 from ..plan.layout import BranchLayout, FanInLayout, FanOutLayout, LineLayout, StageLayout
 from ..plan.nodes import Source
+from ..plan.restarts import RestartingSource
+from ..plan.steps import step_of
 from ..plan.timing import Paced, Watched
 from ..plan.windows import Window
 from ..policies.fair_share import FairShare
 from ..policies.on_error import Divert
+from ..policies.retry import Retry, needs_seed
 from .attempt import Account
 from .calls import calling_of, layered
 from .fair_link import FairLink
@@ -29,6 +32,7 @@ from .ledger import Ledger
 from .link import Link
 from .overflow import FullFails, LossyLink
 from .pool import Pool
+from .seeds import draw_seed
 from .sink import Sink
 from .sources import (
     AsyncIterableSource,
@@ -46,7 +50,7 @@ __all__ = ["Machinery", "build"]
 class Machinery:
     """The parts of one run."""
 
-    __slots__ = ("fan_ins", "forks", "host", "links", "sources")
+    __slots__ = ("fan_ins", "forks", "host", "links", "seed", "sources")
 
     host: Host
     links: list[Link]
@@ -54,16 +58,21 @@ class Machinery:
     sources: list[IterableInlet | AsyncSource]
     forks: dict[str, Fork]
     """By the names of the fan-outs."""
+    seed: int | None
+    """What the jitter of this run is computed from; None if no policy of the plan needs it."""
 
     def __init__(self, host: Host) -> None:
         self.host = host
         self.links, self.fan_ins, self.sources, self.forks = [], [], [], {}
+        self.seed = None
 
-
-def _restarting(*source: Any) -> AsyncSource:
-    from .restarting import RestartedSource
-
-    return RestartedSource(*source)
+    def account(self, stage: str, policies: object) -> Account:
+        """Open the books of a stage, for a `Retry`, or for a step or what is called like one."""
+        plan = step_of(policies)
+        is_seeded = needs_seed(policies) if isinstance(policies, Retry) else plan is not None and plan.needs_seed()
+        if is_seeded and self.seed is None:
+            self.seed = draw_seed()
+        return Account(stage, self.seed)
 
 
 _SOURCES: dict[str, Callable[[Host, Any, Outlet, list[FusedOperation]], AsyncSource]] = {
@@ -71,7 +80,6 @@ _SOURCES: dict[str, Callable[[Host, Any, Outlet, list[FusedOperation]], AsyncSou
     "channel": ChannelSource,
     "producer": ProducerSource,
     "ticks": TickSource,
-    "restarting": _restarting,
 }
 
 
@@ -164,7 +172,7 @@ def _sized_link(ledger: Ledger, filled: StageLayout | BranchLayout) -> Link:
 
 
 def _stage(layout: StageLayout, inlet: Inlet | None, outlet: Outlet, machinery: Machinery) -> Stage:
-    host, head = machinery.host, layout.head
+    head = layout.head
     fused: list[FusedOperation] = [fuse(operation) for operation in layout.fused if operation is not layout.throttle]
     if isinstance(outlet, FairLink) and isinstance(fused[-1], Gate):
         fused[-1].link = outlet
@@ -174,22 +182,32 @@ def _stage(layout: StageLayout, inlet: Inlet | None, outlet: Outlet, machinery: 
         if head.kind == "iterable":
             source = IterableInlet(head)
             machinery.sources.append(source)
-            source.stage = _of_iterable(layout, source, outlet, fused, host)
+            source.stage = _of_iterable(layout, source, outlet, fused, machinery)
             source.stage.kind = "source"
             return source.stage
-        waiting = _SOURCES[head.kind](host, head, outlet, fused)
+        waiting = _source(head, outlet, fused, machinery)
         machinery.sources.append(waiting)
         return waiting
     assert inlet is not None
     if head is None:
-        return _sync(layout, inlet, outlet, fused, host)
+        return _sync(layout, inlet, outlet, fused, machinery)
     make = _on_time if isinstance(head, plan.Batch | Window | Paced | Watched) else _pool
-    return make(layout, head, inlet, outlet, fused, host)
+    return make(layout, head, inlet, outlet, fused, machinery)
+
+
+def _source(head: Source, outlet: Outlet, fused: list[FusedOperation], machinery: Machinery) -> AsyncSource:
+    host = machinery.host
+    if not isinstance(head, RestartingSource):
+        return _SOURCES[head.kind](host, head, outlet, fused)
+    from .restarting import RestartedSource
+
+    return RestartedSource(host, head, outlet, fused, machinery.account(head.name, head.retry))
 
 
 def _on_time(
-    layout: StageLayout, head: Any, inlet: Inlet, outlet: Outlet, fused: list[FusedOperation], host: Host
+    layout: StageLayout, head: Any, inlet: Inlet, outlet: Outlet, fused: list[FusedOperation], machinery: Machinery
 ) -> Stage:
+    host = machinery.host
     if isinstance(head, Paced):
         from .paced import PacedStage
 
@@ -204,9 +222,9 @@ def _on_time(
 
 
 def _pool(
-    layout: StageLayout, head: Any, inlet: Inlet, outlet: Outlet, fused: list[FusedOperation], host: Host
+    layout: StageLayout, head: Any, inlet: Inlet, outlet: Outlet, fused: list[FusedOperation], machinery: Machinery
 ) -> Stage:
-    call, concurrency = calling_of(head), layout.concurrency
+    host, call, concurrency = machinery.host, calling_of(head, machinery.account), layout.concurrency
     if isinstance(head, plan.FlatMap):
         from .expand import ExpandingPool
 
@@ -222,8 +240,9 @@ def _pool(
 
 
 def _of_iterable(
-    layout: StageLayout, inlet: IterableInlet, outlet: Outlet, fused: list[FusedOperation], host: Host
+    layout: StageLayout, inlet: IterableInlet, outlet: Outlet, fused: list[FusedOperation], machinery: Machinery
 ) -> Stage:
+    host = machinery.host
     if layout.throttle is not None:
         from .paced import PacedStage
 
@@ -232,13 +251,17 @@ def _of_iterable(
         from .timed import TimedSource
 
         return TimedSource(host, layout.name, inlet, outlet, fused)
-    return _sync(layout, inlet, outlet, fused, host)
+    return _sync(layout, inlet, outlet, fused, machinery)
 
 
-def _sync(layout: StageLayout, inlet: Inlet, outlet: Outlet, fused: list[FusedOperation], host: Host) -> Stage:
+def _sync(
+    layout: StageLayout, inlet: Inlet, outlet: Outlet, fused: list[FusedOperation], machinery: Machinery
+) -> Stage:
+    host = machinery.host
     overflow = None if layout.fair_by is None else layout.fair_by.overflow
     if not isinstance(overflow, Divert):
         return Stage(host, layout.name, inlet, outlet, fused)
     stage = DivertingStage(host, layout.name, inlet, outlet, fused)
-    stage.divert, stage.divert_account = layered(overflow.step), Account()
+    stage.divert = layered(overflow.step)
+    stage.divert_account = machinery.account(f"{layout.name} (diverting)", overflow.step)
     return stage

@@ -25,8 +25,8 @@ __all__ = ["calling_of", "layered"]
 Call = Callable[..., Awaitable[Any]]
 
 
-def calling_of(operation: plan.Operation) -> Calling:
-    """Make what a stage calls; fresh for each run, for some keep state."""
+def calling_of(operation: plan.Operation, account_of: Callable[[str, object], Account]) -> Calling:
+    """Make what a stage calls; fresh for each run, for some keep state. `account_of` gives the books of a step."""
     assert isinstance(operation, plan.WithFunction)
     is_layered = step_of(operation.fn) is not None
     fn = layered(operation.fn) if is_layered else operation.fn
@@ -36,10 +36,12 @@ def calling_of(operation: plan.Operation) -> Calling:
     return Calling(
         _CALLS[type(operation)](operation, fn),
         is_layered=is_layered,
-        account=Account() if is_layered else None,
+        account=account_of(operation.name, operation.fn) if is_layered else None,
         on_error=on_error,
         divert=layered(on_error.step) if isinstance(on_error, Divert) else None,
-        divert_account=Account() if isinstance(on_error, Divert) else None,
+        divert_account=account_of(f"{operation.name} (diverting)", on_error.step)
+        if isinstance(on_error, Divert)
+        else None,
     )
 
 

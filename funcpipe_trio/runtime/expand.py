@@ -2,8 +2,8 @@
 
 A worker takes an item, opens what the function gives for it, and asks for one child at a time. What an inner stream
 that is silent needs is patience and no room, so it is asked without any; the child that comes waits in the worker's
-hand until there is room for it. Workers with a child in hand stand in a line and are served in turn, each with one
-child. So a silent stream delays nobody, and a busy one not more than its share.
+hand until there is room for it. Workers with a child in hand stand in a line and are served in turn, each with its
+share of the room. So a silent stream delays nobody, and a busy one not more than its share.
 
 The item stays in the worker's hands until its last child came: its children, the one in hand too, count as one with it.
 With several workers, children leave in the order in which they came. What the function gives may be a pipeline, too:
@@ -17,6 +17,7 @@ from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from functools import partial
 from inspect import isawaitable
+from time import perf_counter
 from typing import Any
 
 import trio
@@ -93,6 +94,8 @@ class ExpandingPool(Pool):
         self._children: dict[Worker, Children] = {}
         self._line: OrderedDict[Worker, bool] = OrderedDict()
         """Those who wait for room, in the order in which they came; whether each is parked."""
+        self._holder: Worker | None = None  # who has its turn, and for how many children: its share of the room
+        self._turns = 0
 
     def on_room(self) -> bool:
         return self._wake_first() if self._line else super().on_room()
@@ -201,29 +204,50 @@ class ExpandingPool(Pool):
 
     async def _clear(self, worker: Worker, hand: deque[Any]) -> None:
         """Let out what is in hand, in turn with the others, and see out what is on its way."""
+        if self._holder is not worker:
+            self._holder = None
         try:
             while not self._is_superfluous(worker):
-                pause = self._move_on(worker)
-                if pause is Pause.SLICE_OVER or worker.budget <= 0:
+                if hand and self._has_turn(worker):
+                    self._let_go(worker, hand.popleft())
+                # Most children went straight through: to ask here whether any is left takes a third of the time of one.
+                is_clear = self._is_direct and not self.order.waiting
+                pause = Pause.STARVED if is_clear else self._move_on(worker)
+                if pause is Pause.SLICE_OVER or worker.budget <= 0 or perf_counter() > worker.slice_end:
                     await self._rest(worker)
                 elif hand and self._has_turn(worker):
-                    self.order.complete(worker.position, hand.popleft())
-                    self._line.pop(worker, None)  # for the next one it stands in line anew
-                    worker.budget -= 1
-                elif hand or self._has_leftovers():
+                    continue
+                elif hand or (not is_clear and self._has_leftovers()):
                     await self._stand(worker)
                 else:
                     self.outlet.settle()
                     return
         finally:
-            self._line.pop(worker, None)
-            self._wake_first()
+            if self._line:
+                self._line.pop(worker, None)
+                self._wake_first()
 
     def _has_turn(self, worker: Worker) -> bool:
-        """Whether a worker may let a child out: there is room, and nobody stands before it."""
-        if self._line and next(iter(self._line)) is not worker:
+        """Whether a worker may let a child out: there is room, and it is its turn, or is so still."""
+        room = self.outlet.room() - len(self.order.waiting)
+        if room < 1:
             return False
-        return len(self.order) < self.outlet.room()
+        if not self._line:
+            return True
+        if next(iter(self._line)) is not worker:
+            return self._holder is worker and self._turns > 0
+        if self._holder is not worker:
+            self._holder, self._turns = worker, max(1, room // len(self._line))
+        return True
+
+    def _let_go(self, worker: Worker, child: Any) -> None:
+        """Hand a child on."""
+        if not (self._is_direct and self._put_through(worker.position, child)):
+            self.order.complete(worker.position, child)
+        worker.budget -= 1
+        if self._line:
+            self._line.pop(worker, None)  # with the next one it stands at the end, unless it has its turn still
+            self._turns -= self._holder is worker
 
     async def _stand(self, worker: Worker) -> None:
         """Wait in line for room."""
@@ -263,7 +287,8 @@ class ExpandingPool(Pool):
 
     def _move_on(self, worker: Worker) -> Pause:
         pause = super()._move_on(worker)
-        self._wake_first()
+        if self._line:
+            self._wake_first()
         return pause
 
     # ---- giving up

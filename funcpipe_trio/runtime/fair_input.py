@@ -60,12 +60,12 @@ class Exchange(Generic[T]):
         """Take the next item of the input that was chosen, and charge it."""
         source = self.inputs[leaf]
         value, cost = source._pop()
-        self.tree.charge(leaf, cost, still_ready=bool(source._buffer))
+        counted = self.tree.charge(leaf, cost, still_ready=bool(source._buffer))
         waited = self.served - source._next_since
         if waited > source._longest_wait:
             source._longest_wait = waited
         self.served += 1
-        self.service += cost
+        self.service += counted
         source._next_since = self.served
         if source._closed and not source._buffer:
             self.retire(source)

@@ -137,6 +137,7 @@ class MergeInlet(FanInInlet):
         self._open = len(self.inputs)  # inputs that have not ended
         self._serving = False
         self._changed: list[MergeInput] = []  # within one pull, whose choice must stand until it is charged
+        self._new_weights: list[tuple[Flow[int], int | Fraction]] = []  # set within it
 
     def input_keys(self) -> list[Hashable]:
         """Give the names of the inputs."""
@@ -144,7 +145,11 @@ class MergeInlet(FanInInlet):
 
     def set_weight(self, key: Hashable, weight: int | Fraction) -> None:
         """Give an input another weight, from the next choice on."""
-        self._queue.set_weight(next(each.flow for each in self.inputs if each.key == key), weight)
+        flow = next(each.flow for each in self.inputs if each.key == key)
+        if self._serving:  # by the cost function of the item that is being handed over: its choice must stand
+            self._new_weights.append((flow, weight))
+        else:
+            self._queue.set_weight(flow, weight)
 
     def _inlets(self) -> Sequence[Inlet]:
         return [each.inlet for each in self.inputs]
@@ -214,11 +219,13 @@ class MergeInlet(FanInInlet):
                 self._end(Fault(noted(error, self.name, self.taken), self, value))
                 return
             each.inlet.release()
-            queue.charge(flow, cost, still_ready=True)
+            cost = queue.charge(flow, cost, still_ready=True)
             self._serving = False
             self._look(each)
             while self._changed:
                 self._look(self._changed.pop())
+            while self._new_weights:
+                queue.set_weight(*self._new_weights.pop(0))
             if contested:
                 each.contested += cost
             self.taken += 1

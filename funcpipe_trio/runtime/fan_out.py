@@ -133,7 +133,7 @@ class Fork:
         return min((port.link.turn() for port in self._open()), default=0)
 
     def spare(self) -> int:
-        return self.room()
+        return min((port.link.spare() for port in self._open()), default=0)
 
     @property
     def wants_room(self) -> bool:
@@ -251,7 +251,7 @@ class Partitioning(Fork):
         return max(1, super().turn())
 
     def spare(self) -> int:
-        return 0 if self._waits_for is not None else super().room()
+        return 0 if self._waits_for is not None else super().spare()
 
     def commit(self, count: int) -> None:
         self.passed += count

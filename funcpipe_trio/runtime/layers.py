@@ -6,6 +6,9 @@ each start of the step; what one item needs (its attempts, its deadline) lives i
 
     inside out:   the user's function  ->  rate limit  ->  timeout  ->  retry  ->  timeout
 
+A call that a runner makes waits for its place first; the rate limits and the timeout right behind it begin when it has
+that (`Placed`).
+
 Only `Exception` is ever met; a cancellation passes through every layer, each of which puts its own state right.
 """
 
@@ -13,18 +16,19 @@ from __future__ import annotations
 
 from collections.abc import Awaitable
 from inspect import isawaitable
+from math import inf
 from typing import Any
 
 import trio
 
-from ..plan.steps import Call, Limit, Part, Pure, StepPlan, Timeout
+from ..plan.steps import Call, Limit, Part, Placed, Pure, StepPlan, Timeout
 from ..policies._functions import AnyFunction
 from ..policies.retry import Retry
 from ..sansio.retrying import Attempts
 from .attempt import Attempt, Layered
 from .failures import add_note
 from .limiter import RateLimiter
-from .runners import Running, start_runner
+from .running import start_runner
 from .stage import interruptible
 
 __all__ = ["layers_of"]
@@ -50,14 +54,16 @@ def _row(parts: tuple[Part, ...]) -> Layered:
 
 
 def _part(part: Part) -> Layered:
+    placed = Placed.of(part)
+    if placed is not None:
+        return _placed(placed)
     if isinstance(part, Call):
-        return _call(part)
+        return _call(part.fn)
     if isinstance(part, Pure):
         return _pure(part.fn)
-    layer = part.layer
+    inner, layer = _row(part.inner), part.layer
     if isinstance(layer, Limit):
-        return _limited(part.inner, layer)
-    inner = _row(part.inner)
+        return _limited(inner, layer)
     if isinstance(layer, Timeout):
         return _timed(inner, layer.seconds)
     if isinstance(layer, Retry):
@@ -67,23 +73,9 @@ def _part(part: Part) -> Layered:
     return circuit_around(inner, layer)
 
 
-def _call(call: Call) -> Layered:
-    fn = call.fn
-    if call.runner is not None:
-        return _on(fn, start_runner(call.runner), None)
-
+def _call(fn: AnyFunction) -> Layered:
     def made(item: Any, attempt: Attempt) -> Awaitable[Any]:
         return interruptible(fn, item)  # not awaited here: each coroutine around a call costs 150 ns
-
-    return made
-
-
-def _on(fn: AnyFunction, running: Running, admit: Layered | None) -> Layered:
-    """Run a sync function elsewhere; `admit` is awaited when there is a place for it, at the last instant before."""
-
-    async def made(item: Any, attempt: Attempt) -> Any:
-        result = await running.call(fn, item, attempt, admit)
-        return _no_awaitable(result, "the function that a runner runs", "Use Step(fn) without on for an async one.")
 
     return made
 
@@ -107,22 +99,71 @@ def _no_awaitable(result: Any, what: str, use: str) -> Any:
     return result
 
 
+# ---- elsewhere
+
+
+def _placed(placed: Placed) -> Layered:
+    """Run a sync function elsewhere; its policies begin at the last instant before, when there is a place for it.
+
+    With a token taken earlier, calls would gather tokens while they wait, and then start together, faster than the
+    limit. With the time begun earlier, calls would be late that have not begun.
+    """
+    call = placed.call
+    assert call.runner is not None
+    fn, running = call.fn, start_runner(call.runner)
+    outside, inside = _admissions(placed.outside), _admissions(placed.inside)
+
+    async def made(item: Any, attempt: Attempt) -> Any:
+        return _no_awaitable(await running.call(fn, item, attempt, inside), *_ELSEWHERE)
+
+    if placed.timeout is None:
+        return made
+    seconds = placed.timeout.seconds
+
+    async def timed(item: Any, attempt: Attempt) -> Any:
+        async def admit(item: Any, attempt: Attempt) -> None:
+            if outside is not None:
+                await outside(item, attempt)
+            limit.begin(seconds)
+            if inside is not None:
+                await inside(item, attempt)
+
+        with attempt.within(inf) as limit:
+            result = await running.call(fn, item, attempt, admit)
+            if limit.is_met():
+                return _no_awaitable(result, *_ELSEWHERE)
+        raise _late(seconds, attempt) from None
+
+    return timed
+
+
+_ELSEWHERE = "the function that a runner runs", "Use Step(fn) without on for an async one."
+
+
 # ---- rate
 
 
-def _limited(inner: tuple[Part, ...], limit: Limit) -> Layered:
+def _limited(inner: Layered, limit: Limit) -> Layered:
     admit = _admission(limit)
-    if len(inner) == 1 and isinstance(inner[0], Call) and inner[0].runner is not None:
-        # A call counts when it starts. With the token taken before there is a thread for it, calls would gather tokens
-        # while they wait, and then start together, faster than the limit.
-        return _on(inner[0].fn, start_runner(inner[0].runner), admit)
-    made = _row(inner)
 
     async def limited(item: Any, attempt: Attempt) -> Any:
         await admit(item, attempt)
-        return await made(item, attempt)
+        return await inner(item, attempt)
 
     return limited
+
+
+def _admissions(limits: tuple[Limit, ...]) -> Layered | None:
+    """Make one admission of several, to be met one after the other; None of none."""
+    admissions = [_admission(limit) for limit in limits]
+    if len(admissions) < 2:
+        return admissions[0] if admissions else None
+
+    async def admit(item: Any, attempt: Attempt) -> None:
+        for each in admissions:
+            await each(item, attempt)
+
+    return admit
 
 
 def _admission(limit: Limit) -> Layered:
@@ -156,13 +197,17 @@ def _timed(inner: Layered, seconds: float) -> Layered:
             result = await inner(item, attempt)
             if limit.is_met():  # a call that ends at its deadline, or behind it, is late
                 return result
-        attempt.account.timeouts += 1
-        error = trio.TooSlowError(f"not done after {seconds:g} s")
-        error.add_note(f"timeout of {seconds:g} s")
         # What a retry inside was about, if it was at work.
-        raise error from (None if attempt.last_error is before else attempt.last_error)
+        raise _late(seconds, attempt) from (None if attempt.last_error is before else attempt.last_error)
 
     return timed
+
+
+def _late(seconds: float, attempt: Attempt) -> trio.TooSlowError:
+    attempt.account.timeouts += 1
+    error = trio.TooSlowError(f"not done after {seconds:g} s")
+    error.add_note(f"timeout of {seconds:g} s")
+    return error
 
 
 # ---- attempts
@@ -176,7 +221,7 @@ def _retried(inner: Layered, retry: Retry) -> Layered:
             try:
                 result = await inner(item, attempt)
             except Exception as error:
-                attempts = attempts or Attempts(retry, attempt.number)
+                attempts = attempts or attempt.account.attempts(retry, attempt.number)
                 wait = _ask(attempts, error)
                 if wait is None:
                     attempt.tries(attempts.number, retry.attempts)  # a retry inside counts its own

@@ -14,6 +14,7 @@ from ..policies._frozen import dataclass
 from ..policies.rate_limit import RateLimit
 from ..sansio.token_bucket import TokenBucket
 from .line import WaitingLine
+from .one_run import OneRun
 
 __all__ = ["RateLimiter", "RateLimiterStatistics"]
 
@@ -40,7 +41,7 @@ class RateLimiter:
 
     It belongs to no run: it may be made before trio runs, and serve several runs one after the other. Each has a clock
     of its own, so what it held at its last use in one is what it holds at its first use in the next. It is not for use
-    from other threads.
+    from other threads: each use in a trio run is a `StateError` while another that has used it is not over.
 
     Args:
       rate_limit: how many may start in how much time.
@@ -52,7 +53,7 @@ class RateLimiter:
     def __init__(self, rate_limit: RateLimit) -> None:
         self._bucket = TokenBucket(_limit("RateLimiter", rate_limit))
         self._line = WaitingLine()
-        self._clock: trio.abc.Clock | None = None
+        self._run = OneRun("RateLimiter: it", "Use a RateLimiter in each of them, with a part of the rate.")
         self._costs: dict[int, int | Fraction] = {}
         self._joined = 0
         self._acquired = 0
@@ -93,6 +94,7 @@ class RateLimiter:
         Checkpoint: never (sync, inside of a trio run).
         """
         if not self._try_acquire(self._checked(cost)):
+            self._now()
             raise trio.WouldBlock
 
     @trio.lowlevel.enable_ki_protection
@@ -138,6 +140,7 @@ class RateLimiter:
 
     async def _wait(self, cost: int | Fraction, *, checkpoint: bool = False) -> None:
         """Wait for the tokens of a cost that was checked; they are taken in the step in which this returns."""
+        self._now()  # refuses another run, whose tasks this one could not wake
         number, self._joined = self._joined, self._joined + 1
         self._costs[number] = cost
         try:
@@ -155,8 +158,8 @@ class RateLimiter:
     def _now(self) -> float:
         clock = trio.lowlevel.current_clock()
         now = clock.current_time()
-        if clock is not self._clock:  # another run: its times cannot be compared with those of the last
-            self._clock = clock
+        if clock is not self._run.clock:  # another run: its times cannot be compared with those of the last
+            self._run.enter()
             self._bucket.rebase(now)
         return now
 

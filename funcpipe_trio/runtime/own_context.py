@@ -8,7 +8,6 @@ task in the context that the task has then, so the new one is in force from the 
 
 from __future__ import annotations
 
-import contextlib
 from contextvars import Context, copy_context
 
 import trio
@@ -26,8 +25,10 @@ class OwnContext:
 
     def renew(self) -> bool:
         """Give the task a new copy if a call has changed the one it has; say so: then a checkpoint must follow."""
-        with contextlib.suppress(Exception):  # of values that cannot be compared: so one was set
+        try:  # no `suppress`: behind each call, that takes 3 % of the time of an item
             if copy_context() == self._clean:
                 return False
+        except Exception:  # of values that cannot be compared: so one was set
+            pass
         trio.lowlevel.current_task().context = self._clean.copy()
         return True

@@ -34,7 +34,7 @@ from ..policies.on_error import Divert, Failure, OnError, Skip, Stop
 from ..sansio.reorder import AsCompleted, InOrder
 from ..sansio.tolerance import Tolerance
 from .attempt import Account, Attempt, Layered
-from .failures import add_note, failure_of, noted
+from .failures import add_note, comes_of_cancelling, failure_of, noted
 from .inlet import BEHIND_FAILURE, CANCELLED, NOT_NEEDED, NOTHING, Fault, Inlet, Receiver, State, worth_a_pull
 from .link import Link
 from .own_context import OwnContext
@@ -556,7 +556,10 @@ class Pool(Stage):
     def _failed_at(self, worker: Worker, error: Exception) -> None:
         """Take the failure of one call: it ends the stream at its position, and what is behind that is given up."""
         if self._is_superfluous(worker):
-            self.keep_cleanup_error(error)
+            if comes_of_cancelling(error):
+                self.keep_cleanup_error(error)
+            else:  # of an item that nobody needs any more
+                self.host.ledger.keep(error)
             self.discard(self._put_down(worker), self._reason())
             return
         met = noted(error, self.name, worker.number, self._attempts(worker))
@@ -651,6 +654,9 @@ class Pool(Stage):
             self._discard_result(result, reason)
         if not self.results.exhausted:  # nobody has read how the calls, or the inlet, ended
             self.results.exhausted, self.results.failure = True, self.order.failure
+            if self._ended and self.stopped is None and not self._has_raised and self.order.failure is not None:
+                self.results.failure = None  # an operation ended the stream before it came to that
+                self.host.ledger.unread(self.order.failure, NOT_NEEDED)
         if self.source.exhausted and self.source.failure not in (None, self.results.failure):
             self.host.ledger.unread(self.source.failure, reason)
         super()._leave()

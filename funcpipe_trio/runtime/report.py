@@ -192,6 +192,9 @@ class Report(RunStatistics):
     """Errors that were met besides: in cleanup, in `on_discard`, behind the first failure. The first 100 of them."""
     cleanup_error_count: int = 0
     """How many such errors were met in all."""
+    seed: int | None = None
+    """What the jitter of its retries was computed from, where their `Backoff` names no seed; None if there are none.
+    A pipeline within it draws its own."""
 
     def describe(self) -> str:
         """Show it as a table, for people."""
@@ -203,6 +206,8 @@ class Report(RunStatistics):
             lines.append(f"paused for {self.paused:.3f} s")
         if self.bottleneck is not None:
             lines.append(f"limited by: {self.bottleneck}")
+        if self.seed is not None:
+            lines.append(f"seed {self.seed}")
         rows: list[tuple[str, ...]] = [("stage", "in", "out", "failed", "dropped", "discarded", "busy")]
         rows += [
             (s.name, *_texts(s.received, s.emitted, s.failed, s.dropped, s.discarded), f"{s.busy:.0%}")
@@ -233,7 +238,13 @@ def _share(each: InputReport) -> tuple[str, ...]:
     called = f"{each.merge} / {each.key}"
     if each.kind == "branches":
         return called, str(each.taken)
-    return called, str(each.weight), str(each.taken), str(each.contested), f"{each.share:.1%}"
+    return called, str(each.weight), str(each.taken), _amount(each.contested), f"{each.share:.1%}"
+
+
+def _amount(cost: int | Fraction) -> str:
+    """Show a sum of costs: as it is, unless it has more digits than anybody reads."""
+    exact = str(cost)
+    return exact if len(exact) <= 24 else f"{float(cost):.6g}"
 
 
 def _losses(link: LinkReport) -> str:

@@ -31,15 +31,17 @@ class RestartedSource(AsyncSource):
     account: Account | None
     attempts: str
 
-    def __init__(self, host: Host, source: RestartingSource, outlet: Outlet, fused: Sequence[Fused]) -> None:
+    def __init__(
+        self, host: Host, source: RestartingSource, outlet: Outlet, fused: Sequence[Fused], account: Account
+    ) -> None:
         super().__init__(host, source, outlet, fused)
         self._retry = source.retry
-        self._restarts = Restarts(source.retry, source.reset_after)
+        self._restarts = Restarts(source.retry, source.reset_after, stage=account.stage, seed=account.seed or 0)
         self._iterator: Any = None
         self._is_async = False
         self._broken: object = None
         self._is_misused = False  # by a callable whose next try would be no better
-        self.account = self._account = Account()
+        self.account = self._account = account
 
     async def _next(self) -> Any:
         return await self._until_given(self._asked)

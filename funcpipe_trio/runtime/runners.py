@@ -2,63 +2,33 @@
 
     threads(n)    at most n threads; a cancel waits for the call, or leaves it behind (`abandon_on_cancel`)
     processes(n)  at most n worker processes; a cancel kills the worker
-    executor(ex)  any `concurrent.futures.Executor`; a cancel withdraws a call that has not begun, else leaves it behind
+    executor(ex)  any `concurrent.futures.Executor`, see `executors`
+    runner(fn, *args)  an async function of the user's
 
 A call that was left behind, or whose worker was killed, may have done all, half or nothing of its work: the report
-counts it as ``outcome unknown``. No thread is parked per call: the executor's future wakes the task.
-
-`admit`, if there is one, is awaited when the call has its place, and the call starts in the step in which it returns:
-so a rate limit counts calls when they start.
+counts it as ``outcome unknown``.
 """
 
 from __future__ import annotations
 
-import contextlib
-import math
-from collections.abc import Awaitable, Callable
+import sys
 from dataclasses import KW_ONLY, field
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import Any, cast
 
 import trio
 
-from .._errors import WorkerDied
 from ..plan.steps import RunnerPlan
 from ..policies import _check
 from ..policies._frozen import dataclass
 from ..policies._functions import AnyFunction, function_name
 from .attempt import Attempt
-from .parking import AWAKE
+from .executors import InExecutor
+from .running import Admit, Running, admitted
 from .stage import interruptible
-
-if TYPE_CHECKING:
-    from concurrent.futures import Executor
 
 # What one runner alone needs is imported where that one is at work: together 5 ms that most programs can do without.
 
-__all__ = ["Running", "executor", "processes", "runner_of", "start_runner", "threads"]
-
-Admit = Callable[[Any, Attempt], Awaitable[Any]]
-
-
-class Running(Protocol):
-    """A runner at work for one start of a step."""
-
-    async def call(self, fn: AnyFunction, item: Any, attempt: Attempt, admit: Admit | None) -> Any:
-        """Run ``fn(item)``."""
-
-
-def start_runner(plan: RunnerPlan) -> Running:
-    """Make what a runner needs at work; fresh for each start of a step."""
-    running: Running = plan.start()
-    return running
-
-
-async def _admitted(item: Any, attempt: Attempt, admit: Admit | None) -> None:
-    """Wait until a call that has its place may start; nothing is taken for one that is cancelled."""
-    await trio.lowlevel.checkpoint_if_cancelled()
-    if admit is not None:
-        await admit(item, attempt)
-
+__all__ = ["Processes", "Threads", "processes", "runner_of", "threads"]
 
 # ---- threads
 
@@ -118,7 +88,7 @@ class _Threads:
         place = _Place(self._places)
         await self._places.acquire_on_behalf_of(place)
         try:
-            await _admitted(item, attempt, admit)
+            await admitted(item, attempt, admit)
             limiter = cast(trio.CapacityLimiter, place)  # trio takes what acts like one, though its types do not say so
             return await trio.to_thread.run_sync(fn, item, limiter=limiter, abandon_on_cancel=self._abandon)
         except trio.Cancelled:  # left behind even if its thread has ended since: its result is lost
@@ -150,14 +120,16 @@ class _Place:
 
 
 def processes(limit: int) -> Processes:
-    """Run a step's sync function in worker processes, at most `limit` at once; needs the extra ``[process]``.
+    """Run a step's sync function in worker processes, at most `limit` at once; not on Windows.
 
-    A cancellation or a timeout kills the worker, and a new one takes its place when it is needed. A worker that is just
-    being started is waited for, about 0.2 s. Idle workers are kept until the end of the trio run, for all its steps;
-    they ignore Ctrl-C.
+    A cancellation or a timeout kills the worker, and a new one takes its place when it is needed. Idle workers are kept
+    until the end of the trio run, for all its steps; they ignore Ctrl-C.
 
     The function must be one of a module (workers import it by name), and its items and results must be picklable; a
-    script needs its ``if __name__ == "__main__":`` guard.
+    script needs its ``if __name__ == "__main__":`` guard. It may do what any program may: print (it shares this
+    program's standard output and error, and reads nothing from standard input), start children, raise anything. An
+    error has the worker's traceback in its notes; one that cannot be pickled comes as a `WorkerError`. A worker that
+    dies, or cannot start, is a `WorkerDied`.
 
     A round trip costs about 0.1 ms: a function that takes less than 0.3 ms is faster where it is, unless it works on
     many items at once: see `chunked`.
@@ -166,14 +138,12 @@ def processes(limit: int) -> Processes:
       limit: an int >= 1; each run, and each start of the step, has its own.
 
     Raises:
-      ImportError: if anyio, which the extra brings, is not there.
+      NotImplementedError: on Windows.
       TypeError: if `limit` is no int.
       ValueError: if it is below 1.
     """
-    from importlib.util import find_spec
-
-    if find_spec("anyio") is None:
-        raise ImportError("processes: anyio must be installed\nUse pip install 'funcpipe-trio[process]'.")
+    if sys.platform == "win32":
+        raise NotImplementedError("processes: there are none on Windows\nUse executor(lambda: ProcessPoolExecutor(4)).")
     return Processes(limit)
 
 
@@ -210,131 +180,39 @@ class Processes:
 
 class _Processes:
     def __init__(self, limit: int) -> None:
+        from . import orders, workers
+
         self._places = trio.CapacityLimiter(limit)
-        from .workers import Workers
-
-        self._workers = Workers()
+        self._orders, self._workers = orders, workers
 
     async def call(self, fn: AnyFunction, item: Any, attempt: Attempt, admit: Admit | None) -> Any:
-        order = self._workers.order(fn, item)
+        order = self._orders.order_of(fn, item)
         borrower = object()
         await self._places.acquire_on_behalf_of(borrower)
         try:
-            if admit is not None:
-                await self._workers.have_idle(fn)  # before it takes its token, for that takes a while
-            await _admitted(item, attempt, admit)
-            await self._workers.have_idle(fn)
-            return await self._call(fn, order, attempt)
+            answer = None
+            while answer is None:  # again, if its worker had ended before it read the order
+                answer = await self._answer(fn, item, order, attempt, admit)
         finally:
             self._places.release_on_behalf_of(borrower)
+        return self._orders.result_of(*answer, fn)
 
-    async def _call(self, fn: AnyFunction, order: bytes, attempt: Attempt) -> Any:
+    async def _answer(
+        self, fn: AnyFunction, item: Any, order: bytes, attempt: Attempt, admit: Admit | None
+    ) -> tuple[bytes, bytes, int] | None:
+        workers = self._workers.Workers.of_this_run()
+        worker = await workers.take()
         try:
-            return await self._workers.call(fn, order)
-        except trio.Cancelled:
-            attempt.account.abandoned += 1
-            raise
-
-
-# ---- executors
-
-
-def executor(executor: Executor, *, limit: int | None = None) -> InExecutor:
-    """Run a step's sync function in a `concurrent.futures.Executor`: a pool of processes, loky, dask's, ray's, ...
-
-    No thread waits for it. A cancellation withdraws a call that has not begun; one that has is left behind, and counts
-    as ``outcome unknown``. The executor is yours: it is neither started nor shut down.
-
-    Args:
-      executor: any object with ``submit(fn, item)`` that gives a `concurrent.futures.Future`.
-      limit: calls that are handed to it at once, an int >= 1. Say as many as it has workers when the step has a rate
-        limit: a call counts when it is handed over, and what then waits inside of the executor starts later. None: as
-        many as the stage has.
-
-    Raises:
-      TypeError: if it has no ``submit``, or `limit` is no int.
-      ValueError: if `limit` is below 1.
-    """
-    return InExecutor(executor, limit)
-
-
-@dataclass(frozen=True, slots=True)
-class InExecutor:
-    """See `executor`."""
-
-    executor: Executor = field(hash=False)
-    limit: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.limit is not None:
-            _check.integer("executor", "limit", self.limit, at_least=1)
-        if not callable(getattr(self.executor, "submit", None)) or isinstance(self.executor, type):
-            rule = "be a concurrent.futures.Executor"
-            raise _check.refuse(TypeError, "executor", "executor", rule, self.executor)
-
-    def describe(self) -> str:
-        """Say it in a few words."""
-        most = "" if self.limit is None else f", at most {self.limit} calls at once"
-        return f"{type(self.executor).__name__}{most}"
-
-    def problem(self, fn: AnyFunction) -> str | None:
-        """What it can run, only the executor knows."""
-        return None
-
-    def start(self) -> Running:
-        """Keep no state."""
-        return _InExecutor(self.executor, self.limit)
-
-
-class _InExecutor:
-    def __init__(self, executor: Executor, limit: int | None) -> None:
-        self._executor = executor
-        self._places = trio.CapacityLimiter(math.inf if limit is None else limit)
-
-    async def call(self, fn: AnyFunction, item: Any, attempt: Attempt, admit: Admit | None) -> Any:
-        borrower = object()
-        await self._places.acquire_on_behalf_of(borrower)
-        try:
-            await _admitted(item, attempt, admit)
+            await admitted(item, attempt, admit)  # when there is a worker, for its start takes a while
             try:
-                future = self._executor.submit(fn, item)
-                await self._done(future, attempt)
-                return future.result()
-            except _broken() as error:
-                raise WorkerDied(f"the executor of {function_name(fn)} is broken") from error
+                return *await worker.ask(function_name(fn), order), worker.number
+            except self._workers.Unread:
+                return None
+            except trio.Cancelled:
+                attempt.account.abandoned += 1
+                raise
         finally:
-            self._places.release_on_behalf_of(borrower)
-
-    async def _done(self, future: Any, attempt: Attempt) -> None:
-        """Wait for a future, without a thread."""
-        task, token = trio.lowlevel.current_task(), trio.lowlevel.current_trio_token()
-        is_waiting = True
-
-        def wake() -> None:
-            if is_waiting:
-                trio.lowlevel.reschedule(task, AWAKE)
-
-        def done(_future: object) -> None:  # in whatever thread
-            with contextlib.suppress(trio.RunFinishedError):  # then nobody waits for it any more
-                token.run_sync_soon(wake)
-
-        def give_up(_raise_cancel: object) -> trio.lowlevel.Abort:
-            nonlocal is_waiting
-            withdrawn = future.cancel()
-            if not withdrawn and future.done():  # in this order, or one that ends in between would be lost
-                return trio.lowlevel.Abort.FAILED  # it is on its way here
-            is_waiting = False
-            attempt.account.abandoned += not withdrawn
-            return trio.lowlevel.Abort.SUCCEEDED
-
-        future.add_done_callback(done)
-        await trio.lowlevel.wait_task_rescheduled(give_up)
-
-
-def _broken() -> type[Exception]:
-    from concurrent.futures import BrokenExecutor
-
-    return BrokenExecutor
+            workers.give_back(worker)
 
 
 # ---- any other
@@ -377,5 +255,5 @@ class _ByFunction:
         self._runner = runner
 
     async def call(self, fn: AnyFunction, item: Any, attempt: Attempt, admit: Admit | None) -> Any:
-        await _admitted(item, attempt, admit)
+        await admitted(item, attempt, admit)
         return await interruptible(self._runner, fn, item)

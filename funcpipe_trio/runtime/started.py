@@ -10,6 +10,7 @@ from ..plan.steps import StepPlan
 from .attempt import Account, Attempt, Layered
 from .failures import add_note
 from .layers import layers_of
+from .one_run import OneRun
 from .report import PolicyReport
 
 __all__ = ["StartedStep"]
@@ -22,7 +23,8 @@ class StartedStep(Generic[A, B]):
     """A step that keeps its state (tokens, circuit, threads) from call to call; made by `Step.start`.
 
     It is an async function like any other: call it from any task, or give it to several pipelines, which then share its
-    state. In another trio run, which has a clock of its own, it starts anew (a shared `RateLimiter` goes on).
+    state. In another trio run, behind the end of the first, it starts anew (a shared `RateLimiter` goes on). In two
+    trio runs at a time, in two threads, it is refused.
     """
 
     plan: StepPlan
@@ -30,17 +32,20 @@ class StartedStep(Generic[A, B]):
     def __init__(self, plan: StepPlan) -> None:
         self.plan = plan
         self._layered = layers_of(plan)
-        self._clock: trio.abc.Clock | None = None
+        self._run_with_it = OneRun(f"the started step {plan.name!r}", "Use step.start() in each of them.")
         self._account = Account()
         self._calls = 0
 
     def layered(self) -> Layered:
-        """Give the function with its policies, as it is at work in this trio run."""
-        clock = trio.lowlevel.current_clock()
-        if clock is not self._clock:
-            if self._clock is not None:  # circuits that are open, threads that were left behind: all of another run
-                self._layered = layers_of(self.plan)
-            self._clock = clock
+        """Give the function with its policies, as it is at work in this trio run.
+
+        Raises:
+          StateError: if it is at work in another one, which is not over.
+        """
+        # Another run's are the circuits that are open, and the threads that were left behind.
+        if trio.lowlevel.current_clock() is not self._run_with_it.clock and self._run_with_it.enter():
+            self._layered = layers_of(self.plan)
+            self._account.seed = None
         return self._layered
 
     def __repr__(self) -> str:
@@ -51,10 +56,11 @@ class StartedStep(Generic[A, B]):
         return self.plan.name
 
     async def __call__(self, item: A) -> B:
-        """Put one item through the step; the n-th call is item n to its jitter.
+        """Put one item through the step; to its jitter the n-th call is item n, and each start has a seed of its own.
 
         Raises:
           Exception: the original error of the last attempt, with notes.
+          StateError: if it is at work in another trio run, which is not over.
 
         Checkpoint: always.
         Cancellation: stops the call at once; nothing of the shared state is lost.

@@ -50,6 +50,7 @@ def report_of(engine: Engine) -> Report:
         error=engine.ledger.error,
         cleanup_errors=tuple(engine.ledger.cleanup_errors),
         cleanup_error_count=engine.ledger.cleanup_error_count,
+        seed=engine.machinery.seed,
     )
 
 

@@ -43,6 +43,11 @@ class TimeLimit:
         self.is_free = self._is_late = False
         return self
 
+    def begin(self, seconds: float) -> None:
+        """Count from now, in the middle of the block."""
+        assert self._scope is not None
+        self._scope.relative_deadline = seconds
+
     def is_met(self) -> bool:
         """Whether there is time left; asked as the last thing in the block."""
         assert self._scope is not None

@@ -126,11 +126,12 @@ class FairLanes:
         lane = self._lanes[flow.key]
         entry = lane.entries.popleft()
         self._inside -= 1
-        self.cost += entry.cost
-        lane.account.count(entry.cost, contested=queue.backlogged > 1)
+        contested = queue.backlogged > 1
         if self.outside is not None and self.outside.lane is lane:
             self._let_in()  # before the charge: with an item outside the key is still backlogged
-        queue.charge(flow, entry.cost, still_ready=bool(lane.entries))
+        cost = queue.charge(flow, entry.cost, still_ready=bool(lane.entries))
+        self.cost += cost
+        lane.account.count(cost, contested=contested)
         if not lane.entries:
             self._forget(lane)
         return entry.item

@@ -16,8 +16,8 @@ of a tick that a division leaves over is carried to the flow's next charge, so r
 of two flows less than one tick, once. Weights count relative to the first one, so 3:7 and 3*10**15 : 7*10**15 are the
 same arithmetic. With relative weights a/b the lag of two flows is a multiple of ``1/(a_f * a_m)``; ``bits`` makes a
 tick finer than half of that (it grows when a finer weight comes), so roundings cannot lift the lag over the bound: with
-int costs it holds without any slack. Fraction costs are counted exactly too, and ticks become as fine as the finest
-cost asks for; what was rounded before it came is below ``2**-31`` of a cost of 1.
+int costs it holds without any slack. Fraction costs are counted exactly too, up to a common denominator of 1024 bits
+(`cost_grid`), and ticks become as fine as that asks for; what was rounded before is below ``2**-31`` of a cost of 1.
 
 A flow that leaves with a debt finds it when it comes back before V has reached it. A crowd of ever new flows would
 starve the others, each of them entitled to its first turn at V; so where more debts are left behind than flows are
@@ -36,6 +36,7 @@ from typing import Generic, TypeVar
 
 from .._errors import StateError
 from ..policies import _check
+from .cost_grid import CostGrid
 
 __all__ = ["FairQueue", "Flow"]
 
@@ -60,10 +61,10 @@ class Flow(Generic[K]):
         self.served = 0
         """How many times it was charged."""
         self.service: int | Fraction = 0
-        """The sum of the costs it was charged."""
+        """The sum of the costs it was charged, as they were counted."""
         self._tag = 0
-        self._rest: int | Fraction = 0  # the part of a tick not yet in the tag, in 1/denominator
-        self._numerator = 1  # one unit of cost is numerator/denominator ticks
+        self._rest = 0  # the part of a tick not yet in the tag, in 1/denominator
+        self._numerator = 1  # a cost of 1 is numerator/denominator ticks; both are multiples of the grid's unit
         self._denominator = 1
         self._entry = 0  # the number of its live entry in the heap; 0: not ready, -1: removed
 
@@ -90,7 +91,7 @@ class FairQueue(Generic[K]):
         self._latest = 0  # no tag is above it
         self._unit: int | Fraction = 0  # the weight that others are measured by: the first one
         self._heaviest = 1  # greatest numerator of a relative weight
-        self._finest = 1  # greatest denominator of a cost
+        self._grid = CostGrid()
         self._bits = _GUARD_BITS
 
     def add(self, key: K, weight: int | Fraction) -> Flow[K]:
@@ -169,13 +170,16 @@ class FairQueue(Generic[K]):
             heappop(heap)
         return None
 
-    def charge(self, flow: Flow[K], cost: int | Fraction = 1, *, still_ready: bool) -> None:
+    def charge(self, flow: Flow[K], cost: int | Fraction = 1, *, still_ready: bool) -> int | Fraction:
         """Count one service of the flow that `select` gave.
 
         Args:
           flow: the flow that `select` would return now.
           cost: what the service used, an int or Fraction > 0.
           still_ready: whether the flow has more to send.
+
+        Returns:
+          The cost as it was counted, see `cost_grid`; whoever adds it up should add that.
 
         Raises:
           StateError: if another flow, or none, is selected.
@@ -190,8 +194,12 @@ class FairQueue(Generic[K]):
         odd = type(cost) is not int or cost < 1
         if odd:
             _check.cost("FairQueue", "cost", cost)
+            cost = self._counted(cost)
+            parts = cost.numerator * (flow._numerator // cost.denominator)
+        else:
+            parts = cost * flow._numerator  # type: ignore[assignment]  # an int, for the cost is one
         self._now = flow._tag
-        ticks, flow._rest = divmod(cost * flow._numerator + flow._rest, flow._denominator)
+        ticks, flow._rest = divmod(parts + flow._rest, flow._denominator)
         flow._tag = tag = flow._tag + ticks
         if tag > self._latest:
             self._latest = tag
@@ -208,7 +216,8 @@ class FairQueue(Generic[K]):
                 self._level()
         if odd:
             # Last: finer ticks may tell flows apart that were equal, and put another one on top of the heap.
-            self._refine(1, cost.denominator)
+            self._refine()
+        return cost
 
     def set_weight(self, flow: Flow[K], weight: int | Fraction) -> None:
         """Change a weight from the next charge on; a debt is kept as cost, so it is paid off at the new speed.
@@ -228,7 +237,8 @@ class FairQueue(Generic[K]):
         if flow._entry < 0:
             raise StateError(f"cannot change the weight of flow {flow.key!r} while it is removed")
         relative = Fraction(weight) / self._unit
-        self._refine(relative.numerator, 1)
+        self._heaviest = max(self._heaviest, relative.numerator)
+        self._refine()
         if weight != flow.weight:
             flow._rest = 0  # less than a tick, in parts that the new weight would take for larger or smaller ones
             if flow._tag > self._now:
@@ -236,8 +246,8 @@ class FairQueue(Generic[K]):
                 flow._tag = self._now + (flow._tag - self._now) * flow.weight // weight
                 self._latest = max(self._latest, flow._tag)
         flow.weight = weight
-        flow._numerator = relative.denominator << self._bits
-        flow._denominator = relative.numerator
+        flow._numerator = (relative.denominator << self._bits) * self._grid.unit
+        flow._denominator = relative.numerator * self._grid.unit
         if flow._entry:
             self._enter(flow)
             self._compact()
@@ -283,17 +293,27 @@ class FairQueue(Generic[K]):
                 return
             del self._departed[key]
 
-    def _refine(self, heaviest: int, finest: int) -> None:
+    def _counted(self, cost: int | Fraction) -> int | Fraction:
+        """Put a cost on the grid; if that becomes finer for it, parts of a tick do, too. No tag changes."""
+        before = self._grid.unit
+        cost = self._grid.counted(cost)
+        if (finer := self._grid.unit // before) > 1:
+            for flow in self._known():
+                flow._numerator *= finer
+                flow._denominator *= finer
+                flow._rest *= finer
+        return cost
+
+    def _refine(self) -> None:
         """Make a tick at most ``2**-32`` of the lag between flows that any two weights can show; exact: tags shift."""
-        self._heaviest, self._finest = max(self._heaviest, heaviest), max(self._finest, finest)
-        shift = _GUARD_BITS + 2 * (self._heaviest * self._finest - 1).bit_length() - self._bits
+        shift = _GUARD_BITS + 2 * (self._heaviest * self._grid.unit - 1).bit_length() - self._bits
         if shift <= 0:
             return
         self._bits += shift
         self._now <<= shift
         self._latest = (self._latest + 1) << shift  # a rest may become whole ticks
         for flow in self._known():
-            ticks, flow._rest = divmod(flow._rest * (1 << shift), flow._denominator)
+            ticks, flow._rest = divmod(flow._rest << shift, flow._denominator)
             flow._tag = (flow._tag << shift) + ticks
             flow._numerator <<= shift
         self._rebuild()

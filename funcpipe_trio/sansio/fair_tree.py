@@ -139,13 +139,16 @@ class FairTree(Generic[K]):
                 return node
             queue = node._queue
 
-    def charge(self, leaf: Node[K], cost: int | Fraction = 1, *, still_ready: bool) -> None:
+    def charge(self, leaf: Node[K], cost: int | Fraction = 1, *, still_ready: bool) -> int | Fraction:
         """Count one service of the leaf that `select` gave, at every level above it.
 
         Args:
           leaf: the leaf that `select` would return now.
           cost: what the service used, an int or Fraction > 0.
           still_ready: whether the leaf has more to send.
+
+        Returns:
+          The cost as the root's queue counted it, see `cost_grid`.
 
         Raises:
           StateError: if another leaf, or none, is selected.
@@ -155,9 +158,11 @@ class FairTree(Generic[K]):
         # One level checks itself; with more, the inner queue would be charged before an outer one could object.
         if len(leaf._path) > 1 and self.select() is not leaf:
             raise StateError(f"cannot charge leaf {leaf.flow.key!r} while it is not selected")
+        counted = cost
         for queue, flow in leaf._path:
-            queue.charge(flow, cost, still_ready=still_ready)
+            counted = queue.charge(flow, cost, still_ready=still_ready)
             still_ready = queue.backlogged > 0
+        return counted
 
     def set_weight(self, node: Node[K], weight: int | Fraction) -> None:
         """Change the weight of a node among its siblings, see `FairQueue.set_weight`."""

@@ -37,7 +37,7 @@ class KeyAccount:
         """Its cost while another key had an item, too."""
 
     def count(self, cost: int | Fraction, *, contested: bool) -> None:
-        """Count one item that was handed over."""
+        """Count one item that was handed over; `cost` as the fair queue counted it, or sums would grow without end."""
         self.taken += 1
         self.cost += cost
         if contested:

@@ -3,12 +3,14 @@
 The rule: its openings are the attempts of a `Retry`, counted from 1. A source that fails `reset_after` seconds or more
 after it was opened has been healthy: its failure is the first of a new series. So a feed that breaks once a day is
 restarted for ever, and one that is broken is given up after `attempts` openings in a row. Each series has its own
-jitter, a function of its number alone.
+jitter: its number is what the number of an item is elsewhere.
 
 It is told the time and each error as it comes; it never waits.
 """
 
 from __future__ import annotations
+
+from functools import partial
 
 from ..policies.retry import Retry
 from .retrying import Attempts
@@ -19,12 +21,12 @@ __all__ = ["Restarts"]
 class Restarts:
     """The openings of one source."""
 
-    def __init__(self, retry: Retry, reset_after: float) -> None:
-        self._retry = retry
+    def __init__(self, retry: Retry, reset_after: float, *, stage: str = "", seed: int = 0) -> None:
+        self._begun = partial(Attempts, retry, stage=stage, seed=seed)
         self._reset_after = reset_after
         self._series = 0
         self._opened = 0.0
-        self._attempts = Attempts(retry, 0)
+        self._attempts = self._begun(0)
 
     @property
     def number(self) -> int:
@@ -39,7 +41,7 @@ class Restarts:
         """Answer the seconds to wait before it is opened again, or None: the error is final."""
         if now >= self._opened + self._reset_after:  # as deadlines are counted: a difference may be rounded below
             self._series += 1
-            self._attempts = Attempts(self._retry, self._series)
+            self._attempts = self._begun(self._series)
         return self._attempts.failed(error)
 
     def note(self) -> str | None:

@@ -28,9 +28,11 @@ class Attempts:
     number: int
     """The attempt that runs, from 1."""
 
-    def __init__(self, retry: Retry, item: int) -> None:
+    def __init__(self, retry: Retry, item: int, *, stage: str = "", seed: int = 0) -> None:
         self._retry = retry
         self._item = item
+        self._stage = stage
+        self._seed = seed
         self._waits: list[float] = []
         self.number = 1
 
@@ -41,7 +43,7 @@ class Attempts:
             return None
         asked = None if retry.retry_after is None else retry.retry_after(error)
         if asked is None:
-            wait = backoff_delay(retry.backoff, self._item, self.number)
+            wait = backoff_delay(retry.backoff, self._item, self.number, stage=self._stage, seed=self._seed)
         else:
             wait = max(0.0, _check.number("Retry", f"what retry_after({type(error).__name__}) gives", asked))
         self._waits.append(wait)

@@ -14,7 +14,7 @@ from ..policies._functions import AnyFunction
 from ..policies.circuit_breaker import CircuitBreaker
 from ..policies.retry import Retry
 from ..runtime.attempt import Attempt
-from ..runtime.runners import Running, start_runner
+from ..runtime.running import Running, start_runner
 
 __all__ = ["Workshop", "has_second_chances", "wrap_step"]
 

@@ -233,7 +233,7 @@ def test_waits_are_the_backoff_where_the_service_asks_for_none(world):
 
     world.run(world.tenant("acme", ["a"]))
 
-    first, second = (backoff_delay(Backoff(0.1), 0, attempt) for attempt in (1, 2))
+    first, second = (backoff_delay(Backoff(0.1), 0, attempt, stage="embed") for attempt in (1, 2))
     assert world.fake.starts == [0, 0.25 + first, 0.25 + first + 0.25 + second]
 
 
@@ -243,7 +243,7 @@ def test_slow_call_is_given_up_and_made_again(world):
 
     report = world.run(world.tenant("acme", ["a"]))
 
-    assert world.fake.starts == [0, 1 + backoff_delay(Backoff(0.1), 0, 1)]
+    assert world.fake.starts == [0, 1 + backoff_delay(Backoff(0.1), 0, 1, stage="embed")]
     assert [stage.policies.timeouts for stage in report.stages if stage.name == "embed"] == [1]
     assert len(world.store.rows) == 1
 

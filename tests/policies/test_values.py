@@ -57,7 +57,7 @@ POLICIES = [
     (RateLimit(7.3, per=60, burst=4), {"rate": 7, "per": 61.0, "burst": 5}),
     (
         Backoff(0.2, 3.0, 20, 0.5, 7),
-        {"initial": 0.0, "factor": 1, "maximum": 0, "jitter": 0, "seed": -1},
+        {"initial": 0.0, "factor": 1, "maximum": 30, "jitter": 0, "seed": None},
     ),
     (
         Retry(4, (OSError, KeyError), Backoff(1), retry_after=asked),
@@ -145,13 +145,13 @@ def test_a_failure_does_not_show_its_item():
     [
         (
             Backoff(),
-            "Backoff(initial=0.1, factor=2.0, maximum=10.0, jitter=0.1, seed=0)",
+            "Backoff(initial=0.1, factor=2.0, maximum=None, jitter=0.1, seed=None)",
         ),
         (RateLimit(5), "RateLimit(rate=5, per=1.0, burst=1)"),
         (
             Retry(),
             "Retry(attempts=3, on=<class 'Exception'>, "
-            "backoff=Backoff(initial=0.1, factor=2.0, maximum=10.0, jitter=0.1, seed=0), retry_after=None)",
+            "backoff=Backoff(initial=0.1, factor=2.0, maximum=None, jitter=0.1, seed=None), retry_after=None)",
         ),
         (
             CircuitBreaker(),
@@ -173,6 +173,7 @@ def test_the_defaults_are_these(policy, shown):
         (RateLimit(7.25, per=60, burst=3), "7.25 in 60 s, burst 3"),
         (Backoff(), "0.1 s x 2 up to 10 s +-10%"),
         (Backoff(1, 1, 2.5, 0), "1 s up to 2.5 s"),
+        (Backoff(1, 1, 2.5, 0, seed=7), "1 s up to 2.5 s"),
         (Backoff(0.25, 1.5, 60.0, 1), "0.25 s x 1.5 up to 60 s +-100%"),
         (Retry(), "up to 3 attempts on Exception, waits 0.1 s x 2 up to 10 s +-10%"),
         (

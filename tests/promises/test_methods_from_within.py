@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from fractions import Fraction
 from itertools import product
 
 import pytest
@@ -38,9 +39,9 @@ async def resume_later(run):
 
 
 def set_weights(run):
-    for key in ("a", "b"):
+    for key in ("a", "b", 0, 1):
         with contextlib.suppress(KeyError, ValueError):
-            run.set_weight(key, 3)
+            run.set_weight(key, Fraction(1, 7))
 
 
 def set_concurrencies(run):

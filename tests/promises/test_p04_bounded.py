@@ -104,6 +104,82 @@ def test_a_silent_consumer_meets_the_bound_exactly(shape):
     assert pipeline.max_in_flight == expected
 
 
+async def seconds(count):
+    for number in range(count):
+        await trio.sleep(1)
+        yield number
+    await trio.sleep_forever()
+
+
+def stuck_at(number):
+    async def call(item):
+        await trio.sleep(math.inf if item >= number else 0)
+        return item
+
+    return call
+
+
+LOSSY = {
+    "a link": (lambda line: line, 2),
+    "batches": (lambda line: line.batch(10), 9 + 20),
+    "windows": (lambda line: line.window(10), 9 + 20),
+    "sliding windows": (lambda line: line.sliding(5, 2), 3 + 1 + 4),
+    "windows with gaps": (lambda line: line.sliding(2, 3), 1 + 4),
+    "batches in batches": (lambda line: line.batch(3).batch(4), 2 + 9 + 24),
+    "a throttle": (lambda line: line.buffer(4).throttle(RateLimit(1e-9, burst=2)), 4 + 1 + 2),
+    "a throttle and batches": (lambda line: line.buffer(4).throttle(RateLimit(1e-9, burst=5)).batch(2), 4 + 1 + 1 + 4),
+    "a pool": (lambda line: line.buffer(1).map(stuck_at(2), concurrency=3), 1 + 3 + 2),
+    "a pool and batches": (lambda line: line.buffer(1).map(stuck_at(5), concurrency=3).batch(2), 1 + 3 + 1 + 4),
+}
+
+
+class Most(trio.abc.Instrument):
+    """The most items in flight at any step, until something is dropped, or fails."""
+
+    def __init__(self):
+        self.run, self.most, self.is_over = None, 0, False
+
+    def after_task_step(self, task):
+        counts = self.run.statistics()
+        self.is_over = self.is_over or counts.failed > 0 or any(link.dropped for link in counts.links)
+        if not self.is_over:
+            self.most = max(self.most, counts.taken - counts.dropped)
+
+
+def in_a_buffer(line, policy):
+    return line.buffer(2, overflow=policy)
+
+
+def in_a_branch(line, policy):
+    """One branch, for each copy counts."""
+    return line.broadcast({"only": lambda copies: copies.buffer(2, overflow=policy)})
+
+
+def in_a_merge_of_a_branch(line, policy):
+    """Where the branch does not begin with its link at first sight."""
+    return line.broadcast({"only": lambda copies: merge(copies.buffer(2, overflow=policy), Pipeline.from_iterable(()))})
+
+
+@pytest.mark.parametrize("into", [in_a_buffer, in_a_branch, in_a_merge_of_a_branch], ids=lambda into: into.__name__)
+@pytest.mark.parametrize("policy", ["drop_oldest", "drop_newest", "fail"])
+@pytest.mark.parametrize("shape", LOSSY)
+def test_what_stands_before_a_buffer_that_drops_is_counted(shape, policy, into):
+    """P4: a stage goes on though that buffer is full, so what it gathers, or holds back, comes on top; and no more."""
+    make, expected = LOSSY[shape]
+    plan = into(make(Pipeline.from_async_iterable(lambda: seconds(1000))), policy)
+
+    async def main():
+        most = Most()
+        async with plan.open() as most.run:
+            trio.lowlevel.add_instrument(most)
+            await trio.sleep(60)
+            trio.lowlevel.remove_instrument(most)
+        return most.most
+
+    beside = 16 if into is in_a_merge_of_a_branch else 0  # the link of the empty source
+    assert run_virtual(main) + beside == plan.max_in_flight == expected + beside
+
+
 def test_a_batch_without_a_number_has_no_bound():
     """P4 says so, in place of a number that would not hold."""
     assert ITEMS.batch(max_delay=1).max_in_flight == math.inf

@@ -135,7 +135,7 @@ def test_it_is_in_the_log_where_there_is_no_report(name, source, error, caplog):
 
     (record,) = caplog.records
     assert (record.name, record.levelno) == ("funcpipe_trio", logging.WARNING)
-    assert record.getMessage().startswith("collect" if name == "first" else name)
+    assert record.getMessage().startswith(f"{name}: ")
     assert type(error).__name__ in record.getMessage()
     assert record.exc_info[1] is error
 

@@ -321,7 +321,8 @@ def test_a_retry_after_that_is_no_time_is_an_error(kind, wrong):
 
 @at_once
 def test_jitter_is_the_items_own(run):
-    """The waits of an item depend on its number alone: not on what runs beside it, on latency or on concurrency."""
+    """The waits of an item depend on its number and stage: not on what runs beside it, on latency or on concurrency."""
+    stage = "" if run is gathered else "Calls"
     retry = Retry(4, backoff=Backoff(1, jitter=0.5, seed=7))
 
     def waits(calls):
@@ -330,7 +331,7 @@ def test_jitter_is_the_items_own(run):
             for item, starts in calls.started.items()
         }
 
-    expected = {item: [backoff_delay(retry.backoff, item, k) for k in (1, 2, 3)] for item in range(6)}
+    expected = {item: [backoff_delay(retry.backoff, item, k, stage=stage) for k in (1, 2, 3)] for item in range(6)}
     met = []
     for seconds in (0, 0.3, 2):
         calls = Calls(3, seconds=seconds)

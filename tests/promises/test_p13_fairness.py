@@ -8,11 +8,12 @@ credit for what was not sent.
 
 from fractions import Fraction
 
+import pytest
 import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from funcpipe_trio import FairShare, Pipeline, fair_merge
+from funcpipe_trio import FairChannel, FairShare, Pipeline, fair_merge
 from funcpipe_trio.testing import run_virtual
 
 from ._schedules import shuffled
@@ -158,3 +159,51 @@ def test_no_credit_for_having_been_away():
     assert order[:back] == ["busy"] * back
     assert 990 <= back <= 1020
     assert {order[at : at + 2].count("returning") for at in range(back, back + 300, 2)} == {1}
+
+
+# ---- costs of ever new denominators
+
+PRIMES = [number for number in range(2, 3000) if all(number % divisor for divisor in range(2, 55) if divisor < number)]
+
+
+async def merged(cost):
+    lines = {key: Pipeline.from_iterable(range(len(PRIMES))) for key in "ab"}
+    report = await fair_merge(lines, FairShare({"a": 2}, cost=cost)).run()
+    return [(each.cost, each.contested) for each in report.inputs], report.describe()
+
+
+async def by_key(cost):
+    line = Pipeline.from_iterable(range(len(PRIMES))).fair_by(lambda item: item % 3, FairShare(cost=cost), max_keys=3)
+    report = await line.run()
+    return [(each.cost, each.contested) for each in report.inputs], report.describe()
+
+
+async def channelled(cost):
+    channel = FairChannel(FairShare(capacity=len(PRIMES), cost=cost))
+    group = channel.group("group")
+    inputs = [channel.open_input("alone"), group.open_input("one"), group.open_input("other")]
+    for item in range(len(PRIMES)):
+        inputs[item % 3].send_nowait(item)
+    for _ in range(len(PRIMES)):
+        await channel.receive()
+    found = channel.statistics()
+    return [*((each.service, each.debt) for each in found.inputs), (found.service, 0)], ""
+
+
+@pytest.mark.parametrize("run", [merged, by_key, channelled], ids=lambda run: run.__name__)
+def test_sums_of_costs_of_ever_new_denominators_stay_short(run):
+    """430 primes have a common denominator of 4000 bits: no sum has one above 1024, and no report shows its digits."""
+    sums, shown = run_virtual(run, lambda item: Fraction(1, PRIMES[item]))
+    bits = [Fraction(each).denominator.bit_length() for pair in sums for each in pair]
+
+    assert 1000 < max(bits) <= 1024
+    assert len(max(shown.splitlines(), key=len, default="")) < 120
+
+
+@pytest.mark.parametrize("run", [merged, by_key, channelled], ids=lambda run: run.__name__)
+def test_sums_of_costs_of_a_common_denominator_are_exact(run):
+    """However fine it is."""
+    sums, _ = run_virtual(run, lambda item: Fraction(item + 1, 10**300))
+    items = sum(range(1, len(PRIMES) + 1)) * (1 if run is by_key else 2)  # of two inputs; or with the sum of all
+
+    assert sum(cost for cost, _ in sums) == Fraction(items, 10**300)

@@ -284,7 +284,7 @@ def test_defect_r3_an_error_is_never_replaced():
 
 def test_defect_r4_every_default_can_be_made():
     """And is what the docstrings say."""
-    assert Retry() == Retry(3, Exception, Backoff(0.1, 2.0, 10.0, 0.1, 0), retry_after=None)
+    assert Retry() == Retry(3, Exception, Backoff(0.1, 2.0, None, 0.1, None), retry_after=None)
 
 
 def test_defect_r6_there_is_a_bound_on_the_whole():

@@ -1,6 +1,7 @@
 """Functions for worker processes, which import them by name."""
 
 import os
+import signal
 import time
 from pathlib import Path
 
@@ -60,3 +61,22 @@ def fail_at_two(item):
     if item == 2:
         raise ValueError("no 2")
     return item
+
+
+def begin_and_wait(begun, end, item):
+    """Say by one pipe that it has begun; wait until the other lets it end."""
+    with open(begun, "wb", buffering=0) as pipe:
+        pipe.write(b"x")
+    with open(end, "rb", buffering=0) as pipe:
+        pipe.read(1)
+    return item
+
+
+def be_killed_once(path, item):
+    """Be killed at the first call; remember by a file."""
+    try:
+        Path(path).touch(exist_ok=False)
+    except FileExistsError:
+        return item * 10
+    os.kill(os.getpid(), signal.SIGKILL)
+    return None

@@ -120,6 +120,7 @@ def test_a_report_tells_it_line_by_line_below_the_table():
         [
             "completed after 13.000 s: 5 taken, 2 delivered, 3 failed, 0 dropped, 0 discarded",
             "limited by: ask",
+            "seed 0",
             "",
             "stage     in  out  failed  dropped  discarded  busy",
             "iterable   5    5       0        0          0    0%",

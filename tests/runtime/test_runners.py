@@ -21,7 +21,6 @@ from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from multiprocessing import get_context
 
-import anyio
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
@@ -41,7 +40,6 @@ from funcpipe_trio import (
     processes,
     threads,
 )
-from funcpipe_trio.runtime import workers
 from funcpipe_trio.runtime.attempt import Account, Attempt
 from tests.runtime import _work
 
@@ -463,7 +461,8 @@ def test_what_cannot_run_anything_is_refused():
     rule = r"be threads\(n\), processes\(n\), executor\(ex\), or an async function runner\(fn, \*args\)"
     with pytest.raises(TypeError, match=rf"^Step\.on: runner must {rule}, not 4$"):
         Step(_work.double).on(4)
-    with pytest.raises(TypeError, match=r"^executor: executor must be a concurrent\.futures\.Executor, not 4$"):
+    rule = r"be a concurrent\.futures\.Executor, or a sync function that makes one"
+    with pytest.raises(TypeError, match=rf"^executor: executor must {rule}, not 4$"):
         executor(4)
 
 
@@ -656,8 +655,8 @@ def test_a_pool_of_processes_works_until_it_breaks():
 
     assert run(main) == 8
     assert caught == [
-        ("the executor of die is broken", BrokenProcessPool),
-        ("the executor of double is broken", BrokenProcessPool),
+        (f"the executor of {name} is broken\nUse executor(lambda: ...), which makes a new one then.", BrokenProcessPool)
+        for name in ("die", "double")
     ]
 
 
@@ -683,7 +682,7 @@ def begun(tmp_path):
 
 @pytest.fixture(autouse=True)
 def quick_start(monkeypatch):
-    """Have no main module: a worker would import it, all of pytest, before it can begin."""
+    """Have no main module: a worker would load it, all of pytest, before it can begin."""
     monkeypatch.delattr(sys.modules["__main__"], "__file__", raising=False)
 
 
@@ -716,11 +715,11 @@ def test_a_cancel_kills_the_worker(begun):
             nursery.start_soon(caller.call, _work.say_pid_and_hang, path)
             pid = await wait()
             nursery.cancel_scope.cancel()
-        killed = is_gone(pid), workers._idle.get(), caller.account.abandoned, caller.free()
+        killed = is_gone(pid), caller.account.abandoned, caller.free()
         await caller.call(_work.own_pid, 1)
-        return killed, caller.ended[1] != pid, workers._idle.get()
+        return killed, caller.ended[1] != pid
 
-    assert run(main) == ((True, 0, 1, (1, 0)), True, 1)
+    assert run(main) == ((True, 1, (1, 0)), True)
 
 
 def test_a_timeout_kills_the_worker_and_a_later_attempt_has_another(begun, tmp_path):
@@ -742,26 +741,42 @@ def test_a_timeout_kills_the_worker_and_a_later_attempt_has_another(begun, tmp_p
     assert 1 <= policies.abandoned <= policies.timeouts == policies.retries
 
 
-def test_a_cancel_lets_a_worker_start():
-    """One that is just being started is kept for the next call, and is no process left behind."""
+def test_a_cancel_does_not_wait_for_a_worker_that_starts(tmp_path, monkeypatch):
+    """The caller goes on at once, and the next call has that worker: of two starts there is one process."""
+    slow = tmp_path / "slow.py"
+    slow.write_text(f"""
+import os
+os.write(os.open({str(tmp_path / "started")!r}, os.O_WRONLY | os.O_APPEND | os.O_CREAT), b"x")
+open({str(tmp_path / "go")!r}).read()
+""")
+    os.mkfifo(tmp_path / "go")
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", str(slow), raising=False)
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)
 
     async def main():
         caller = Caller(processes(1))
+        for item in range(3):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(caller.call, _work.own_pid, item)
+                await wait_all_tasks_blocked()
+                nursery.cancel_scope.cancel()
+        cancelled = dict(caller.ended), caller.account.abandoned, caller.free()[0]
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(caller.call, _work.own_pid, 1)
-            await wait_all_tasks_blocked()
-            nursery.cancel_scope.cancel()
-        return caller.ended, caller.account.abandoned, caller.free(), workers._idle.get()
+            nursery.start_soon(caller.call, _work.own_pid, "pid")
+            await trio.to_thread.run_sync((tmp_path / "go").write_text, "go")
+        return cancelled, list(caller.ended)
 
-    assert run(main) == ({}, 0, (1, 0), 1)
+    assert run(main) == (({}, 0, 1), ["pid"])
+    assert (tmp_path / "started").read_text() == "x"
     gc.collect()  # a process that nobody waited for would warn now
 
 
 def test_a_call_that_waits_for_its_turn_is_not_left_behind():
-    """Cancelled in the admission, with a place and a worker: it had not begun."""
+    """Cancelled in the admission, with a place and a worker: it had not begun, and the worker goes on."""
 
     async def main():
         caller, waits = Caller(processes(1)), trio.Event()
+        await caller.call(_work.own_pid, "before")
 
         async def admit(item, attempt):
             waits.set()
@@ -770,26 +785,25 @@ def test_a_call_that_waits_for_its_turn_is_not_left_behind():
         async with trio.open_nursery() as nursery:
             nursery.start_soon(caller.call, _work.double, 1, admit)
             await waits.wait()
-            started = workers._idle.get()
             nursery.cancel_scope.cancel()
-        return started, caller.ended, caller.account.abandoned, caller.free()
+        await caller.call(_work.own_pid, "after")
+        return len(set(caller.ended.values())), list(caller.ended), caller.account.abandoned, caller.free()
 
-    assert run(main) == (1, {}, 0, (1, 0))
+    assert run(main) == (1, ["before", "after"], 0, (1, 0))
 
 
 def test_a_worker_that_dies_raises_worker_died():
-    """With its cause; the next call works."""
+    """It says how; the next call works."""
 
     async def main():
         step = Step(_work.die).on(processes(1)).start()
-        with pytest.raises(WorkerDied, match=r"^the worker process of die died\nin step 'die'$") as caught:
+        with pytest.raises(
+            WorkerDied, match=r"^the worker process of die died: it ended with status 3\nin step 'die'$"
+        ):
             await step(3)
-        return caught.value, await Step(_work.double).on(processes(1))(4), workers._idle.get()
+        return await Step(_work.double).on(processes(1))(4)
 
-    error, result, idle = run(main)
-
-    assert type(error.__cause__) is anyio.BrokenWorkerProcess
-    assert (result, idle) == (8, 1)
+    assert run(main) == 8
 
 
 def test_a_dead_worker_is_a_failure_like_any_other(tmp_path):
@@ -798,7 +812,7 @@ def test_a_dead_worker_is_a_failure_like_any_other(tmp_path):
     again = Step(_work.die_once).on(processes(1)).retry(Retry(attempts=2, on=WorkerDied))
 
     async def main():
-        with pytest.raises(WorkerDied, match=r"^the worker process of die died\nin stage 'die', item 0$"):
+        with pytest.raises(WorkerDied, match=r"^the worker process of die died: .* status 3\nin stage 'die', item 0$"):
             await Pipeline.from_iterable([3]).map(ends).run()
         report = await Pipeline.from_iterable([3, 4]).map(ends, on_error=OnError.skip()).run()
         results = await Pipeline.from_iterable([str(tmp_path / "once")]).map(again).collect()
@@ -813,22 +827,27 @@ def test_an_item_that_cannot_be_loaded_fails_its_own_call():
     async def main():
         step = Step(_work.double).on(processes(1)).start()
         await step(1)
-        with pytest.raises(EOFError, match=r"^cannot be loaded\nin step 'double'$"):
+        with pytest.raises(
+            TypeError, match=r"^processes: the item of double must load from its pickle, which it does not: EOFError: "
+        ):
             await step([_work.LoadsNowhere(), bytes(200_000)])
-        return [await step(item) for item in range(3)], workers._idle.get()
+        return [await step(item) for item in range(3)]
 
-    assert run(main) == ([0, 2, 4], 1)
+    assert run(main) == [0, 2, 4]
 
 
 def test_an_item_that_cannot_be_sent_fails_before_it_needs_a_worker():
-    """The error is pickle's; no worker was started for it."""
+    """It says that it was the item, and of which function; not even a place was taken for it."""
+    message = r"^processes: the item of double must be picklable, which it is not: .*\nUse what pickle takes: "
 
     async def main():
-        with pytest.raises(TypeError, match=r"^cannot pickle 'generator' object\nin step 'double'$"):
-            await Step(_work.double).on(processes(1))(_ for _ in ())
-        return workers._idle.get()
+        caller = Caller(processes(1))
+        await caller.running._places.acquire_on_behalf_of("another")
+        with pytest.raises(TypeError, match=message) as caught:
+            await caller.call(_work.double, (_ for _ in ()))
+        return type(caught.value.__cause__)
 
-    assert run(main) == 0
+    assert run(main) is TypeError
 
 
 def test_workers_ignore_ctrl_c():
@@ -879,12 +898,12 @@ def test_what_a_worker_could_not_import_is_refused_by_check():
         line.check()
 
 
-def test_without_anyio_it_says_what_to_install(monkeypatch):
-    """The extra is named when it is asked for, not when it runs."""
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    message = r"^processes: anyio must be installed\nUse pip install 'funcpipe-trio\[process\]'\.$"
+def test_on_windows_it_says_what_to_use(monkeypatch):
+    """Its workers lean on what only the other systems have."""
+    monkeypatch.setattr(sys, "platform", "win32")
+    message = r"^processes: there are none on Windows\nUse executor\(lambda: ProcessPoolExecutor\(4\)\)\.$"
 
-    with pytest.raises(ImportError, match=message):
+    with pytest.raises(NotImplementedError, match=message):
         processes(2)
 
 

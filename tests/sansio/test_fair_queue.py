@@ -12,7 +12,8 @@
 | no gain from flapping | `ready` forgets a debt; `add` forgets the debt of a removed key |
 | all start level after an empty queue | `_level` leaves V where it was |
 | determinism, unit of weights | ticks counted from the weights, not from their ratios |
-| exactness | the rest dropped, or dropped when ticks become finer |
+| exactness | the rest dropped, or dropped when ticks, or the units of costs, become finer |
+| costs of ever new denominators | sums of Fractions as they come |
 | a debt left behind | departed flows not shifted when ticks become finer |
 | weight change | no rescaling of the debt |
 | memory | no `_compact`, no `_forget` |
@@ -22,7 +23,7 @@
 import re
 from collections import Counter
 from fractions import Fraction
-from itertools import combinations, groupby
+from itertools import combinations, count, groupby
 
 import pytest
 from hypothesis import given, settings
@@ -188,6 +189,54 @@ def test_the_unit_of_costs_does_not_loosen_the_bound(flow_weights, trace):
     bench.play([(event, index, Fraction(cost, 10**12)) for event, index, cost in trace])
 
     assert bench.lags.excess() <= 0
+
+
+@settings(max_examples=40, deadline=None)
+@given(flow_weights=flow_weights, trace=traces(int_costs), unit=st.sampled_from([10**300, 2**1000, 3**600]))
+def test_nor_does_a_unit_of_a_thousand_bits(flow_weights, trace, unit):
+    """P2 without slack, for costs whose common denominator is as large as is counted exactly."""
+    bench = Bench(flow_weights)
+
+    bench.play([(event, index, Fraction(cost, unit)) for event, index, cost in trace])
+
+    assert bench.lags.excess() <= 0
+
+
+def primes():
+    """2, 3, 5, 7, ..."""
+    found = []
+    for number in count(2):
+        if all(number % prime for prime in found):
+            found.append(number)
+            yield number
+
+
+def sizes(queue):
+    """The bits of every number that a queue counts with."""
+    numbers = [queue._now, queue._latest]
+    for flow in queue._known():
+        service = Fraction(flow.service)
+        numbers += [flow._tag, flow._rest, flow._numerator, flow._denominator, service.numerator, service.denominator]
+    return max(number.bit_length() for number in numbers)
+
+
+def test_costs_of_ever_new_denominators_do_not_make_ever_longer_numbers():
+    """Each item takes as long as the one before: from 200 items to 1600, ten times the service, no number grows.
+
+    And the bound holds, but for what was rounded.
+    """
+    bench, denominators, found = Bench([1, 3]), primes(), []
+    for number in range(1600):
+        if number % 200 == 0:
+            found.append(sizes(bench.queue))
+        for index in (0, 1):
+            bench.push(index, Fraction(1, next(denominators)))
+        if number:
+            bench.serve_all(2)
+
+    assert max(found[2:]) - min(found[2:]) <= 2
+    assert max(found) < 4 * 1024 + 100
+    assert bench.lags.excess() <= 3200 * Fraction(2, 2**1023)
 
 
 @settings(max_examples=200, deadline=None)
@@ -509,6 +558,17 @@ def test_the_part_of_a_tick_counts_as_debt():
 
     assert bench.flows[1].served == 1
     assert bench.queue.debt(bench.flows[1]) == 1
+
+
+@pytest.mark.parametrize("part", [Fraction(1, 5), Fraction(1, 2**80 + 13)])
+def test_the_part_of_a_tick_is_the_same_in_finer_units_of_cost(part):
+    """A cost with a denominator that none had before changes the debt of nobody."""
+    bench = Bench([1, 3, 7])
+    for index, cost in ((1, 1), (2, 1), (0, part)):
+        bench.push(index, cost, count=2)
+
+    assert bench.serve_all(3) == [1, 2, 0]
+    assert [bench.queue.debt(flow) for flow in bench.flows] == [part, 1, 1]
 
 
 def test_who_is_back_on_time_loses_no_part_of_a_tick():

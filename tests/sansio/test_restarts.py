@@ -23,7 +23,8 @@ LASTED = st.lists(st.integers(0, 12), min_size=1, max_size=12)
 def test_each_row_of_failures_is_a_retry_of_its_own(attempts, lasted):
     """A failure after 8 s or more is the first of a new row, whatever came before."""
     backoff = Backoff(1, jitter=0.5)
-    restarts, now, row, number = Restarts(Retry(attempts, backoff=backoff), 8), 100.0, 0, 0
+    place = {"stage": "feed", "seed": 5}
+    restarts, now, row, number = Restarts(Retry(attempts, backoff=backoff), 8, **place), 100.0, 0, 0
     for seconds in lasted:
         restarts.opened(now)
         now += seconds
@@ -33,7 +34,7 @@ def test_each_row_of_failures_is_a_retry_of_its_own(attempts, lasted):
             assert (wait, restarts.number) == (None, attempts)
             return
 
-        assert (wait, restarts.number) == (backoff_delay(backoff, row, number), number + 1)
+        assert (wait, restarts.number) == (backoff_delay(backoff, row, number, **place), number + 1)
         now += wait
 
 

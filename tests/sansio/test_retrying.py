@@ -36,13 +36,13 @@ def waits_of(retry, errors, item=0):
 def test_a_call_is_tried_as_often_as_the_policy_says(attempts, item, seed):
     """The waits are the backoff's for this item, attempt by attempt; the last error is final."""
     retry = Retry(attempts, backoff=Backoff(seed=seed))
-    machine = Attempts(retry, item)
+    machine = Attempts(retry, item, stage="embed", seed=seed)
     waits, numbers = [], [machine.number]
     while (wait := machine.failed(OSError())) is not None:
         waits.append(wait)
         numbers.append(machine.number)
 
-    assert waits == [backoff_delay(retry.backoff, item, k) for k in range(1, attempts)]
+    assert waits == [backoff_delay(retry.backoff, item, k, stage="embed", seed=seed) for k in range(1, attempts)]
     assert numbers == list(range(1, attempts + 1))
     assert machine.number == attempts
 

@@ -1,0 +1,337 @@
+"""The program of a worker process: how does it stay in step with its parent, whatever the functions do that it runs?
+
+It is run by its path, stands alone, and needs nothing of this package. Its parent sends how to begin, then orders, one
+at a time; each gets one answer: a letter that says what it is, a length, and bytes. `workers` is the other end.
+
+* Functions have the standard streams for themselves. Orders come by what is standard input when the process begins; it
+  is moved out of their way, and out of their children's, who read nothing there.
+* Whatever is raised, in any step of a call, is an answer: plain data that any parent can load, with the error itself
+  beside it (`told`). What cannot be answered ends the process, which the parent sees.
+* Signals are held back except while a function runs or none is ordered. So a handler that a function left here, which
+  may raise, does not strike in the middle of an order or an answer.
+* A child that a function forked never answers. Nor does a worker write where a function has opened something else,
+  having closed what was not its own.
+
+It ends when its parent has gone, or has closed the connection.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import fcntl
+import importlib.machinery
+import importlib.util
+import io
+import os
+import select
+import signal
+import sys
+import traceback
+from _signal import pthread_sigmask  # type: ignore[import-not-found]  # the public one is as slow as a whole call
+from collections.abc import Callable, Iterator
+from pickle import HIGHEST_PROTOCOL, dumps, loads
+from types import CodeType, ModuleType
+from typing import Any, NoReturn
+
+__all__ = ["CLOSED", "HEAD", "LENGTH", "LOADING", "MAIN", "told"]
+
+LENGTH = 8
+"""Bytes of a length."""
+HEAD = 1 + LENGTH
+"""Bytes of an answer before what it tells."""
+MAIN = "__mp_main__"
+"""What the main module is called in a worker, as `multiprocessing` has it: so it does not run as a program."""
+LOADING = "__worker_is_loading__"
+"""A name that the main module has while a worker loads it."""
+CLOSED = 113
+"""The status of a worker that cannot answer, for a function closed what it answers by."""
+
+_MOST_TEXT = 10_000
+_MOST_TRACE = 50_000
+_MOST_ERRORS = 64
+_ALL_SIGNALS = signal.valid_signals()
+
+
+def main() -> NoReturn:
+    """Be a worker."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all: the parent decides what becomes of us
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # a worker may be killed at any time
+    signals, parent = _Signals(), _Parent()
+    start = loads(parent.receive())
+    sys.path[:], sys.argv[:] = start["path"], start["argv"]
+    faulthandler.dump_traceback_later(start["seconds"], exit=True, file=2)
+    answer = _answer(signals, _Load(start["name"], start["file"]))
+    faulthandler.cancel_dump_traceback_later()
+    while True:
+        parent.send(*answer)
+        signals.wait(parent)
+        answer = _answer(signals, _Call(parent.receive()))
+
+
+def _answer(signals: _Signals, action: _Call | _Load) -> tuple[bytes, bytes]:
+    """Do what was ordered."""
+    error: BaseException | None = None
+    result = b""
+    try:
+        try:
+            signals.let_in()
+            result = action()
+        except BaseException as met:
+            error = met
+        signals.hold()
+    except BaseException as late:  # of a handler, between these lines
+        signals.hold()
+        error = late if error is None else error
+    answer = (b"R", result) if error is None else (action.letter, dumps(_told(error), HIGHEST_PROTOCOL))
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(BaseException):  # a function may have put anything there
+            stream.flush()
+    return answer
+
+
+class _Call:
+    """A call: of two pickles, the first behind its length."""
+
+    letter = b"F"
+    """What an error means: of loading the function (F) or the item (I), of the call (E), of sending its result (P)."""
+
+    def __init__(self, order: bytearray) -> None:
+        self._order = memoryview(order)
+
+    def __call__(self) -> bytes:
+        end = LENGTH + int.from_bytes(self._order[:LENGTH], "big")
+        fn = loads(self._order[LENGTH:end])
+        self.letter = b"I"
+        item = loads(self._order[end:])
+        self.letter = b"E"
+        result = fn(item)
+        self.letter = b"P"
+        return dumps(result, HIGHEST_PROTOCOL)
+
+
+class _Load:
+    """Load the main module of the parent: by its name, if that was run by ``python -m``, else by its file."""
+
+    letter = b"M"
+
+    def __init__(self, name: str | None, file: str | None) -> None:
+        self._name, self._file = name, file
+
+    def __call__(self) -> bytes:
+        module = ModuleType(MAIN)
+        self._name_it(module)
+        code = self._code(module)
+        if code is not None:
+            setattr(module, LOADING, True)
+            exec(code, module.__dict__)
+            delattr(module, LOADING)
+            self._name_it(module)  # it may have given the names to another
+        return b""
+
+    def _name_it(self, module: ModuleType) -> None:
+        sys.modules["__main__"] = sys.modules[MAIN] = module
+
+    def _code(self, module: ModuleType) -> CodeType | None:
+        if self._name is None:
+            if self._file is None:
+                return None
+            module.__file__ = self._file
+            with io.open_code(self._file) as file:
+                return compile(file.read(), self._file, "exec", dont_inherit=True)
+        # A folder, or a zip file, that is run by its path: its __main__ is in the first entry of the path.
+        find = importlib.machinery.PathFinder.find_spec if self._name == "__main__" else importlib.util.find_spec
+        spec = find(self._name)
+        if spec is None:
+            raise ModuleNotFoundError(f"there is no module {self._name!r}")
+        module.__spec__, module.__loader__, module.__package__ = spec, spec.loader, spec.parent
+        module.__file__ = spec.origin
+        code: CodeType = spec.loader.get_code(self._name)  # type: ignore[union-attr]  # else it had not been run by it
+        is_program = self._name.rpartition(".")[2] == "__main__" and "__name__" not in code.co_names
+        return None if is_program else code  # it never asks what it is called, so it would run as a program here, too
+
+
+class _Parent:
+    """The connection to the parent: whole orders come in, whole answers go out."""
+
+    def __init__(self) -> None:
+        self._descriptor = fcntl.fcntl(0, fcntl.F_DUPFD_CLOEXEC, 3)
+        nothing = os.open(os.devnull, os.O_RDWR)
+        os.dup2(nothing, 0)
+        if nothing:
+            os.close(nothing)
+        self._is = self._identity()
+        self._process = os.getpid()
+        self._poll = select.poll()
+        self._poll.register(self._descriptor, select.POLLIN)
+
+    def wait(self) -> None:
+        """Wait until an order comes."""
+        self._poll.poll()
+
+    def receive(self) -> bytearray:
+        return self._read(int.from_bytes(self._read(LENGTH), "big"))
+
+    def send(self, letter: bytes, told: bytes) -> None:
+        if os.getpid() != self._process or self._identity() != self._is:
+            leave(CLOSED)
+        view = memoryview(b"".join((letter, len(told).to_bytes(LENGTH, "big"), told)))
+        while view:
+            view = view[self._done(os.write, view) :]
+
+    def _read(self, count: int) -> bytearray:
+        data = bytearray(count)
+        view = memoryview(data)
+        while view:
+            view = view[self._done(os.readv, [view]) :]
+        return data
+
+    def _done(self, transfer: Callable[[int, Any], int], data: Any) -> int:
+        try:
+            count = transfer(self._descriptor, data)
+        except OSError:
+            count = 0
+        return count or leave(0)
+
+    def _identity(self) -> tuple[int, int] | None:
+        with contextlib.suppress(OSError):
+            found = os.fstat(self._descriptor)
+            return found.st_dev, found.st_ino
+        return None
+
+
+class _Signals:
+    """Signals, held back from now on but where they are let in."""
+
+    def __init__(self) -> None:
+        self._mask: set[int] = set()
+        self.hold()
+
+    def let_in(self) -> None:
+        """Let them in. What the handlers of those raise that have come is nobody's; of later ones, the caller's."""
+        while True:
+            try:
+                pthread_sigmask(signal.SIG_SETMASK, self._mask)
+                return
+            except BaseException as error:
+                _told_to_nobody(error)
+
+    def hold(self) -> None:
+        """Hold them back. What the handlers of those raise that have come is nobody's."""
+        while True:
+            try:
+                mask = pthread_sigmask(signal.SIG_BLOCK, _ALL_SIGNALS)
+                if len(mask) < len(_ALL_SIGNALS) // 2:  # else they are held
+                    self._mask = mask  # a function may have changed it
+                return
+            except BaseException as error:
+                _told_to_nobody(error)
+
+    def wait(self, parent: _Parent) -> None:
+        """Let them in until an order comes."""
+        while True:
+            try:
+                self.let_in()
+                parent.wait()
+                self.hold()
+                return
+            except BaseException as error:
+                _told_to_nobody(error)
+
+
+def _told_to_nobody(error: BaseException) -> None:
+    """Show what a handler raised while no call was at work, as Python does where nobody catches it."""
+    if isinstance(error, SystemExit):
+        leave(0)
+    if not isinstance(error, KeyboardInterrupt):
+        with contextlib.suppress(BaseException):
+            sys.excepthook(type(error), error, error.__traceback__)
+
+
+def leave(status: int) -> NoReturn:
+    """End this process at once: its threads and its children are not waited for."""
+    os._exit(status)
+
+
+# ---- errors as plain data
+
+
+def _told(error: BaseException) -> dict[str, Any]:
+    try:
+        return told(error, iter(range(_MOST_ERRORS)))
+    except BaseException as worse:  # user code makes an error what it is
+        return told(RuntimeError(f"a {_plain(lambda: _name(type(error)))} that makes {type(worse).__name__}"), iter(()))
+
+
+def told(error: BaseException, left: Iterator[int]) -> dict[str, Any]:
+    """Tell of an error: itself as a pickle, if it has one, and in words; its parts, and the error before it.
+
+    Args:
+      error: the error.
+      left: as many values as others may be told of.
+    """
+    before, is_cause = _asked(error, "__cause__"), True
+    if before is None and not _asked(error, "__suppress_context__"):
+        before, is_cause = _asked(error, "__context__"), False
+    parts = error.exceptions if isinstance(error, BaseExceptionGroup) else ()
+    all_told = [told(part, left) for part in parts if next(left, None) is not None]
+    return {
+        "pickled": _pickled(error),
+        "name": _plain(lambda: _name(type(error))),
+        "text": _plain(lambda: error.message if isinstance(error, BaseExceptionGroup) else str(error)),
+        "trace": _plain(lambda: _trace(error), _MOST_TRACE),
+        "ends": next(kind.__name__ for kind in _ENDS if isinstance(error, kind)),
+        "parts": all_told if len(all_told) == len(parts) else [],
+        "before": None if before is None or next(left, None) is None else told(before, left),
+        "is_cause": is_cause,
+    }
+
+
+_ENDS = (Exception, SystemExit, KeyboardInterrupt, GeneratorExit, BaseException)
+
+
+def _asked(error: BaseException, name: str) -> Any:
+    try:
+        return getattr(error, name)
+    except BaseException:  # user code may stand in the way
+        return None
+
+
+def _pickled(error: BaseException) -> bytes | None:
+    try:
+        return dumps(error, HIGHEST_PROTOCOL)
+    except BaseException:  # user code makes it
+        return None
+
+
+def _name(kind: type) -> str:
+    module = kind.__module__
+    return kind.__qualname__ if module in ("builtins", "__main__", MAIN) else f"{module}.{kind.__qualname__}"
+
+
+def _trace(error: BaseException) -> str:
+    """Show the lines of the user's code that an error came through, and its text."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
+        trace = trace.tb_next
+    try:
+        lines = traceback.format_exception(type(error), error, trace, chain=False)
+    except BaseException:  # as above
+        lines = traceback.format_tb(trace)
+    return "".join(lines).replace(f"{MAIN}.", "")
+
+
+def _plain(make: Callable[[], str], most: int = _MOST_TEXT) -> str:
+    """Give a text that user code makes, as a plain one and not too long."""
+    try:
+        text = "".join(("", make()))  # no subclass of str, which the parent may not know
+    except BaseException as error:
+        return f"<not to be shown, {type(error).__name__}>"
+    if len(text) <= most:
+        return text
+    return f"{text[: most // 2]}\n... {len(text) - most} characters ...\n{text[-(most // 2) :]}"
+
+
+if __name__ == "__main__":
+    main()
