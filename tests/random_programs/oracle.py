@@ -24,7 +24,7 @@ import trio
 
 from funcpipe_trio import Aborted, BufferOverflow, CircuitOpen, Failure
 
-from .items import FATAL, STOPS, Wrap, leaves, root_of
+from .items import FATAL, STOPS, NoNotes, Wrap, leaves, root_of
 from .model import Key, Model, Stream, copies_of, key_of, shape
 from .program import INF, Line, Op, Program, done_to, functions_of, lines_of, ops_of, sources_of
 from .run import SILENT, execute, fails_in_silence
@@ -344,7 +344,8 @@ def _brief(item: Any) -> str:
 
 def _ending(facts: Facts, stream: Stream, whole: set[int] | None) -> Found:
     """A run that nobody stopped is complete, or ends with the error of a strand of which nothing is missing."""
-    if facts.stopped or facts.own_abort:
+    strays = any(raised.kind == "cancelled" for raised in facts.world.raised)
+    if facts.stopped or facts.own_abort or (facts.drained and strays):
         return
     ends = [end for strand in stream.strands for end in strand.ends]
     must_end = not stream.cut and not stream.sub
@@ -416,7 +417,7 @@ def _count(facts: Facts, stream: Stream) -> Found:
 def order(facts: Facts) -> Found:
     """P3: items of one source come in its order, where no operation mixes them."""
     mixes = facts.kinds & {"fair_by", "broadcast", "partition"} or facts.program.ending.readers > 1
-    if mixes or facts.values is None or facts.world.hang:
+    if mixes or facts.values is None or facts.world.hang or copies_of(facts.program.line) > 1:
         return
     for op in facts.ops:
         if op.kind == "flat_map" and op.concurrency not in (None, 1):
@@ -436,29 +437,41 @@ def order(facts: Facts) -> Found:
 
 
 def errors_are_kept(facts: Facts) -> Found:
-    """P5, P9b: no error of user code is lost: it is raised, in the report, or met by a policy."""
+    """P5, P9b: no error of user code is lost: it is raised, in the report, in the log, or met by a policy."""
     world, report = facts.world, facts.report
-    if report is None or world.hang or facts.fatal:
+    reported = facts.kind in ("open", "start", "run")
+    if world.hang or facts.fatal or (reported and report is None) or len(world.raised) >= 100:
         return
+    found = _found_errors(facts)
+    met = _met_by_policies(facts) | world.replaced
+    notes = [note for note in getattr(facts.error, "__notes__", None) or [] if not note.startswith("in stage")]
+    for raised in world.raised:
+        if raised.site in met or (raised.kind == "cancelled" and (facts.stopped or facts.drained)):
+            continue
+        kept = any(raised.error is each for each in found)
+        told = type(raised.error).__name__ in " ".join(notes) or (not reported and bool(world.logged))
+        if not kept and not told and (reported or raised.role == "cleanup"):
+            yield "P5 an error is lost", f"{raised.role} {raised.kind}; {report.outcome if report else facts.kind}"
+            return
+        beside = facts.error is not None and not facts.own_abort and key_of(facts.error, world) != raised.key
+        if raised.role == "cleanup" and beside and not told and type(facts.error) is not NoNotes:
+            yield "P9b no note of an error of cleanup", f"{type(facts.error).__name__}; {facts.kind}"
+            return
+
+
+def _found_errors(facts: Facts) -> list[BaseException]:
+    """All errors that the caller can see, with what is behind them."""
+    world, report = facts.world, facts.report
     found: list[BaseException] = []
-    queue = [facts.error, world.escaped, report.error, *report.cleanup_errors]
-    queue += [part.error for _, value in world.delivered for part in _failures(value)]
+    queue = [facts.error, world.escaped]
+    queue += [] if report is None else [report.error, *report.cleanup_errors]
+    queue += [part.error for value in facts.values or () for part in _failures(value)]
     while queue:
         error = queue.pop()
-        if error is None or any(error is each for each in found):
-            continue
-        found.append(error)
-        queue += [error.__cause__, error.__context__, *getattr(error, "exceptions", ())]
-    if len(report.cleanup_errors) >= 100:
-        return
-    met = _met_by_policies(facts)
-    for raised in world.raised:
-        if raised.site in met | world.replaced or any(raised.error is each for each in found):
-            continue
-        if raised.kind == "cancelled" and (facts.stopped or facts.drained):
-            continue
-        yield "P5 an error is lost", f"{raised.role} {raised.kind}; {report.outcome}"
-        return
+        if error is not None and not any(error is each for each in found):
+            found.append(error)
+            queue += [error.__cause__, error.__context__, *getattr(error, "exceptions", ())]
+    return found
 
 
 def _failures(value: Any) -> Iterator[Any]:

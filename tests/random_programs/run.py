@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import signal
 import warnings
 from collections.abc import Callable, Iterator
@@ -264,6 +265,7 @@ def _set_bounds(world: World, plan: Pipeline[Any]) -> None:
     bound += sum(what[2] for what in done_to(program) if what[0] == "set_concurrency")
     drops = [op for op in ops_of(program.line) if op.args.get("overflow", "block") != "block"]
     bound += len(drops)  # what is dropped is taken first, for an instant
+    bound += sum(source.hold == "deadline" for source in sources_of(program.line))  # what it gives when that strikes
     if (
         program.ending.kind == "open"
         and not kinds & SILENT
@@ -347,6 +349,29 @@ def _real_limit() -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
+class _Log(logging.Handler):
+    """Hear what is written to the log of the package in one run."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__()
+        self.world = world
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.world.logged.append(record)
+
+
+@contextlib.contextmanager
+def _heard(world: World) -> Iterator[None]:
+    log, handler = logging.getLogger("funcpipe_trio"), _Log(world)
+    before, log.propagate = log.propagate, False
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.propagate = before
+
+
 def execute(program: Program) -> World:
     """Run one program; every end of it is in what is returned."""
     world = World(program)
@@ -354,7 +379,7 @@ def execute(program: Program) -> World:
     LOOKED.clear()
     clock = MockClock(autojump_threshold=0)
     _break_out_of_shields(clock, world)
-    with warnings.catch_warnings(), _real_limit(), scheduled(Schedule(program.schedule)):
+    with warnings.catch_warnings(), _real_limit(), _heard(world), scheduled(Schedule(program.schedule)):
         warnings.simplefilter("ignore")
         try:
             trio.run(_main, world, steps, clock=clock, instruments=[steps])

@@ -95,11 +95,11 @@ class Feed:
         if task is not trio.lowlevel.current_task() and not (self.parent is not None and self.spec.kind == "gen"):
             world.violate("P7 closed in another task", f"a {self.spec.kind} source")
 
-    def close_now(self, token: int) -> None:
+    def close_now(self, token: int, stopped: bool) -> None:
         self.world.at(self.spec.site, "close")
         self.closed(token)
         if self.spec.close == "fail":
-            self.fail("error", "close")
+            self.fail("error", "cleanup" if stopped else "close")
 
     async def close(self, token: int, given_time: bool, stopped: bool = True) -> None:
         """Close as the program says. Its waits must not be cut before the deadline of cleanup, if it began at peace."""
@@ -120,17 +120,20 @@ class Feed:
             world.touch(self.value)
             self.closed(token)
         if self.spec.close == "fail":
-            self.fail("error", "close")
+            self.fail("error", "cleanup" if stopped else "close")
 
     # ---- the kinds
 
     def gen(self) -> Iterator[Any]:
-        token = self.opened()
+        token, stopped = self.opened(), False
         try:
             while (item := self.step()) is not None:
                 yield item
+        except GeneratorExit:
+            stopped = True
+            raise
         finally:
-            self.close_now(token)
+            self.close_now(token, stopped)
 
     async def agen(self) -> Any:
         token, at_yield, at_peace, stopped = self.opened(), False, False, False
@@ -151,7 +154,7 @@ class Feed:
             await self.close(token, at_peace, stopped)
 
     async def produce(self, channel: trio.MemorySendChannel[Any]) -> None:
-        token = self.opened()
+        token, stopped = self.opened(), False
         try:
             with channel:
                 while True:
@@ -162,8 +165,11 @@ class Feed:
                     item = self.make(self.k)
                     await channel.send(item)
                     self.hand(item)
+        except (trio.Cancelled, trio.BrokenResourceError) as error:
+            stopped = not any(raised.error is error for raised in self.world.raised)
+            raise
         finally:
-            self.close_now(token)
+            self.close_now(token, stopped)
 
     async def send(self, channel: trio.MemorySendChannel[Any]) -> None:
         """Fill a channel of the user's own."""
@@ -222,7 +228,7 @@ class Stepper:
         return item
 
     def close(self) -> None:
-        self.feed.close_now(self.token)
+        self.feed.close_now(self.token, True)
 
 
 class BareAsyncStepper:

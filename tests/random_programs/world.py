@@ -72,6 +72,7 @@ class World:
     drained: Counter[int] | None = None
     delivered: list[tuple[float, Any]] = field(default_factory=list)
     discards: list[tuple[Any, str, str]] = field(default_factory=list)
+    logged: list[Any] = field(default_factory=list)
     kept: list[Any] = field(default_factory=list)
     consuming: list[str] = field(default_factory=list)  # how each reader ended
     caller_error: BaseException | None = None
