@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import math
 from collections import deque
 from collections.abc import (
     AsyncIterable,
@@ -14,7 +13,19 @@ from collections.abc import (
     Mapping,
 )
 from fractions import Fraction
-from typing import Any, Concatenate, Generic, ParamSpec, TypeGuard, TypeVar, get_args, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Concatenate,
+    Generic,
+    Literal,
+    ParamSpec,
+    TypeAlias,
+    TypeGuard,
+    TypeVar,
+    get_args,
+    overload,
+)
 
 import trio
 
@@ -30,8 +41,9 @@ from .plan.restarts import RestartingSource
 from .plan.steps import step_of
 from .plan.windows import Distinct, Sliding, Window
 from .policies import _check
+from .policies._shown import cut, escaped, listed, named, option
 from .policies.fair_share import FairShare
-from .policies.on_error import Divert, Emit, Failure, OnError, Skip, Stop
+from .policies.on_error import Divert, Failure, OnError, Skip, Stop
 from .policies.rate_limit import RateLimit
 from .policies.retry import Retry
 from .runtime.failures import warn_of
@@ -40,6 +52,11 @@ from .runtime.opening import Opening
 from .runtime.report import Report
 from .runtime.run import Run
 from .runtime.sink import Sink
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeIs  # the checkers' own; the package is not needed to run
+
+    from .step import Step
 
 __all__ = ["Pipeline", "concat", "fair_merge", "merge", "zip_pipelines"]
 
@@ -51,7 +68,11 @@ W = TypeVar("W")
 K = TypeVar("K", bound=Hashable)
 P = ParamSpec("P")
 
+# What a function of flat_map gives; a sync one may give a pipeline, too, if it comes with `concurrency`.
+_Many: TypeAlias = "Iterable[U] | AsyncIterable[U] | Awaitable[Iterable[U] | Pipeline[U]]"
+
 _MISSING: Any = object()
+_MOST_PROBLEMS = 10  # of one kind, in one error
 
 
 class Pipeline(Generic[T_co]):
@@ -72,10 +93,10 @@ class Pipeline(Generic[T_co]):
         object.__setattr__(self, "_plan", plan_)
 
     def __setattr__(self, name: str, value: object) -> None:
-        raise AttributeError(f"Pipeline: {name} cannot be set, a pipeline never changes")
+        raise AttributeError(f"Pipeline: {cut(escaped(name))} cannot be set, a pipeline never changes")
 
     def __delattr__(self, name: str) -> None:
-        raise AttributeError(f"Pipeline: {name} cannot be deleted, a pipeline never changes")
+        raise AttributeError(f"Pipeline: {cut(escaped(name))} cannot be deleted, a pipeline never changes")
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Pipeline) and other._plan == self._plan
@@ -93,7 +114,7 @@ class Pipeline(Generic[T_co]):
         return Pipeline, (self._plan,)
 
     def __repr__(self) -> str:
-        return f"<Pipeline {' > '.join(stage.name for stage in lay_out(self._plan).all_stages())}>"
+        return f"<Pipeline {escaped(' > '.join(stage.name for stage in lay_out(self._plan).all_stages()))}>"
 
     # ---- sources
 
@@ -214,19 +235,33 @@ class Pipeline(Generic[T_co]):
             raise _check.refuse(TypeError, where, "source_factory", rule, source_factory)
         if not isinstance(retry, Retry):
             raise _check.refuse(TypeError, where, "retry", "be a Retry", retry)
-        _check.seconds(where, "reset_after", reset_after, finite=False)
+        reset_after = _check.seconds(where, "reset_after", reset_after, finite=False)
         called = _named(where, name, plan.function_name(source_factory))
         made = RestartingSource("restarting", called, plan.Opaque(source_factory), retry=retry, reset_after=reset_after)
         return Pipeline(Plan(made))
 
     # ---- operations on each item
 
+    # A Step by itself, so that mypy finds the types of Step(fn) when fn is generic.
+    # An OnError that is not known to be another than `emit` may give a Failure.
     @overload
     def map(
         self,
-        fn: Callable[[T_co], Awaitable[U]],
+        fn: Step[T_co, U],
         *,
-        on_error: Emit,
+        on_error: Stop | Skip | Divert = ...,
+        concurrency: int = 1,
+        ordered: bool = True,
+        key: Callable[[T_co], Hashable] | None = None,
+        name: str | None = None,
+    ) -> Pipeline[U]: ...
+
+    @overload
+    def map(
+        self,
+        fn: Step[T_co, U],
+        *,
+        on_error: OnError,
         concurrency: int = 1,
         ordered: bool = True,
         key: Callable[[T_co], Hashable] | None = None,
@@ -247,7 +282,14 @@ class Pipeline(Generic[T_co]):
 
     @overload
     def map(
-        self, fn: Callable[[T_co], U], *, on_error: Emit, name: str | None = None
+        self,
+        fn: Callable[[T_co], Awaitable[U]],
+        *,
+        on_error: OnError,
+        concurrency: int = 1,
+        ordered: bool = True,
+        key: Callable[[T_co], Hashable] | None = None,
+        name: str | None = None,
     ) -> Pipeline[U | Failure[T_co]]: ...
 
     @overload
@@ -260,6 +302,11 @@ class Pipeline(Generic[T_co]):
         ordered: bool = True,
         name: str | None = None,
     ) -> Pipeline[U]: ...
+
+    @overload
+    def map(
+        self, fn: Callable[[T_co], U], *, on_error: OnError, name: str | None = None
+    ) -> Pipeline[U | Failure[T_co]]: ...
 
     def map(
         self,
@@ -300,8 +347,18 @@ class Pipeline(Generic[T_co]):
         _on_error("map", on_error)
         return self._then(plan.Map(_named_fn("map", fn, name), fn, concurrency, ordered, key, on_error))
 
+    # First, because mypy complains as of the first overload, and looks into no lambda for one of a guard.
+    # No function that gives a bool fits it, and so no guard.
+    @overload
+    def filter(
+        self, fn: Callable[[T_co], Awaitable[object] | Literal[True]], *, name: str | None = None
+    ) -> Pipeline[T_co]: ...
+
     @overload
     def filter(self, fn: Callable[[T_co], TypeGuard[U]], *, name: str | None = None) -> Pipeline[U]: ...
+
+    @overload
+    def filter(self, fn: Callable[[T_co], TypeIs[U]], *, name: str | None = None) -> Pipeline[U]: ...
 
     @overload
     def filter(self, fn: Callable[[T_co], object], *, name: str | None = None) -> Pipeline[T_co]: ...
@@ -313,22 +370,42 @@ class Pipeline(Generic[T_co]):
     @overload
     def flat_map(
         self,
-        fn: Callable[[T_co], Pipeline[U]] | Callable[[T_co], Awaitable[Pipeline[U]]],
+        fn: Step[T_co, Iterable[U] | Pipeline[U]],
         *,
-        concurrency: int,
-        on_error: Emit,
+        on_error: Stop | Skip | Divert = ...,
+        concurrency: int | None = None,
+        name: str | None = None,
+    ) -> Pipeline[U]: ...
+
+    @overload
+    def flat_map(
+        self,
+        fn: Step[T_co, Iterable[U] | Pipeline[U]],
+        *,
+        on_error: OnError,
+        concurrency: int | None = None,
         name: str | None = None,
     ) -> Pipeline[U | Failure[T_co]]: ...
 
     @overload
     def flat_map(
         self,
-        fn: Callable[[T_co], Awaitable[Pipeline[U]]],
+        fn: Callable[[T_co], _Many[U]],
         *,
         on_error: Stop | Skip | Divert = ...,
         concurrency: int | None = None,
         name: str | None = None,
     ) -> Pipeline[U]: ...
+
+    @overload
+    def flat_map(
+        self,
+        fn: Callable[[T_co], _Many[U]],
+        *,
+        on_error: OnError,
+        concurrency: int | None = None,
+        name: str | None = None,
+    ) -> Pipeline[U | Failure[T_co]]: ...
 
     @overload
     def flat_map(
@@ -343,42 +420,12 @@ class Pipeline(Generic[T_co]):
     @overload
     def flat_map(
         self,
-        fn: Callable[[T_co], AsyncIterable[U] | Awaitable[Iterable[U]] | Iterable[U]],
+        fn: Callable[[T_co], Pipeline[U]],
         *,
-        on_error: Emit,
-        concurrency: int | None = None,
+        concurrency: int,
+        on_error: OnError,
         name: str | None = None,
     ) -> Pipeline[U | Failure[T_co]]: ...
-
-    @overload
-    def flat_map(
-        self,
-        fn: Callable[[T_co], AsyncIterable[U]],
-        *,
-        on_error: Stop | Skip | Divert = ...,
-        concurrency: int | None = None,
-        name: str | None = None,
-    ) -> Pipeline[U]: ...
-
-    @overload
-    def flat_map(
-        self,
-        fn: Callable[[T_co], Awaitable[Iterable[U]]],
-        *,
-        on_error: Stop | Skip | Divert = ...,
-        concurrency: int | None = None,
-        name: str | None = None,
-    ) -> Pipeline[U]: ...
-
-    @overload
-    def flat_map(
-        self,
-        fn: Callable[[T_co], Iterable[U]],
-        *,
-        on_error: Stop | Skip | Divert = ...,
-        concurrency: int | None = None,
-        name: str | None = None,
-    ) -> Pipeline[U]: ...
 
     def flat_map(
         self,
@@ -416,13 +463,7 @@ class Pipeline(Generic[T_co]):
         _on_error("flat_map", on_error)
         return self._then(plan.FlatMap(_named_fn("flat_map", fn, name), fn, concurrency, on_error))
 
-    @overload
-    def scan(self, fn: Callable[[U, T_co], Awaitable[U]], initial: U, *, name: str | None = None) -> Pipeline[U]: ...
-
-    @overload
-    def scan(self, fn: Callable[[U, T_co], U], initial: U, *, name: str | None = None) -> Pipeline[U]: ...
-
-    def scan(self, fn: Callable[[Any, Any], Any], initial: Any, *, name: str | None = None) -> Pipeline[Any]:
+    def scan(self, fn: Callable[[U, T_co], Awaitable[U] | U], initial: U, *, name: str | None = None) -> Pipeline[U]:
         """Put the state so far in each item's place: ``state = fn(state, item)``, from `initial` on.
 
         Every run starts from the same `initial` object: use one that `fn` does not change in place.
@@ -468,7 +509,21 @@ class Pipeline(Generic[T_co]):
         _check.integer("Pipeline.skip", "n", n, at_least=0)
         return self._then(plan.Skip(_named("Pipeline.skip", name, "skip"), n))
 
-    def take_while(self, fn: Callable[[T_co], object], *, name: str | None = None) -> Pipeline[T_co]:
+    @overload  # see filter
+    def take_while(
+        self, fn: Callable[[T_co], Awaitable[object] | Literal[True]], *, name: str | None = None
+    ) -> Pipeline[T_co]: ...
+
+    @overload
+    def take_while(self, fn: Callable[[T_co], TypeGuard[U]], *, name: str | None = None) -> Pipeline[U]: ...
+
+    @overload
+    def take_while(self, fn: Callable[[T_co], TypeIs[U]], *, name: str | None = None) -> Pipeline[U]: ...
+
+    @overload
+    def take_while(self, fn: Callable[[T_co], object], *, name: str | None = None) -> Pipeline[T_co]: ...
+
+    def take_while(self, fn: Callable[[Any], object], *, name: str | None = None) -> Pipeline[Any]:
         """Keep the items before the first that a function, sync or async, says no to; the stream ends there."""
         return self._then(plan.TakeWhile(_named_fn("take_while", fn, name), fn))
 
@@ -512,7 +567,7 @@ class Pipeline(Generic[T_co]):
         if max_cost is not None:
             if isinstance(max_cost, bool) or not isinstance(max_cost, int | float):
                 raise _check.refuse(TypeError, where, "max_cost", "be a number > 0", max_cost)
-            if not 0 < max_cost < math.inf:
+            if not (_check.is_finite(max_cost) and max_cost > 0):
                 raise _check.refuse(ValueError, where, "max_cost", "be > 0 and finite", max_cost)
         if cost is not None:
             _check.sync_callable(where, "cost", cost)
@@ -964,13 +1019,7 @@ class Pipeline(Generic[T_co]):
             raise LookupError("Pipeline.first: the stream is empty\nUse default= to get a value in its place.")
         return default
 
-    @overload
-    async def fold(self, fn: Callable[[U, T_co], Awaitable[U]], initial: U) -> U: ...
-
-    @overload
-    async def fold(self, fn: Callable[[U, T_co], U], initial: U) -> U: ...
-
-    async def fold(self, fn: Callable[[Any, Any], Any], initial: Any) -> Any:
+    async def fold(self, fn: Callable[[U, T_co], Awaitable[U] | U], initial: U) -> U:
         """Run to the end, and give the last state of ``state = fn(state, item)``; `initial` if the stream is empty."""
         _no_step("fold", fn)
         _named_fn("fold", fn, None)
@@ -1043,21 +1092,9 @@ _forget: Callable[[Any], object] = deque[Any](maxlen=0).append
 # ---- fan-in
 
 
-@overload
 def fair_merge(
-    inputs: Mapping[K, Pipeline[T]], share: FairShare[K] = ..., *, name: str | None = None
-) -> Pipeline[T]: ...
-
-
-@overload
-def fair_merge(
-    inputs: Mapping[K, Pipeline[Any]], share: FairShare[K] = ..., *, name: str | None = None
-) -> Pipeline[Any]: ...
-
-
-def fair_merge(
-    inputs: Mapping[K, Pipeline[Any]], share: FairShare[K] | None = None, *, name: str | None = None
-) -> Pipeline[Any]:
+    inputs: Mapping[K, Pipeline[T]], share: FairShare[K] | None = None, *, name: str | None = None
+) -> Pipeline[T]:
     """Merge several pipelines by weight.
 
     All inputs run at once. While inputs f and m both have items, what they were served, by weight, differs by at most
@@ -1078,21 +1115,57 @@ def fair_merge(
     share = _share("fair_merge", share)
     unknown = [key for key in share.weights if key not in inputs]
     if unknown:
-        known = ", ".join(map(repr, inputs)) or "none"
-        raise PlanError(
-            *(f"fair_merge: weights[{key!r}] must name an input; the inputs are {known}" for key in unknown)
-        )
-    pairs = tuple((key, _plan_of("fair_merge", f"inputs[{key!r}]", line)) for key, line in inputs.items())
+        known = f"must name an input; the inputs are {listed(inputs)}"
+        problems = [f"fair_merge: weights[{named(key)}] {known}" for key in unknown[:_MOST_PROBLEMS]]
+        more = len(unknown) - len(problems)
+        raise PlanError(*problems, *([f"fair_merge: {more} more weights {known}"] if more else []))
+    pairs = tuple((key, _plan_of("fair_merge", f"inputs[{named(key)}]", line)) for key, line in inputs.items())
     return Pipeline(Plan(FanIn("fair_merge", _named("fair_merge", name, "fair_merge"), pairs, share)))
 
 
-def merge(*pipelines: Pipeline[T], name: str | None = None) -> Pipeline[T]:
+@overload
+def merge(a: Pipeline[T], b: Pipeline[U], /, *, name: str | None = None) -> Pipeline[T | U]: ...
+
+
+@overload
+def merge(a: Pipeline[T], b: Pipeline[U], c: Pipeline[V], /, *, name: str | None = None) -> Pipeline[T | U | V]: ...
+
+
+@overload
+def merge(
+    a: Pipeline[T], b: Pipeline[U], c: Pipeline[V], d: Pipeline[W], /, *, name: str | None = None
+) -> Pipeline[T | U | V | W]: ...
+
+
+@overload
+def merge(*pipelines: Pipeline[T], name: str | None = None) -> Pipeline[T]: ...
+
+
+def merge(*pipelines: Pipeline[Any], name: str | None = None) -> Pipeline[Any]:
     """Merge several pipelines with equal shares, each item when it comes; none gives the empty stream."""
     pairs = _numbered("merge", pipelines)
     return Pipeline(Plan(FanIn("merge", _named("merge", name, "merge"), pairs, FairShare())))
 
 
-def concat(*pipelines: Pipeline[T], name: str | None = None) -> Pipeline[T]:
+@overload
+def concat(a: Pipeline[T], b: Pipeline[U], /, *, name: str | None = None) -> Pipeline[T | U]: ...
+
+
+@overload
+def concat(a: Pipeline[T], b: Pipeline[U], c: Pipeline[V], /, *, name: str | None = None) -> Pipeline[T | U | V]: ...
+
+
+@overload
+def concat(
+    a: Pipeline[T], b: Pipeline[U], c: Pipeline[V], d: Pipeline[W], /, *, name: str | None = None
+) -> Pipeline[T | U | V | W]: ...
+
+
+@overload
+def concat(*pipelines: Pipeline[T], name: str | None = None) -> Pipeline[T]: ...
+
+
+def concat(*pipelines: Pipeline[Any], name: str | None = None) -> Pipeline[Any]:
     """Give all items of the first pipeline, then those of the next; each is started when the one before has ended."""
     return Pipeline(Plan(FanIn("concat", _named("concat", name, "concat"), _numbered("concat", pipelines))))
 
@@ -1115,8 +1188,14 @@ def zip_pipelines(
 
 @overload
 def zip_pipelines(
-    *pipelines: Pipeline[W], strict: bool = False, name: str | None = None
-) -> Pipeline[tuple[W, ...]]: ...
+    a: Pipeline[T], b: Pipeline[U], c: Pipeline[V], d: Pipeline[W], /, *, strict: bool = False, name: str | None = None
+) -> Pipeline[tuple[T, U, V, W]]: ...
+
+
+@overload
+def zip_pipelines(
+    *pipelines: Pipeline[T], strict: bool = False, name: str | None = None
+) -> Pipeline[tuple[T, ...]]: ...
 
 
 def zip_pipelines(*pipelines: Pipeline[Any], strict: bool = False, name: str | None = None) -> Pipeline[Any]:
@@ -1172,9 +1251,7 @@ def _named_fn(verb: str, fn: Any, name: str | None) -> str:
 def _no_step(verb: str, fn: Any) -> None:
     if step_of(fn) is not None:
         use = "Use .map(step) before it."
-        raise _check.refuse(
-            TypeError, f"Pipeline.{verb}", "fn", "be a function of a state and an item, not a step", fn, use
-        )
+        raise _check.refuse(TypeError, f"Pipeline.{verb}", "fn", "be a function of a state and an item", fn, use)
 
 
 def _on_error(verb: str, policy: OnError) -> None:
@@ -1198,7 +1275,7 @@ def _fair_overflow(overflow: Any) -> None:
         return
     kind = ValueError if isinstance(overflow, str) else TypeError
     rule = "be 'block', 'drop_newest' or OnError.divert(step)"
-    raise _check.refuse(kind, "Pipeline.fair_by", "overflow", rule, overflow)
+    raise _check.refuse(kind, "Pipeline.fair_by", "overflow", rule, overflow, show=option)
 
 
 def _plan_of(where: str, name: str, value: Any) -> Plan:
@@ -1209,10 +1286,10 @@ def _plan_of(where: str, name: str, value: Any) -> Plan:
 
 def _branch(where: str, fan_out: str, key: Any, fn: Any) -> tuple[Branch, Plan]:
     _check.text(where, "a branch's name", key)
-    _check.sync_callable(where, f"branches[{key!r}]", fn)
+    _check.sync_callable(where, f"branches[{named(key)}]", fn)
     branch = Branch(fan_out, key)
     made = fn(Pipeline(Plan(branch)))
-    return branch, _plan_of(where, f"what branches[{key!r}] gives", made)
+    return branch, _plan_of(where, f"what branches[{named(key)}] gives", made)
 
 
 def _numbered(where: str, pipelines: tuple[Any, ...]) -> tuple[tuple[Hashable, Plan], ...]:

@@ -10,6 +10,7 @@ from ._errors import PlanError
 from .plan.steps import Call, Layer, Limit, Pure, StepPlan, Timeout, Within, step_of
 from .policies import _check
 from .policies._functions import function_name, is_async, yields_async
+from .policies._shown import cut, escaped, named
 from .policies.circuit_breaker import CircuitBreaker
 from .policies.rate_limit import RateLimit
 from .policies.retry import Retry
@@ -66,7 +67,7 @@ class Step(Generic[A, B]):
     def __init__(self, fn: Callable[[Any], Any], *, name: str | None = None, idempotent: bool = True) -> None:
         _check.callable_("Step", "fn", fn)
         if isinstance(fn, Step):
-            raise _check.refuse(TypeError, "Step", "fn", "be a function, not a Step", fn, "Use the step itself.")
+            raise _check.refuse(TypeError, "Step", "fn", "be a function", fn, "Use the step itself.")
         if yields_async(fn):
             use = "Use flat_map to put many values in an item's place."
             raise _check.refuse(TypeError, "Step", "fn", "be no async generator function", fn, use)
@@ -93,10 +94,10 @@ class Step(Generic[A, B]):
         return Step.from_plan(StepPlan(name, (Pure(fn),)))
 
     def __setattr__(self, name: str, value: object) -> None:
-        raise AttributeError(f"Step: {name} cannot be set, a step never changes")
+        raise AttributeError(f"Step: {cut(escaped(name))} cannot be set, a step never changes")
 
     def __delattr__(self, name: str) -> None:
-        raise AttributeError(f"Step: {name} cannot be deleted, a step never changes")
+        raise AttributeError(f"Step: {cut(escaped(name))} cannot be deleted, a step never changes")
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Step) and other.plan == self.plan
@@ -108,7 +109,7 @@ class Step(Generic[A, B]):
         return Step.from_plan, (self.plan,)
 
     def __repr__(self) -> str:
-        return f"<Step {self.plan.name}>"
+        return f"<Step {cut(escaped(self.plan.name))}>"
 
     @property
     def name(self) -> str:
@@ -149,8 +150,8 @@ class Step(Generic[A, B]):
         if once:
             raise PlanError(
                 *(
-                    f"step {name!r}: a step with idempotent=False must not be retried: a failed call may have had its "
-                    "effect.\nUse idempotent=True if calling it again does no harm."
+                    f"step {named(name)}: a step with idempotent=False must not be retried: a failed call may have had "
+                    "its effect.\nUse idempotent=True if calling it again does no harm."
                     for name in once
                 )
             )
@@ -208,12 +209,12 @@ class Step(Generic[A, B]):
         (part, *more) = self.plan.parts
         if more or not isinstance(part, Call) or part.runner is not None:
             raise PlanError(
-                f"step {self.name!r}: on must come first, and once: it says where the function runs.\n"
+                f"step {named(self.name)}: on must come first, and once: it says where the function runs.\n"
                 "Use Step(fn).on(runner), then the policies around it."
             )
         if is_async(part.fn):
             raise PlanError(
-                f"step {self.name!r}: on must have a sync function, not an async one, which needs no runner."
+                f"step {named(self.name)}: on must have a sync function, not an async one, which needs no runner."
             )
         call = Call(part.fn, part.name, part.idempotent, found)
         return Step.from_plan(StepPlan(self.name, (call,)))
@@ -250,7 +251,7 @@ class Step(Generic[A, B]):
 
     def describe(self) -> str:
         """Show the step: a line for each call and policy, inside out. Stable, fit for a golden test."""
-        return "\n".join([f"step {self.name}", *(f"  {line}" for line in self.plan.lines())])
+        return "\n".join([f"step {escaped(self.name)}", *(f"  {escaped(line)}" for line in self.plan.lines())])
 
     def check(self) -> None:
         """Raise the `PlanError` that using the step would raise."""
@@ -283,7 +284,7 @@ class Step(Generic[A, B]):
         return Step.from_plan(StepPlan(self.name, (Within(self.plan.parts, layer),)))
 
 
-async def gather(step: Step[C, D], items: Iterable[C], *, concurrency: int) -> list[D]:
+async def gather(step: Step[C, D] | StartedStep[C, D], items: Iterable[C], *, concurrency: int) -> list[D]:
     """Put each item through a step, several at once, and give the results in the order of the items.
 
     The first error that happens is raised at once, itself and in no group; no call starts any more, what still runs is

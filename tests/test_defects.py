@@ -200,7 +200,7 @@ BAD_NUMBERS = [
     (TypeError, math.inf, "inf"),
     (TypeError, True, "True"),
     (TypeError, 1.5, "1.5"),
-    (TypeError, "3", "'3'"),
+    (TypeError, "3", "a str of length 1"),
     (TypeError, None, "None"),
     (ValueError, 0, "0"),
     (ValueError, -1, "-1"),

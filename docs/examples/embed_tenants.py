@@ -393,7 +393,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def complain(message: str, status: int) -> int:
     """Say in a line what is wrong; give the exit status back."""
-    print(f"embed_tenants: {message}", file=sys.stderr)
+    print(f"embed_tenants: {shown(message)}", file=sys.stderr)
     return status
 
 
@@ -418,7 +418,7 @@ def tenants_of(arguments: Sequence[str]) -> list[Tenant]:
         if not (name.strip() and equals and rest):
             raise Refused(f"a tenant must be given as NAME=FOLDER or NAME=FOLDER:WEIGHT, not {argument!r}")
         if name in made:
-            raise Refused(f"the tenant {name} is given twice")
+            raise Refused(f"the tenant {shown(name)} is given twice")
         folder, weight = folder_and_weight(rest)
         made[name] = Tenant(name, texts_in(name, folder), weight)
     return list(made.values())
@@ -437,9 +437,10 @@ def folder_and_weight(argument: str) -> tuple[Path, int | Fraction]:
         if not path.is_dir():
             raise Refused(f"{shown(path)} {'is no folder' if path.exists() else 'does not exist'}")
     except OSError as error:
-        raise Refused(f"cannot use {folder}: {error.strerror}") from None
+        raise Refused(f"cannot use {shown(folder)}: {error.strerror}") from None
     if not re.fullmatch(r"0*[1-9][0-9]{0,17}(/0*[1-9][0-9]{0,17})?", weight):
-        raise Refused(f"the weight of {folder} must be an int or a fraction above 0, such as 3 or 1/3, not {weight!r}")
+        rule = "must be an int or a fraction above 0, such as 3 or 1/3"
+        raise Refused(f"the weight of {shown(folder)} {rule}, not {weight!r}")
     return path, Fraction(weight)
 
 
@@ -449,9 +450,10 @@ def samples() -> list[str]:
     return [f"acme={library}/asyncio:3", f"bolt={library}/email:1", f"cozy={library}/http:1"]
 
 
-def shown(path: Path) -> str:
-    """Give a path as text, also if its name is not: a terminal takes no other."""
-    return os.fsencode(path).decode(errors="backslashreplace")
+def shown(name: str | Path) -> str:
+    """Give a name as a terminal can show it: one of a file may hold any bytes, and escape codes."""
+    text = os.fsencode(name).decode(errors="backslashreplace")
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,8 @@ from __future__ import annotations
 
 import argparse
 import gzip
+import io
+import os
 import random
 import re
 import sys
@@ -163,9 +165,9 @@ async def sort_log(lines: Pipeline[str], folder: Path) -> tuple[Report, Tally]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; give its exit status."""
     options = parser().parse_args(argv)
-    missing = [str(log) for log in options.logs if not log.is_file()]
+    missing = [log for log in options.logs if not log.is_file()]
     if missing:
-        return complain(f"there is no log {', '.join(missing)}", 2)
+        return complain(f"there is no log {', '.join(map(shown, missing))}", 2)
     source = partial(lines_of, options.logs) if options.logs else made_up
     name = "logs" if options.logs else "made_up"
     try:
@@ -174,20 +176,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         return complain(str(error), 1)
     except KeyboardInterrupt:
-        return complain(f"interrupted; {options.out} holds what was written until then", 130)
+        return complain(f"interrupted; {shown(options.out)} holds what was written until then", 130)
     print(report.describe())
     print()
     print(f"{report.taken} lines: {sum(tally.errors.values())} failed, {tally.count_unreadable} unreadable")
     for path, count in tally.errors.most_common(3):
-        print(f"  failed {count} times: {path}")
-    print(f"written: {options.out}")
+        print(f"  failed {count} times: {shown(path)}")
+    print(f"written: {shown(options.out)}")
     return 0
 
 
 def complain(message: str, status: int) -> int:
     """Say in a line what is wrong; give the exit status back."""
-    print(f"fan_out: {message}", file=sys.stderr)
+    print(f"fan_out: {shown(message)}", file=sys.stderr)
     return status
+
+
+def shown(name: str | Path) -> str:
+    """Give a name as a terminal can show it: one of a file, or of a log, may hold any bytes, and escape codes."""
+    text = os.fsencode(name).decode(errors="backslashreplace")
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -200,4 +208,6 @@ def parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # not every terminal can show every name
     sys.exit(main())

@@ -201,9 +201,14 @@ def row(passage: Passage) -> tuple[bytes, str, int, str]:
     return blake2b(content, digest_size=16).digest(), shown(passage.path), passage.line, passage.text
 
 
-def shown(path: Path) -> str:
+def shown(path: str | Path) -> str:
     """Give a path as text, also if its name is not: a database and a terminal take no other."""
-    return os.fsencode(path).decode(errors="backslashreplace")
+    return printable(os.fsencode(path).decode(errors="backslashreplace"))
+
+
+def printable(text: str) -> str:
+    """Write escape codes, and whatever else a terminal would not show, as Python does in a string."""
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
 
 
 # The database
@@ -316,7 +321,7 @@ def show_answer(index: Index, query: str) -> None:
     number, best = index.find(query, 3)
     print(f"\npassages with {query!r}: {number:,}" + (", the best:" if best else ""))
     for path, line, snippet in best:
-        print(f"  {path}:{line}: {' '.join(snippet.split())}")
+        print(f"  {path}:{line}: {printable(' '.join(snippet.split()))}")
 
 
 # The command line
@@ -338,7 +343,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def complain(message: str, status: int) -> int:
     """Say in a line what is wrong; give the exit status back."""
-    print(f"index_folders: {message}", file=sys.stderr)
+    print(f"index_folders: {printable(message)}", file=sys.stderr)
     return status
 
 
@@ -366,7 +371,7 @@ def tenants_of(arguments: Sequence[str]) -> list[Tenant]:
                 raise Refused(f"{shown(path)} {'is no folder' if path.exists() else 'does not exist'}")
             folder = path.resolve()
         except OSError as error:
-            raise Refused(f"cannot use {argument}: {error.strerror}") from None
+            raise Refused(f"cannot use {shown(argument)}: {error.strerror}") from None
         if folder in weights:
             raise Refused(f"the folder {shown(path)} is given twice")
         weights[folder] = weight
@@ -384,7 +389,7 @@ def folder_and_weight(argument: str) -> tuple[Path, int | Fraction]:
         return whole, 1
     if is_weight:
         return Path(path), Fraction(weight)
-    raise Refused(f"the weight of {path} must be an int or a fraction above 0, such as 3 or 1/3, not {weight!r}")
+    raise Refused(f"the weight of {shown(path)} must be an int or a fraction above 0, such as 3 or 1/3, not {weight!r}")
 
 
 def names(folders: Sequence[Path]) -> dict[str, Path]:

@@ -7,7 +7,8 @@
 A client sends a line, ``tenant text``, and waits for the answer; a few workers make the answers. In one queue for all
 everyone waits behind the noisy tenant's lines. With `fair_by` each tenant has a short queue of its own, and the workers
 take from them by weight: the others wait for a worker, and no longer. A line that its tenant's queue has no room for
-gets ``429 too many requests`` at once, so the noisy tenant holds up nobody, and no line of it waits long either.
+gets ``429 too many requests`` at once, so the noisy tenant holds up nobody, and no line of it waits long either. Who
+sends a line without end is hung up on.
 
 The server is real, on a port of this machine; its clients are tasks of the same program. The plan is the function
 `plan`, which takes its jobs as a pipeline, so its test runs it in virtual time.
@@ -33,6 +34,7 @@ WORK = 0.01  # seconds for a line
 PAUSE = 0.02  # seconds between two lines of a quiet client, and after a refusal
 ROOM = 16  # lines of one tenant that may wait
 TENANTS = 100  # that may have lines here at once
+LONGEST = 1000  # bytes of a line
 
 Weights = Mapping[str, int | Fraction]
 
@@ -136,12 +138,16 @@ class Intake:
 
 
 async def lines(stream: trio.abc.ReceiveStream) -> AsyncIterator[str]:
-    """Give the lines that a stream holds; what has no end is no line."""
+    """Give the lines that a stream holds, up to one that is too long; what has no end is no line."""
     rest = b""
     async for chunk in stream:
         *whole, rest = (rest + chunk).split(b"\n")
         for line in whole:
+            if len(line) > LONGEST:
+                return
             yield line.decode(errors="replace")
+        if len(rest) > LONGEST:  # it would be kept for as long as it goes on
+            return
 
 
 # The clients
@@ -195,8 +201,15 @@ def table(accounts: Mapping[str, Account]) -> str:
     for name, account in accounts.items():
         waits = account.waits or [0.0]
         shown = (f"{1000 * wait:.1f} ms" for wait in (median(waits), max(waits)))
-        rows.append(f"{name:10}{account.done:>10,}{account.refused:>10,}" + "".join(f"{wait:>14}" for wait in shown))
+        rows.append(
+            f"{printable(name):10}{account.done:>10,}{account.refused:>10,}" + "".join(f"{wait:>14}" for wait in shown)
+        )
     return "\n".join(rows)
+
+
+def printable(name: str) -> str:
+    """Give a name as a terminal can show it: it came over the net, and may hold escape codes."""
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in name)
 
 
 # The command line
@@ -220,7 +233,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def complain(message: str, status: int) -> int:
     """Say in a line what is wrong; give the exit status back."""
-    print(f"noisy_tenant: {message}", file=sys.stderr)
+    print(f"noisy_tenant: {printable(message)}", file=sys.stderr)
     return status
 
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 import time
@@ -194,7 +195,7 @@ class Gauge:
             self.limit = float((await trio.Path(path).read_text()).split()[0])
             self.loaded += 1
         except (OSError, ValueError, IndexError):
-            print(f"{path.name}: the first word must be a number", file=sys.stderr)
+            print(f"{shown(path)}: the first word must be a number", file=sys.stderr)
 
 
 # ---- all of it
@@ -252,6 +253,12 @@ def tell(reports: dict[str, Report], display: Gauge, store: Archive) -> None:
     print(f"the archive counted at most {store.most} calls in a second; it allows {CONTRACT}")
 
 
+def shown(path: Path) -> str:
+    """Give a path as a terminal can show it: its name may hold any bytes, and escape codes."""
+    text = os.fsencode(path).decode(errors="backslashreplace")
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run from the command line."""
     about = "Follow a sensor that is too fast."
@@ -263,7 +270,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not (0 < given.seconds < 10**6 and 0 < given.rate <= 10**6):
         made.error("--seconds and --rate must be above 0, and not above a million")
     if given.settings is not None and not given.settings.is_file():
-        made.error(f"--settings must be a file: {given.settings}")
+        made.error(f"--settings must be a file: {shown(given.settings)}")
     return_code = 0
     try:
         if given.settings is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from .._errors import PlanError
+from ..policies._shown import named
 from .nodes import Branch, FanIn, FanOut, Plan, Source
 from .operations import Map, is_async
 
@@ -57,20 +58,20 @@ def _branch_problems(plan: Plan, around: tuple[Branch, ...] = ()) -> Iterator[st
             yield from _branch_problems(inner, around)
     elif isinstance(origin, FanOut):
         if not origin.branches:
-            yield f"{origin.kind} {origin.name!r}: at least one branch must be given"
+            yield f"{origin.kind} {named(origin.name)}: at least one branch must be given"
         yield from _branch_problems(origin.trunk, around)
         for branch, inner in origin.branches:
             used = sum(each.origin is branch for each in _plans(inner))
             if used != 1:
                 yield (
-                    f"{origin.kind} {origin.name!r}: branch {branch.key!r} must use the pipeline that its function is "
-                    f"given exactly once, not {used} times"
+                    f"{origin.kind} {named(origin.name)}: branch {named(branch.key)} must use the pipeline that its "
+                    f"function is given exactly once, not {used} times"
                 )
             yield from _branch_problems(inner, (*around, branch))
     elif isinstance(origin, Branch) and not any(origin is branch for branch in around):
         yield (
-            f"branch {origin.key!r} of {origin.fan_out!r}: the pipeline that a branch function is given must not be "
-            "used outside of what that function returns"
+            f"branch {named(origin.key)} of {named(origin.fan_out)}: the pipeline that a branch function is given "
+            "must not be used outside of what that function returns"
         )
 
 
@@ -84,7 +85,7 @@ def _operation_problems(plan: Plan) -> Iterator[str]:
 
 
 def _sync_map_problems(operation: Map) -> Iterator[str]:
-    where, use = f"map {operation.name!r}", "Use Step(fn).on(threads(4)), or an async function."
+    where, use = f"map {named(operation.name)}", "Use Step(fn).on(threads(4)), or an async function."
     if operation.concurrency > 1:
         yield (
             f"{where}: concurrency must be 1 for a sync function, not {operation.concurrency}: "
@@ -102,12 +103,12 @@ def _source_problems(plan: Plan) -> Iterator[str]:
             continue
         if claim.taken:
             yield (
-                f"source {source.name!r}: a one-shot {source.kind} was already used by a run. "
+                f"source {named(source.name)}: a one-shot {source.kind} was already used by a run. "
                 "Use a callable that makes a new one each time."
             )
         elif any(source.origin.value is other for other in seen):
             yield (
-                f"source {source.name!r}: a one-shot {source.kind} appears twice in the plan. "
+                f"source {named(source.name)}: a one-shot {source.kind} appears twice in the plan. "
                 "Use a callable that makes a new one each time."
             )
         seen.append(source.origin.value)

@@ -8,6 +8,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+from ..policies import _check
+from ..policies._shown import line_of, option, quoted
 from .check import describable
 from .layout import BranchLayout, FanInLayout, FanOutLayout, LineLayout, StageLayout, lay_out
 from .nodes import Plan, Source
@@ -26,7 +28,7 @@ _WHEN_FULL = {
 def describe_plan(plan: Plan, format: str) -> str:
     """Show a plan; raise its `PlanError` if it cannot work."""
     if format != "text":
-        raise ValueError(f"Pipeline.describe: format must be 'text', not {format!r}")
+        raise _check.refuse(ValueError, "Pipeline.describe", "format", "be 'text'", format, show=option)
     describable(plan)
     line = lay_out(plan)
     stages = sum(1 for _ in line.all_stages())
@@ -36,7 +38,7 @@ def describe_plan(plan: Plan, format: str) -> str:
     lines = [head, *_line(line)]
     if line.stages and line.stages[-1].fair_by is None:
         lines[-1] += " (of an open run; run(), collect() and the like need none)"
-    return "\n".join([*lines, "consumer"])
+    return "\n".join([*map(line_of, lines), "consumer"])
 
 
 def _line(line: LineLayout) -> Iterator[str]:
@@ -55,7 +57,7 @@ def _fan_in(fan_in: FanInLayout) -> Iterator[str]:
     for key, line in fan_in.inputs:
         share = fan_in.share
         weight = f", weight {share.weight_of(key)}" if share is not None and fan_in.kind == "fair_merge" else ""
-        yield f"input {key!r}{weight}:"
+        yield f"input {quoted(key)}{weight}:"
         yield from (f"  {text}" for text in _line(line))
     yield f"{fan_in.name}: {_rule(fan_in)}"
 
@@ -65,7 +67,7 @@ def _fan_out(fan_out: FanOutLayout) -> Iterator[str]:
     chosen = "one branch, as its route says" if fan_out.kind == "partition" else "every branch"
     yield f"{fan_out.name}: each item to {chosen}"
     for key, line in fan_out.branches:
-        yield f"branch {key!r}:"
+        yield f"branch {quoted(key)}:"
         yield from (f"  {text}" for text in _line(line))
     yield f"{fan_out.joint}: equal shares of what is handed over (start-time fair queueing)"
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import field
+from itertools import islice
 from typing import Any, ClassVar, Literal, TypeAlias
 
 from ..policies._frozen import dataclass
 from ..policies._functions import AnyFunction, function_name
+from ..policies._shown import quoted
 from ..policies.fair_share import FairShare
 from ..policies.on_error import Divert
 from .operations import Operation
@@ -18,6 +20,8 @@ __all__ = ["FairBy", "FairOverflow"]
 FairOverflow: TypeAlias = Literal["block", "drop_newest"] | Divert
 """What becomes of an item whose key's queue is full."""
 
+_MOST_WEIGHTS = 20
+"""Weights that a plan shows, at most."""
 _SAID = {"block": "blocks the stream", "drop_newest": "drops what is new"}
 
 
@@ -60,6 +64,8 @@ class FairBy(Operation):
 
     def _shares(self) -> str:
         share, weights = self.share, self.share.weights
-        named = ", ".join(f"{key!r} {weight}" for key, weight in weights.items())
-        said = f"shares by weight ({named}, others {share.default_weight})" if weights else "equal shares"
+        each = [f"{quoted(key)} {weight}" for key, weight in islice(weights.items(), _MOST_WEIGHTS)]
+        more = [f"{len(weights) - _MOST_WEIGHTS} more"] if len(weights) > _MOST_WEIGHTS else []
+        given = ", ".join([*each, *more, f"others {share.default_weight}"])
+        said = f"shares by weight ({given})" if weights else "equal shares"
         return said if share.cost is None else f"{said}, an item costs {function_name(share.cost)}"

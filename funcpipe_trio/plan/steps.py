@@ -15,6 +15,7 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from ..policies._frozen import dataclass
 from ..policies._functions import AnyFunction, function_name, is_async
+from ..policies._shown import named
 from ..policies.circuit_breaker import CircuitBreaker
 from ..policies.rate_limit import RateLimit
 from ..policies.retry import Retry, needs_seed
@@ -52,7 +53,7 @@ class Call:
         if is_async(self.fn):
             return None
         return (
-            f"step {self.name!r}: fn must be an async function, not a sync one, unless something runs it.\n"
+            f"step {named(self.name)}: fn must be an async function, not a sync one, unless something runs it.\n"
             "Use Step(fn).on(threads(4)), or Step.pure(fn) for one that takes no time."
         )
 

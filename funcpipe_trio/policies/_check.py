@@ -12,6 +12,7 @@ from fractions import Fraction
 from typing import Any
 
 from ._functions import is_async, yields_async
+from ._shown import option, shown
 
 __all__ = [
     "any_integer",
@@ -21,6 +22,7 @@ __all__ = [
     "choice",
     "cost",
     "integer",
+    "is_finite",
     "number",
     "refuse",
     "seconds",
@@ -30,10 +32,19 @@ __all__ = [
 ]
 
 
-def refuse(kind: type[Exception], where: str, name: str, rule: str, value: object, use: str = "") -> Exception:
-    """Make the error of one broken rule; ``use`` is the usual fix."""
+def refuse(
+    kind: type[Exception],
+    where: str,
+    name: str,
+    rule: str,
+    value: object,
+    use: str = "",
+    *,
+    show: Callable[[object], str] = shown,
+) -> Exception:
+    """Make the error of one broken rule; ``use`` is the usual fix, `show` how the value is shown."""
     fix = f"\n{use}" if use else ""
-    return kind(f"{where}: {name} must {rule}, not {value!r}{fix}")
+    return kind(f"{where}: {name} must {rule}, not {show(value)}{fix}")
 
 
 def integer(where: str, name: str, value: Any, *, at_least: int) -> int:
@@ -75,7 +86,7 @@ def number(
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise refuse(TypeError, where, name, rule, value)
     too_small = (at_least is not None and value < at_least) or (above is not None and value <= above)
-    if not _is_finite(value) or too_small or (at_most is not None and value > at_most):
+    if not is_finite(value) or too_small or (at_most is not None and value > at_most):
         raise refuse(ValueError, where, name, rule, value)
     return value
 
@@ -85,12 +96,13 @@ def seconds(where: str, name: str, value: Any, *, positive: bool = True, finite:
     rule = "be a number of seconds " + ("> 0" if positive else ">= 0")
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise refuse(TypeError, where, name, rule, value)
-    if value != value or value < 0 or (positive and value == 0) or (finite and not _is_finite(value)):
+    if value != value or value < 0 or (positive and value == 0) or (finite and not is_finite(value)):
         raise refuse(ValueError, where, name, rule + (", finite" if finite else ""), value)
-    return float(value) if _is_finite(value) else math.inf
+    return float(value) if is_finite(value) else math.inf
 
 
-def _is_finite(value: float) -> bool:
+def is_finite(value: float) -> bool:
+    """Tell whether a number is a finite float, or can be one."""
     try:
         return math.isfinite(value)
     except OverflowError:  # an int beyond any float
@@ -102,7 +114,7 @@ def text(where: str, name: str, value: Any) -> str:
     if not isinstance(value, str):
         raise refuse(TypeError, where, name, "be a str", value)
     if not value:
-        raise refuse(ValueError, where, name, "not be empty", value)
+        raise refuse(ValueError, where, name, "not be empty", value, show=option)
     return value
 
 
@@ -112,7 +124,7 @@ def choice(where: str, name: str, value: Any, choices: tuple[str, ...]) -> str:
     if not isinstance(value, str):
         raise refuse(TypeError, where, name, rule, value)
     if value not in choices:
-        raise refuse(ValueError, where, name, rule, value)
+        raise refuse(ValueError, where, name, rule, value, show=option)
     return value
 
 

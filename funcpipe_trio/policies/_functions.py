@@ -7,9 +7,12 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-__all__ = ["AnyFunction", "function_name", "is_async", "yields_async"]
+__all__ = ["LONGEST_NAME", "AnyFunction", "function_name", "is_async", "yields_async"]
 
 AnyFunction = Callable[..., Any]
+
+LONGEST_NAME = 200
+"""Characters of a function's name, at most: it stands in every error, plan and report."""
 
 
 def is_async(fn: AnyFunction) -> bool:
@@ -27,7 +30,8 @@ def yields_async(fn: AnyFunction) -> bool:
 def function_name(fn: AnyFunction) -> str:
     """Name a function as the plan shows it."""
     fn = _bare(fn)
-    return str(getattr(fn, "__name__", None) or type(fn).__name__)
+    name = getattr(fn, "__name__", None)
+    return (name if isinstance(name, str) and name else type(fn).__name__)[:LONGEST_NAME]
 
 
 def _call(fn: AnyFunction) -> object:

@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeVar
 
 from . import _check
 from ._frozen import dataclass
+from ._shown import named
 
 __all__ = ["FairShare"]
 
@@ -49,7 +50,9 @@ class FairShare(Generic[K]):
     def __post_init__(self) -> None:
         if not isinstance(self.weights, Mapping):
             raise _check.refuse(TypeError, "FairShare", "weights", "be a mapping of keys to weights", self.weights)
-        weights = {key: _check.weight("FairShare", f"weights[{key!r}]", weight) for key, weight in self.weights.items()}
+        weights = {
+            key: _check.weight("FairShare", f"weights[{named(key)}]", weight) for key, weight in self.weights.items()
+        }
         object.__setattr__(self, "weights", MappingProxyType(weights))
         _check.weight("FairShare", "default_weight", self.default_weight)
         _check.integer("FairShare", "capacity", self.capacity, at_least=1)

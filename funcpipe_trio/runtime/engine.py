@@ -24,7 +24,10 @@ import trio
 
 from .._errors import StateError
 from ..plan.nodes import Plan
+from ..sansio.usage import Usage
+from .bottleneck import Wiring
 from .build import Machinery
+from .efforts import Efforts
 from .inlet import CANCELLED, Fault, Inlet, Receiver
 from .ledger import Ledger, OnDiscard
 from .link import start_line
@@ -40,7 +43,10 @@ class Engine:
     """The inside of a run; see `Host` for what its stages use of it."""
 
     began: float
+    consumer: Usage | None
+    """Whether the consumer is at work, or waits; None if there is none."""
     draining: bool
+    efforts: Efforts
     ended: float | None
     ledger: Ledger
     machinery: Machinery
@@ -48,7 +54,8 @@ class Engine:
     over: trio.Event
     paused: float
     paused_since: float | None
-    waited: float
+    wiring: Wiring | None
+    """How its parts hang together, once that was asked for; of each run it is another object."""
 
     def __init__(
         self,
@@ -72,9 +79,11 @@ class Engine:
         self.began = 0.0
         self.ended = None
         self.delivered = 0
-        self.waited = 0.0  # seconds in which the consumer waited
+        self.consumer = None if sink is not None else Usage()
+        self.efforts = Efforts(self.stages, self.consumer)
         self.paused = 0.0  # seconds in which nothing was to be taken
         self.paused_since = None
+        self.wiring = None
         self.report: Report | None = None
         self._nursery: trio.Nursery | None = None
         self._context = contextvars.copy_context()
@@ -109,10 +118,12 @@ class Engine:
         self._nursery = nursery
         self.ledger.kill = nursery.cancel_scope.cancel
         self.began = trio.current_time()
-        if self.sink is None:
+        if self.consumer is not None:
+            self.consumer.begin(self.began, 1)
+            self.consumer.hire(self.began)
             self.inlet.receiver = receiver
             self.inlet.start()
-        else:
+        elif self.sink is not None:
             start_line(self.sink.sender)
 
     def check_thread(self, method: str) -> None:
@@ -140,6 +151,7 @@ class Engine:
         """Let the sources take none for a time."""
         if self.paused_since is None and not self.draining and self.outcome is None:
             self.paused_since = trio.current_time()
+            self.efforts.pause(self.paused_since)
             for source in self.machinery.sources:
                 source.pause()
             for stage in self.stages:
@@ -148,8 +160,10 @@ class Engine:
     def resume(self) -> None:
         """Let them go on."""
         if self.paused_since is not None:
-            self.paused += trio.current_time() - self.paused_since
+            now = trio.current_time()
+            self.paused += now - self.paused_since
             self.paused_since = None
+            self.efforts.resume(now)
             for source in self.machinery.sources:
                 source.resume()
             for stage in self.stages:
@@ -159,19 +173,25 @@ class Engine:
         """Stop at once, unless it has ended."""
         if self.outcome is None and not (self.sink is not None and self.sink.ended):
             self.outcome = outcome
+            self._let_consumer_go()
             (self.inlet if self.sink is None else self.sink).close(reason)
         self.look_whether_over()
 
     def reached(self, failure: Fault | None) -> None:
         """Note that the end was reached, by the consumer or by the sink."""
+        self._let_consumer_go()
         if failure is None:
             self.outcome = "drained" if self.draining else "completed"
-        elif failure.is_stop:
+        elif failure.stopped is not None:
             self.outcome = "cancelled"
         else:
             self.outcome = "failed"
             self.ledger.read(failure)
         self.look_whether_over()
+
+    def _let_consumer_go(self) -> None:
+        if self.consumer is not None:  # what it does from now on holds nobody up
+            self.consumer.dismiss(trio.current_time())
 
     def look_whether_over(self) -> None:
         """Say so when nothing runs and nothing is left."""

@@ -37,33 +37,30 @@ __all__ = ["ExpandingPool"]
 class Children:
     """What comes of one item: the stream of its children, and those that came and are not out yet."""
 
-    __slots__ = ("error", "hand", "is_asked", "is_over", "life", "parking", "stream")
+    __slots__ = ("are_waiting", "error", "hand", "is_over", "life", "parking", "stream")
 
     hand: deque[Any]
     """More than one only if a scope of the stream's own was cancelled while one waited here."""
-    is_asked: bool
-    """Whether the task is in the stream's code, which only a cancellation can end."""
+    are_waiting: bool
+    """Whether the worker only waits for room, and not in user code, which nothing but a cancellation can end."""
     is_over: bool
     """Whether no more will come; then `error` is why, if it failed."""
 
     def __init__(self, stream: Any, life: Lifetime | None) -> None:
         self.stream = stream
         self.hand = deque()
-        self.is_asked = self.is_over = False
+        self.are_waiting = self.is_over = False
         self.error: BaseException | None = None
         self.parking: Parking | None = None  # made at the first wait: many need none
         self.life = life
 
     async def come(self, ask: Callable[[], Awaitable[Any]]) -> bool:
         """Take what the stream gives: a child (then say so), its end, or an error."""
-        self.is_asked = True
         try:
             child = await ask()
         except BaseException as error:  # noqa: ASYNC103  # raised behind the children in hand, which came before
             self.is_over, self.error = True, error
             return False
-        finally:
-            self.is_asked = False
         if child is _END:
             self.is_over = True
             return False
@@ -118,6 +115,7 @@ class ExpandingPool(Pool):
             self.discard(item, self._reason())
         else:
             self.absorbed += 1
+        await trio.lowlevel.checkpoint_if_cancelled()  # a cancellation that came while the stream was closed, shielded
 
     async def _expand(self, worker: Worker) -> None:
         made = await self._made(worker)
@@ -174,7 +172,7 @@ class ExpandingPool(Pool):
             ask = partial(interruptible, ask)
         while not self._is_superfluous(worker):
             try:
-                await self._clear(worker, children.hand)
+                await self._clear(worker, children)
             except trio.Cancelled as error:
                 if not await self._is_cancelled_inside(worker, children):
                     raise
@@ -198,12 +196,13 @@ class ExpandingPool(Pool):
 
     async def _end_with(self, worker: Worker, children: Children) -> None:
         """Let the rest out, and raise what stands behind it."""
-        await self._clear(worker, children.hand)
+        await self._clear(worker, children)
         if children.error is not None:
             raise children.error
 
-    async def _clear(self, worker: Worker, hand: deque[Any]) -> None:
+    async def _clear(self, worker: Worker, children: Children) -> None:
         """Let out what is in hand, in turn with the others, and see out what is on its way."""
+        hand, children.are_waiting = children.hand, True
         if self._holder is not worker:
             self._holder = None
         try:
@@ -217,12 +216,13 @@ class ExpandingPool(Pool):
                     await self._rest(worker)
                 elif hand and self._has_turn(worker):
                     continue
-                elif hand or (not is_clear and self._has_leftovers()):
+                elif hand or (pause is Pause.FULL and self._has_leftovers()):
                     await self._stand(worker)
                 else:
                     self.outlet.settle()
                     return
         finally:
+            children.are_waiting = False
             if self._line:
                 self._line.pop(worker, None)
                 self._wake_first()
@@ -257,11 +257,12 @@ class ExpandingPool(Pool):
         self.outlet.settle()
         children = self._children[worker]
         parking = children.parking = children.parking or Parking(partial(self._leave_line, worker))
-        worker.task, since = trio.lowlevel.current_task(), self.now()
+        worker.task = trio.lowlevel.current_task()
+        self.usage.park(self.now(), False)
         try:
             await parking
         finally:
-            self.waited_room += self.now() - since
+            self.usage.unpark(self.now(), False)
             worker.begin_slice(self.slice)
 
     def _leave_line(self, worker: Worker, _raise_cancel: object) -> trio.lowlevel.Abort:
@@ -296,7 +297,7 @@ class ExpandingPool(Pool):
     def _cancel(self, worker: Worker) -> None:
         """End what a worker is at; one that waits for room only looks, and closes what its stream holds open itself."""
         children = self._children.get(worker)
-        if children is None or children.is_asked:
+        if children is None or not children.are_waiting:
             super()._cancel(worker)
         elif self._line.get(worker):
             self._wake_up(worker)

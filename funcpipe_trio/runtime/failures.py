@@ -16,6 +16,8 @@ from typing import Final
 
 import trio
 
+from ..policies._shown import named, told
+
 __all__ = [
     "MOST_NOTES",
     "add_note",
@@ -25,7 +27,6 @@ __all__ = [
     "leaves_of",
     "noted",
     "stray",
-    "told",
     "warn_of",
 ]
 
@@ -90,9 +91,11 @@ def noted(error: Exception, name: str, number: int | None, attempts: str = "") -
     """Say where an error was met, on the error; what would read as an end of stream is wrapped."""
     if isinstance(error, _ENDS):
         cause = error
-        error = RuntimeError(f"stage {name!r} raised {type(cause).__name__}, which is not an end here but an error")
+        error = RuntimeError(
+            f"stage {named(name)} raised {type(cause).__name__}, which is not an end here but an error"
+        )
         error.__cause__ = cause
-    add_note(error, f"in stage {name!r}" + ("" if number is None else f", item {number}{attempts}"))
+    add_note(error, f"in stage {named(name)}" + ("" if number is None else f", item {number}{attempts}"))
     return error
 
 
@@ -105,14 +108,6 @@ def add_note(error: BaseException, note: str) -> None:
         notes = getattr(error, "__notes__", ())
         if len(notes) < MOST_NOTES and note not in notes:
             error.add_note(note)
-
-
-def told(error: BaseException) -> str:
-    """Give the type and the text of an error, whatever its own ``__str__`` does."""
-    try:
-        return f"{type(error).__name__}: {error}"
-    except Exception as worse:
-        return f"{type(error).__name__} (its text cannot be shown: {type(worse).__name__})"
 
 
 def warn_of(name: str, errors: Sequence[BaseException], count: int) -> None:

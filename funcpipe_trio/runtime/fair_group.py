@@ -12,6 +12,7 @@ import trio
 from trio.lowlevel import enable_ki_protection
 
 from ..policies import _check
+from ..policies._shown import named, option
 from ..sansio.fair_tree import Node
 from .fair_input import Cost, Exchange, FairInput
 
@@ -105,7 +106,7 @@ class FairGroup(Generic[T]):
         _check.weight("FairChannel", "weight", weight)
         node = self._node.child(key) if self._node else None
         if node is None:
-            raise _check.refuse(ValueError, "FairChannel", "key", "name an open input or group", key)
+            raise _check.refuse(ValueError, "FairChannel", "key", "name an open input or group", key, show=option)
         self._exchange.tree.set_weight(node, weight)
 
     def _name(self, key: Hashable) -> Hashable:
@@ -120,7 +121,7 @@ class FairGroup(Generic[T]):
             weight = exchange.share.weight_of(name)
         _check.weight("FairChannel", "weight", weight)
         if self._node and self._node.child(key):
-            raise _check.refuse(ValueError, "FairChannel", "key", "not be open already", key)
+            raise _check.refuse(ValueError, "FairChannel", "key", "not be open already", key, show=named)
         node = exchange.tree.add(self._present(), key, weight, branch=branch)
         exchange.unused_weights.discard(name)
         return node

@@ -18,10 +18,11 @@ from fractions import Fraction
 from typing import Any
 
 from ..policies import _check
+from ..policies._shown import named
 from ..policies.fair_share import FairShare
 from ..sansio.fair_queue import FairQueue, Flow
 from .failures import failure_of, noted
-from .inlet import BEHIND_FAILURE, CANCELLED, NOT_NEEDED, NOTHING, Fault, Inlet, Receiver, State
+from .inlet import BEHIND_FAILURE, CANCELLED, NOTHING, Fault, Inlet, Receiver, State, reason_behind
 from .ledger import Ledger
 
 __all__ = ["ConcatInlet", "FanInInlet", "MergeInlet", "ZipInlet"]
@@ -78,7 +79,7 @@ class FanInInlet:
     def _end(self, failure: Fault | None) -> None:
         """End here: what the inputs still have is not needed, or behind the failure."""
         self.exhausted, self.failure = True, failure
-        self._close_inputs(NOT_NEEDED if failure is None else BEHIND_FAILURE)
+        self._close_inputs(reason_behind(failure))
 
     def _close_inputs(self, reason: str) -> None:
         for inlet in self._inlets():
@@ -209,7 +210,7 @@ class MergeInlet(FanInInlet):
                 self._end(each.inlet.failure)
                 return
             try:
-                cost = 1 if cost_of is None else _check.cost(f"merge {self.name!r}", "cost", cost_of(value))
+                cost = 1 if cost_of is None else _check.cost(f"merge {named(self.name)}", "cost", cost_of(value))
             except BaseException as raised:  # noqa: ASYNC103  # raised again if it must pass
                 error = failure_of(raised)
                 if error is None:  # KeyboardInterrupt and its like end the whole run
@@ -362,7 +363,9 @@ class ZipInlet(FanInInlet):
                 self._end(self._all[number].failure)
                 return
         if self._strict and len(ended) != len(self._all):
-            error = ValueError(f"zip {self.name!r}: input {ended[0]} ended after {self.taken} items, others did not")
+            error = ValueError(
+                f"zip {named(self.name)}: input {ended[0]} ended after {self.taken} items, others did not"
+            )
             self._end(Fault(noted(error, self.name, None), self))
         else:
             self._end(None)

@@ -20,11 +20,12 @@ from typing import Any
 
 from .._errors import BufferOverflow
 from ..plan import operations as plan
+from ..policies._shown import listed, named, option
 from ..policies.fair_share import FairShare
 from .failures import noted
 from .fan_in import MergeInlet, MergeInput
 from .fused import PerItem
-from .inlet import BEHIND_FAILURE, NOT_NEEDED, NOTHING, Fault, Inlet, Receiver, Sender, State
+from .inlet import BEHIND_FAILURE, NOT_NEEDED, NOTHING, Fault, Inlet, Receiver, Sender, State, reason_behind
 from .ledger import Ledger
 from .link import Link, start_line, stop_line
 from .overflow import LossyLink
@@ -44,8 +45,10 @@ class Routing(PerItem):
         key = self._fn(value)
         self.vet(key)
         if key not in self._branches:
-            known = ", ".join(map(repr, self._branches))
-            raise KeyError(f"{self.name!r}: route gave {key!r}, which is no branch; the branches are {known}")
+            known = listed(self._branches)
+            raise KeyError(
+                f"{named(self.name)}: route gave {option(key)}, which is no branch; the branches are {known}"
+            )
         return key, value
 
 
@@ -94,7 +97,7 @@ class Port:
         if link.ended:  # within the same burst
             self.fork.joint.discard(item, BEHIND_FAILURE)
         else:
-            error = BufferOverflow(f"the {link.described()} of branch {self.name!r} was full")
+            error = BufferOverflow(f"the {link.described()} of branch {named(self.name)} was full")
             self.fork.joint.failed += 1
             link.finish(Fault(noted(error, self.name, None), self.fork.joint, item))
             self.fork.look_whether_wanted()
@@ -335,7 +338,7 @@ class Joint(MergeInlet):
                 each.inlet = _Ended()
         super()._end(failure)
         if self._trunk_failure is not None:
-            self.ledger.unread(self._trunk_failure, NOT_NEEDED if failure is None else BEHIND_FAILURE)
+            self.ledger.unread(self._trunk_failure, reason_behind(failure))
 
 
 class _Ended:

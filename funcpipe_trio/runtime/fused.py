@@ -51,6 +51,9 @@ class FusedOperation:
     may_end = False
     """Whether it may end the stream without being asked for another value."""
 
+    may_keep = False
+    """Whether it may ever have more to give without being given a value."""
+
     def __init__(self, operation: plan.Operation) -> None:
         self.name = operation.name
         self.stage: Stage

@@ -17,6 +17,7 @@ import trio
 from .._errors import BufferOverflow
 from ..plan.fair_by import FairBy
 from ..policies import _check
+from ..policies._shown import named
 from ..policies.on_error import Failure
 from ..sansio.fair_lanes import Entry
 from .attempt import Account, Attempt, Layered
@@ -73,7 +74,7 @@ class Gate(FusedOperation):
     @trio.lowlevel.disable_ki_protection  # user code runs in it
     def _entry(self, value: Any) -> Entry:
         try:
-            where, key = f"fair_by {self.name!r}", not_awaitable("key", self._key(value))
+            where, key = f"fair_by {named(self.name)}", not_awaitable("key", self._key(value))
             cost = 1 if self._cost is None else _check.cost(where, "cost", self._cost(value))
             return self.link.lanes.entry(value, key, cost)
         except BaseException as error:

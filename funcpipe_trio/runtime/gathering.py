@@ -21,8 +21,9 @@ import trio
 from ..plan.nodes import Plan, Source
 from ..plan.operations import Opaque
 from ..policies._frozen import dataclass
+from ..policies._shown import told
 from .build import Machinery
-from .failures import add_note, comes_of_cancelling, failure_of, told, warn_of
+from .failures import add_note, comes_of_cancelling, failure_of, warn_of
 from .inlet import Inlet
 from .opening import Opening
 from .pool import Calling, Pool

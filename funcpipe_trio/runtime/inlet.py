@@ -26,6 +26,7 @@ __all__ = [
     "Sender",
     "State",
     "Upstream",
+    "reason_behind",
     "worth_a_pull",
 ]
 
@@ -88,19 +89,24 @@ def worth_a_pull(inlet: Inlet) -> bool:
 class Fault:
     """An error on its way to the caller, behind the items that came before it."""
 
-    __slots__ = ("error", "is_kept", "is_stop", "item", "stage")
+    __slots__ = ("error", "is_kept", "item", "stage", "stopped")
 
     error: Exception
     stage: Any  # the Stage that failed; it keeps the count
     item: Any  # what the error befell; NOTHING: a source, no item
     is_kept: bool
     """Whether the ledger has it: behind a fan-out one error may stand in several places."""
-    is_stop: bool
-    """Whether it only says that the run was stopped. Its error tells nothing of that: a user may raise one like it."""
+    stopped: str | None
+    """Why the run was stopped, if that is all that it says. Its error tells nothing of that: a user may raise one."""
 
-    def __init__(self, error: Exception, stage: Any, item: Any = NOTHING, *, is_stop: bool = False) -> None:
+    def __init__(self, error: Exception, stage: Any, item: Any = NOTHING, *, stopped: str | None = None) -> None:
         self.error, self.stage, self.item = error, stage, item
-        self.is_kept, self.is_stop = False, is_stop
+        self.is_kept, self.stopped = False, stopped
+
+
+def reason_behind(failure: Fault | None) -> str:
+    """Say why what stands behind an end is given up."""
+    return NOT_NEEDED if failure is None else failure.stopped or BEHIND_FAILURE
 
 
 class Receiver(Protocol):

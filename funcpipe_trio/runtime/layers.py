@@ -23,6 +23,7 @@ import trio
 
 from ..plan.steps import Call, Limit, Part, Placed, Pure, StepPlan, Timeout
 from ..policies._functions import AnyFunction
+from ..policies._shown import type_name
 from ..policies.retry import Retry
 from ..sansio.retrying import Attempts
 from .attempt import Attempt, Layered
@@ -242,7 +243,7 @@ def _ask(attempts: Attempts, error: Exception) -> float | None:
     try:
         return attempts.failed(error)
     except Exception as worse:
-        add_note(worse, f"asking the Retry about a {type(error).__name__}")
+        add_note(worse, f"asking the Retry about a {type_name(error)}")
         raise
 
 

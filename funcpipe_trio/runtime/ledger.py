@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from .failures import MOST_NOTES, add_note, is_cancellation, told
+from ..policies._shown import told
+from .failures import MOST_NOTES, add_note, is_cancellation
 from .inlet import BEHIND_FAILURE, NOTHING, Fault
 
 __all__ = ["Ledger", "OnDiscard"]
@@ -76,7 +77,7 @@ class Ledger:
         Behind an earlier failure its item is one of those that came later, and is discarded like them. If nobody
         needed to read that far, it is the error of the run all the same, only not raised.
         """
-        if failure.is_stop or failure.is_kept:
+        if failure.stopped is not None or failure.is_kept:
             return  # the first is what the outcome says too
         failure.is_kept = True
         if reason == BEHIND_FAILURE:

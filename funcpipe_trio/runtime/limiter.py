@@ -11,6 +11,7 @@ import trio
 
 from ..policies import _check
 from ..policies._frozen import dataclass
+from ..policies._shown import shown
 from ..policies.rate_limit import RateLimit
 from ..sansio.token_bucket import TokenBucket
 from .line import WaitingLine
@@ -110,7 +111,7 @@ class RateLimiter:
         _limit("RateLimiter.set_rate", rate_limit)
         needed = max(self._costs.values(), default=1)
         if rate_limit.burst < needed:
-            rule = f"be >= {needed}, which a waiting task needs"
+            rule = f"be >= {shown(needed)}, which a waiting task needs"
             raise _check.refuse(ValueError, "RateLimiter.set_rate", "burst", rule, rate_limit.burst)
         self._bucket.set_rate(self._now(), rate_limit)
         self._line.poke()
@@ -134,7 +135,7 @@ class RateLimiter:
     def _checked(self, cost: int | Fraction) -> int | Fraction:
         _check.cost("RateLimiter", "cost", cost)
         if cost > self._bucket.rate_limit.burst:
-            rule = f"be <= the burst of {self._bucket.rate_limit.burst}, or it could never be paid"
+            rule = f"be <= the burst of {shown(self._bucket.rate_limit.burst)}, or it could never be paid"
             raise _check.refuse(ValueError, "RateLimiter", "cost", rule, cost)
         return cost
 

@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from ..policies._shown import named
 from .inlet import NOTHING, Fault, Receiver, Sender, State
 from .ledger import Ledger
 
@@ -81,7 +82,7 @@ class Link:
 
     def described(self) -> str:
         """Say which buffer it is."""
-        return f"buffer {'' if self.name is None else f'{self.name!r} '}of {self.capacity}"
+        return f"buffer {'' if self.name is None else f'{named(self.name)} '}of {self.capacity}"
 
     # ---- the sender's side
 

@@ -17,9 +17,10 @@ import trio
 from ..plan.check import claim_sources
 from ..plan.layout import lay_out
 from ..plan.nodes import Plan
+from ..policies._shown import told
 from .build import Machinery, build
 from .engine import Engine
-from .failures import is_cancellation, leaves_of, told
+from .failures import is_cancellation, leaves_of
 from .inlet import CANCELLED, NOT_NEEDED, Inlet
 from .ledger import Ledger, OnDiscard
 from .run import Consumer, Run

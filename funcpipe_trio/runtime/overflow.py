@@ -18,6 +18,7 @@ from typing import Any
 
 from .._errors import BufferOverflow
 from ..plan.operations import Buffer, Overflow
+from ..policies._shown import named
 from .fused import FusedOperation
 from .inlet import NOTHING
 from .ledger import Ledger
@@ -88,7 +89,7 @@ class FullFails(FusedOperation):
         for value in values:
             if value is not NOTHING:
                 if self._link.is_full:
-                    error = BufferOverflow(f"the {self._link.described()} behind {self.name!r} was full")
+                    error = BufferOverflow(f"the {self._link.described()} behind {named(self.name)} was full")
                     self.stage.failing(error, self.name, number, value)
                 number += 1
             yield value

@@ -21,6 +21,7 @@ import trio
 
 from ..plan import timing as plan
 from ..policies import _check
+from ..policies._shown import named, shown
 from ..sansio.pacing import Debouncer, Delayer, Pacer, Sampler, Throttler
 from .inlet import NOTHING, Fault, Inlet, Receiver, State, worth_a_pull
 from .stage import BURST, Fused, Host, Outlet, Pause, Stage, not_awaitable
@@ -170,6 +171,8 @@ class PacedStage(Stage):
     waited_input: float
 
     waits_its_own_way = True
+    _is_pacing = False
+    """Whether it waits for the clock: that is its work, and may be what limits the whole run."""
 
     def __init__(
         self, host: Host, name: str, inlet: Inlet, outlet: Outlet, fused: Sequence[Fused], operation: plan.Paced
@@ -206,13 +209,16 @@ class PacedStage(Stage):
         if worth_a_pull(self.inlet):  # due since the burst ended: at a fast pace, time and again for a whole slice
             await self._breathe()
             return
-        before, is_full = self.waited_input, pacer.is_full
+        before, self._is_pacing = self.waited_input, pacer.is_full
         try:
             with trio.move_on_at(pacer.deadline):
                 await self._park(Pause.STARVED)
         finally:
-            if is_full:  # it waited for the clock: that is its work, and may be what limits the whole run
-                self.waited_input = before
+            if self._is_pacing:
+                self.waited_input, self._is_pacing = before, False
+
+    def waited(self, now: float) -> tuple[float, float]:
+        return (self.waited_input, self.waited_room) if self._is_pacing else super().waited(now)
 
     async def _wait_room(self) -> None:
         if self.pacing.takes_ahead and self._take_ahead():
@@ -246,12 +252,12 @@ def _pacing_of(operation: plan.Paced, source: Inlet) -> Pacing:
 
 def _checked(name: str, cost: Any, burst: float) -> int | Fraction:
     """Check what a cost function answered."""
-    where, rule = f"throttle {name!r}", "be a finite number > 0"
+    where, rule = f"throttle {named(name)}", "be a finite number > 0"
     if isinstance(cost, bool) or not isinstance(cost, int | float | Fraction):
         raise _check.refuse(TypeError, where, "cost", rule, cost)
     if not 0 < cost < math.inf:
         raise _check.refuse(ValueError, where, "cost", rule, cost)
     if cost > burst:
-        rule = f"be <= the burst of {burst}, or it could never be paid"
+        rule = f"be <= the burst of {shown(burst)}, or it could never be paid"
         raise _check.refuse(ValueError, where, "cost", rule, cost)
     return cost if isinstance(cost, int) else Fraction(cost)

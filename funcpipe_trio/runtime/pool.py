@@ -33,9 +33,21 @@ from ..policies._frozen import dataclass
 from ..policies.on_error import Divert, Failure, OnError, Skip, Stop
 from ..sansio.reorder import AsCompleted, InOrder
 from ..sansio.tolerance import Tolerance
+from ..sansio.usage import Usage
 from .attempt import Account, Attempt, Layered
 from .failures import add_note, comes_of_cancelling, failure_of, noted
-from .inlet import BEHIND_FAILURE, CANCELLED, NOT_NEEDED, NOTHING, Fault, Inlet, Receiver, State, worth_a_pull
+from .inlet import (
+    BEHIND_FAILURE,
+    CANCELLED,
+    NOT_NEEDED,
+    NOTHING,
+    Fault,
+    Inlet,
+    Receiver,
+    State,
+    reason_behind,
+    worth_a_pull,
+)
 from .link import Link
 from .own_context import OwnContext
 from .parking import AWAKE, Parking
@@ -185,8 +197,7 @@ class Pool(Stage):
     started: bool
     failed: int
     stopped: str | None
-    waited_input: float
-    waited_room: float
+    usage: Usage
 
     kind = "async"
 
@@ -209,7 +220,8 @@ class Pool(Stage):
         self.account, self.divert_account = call.account, call.divert_account
         self._scratch = call.account or Account()  # a worker's `Attempt` counts somewhere
         self._tolerance = Tolerance(call.on_error) if isinstance(call.on_error, Skip) else None
-        self.concurrency = self._most = concurrency
+        self.concurrency = concurrency
+        self.usage = Usage()
         self._received = 0
         self.source = inlet
         inlet.receiver = self
@@ -229,6 +241,7 @@ class Pool(Stage):
 
     def start(self) -> None:
         self.began, self.started = self.now(), True
+        self.usage.begin(self.began, self.concurrency)
         self._items = self.source.items()
         self._begin(self.results.items())
         self._employ()
@@ -264,18 +277,14 @@ class Pool(Stage):
         return self._received
 
     @property
-    def workers(self) -> int:  # type: ignore[override]  # a constant where there is one
-        return self._most
-
-    @property
     def dropped(self) -> int:  # type: ignore[override]
         return self.results.dropped
 
     def set_concurrency(self, concurrency: int) -> None:
         """Make so many calls at once from now on; calls that run go on."""
         self.concurrency = concurrency
-        self._most = max(self._most, concurrency)
         if self.started and not self._ended and self.stopped is None:
+            self.usage.resize(self.now(), concurrency)
             self._staff()
 
     def is_over(self) -> bool:
@@ -290,8 +299,12 @@ class Pool(Stage):
         # calls end in the same tick come by first. (100 workers, short calls: 1.1 task steps an item in place of 2.1.)
         if self._coming or not (self._parked_workers or len(self._workers) < self.concurrency):
             return
-        if self._taking and worth_a_pull(self.source) and self._has_place():
+        if self._taking and not worth_a_pull(self.source):
+            return
+        if self._taking and self._has_place():
             self._call_in()
+        elif not self.usage.is_stalled:
+            self.usage.stall(self.now(), self.outlet.room() > 0)
 
     def _call_in(self) -> bool:
         if self._parked_workers:
@@ -306,6 +319,7 @@ class Pool(Stage):
         worker = Worker(self._scratch)
         worker.parking = Parking(partial(self._give_up_waiting, worker))
         self._workers.append(worker)
+        self.usage.hire(self.now())
         self._coming += 1
         self.host.start_task(lambda: self._employed(worker), self.name)
 
@@ -324,19 +338,15 @@ class Pool(Stage):
         if places > 1:  # without the room behind, which need not be asked for then
             return True
         places += self.outlet.spare()
-        return places > 1 or (places == 1 and not self._is_regrouping())
+        return places > 1 or (places == 1 and not self._keeps_more())
 
     def _occupied(self) -> int:
         """How many items are in calls or wait behind them."""
         return self._calls + len(self.order.waiting)
 
-    def _is_regrouping(self) -> bool:
-        """Whether a fused operation has kept a part of the last result."""
-        return any(operation.has_more for operation in self.fused)
-
     def _has_leftovers(self) -> bool:
         """Whether something can leave as soon as there is room."""
-        return self.order.ready or self._is_regrouping()
+        return self.order.ready or self._keeps_more()
 
     async def _employed(self, worker: Worker) -> None:
         try:
@@ -355,6 +365,7 @@ class Pool(Stage):
 
     def _dismiss(self, worker: Worker) -> None:
         self._workers.remove(worker)
+        self.usage.dismiss(self.now())
         del worker.parking  # a cycle else
         if self._gives_way is worker:
             self._gives_way = None
@@ -370,8 +381,7 @@ class Pool(Stage):
         """Why an item of this stage is given up now."""
         if self.stopped is not None:
             return self.stopped
-        failed = self.failure is not None or self.order.failure is not None
-        return BEHIND_FAILURE if failed else NOT_NEEDED
+        return reason_behind(self.failure or self.order.failure)
 
     # ---- work
 
@@ -395,6 +405,8 @@ class Pool(Stage):
             elif item is not NOTHING:
                 if pause is Pause.FULL and self._has_leftovers():
                     self.outlet.wants_room = True  # no worker may be parked, or each for something else
+                if self.usage.is_stalled:
+                    self.usage.stall(self.now(), False)
                 await self._serve(worker, item)
                 worker.budget = 0 if context.renew() else worker.budget - 1
             elif pause is not Pause.SLICE_OVER:
@@ -617,16 +629,17 @@ class Pool(Stage):
         self.outlet.settle()
         worker.task = trio.lowlevel.current_task()
         self._parked_workers.append(worker)
-        since = self.now()
+        now = self.now()
+        self.usage.park(now, starved)
+        is_full_or_over = not self._taking or (not starved and worth_a_pull(self.source))
+        if (is_full_or_over and self.outlet.room() > 0) is not self.usage.is_stalled:
+            self.usage.stall(now, not self.usage.is_stalled)
         try:
             await worker.parking
         finally:
             self._coming -= worker.item is NOTHING
             worker.begin_slice(self.slice)
-            if starved:
-                self.waited_input += self.now() - since
-            else:
-                self.waited_room += self.now() - since
+            self.usage.unpark(self.now(), starved)
 
     def _give_up_waiting(self, worker: Worker, _raise_cancel: object) -> trio.lowlevel.Abort:
         self._parked_workers.remove(worker)

@@ -16,6 +16,7 @@ import trio
 from ..plan import operations as plan
 from ..plan.nodes import plan_of
 from ..policies import _check
+from ..policies._shown import named
 from ..sansio.batcher import Batcher
 from .fused import FusedOperation
 from .inlet import NOTHING
@@ -25,6 +26,8 @@ __all__ = ["Batching", "Expanding", "Unbatching"]
 
 class Expanding(FusedOperation):
     """Each value becomes all that its iterable gives, one step at a time."""
+
+    may_keep = True
 
     fn: plan.AnyFunction
 
@@ -90,15 +93,17 @@ class Expanding(FusedOperation):
         self.vet(result)
         if isinstance(result, AsyncIterable) and not isinstance(result, Iterable):
             raise TypeError(
-                f"{self.name!r} returned an async iterable\nUse concurrency=1 to give it a stage of its own."
+                f"{named(self.name)} returned an async iterable\nUse concurrency=1 to give it a stage of its own."
             )
         if plan_of(result) is not None:
-            raise TypeError(f"{self.name!r} returned a pipeline\nUse concurrency=1 to give it a stage of its own.")
+            raise TypeError(f"{named(self.name)} returned a pipeline\nUse concurrency=1 to give it a stage of its own.")
         return iter(result)
 
 
 class Unbatching(FusedOperation):
     """The items of each batch, one by one."""
+
+    may_keep = True
 
     def __init__(self, operation: plan.Unbatch) -> None:
         super().__init__(operation)
@@ -153,6 +158,8 @@ class Unbatching(FusedOperation):
 
 class Batching(FusedOperation):
     """Lists of values, closed by number, cost or age."""
+
+    may_keep = True
 
     def __init__(self, operation: plan.Batch) -> None:
         super().__init__(operation)
@@ -248,7 +255,7 @@ def _may_give(children: Any) -> bool:
 
 def _cost(name: str, value: Any) -> float:
     """Check what a cost function answered."""
-    where = f"batch {name!r}"
+    where = f"batch {named(name)}"
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise _check.refuse(TypeError, where, "cost", "be a number >= 0", value)
     if not value >= 0:

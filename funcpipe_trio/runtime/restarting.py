@@ -14,6 +14,7 @@ from typing import Any
 import trio
 
 from ..plan.restarts import RestartingSource
+from ..policies._shown import kind_of, named, type_name
 from ..sansio.restarts import Restarts
 from .attempt import Account
 from .failures import add_note
@@ -78,11 +79,10 @@ class RestartedSource(AsyncSource):
         try:
             not_awaitable(self.name, made, "Use a callable that gives an iterable or async iterable at once.")
             if not hasattr(type(made), "__aiter__") and not hasattr(type(made), "__iter__"):
-                raise TypeError(f"{self.name!r} gave a {type(made).__name__}, which is no iterable of either kind")
+                raise TypeError(f"{named(self.name)} gave {kind_of(made)}, which is no iterable of either kind")
             if made is self._broken:
-                raise TypeError(
-                    f"{self.name!r} gave once more the iterator that has failed\nUse a callable that makes a new one."
-                )
+                use = "Use a callable that makes a new one."
+                raise TypeError(f"{named(self.name)} gave once more the iterator that has failed\n{use}")
         except TypeError:
             self._is_misused = True
             raise
@@ -96,7 +96,7 @@ class RestartedSource(AsyncSource):
         try:
             wait = self._restarts.failed(error, self.now())
         except Exception as worse:  # of the user's predicate
-            add_note(worse, f"asking the Retry about a {type(error).__name__}")
+            add_note(worse, f"asking the Retry about a {type_name(error)}")
             raise
         if wait is None:
             self.attempts = f", attempt {self._restarts.number} of {self._retry.attempts}"

@@ -43,6 +43,7 @@ class Consumer:
         self.left = False
         self._items: Iterator[Any] | None = None
         self._waiting: deque[trio.lowlevel.Task] = deque()
+        self._waits = 0  # calls of `wait`; a task that was woken is in one until it runs
         self._now = trio.lowlevel.current_clock().current_time
         self._failed: tuple[Exception, TracebackType | None] | None = None
 
@@ -76,7 +77,7 @@ class Consumer:
             self.engine.stop(ABORTED, "aborted")
             self._raise_end()
         failure = self.engine.inlet.failure
-        if failure is not None and not failure.is_stop:
+        if failure is not None and failure.stopped is None:
             self._failed = failure.error, failure.error.__traceback__
         self.engine.reached(failure)
         self.wake_all()
@@ -97,7 +98,7 @@ class Consumer:
             return
         task = trio.lowlevel.current_task()
         self._waiting.append(task)
-        since = self._now()
+        self._count_wait(1)
 
         def abort(_raise_cancel: object) -> trio.lowlevel.Abort:
             self._waiting.remove(task)
@@ -107,7 +108,14 @@ class Consumer:
         try:
             await trio.lowlevel.wait_task_rescheduled(abort)
         finally:
-            self.engine.waited += self._now() - since
+            self._count_wait(-1)
+
+    def _count_wait(self, change: int) -> None:
+        """Note when the first of the tasks that receive begins to wait, and when none waits any more."""
+        consumer, before = self.engine.consumer, self._waits
+        self._waits += change
+        if consumer is not None and not (before and self._waits):
+            (consumer.park if change > 0 else consumer.unpark)(self._now(), True)
 
     def wake_all(self) -> None:
         """Let every waiting receiver look."""
@@ -217,7 +225,7 @@ class Run(trio.abc.ReceiveChannel[T], Generic[T]):
         Checkpoint: always.
         Cancellation: the run goes on draining.
         """
-        _check.seconds("Run.drain", "grace", grace, positive=False, finite=False)
+        grace = _check.seconds("Run.drain", "grace", grace, positive=False, finite=False)
         await trio.lowlevel.checkpoint()
         self.drain_nowait()
         with trio.move_on_after(grace):
@@ -286,7 +294,11 @@ class Run(trio.abc.ReceiveChannel[T], Generic[T]):
         set_concurrency(self._engine, stage, concurrency)
 
     def statistics(self) -> RunStatistics:
-        """Say how far the run is, and what became of every item. Sync; from any task of the same trio run."""
+        """Say how far the run is, and what became of every item. Sync; from any task of the same trio run.
+
+        Of a run that goes on for days the whole says little of now: ``later.since(earlier)`` of two snapshots says what
+        happened between them, who was busy then and what was the limit.
+        """
         return statistics_of(self._engine)
 
     @property

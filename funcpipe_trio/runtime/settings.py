@@ -11,6 +11,7 @@ from fractions import Fraction
 from typing import Any
 
 from ..policies import _check
+from ..policies._shown import cut, escaped, listed, named, option
 from .engine import Engine
 from .fair_link import FairLink
 from .fan_in import MergeInlet
@@ -21,24 +22,28 @@ __all__ = ["set_concurrency", "set_weight"]
 
 Weighted = MergeInlet | FairLink
 
+_LONGEST = 400  # characters of all the inputs there are
+
 
 def set_weight(engine: Engine, key: Hashable, weight: Any, merge: str | None) -> None:
     """Give an input of a merge, or a key of a `fair_by`, another weight."""
     exact: int | Fraction = _check.weight("Run.set_weight", "weight", weight)
     everything = _weighted(engine)
-    named = [each for each in everything if merge is None or each.name == merge]
+    meant = [each for each in everything if merge is None or each.name == merge]
     if not everything:
         raise KeyError("Run.set_weight: this run has no merge and no fair_by, so there are no weights")
-    if not named:
-        names = ", ".join(repr(each.name) for each in everything)
-        raise KeyError(f"Run.set_weight: no merge is named {merge!r}; the merges are {names}")
-    having = [each for each in named if isinstance(each, FairLink) or key in each.input_keys()]
+    if not meant:
+        names = listed(each.name for each in everything)
+        raise KeyError(f"Run.set_weight: no merge is named {option(merge)}; the merges are {names}")
+    having = [each for each in meant if isinstance(each, FairLink) or key in each.input_keys()]
     if not having:
-        known = "; ".join(f"{each.name}: {_keys(each)}" for each in named)
-        raise KeyError(f"Run.set_weight: no input is named {key!r}; the inputs are {known}")
+        known = cut("; ".join(f"{escaped(each.name)}: {_keys(each)}" for each in meant), _LONGEST)
+        raise KeyError(f"Run.set_weight: no input is named {option(key)}; the inputs are {known}")
     if len(having) > 1:
-        names = ", ".join(repr(each.name) for each in having)
-        raise ValueError(f"Run.set_weight: several merges may have an input {key!r}: {names}\nUse merge= to name one.")
+        names = listed(each.name for each in having)
+        raise ValueError(
+            f"Run.set_weight: several merges may have an input {named(key)}: {names}\nUse merge= to name one."
+        )
     having[0].set_weight(key, exact)
 
 
@@ -50,7 +55,7 @@ def _weighted(engine: Engine) -> list[Weighted]:
 
 
 def _keys(weighted: Weighted) -> str:
-    return "any" if isinstance(weighted, FairLink) else ", ".join(map(repr, weighted.input_keys())) or "none"
+    return "any" if isinstance(weighted, FairLink) else listed(weighted.input_keys())
 
 
 def set_concurrency(engine: Engine, stage: str, concurrency: int) -> None:
@@ -58,6 +63,6 @@ def set_concurrency(engine: Engine, stage: str, concurrency: int) -> None:
     _check.integer("Run.set_concurrency", "concurrency", concurrency, at_least=1)
     pools = {each.name: each for each in engine.stages if isinstance(each, Pool)}
     if stage not in pools:
-        known = ", ".join(map(repr, pools)) or "none"
-        raise KeyError(f"Run.set_concurrency: no stage named {stage!r} makes calls; those that do are {known}")
+        known = listed(pools)
+        raise KeyError(f"Run.set_concurrency: no stage named {option(stage)} makes calls; those that do are {known}")
     pools[stage].set_concurrency(concurrency)

@@ -21,7 +21,7 @@ import trio
 from ..plan.nodes import Source
 from ..sansio.multiples import Multiples
 from .failures import failure_of, is_cancellation, noted, stray
-from .inlet import BEHIND_FAILURE, CANCELLED, NOT_NEEDED, NOTHING, Fault, Receiver, State
+from .inlet import CANCELLED, NOTHING, Fault, Receiver, State, reason_behind
 from .lifetime import Lifetime, thrown
 from .stage import BURST, Fused, Host, Outlet, Stage, interruptible
 
@@ -511,7 +511,7 @@ class ProducerSource(AsyncSource):
         """Keep the error of a producer that nobody asked for the item in whose place it stands."""
         error, self._error = self._error, None
         if error is not None:
-            reason = self.stopped or (NOT_NEEDED if self.failure is None else BEHIND_FAILURE)
+            reason = self.stopped or reason_behind(self.failure)
             self.host.ledger.unread(Fault(noted(error, self.name, self.inbox.taken), self), reason)
 
     async def _produce(self) -> None:

@@ -13,6 +13,7 @@ upstream stops at once), what is held is discarded with a reason, the end goes b
 from __future__ import annotations
 
 import itertools
+import math
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from inspect import isawaitable
@@ -23,9 +24,10 @@ import trio
 
 from .._errors import Aborted
 from ..plan.nodes import Plan
+from ..policies._shown import named, told
 from .attempt import Account
-from .failures import failure_of, is_cancellation, noted, told
-from .inlet import BEHIND_FAILURE, CANCELLED, NOT_NEEDED, NOTHING, Fault, Inlet, State, worth_a_pull
+from .failures import failure_of, is_cancellation, noted
+from .inlet import BEHIND_FAILURE, CANCELLED, NOT_NEEDED, NOTHING, Fault, Inlet, State, reason_behind, worth_a_pull
 from .ledger import Ledger, OnDiscard
 from .parking import AWAKE, Parking
 
@@ -47,6 +49,7 @@ BURST = 64
 """Values between two checkpoints, at most: a checkpoint costs 4 us, so 60 ns a value."""
 SLICE = 0.010
 """Seconds of real time between two checkpoints, at most (and one value more), where trio's clock is real, too."""
+_NEVER = math.inf
 
 
 @final
@@ -134,6 +137,7 @@ class Fused(Protocol):
     absorbed: int
     deadline: float
     may_end: bool
+    may_keep: bool
 
     @property
     def has_more(self) -> bool:
@@ -166,7 +170,6 @@ class Stage:
     kind = "sync"
     waits_its_own_way = False
     """Whether it waits for anything else than an item or room."""
-    workers = 1
     dropped = created = absorbed = 0  # beside what the fused operations count
     account: Account | None = None
     """What the policies of its step count, if it has one."""
@@ -193,9 +196,10 @@ class Stage:
         self._task: trio.lowlevel.Task | None = None
         self._parked_for: Pause | None = None
         self._waits_for = Pause.STARVED
-        self._since = 0.0
+        self._since = _NEVER  # or when it began to wait, while it does
         self._slice_end = 0.0
         self._may_end = False
+        self._keepers: list[Fused] = []  # the operations that may give more than one value for one
         self._has_raised = False  # the chain, in a pull: what befell it was not left behind
         self._spent = 0  # values since the last checkpoint, in bursts that found no room in the end
         self._passed = 0  # by the last breath
@@ -258,6 +262,13 @@ class Stage:
     def emitted(self) -> int:
         """How many values it handed on."""
         return self.outlet.passed
+
+    def waited(self, now: float) -> tuple[float, float]:
+        """How many seconds it waited for input, and for room, up to now, and in the wait that is not over."""
+        waits = max(0.0, now - self._since)
+        if self._waits_for is Pause.FULL:
+            return self.waited_input, self.waited_room + waits
+        return self.waited_input + waits, self.waited_room
 
     # ---- the task
 
@@ -327,6 +338,7 @@ class Stage:
         for operation in self.fused:
             self._streams.append(operation.stream(self._streams[-1]))
         self._may_end = any(operation.may_end for operation in self.fused)
+        self._keepers = [operation for operation in self.fused if operation.may_keep]
         self._slice_end = perf_counter() + self.slice
 
     def _burst(self, room: int) -> Pause:
@@ -346,7 +358,7 @@ class Stage:
                 else:
                     nothings -= 1
                     state = inlet.state()  # `worth_a_pull` without the call: 99 of 100 values of a batch come by here
-                    if state is not State.IDLE and state is not State.HELD:
+                    if (state is not State.IDLE and state is not State.HELD) or (self._keepers and self._keeps_more()):
                         asked = -1
                         if not nothings:
                             pause = Pause.SLICE_OVER
@@ -367,6 +379,10 @@ class Stage:
             self.outlet.commit(limit - left)
             inlet.release()
         return pause
+
+    def _keeps_more(self) -> bool:
+        """Whether an operation would give another value without being given one."""
+        return any(operation.has_more for operation in self._keepers)
 
     # ---- waiting
 
@@ -395,7 +411,7 @@ class Stage:
         self._since = self.now()
 
     def _end_wait(self) -> None:
-        waited = self.now() - self._since
+        waited, self._since = self.now() - self._since, _NEVER
         if self._waits_for is Pause.FULL:
             self.waited_room += waited
         else:
@@ -456,7 +472,9 @@ class Stage:
     def _leave(self) -> None:
         """End the stage, whatever ended it."""
         self.left = self.now()
-        is_done = self.stopped is None and not self._has_raised and _ended_ahead(self._streams)
+        # A failure that an operation has met, and that did not come out of the chain: another has ended it before.
+        is_ahead = self.failure is not None or _ended_ahead(self._streams)
+        is_done = self.stopped is None and not self._has_raised and is_ahead
         for stream in reversed(self._streams):
             self.close_stream(stream)
         upstream = self.inlet.failure if self.inlet.exhausted else None
@@ -465,7 +483,7 @@ class Stage:
         if is_done and self.failure is not None:
             self.host.ledger.unread(self.failure, NOT_NEEDED)
             self.failure = None
-        reason = self.stopped or (NOT_NEEDED if self.failure is None else BEHIND_FAILURE)
+        reason = self.stopped or reason_behind(self.failure)
         self.inlet.close(reason)
         if later is not None:
             self.host.ledger.unread(later, reason)
@@ -473,7 +491,7 @@ class Stage:
             self.discard(item, reason)
         if self.stopped is not None and self.failure is None:
             # Whoever still reads (from a scope that is shielded, say) must not take this for the end of the stream.
-            self.failure = Fault(Aborted(f"the run was {self.stopped}"), self, is_stop=True)
+            self.failure = Fault(Aborted(f"the run was {self.stopped}"), self, stopped=self.stopped)
         self.outlet.finish(self.failure)
 
     def _held(self) -> list[Any]:
@@ -493,7 +511,7 @@ class Stage:
 
     def keep_cleanup_error(self, error: BaseException) -> None:
         """Keep an error of cleanup: it never takes the place of the first error, but is noted on it."""
-        self.host.ledger.keep(error, f"then cleanup in stage {self.name!r} raised {told(error)}")
+        self.host.ledger.keep(error, f"then cleanup in stage {named(self.name)} raised {told(error)}")
 
     async def kept_cleanup(self, ending: Awaitable[bool]) -> None:
         """Await a cleanup that says whether it was done in time; its error or its slowness is kept, never raised."""
@@ -507,7 +525,7 @@ class Stage:
             if not is_in_time:
                 limit = self.host.cleanup_timeout
                 self.keep_cleanup_error(
-                    trio.TooSlowError(f"closing what stage {self.name!r} opened took more than {limit:g} s")
+                    trio.TooSlowError(f"closing what stage {named(self.name)} opened took more than {limit:g} s")
                 )
 
 
@@ -534,5 +552,5 @@ def not_awaitable(name: str, answer: T, use: str = "Use a sync function.") -> T:
     if isawaitable(answer):
         if hasattr(answer, "close"):
             answer.close()  # it will never be awaited; without this Python warns of that too
-        raise TypeError(f"{name!r} is not async, but returned something to await\n{use}")
+        raise TypeError(f"{named(name)} is not async, but returned something to await\n{use}")
     return answer

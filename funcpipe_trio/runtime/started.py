@@ -7,6 +7,7 @@ from typing import Any, Generic, TypeVar
 import trio
 
 from ..plan.steps import StepPlan
+from ..policies._shown import cut, escaped, named
 from .attempt import Account, Attempt, Layered
 from .failures import add_note
 from .layers import layers_of
@@ -49,7 +50,7 @@ class StartedStep(Generic[A, B]):
         return self._layered
 
     def __repr__(self) -> str:
-        return f"<StartedStep {self.plan.name}>"
+        return f"<StartedStep {cut(escaped(self.plan.name))}>"
 
     @property
     def __name__(self) -> str:
@@ -72,7 +73,7 @@ class StartedStep(Generic[A, B]):
             return await self._run(item, attempt)  # type: ignore[no-any-return]  # the step gave it its type
         except Exception as error:
             tried = "" if attempt.of is None else f", attempt {attempt.tried} of {attempt.of}"
-            add_note(error, f"in step {self.plan.name!r}{tried}")
+            add_note(error, f"in step {named(self.plan.name)}{tried}")
             raise
 
     @trio.lowlevel.enable_ki_protection  # the layers' own steps; user code in them is not protected

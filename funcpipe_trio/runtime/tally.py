@@ -6,14 +6,19 @@ from fractions import Fraction
 
 import trio
 
-from .bottleneck import lasted, name_bottleneck
+from .._errors import BufferOverflow
+from ..sansio.usage import Used
+from .bottleneck import Basis, Wiring, name_bottleneck
+from .efforts import spent_by
 from .engine import Engine
 from .fair_link import FairLink
-from .fan_in import MergeInlet
-from .fan_out import Joint
-from .inlet import Inlet
+from .fan_in import FanInInlet, MergeInlet, MergeInput
+from .fan_out import Fork, Joint
+from .gate import Gate
+from .inlet import Inlet, Receiver
 from .link import Link
 from .report import InputReport, LinkReport, PolicyReport, Report, RunStatistics, StageReport
+from .sources import AsyncSource
 from .stage import Stage
 
 __all__ = ["report_of", "statistics_of"]
@@ -22,22 +27,28 @@ __all__ = ["report_of", "statistics_of"]
 def statistics_of(engine: Engine) -> RunStatistics:
     """Add up what the stages, links and fan-ins counted so far."""
     now = trio.current_time() if engine.ended is None else engine.ended
-    stages = tuple(_stage(stage, now) for stage in engine.stages)
+    all_spent = [spent_by(stage, now) for stage in engine.stages]
+    worked, in_pauses = engine.efforts.apart(all_spent, now)
+    stages = tuple(map(_stage, engine.stages, all_spent, in_pauses))
+    links = tuple(_link(link) for link in engine.machinery.links)
+    elapsed = now - engine.began
+    basis = Basis(_wiring_of(engine), tuple(worked))
     return RunStatistics(
         taken=sum(stage.received for stage in stages if stage.kind == "source"),
         delivered=engine.delivered if engine.sink is None else engine.sink.passed,
         failed=sum(stage.failed for stage in stages) + sum(each.failed for each in engine.machinery.fan_ins),
-        dropped=sum(stage.dropped for stage in stages) + sum(link.dropped for link in engine.machinery.links),
+        dropped=sum(stage.dropped for stage in stages) + sum(link.dropped for link in links),
         discarded=engine.ledger.discarded,
-        elapsed=now - engine.began,
+        elapsed=elapsed,
         stages=stages,
-        links=tuple(_link(link) for link in engine.machinery.links),
+        links=links,
         inputs=tuple(
             [each for fan_in in engine.machinery.fan_ins for each in _inputs(fan_in)]
             + [each for link in engine.machinery.links if isinstance(link, FairLink) for each in _keys(link)]
         ),
         paused=engine.paused + (0.0 if engine.paused_since is None else now - engine.paused_since),
-        bottleneck=name_bottleneck(engine, stages, now),
+        bottleneck=name_bottleneck(basis, stages, links, elapsed),
+        _basis=basis,
     )
 
 
@@ -54,9 +65,8 @@ def report_of(engine: Engine) -> Report:
     )
 
 
-def _stage(stage: Stage, now: float) -> StageReport:
-    seconds = lasted(stage, now) * stage.workers
-    waited = stage.waited_input + stage.waited_room
+def _stage(stage: Stage, spent: Used, in_pauses: float) -> StageReport:
+    waits_outside = isinstance(stage, AsyncSource)
     return StageReport(
         name=stage.name,
         kind=stage.kind,
@@ -67,9 +77,11 @@ def _stage(stage: Stage, now: float) -> StageReport:
         failed=stage.failed,
         dropped=sum(operation.dropped for operation in stage.fused) + stage.dropped,
         discarded=stage.discarded,
-        waited_input=stage.waited_input,
-        waited_room=stage.waited_room,
-        busy=max(0.0, 1 - waited / seconds) if seconds > 0 else 0.0,
+        waited_input=in_pauses if waits_outside else spent.starved,
+        waited_room=spent.blocked,
+        stalled=spent.stalled,
+        used=spent.used - in_pauses if waits_outside else spent.used,
+        offered=spent.offered,
         failures=tuple(sorted(stage.failures.items())),
         policies=None if stage.account is None else PolicyReport.of(stage.account),
         divert=None if stage.divert_account is None else PolicyReport.of(stage.divert_account),
@@ -86,7 +98,53 @@ def _link(link: Link) -> LinkReport:
         peak=link.peak,
         dropped=link.dropped,
         name=link.name,
+        turned_away=_turned_away(link) if isinstance(link, FairLink) else 0,
+        cost=link.lanes.cost if isinstance(link, FairLink) else 0,
     )
+
+
+def _turned_away(link: FairLink) -> int:
+    """How many items the gate before it let fall, or its stage diverted."""
+    stage = link.sender
+    assert isinstance(stage, Stage)
+    gate = stage.fused[-1]
+    assert isinstance(gate, Gate)
+    return gate.dropped + stage.failures[BufferOverflow.__name__]
+
+
+def _wiring_of(engine: Engine) -> Wiring:
+    """Number the stages and links, and say how they hang together; once for each run."""
+    if engine.wiring is None:
+        engine.wiring = _wiring(engine)
+    return engine.wiring
+
+
+def _wiring(engine: Engine) -> Wiring:
+    stages, links = engine.stages, engine.machinery.links
+    numbers: dict[object, int] = {part: number for parts in (stages, links) for number, part in enumerate(parts)}
+    takers = [_taker(link) for link in links]
+    return Wiring(
+        waits_outside=tuple(isinstance(stage, AsyncSource) for stage in stages),
+        fills=tuple(tuple(numbers[link] for link in _filled(stage)) for stage in stages),
+        takers=tuple(None if taker is None else numbers[taker] for taker in takers),
+        has_consumer=engine.sink is None,
+    )
+
+
+def _filled(stage: Stage) -> list[Link]:
+    """Give the links that a stage fills."""
+    outlet = stage.outlet
+    if isinstance(outlet, Fork):
+        return [port.link for port in outlet.ports.values()]
+    return [outlet] if isinstance(outlet, Link) else []
+
+
+def _taker(link: Link) -> Stage | None:
+    """Give the stage that takes from a link, through fan-ins; None at the end."""
+    receiver: Receiver | None = link.receiver
+    while isinstance(receiver, MergeInput | FanInInlet):
+        receiver = receiver.merge if isinstance(receiver, MergeInput) else receiver.receiver
+    return receiver if isinstance(receiver, Stage) else None
 
 
 def _inputs(fan_in: Inlet) -> list[InputReport]:

@@ -16,6 +16,7 @@ from typing import Any
 import trio
 
 from ..plan import timing as plan
+from ..policies._shown import named
 from ..sansio.watchdog import Watchdog
 from .failures import add_note, noted
 from .fused import FusedOperation
@@ -49,7 +50,7 @@ class Watching(FusedOperation):
 
     def error(self) -> Exception:
         """Say which time is over."""
-        error = trio.TooSlowError(f"the stream was too slow at {self.name!r}")
+        error = trio.TooSlowError(f"the stream was too slow at {named(self.name)}")
         add_note(error, self.overdue or "")
         return error
 

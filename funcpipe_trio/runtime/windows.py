@@ -10,6 +10,7 @@ from typing import Any
 
 from ..plan import operations as plan
 from ..plan.windows import Distinct, Sliding, Window
+from ..policies._shown import named, type_name
 from ..sansio.recent_keys import RecentKeys
 from ..sansio.windows import SlidingWindows, TumblingWindows
 from .fused import FusedOperation, PerItem
@@ -94,7 +95,7 @@ class Distinguishing(PerItem):
         except TypeError as error:
             what = "an item" if self._key is None else "a key"
             raise TypeError(
-                f"{self.name!r}: {what} of type {type(key).__name__} has no hash, so it cannot be remembered\n"
+                f"{named(self.name)}: {what} of type {type_name(key)} has no hash, so it cannot be remembered\n"
                 "Use key= with a function that gives a hashable value."
             ) from error
         return value if self._seen.is_new(key) else self.drop()

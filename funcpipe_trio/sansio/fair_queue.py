@@ -36,6 +36,7 @@ from typing import Generic, TypeVar
 
 from .._errors import StateError
 from ..policies import _check
+from ..policies._shown import named
 from .cost_grid import CostGrid
 
 __all__ = ["FairQueue", "Flow"]
@@ -110,7 +111,7 @@ class FairQueue(Generic[K]):
           ValueError: if the key is present, or the weight is not positive.
         """
         if key in self._flows:
-            raise _check.refuse(ValueError, "FairQueue", "key", "be new", key)
+            raise _check.refuse(ValueError, "FairQueue", "key", "be new", key, show=named)
         _check.weight("FairQueue", "weight", weight)
         self._unit = self._unit or weight
         past = self._past(key)
@@ -139,7 +140,7 @@ class FairQueue(Generic[K]):
         """
         if flow._entry:
             if flow._entry < 0:
-                raise StateError(f"cannot make flow {flow.key!r} ready while it is removed")
+                raise StateError(f"cannot make flow {named(flow.key)} ready while it is removed")
             return
         if flow._tag < self._now:
             flow._tag, flow._rest = self._now, 0
@@ -190,7 +191,7 @@ class FairQueue(Generic[K]):
         # 0.40, 0.65, 0.80 (CPU time, best of 40; CPython 3.11, a slow shared core): one function, no calls but heapq's.
         heap = self._heap
         if flow._entry <= 0 or heap[0][1] != flow._entry:
-            raise StateError(f"cannot charge flow {flow.key!r} while it is not selected")
+            raise StateError(f"cannot charge flow {named(flow.key)} while it is not selected")
         odd = type(cost) is not int or cost < 1
         if odd:
             _check.cost("FairQueue", "cost", cost)
@@ -235,7 +236,7 @@ class FairQueue(Generic[K]):
         """
         _check.weight("FairQueue", "weight", weight)
         if flow._entry < 0:
-            raise StateError(f"cannot change the weight of flow {flow.key!r} while it is removed")
+            raise StateError(f"cannot change the weight of flow {named(flow.key)} while it is removed")
         relative = Fraction(weight) / self._unit
         self._heaviest = max(self._heaviest, relative.numerator)
         self._refine()

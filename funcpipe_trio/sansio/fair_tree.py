@@ -16,6 +16,7 @@ from fractions import Fraction
 from typing import Generic, TypeVar
 
 from .._errors import StateError
+from ..policies._shown import named
 from .fair_queue import FairQueue, Flow
 
 __all__ = ["FairTree", "Node"]
@@ -89,7 +90,7 @@ class FairTree(Generic[K]):
           ValueError: if the key is present, or the weight is not positive.
         """
         if parent._queue is None:
-            raise StateError(f"cannot add {key!r} under a leaf")
+            raise StateError(f"cannot add {named(key)} under a leaf")
         flow = parent._queue.add(key, weight)
         node = Node(parent, ((parent._queue, flow), *parent._path), FairQueue() if branch else None)
         parent._children[key] = node
@@ -157,7 +158,7 @@ class FairTree(Generic[K]):
         """
         # One level checks itself; with more, the inner queue would be charged before an outer one could object.
         if len(leaf._path) > 1 and self.select() is not leaf:
-            raise StateError(f"cannot charge leaf {leaf.flow.key!r} while it is not selected")
+            raise StateError(f"cannot charge leaf {named(leaf.flow.key)} while it is not selected")
         counted = cost
         for queue, flow in leaf._path:
             counted = queue.charge(flow, cost, still_ready=still_ready)

@@ -14,6 +14,7 @@ from typing import Any
 from .._errors import CircuitOpen
 from ..policies import _check
 from ..policies._functions import function_name
+from ..policies._shown import cut, escaped, type_name
 from ..policies.retry import ErrorFilter, Retry
 from .backoff import backoff_delay
 
@@ -45,7 +46,7 @@ class Attempts:
         if asked is None:
             wait = backoff_delay(retry.backoff, self._item, self.number, stage=self._stage, seed=self._seed)
         else:
-            wait = max(0.0, _check.number("Retry", f"what retry_after({type(error).__name__}) gives", asked))
+            wait = max(0.0, _check.number("Retry", f"what retry_after({type_name(error)}) gives", asked))
         self._waits.append(wait)
         self.number += 1
         return wait
@@ -65,7 +66,9 @@ def is_meant(meant: ErrorFilter, error: Exception) -> bool:
         return isinstance(error, meant)
     answer: Any = meant(error)
     if isinstance(answer, Awaitable):  # which would always mean yes
-        raise TypeError(f"{function_name(meant)} must be a sync predicate, but returned something to await")
+        raise TypeError(
+            f"{cut(escaped(function_name(meant)))} must be a sync predicate, but returned something to await"
+        )
     return bool(answer)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import trio
 
 from ..policies import _check
+from ..policies._shown import option
 
 __all__ = ["Fail", "Script"]
 
@@ -110,4 +111,4 @@ def _parsed(text: str, step: float) -> Iterable[tuple[float, Any]]:
             raise ValueError(f"Script: timeline must be letters, digits, '-', '(..)', '#', '|', not {character!r}")
         at += not grouped
     if grouped:
-        raise _check.refuse(ValueError, "Script", "timeline", "close its '('", text)
+        raise _check.refuse(ValueError, "Script", "timeline", "close its '('", text, show=option)

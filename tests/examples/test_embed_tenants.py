@@ -747,6 +747,36 @@ def test_bad_input_is_one_line_and_makes_nothing(run, tmp_path, arguments, messa
     assert not (tmp_path / "vectors.db").exists()
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["a=no\x1b[2J\nfolder"],
+        ["a\x1b[2J=here", "a\x1b[2J=here"],
+        ["a=" + "x\x1b[2J" * 100],
+        ["a=here\x1b[2J:much"],
+        ["\x1b[2J"],
+    ],
+)
+def test_complaints_are_one_line_whatever_the_argument_holds(run, tmp_path, arguments):
+    (tmp_path / "here").mkdir()
+
+    status, out, err = run(*arguments)
+
+    assert (status, out) == (2, "")
+    assert err.endswith("\n") and err[:-1].isprintable()
+    assert "\\x1b[2J" in err
+
+
+def test_names_of_tenants_are_shown_as_a_terminal_can_show_them(run, calm, tmp_path):
+    """In the plan and in the report."""
+    folder = make_folder(tmp_path / "fol\x1b[2Jder", 3)
+
+    status, out, err = run(f"a\x1b]0;x\x07={folder}")
+
+    assert (status, (out + err).replace("\n", "").isprintable()) == (0, True)
+    assert "a\\x1b]0;x\\x07" in out
+
+
 def test_unknown_option_is_refused(run, capsys):
     with pytest.raises(SystemExit, match=r"^2$"):
         run("--seed", "much")

@@ -114,3 +114,28 @@ def test_however_it_ends_no_line_is_lost(example):
 
     explore_schedules(Scenario(make), seeds=range(30))
     cancel_everywhere(Scenario(make), every=11)
+
+
+def test_names_of_any_bytes_are_shown_and_kept(tmp_path):
+    """A path in a log may be no text, and hold the codes that rename a terminal: shown escaped, written as it is."""
+    path = b"/caf\xe9\x1b]0;x\x07"
+    line = b'192.0.2.1 - - [27/Nov/2026:00:00:00 +0000] "GET ' + path + b' HTTP/1.1" 503 1'
+    log, out = tmp_path / "access\n\x1b[2J.log", tmp_path / "out\x1b[2J"
+    log.write_bytes(line + b"\n")
+
+    done = started(log, "--out", out, env={"PYTHONIOENCODING": "ascii:strict"})
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "  failed 1 times: /caf\\xe9\\x1b]0;x\\x07\n" in done.stdout
+    assert done.stdout.endswith(f"written: {tmp_path}/out\\x1b[2J\n")
+    assert done.stdout.replace("\n", "").isprintable()
+    assert (out / "errors.txt").read_bytes() == line + b"\n# 1 of " + path + b"\n"
+    assert (out / "traffic.txt").read_bytes() == b""
+
+
+def test_a_log_that_is_not_there_is_named_in_a_line(tmp_path):
+    """Whatever its name holds."""
+    done = started(tmp_path / "no\n\x1b[2Jlog")
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"fan_out: there is no log {tmp_path}/no\\n\\x1b[2Jlog\n"

@@ -287,6 +287,28 @@ def test_name_that_is_no_text(run, tmp_path):
     assert out.splitlines()[-1] == f"  {folder}/caf\\xe9.txt:1: [coffee]"
 
 
+def test_escape_codes_are_shown_as_such(run, tmp_path):
+    """In the names of folders and files, and in what is in them: none gets to the terminal."""
+    folder = tmp_path / "fol\x1b[2Jder"
+    folder.mkdir()
+    (folder / "a\n\x1b]0;x\x07.txt").write_text("coffee \x1b[31m\x07 red")
+
+    status, out, err = run(folder, "--query", "coffee", db=tmp_path / "in\x1b[2Jdex.db")
+
+    assert (status, (out + err).replace("\n", "").isprintable()) == (0, True)
+    path = f"{tmp_path}/fol\\x1b[2Jder/a\\n\\x1b]0;x\\x07.txt"
+    assert out.splitlines()[-1] == f"  {path}:1: [coffee] \\x1b[31m\\x07 red"
+
+
+@pytest.mark.parametrize("argument", ["no\x1b[2J\nfolder", "x\x1b[2J" * 100, "here\x1b[2J=much"])
+def test_complaints_are_one_line_whatever_the_argument_holds(run, argument):
+    status, out, err = run(argument)
+
+    assert (status, out) == (2, "")
+    assert err.endswith("\n") and err[:-1].isprintable()
+    assert "\\x1b[2J" in err
+
+
 def test_any_text_is_a_query(run, tmp_path):
     """The words of a query are words, never operators of the query language."""
     folder = make_folder(tmp_path / "folder", files=1, passages=1)

@@ -117,6 +117,55 @@ def test_lines_are_cut_where_they_end(example):
     assert run_virtual(main) == ["a b", "c d", "", "\ufffd e"]
 
 
+@pytest.mark.parametrize("end", [b"", b"\n", b"\nb d\n"])
+def test_a_line_that_is_too_long_is_the_last(example, end):
+    """However it comes, and whatever comes behind it; one as long as may be is a line."""
+
+    async def main(longest, chunks):
+        send, receive = trio.testing.memory_stream_one_way_pair()
+        taken = []
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(sent, send, [b"a b\n", *chunks])
+            async for line in example.lines(receive):
+                taken.append(line)
+            nursery.cancel_scope.cancel()
+        return [line if len(line) < 9 else len(line) for line in taken] == longest
+
+    async def sent(send, chunks):
+        for chunk in chunks:
+            await send.send_all(chunk)
+        await send.aclose()
+
+    long = b"x" * example.LONGEST
+    assert run_virtual(main, ["a b", example.LONGEST], [long + b"\n"])
+    assert run_virtual(main, ["a b"], [long + b"x" + end])
+    assert run_virtual(main, ["a b"], [b"x" * 100] * 100 + [end])
+
+
+def test_who_sends_a_line_without_end_is_hung_up_on(example):
+    """Nothing of it is kept, and the others are served."""
+
+    async def main():
+        intake = example.Intake([])
+        send, receive = trio.open_memory_channel(9)
+        near, far = trio.testing.memory_stream_pair()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(intake._talk, send, far)
+            with pytest.raises(trio.BrokenResourceError):
+                for _ in range(20):
+                    await near.send_all(b"x" * 100)
+            return await near.receive_some(), receive.statistics().current_buffer_used
+
+    assert run_virtual(main) == (b"", 0)
+
+
+def test_names_of_tenants_are_shown_as_a_terminal_can_show_them(example):
+    """They come over the net."""
+    shown = example.table({"\x1b]0;x\x07": example.Account(done=1), "a\nb": example.Account()})
+
+    assert [row.split()[0] for row in shown.splitlines()] == ["tenant", "\\x1b]0;x\\x07", "a\\nb"]
+
+
 def test_both_ways_run_for_real():
     """Every line of every tenant is answered; the plan, the report and a table are shown for each way."""
     command = [sys.executable, SCRIPT, "--seconds", "0.3", "--noisy", "20", "--weight", "small=1/3"]

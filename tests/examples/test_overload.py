@@ -121,6 +121,19 @@ def test_a_wrong_argument_is_refused(arguments):
     assert "must be" in done.stderr
 
 
+def test_names_of_files_are_shown_as_a_terminal_can_show_them(example, tmp_path, capsys):
+    """Of a file that is not there, and of one whose first word is no number."""
+    with pytest.raises(SystemExit):
+        example.main(["--settings", f"{tmp_path}/no\x1b[2J"])
+    path = tmp_path / "set\n\x1b[2J"
+    path.write_text("much")
+    run_virtual(example.Gauge().load, path, 0.0)
+    refused, complaint = capsys.readouterr().err.splitlines()[-2:]
+
+    assert refused.endswith(f"--settings must be a file: {tmp_path}/no\\x1b[2J")
+    assert complaint == f"{tmp_path}/set\\n\\x1b[2J: the first word must be a number"
+
+
 def test_ctrl_c_stops_it(tmp_path):
     """Without a traceback."""
     # Ctrl-C works in a program that was started with SIGINT ignored, as a background job is, only if it asks for it.

@@ -36,8 +36,6 @@ from funcpipe_trio.testing import run_virtual
 
 from .catalogue import CASES, Case, Feed, Line, Token, tokens
 
-pytestmark = pytest.mark.usefixtures("no_slices_by_real_time")
-
 MANY = 36
 
 

@@ -8,6 +8,7 @@ from functools import partial
 import pytest
 
 from funcpipe_trio.policies import _check
+from funcpipe_trio.policies._shown import shown
 
 
 def refusal(error, message):
@@ -20,7 +21,10 @@ def test_a_refusal_ends_with_the_usual_fix_if_there_is_one():
     helped = _check.refuse(TypeError, "map 'f'", "limit", "be even", "3", "Use int(limit).")
 
     assert (type(plain), str(plain)) == (ValueError, "map 'f': limit must be even, not 3")
-    assert (type(helped), str(helped)) == (TypeError, "map 'f': limit must be even, not '3'\nUse int(limit).")
+    assert (type(helped), str(helped)) == (
+        TypeError,
+        "map 'f': limit must be even, not a str of length 1\nUse int(limit).",
+    )
 
 
 def test_an_int_may_be_the_least_one():
@@ -30,7 +34,7 @@ def test_an_int_may_be_the_least_one():
 @pytest.mark.parametrize("value", [True, False, 2.0, "2", None])
 def test_what_is_no_int_is_a_type_error(value):
     """A bool is not a number here, and a float is none that counts."""
-    with refusal(TypeError, f"here: n must be an int >= 0, not {value!r}"):
+    with refusal(TypeError, f"here: n must be an int >= 0, not {shown(value)}"):
         _check.integer("here", "n", value, at_least=0)
 
 
@@ -45,7 +49,7 @@ def test_an_int_of_any_size_comes_back():
 
 @pytest.mark.parametrize("value", [True, 2.0, "2", None])
 def test_what_is_no_int_of_any_size_is_a_type_error(value):
-    with refusal(TypeError, f"here: n must be an int, not {value!r}"):
+    with refusal(TypeError, f"here: n must be an int, not {shown(value)}"):
         _check.any_integer("here", "n", value)
 
 
@@ -55,7 +59,7 @@ def test_a_bool_comes_back():
 
 @pytest.mark.parametrize("value", [0, 1, "", None, []])
 def test_what_is_merely_true_or_false_is_a_type_error(value):
-    with refusal(TypeError, f"here: flag must be a bool, not {value!r}"):
+    with refusal(TypeError, f"here: flag must be a bool, not {shown(value)}"):
         _check.boolean("here", "flag", value)
 
 
@@ -84,7 +88,7 @@ def test_a_number_may_be_its_limit_unless_it_must_be_above_it():
 )
 def test_a_number_outside_of_its_limits_is_a_value_error(limits, value, rule):
     """All limits are told, whichever was broken; no number is infinite or NaN."""
-    with refusal(ValueError, f"here: x must be a finite number {rule}, not {value!r}"):
+    with refusal(ValueError, f"here: x must be a finite number {rule}, not {shown(value)}"):
         _check.number("here", "x", value, **limits)
 
 
@@ -96,7 +100,7 @@ def test_a_number_without_limits_is_finite_all_the_same():
 
 @pytest.mark.parametrize("value", [True, "1", None, Fraction(1, 2)])
 def test_what_is_no_number_is_a_type_error(value):
-    with refusal(TypeError, f"here: x must be a finite number >= 0, not {value!r}"):
+    with refusal(TypeError, f"here: x must be a finite number >= 0, not {shown(value)}"):
         _check.number("here", "x", value, at_least=0)
 
 
@@ -115,19 +119,19 @@ def test_no_time_at_all_and_for_ever_are_times_where_they_make_sense():
 @pytest.mark.parametrize("value", [True, "1", None, Fraction(1, 2)])
 @pytest.mark.parametrize(("positive", "rule"), [(True, "> 0"), (False, ">= 0")])
 def test_what_is_no_number_of_seconds_is_a_type_error(value, positive, rule):
-    with refusal(TypeError, f"here: timeout must be a number of seconds {rule}, not {value!r}"):
+    with refusal(TypeError, f"here: timeout must be a number of seconds {rule}, not {shown(value)}"):
         _check.seconds("here", "timeout", value, positive=positive)
 
 
 @pytest.mark.parametrize("value", [0, -1, -5e-324, math.nan, math.inf, -math.inf, 10**400])
 def test_seconds_are_positive_and_finite_unless_said_otherwise(value):
-    with refusal(ValueError, f"here: timeout must be a number of seconds > 0, finite, not {value!r}"):
+    with refusal(ValueError, f"here: timeout must be a number of seconds > 0, finite, not {shown(value)}"):
         _check.seconds("here", "timeout", value)
 
 
 @pytest.mark.parametrize("value", [-1, -5e-324, math.nan, -math.inf])
 def test_seconds_are_never_negative(value):
-    with refusal(ValueError, f"here: timeout must be a number of seconds >= 0, not {value!r}"):
+    with refusal(ValueError, f"here: timeout must be a number of seconds >= 0, not {shown(value)}"):
         _check.seconds("here", "timeout", value, positive=False, finite=False)
 
 
@@ -135,13 +139,13 @@ def test_a_text_is_not_empty():
     assert _check.text("here", "name", " ") == " "
     with refusal(ValueError, "here: name must not be empty, not ''"):
         _check.text("here", "name", "")
-    with refusal(TypeError, "here: name must be a str, not b'fetch'"):
+    with refusal(TypeError, "here: name must be a str, not a bytes of length 5"):
         _check.text("here", "name", b"fetch")
 
 
 def test_what_can_be_called_comes_back():
     assert _check.callable_("here", "fn", len) is len
-    with refusal(TypeError, "here: fn must be callable, not 'len'"):
+    with refusal(TypeError, "here: fn must be callable, not a str of length 3"):
         _check.callable_("here", "fn", "len")
 
 
@@ -160,21 +164,21 @@ def size(item):
 @pytest.mark.parametrize("function", [size, len, partial(size, 1), str])
 def test_a_function_that_answers_at_once_is_sync(function):
     assert _check.sync_callable("here", "fn", function) is function
-    with refusal(TypeError, f"here: fn must be an async function, not {function!r}"):
+    with refusal(TypeError, f"here: fn must be an async function, not {shown(function)}"):
         _check.async_callable("here", "fn", function)
 
 
 @pytest.mark.parametrize("function", [fetch, partial(fetch, 1)])
 def test_a_function_whose_answer_is_awaited_is_async(function):
     assert _check.async_callable("here", "fn", function) is function
-    with refusal(TypeError, f"here: fn must be a sync function, not {function!r}"):
+    with refusal(TypeError, f"here: fn must be a sync function, not {shown(function)}"):
         _check.sync_callable("here", "fn", function)
 
 
 def test_an_async_generator_function_is_neither():
-    with refusal(TypeError, f"here: fn must be a sync function, not {pages!r}"):
+    with refusal(TypeError, "here: fn must be a sync function, not the async generator function pages"):
         _check.sync_callable("here", "fn", pages)
-    with refusal(TypeError, f"here: fn must be None or async, not {pages!r}"):
+    with refusal(TypeError, "here: fn must be None or async, not the async generator function pages"):
         _check.async_callable("here", "fn", pages, "be None or async")
 
 
@@ -198,7 +202,7 @@ def test_exact_positive_numbers_come_back(check, name):
 @exact
 @pytest.mark.parametrize("value", [0, -1, Fraction(0), Fraction(-1, 3)])
 def test_what_is_not_positive_is_a_value_error(check, name, value):
-    with refusal(ValueError, f"here: {name} must be a positive int or Fraction, not {value!r}"):
+    with refusal(ValueError, f"here: {name} must be a positive int or Fraction, not {shown(value)}"):
         check("here", name, value)
 
 
@@ -206,7 +210,7 @@ def test_what_is_not_positive_is_a_value_error(check, name, value):
 @pytest.mark.parametrize("value", [True, "1", None, 0.0, -0.5, math.nan, math.inf, -math.inf])
 def test_what_is_not_exact_is_a_type_error(check, name, value):
     """Where no Fraction could be meant, none is proposed."""
-    with refusal(TypeError, f"here: {name} must be a positive int or Fraction, not {value!r}"):
+    with refusal(TypeError, f"here: {name} must be a positive int or Fraction, not {shown(value)}"):
         check("here", name, value)
 
 
@@ -225,5 +229,5 @@ def test_what_is_not_exact_is_a_type_error(check, name, value):
 )
 def test_a_float_is_told_the_simplest_fraction_near_it(check, name, value, use):
     """Denominators go up to 1000; a float that no such fraction is near is told exactly."""
-    with refusal(TypeError, f"here: {name} must be a positive int or Fraction, not {value!r}\nUse {use}."):
+    with refusal(TypeError, f"here: {name} must be a positive int or Fraction, not {shown(value)}\nUse {use}."):
         check("here", name, value)

@@ -75,3 +75,21 @@ def test_a_function_is_named_as_it_was_defined_and_an_object_after_its_class():
     names = [function_name(fn) for fn in (plain, partial(partial(fetch), 1), Fetch(), len, Plain, lambda item: item)]
 
     assert names == ["plain", "fetch", "Fetch", "len", "Plain", "<lambda>"]
+
+
+def test_a_name_without_end_is_cut_and_one_that_is_no_text_is_none():
+    """It stands in every error and report."""
+
+    def long():
+        pass
+
+    class Odd:
+        __name__ = 3
+
+        def __call__(self):
+            pass
+
+    long.__name__ = "x" * 1000
+
+    assert function_name(long) == "x" * 200
+    assert function_name(Odd()) == "Odd"

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from funcpipe_trio import Backoff, CircuitBreaker, CircuitOpen, OnError, Pipeline, Retry, Step, gather
+from funcpipe_trio.policies._shown import shown
 from funcpipe_trio.sansio.backoff import backoff_delay
 from funcpipe_trio.testing import run_virtual
 from funcpipe_trio.testing._schedule import Schedule, scheduled
@@ -314,7 +315,7 @@ def test_a_retry_after_that_is_no_time_is_an_error(kind, wrong):
 
     assert run_virtual(main) == (
         kind,
-        f"Retry: what retry_after(OSError) gives must be a finite number, not {wrong!r}",
+        f"Retry: what retry_after(OSError) gives must be a finite number, not {shown(wrong)}",
         1,
     )
 

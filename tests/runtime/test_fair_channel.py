@@ -775,7 +775,7 @@ def test_misuse_is_refused():
         tenant.set_weight("a", 1)
     with pytest.raises(ValueError, match=r"^FairChannel: weight must be a positive int or Fraction, not -1$"):
         channel.set_weight("a", -1)
-    with pytest.raises(TypeError, match=r"^FairChannel: share must be a FairShare, not \{'a': 1\}$"):
+    with pytest.raises(TypeError, match=r"^FairChannel: share must be a FairShare, not a dict of length 1$"):
         FairChannel({"a": 1})
     assert [one.key for one in channel.statistics().inputs] == ["a"]
     source.close()

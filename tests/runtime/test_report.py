@@ -1,9 +1,15 @@
 """What a report says of links, keys and branches; what it says of policies is in `test_policy_report.py`."""
 
+import ast
+import inspect
+import itertools
+
 import pytest
 import trio
 
+import funcpipe_trio
 from funcpipe_trio import BufferOverflow, FairShare, Pipeline, fair_merge
+from funcpipe_trio.runtime import report
 from funcpipe_trio.testing import run_virtual
 
 
@@ -82,3 +88,37 @@ def test_a_buffer_has_its_name_in_the_plan_in_reports_and_in_its_error(name, cal
             return [link.name for link in run.statistics().links]
 
     assert run_virtual(links) == [name, None]
+
+
+REPORTS = [each for each in vars(funcpipe_trio).values() if getattr(each, "__module__", "") == report.__name__]
+
+
+def documented(cls):
+    """Give the docstring that stands under each field of a class, as its source has them."""
+    (tree,) = (node for node in ast.walk(ast.parse(inspect.getsource(report))) if _defines(node, cls))
+    texts = {}
+    for node, after in itertools.pairwise([*tree.body, ast.Pass()]):
+        if isinstance(node, ast.AnnAssign) and not node.target.id.startswith("_"):
+            is_text = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
+            texts[node.target.id] = after.value.value if is_text else ""
+    return texts
+
+
+def _defines(node, cls):
+    return isinstance(node, ast.ClassDef) and node.name == cls.__name__
+
+
+@pytest.mark.parametrize("cls", REPORTS, ids=lambda cls: cls.__name__)
+def test_every_field_of_a_report_says_what_it_is(cls):
+    """A sentence each; without a colon, which makers of pages take for the end of a type."""
+    texts = documented(cls)
+
+    assert list(texts) == [name for name in cls.__slots__ if not name.startswith("_")]
+    assert [name for name, text in texts.items() if len(text.split()) < 2 or not text.endswith(".")] == []
+    assert [name for name, text in texts.items() if ": " in text] == []
+
+
+def test_all_kinds_of_reports_are_looked_at():
+    assert {cls.__name__ for cls in REPORTS} == {
+        *("InputReport", "LinkReport", "PolicyReport", "Report", "RunStatistics", "StageReport")
+    }

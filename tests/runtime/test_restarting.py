@@ -272,7 +272,7 @@ def test_what_is_no_iterable_is_an_error_that_no_retry_meets(gives):
     error, time = run_virtual(main)
 
     assert time == 0
-    assert re.match(r"'feed' gave a (int|NoneType), which is no iterable of either kind", str(error))
+    assert re.match(r"^'feed' gave (an int|a NoneType), which is no iterable of either kind$", str(error))
 
 
 def test_a_predicate_that_raises_is_the_error():

@@ -93,7 +93,7 @@ def test_an_item_pays_what_it_costs():
         (float("nan"), ValueError, "cost must be a finite number > 0, not nan"),
         (float("inf"), ValueError, "cost must be a finite number > 0, not inf"),
         (True, TypeError, "cost must be a finite number > 0, not True"),
-        ("1", TypeError, "cost must be a finite number > 0, not '1'"),
+        ("1", TypeError, "cost must be a finite number > 0, not a str of length 1"),
     ],
 )
 def test_a_cost_that_cannot_be_paid_fails_at_its_item(cost, kind, message):

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from funcpipe_trio._errors import CircuitOpen, FuncpipeError
+from funcpipe_trio.policies._shown import shown
 from funcpipe_trio.policies.retry import Backoff, Retry
 from funcpipe_trio.sansio.backoff import backoff_delay
 from funcpipe_trio.sansio.retrying import Attempts, is_meant
@@ -170,7 +171,7 @@ def test_what_the_error_asks_for_counts_as_an_attempt():
 )
 def test_what_is_no_time_is_refused_and_counts_nothing(kind, asked):
     attempts = Attempts(Retry(2, retry_after=lambda error: asked), 0)
-    message = f"Retry: what retry_after(KeyError) gives must be a finite number, not {asked!r}"
+    message = f"Retry: what retry_after(KeyError) gives must be a finite number, not {shown(asked)}"
 
     with pytest.raises(kind, match=rf"^{re.escape(message)}$"):
         attempts.failed(KeyError("k"))

@@ -3,9 +3,11 @@
 from collections.abc import AsyncIterator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
-from typing import TypeGuard, assert_type
+from functools import partial
+from typing import TypeGuard, TypeVar, assert_type
 
 import trio
+from typing_extensions import TypeIs
 
 from funcpipe_trio import (
     Failure,
@@ -31,7 +33,10 @@ from funcpipe_trio import (
     zip_pipelines,
 )
 
+T = TypeVar("T")
+
 numbers: Pipeline[int] = Pipeline.from_iterable([1, 2, 3])
+texts: Pipeline[str] = Pipeline.from_iterable(["a"])
 
 
 async def fetch(number: int) -> bytes:
@@ -66,6 +71,30 @@ def is_text(value: int | str) -> TypeGuard[str]:
     return isinstance(value, str)
 
 
+def is_text_or_not(value: object) -> TypeIs[str]:
+    return isinstance(value, str)
+
+
+async def same_later(value: T) -> T:
+    return value
+
+
+async def twice_later(value: T) -> list[T]:
+    return [value, value]
+
+
+def twice(value: T) -> list[T]:
+    return [value, value]
+
+
+def size(data: bytes) -> int:
+    return len(data)
+
+
+def double(total: float, number: int) -> float:
+    return total + number
+
+
 def words(text: str) -> list[str]:
     return text.split()
 
@@ -89,6 +118,24 @@ assert_type(numbers.map(str).map(len), Pipeline[int])
 assert_type(numbers.filter(lambda number: number > 1), Pipeline[int])
 mixed: Pipeline[int | str] = Pipeline.from_iterable(["a", 1])
 assert_type(mixed.filter(is_text), Pipeline[str])
+assert_type(mixed.filter(is_text_or_not), Pipeline[str])
+assert_type(mixed.take_while(is_text), Pipeline[str])
+assert_type(mixed.take_while(is_text_or_not), Pipeline[str])
+assert_type(numbers.take_while(lambda number: number > 1), Pipeline[int])
+assert_type(numbers.filter(fetch), Pipeline[int])
+assert_type(numbers.filter(lambda number: fetch(number)), Pipeline[int])
+assert_type(numbers.filter(Step(fetch)), Pipeline[int])
+assert_type(numbers.map(same_later), Pipeline[int])
+assert_type(numbers.map(twice_later, concurrency=2), Pipeline[list[int]])
+assert_type(numbers.map(twice), Pipeline[list[int]])
+assert_type(numbers.map(twice, on_error=OnError.emit()), Pipeline[list[int] | Failure[int]])
+assert_type(numbers.map(partial(fetch)), Pipeline[bytes])
+assert_type(numbers.map(lambda number: None), Pipeline[None])
+assert_type(numbers.flat_map(twice_later), Pipeline[int])
+assert_type(numbers.flat_map(twice), Pipeline[int])
+assert_type(numbers.flat_map(lambda number: [number]), Pipeline[int])
+assert_type(numbers.flat_map(lambda number: pages(number)), Pipeline[str])
+assert_type(numbers.flat_map(find_feed, on_error=OnError.emit()), Pipeline[str | Failure[int]])
 assert_type(numbers.map(str).flat_map(words), Pipeline[str])
 assert_type(numbers.flat_map(pages), Pipeline[str])
 assert_type(numbers.flat_map(feed, concurrency=2), Pipeline[str])
@@ -97,6 +144,8 @@ assert_type(numbers.flat_map(find_feed), Pipeline[str])
 assert_type(numbers.flat_map(find_feed, concurrency=2, on_error=OnError.skip()), Pipeline[str])
 assert_type(numbers.flat_map(Step(find_feed).timeout(1)), Pipeline[str])
 assert_type(numbers.scan(add, 0.0), Pipeline[float])
+assert_type(numbers.scan(double, 0.0), Pipeline[float])
+assert_type(numbers.scan(lambda text, number: text + str(number), ""), Pipeline[str])
 assert_type(numbers.tap(print), Pipeline[int])
 assert_type(numbers.enumerate(), Pipeline[tuple[int, int]])
 assert_type(numbers.take(1).skip(1).buffer(4), Pipeline[int])
@@ -132,11 +181,27 @@ assert_type(Step(words).on(threads(2)), Step[str, list[str]])
 assert_type(Step(chunked(words)).on(processes(2)), Step[Iterable[str], list[list[str]]])
 assert_type(Step(words).on(executor(ThreadPoolExecutor())), Step[str, list[str]])
 assert_type(step.start(), StartedStep[int, bytes])
+assert_type(step.then(Step(twice_later)), Step[int, list[bytes]])
+# mypy does not know what a lambda, a partial or a generic function in a Step takes, unless it is told.
+told: Step[int, int] = Step(same_later)
+told_too: Step[int, str] = Step(lambda number: str(number))
+assert_type(numbers.map(told.timeout(1)), Pipeline[int])
+assert_type(numbers.map(Step(same_later)), Pipeline[int])
+assert_type(numbers.map(Step(twice_later), concurrency=2), Pipeline[list[int]])
+assert_type(numbers.map(Step(same_later), on_error=OnError.emit()), Pipeline[int | Failure[int]])
+assert_type(numbers.flat_map(Step(twice_later)), Pipeline[int])
+assert_type(numbers.flat_map(step.map(twice).start()), Pipeline[bytes])
 assert_type(numbers.map(step, concurrency=4), Pipeline[bytes])
 assert_type(numbers.map(step.start()), Pipeline[bytes])
 assert_type(numbers.map(step, on_error=OnError.skip()), Pipeline[bytes])
 assert_type(numbers.map(step, on_error=OnError.emit()), Pipeline[bytes | Failure[int]])
 assert_type(numbers.map(str, on_error=OnError.emit()), Pipeline[str | Failure[int]])
+some_policies: list[OnError] = [OnError.skip(), OnError.emit()]
+assert_type(numbers.map(fetch, concurrency=2, on_error=some_policies[0]), Pipeline[bytes | Failure[int]])
+assert_type(numbers.map(str, on_error=some_policies[0]), Pipeline[str | Failure[int]])
+assert_type(numbers.map(step, on_error=some_policies[0]), Pipeline[bytes | Failure[int]])
+assert_type(numbers.flat_map(pages, on_error=some_policies[0]), Pipeline[str | Failure[int]])
+assert_type(numbers.map(fetch, on_error=OnError.divert(bury)), Pipeline[bytes])
 assert_type(numbers.map(fetch, key=lambda number: number % 2, concurrency=2), Pipeline[bytes])
 assert_type(numbers.map(str).flat_map(words, on_error=OnError.skip()), Pipeline[str])
 assert_type(numbers.map(str).flat_map(words, on_error=OnError.emit()), Pipeline[str | Failure[str]])
@@ -163,7 +228,24 @@ wrong: Pipeline[int] = numbers.broadcast({"a": lambda line: line.map(fetch)})  #
 assert_type(merge(numbers, numbers), Pipeline[int])
 assert_type(concat(numbers, numbers), Pipeline[int])
 assert_type(fair_merge({"a": numbers, "b": numbers}, FairShare({"a": 3})), Pipeline[int])
+assert_type(merge(numbers, texts), Pipeline[int | str])
+assert_type(merge(numbers, texts, numbers.map(fetch)), Pipeline[int | str | bytes])
+assert_type(
+    merge(numbers, texts, numbers.map(fetch), numbers.enumerate()), Pipeline[int | str | bytes | tuple[int, int]]
+)
+assert_type(merge(numbers, numbers, numbers, numbers, numbers), Pipeline[int])
+assert_type(merge(*[numbers, numbers]), Pipeline[int])
+assert_type(merge(numbers), Pipeline[int])
+assert_type(concat(numbers, texts), Pipeline[int | str])
+assert_type(concat(numbers, texts, numbers.map(fetch)), Pipeline[int | str | bytes])
+assert_type(concat(*[numbers, numbers], name="all"), Pipeline[int])
 assert_type(zip_pipelines(numbers, numbers.map(str)), Pipeline[tuple[int, str]])
+assert_type(zip_pipelines(numbers, texts, numbers, texts), Pipeline[tuple[int, str, int, str]])
+assert_type(zip_pipelines(numbers, numbers, numbers, numbers, numbers), Pipeline[tuple[int, ...]])
+# mypy joins the different types in a mapping to object, unless it is told.
+union: Pipeline[int | str] = fair_merge({"a": numbers, "b": texts})
+branches: Pipeline[int | str] = numbers.broadcast({"a": same, "b": shown})
+parts: Pipeline[int | str] = numbers.partition(str, {"a": same, "b": shown})
 
 
 # running
@@ -183,21 +265,49 @@ async def running() -> None:
     assert_type(await step(1), bytes)
     assert_type(await step.start()(1), bytes)
     assert_type(await gather(step, [1, 2], concurrency=2), list[bytes])
+    assert_type(await gather(step.start(), [1, 2], concurrency=2), list[bytes])
+    assert_type(await numbers.fold(double, 0.0), float)
+    assert_type(await numbers.fold(lambda total, number: total + number, 0), int)
+    await gather(step, ["a"], concurrency=2)  # type: ignore[misc]
+    await gather(step.start(), ["a"], concurrency=2)  # type: ignore[misc]
+    await gather(fetch, [1], concurrency=2)  # type: ignore[arg-type]
     async with trio.open_nursery() as nursery:
         await nursery.start(numbers.run)
 
 
-# what must be refused
+# what must be refused: an ignore that is not needed is an error, in both checkers
 numbers.buffer(1, overflow="drop")  # type: ignore[arg-type]
 numbers.throttle(5)  # type: ignore[arg-type]
 numbers.throttle(RateLimit(5), cost=words)  # type: ignore[arg-type]
 numbers.map(words)  # type: ignore[arg-type]
+numbers.map(size)  # type: ignore[arg-type]
+numbers.map(size, on_error=OnError.skip())  # type: ignore[arg-type]
+numbers.map(Step(size).on(threads(1)))  # type: ignore[arg-type]
+texts.map(fetch)  # type: ignore[arg-type]
+texts.map(fetch, concurrency=2)  # type: ignore[arg-type]
+numbers.map(fetch, concurrency="2")  # type: ignore[call-overload]
+numbers.map(str, key=str)  # type: ignore[arg-type]
+numbers.map(str, concurency=3)  # type: ignore[call-overload]
+numbers.map(lambda number: number.nope)  # type: ignore[attr-defined]
+numbers.filter(lambda number: number.nope)  # type: ignore[attr-defined]
+numbers.take_while(lambda number: number.nope)  # type: ignore[attr-defined]
+numbers.flat_map(lambda number: number.nope)  # type: ignore[attr-defined]
+numbers.filter(size)  # type: ignore[arg-type]
+numbers.flat_map(lambda number: number)  # type: ignore[arg-type, return-value]
+numbers.flat_map(size)  # type: ignore[arg-type]
+numbers.scan(add, "")  # type: ignore[arg-type]
+step.map(lambda data: data.nope)  # type: ignore[attr-defined]
+numbers.broadcast({"a": lambda line: line.map(lambda number: number.nope)})  # type: ignore[attr-defined]
+narrow: Pipeline[int] = fair_merge({"a": numbers, "b": texts})  # type: ignore[dict-item]
+narrow_too: Pipeline[int] = merge(numbers, texts)  # type: ignore[arg-type]
+told_wrong: Step[str, int] = Step(fetch)  # type: ignore[arg-type]
 numbers.flat_map(feed)  # type: ignore[arg-type]
 numbers.map(str).flat_map(fetch)  # type: ignore[arg-type]
 numbers.map(str).map(step)  # type: ignore[arg-type]
 step.then(step)  # type: ignore[arg-type]
 fair_merge({"a": numbers}, FairShare({1: 3}))  # type: ignore[misc]
-numbers.fair_by(str, FairShare({1: 3}), max_keys=9)  # type: ignore[arg-type]
+share: FairShare[int] = FairShare({1: 3})  # pyright takes one that is made in the call for a FairShare[int | str]
+numbers.fair_by(str, share, max_keys=9)  # type: ignore[arg-type]
 numbers.map(str).fair_by(abs, max_keys=9)  # type: ignore[arg-type]
 numbers.fair_by(str, max_keys=9, overflow="fail")  # type: ignore[arg-type]
 

@@ -1,0 +1,100 @@
+"""What happened between two snapshots of a run? Their difference, as a snapshot of its own.
+
+Whatever grows is subtracted; shares, how busy a stage was and what limited the run are computed from the differences as
+they are from the counts. What cannot be taken apart (the peak of a link, a weight) is that of the later one.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable, Sequence
+from dataclasses import replace
+from fractions import Fraction
+from typing import Any
+
+from .bottleneck import Basis, name_bottleneck
+from .report import InputReport, LinkReport, PolicyReport, RunStatistics, StageReport
+
+__all__ = ["between"]
+
+_COUNTS = ("taken", "delivered", "failed", "dropped", "discarded", "elapsed", "paused")
+_OF_A_STAGE = ("received", "emitted", "created", "absorbed", "failed", "dropped", "discarded")
+_SECONDS_OF_A_STAGE = ("waited_input", "waited_room", "stalled", "used", "offered")
+_OF_A_LINK = ("passed", "taken", "discarded", "dropped", "turned_away", "cost")
+_OF_AN_INPUT = ("taken", "cost", "contested")
+
+
+def between(earlier: RunStatistics, later: RunStatistics) -> RunStatistics:
+    """Subtract a snapshot from a later one of the same run."""
+    basis = Basis(later._basis.wiring, tuple(map(_less, later._basis.worked, earlier._basis.worked)))
+    stages = tuple(map(_stage, earlier.stages, later.stages))
+    links = tuple(_grown(before, after, _OF_A_LINK) for before, after in zip(earlier.links, later.links, strict=True))
+    counts = {name: getattr(later, name) - getattr(earlier, name) for name in _COUNTS}
+    return RunStatistics(
+        **counts,
+        stages=stages,
+        links=links,
+        inputs=_inputs(earlier.inputs, later.inputs, links),
+        bottleneck=name_bottleneck(basis, stages, links, counts["elapsed"]),
+        _basis=basis,
+    )
+
+
+def _less(after: float, before: float) -> float:
+    """Subtract seconds; what rounding makes less than nothing is none."""
+    return max(0.0, after - before)
+
+
+def _grown(before: Any, after: Any, names: Sequence[str], **rest: Any) -> Any:
+    return replace(after, **{name: getattr(after, name) - getattr(before, name) for name in names}, **rest)
+
+
+def _stage(before: StageReport, after: StageReport) -> StageReport:
+    seconds = {name: _less(getattr(after, name), getattr(before, name)) for name in _SECONDS_OF_A_STAGE}
+    counts = Counter(dict(after.failures))
+    counts.subtract(dict(before.failures))
+    stage: StageReport = _grown(
+        before,
+        after,
+        _OF_A_STAGE,
+        failures=tuple((name, count) for name, count in sorted(counts.items()) if count),
+        policies=_policies(before.policies, after.policies),
+        divert=_policies(before.divert, after.divert),
+        **seconds,
+    )
+    return stage
+
+
+def _policies(before: PolicyReport | None, after: PolicyReport | None) -> PolicyReport | None:
+    if before is None or after is None:
+        return after
+    grown: PolicyReport = _grown(before, after, PolicyReport.__slots__)
+    return grown
+
+
+def _inputs(
+    before: Sequence[InputReport], after: Sequence[InputReport], links: Sequence[LinkReport]
+) -> tuple[InputReport, ...]:
+    known = {_identity(each): each for each in before}
+    grown = [_input(known.get(_identity(each)), each) for each in after]
+    wholes: dict[tuple[str, str | None], int | Fraction] = {("fair_by", link.name): link.cost for link in links}
+    for each in grown:
+        if each.kind != "fair_by":
+            wholes[each.kind, each.merge] = wholes.get((each.kind, each.merge), 0) + each.contested
+    return tuple(replace(each, share=_share(each, wholes[each.kind, each.merge])) for each in grown)
+
+
+def _identity(each: InputReport) -> tuple[str, str, Hashable]:
+    return each.kind, each.merge, each.key
+
+
+def _input(before: InputReport | None, after: InputReport) -> InputReport:
+    if before is None or after.taken < before.taken:  # a key that was forgotten is counted anew
+        return after
+    grown: InputReport = _grown(before, after, _OF_AN_INPUT)
+    return grown
+
+
+def _share(each: InputReport, whole: int | Fraction) -> float:
+    part = each.cost if each.kind == "fair_by" else each.contested
+    return float(Fraction(part) / whole) if whole else 0.0
