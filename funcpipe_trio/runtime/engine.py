@@ -54,6 +54,7 @@ class Engine:
     over: trio.Event
     paused: float
     paused_since: float | None
+    slice: float
     wiring: Wiring | None
     """How its parts hang together, once that was asked for; of each run it is another object."""
 

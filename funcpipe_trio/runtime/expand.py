@@ -43,6 +43,9 @@ class Children:
     """More than one only if a scope of the stream's own was cancelled while one waited here."""
     are_waiting: bool
     """Whether the worker only waits for room, and not in user code, which nothing but a cancellation can end."""
+    life: Lifetime | None
+    """Of what it holds open; None where that is a run, which is a block of its own."""
+    stream: Any
     is_over: bool
     """Whether no more will come; then `error` is why, if it failed."""
 

@@ -276,7 +276,7 @@ class Report(RunStatistics):
     error: BaseException | None
     """The failure that ended it, or that nobody read as far as."""
     cleanup_errors: tuple[BaseException, ...]
-    """Errors that were met besides: in cleanup, in `on_discard`, behind the first failure. The first 100 of them."""
+    """Errors that were met besides, in cleanup, in `on_discard`, behind the first failure. The first 100 of them."""
     cleanup_error_count: int = 0
     """How many such errors were met in all."""
     seed: int | None = None

@@ -15,8 +15,6 @@ from hypothesis import strategies as st
 from funcpipe_trio import FairShare, OnError, Pipeline, RateLimit, Step, fair_merge, merge
 from funcpipe_trio.testing import run_virtual
 
-pytestmark = pytest.mark.usefixtures("no_slices_by_real_time")
-
 
 def every(seconds, count):
     """A source that always waits for the outside."""

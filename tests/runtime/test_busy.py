@@ -14,8 +14,6 @@ from hypothesis import strategies as st
 from funcpipe_trio import Backoff, CircuitBreaker, OnError, Pipeline, RateLimit, Retry, Step, concat
 from funcpipe_trio.testing import run_virtual
 
-pytestmark = pytest.mark.usefixtures("no_slices_by_real_time")
-
 
 class Calls:
     """A function that keeps books of its calls."""
