@@ -35,8 +35,8 @@ class Generator:
         self.random = random.Random(seed)
         self.seed = seed
         self.sites = 0
-        self.faults_left = self.pick([0, 0, 0, 1, 1, 1, 2, 3])
-        self.size = self.pick([1, 2, 3, 3, 4, 5, 6])
+        self.faults_left = self.pick([0, 0, 1, 1, 1, 2, 3, 4])
+        self.size = self.pick([1, 2, 3, 3, 4, 5, 6, 7])
         self.ranges: list[int] = []  # numbers of items that may come, to choose faults from
 
     def pick(self, options: Any) -> Any:
@@ -84,9 +84,9 @@ class Generator:
 
     def meddle(self, made: Program, focused: bool) -> None:
         has_run = made.ending.kind in ("open", "start")
-        for _ in range(self.pick([0, 0, 0, 0, 1, 1, 2])):
+        for _ in range(self.pick([0, 0, 0, 1, 1, 2])):
             made.outside.append(self.outside(made, has_run))
-        if has_run and self.chance(0.9 if focused else 0.3):
+        if has_run and self.chance(0.9 if focused else 0.4):
             functions, sources = self.places(made)
             for _ in range(self.pick([1, 1, 2])):
                 places = self.pick([functions or sources, functions or sources, sources, [(0, "discard")]])
@@ -253,7 +253,7 @@ class Generator:
             ["throttle", "debounce", "sample", "delay", "idle_timeout", "timeout"] + ["fair_by"] * 2 + ["flat_map"] * 3
         )
         if depth < 2:
-            kinds += ["broadcast", "partition"] + ["join"] * 4
+            kinds += ["broadcast", "broadcast", "partition", "partition"] + ["join"] * 5
         return str(self.pick(kinds))
 
     def _map(self, op: Op, depth: int, shape: str) -> str:

@@ -446,7 +446,8 @@ def errors_are_kept(facts: Facts) -> Found:
     met = _met_by_policies(facts) | world.replaced
     notes = [note for note in getattr(facts.error, "__notes__", None) or [] if not note.startswith("in stage")]
     for raised in world.raised:
-        if raised.site in met or (raised.kind == "cancelled" and (facts.stopped or facts.drained)):
+        stopped = facts.stopped or facts.drained or facts.error is not None
+        if raised.site in met or (raised.kind == "cancelled" and stopped):
             continue
         kept = any(raised.error is each for each in found)
         told = type(raised.error).__name__ in " ".join(notes) or (not reported and bool(world.logged))
