@@ -1,0 +1,275 @@
+"""Make the pipeline of a program."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import aclosing
+from typing import Any
+
+import trio
+
+from funcpipe_trio import (
+    Backoff,
+    CircuitBreaker,
+    FairShare,
+    OnError,
+    Pipeline,
+    RateLimit,
+    RateLimiter,
+    Retry,
+    Step,
+    concat,
+    fair_merge,
+    merge,
+    zip_pipelines,
+)
+
+from .items import Boom, Wrap, num
+from .program import Fn, Line, Op, Source
+from .sources import AsyncStepper, BareAsyncStepper, Feed, Stepper, StepperChannel, opener
+from .world import World
+
+PLAIN: dict[str, dict[str, str]] = {  # operations without functions: their parameters, and as what they are given here
+    "enumerate": {"start": "start"},
+    "take": {"n": "n"},
+    "skip": {"n": "n"},
+    "unbatch": {},
+    "sliding": {"n": "n", "step": "step"},
+    "pairwise": {},
+    "debounce": {"delay": "seconds"},
+    "sample": {"period": "seconds"},
+    "window": {"max_items": "n", "period": "period"},
+    "buffer": {"capacity": "n", "overflow": "overflow"},
+    "delay": {"seconds": "seconds", "max_items": "n"},
+    "idle_timeout": {"seconds": "seconds"},
+    "timeout": {"seconds": "seconds", "first": "first"},
+}
+
+
+class Builder:
+    """Make the pipeline of a program."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.senders: list[Callable[[], Any]] = []
+        self.inner = False
+
+    def line(self, line: Line) -> Pipeline[Any]:
+        return self.ops(self.source(line.source), line.ops)
+
+    def ops(self, pipeline: Pipeline[Any], ops: list[Op]) -> Pipeline[Any]:
+        for op in ops:
+            name = f"op{op.site}"
+            if op.kind in PLAIN:
+                given = {key: op.args[arg] for key, arg in PLAIN[op.kind].items()}
+                pipeline = getattr(pipeline, op.kind)(**given, name=name)
+            else:
+                pipeline = getattr(self, op.kind)(pipeline, op, name)
+        return pipeline
+
+    def source(self, spec: Source) -> Pipeline[Any]:
+        world, name, kind = self.world, f"s{spec.site}", spec.kind
+        feed = Feed(world, spec)
+        if kind == "list":
+            return Pipeline.from_iterable(feed.all(), name=name)
+        if kind == "gen":
+            return Pipeline.from_iterable(feed.gen, name=name)
+        if kind == "gen object":
+            return Pipeline.from_iterable(feed.gen(), name=name)
+        if kind == "stepper":
+            return Pipeline.from_iterable(Stepper(feed), name=name)
+        if kind == "agen":
+            return Pipeline.from_async_iterable(feed.agen, name=name)
+        if kind == "agen object":
+            return Pipeline.from_async_iterable(feed.agen(), name=name)
+        if kind == "aiter":
+            made = BareAsyncStepper if spec.close == "none" else AsyncStepper
+            return Pipeline.from_async_iterable(lambda: made(feed), name=name)
+        if kind == "channel":
+            return self._channel(feed, name)
+        if kind == "own channel":
+            return Pipeline.from_channel(StepperChannel(feed), name=name)
+        if kind == "producer":
+            return Pipeline.from_producer(feed.produce, name=name)
+        if kind == "ticks":
+            ticks = Pipeline.ticks(spec.sleeps[0], name=name)
+            return (ticks if spec.count < 0 else ticks.take(spec.count)).map(lambda k: feed.hand(feed.make(k)))
+        retry = Retry(spec.attempts, Exception, Backoff(0.5, jitter=0))
+        return Pipeline.restarting(opener(world, spec), retry, reset_after=1000, name=name)
+
+    def _channel(self, feed: Feed, name: str) -> Pipeline[Any]:
+        send, receive = trio.open_memory_channel[Any](feed.spec.buffer)
+        for _ in range(min(feed.spec.prefill, feed.spec.buffer, feed.count)):
+            item = feed.make(feed.k)
+            send.send_nowait(item)
+            feed.hand(item)
+        self.senders.append(lambda: feed.send(send))
+        self.world.channels.append((feed.spec, receive))
+        return Pipeline.from_channel(receive, name=name)
+
+    # ---- functions
+
+    def fn(self, fn: Fn, role: str, body: Callable[..., Any]) -> Callable[..., Any]:
+        return self.world.function(fn, role, body)
+
+    def step(self, fn: Fn, layers: list[Any], op: Op) -> Any:
+        step = Step(self.world.asynchronous(fn, "fn", lambda value: Wrap(op.site, value)))
+        for layer in layers:
+            step = getattr(self, f"_{layer[0]}")(step, *layer[1:])
+        return step
+
+    def _timeout(self, step: Any, seconds: float) -> Any:
+        return step.timeout(seconds)
+
+    def _retry(self, step: Any, attempts: int, on: str, initial: float, pred: Fn | None) -> Any:
+        met: Any = {"all": Exception, "boom": Boom}.get(on)
+        if on == "pred":
+            assert pred is not None
+            met = self.world.sync(pred, "retry", lambda _: True)
+        return step.retry(Retry(attempts, met, Backoff(initial, jitter=0)))
+
+    def _rate(self, step: Any, rate: float, burst: int, cost: Fn | None, shared: bool) -> Any:
+        limit: Any = RateLimit(rate, burst=burst)
+        paid = None if cost is None else self.world.sync(cost, "cost", lambda value: 1 + num(value) % burst)
+        return step.rate_limit(RateLimiter(limit) if shared else limit, cost=paid)
+
+    def _breaker(self, step: Any, failures: int, reset: float, wait: bool) -> Any:
+        return step.circuit_breaker(CircuitBreaker(failures, reset, wait=wait))
+
+    def _then(self, step: Any, fn: Fn) -> Any:
+        return step.then(Step(self.world.asynchronous(fn, "then", lambda value: Wrap((fn.site, "then"), value))))
+
+    def _map(self, step: Any, fn: Fn) -> Any:
+        return step.map(self.world.sync(fn, "map", lambda value: Wrap((fn.site, "map"), value)))
+
+    def on_error(self, policy: tuple[Any, ...]) -> Any:
+        if policy[0] == "skip":
+            return OnError.skip(policy[1])
+        if policy[0] == "divert":
+            return OnError.divert(self.world.asynchronous(policy[1], "divert", lambda _: None))
+        return getattr(OnError, policy[0])()
+
+    # ---- operations
+
+    def map(self, p: Any, op: Op, name: str) -> Any:
+        world, fn = self.world, op.fn
+        on_error = self.on_error(op.args.get("on_error", ("stop",)))
+        if fn.sleeps is None:
+            return p.map(world.sync(fn, "fn", lambda value: Wrap(op.site, value)), on_error=on_error, name=name)
+        if not self.inner:
+            world.concurrency[fn.site], world.pools[op.site] = op.concurrency, fn.site
+        layers = op.args.get("layers")
+        made = self.step(fn, layers, op) if layers else self.fn(fn, "fn", lambda value: Wrap(op.site, value))
+        key = op.args.get("key")
+        if key is not None:
+            world.keyed.add(fn.site)
+        by = None if key is None else world.sync(key, "key", lambda value: num(value) % 3)
+        how = {"concurrency": op.concurrency, "ordered": op.ordered, "key": by, "on_error": on_error, "name": name}
+        return p.map(made, **how)
+
+    def filter(self, p: Any, op: Op, name: str) -> Any:
+        def says(value: Any) -> bool:
+            if keeps(op, num(value)):
+                return True
+            self.world.gone(value)
+            return False
+
+        return p.filter(self.fn(op.fn, "filter", says), name=name)
+
+    def tap(self, p: Any, op: Op, name: str) -> Any:
+        return p.tap(self.fn(op.fn, "tap", lambda _: None), name=name)
+
+    def scan(self, p: Any, op: Op, name: str) -> Any:
+        def body(state: Any, value: Any) -> Any:
+            return Wrap((op.site, state.op[1] + 1 if type(state) is Wrap else 0), value)
+
+        return p.scan(self.fn(op.fn, "scan", body), None, name=name)
+
+    def take_while(self, p: Any, op: Op, name: str) -> Any:
+        return p.take_while(self.fn(op.fn, "take_while", lambda value: num(value) % 100 < op.n), name=name)
+
+    def skip_while(self, p: Any, op: Op, name: str) -> Any:
+        return p.skip_while(self.fn(op.fn, "skip_while", lambda value: num(value) % 100 < op.n), name=name)
+
+    def distinct(self, p: Any, op: Op, name: str) -> Any:
+        by = None if op.fn is None else self.fn(op.fn, "distinct", lambda value: num(value) % op.mod)
+        return p.distinct(by, remember=op.n, name=name)
+
+    def batch(self, p: Any, op: Op, name: str) -> Any:
+        cost = None if op.cost is None else self.world.sync(op.cost, "cost", lambda value: num(value) % 4)
+        return p.batch(op.n, max_delay=op.delay, max_cost=op.max_cost, cost=cost, name=name)
+
+    def throttle(self, p: Any, op: Op, name: str) -> Any:
+        cost = None if op.cost is None else self.world.sync(op.cost, "cost", lambda value: 1 + num(value) % op.burst)
+        return p.throttle(RateLimit(op.rate, burst=op.burst), cost=cost, name=name)
+
+    def share(self, op: Op, weights: dict[Any, int]) -> FairShare[Any]:
+        cost = None if op.cost is None else self.world.sync(op.cost, "cost", lambda value: 1 + num(value) % 2)
+        return FairShare(weights, capacity=op.capacity, cost=cost)
+
+    def fair_by(self, p: Any, op: Op, name: str) -> Any:
+        key = self.world.sync(op.fn, "key", lambda value: num(value) % op.mod)
+        full = self.on_error(op.overflow) if isinstance(op.overflow, tuple) else op.overflow
+        return p.fair_by(key, self.share(op, op.weights), max_keys=op.max_keys, overflow=full, name=name)
+
+    def broadcast(self, p: Any, op: Op, name: str) -> Any:
+        return p.broadcast(self.branches(op), name=name)
+
+    def partition(self, p: Any, op: Op, name: str) -> Any:
+        names = list(op.branches)
+
+        def route(value: Any) -> str:
+            if op.wrong is not None and num(value) == op.wrong:
+                self.world.gone(value)
+                return "nowhere"
+            return names[num(value) % len(names)]
+
+        return p.partition(self.world.sync(op.fn, "route", route), self.branches(op), name=name)
+
+    def branches(self, op: Op) -> dict[str, Any]:
+        return {key: lambda p, ops=ops: self.ops(p, ops) for key, ops in op.branches.items()}
+
+    def join(self, p: Any, op: Op, name: str) -> Any:
+        inputs = [p, *map(self.line, op.others)]
+        if op.how == "merge":
+            return merge(*inputs, name=name)
+        if op.how == "concat":
+            return concat(*inputs, name=name)
+        if op.how == "zip":
+            return zip_pipelines(*inputs, strict=op.strict, name=name)
+        return fair_merge(dict(enumerate(inputs)), self.share(op, op.weights), name=name)
+
+    def flat_map(self, p: Any, op: Op, name: str) -> Any:
+        world, spec, shape = self.world, op.inner, op.inner.kind
+        on_error = self.on_error(op.args.get("on_error", ("stop",)))
+
+        def give(value: Any) -> Any:
+            feed = Feed(world, spec, value, children_of(op, num(value)))
+            if shape == "list":
+                world.gone(value)
+                return feed.all()
+            if shape == "pipeline":
+                source = Pipeline.from_async_iterable(feed.agen, name=f"s{spec.site}")
+                self.inner = True  # each of those runs has places of its own
+                return self.ops(source, op.inner_ops)
+            if shape == "aiter":
+                return AsyncStepper(feed)
+            return feed.gen() if shape == "gen" else feed.agen()
+
+        fn = self.fn(op.fn, "flat_map", give)
+
+        async def generator(value: Any) -> Any:
+            async with aclosing(fn(value)) as children:
+                async for child in children:
+                    yield child
+
+        how = {"concurrency": op.concurrency, "on_error": on_error, "name": name}
+        return p.flat_map(generator if op.own else fn, **how)
+
+
+def keeps(op: Op, n: int) -> bool:
+    return bool(n % op.mod != op.rest)
+
+
+def children_of(op: Op, n: int) -> int:
+    return int(op.inner.count + n % 2)
