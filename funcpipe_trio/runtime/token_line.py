@@ -4,23 +4,25 @@ The choice is `sansio.token_claims`. Tasks that need the same buckets stand in o
 takes the tokens of all its buckets in the step in which it goes on: none is held meanwhile, so none can be lost, and no
 two tasks can wait for each other. A bucket knows the lines in which somebody waits for its tokens. The first of each
 has a *claim* there, older or younger than others by the number with which it came; a younger one may pass an older one
-only where that does not delay it. So a first asks again when its tokens are due, when an older one left, and when one
-that it must not delay turns out to be later than it was.
+only where that does not delay it. So a first asks again when its tokens are due; or, if it must not delay an older one,
+when that left, or turns out to be later than it was. Of several it follows the youngest, whose turn is the last: so one
+that leaves wakes those that may be next, and not all.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from fractions import Fraction
 from math import inf
+from operator import itemgetter
 
 import trio
 
 from ..policies.rate_limit import RateLimit
 from ..sansio.cost_grid import CostGrid
 from ..sansio.token_bucket import TokenBucket
-from ..sansio.token_claims import Claim, may_start, ready_at
+from ..sansio.token_claims import Claim, delays, may_start, ready_at
 from .line import WaitingLine
 from .one_run import OneRun
 
@@ -66,18 +68,19 @@ class SharedBucket:
             self.acquired_cost += self._grid.counted(cost)
         return again_at
 
-    def poke(self, besides: TokenLine | None = None) -> None:
+    def poke(self) -> None:
         """Let the first of each line ask again."""
         for line in self.lines:
-            if line is not besides:
-                line.poke()
+            line.poke()
 
 
 class _Place:
     """A task in a line, and what it claims."""
 
-    __slots__ = ("claim", "costs", "numbers", "ready")
+    __slots__ = ("claim", "costs", "followers", "numbers", "ready")
 
+    followers: dict[TokenLine, None]
+    """The lines whose first must not delay it."""
     ready: float
     """When its tokens were to be there, as it last heard."""
 
@@ -85,7 +88,16 @@ class _Place:
         self.costs = costs
         self.claim: Claim = {each.bucket: cost for each, cost in zip(buckets, costs, strict=True)}
         self.numbers: dict[SharedBucket, int] = {}
+        self.followers = {}
         self.ready = inf
+
+    def let_follow(self, now: float | None = None) -> None:
+        """Let those ask again who stood back behind it; at a time, those whom it does not need to do so any more."""
+        for line in tuple(self.followers):
+            first = line._first
+            if now is None or first is None or not delays(now, first.claim, self.claim):
+                del self.followers[line]
+                line.poke()
 
 
 class TokenLine:
@@ -135,36 +147,39 @@ class TokenLine:
         now = self._now()
         if self._is_alone():
             return self._buckets[0].take(now, place.costs[0])
-        again_at = may_start(now, place.claim, self._older(place))
-        if again_at is None:
+        older = self._older(place)
+        answer = may_start(now, place.claim, [each.claim for each in older])
+        if answer is None:
             for each, cost in zip(self._buckets, place.costs, strict=True):
                 each.take(now, cost)
-        else:
-            self._tell_if_later(place, ready_at(now, place.claim))
-        return again_at
-
-    def _tell_if_later(self, place: _Place, ready: float) -> None:
-        """Let those ask again that may go first now: an older one took tokens, or the rate was changed."""
-        is_later, place.ready = ready > place.ready, ready
-        if is_later:
-            self._poke_others()
+            return None
+        before, place.ready = place.ready, ready_at(now, place.claim)
+        if place.ready > before:  # an older one took tokens, or the rate was changed
+            place.let_follow(now)
+        if isinstance(answer, float):
+            return answer
+        next(each for each in older if each.claim is answer).followers[self] = None
+        return inf
 
     def _is_alone(self) -> bool:
         """Whether nobody but those in this line can want its tokens: most often."""
         lines = self._buckets[0].lines
         return len(self._buckets) == 1 and (not lines or (len(lines) == 1 and self in lines))
 
-    def _older(self, place: _Place) -> Iterator[Claim]:
-        """Give the claims of those who came before, a line's first for the line."""
+    def _older(self, place: _Place) -> list[_Place]:
+        """Give those who came before, a line's first for the line; at each bucket the youngest first."""
+        older: list[_Place] = []
         for each in self._buckets:
             number = place.numbers.get(each, inf)
-            for line in each.lines:
-                if line is not self and line._first.numbers[each] < number:
-                    yield line._first.claim
+            firsts = [
+                (first.numbers[each], first) for line in each.lines if line is not self and (first := line._first)
+            ]
+            older += [first for came, first in sorted(firsts, key=itemgetter(0), reverse=True) if came < number]
+        return older
 
     @property
-    def _first(self) -> _Place:
-        return next(iter(self._places))
+    def _first(self) -> _Place | None:
+        return next(iter(self._places), None)
 
     def _join(self, place: _Place) -> None:
         self._places[place] = None
@@ -173,17 +188,11 @@ class TokenLine:
             each.lines[self] = None
 
     def _leave(self, place: _Place) -> None:
-        was_first = self._first is place
         del self._places[place]
         if not self._places:
             for each in self._buckets:
                 del each.lines[self]
-        if was_first:
-            self._poke_others()
-
-    def _poke_others(self) -> None:
-        for each in self._buckets:
-            each.poke(self)
+        place.let_follow()
 
     def _now(self) -> float:
         return max([each.now() for each in self._buckets])

@@ -15,12 +15,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from fractions import Fraction
-from math import inf
 from typing import TypeAlias
 
 from .token_bucket import TokenBucket
 
-__all__ = ["Claim", "may_start", "ready_at"]
+__all__ = ["Claim", "delays", "may_start", "ready_at"]
 
 Claim: TypeAlias = Mapping[TokenBucket, int | Fraction]
 """What a call costs at each of its buckets."""
@@ -31,15 +30,21 @@ def ready_at(now: float, claim: Claim) -> float:
     return max(bucket.when(now, cost) for bucket, cost in claim.items())
 
 
-def may_start(now: float, claim: Claim, earlier: Iterable[Claim]) -> float | None:
-    """Answer None if a call may start now; else when to ask again, `math.inf`: when one that came before has gone."""
-    if any(_delays(now, claim, other) for other in earlier):
-        return inf  # later it would delay that one as much, or more: what a full bucket gains is lost
+def may_start(now: float, claim: Claim, earlier: Iterable[Claim]) -> float | Claim | None:
+    """Answer None if a call may start now; else when to ask again, or the claim of who must have gone before.
+
+    Of those who came before it names the first that would be delayed. As long as that one does not become later, the
+    answer stays what it is: to start later would delay it as much, or more, for what a full bucket gains is lost.
+    """
+    for other in earlier:
+        if delays(now, claim, other):
+            return other
     ready = ready_at(now, claim)
     return None if ready <= now else ready
 
 
-def _delays(now: float, claim: Claim, other: Claim) -> bool:
+def delays(now: float, claim: Claim, other: Claim) -> bool:
+    """Tell whether a call, if it takes its tokens first, lets another start later than that could without it."""
     shared = claim.keys() & other.keys()
     if not shared:
         return False

@@ -120,7 +120,7 @@ def test_policies_apply_to_it(is_async, concurrency):
     async def main(policy):
         bad = raising(await somebody_elses())
         fn = bad.wait if is_async else bad.fn
-        width = concurrency if is_async else 1
+        width = concurrency if is_async else None
         return await line().map(fn, concurrency=width, on_error=policy).collect()
 
     rest = [item for item in ITEMS if item != BAD]

@@ -358,3 +358,33 @@ def test_a_limiter_twice_is_refused_however_it_is_written():
     with pytest.raises(ValueError, match=r"^Step\.rate_limit: a limiter must be met once by a call, not twice\n"):
         step.rate_limit(ANOTHER)
     step.retry(Retry(2, backoff=Backoff(0))).rate_limit(ANOTHER)  # something lies between
+
+
+class Steps(trio.abc.Instrument):
+    """How many steps tasks made."""
+
+    count = 0
+
+    def before_task_step(self, task):
+        self.count += 1
+
+
+@pytest.mark.parametrize("lines", [5, 60])
+def test_a_token_wakes_few_however_many_wait(lines):
+    """Who leaves wakes who may be next, not the first of each line."""
+
+    async def main():
+        shared, steps = RateLimiter(RateLimit(10, burst=1)), Steps()
+        async with trio.open_nursery() as nursery:
+            for _ in range(lines):
+                own = Step(Calls()).rate_limit(shared, RateLimit(1, burst=9)).start()
+                nursery.start_soon(own, 0)
+            await wait_all_tasks_blocked()
+            trio.lowlevel.add_instrument(steps)
+        trio.lowlevel.remove_instrument(steps)
+        return trio.current_time(), steps.count / lines
+
+    now, steps = run_virtual(main)
+
+    assert now == pytest.approx((lines - 1) / 10)
+    assert steps < 16

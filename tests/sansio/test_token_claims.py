@@ -61,8 +61,11 @@ def serve(now, waiting):
                 call.start = now
                 waiting.remove(call)
                 break
-            assert answer > now
-            again = min(again, answer)
+            if isinstance(answer, float):
+                assert answer > now
+                again = min(again, answer)
+            else:
+                assert any(answer is older.claim for older in first[:number])
         else:
             return again
 
