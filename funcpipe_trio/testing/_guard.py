@@ -135,10 +135,10 @@ class Guard(trio.abc.Instrument):
             self._count += 1
             self._release()
             return
-        without_end = trio.lowlevel.current_statistics().seconds_to_next_deadline == math.inf
-        self._hold(someone_is_outside(without_end=without_end))
+        statistics = trio.lowlevel.current_statistics()
+        self._hold(someone_is_outside(statistics))
         self._idle += self._held_since is None
-        if self._idle >= _IDLE and without_end:
+        if self._idle >= _IDLE and statistics.seconds_to_next_deadline == math.inf:
             self._give_up("deadlock: every task waits for another", out_of_time=True)
 
     def after_io_wait(self, timeout: float) -> None:
