@@ -24,7 +24,7 @@ import trio
 import trio.testing
 
 from ._outside import someone_is_outside
-from ._schedule import shields_around
+from ._schedule import shields_around, shut
 from ._tree import all_tasks, waiting_tasks
 
 __all__ = ["Guard", "Stuck"]
@@ -144,6 +144,7 @@ class Guard(trio.abc.Instrument):
     def after_io_wait(self, timeout: float) -> None:
         if self._stuck is not None and self._count > self._steps + _LAST_STEPS:
             _keep(trio.lowlevel.current_root_task())
+            shut(trio.lowlevel.current_trio_token())
             self.clock.current_time = self._leave  # type: ignore[method-assign]  # what the loop calls next
 
     # ---- what it does
