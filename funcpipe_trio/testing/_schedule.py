@@ -5,7 +5,7 @@ many orders are never seen. There is no public way to choose; what is used here 
 flag that sorts each batch by task, and a source of randomness that then shuffles it.
 
 Nor is there a public way to see the scopes around a task, which is needed to end a run whose cleanup waits shielded for
-ever. Without it, such a run is left, not ended (see `_guard`); and to tell threads that come back later that a run which
+ever. Without it, such a run is left, not ended (see `_guard`); and to tell threads that come back that a run which
 was left is over.
 
 `missing_private_names` says which of these a release of trio has taken away; a test asks it.
