@@ -30,14 +30,19 @@ def test_every_promise_is_in_the_table():
     assert [number for number in range(1, 20) if not re.search(rf"^\| P{number} \|", text, re.MULTILINE)] == []
 
 
-@pytest.mark.parametrize("page", ["branches.md", "fair_by.md", "operators.md", "steps.md", "windows.md"])
+@pytest.mark.parametrize("page", ["branches.md", "fair_by.md", "operators.md", "steps.md", "testing.md", "windows.md"])
 def test_the_examples_of_a_page_run_and_print_what_it_shows(page, monkeypatch, tmp_path, capsys):
     """The page's code runs, in virtual time, and each text block is in what it prints."""
     text = (ROOT / "docs" / page).read_text()
     script = tmp_path / "example.py"
     script.write_text("\n".join(re.findall(r"```python\n(.*?)```", text, re.S)))
     run = trio.run
-    monkeypatch.setattr(trio, "run", lambda main: run(main, clock=trio.testing.MockClock(autojump_threshold=0)))
+
+    def run_in_virtual_time(main, **how):
+        how.setdefault("clock", trio.testing.MockClock(autojump_threshold=0))
+        return run(main, **how)
+
+    monkeypatch.setattr(trio, "run", run_in_virtual_time)
     runpy.run_path(str(script), run_name="__main__")
     printed = capsys.readouterr().out
 

@@ -24,7 +24,7 @@ import trio
 import trio.testing
 
 from ._outside import someone_is_outside
-from ._schedule import shields_around
+from ._schedule import shields_around, shut
 from ._tree import all_tasks, waiting_tasks
 
 __all__ = ["Guard", "Stuck"]
@@ -135,15 +135,16 @@ class Guard(trio.abc.Instrument):
             self._count += 1
             self._release()
             return
-        without_end = trio.lowlevel.current_statistics().seconds_to_next_deadline == math.inf
-        self._hold(someone_is_outside(without_end=without_end))
+        statistics = trio.lowlevel.current_statistics()
+        self._hold(someone_is_outside(statistics))
         self._idle += self._held_since is None
-        if self._idle >= _IDLE and without_end:
+        if self._idle >= _IDLE and statistics.seconds_to_next_deadline == math.inf:
             self._give_up("deadlock: every task waits for another", out_of_time=True)
 
     def after_io_wait(self, timeout: float) -> None:
         if self._stuck is not None and self._count > self._steps + _LAST_STEPS:
             _keep(trio.lowlevel.current_root_task())
+            shut(trio.lowlevel.current_trio_token())
             self.clock.current_time = self._leave  # type: ignore[method-assign]  # what the loop calls next
 
     # ---- what it does

@@ -9,6 +9,8 @@ does, if it waits for a file descriptor, as one with processes does. One that sl
 from __future__ import annotations
 
 import inspect
+import math
+import threading
 from pathlib import Path
 from types import CodeType
 
@@ -29,14 +31,21 @@ _MARKED = outside.__code__
 _RUNNER = _ByFunction.call.__code__
 
 
-def someone_is_outside(*, without_end: bool) -> bool:
+def someone_is_outside(statistics: trio.lowlevel.RunStatistics) -> bool:
     """Tell whether any task of the trio run waits for what is done outside of it.
 
-    Args:
-      without_end: whether no deadline will ever come; then a wait for any descriptor is one, too: if that is nothing,
-        it is a deadlock.
+    If no deadline will ever come, a wait for any descriptor is one, too: if that is nothing, it is a deadlock.
     """
+    if _is_alone(statistics.io_statistics):
+        return False
+    without_end = statistics.seconds_to_next_deadline == math.inf
     return any(_is_outside([code for code, _line in frames_of(task)], without_end) for task in all_tasks())
+
+
+def _is_alone(descriptors: object) -> bool:
+    """Whether there are no other threads, and no descriptor is waited for: to look at each task takes a while."""
+    waiting = getattr(descriptors, "tasks_waiting_read", 2), getattr(descriptors, "tasks_waiting_write", 1)
+    return threading.active_count() == 1 and waiting[0] <= 1 and waiting[1] == 0  # one is trio's own, for being woken
 
 
 def threads_left_behind() -> int:

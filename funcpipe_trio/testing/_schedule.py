@@ -5,7 +5,8 @@ many orders are never seen. There is no public way to choose; what is used here 
 flag that sorts each batch by task, and a source of randomness that then shuffles it.
 
 Nor is there a public way to see the scopes around a task, which is needed to end a run whose cleanup waits shielded for
-ever. Without it, such a run is left, not ended (see `_guard`).
+ever. Without it, such a run is left, not ended (see `_guard`); and to tell threads that come back that a run which
+was left is over.
 
 `missing_private_names` says which of these a release of trio has taken away; a test asks it.
 """
@@ -21,7 +22,15 @@ from typing import Any
 import trio
 from trio._core import _run as _trio_run
 
-__all__ = ["Choices", "Schedule", "missing_private_names", "require_private_names", "scheduled", "shields_around"]
+__all__ = [
+    "Choices",
+    "Schedule",
+    "missing_private_names",
+    "require_private_names",
+    "scheduled",
+    "shields_around",
+    "shut",
+]
 
 
 def missing_private_names() -> list[str]:
@@ -34,6 +43,7 @@ def missing_private_names() -> list[str]:
         "trio._core._run.Task._cancel_status": hasattr(_trio_run.Task, "_cancel_status"),
         "trio._core._run.CancelStatus._scope": hasattr(_trio_run.CancelStatus, "_scope"),
         "trio._core._run.CancelStatus._parent": hasattr(_trio_run.CancelStatus, "_parent"),
+        "trio.lowlevel.TrioToken._reentry_queue": hasattr(trio.lowlevel.TrioToken, "_reentry_queue"),
     }
     return [name for name, found in needed.items() if not found]
 
@@ -118,3 +128,10 @@ def shields_around(task: Any) -> Iterator[trio.CancelScope]:
         if status._scope.shield:
             yield status._scope
         status = status._parent
+
+
+def shut(token: trio.lowlevel.TrioToken) -> None:
+    """Have a run take no more calls from threads, as one that has ended does not."""
+    queue: Any = getattr(token, "_reentry_queue", None)
+    if queue is not None:
+        queue.done = True

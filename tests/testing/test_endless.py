@@ -9,7 +9,7 @@ import gc
 import subprocess
 import sys
 import textwrap
-import time
+import threading
 
 import pytest
 import trio
@@ -268,14 +268,19 @@ def test_nothing_is_said_when_python_ends():
 
 @pytest.mark.parametrize("abandon", [False, True])
 def test_a_thread_that_does_not_come_back(abandon, monkeypatch):
-    """Nobody can end it, but the run ends, and names who waits for it."""
+    """Nobody can end it, but the run ends, and names who waits for it; and when it comes back, it hears that."""
     monkeypatch.setattr("funcpipe_trio.testing._guard.PATIENCE", 0.05)
+    tokens, go_on = [], threading.Event()
 
     async def waits_for_a_thread():
-        await trio.to_thread.run_sync(time.sleep, 3, abandon_on_cancel=abandon)
+        tokens.append(trio.lowlevel.current_trio_token())
+        await trio.to_thread.run_sync(go_on.wait, abandon_on_cancel=abandon)
 
     with pytest.raises(AssertionError) as met:
         run_virtual(waits_for_a_thread)
+    with pytest.raises(trio.RunFinishedError):
+        tokens[0].run_sync_soon(print)
+    go_on.set()
 
     told = "run_virtual: no answer from a thread, a process or a socket in 0.05 s of real time; these tasks wait:"
     assert str(met.value).splitlines()[0] == told
