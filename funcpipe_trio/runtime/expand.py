@@ -255,10 +255,12 @@ class ExpandingPool(Pool):
 
     async def _stand(self, worker: Worker) -> None:
         """Wait in line for room."""
+        self.outlet.settle()  # first: who hears that may stop this stage, or give it room
+        if self._is_superfluous(worker):
+            return
         self._line[worker] = True  # where it stands, or at the end
         self.outlet.wants_room = True
         self.source.release(parking=True)
-        self.outlet.settle()
         children = self._children[worker]
         parking = children.parking = children.parking or Parking(partial(self._leave_line, worker))
         worker.task = trio.lowlevel.current_task()

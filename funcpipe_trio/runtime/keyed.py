@@ -77,6 +77,8 @@ class KeyedPool(Pool):
             if item is NOTHING or item is END:
                 return item
             self._sort_in(item)
+            if self.stopped is not None:  # by whoever was asked for the key: it is given up with all that is in lanes
+                return NOTHING
         return self._lanes.take() if self._lanes.ready else ASIDE
 
     def _sort_in(self, item: Any) -> None:
@@ -116,7 +118,13 @@ class KeyedPool(Pool):
 
     def _cancel_superfluous(self) -> None:
         super()._cancel_superfluous()
-        for entry in self._lanes.withdraw(self._is_behind):
+        self._give_up(self._is_behind)
+
+    def _give_up(self, is_given_up: Callable[[int], bool]) -> None:
+        """Give up items in lanes, by their positions; and the errors of their keys, which nobody met."""
+        for entry in self._lanes.withdraw(is_given_up):
+            if entry.error is not None:
+                self.host.ledger.keep(entry.error)
             self.discard(entry.item, self._reason())
 
     def _is_behind(self, position: int) -> bool:
@@ -129,8 +137,7 @@ class KeyedPool(Pool):
         super()._dismiss(worker)
 
     def _leave(self) -> None:
-        for entry in self._lanes.withdraw(lambda position: True):
-            self.discard(entry.item, self._reason())
+        self._give_up(lambda position: True)
         super()._leave()
 
 

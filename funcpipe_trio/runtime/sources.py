@@ -21,7 +21,7 @@ import trio
 from ..plan.nodes import Source
 from ..policies._functions import is_async
 from ..sansio.multiples import Multiples
-from .failures import failure_of, is_cancellation, noted, stray
+from .failures import comes_of_cancelling, failure_of, is_cancellation, noted, stray
 from .fair_channel import FairChannel
 from .inlet import CANCELLED, NOTHING, Fault, Receiver, State, reason_behind
 from .lifetime import Lifetime, thrown
@@ -262,6 +262,7 @@ class AsyncSource(Stage):
                         await self._take()
                     finally:  # in here, where the source was opened: it may hold a scope open over its yields
                         self._is_over = True
+                        self.outlet.settle()  # nobody is to wait for this stage while it closes the source
                         await self._close_source()  # noqa: ASYNC102  # shielded there
                 if not self._has_rest():
                     self.inbox.end()
@@ -533,7 +534,7 @@ class ProducerSource(AsyncSource):
             error = failure_of(raised)
             if error is None:
                 raise
-            if self._receive_open():
+            if self._receive_open() and not comes_of_cancelling(error):
                 self._error = error
             else:
                 self.keep_cleanup_error(error)

@@ -309,18 +309,19 @@ class Stage:
                 if pause is Pause.SLICE_OVER:
                     await self._breathe()
                     continue
-            if self.stopped is not None:  # from within the burst, by a user's function: nobody would wake it
+            if self.stopped is not None:  # from within the burst, by a user's function
                 return  # type: ignore[unreachable]  # mypy does not know what a burst may call
             if waits_its_own_way:
                 await (self._wait_input() if room else self._wait_room())
                 continue
             # What `_wait_input`, `_wait_room` and `_park` do: two coroutines less for each trip (12 % fewer
             # instructions for a hop at capacity 1, 10 % at 16).
+            outlet.settle()  # first: who hears that may stop this stage, or give it room, and nobody would wake it then
+            if self.stopped is not None or (outlet.room() if not room else worth_a_pull(self.inlet)):
+                continue
             if not room:
                 self.inlet.release(parking=True)
                 outlet.wants_room = True
-            elif worth_a_pull(self.inlet):
-                continue
             self._begin_wait(Pause.STARVED if room else Pause.FULL)
             try:
                 await self._parking
@@ -396,8 +397,10 @@ class Stage:
         await self._park(Pause.FULL)
 
     async def _park(self, reason: Pause) -> None:
-        """Wait until a neighbour calls."""
-        if self.stopped is not None:  # by a user's function in this very turn: nobody would wake it
+        """Wait until a neighbour calls; not if this stage was stopped, or has what it waits for, in this very turn."""
+        self.outlet.settle()
+        has_it = self.outlet.room() if reason is Pause.FULL else worth_a_pull(self.inlet)
+        if self.stopped is not None or has_it:
             return
         self._begin_wait(reason)
         try:
@@ -406,7 +409,6 @@ class Stage:
             self._end_wait()
 
     def _begin_wait(self, reason: Pause) -> None:
-        self.outlet.settle()
         self._parked_for = self._waits_for = reason
         self._since = self.now()
 

@@ -359,3 +359,54 @@ def test_a_failed_diversion_is_in_an_account_when_the_run_stops(ending, capacity
         report = run_virtual(main)
         assert report.taken == report.discarded + report.failed == len(told) + report.failed
         assert boom in (report.error, *report.cleanup_errors)
+
+
+def test_a_stop_from_below_reaches_a_stage_that_is_about_to_park():
+    """What it settles before it parks may end a merge below it, which stops it: nobody would wake it afterwards."""
+
+    async def main():
+        other = Pipeline.from_iterable(range(5)).fair_by(lambda number: number % 3, max_keys=1)
+        failing = Pipeline.from_iterable(range(1)).broadcast(
+            {"a": lambda branch: merge(branch.map(lambda number: 1 // number), other)}
+        )
+        async with failing.open() as run:
+            with pytest.raises(ZeroDivisionError):
+                async for _item in run:
+                    pass
+        return trio.current_time()
+
+    assert [run_virtual(main) for _ in range(20)] == [0] * 20
+
+
+@pytest.mark.parametrize("place", ["map", "filter", "the key of fair_by", "a key", "distinct", "behind a merge"])
+def test_the_reason_to_abort_is_kept(place):
+    """A function that aborts the run and raises: its error is in the report."""
+    boom = ValueError("why")
+
+    def act(_item):
+        holder[0].abort()
+        raise boom
+
+    line = feed(0)
+    plans = {
+        "map": lambda: line.map(act),
+        "filter": lambda: line.filter(act),
+        "the key of fair_by": lambda: line.fair_by(act, max_keys=2),
+        "a key": lambda: line.map(Step.pure(one), key=act),
+        "distinct": lambda: line.distinct(act, remember=2),
+        "behind a merge": lambda: merge(line).map(act),
+    }
+    holder = []
+
+    async def main():
+        async with plans[place]().open() as run:
+            holder[:] = [run]
+            with pytest.raises(Aborted):
+                async for _item in run:
+                    pass
+        return run.report
+
+    report = run_virtual(main)
+
+    assert report.outcome == "aborted"
+    assert boom in (report.error, *report.cleanup_errors)

@@ -367,3 +367,24 @@ def test_a_failure_that_nobody_has_read_is_in_the_report(way, ending, waits):
 
     assert report.error is boom
     assert report.failed == 1
+
+
+@pytest.mark.parametrize("way", ["cancelled", "not needed"])
+def test_so_is_what_a_producer_raises_when_it_is_cancelled(way, caplog):
+    """It is an error of its cleanup, as that of a source that is closed."""
+
+    async def produce(channel):
+        try:
+            await channel.send(0)
+            await trio.sleep_forever()
+        finally:
+            raise CLOSING
+
+    async def main():
+        plan = Pipeline.from_producer(produce)
+        with trio.move_on_after(1):
+            await (plan if way == "cancelled" else plan.take(1)).collect()
+
+    run_virtual(main)
+
+    assert [record.exc_info[1] for record in caplog.records] == [CLOSING]

@@ -9,6 +9,7 @@ import trio
 
 from funcpipe_trio import FairShare, Pipeline, concat, fair_merge, merge, zip_pipelines
 from funcpipe_trio.testing import run_virtual
+from funcpipe_trio.testing._schedule import Schedule, scheduled
 
 
 @pytest.mark.parametrize("capacity", [1, 2, 16])
@@ -68,3 +69,40 @@ def test_a_zip_that_ends_in_a_merge_lets_go_of_its_longer_input():
         return await merge(zip_pipelines(short, long), concat(zip_pipelines(short, long))).collect()
 
     assert run_virtual(main) == [(1, 0), (1, 0)]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_an_input_that_is_being_closed_delays_no_other(seed):
+    """What the others have goes on while the source of one is closed, however long that takes."""
+
+    class Feed:
+        number = 0
+
+        def __aiter__(self):
+            return self
+
+        async def __anext__(self):
+            self.number += 1
+            if self.number > 1:
+                await trio.sleep_forever()
+            return "x"
+
+        async def aclose(self):
+            await trio.sleep(4)
+
+    async def main():
+        times = []
+        inputs = {0: Pipeline.from_async_iterable(Feed), 1: Pipeline.from_iterable(range(2))}
+        async with fair_merge(inputs, FairShare({0: 3}, capacity=1)).open() as run, trio.open_nursery() as nursery:
+
+            async def read():
+                async for _item in run:
+                    times.append(trio.current_time())
+
+            nursery.start_soon(run.drain)
+            for _ in range(3):
+                nursery.start_soon(read)
+        return set(times)
+
+    with scheduled(Schedule(seed)):
+        assert run_virtual(main) <= {0}
