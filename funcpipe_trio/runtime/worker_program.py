@@ -24,6 +24,7 @@ import importlib.machinery
 import importlib.util
 import io
 import os
+import resource
 import select
 import signal
 import sys
@@ -152,7 +153,9 @@ class _Parent:
     """The connection to the parent: whole orders come in, whole answers go out."""
 
     def __init__(self) -> None:
-        self._descriptor = fcntl.fcntl(0, fcntl.F_DUPFD_CLOEXEC, 3)
+        most, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        # High, where a function that closes all descriptors up to some number hardly comes.
+        self._descriptor = fcntl.fcntl(0, fcntl.F_DUPFD_CLOEXEC, min(most, 4096) - 1 if most > 3 else 3)
         nothing = os.open(os.devnull, os.O_RDWR)
         os.dup2(nothing, 0)
         if nothing:

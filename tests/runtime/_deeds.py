@@ -73,8 +73,13 @@ def replaces_stdout(_folder):
     return "done"
 
 
+def closes_many(_folder):
+    os.closerange(3, 200)
+    return "done"
+
+
 def closes_all(_folder):
-    os.closerange(3, 1000)
+    os.closerange(3, 10_000)
     return "lost"
 
 
@@ -82,14 +87,14 @@ KEPT = []
 
 
 def opens_where_it_closed(folder):
-    os.closerange(3, 1000)
+    os.closerange(3, 10_000)
     KEPT.extend(open(Path(folder, f"mine {number}"), "wb") for number in range(40))  # noqa: SIM115
     return len(KEPT)
 
 
 def puts_a_file_over_all(folder):
     with open(Path(folder, "mine"), "wb") as mine:
-        for number in range(3, 200):
+        for number in range(3, min(4096, resource.getrlimit(resource.RLIMIT_NOFILE)[0])):
             if number != mine.fileno():
                 os.dup2(mine.fileno(), number)
         return "lost"

@@ -78,6 +78,7 @@ DEEDS = {
     _deeds.closes_streams: Gives(),
     _deeds.closes_standard_descriptors: Gives(),
     _deeds.replaces_stdout: Gives(),
+    _deeds.closes_many: Gives(),
     _deeds.closes_all: Raises(WorkerDied, "closed the descriptor that its answer goes by"),
     _deeds.opens_where_it_closed: Raises(WorkerDied, "closed the descriptor that its answer goes by"),
     _deeds.puts_a_file_over_all: Raises(WorkerDied, "closed the descriptor that its answer goes by"),
