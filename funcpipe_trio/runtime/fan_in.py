@@ -22,7 +22,7 @@ from ..policies._shown import named
 from ..policies.fair_share import FairShare
 from ..sansio.fair_queue import FairQueue, Flow
 from .failures import failure_of, noted
-from .inlet import BEHIND_FAILURE, CANCELLED, NOTHING, Fault, Inlet, Receiver, State, reason_behind
+from .inlet import BEHIND_FAILURE, CANCELLED, NOT_NEEDED, NOTHING, Fault, Inlet, Receiver, State, reason_behind
 from .ledger import Ledger
 
 __all__ = ["ConcatInlet", "FanInInlet", "MergeInlet", "ZipInlet"]
@@ -46,6 +46,7 @@ class FanInInlet:
         self.exhausted = False
         self.taken = self.failed = self.discarded = 0
         self._closed = False
+        self._reason = NOT_NEEDED  # why it was closed, once it was
 
     def on_input(self) -> None:
         self.receiver.on_input()
@@ -73,7 +74,7 @@ class FanInInlet:
 
     def close(self, reason: str) -> None:
         if not self._closed and not self.exhausted:
-            self._closed = True
+            self._closed, self._reason = True, reason
             self._close_inputs(reason)
 
     def _end(self, failure: Fault | None) -> None:

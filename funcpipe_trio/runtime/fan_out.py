@@ -315,6 +315,8 @@ class Joint(MergeInlet):
             if inlet.failure is self._fork.failure:
                 self._trunk_failure = inlet.failure
                 each.inlet = _Ended()
+            if self._closed:  # while it was read, by a listener that stopped the run: nobody will ask for it
+                self.ledger.unread(inlet.failure, self._reason)
         super()._look(each)
 
     def state(self) -> State:

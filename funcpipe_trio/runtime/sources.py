@@ -9,6 +9,7 @@ Draining stops the asking and nothing else: what was handed over goes on through
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
@@ -534,7 +535,8 @@ class ProducerSource(AsyncSource):
             error = failure_of(raised)
             if error is None:
                 raise
-            if self._receive_open() and not comes_of_cancelling(error):
+            is_cancelled = trio.current_effective_deadline() == -math.inf and comes_of_cancelling(error)
+            if self._receive_open() and not is_cancelled:
                 self._error = error
             else:
                 self.keep_cleanup_error(error)

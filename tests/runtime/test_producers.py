@@ -50,3 +50,18 @@ def test_the_error_behind_a_full_link_is_kept_when_the_consumer_leaves(read):
     assert report.outcome == "left"
     assert isinstance(report.error, Mine)
     assert report.cleanup_errors == ()
+
+
+def test_a_timeout_of_a_producers_own_is_its_failure():
+    """Though a `Cancelled` is among what it comes of: nobody cancelled the producer."""
+
+    async def produce(channel):
+        await channel.send(0)
+        with trio.fail_after(1):
+            await trio.sleep_forever()
+
+    async def main():
+        with pytest.raises(trio.TooSlowError):
+            await Pipeline.from_producer(produce).collect()
+
+    run_virtual(main)
