@@ -142,9 +142,9 @@ async def lines_of(logs: Sequence[Path]) -> AsyncIterator[str]:
             while chunk := await aside(partial(file.read, CHUNK), log):
                 *lines, rest = (rest + chunk).split(b"\n")
                 for line in lines:
-                    yield text_of(line)
+                    yield text_of(line)  # noqa: ASYNC119  # read by `aclosing`
                 if len(rest) > CHUNK:  # it would be kept for as long as it goes on
-                    yield text_of(rest)
+                    yield text_of(rest)  # noqa: ASYNC119  # read by `aclosing`
                     rest = b""
         if rest:
             yield text_of(rest)

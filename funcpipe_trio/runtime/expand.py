@@ -62,7 +62,7 @@ class Children:
             child = await ask()
         except BaseException as error:  # noqa: ASYNC103  # raised behind the children in hand, which came before
             self.is_over, self.error = True, error
-            return False
+            return False  # noqa: ASYNC104  # kept, and raised in its turn
         if child is _END:
             self.is_over = True
             return False
@@ -111,8 +111,8 @@ class ExpandingPool(Pool):
         try:
             await self._expand(worker)
         except BaseException as error:  # noqa: ASYNC103  # raised again if it must pass
-            await self._meet(worker, error)
-            return
+            await self._meet(worker, error)  # noqa: ASYNC102  # raises if the run is cancelled
+            return  # noqa: ASYNC104  # not of the run's scope
         is_superfluous = self._is_superfluous(worker)
         item = self._put_down(worker)
         if is_superfluous:
@@ -177,15 +177,15 @@ class ExpandingPool(Pool):
         while not self._is_superfluous(worker):
             try:
                 await self._clear(worker, children)
-            except trio.Cancelled as error:
-                if not await self._is_cancelled_inside(worker, children):
+            except trio.Cancelled as error:  # noqa: ASYNC103  # one of the user's own scope ends here
+                if not await self._is_cancelled_inside(worker, children):  # noqa: ASYNC102  # shielded there
                     raise
                 if children.is_over:  # it has left its scope open: closed first, then the rest is let out
-                    return
+                    return  # noqa: ASYNC104  # not of the run's scope
                 ask_again = partial(interruptible, thrown, children.stream, error, _END)
-                if await children.come(ask_again):
+                if await children.come(ask_again):  # noqa: ASYNC102  # the scope that ended is the user's own
                     self.created += 1
-                continue
+                continue  # noqa: ASYNC104  # not of the run's scope
             if children.is_over or self._is_superfluous(worker):
                 break
             if await children.come(ask):

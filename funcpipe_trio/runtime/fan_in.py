@@ -219,7 +219,7 @@ class MergeInlet(FanInInlet):
                     raise
                 self.failed += 1
                 self._end(Fault(noted(error, self.name, self.taken), self, value))
-                return
+                return  # noqa: ASYNC104  # the error goes out as a fault
             each.inlet.release()
             cost = queue.charge(flow, cost, still_ready=True)
             self._serving = False

@@ -115,7 +115,7 @@ class PerItem(FusedOperation):
                 continue
             try:
                 result = apply(value)
-            except BaseException as error:
+            except BaseException as error:  # noqa: ASYNC103  # `failing` raises
                 self.stage.failing(error, self.name, number, value)
             number += 1
             if result is ENOUGH:
@@ -213,7 +213,7 @@ class Scanning(FusedOperation):
                 state = fn(state, value)
                 if type(state) is not vetted:
                     vetted = self.vet(state)
-            except BaseException as error:
+            except BaseException as error:  # noqa: ASYNC103  # `failing` raises
                 self.stage.failing(error, self.name, number, value)
             number += 1
             yield state

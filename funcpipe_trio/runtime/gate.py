@@ -77,7 +77,7 @@ class Gate(FusedOperation):
             where, key = f"fair_by {named(self.name)}", not_awaitable("key", self._key(value))
             cost = 1 if self._cost is None else _check.cost(where, "cost", self._cost(value))
             return self.link.lanes.entry(value, key, cost)
-        except BaseException as error:
+        except BaseException as error:  # noqa: ASYNC103  # `failing` raises
             self.stage.failing(error, self.name, self.number, value)
 
 
@@ -125,7 +125,7 @@ class DivertingStage(Stage):
                 raise
             add_note(error, "diverting a BufferOverflow")
             gate.undiverted, self._diverted = (self._diverted, error), NOTHING
-            return
+            return  # noqa: ASYNC104  # an Exception, kept for the report
         self._diverted = NOTHING
         self.failed += 1
         self.failures[BufferOverflow.__name__] += 1

@@ -104,8 +104,8 @@ class _Gathering:
                 error = failure_of(raised)
                 if error is None:
                     raise
-                yield number, _Broken(error)
-                return
+                yield number, _Broken(error)  # noqa: ASYNC104  # raised by `gather`
+                return  # noqa: ASYNC104  # kept, and raised by `gather`
             if item is self:
                 return
             self.results.append(None)
@@ -128,10 +128,10 @@ class _Gathering:
             is_late = trio.current_effective_deadline() == -math.inf
             self._failures.append(_Failure(trio.current_time(), number, error, is_late))
             if len(self._failures) > 1:
-                return
+                return  # noqa: ASYNC104  # kept, and raised by `gather`
             for _ in range(2):  # the calls that wake at this instant, and the nurseries that those were in
                 await trio.lowlevel.cancel_shielded_checkpoint()  # noqa: ASYNC120  # it cannot be cancelled
-            raise _Ended from None
+            raise _Ended from None  # noqa: ASYNC104  # of this package's own
 
     def errors(self) -> list[Exception]:
         """Give the errors of all calls that failed."""

@@ -150,7 +150,7 @@ class Throttling(Pacing):
         """Ask what an item costs."""
         try:
             return _checked(self._name, not_awaitable(self._name, fn(item)), self._burst_limit)
-        except BaseException as error:
+        except BaseException as error:  # noqa: ASYNC103  # `failing` raises
             self.stage.failing(error, self._name, self.taken - 1, item)
 
     def state(self) -> State:

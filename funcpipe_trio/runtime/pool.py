@@ -369,7 +369,7 @@ class Pool(Stage):
             if not worker.scope.cancel_called:
                 raise  # a defect of this package: user code's errors are caught at the call
             self.keep_cleanup_error(error)
-        except BaseException as error:
+        except BaseException as error:  # noqa: ASYNC103  # raised again if it must pass
             if not self._fails_by(error):
                 self.stopped = self.stopped or CANCELLED
                 raise
@@ -450,7 +450,7 @@ class Pool(Stage):
         try:
             result = await self._called(worker)
         except BaseException as error:  # noqa: ASYNC103  # raised again if it must pass
-            await self._meet(worker, error)
+            await self._meet(worker, error)  # noqa: ASYNC102  # raises if the run is cancelled
         else:
             self._put_down(worker)
             if self._is_superfluous(worker):
@@ -540,7 +540,7 @@ class Pool(Stage):
             is_kept = self._is_superfluous(worker)
             add_note(error, f"diverting a {type(failure.error).__name__}")
             self._failed_at(worker, error)
-            return
+            return  # noqa: ASYNC104  # the error is kept at its place
         finally:
             if is_kept or self._is_superfluous(worker):
                 self.host.ledger.keep(failure.error)

@@ -126,7 +126,7 @@ class Unbatching(FusedOperation):
                     yield child
             except GeneratorExit:
                 raise
-            except BaseException as error:
+            except BaseException as error:  # noqa: ASYNC103  # `failing` raises
                 self._parent = NOTHING
                 self.stage.failing(error, self.name, number, value)
             number += 1
@@ -233,7 +233,7 @@ class Batching(FusedOperation):
         """Put one value into the batcher; what it closes is held here until it goes out."""
         try:
             cost = 1 if self._cost is None else _cost(self.name, self._cost(value))
-        except BaseException as error:
+        except BaseException as error:  # noqa: ASYNC103  # `failing` raises
             self.stage.failing(error, self.name, self._number, value)
         self._number += 1
         now = self.stage.now() if self._timed and not self._batcher.items else 0.0

@@ -272,7 +272,7 @@ class AsyncSource(Stage):
             if not self._is_stopping():
                 raise  # a defect of this package: user code's errors are caught in `_ask`
             self.keep_cleanup_error(error)
-        except BaseException as error:
+        except BaseException as error:  # noqa: ASYNC103  # raised again if it must pass
             if not self._fails_by(error):
                 self.stopped = self.stopped or CANCELLED
                 raise
@@ -286,16 +286,16 @@ class AsyncSource(Stage):
                 await self._drive()
             except _Drained:
                 return
-            except trio.Cancelled as error:
-                if not await self._is_cancelled_inside():
+            except trio.Cancelled as error:  # noqa: ASYNC103  # one of the user's own scope ends here
+                if not await self._is_cancelled_inside():  # noqa: ASYNC102  # shielded there
                     raise
                 if self._is_stopping():  # since then
-                    return
+                    return  # noqa: ASYNC104  # not of the run's scope
                 # Of a scope that the source holds open: its own affair. What it gives then is the one item that may be
                 # here without room for it.
-                await self._ask(partial(self._rethrow, error))
+                await self._ask(partial(self._rethrow, error))  # noqa: ASYNC102  # the scope is the source's own
                 if self.inbox.state() is State.ENDED:  # it may have left its scope open: closed first, then driven on
-                    return
+                    return  # noqa: ASYNC104  # not of the run's scope
             else:
                 return
 
@@ -338,7 +338,7 @@ class AsyncSource(Stage):
             item = await interruptible(ask)
         except BaseException as raised:  # noqa: ASYNC103  # raised again if it must pass
             error = failure_of(raised)
-            if error is None and is_cancellation(raised) and await self._is_cancelled_inside():
+            if error is None and is_cancellation(raised) and await self._is_cancelled_inside():  # noqa: ASYNC102
                 error = stray(raised)  # it holds the scope that is cancelled, but does not handle it
             if error is None:
                 raise
@@ -449,7 +449,7 @@ class ChannelSource(AsyncSource):
                 if not isinstance(error, Exception):
                     raise
                 self.keep_cleanup_error(error)
-                return
+                return  # noqa: ASYNC104  # not of the run's scope
 
     def _is_shared(self) -> bool:
         """Whether another receiver is left who can have what is in the channel."""

@@ -275,7 +275,7 @@ class Stage:
     async def _main(self) -> None:
         try:
             await self._work()
-        except BaseException as error:
+        except BaseException as error:  # noqa: ASYNC103  # raised again if it must pass
             for stream in reversed(self._streams):  # a generator may hold the very scope that is cancelled
                 self.close_stream(stream)
             if not self._fails_by(error):

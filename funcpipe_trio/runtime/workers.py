@@ -129,7 +129,7 @@ class Workers:
         finally:
             if worker in self._idle:
                 self._idle.remove(worker)
-            await worker.end()
+            await worker.end()  # noqa: ASYNC102  # it is shielded there
             if not worker.is_lent:
                 worker.close()
 
@@ -155,7 +155,7 @@ async def start_worker() -> Worker:
     try:
         await worker.begin()
     except BaseException:
-        await worker.end()
+        await worker.end()  # noqa: ASYNC102  # it is shielded there
         worker.close()
         raise
     return worker
@@ -223,7 +223,7 @@ class Worker:
             raise Unread from None
         finally:
             if answer is None:
-                await self.end()
+                await self.end()  # noqa: ASYNC102  # it is shielded there
         return answer
 
     async def _receive(self) -> tuple[bytes, bytes] | None:

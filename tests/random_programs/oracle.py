@@ -362,7 +362,8 @@ def _ending(facts: Facts, stream: Stream, whole: set[int] | None) -> Found:
         yield "P5 the wrong error", f"{_where(facts, [key])} in place of {_where(facts, ends) or 'none'}"
     elif whole is not None and stream.ordered and not stream.sub:
         failing = [number for number, strand in enumerate(stream.strands) if strand.ends == [key]]
-        enough = any if copies_of(facts.program.line) > 1 else all  # it may have failed in one of several branches
+        # It may have failed in one of several branches; an error of the library does not say for which strand it is.
+        enough = any if copies_of(facts.program.line) > 1 or key[0] == "library" else all
         if failing and not stream.cut and not enough(number in whole for number in failing):
             yield "P5 what is before a failure is not delivered", _where(facts, [key])
     yield from _numbers(facts, stream)
