@@ -310,7 +310,9 @@ class Joint(MergeInlet):
         inlet = each.inlet
         if not each.ended and not isinstance(inlet, _Failed) and inlet.state() is State.FAILED:
             next(each.items, None)  # reads it, to know whose it is
-            assert inlet.failure is not None
+            if inlet.failure is None:  # it was closed, and whoever did that dealt with the failure
+                each.inlet = _Ended()
+                return super()._look(each)
             each.inlet = _Failed(inlet.failure, self.ledger)
             if inlet.failure is self._fork.failure:
                 self._trunk_failure = inlet.failure

@@ -104,15 +104,23 @@ class KeyedPool(Pool):
         self.outlet.settle()
 
     def _called(self, worker: Worker) -> Awaitable[Any]:
-        error = self._entries[worker].error
+        entry = self._entries[worker]
+        error = entry.error
         if error is None:
             return super()._called(worker)
+        self._entries[worker] = _Entry(entry.item, entry.key, entry.position, entry.number)  # whoever calls meets it
         worker.attempt.begin(worker.number)  # or the attempts of the item before it would be taken for its own
         return _raised(error)
 
     def _put_down(self, worker: Worker) -> Any:
-        self._lanes.done(self._entries.pop(worker).key)
+        self._close_entry(self._entries.pop(worker))
         return super()._put_down(worker)
+
+    def _close_entry(self, entry: _Entry) -> None:
+        """Free the lane; an error of the key that nobody met, as no call began, is kept."""
+        self._lanes.done(entry.key)
+        if entry.error is not None:
+            self.host.ledger.keep(entry.error)
 
     # ---- giving up
 
@@ -133,7 +141,7 @@ class KeyedPool(Pool):
     def _dismiss(self, worker: Worker) -> None:
         entry = self._entries.pop(worker, None)
         if entry is not None:
-            self._lanes.done(entry.key)
+            self._close_entry(entry)
         super()._dismiss(worker)
 
     def _leave(self) -> None:

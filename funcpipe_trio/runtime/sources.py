@@ -263,8 +263,10 @@ class AsyncSource(Stage):
                         await self._take()
                     finally:  # in here, where the source was opened: it may hold a scope open over its yields
                         self._is_over = True
-                        self.outlet.settle()  # nobody is to wait for this stage while it closes the source
-                        await self._close_source()  # noqa: ASYNC102  # shielded there
+                        try:
+                            self.outlet.settle()  # nobody is to wait for this stage while it closes the source
+                        finally:
+                            await self._close_source()  # noqa: ASYNC102  # shielded there
                 if not self._has_rest():
                     self.inbox.end()
                 await self._drive()

@@ -7,6 +7,7 @@ told the attempts of the item before; an intake that goes on for as long as ther
 """
 
 import tracemalloc
+from contextvars import ContextVar
 from functools import partial
 
 import pytest
@@ -18,6 +19,9 @@ from funcpipe_trio import Backoff, Failure, OnError, Pipeline, Retry, Step
 from funcpipe_trio.runtime.keyed import KeyedPool
 from funcpipe_trio.testing import Scenario, cancel_everywhere, drain_everywhere, explore_schedules, run_virtual
 from funcpipe_trio.testing._schedule import Schedule, scheduled
+
+
+of_a_call = ContextVar("of_a_call")
 
 
 class Boom(Exception):
@@ -667,3 +671,36 @@ def test_it_ends_under_every_schedule_also_when_left_in_the_middle(ordered):
 
     explore_schedules(plan(ordered), seeds=range(40))
     explore_schedules(Scenario(plan(ordered), leave), seeds=range(20))
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+@pytest.mark.parametrize("concurrency", [1, 2, 3, 8])
+@pytest.mark.parametrize("first", [0, 3])
+def test_no_error_of_a_key_is_lost(first, concurrency, ordered):
+    raised = []
+
+    def key(item):
+        if item >= first:
+            raised.append(Boom(item))
+            raise raised[-1]
+        return item
+
+    async def same(item):
+        of_a_call.set(item)  # the next call of this worker gets a context of its own, which takes a checkpoint
+        await trio.lowlevel.checkpoint()
+        return item
+
+    async def main():
+        return await take(
+            Pipeline.from_iterable(range(10)).map(same, concurrency=concurrency, ordered=ordered, key=key)
+        )
+
+    def check(seen):
+        assert any(seen.error is error for error in (raised[:1] if ordered else raised))
+        assert {id(error) for error in raised} == {id(seen.error), *map(id, seen.report.cleanup_errors)}
+        assert adds_up(seen.report)
+        raised.clear()
+
+    for seed in range(12):
+        with scheduled(Schedule(seed)):
+            check(run_virtual(main))
