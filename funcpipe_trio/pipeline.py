@@ -1188,8 +1188,7 @@ def merge(*pipelines: Pipeline[T], name: str | None = None) -> Pipeline[T]: ...
 
 def merge(*pipelines: Pipeline[Any], name: str | None = None) -> Pipeline[Any]:
     """Merge several pipelines with equal shares, each item when it comes; none gives the empty stream."""
-    pairs = _numbered("merge", pipelines)
-    return Pipeline(Plan(FanIn("merge", _named("merge", name, "merge"), pairs, FairShare())))
+    return Pipeline(Plan(FanIn("merge", _named("merge", name, "merge"), _joined("merge", pipelines), FairShare())))
 
 
 @overload

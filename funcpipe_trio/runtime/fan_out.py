@@ -312,14 +312,17 @@ class Joint(MergeInlet):
             next(each.items, None)  # reads it, to know whose it is
             if inlet.failure is None:  # it was closed, and whoever did that dealt with the failure
                 each.inlet = _Ended()
-                return super()._look(each)
-            each.inlet = _Failed(inlet.failure, self.ledger)
-            if inlet.failure is self._fork.failure:
-                self._trunk_failure = inlet.failure
-                each.inlet = _Ended()
-            if self._closed:  # while it was read, by a listener that stopped the run: nobody will ask for it
-                self.ledger.unread(inlet.failure, self._reason)
+            else:
+                self._meet(each, inlet.failure)
         super()._look(each)
+
+    def _meet(self, each: MergeInput, failure: Fault) -> None:
+        each.inlet = _Failed(failure, self.ledger)
+        if failure is self._fork.failure:
+            self._trunk_failure = failure
+            each.inlet = _Ended()
+        if self._closed:  # while it was read, by a listener that stopped the run: nobody will ask for it
+            self.ledger.unread(failure, self._reason)
 
     def state(self) -> State:
         state = super().state()

@@ -20,7 +20,6 @@ from funcpipe_trio.runtime.keyed import KeyedPool
 from funcpipe_trio.testing import Scenario, cancel_everywhere, drain_everywhere, explore_schedules, run_virtual
 from funcpipe_trio.testing._schedule import Schedule, scheduled
 
-
 of_a_call = ContextVar("of_a_call")
 
 

@@ -342,9 +342,14 @@ ANOTHER = RateLimiter(SLOW)
             ValueError,
             "cost must have a function (or None) for each of the 2 limits, not 1",
         ),
-        ((SLOW,), {"cost": {TOKENS: abs}}, ValueError, f"cost must name limits that are given, not {TOKENS!r}"),
+        ((SLOW,), {"cost": {TOKENS: abs}}, ValueError, "cost must name limits that are given, not a RateLimit"),
         ((SLOW, TOKENS), {"cost": [None, 8]}, TypeError, "cost must be callable, not 8"),
-        ((SLOW, TOKENS), {"cost": {SLOW: call}}, TypeError, f"cost must be a sync function, not {call!r}"),
+        (
+            (SLOW, TOKENS),
+            {"cost": {SLOW: call}},
+            TypeError,
+            "cost must be a sync function, not the async function call",
+        ),
         ((SLOW,), {"cost": 8}, TypeError, "cost must be callable, not 8"),
     ],
 )

@@ -510,14 +510,14 @@ def test_every_is_checked(campaign):
 
 
 @pytest.mark.parametrize("campaign", [*EVERY_POINT, explore_schedules])
-@pytest.mark.parametrize("subject", [tiny(), None, "tiny"])
-def test_what_is_no_scenario_is_refused(campaign, subject):
+@pytest.mark.parametrize(("subject", "told"), [(tiny(), "a Pipeline"), (None, "None"), ("tiny", "a str of length 4")])
+def test_what_is_no_scenario_is_refused(campaign, subject, told):
     """A pipeline, above all: each run needs a fresh one."""
     name = campaign.__name__
     with pytest.raises(TypeError) as met:
         campaign(subject)
 
-    rule = f"{name}: scenario must be a function that makes the pipeline, or a Scenario, not {subject!r}"
+    rule = f"{name}: scenario must be a function that makes the pipeline, or a Scenario, not {told}"
     assert str(met.value) == f"{rule}\nUse {name}(lambda: pipeline): each run gets a fresh one."
 
 
@@ -528,9 +528,9 @@ async def make_async():
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        ({"make": tiny()}, "make must be a function that makes the pipeline, not <Pipeline iterable>"),
+        ({"make": tiny()}, "make must be a function that makes the pipeline, not a Pipeline"),
         ({"make": None}, "make must be callable, not None"),
-        ({"make": make_async}, "make must be a sync function, not <function make_async"),
+        ({"make": make_async}, "make must be a sync function, not the async function make_async"),
         ({"make": tiny, "consume": 3}, "consume must be callable, not 3"),
         ({"make": tiny, "name": 3}, "name must be a str, not 3"),
     ],
