@@ -318,6 +318,7 @@ class Stage:
             # instructions for a hop at capacity 1, 10 % at 16).
             outlet.settle()  # first: who hears that may stop this stage, or give it room, and nobody would wake it then
             if self.stopped is not None or (outlet.room() if not room else worth_a_pull(self.inlet)):
+                self._spent += BURST  # in place of a wait: others get their turn before the next burst
                 continue
             if not room:
                 self.inlet.release(parking=True)
@@ -401,6 +402,7 @@ class Stage:
         self.outlet.settle()
         has_it = self.outlet.room() if reason is Pause.FULL else worth_a_pull(self.inlet)
         if self.stopped is not None or has_it:
+            self._spent += BURST  # in place of a wait: others get their turn before the next burst
             return
         self._begin_wait(reason)
         try:

@@ -72,8 +72,5 @@ class TimedSource(Stage):
         return super()._burst(room)
 
     async def _wait_input(self) -> None:
-        with trio.move_on_at(min(operation.deadline for operation in self.fused)) as timer:
+        with trio.move_on_at(min(operation.deadline for operation in self.fused)):
             await super()._wait_input()
-            is_due = timer.cancel_called
-        if is_due:  # it came while this was looked at, so that nothing was waited for: others get a turn
-            await trio.lowlevel.checkpoint()
