@@ -310,6 +310,7 @@ CASES = {
     "is interrupted": (IN_WORKER + "raise KeyboardInterrupt", CANNOT + "KeyboardInterrupt in {}, line 6: " + GUARD),
     "leaves": (IN_WORKER + "os._exit(7)", DIED + "it ended with status 7"),
     "is killed": (IN_WORKER + "os.kill(os.getpid(), 9)", DIED + "it was killed (SIGKILL)"),
+    "closes all": (IN_WORKER + "os.closerange(3, 10_000)", DIED),
     "raises what cannot be sent": (
         "class Odd(Exception):\n    def __reduce__(self): raise self\n" + IN_WORKER + "raise Odd('text')",
         CANNOT + "Odd in {}, line 8: text" + GUARD,
