@@ -145,7 +145,8 @@ async def start_worker() -> Worker:
     ours, theirs = socket.socketpair()
     stream = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
     try:
-        process = await trio.lowlevel.open_process([sys.executable, worker_program.__file__], stdin=theirs)
+        # -P: or it would import from the folder of the program, too, until it has its parent's path.
+        process = await trio.lowlevel.open_process([sys.executable, "-P", worker_program.__file__], stdin=theirs)
     except Exception as error:
         stream.socket.close()
         raise WorkerDied(f"a worker process could not be started: {error}") from error

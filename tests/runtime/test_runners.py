@@ -4,8 +4,9 @@ Threads and processes are real here, and so is the clock: what must be known of 
 
 Mutants that die here: a token taken before there is a thread; a place given back while its thread works; a call in a
 pool asked whether it is done before it is withdrawn, and not after; a wake-up that is sent to a task that has gone on;
-a call counted as left behind that had not begun; a worker that loads the item with its order; a start of a worker that
-a cancel reaches; Ctrl-C that stays the answer of a worker; `extend(map(...))` in `chunked`.
+a call counted as left behind that had not begun; a start of a
+worker that a cancel waits for, or ends; one start too many; Ctrl-C that is an answer of a worker, or kills one;
+`extend(map(...))` in `chunked`.
 """
 
 import contextlib
