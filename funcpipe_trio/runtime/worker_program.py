@@ -31,6 +31,7 @@ import sys
 import traceback
 from _signal import pthread_sigmask  # type: ignore[import-not-found]  # the public one is as slow as a whole call
 from collections.abc import Callable, Iterator
+from functools import partial
 from pickle import HIGHEST_PROTOCOL, dumps, loads
 from types import CodeType, ModuleType
 from typing import Any, NoReturn
@@ -74,11 +75,14 @@ def main() -> NoReturn:
 def _answer(signals: _Signals, action: _Call | _Load) -> tuple[bytes, bytes]:
     """Do what was ordered."""
     try:
-        signals.let_in()
-        answer = b"R", action()
-        signals.hold()
-    except BaseException as error:  # or that of a handler, which struck meanwhile
-        signals.hold()
+        try:
+            signals.let_in()
+            answer = b"R", action()
+            signals.hold()
+        except BaseException as error:  # or that of a handler, which struck meanwhile
+            signals.held(_hold())
+            answer = action.letter, dumps(_told(error), HIGHEST_PROTOCOL)
+    except BaseException as error:  # of a handler that struck as the first error came here
         answer = action.letter, dumps(_told(error), HIGHEST_PROTOCOL)
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(BaseException):  # a function may have put anything there
@@ -200,6 +204,13 @@ class _Parent:
         return None
 
 
+_hold = partial(pthread_sigmask, signal.SIG_BLOCK, _ALL_SIGNALS)
+"""Hold signals back: call it first where an error is caught, as Python code of ours would let handlers in before it.
+
+It gives the mask from before. It raises what the handlers raise of signals that have come; they are held back then.
+"""
+
+
 class _Signals:
     """Signals, held back from now on but where they are let in."""
 
@@ -209,34 +220,34 @@ class _Signals:
 
     def let_in(self) -> None:
         """Let them in. What the handlers of those raise that have come is nobody's; of later ones, the caller's."""
-        while True:
-            try:
-                pthread_sigmask(signal.SIG_SETMASK, self._mask)
-                return
-            except BaseException as error:
-                _told_to_nobody(error)
+        _until_quiet(lambda: pthread_sigmask(signal.SIG_SETMASK, self._mask))
 
     def hold(self) -> None:
         """Hold them back. What the handlers of those raise that have come is nobody's."""
-        while True:
-            try:
-                mask = pthread_sigmask(signal.SIG_BLOCK, _ALL_SIGNALS)
-                if len(mask) < len(_ALL_SIGNALS) // 2:  # else they are held
-                    self._mask = mask  # a function may have changed it
-                return
-            except BaseException as error:
-                _told_to_nobody(error)
+        _until_quiet(lambda: self.held(_hold()))
+
+    def held(self, mask: set[int]) -> None:
+        """Keep the mask from before they were held back: a function may have changed it."""
+        if len(mask) < len(_ALL_SIGNALS) // 2:  # else they were held back already
+            self._mask = mask
 
     def wait(self, parent: _Parent) -> None:
         """Let them in until an order comes."""
-        while True:
+        _until_quiet(lambda: (self.let_in(), parent.wait(), self.hold()))
+
+
+def _until_quiet(action: Callable[[], object]) -> None:
+    """Do it again until no handler of a signal strikes in it. What they raise is nobody's."""
+    while True:
+        try:
             try:
-                self.let_in()
-                parent.wait()
-                self.hold()
+                action()
                 return
             except BaseException as error:
+                _hold()
                 _told_to_nobody(error)
+        except BaseException as error:  # of a handler that struck as the first error came here
+            _told_to_nobody(error)
 
 
 def _told_to_nobody(error: BaseException) -> None:
