@@ -78,6 +78,9 @@ def wrong_ints(where, name, call, *, at_least):
         yield TypeError, partial(call, value), f"{where}: {name} must be an int >= {at_least}, not {shown(value)}"
     for value in (at_least - 1, -7):
         yield ValueError, partial(call, value), f"{where}: {name} must be >= {at_least}, not {shown(value)}"
+    for value in (2**63, 10**5000):
+        rule = f"{where}: {name} must be <= sys.maxsize, {2**63 - 1}"
+        yield ValueError, partial(call, value), f"{rule}, not {shown(value)}"
 
 
 def wrong_seconds(where, name, call, *, positive=True):

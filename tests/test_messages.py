@@ -123,10 +123,10 @@ HOSTILE = {
     "async callable": SecretAsyncCall(),
     "int": SecretInt(-1),
     "str": SecretStr("x"),
-    "long text": SECRET * 100_000,
+    "long text": SECRET * 1000,
     "empty": "",
-    "bytes": SECRET.encode() * 100_000,
-    "list": [SECRET] * 100_000,
+    "bytes": SECRET.encode() * 1000,
+    "list": [SECRET] * 10_000,
     "tuple": (Secret(), [SECRET], (SECRET,), 1),
     "dict": {f"{n}" * 90: Secret() for n in range(1, 3000)},
     "keys": {Key("k" * 8_000_000): Secret(), Key("\x1b[2J"): 1, Key(None): 1},
@@ -212,7 +212,7 @@ def public_calls():
                 yield f"{name}.{method}", getattr(things[name], method)
 
 
-NO_FACES = {"StartedStep", "Step.from_plan"}  # what others make
+NO_FACES = {"StartedStep", "Step.from_plan", "Run", "OnError.describe"}  # what others make, or write
 CALLS = {name: fn for name, fn in public_calls() if name not in NO_FACES}
 
 
@@ -263,6 +263,8 @@ def test_what_is_refused_is_refused_in_a_fit_message(name, value):
         except SecretError:
             pass  # the user's own
         except Exception as error:
+            is_one_of_ours = isinstance(error, TypeError | ValueError | LookupError | PlanError)
+            assert is_one_of_ours or parameter.name == "task_status", f"{parameter}: {error!r}"
             for problem in error.problems if isinstance(error, PlanError) else (str(error),):
                 assert_fit(problem)
             for note in getattr(error, "__notes__", ()):

@@ -7,6 +7,7 @@ A bool is not a number here: ``capacity=True`` is a slip, not a one.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
@@ -48,11 +49,13 @@ def refuse(
 
 
 def integer(where: str, name: str, value: Any, *, at_least: int) -> int:
-    """Check an int of at least ``at_least``."""
+    """Check an int of at least ``at_least``, and one that can be a length: no larger than `sys.maxsize`."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise refuse(TypeError, where, name, f"be an int >= {at_least}", value)
     if value < at_least:
         raise refuse(ValueError, where, name, f"be >= {at_least}", value)
+    if value > sys.maxsize:
+        raise refuse(ValueError, where, name, f"be <= sys.maxsize, {sys.maxsize}", value)
     return value
 
 
@@ -151,8 +154,11 @@ def async_callable(where: str, name: str, value: Any, rule: str = "be an async f
 
 
 def weight(where: str, name: str, value: Any) -> int | Fraction:
-    """Check a weight: an exact positive number, so that shares stay exact for ever."""
-    return _exact(where, name, value, "be a positive int or Fraction")
+    """Check a weight: an exact positive number, so that shares stay exact for ever; one that can be printed."""
+    checked = _exact(where, name, value, "be a positive int or Fraction")
+    if not (is_finite(checked.numerator) and is_finite(checked.denominator)):
+        raise refuse(ValueError, where, name, "have a numerator and a denominator < 1e308", value)
+    return checked
 
 
 def cost(where: str, name: str, value: Any) -> int | Fraction:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import KW_ONLY
 from fractions import Fraction
 
@@ -47,7 +48,7 @@ class RateLimit:
         _check.number("RateLimit", "rate", rate, above=0)
         _check.seconds("RateLimit", "per", per)
         if burst is None:
-            burst = max(1, math.ceil(Fraction(rate) / Fraction(per) * _LATE))
+            burst = min(max(1, math.ceil(Fraction(rate) / Fraction(per) * _LATE)), sys.maxsize)
         _check.integer("RateLimit", "burst", burst, at_least=1)
         for name, value in {"rate": rate, "per": per, "burst": burst}.items():
             object.__setattr__(self, name, value)

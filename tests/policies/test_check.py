@@ -2,6 +2,7 @@
 
 import math
 import re
+import sys
 from fractions import Fraction
 from functools import partial
 
@@ -28,7 +29,7 @@ def test_a_refusal_ends_with_the_usual_fix_if_there_is_one():
 
 
 def test_an_int_may_be_the_least_one():
-    assert [_check.integer("here", "n", value, at_least=2) for value in (2, 3, 10**20)] == [2, 3, 10**20]
+    assert [_check.integer("here", "n", value, at_least=2) for value in (2, 3, sys.maxsize)] == [2, 3, sys.maxsize]
 
 
 @pytest.mark.parametrize("value", [True, False, 2.0, "2", None])
@@ -36,6 +37,17 @@ def test_what_is_no_int_is_a_type_error(value):
     """A bool is not a number here, and a float is none that counts."""
     with refusal(TypeError, f"here: n must be an int >= 0, not {shown(value)}"):
         _check.integer("here", "n", value, at_least=0)
+
+
+def test_an_int_that_can_be_no_length_is_a_value_error():
+    with refusal(ValueError, f"here: n must be <= sys.maxsize, {sys.maxsize}, not {sys.maxsize + 1}"):
+        _check.integer("here", "n", sys.maxsize + 1, at_least=2)
+
+
+@pytest.mark.parametrize("value", [10**309, Fraction(1, 10**309), Fraction(10**309, 3)], ids=["large", "small", "long"])
+def test_a_weight_that_cannot_be_printed_is_a_value_error(value):
+    with refusal(ValueError, f"here: w must have a numerator and a denominator < 1e308, not {shown(value)}"):
+        _check.weight("here", "w", value)
 
 
 def test_an_int_below_the_least_one_is_a_value_error():

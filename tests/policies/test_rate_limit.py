@@ -7,7 +7,6 @@
 
 import copy
 import dataclasses
-import math
 import pickle
 from fractions import Fraction
 
@@ -51,8 +50,10 @@ def test_a_burst_that_is_said_stays(rate, per, burst):
     assert RateLimit(rate, per=per, burst=burst).burst == burst
 
 
-def test_it_has_no_limit_of_its_own():
-    assert RateLimit(1e308, per=1e-300).burst == math.ceil(Fraction(1e308) / Fraction(1e-300) / 50)
+def test_the_burst_of_any_rate_is_one_that_may_be_given():
+    limit = RateLimit(1e308, per=1e-300)
+
+    assert limit == RateLimit(1e308, per=1e-300, burst=limit.burst)
 
 
 @pytest.mark.parametrize("burst", [0, -1])
