@@ -494,10 +494,14 @@ def test_progress_on_a_terminal(start, tmp_path, environ, is_rewritten):
     make_folder(tmp_path / "folder", files=30, passages=25)
     ours, theirs = os.openpty()
     process = start("index_folders", "folder", stderr=theirs, env={"TERM": "xterm", **environ})
-    os.close(theirs)
     out, _ = process.communicate(timeout=60)
-    shown = os.read(ours, 1 << 16).decode().replace("\r\n", "\n")
+    os.write(theirs, b"<end>")  # a terminal that nobody has open may lose what it has not passed on
+    shown = b""
+    while not shown.endswith(b"<end>"):
+        shown += os.read(ours, 1 << 16)
     os.close(ours)
+    os.close(theirs)
+    shown = shown.removesuffix(b"<end>").decode().replace("\r\n", "\n")
 
     assert (process.returncode, "passages: 750 written" in out) == (0, True)
     lines = shown.rstrip("\n").replace("\x1b[K", "").split("\r" if is_rewritten else "\n")
