@@ -233,7 +233,13 @@ class _Signals:
 
     def wait(self, parent: _Parent) -> None:
         """Let them in until an order comes."""
-        _until_quiet(lambda: (self.let_in(), parent.wait(), self.hold()))
+
+        def wait() -> None:
+            self.let_in()
+            parent.wait()
+            self.hold()
+
+        _until_quiet(wait)
 
 
 def _until_quiet(action: Callable[[], object]) -> None:
