@@ -182,6 +182,11 @@ class ExpandingPool(Pool):
                     raise
                 if children.is_over:  # it has left its scope open: closed first, then the rest is let out
                     return  # noqa: ASYNC104  # not of the run's scope
+                if children.life is not None and len(children.hand) > 1:
+                    clear = partial(self._clear, worker, children)
+                    await children.life.sheltered(self.host.start_task, clear)  # noqa: ASYNC102
+                if self._is_superfluous(worker):
+                    break  # noqa: ASYNC104  # not of the run's scope
                 ask_again = partial(interruptible, thrown, children.stream, error, _END)
                 if await children.come(ask_again):  # noqa: ASYNC102  # the scope that ended is the user's own
                     self.created += 1

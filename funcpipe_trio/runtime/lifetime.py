@@ -11,6 +11,9 @@ A deadline of the iterator's own scope strikes in whatever the task waits for. W
 shielding the life for that instant: if the task is cancelled still, something inside of the life did it. A cancellation
 from outside comes down to a nursery inside, too, and may look so; what is outside only a task outside can see, and one
 is sent to look. If nothing there is cancelled, the cancellation belongs to the iterator, and is thrown into it.
+
+What an iterator gives then comes without room for it, so it is one item at most: while that is here, and another scope
+of the iterator's strikes, the task waits sheltered from it until there is room, and throws it in then.
 """
 
 from __future__ import annotations
@@ -65,6 +68,31 @@ class Lifetime:
         with trio.CancelScope(shield=True):
             await seen.wait()
         return not is_cancelled
+
+    async def sheltered(
+        self,
+        start_task: Callable[[Callable[[], Awaitable[object]], str], object],
+        wait: Callable[[], Awaitable[None]],
+    ) -> None:
+        """Do what waits, and runs nothing of the iterator, while a scope that the iterator holds open is cancelled.
+
+        A cancellation from outside of the life ends it all the same: a task outside waits for one.
+        """
+        shelter, watching = trio.CancelScope(shield=True), trio.CancelScope()
+
+        async def watch() -> None:
+            with watching:
+                try:
+                    await trio.sleep_forever()
+                finally:
+                    shelter.shield = False
+
+        start_task(watch, "watching for a cancellation")
+        try:
+            with shelter:
+                await wait()
+        finally:
+            watching.cancel()
 
     async def end(self, close: Callable[[], Awaitable[object]] | None, limit: float) -> bool:
         """Close the iterator, shielded, in at most `limit` seconds; say whether it was done in time.

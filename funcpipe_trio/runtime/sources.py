@@ -157,6 +157,9 @@ class Inbox:
         self._over = True
         self.failure = self.failure or failure
 
+    def __len__(self) -> int:
+        return len(self._items)
+
     def held(self) -> list[Any]:
         """Hand out, and forget, what is here."""
         items = list(self._items)
@@ -196,6 +199,10 @@ class _Drained(Exception):
     """No more is to be taken."""
 
 
+class _NothingLeft(Exception):
+    """Nothing is here that could be handed on."""
+
+
 class AsyncSource(Stage):
     """A source that waits for its items."""
 
@@ -216,6 +223,7 @@ class AsyncSource(Stage):
         self.source = source
         self._scope = trio.CancelScope()
         self._taking = trio.CancelScope()
+        self._is_sheltered = False  # from a cancellation that is to be thrown into the source
         self._is_asking = False  # in the user's code, which only a cancellation can end
         self._is_drained = self._is_over = False
         """Whether no more is to be taken; whether the source is closed, or about to be."""
@@ -291,17 +299,31 @@ class AsyncSource(Stage):
             except trio.Cancelled as error:  # noqa: ASYNC103  # one of the user's own scope ends here
                 if not await self._is_cancelled_inside():  # noqa: ASYNC102  # shielded there
                     raise
-                if self._is_stopping():  # since then
-                    return  # noqa: ASYNC104  # not of the run's scope
                 # Of a scope that the source holds open: its own affair. What it gives then is the one item that may be
                 # here without room for it.
+                if len(self.inbox) > 1:
+                    await self._hand_on()  # noqa: ASYNC102  # sheltered there
+                if self._is_stopping() or self._is_drained:  # since then
+                    return  # noqa: ASYNC104  # not of the run's scope
                 await self._ask(partial(self._rethrow, error))  # noqa: ASYNC102  # the scope is the source's own
                 if self.inbox.state() is State.ENDED:  # it may have left its scope open: closed first, then driven on
                     return  # noqa: ASYNC104  # not of the run's scope
             else:
                 return
 
+    async def _hand_on(self) -> None:
+        """Hand on all that is here, whatever scope of the source's own is cancelled, and ask it for nothing."""
+        self._is_sheltered = True
+        try:
+            await self._life.sheltered(self.host.start_task, self._drive)
+        except (_Drained, _NothingLeft):
+            pass
+        finally:
+            self._is_sheltered = False
+
     async def _wait_input(self) -> None:
+        if self._is_sheltered:
+            raise _NothingLeft
         if self._budget <= 0 or perf_counter() > self._slice_end:
             await self._breathe()
             self._budget = BURST
