@@ -31,6 +31,7 @@ from .runtime.limiter import RateLimiterStatistics as RateLimiterStatistics
 from .runtime.report import InputReport as InputReport
 from .runtime.report import LinkReport as LinkReport
 from .runtime.report import PolicyReport as PolicyReport
+from .runtime.report import RemakeReport as RemakeReport
 from .runtime.report import Report as Report
 from .runtime.report import RunStatistics as RunStatistics
 from .runtime.report import StageReport as StageReport

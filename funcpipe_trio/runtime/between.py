@@ -13,12 +13,12 @@ from fractions import Fraction
 from typing import Any
 
 from .bottleneck import Basis, name_bottleneck
-from .report import InputReport, LinkReport, PolicyReport, RunStatistics, StageReport
+from .report import InputReport, LinkReport, PolicyReport, RemakeReport, RunStatistics, StageReport
 
 __all__ = ["between"]
 
 _COUNTS = ("taken", "delivered", "failed", "dropped", "discarded", "elapsed", "paused")
-_OF_A_STAGE = ("received", "emitted", "created", "absorbed", "failed", "dropped", "discarded")
+_OF_A_STAGE = ("received", "emitted", "created", "absorbed", "failed", "dropped", "discarded", "as_failures")
 _SECONDS_OF_A_STAGE = ("waited_input", "waited_room", "stalled", "used", "offered")
 _OF_A_LINK = ("passed", "taken", "discarded", "dropped", "turned_away", "cost")
 _OF_AN_INPUT = ("taken", "cost", "contested")
@@ -35,6 +35,7 @@ def between(earlier: RunStatistics, later: RunStatistics) -> RunStatistics:
         stages=stages,
         links=links,
         inputs=_inputs(earlier.inputs, later.inputs, links),
+        remade=_remade(earlier.remade, later.remade),
         bottleneck=name_bottleneck(basis, stages, links, counts["elapsed"]),
         _basis=basis,
     )
@@ -70,6 +71,12 @@ def _policies(before: PolicyReport | None, after: PolicyReport | None) -> Policy
         return after
     grown: PolicyReport = _grown(before, after, PolicyReport.__slots__)
     return grown
+
+
+def _remade(before: Sequence[RemakeReport], after: Sequence[RemakeReport]) -> tuple[RemakeReport, ...]:
+    known = {each.name: each for each in before}
+    grown = [_grown(known.get(each.name, replace(each, used=0, made=0)), each, ("used", "made")) for each in after]
+    return tuple(each for each in grown if each.used or each.made)
 
 
 def _inputs(

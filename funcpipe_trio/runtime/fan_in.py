@@ -304,6 +304,11 @@ class ZipInlet(FanInInlet):
     def _inlets(self) -> Sequence[Inlet]:
         return self._all
 
+    @property
+    def used(self) -> int:
+        """Items that went into its tuples."""
+        return self.taken * len(self._all)
+
     def drain(self) -> None:
         """Take the inputs as they are cut: that one is now shorter is no mistake of anybody."""
         if self._strict:
@@ -337,7 +342,7 @@ class ZipInlet(FanInInlet):
             values = self._take_all(takers)
             if values is None:
                 return
-            self.taken += 1
+            self.taken += 1  # tuples
             yield tuple(values)
 
     def _take_all(self, takers: Sequence[Iterator[Any]]) -> list[Any] | None:

@@ -106,6 +106,8 @@ class Port:
 class Fork:
     """The outlet of the trunk's last stage: the links of the branches as one."""
 
+    made: int
+    """What became of the values that passed: as many, or copies for the branches."""
     passed: int
     started: bool
 
@@ -120,7 +122,7 @@ class Fork:
         self.closed: str | None = None
         self.failure: Fault | None = None
         self.started = False
-        self.passed = 0
+        self.passed = self.made = 0
         self._over = False  # no more will be put
 
     def add(self, key: str, link: Link) -> None:
@@ -220,6 +222,7 @@ class Broadcasting(Fork):
     def commit(self, count: int) -> None:
         self.passed += count
         targets, self._targets = self._targets, []
+        self.made += count * (len(targets) or 1)
         for link in targets:
             link.commit(count)
 
@@ -258,6 +261,7 @@ class Partitioning(Fork):
 
     def commit(self, count: int) -> None:
         self.passed += count
+        self.made += count
 
     def finish(self, failure: Fault | None) -> None:
         self._over, self.failure = True, failure

@@ -91,6 +91,7 @@ class FusedOperation:
             self.stage.failing(met, self.name, number, value)
         self.stage.failures[type(met).__name__] += 1
         if isinstance(policy, Emit):
+            self.stage.as_failures += 1
             return Failure(value, noted(met, self.name, number), self.name, 1)
         self.stage.failed += 1
         return NOTHING

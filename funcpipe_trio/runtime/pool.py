@@ -522,6 +522,7 @@ class Pool(Stage):
 
     def _emit(self, worker: Worker, failure: Failure[Any]) -> None:
         """Put the failure in the item's place."""
+        self.as_failures += 1
         self.order.complete(worker.position, failure)
 
     async def _divert(self, worker: Worker, failure: Failure[Any]) -> None:

@@ -5,7 +5,8 @@ All of it is counted per burst, never per item, from numbers that the links and 
 * a stage:  received + created = emitted + absorbed + failed + dropped + discarded
   (`created` and `absorbed` are what a batch or a flat_map makes and uses up; zero elsewhere)
 * a link:   passed = taken + discarded + dropped
-* a plan of one-to-one operations and filters:  taken = delivered + failed + dropped + discarded
+* a plan:   taken + made = delivered + used + failed + dropped + discarded
+  (`made` and `used` over all of `remade`: batches and the like, and copies for branches, tuples of a zip)
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ __all__ = [
     "LinkReport",
     "Outcome",
     "PolicyReport",
+    "RemakeReport",
     "Report",
     "RunStatistics",
     "StageReport",
@@ -123,6 +125,8 @@ class StageReport:
     stalled: float
     """Seconds, over all its places, in which places were not in use and yet could take nothing, since what came before
     was not through (an earlier item where results have an order, one of the same key, the last ones of the stream)."""
+    as_failures: int = 0
+    """Items that went on as a `Failure`, by its `OnError.emit`; they are not among the failed."""
     failures: tuple[tuple[str, int], ...] = ()
     """The errors that its `OnError` dealt with (skipped, emitted, diverted), as names of their types with how often."""
     policies: PolicyReport | None = None
@@ -191,6 +195,18 @@ class InputReport:
 
 
 @dataclass(frozen=True, slots=True)
+class RemakeReport:
+    """An operation that does not make one value of one: a batch, a flat_map, a zip, a broadcast."""
+
+    name: str
+    """As the plan calls it."""
+    used: int
+    """Values that went into others."""
+    made: int
+    """Values that it made of those."""
+
+
+@dataclass(frozen=True, slots=True)
 class RunStatistics:
     """The state of a run at one instant; or, made by `since`, what happened between two."""
 
@@ -213,6 +229,9 @@ class RunStatistics:
     """The links between them, upstream first."""
     inputs: tuple[InputReport, ...]
     """The inputs of merges, the branches and the keys of a `fair_by`, with their shares."""
+    remade: tuple[RemakeReport, ...]
+    """What makes other values of those it takes. With it the sum is whole, for what was taken, less all that was used,
+    and all that was made of it, was delivered, failed, dropped or discarded, or is under way."""
     paused: float
     """Seconds in which the run was paused, so that the sources were to take nothing."""
     bottleneck: str | None
@@ -284,11 +303,11 @@ class Report(RunStatistics):
     A pipeline within it draws its own."""
 
     def describe(self) -> str:
-        """Show it as a table, for people."""
-        lines = [
-            f"{self.outcome} after {self.elapsed:.3f} s: {self.taken} taken, {self.delivered} delivered, "
-            f"{self.failed} failed, {self.dropped} dropped, {self.discarded} discarded"
-        ]
+        """Show it as a table, for people.
+
+        Its first line adds up: what was taken, less what was made into others, and those, is what became of it.
+        """
+        lines = [_head(self)]
         if self.paused:
             lines.append(f"paused for {self.paused:.3f} s")
         if self.bottleneck is not None:
@@ -311,6 +330,26 @@ class Report(RunStatistics):
         if (more := self.cleanup_error_count - len(self.cleanup_errors)) > 0:
             lines.append(f"also: {more} more, not kept")
         return "\n".join(map(line_of, lines))
+
+
+_MOST_REMADE = 4
+"""How many of those who make other values the first line names."""
+
+
+def _head(report: Report) -> str:
+    """Say what became of what was taken, in numbers that add up."""
+    shown, others = report.remade[:_MOST_REMADE], report.remade[_MOST_REMADE:]
+    made = [f", {each.used} made into {each.made} ({each.name})" for each in shown]
+    if others:
+        sums = sum(each.used for each in others), sum(each.made for each in others)
+        made.append(", {} made into {} ({} more)".format(*sums, len(others)))
+    fates = {name: getattr(report, name) for name in ("delivered", "failed", "dropped", "discarded")}
+    changed = sum(each.made - each.used for each in report.remade)
+    fates["under way"] = report.taken + changed - sum(fates.values())
+    said = [f"{count} {name}" for name, count in fates.items() if count or name != "under way"]
+    if as_failures := sum(stage.as_failures for stage in report.stages):
+        said[1] += f" ({as_failures} more went on as {'a Failure' if as_failures == 1 else 'Failures'})"
+    return f"{report.outcome} after {report.elapsed:.3f} s; of {report.taken} taken{''.join(made)}: {', '.join(said)}"
 
 
 _SHARES: dict[InputKind, tuple[str, ...]] = {

@@ -171,6 +171,7 @@ class Stage:
     waits_its_own_way = False
     """Whether it waits for anything else than an item or room."""
     dropped = created = absorbed = 0  # beside what the fused operations count
+    as_failures = 0
     account: Account | None = None
     """What the policies of its step count, if it has one."""
     divert_account: Account | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from fractions import Fraction
 
 import trio
@@ -12,12 +13,12 @@ from .bottleneck import Basis, Wiring, name_bottleneck
 from .efforts import spent_by
 from .engine import Engine
 from .fair_link import FairLink
-from .fan_in import FanInInlet, MergeInlet, MergeInput
+from .fan_in import FanInInlet, MergeInlet, MergeInput, ZipInlet
 from .fan_out import Fork, Joint
 from .gate import Gate
 from .inlet import Inlet, Receiver
 from .link import Link
-from .report import InputReport, LinkReport, PolicyReport, Report, RunStatistics, StageReport
+from .report import InputReport, LinkReport, PolicyReport, RemakeReport, Report, RunStatistics, StageReport
 from .sources import AsyncSource
 from .stage import Stage
 
@@ -46,6 +47,7 @@ def statistics_of(engine: Engine) -> RunStatistics:
             [each for fan_in in engine.machinery.fan_ins for each in _inputs(fan_in)]
             + [each for link in engine.machinery.links if isinstance(link, FairLink) for each in _keys(link)]
         ),
+        remade=tuple(RemakeReport(*each) for each in _remade(engine) if any(each[1:])),
         paused=engine.paused + (0.0 if engine.paused_since is None else now - engine.paused_since),
         bottleneck=name_bottleneck(basis, stages, links, elapsed),
         _basis=basis,
@@ -65,6 +67,20 @@ def report_of(engine: Engine) -> Report:
     )
 
 
+def _remade(engine: Engine) -> Iterator[tuple[str, int, int]]:
+    """Say of everything that makes other values how many it used, and made."""
+    for part in engine.machinery.fan_ins:
+        if isinstance(part, ZipInlet):
+            yield part.name, part.used, part.taken
+    for stage in engine.stages:
+        yield stage.name, stage.absorbed, stage.created
+        for operation in stage.fused:
+            yield operation.name, operation.absorbed, operation.created
+    for fork in engine.machinery.forks.values():
+        if fork.made != fork.passed:
+            yield fork.name, fork.passed, fork.made
+
+
 def _stage(stage: Stage, spent: Used, in_pauses: float) -> StageReport:
     waits_outside = isinstance(stage, AsyncSource)
     return StageReport(
@@ -82,6 +98,7 @@ def _stage(stage: Stage, spent: Used, in_pauses: float) -> StageReport:
         stalled=spent.stalled,
         used=spent.used - in_pauses if waits_outside else spent.used,
         offered=spent.offered,
+        as_failures=stage.as_failures,
         failures=tuple(sorted(stage.failures.items())),
         policies=None if stage.account is None else PolicyReport.of(stage.account),
         divert=None if stage.divert_account is None else PolicyReport.of(stage.divert_account),

@@ -171,7 +171,9 @@ def test_both_ways_run_for_real():
     assert plain.startswith("plain: one queue for all\npipeline: 2 stages")
     assert "  | fair by tenant: shares by weight ('small' 1/3, others 1), up to 100 keys of 16 items," in fair
     for shown in (plain, fair):
-        taken, delivered, failed = map(int, re.search(r": (\d+) taken, (\d+) delivered, (\d+) failed", shown).groups())
+        taken, delivered, failed = map(
+            int, re.search(r"; of (\d+) taken: (\d+) delivered, (\d+) failed", shown).groups()
+        )
         rows = re.findall(r"^(noisy|small|tiny) +([\d,]+) +([\d,]+) +[\d.]+ ms +[\d.]+ ms$", shown, re.M)
         assert [name for name, *_ in rows] == ["noisy", "small", "tiny"]
         answers = [[int(number.replace(",", "")) for number in numbers] for _, *numbers in rows]

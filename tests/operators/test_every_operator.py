@@ -106,6 +106,9 @@ def books_hold(case: Case, played: Played) -> None:
     for stage in report.stages:
         out = stage.emitted + stage.absorbed + stage.failed + stage.dropped + stage.discarded
         assert stage.received + stage.created == out, stage.name
+    changed = sum(each.made - each.used for each in report.remade)
+    became = report.delivered + report.failed + report.dropped + report.discarded
+    assert report.taken + changed == became, report.describe()
     for link in report.links:
         assert link.passed == link.taken + link.discarded + link.dropped, link.behind
 

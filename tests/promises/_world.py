@@ -624,6 +624,9 @@ class World:
         for stage in report.stages:
             coming, going = stage.received + stage.created, stage.emitted + stage.absorbed
             assert coming == going + stage.failed + stage.dropped + stage.discarded, stage
+        changed = sum(each.made - each.used for each in report.remade)
+        became = report.delivered + report.failed + report.dropped + report.discarded
+        assert report.taken + changed == became, report.describe()
         for link in report.links:
             assert link.passed == link.taken + link.discarded, link
             assert link.peak <= link.capacity, link

@@ -118,7 +118,7 @@ def test_a_report_tells_it_line_by_line_below_the_table():
     # Item 1 fails at 2, so the circuit is open until 5.5; item 2 is tried then; item 3 fails at 7.5: open until 11.
     assert report.describe() == "\n".join(
         [
-            "completed after 13.000 s: 5 taken, 2 delivered, 3 failed, 0 dropped, 0 discarded",
+            "completed after 13.000 s; of 5 taken: 2 delivered, 3 failed, 0 dropped, 0 discarded",
             "limited by: ask",
             "seed 0",
             "",
