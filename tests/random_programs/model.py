@@ -27,6 +27,7 @@ from .program import INF, Fn, Line, Op, Program, Source, done_to
 from .world import Raised, World
 
 Key = tuple[Any, ...]  # of an error: (site, role, number of the item), or ("library", type)
+TOO_SLOW: Key = ("library", "TooSlowError")
 
 
 @dataclass
@@ -586,14 +587,17 @@ class Call:
         result, error, _ = self.through(list(self.op.args.get("layers", ())), item)
         return result, error
 
-    def through(self, layers: list[Any], item: Any) -> tuple[Any, Key | None, float | None]:
-        """Give (result, error, seconds); seconds are None where they depend on others."""
+    def through(self, layers: list[Any], item: Any, left: float = INF) -> tuple[Any, Key | None, float | None]:
+        """Give (result, error, seconds); seconds are None where they depend on others.
+
+        `left` is how long it may take before the first of the timeouts around it is over.
+        """
         if not layers:
-            return self.base(self.op.fn, "fn", item, ("w", self.op.site, item))
+            return self.base(self.op.fn, "fn", item, ("w", self.op.site, item), left)
         *inner, (kind, *args) = layers
         if kind == "retry":
-            return self.retried(inner, item, *args)
-        result, error, seconds = self.through(inner, item)
+            return self.retried(inner, item, left, *args)
+        result, error, seconds = self.through(inner, item, min(left, args[0]) if kind == "timeout" else left)
         if kind == "rate":
             cost = args[2]
             if cost is not None and cost.faults:
@@ -607,12 +611,15 @@ class Call:
             return result, error, None
         if error is not None:
             return result, error, seconds
-        again, error, more = self.base(args[0], kind, result, ("w", (args[0].site, kind), result))
+        left -= seconds or 0
+        again, error, more = self.base(args[0], kind, result, ("w", (args[0].site, kind), result), left)
         return again, error, None if seconds is None or more is None else seconds + more
 
-    def base(self, fn: Fn, role: str, item: Any, result: Any) -> tuple[Any, Key | None, float | None]:
+    def base(self, fn: Fn, role: str, item: Any, result: Any, left: float) -> tuple[Any, Key | None, float | None]:
         n, leaf = number(item), leaf_of(item)
         seconds = 0.0 if fn.sleeps is None else max(fn.sleeps[n % len(fn.sleeps)], 0)
+        if seconds >= left < INF:  # cancelled, so it does not come to its fault
+            return None, TOO_SLOW, left + fn.stubborn
         fault = fn.faults.get(n) if leaf is not None else None
         if fault is not None and seconds < INF:
             tries = self.tries[(fn.site, role)] = self.tries.get((fn.site, role), 0) + 1
@@ -625,20 +632,24 @@ class Call:
             self.maybe.add(trio.TooSlowError)
             self.unknown = True
             return result, error, None
-        return (None, ("library", "TooSlowError"), limit) if seconds >= limit else (result, error, seconds)
+        return (None, TOO_SLOW, seconds) if seconds >= limit else (result, error, seconds)
 
     def retried(
-        self, inner: list[Any], item: Any, attempts: int, on: str, initial: float, pred: Fn | None
+        self, inner: list[Any], item: Any, left: float, attempts: int, on: str, initial: float, pred: Fn | None
     ) -> tuple[Any, Key | None, float | None]:
+        """Try again; but a wait that would end when the time is over, or behind that, is not begun."""
         if pred is not None and pred.faults:
             self.unknown = True
         total: float | None = 0.0
         for attempt in range(attempts):
-            result, error, seconds = self.through(inner, item)
+            result, error, seconds = self.through(inner, item, left - (total or 0))
             total = None if total is None or seconds is None else total + seconds
             if error is None or not self.met(error, on) or attempt == attempts - 1:
                 break
-            total = None if total is None else total + min(initial * 2.0**attempt, 10.0)
+            wait = min(initial * 2.0**attempt, 10.0)
+            if total is not None and total + wait >= left < INF:
+                break
+            total = None if total is None else total + wait
         return result, error, total
 
     def met(self, error: Key, on: str) -> bool:

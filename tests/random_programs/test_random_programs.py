@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import trio
 
 from .__main__ import check
 from .generate import generate
@@ -27,7 +28,7 @@ def test_random_programs_keep_the_promises(first: int) -> None:
     assert found == {}
 
 
-@pytest.mark.parametrize("seed", [7016271, 7045437, 7056205, 7081791])
+@pytest.mark.parametrize("seed", [7016271, 7045437, 7056205, 7081791, 7050272, 7095153])
 def test_what_was_once_found_is_not_found_again(seed: int) -> None:
     """Of no worth once the generator draws other programs: then find new ones, or leave them out."""
     assert check(seed) == []
@@ -61,6 +62,17 @@ LIMITED = Program(0, line(call(2, layers=[("rate", 1, 1, None, False)])), Ending
 RETRIED = Program(
     0, line(call(2, faults={102: Fault("error", 1)}, layers=[("retry", 2, "all", 0.5, None)])), Ending("open")
 )
+
+
+def bounded(sleeps: list[float], timeout: float) -> Program:
+    """A call that fails at one item, and is tried again 0.5 s later within a timeout."""
+    layers = [("retry", 2, "all", 0.5, None), ("timeout", timeout)]
+    return Program(0, line(call(2, sleeps=sleeps, faults={102: Fault("error", 1)}, layers=layers)), Ending("open"))
+
+
+NOT_TRIED_AGAIN = bounded([0], 0.5)  # the wait would end when the time is over
+TRIED_TOO_LONG = bounded([0.5], 1.25)  # the second attempt begins in time, and is cancelled
+TRIED_IN_TIME = bounded([0.5], 1.75)
 
 
 def lose(world: World) -> None:
@@ -111,6 +123,21 @@ def wrong_error(world: World) -> None:
 
 def internal_error(world: World) -> None:
     world.caller_error = AssertionError("generator already executing")
+
+
+def raise_instead(world: World, error: Exception) -> None:
+    error.add_note("in stage 'op2', item 2")
+    world.caller_error, world.report = error, replace(world.report, outcome="failed", error=error)
+
+
+def too_slow(world: World) -> None:
+    raise_instead(world, trio.TooSlowError())
+
+
+def last_error(world: World) -> None:
+    error = world.raised[-1].error
+    assert isinstance(error, Exception)
+    raise_instead(world, error)
 
 
 def group(world: World) -> None:
@@ -214,6 +241,11 @@ FORGERIES = [
     (TIMED, late, "P15 results are withheld"),
     (LIMITED, hurry, "P12 too many calls"),
     (RETRIED, too_often, "P11 too many attempts"),
+    (NOT_TRIED_AGAIN, too_slow, "P5 the wrong error"),
+    (NOT_TRIED_AGAIN, no_error, "P5 the failure is not raised"),
+    (TRIED_TOO_LONG, last_error, "P5 the wrong error"),
+    (TRIED_IN_TIME, last_error, "P5 the wrong error"),
+    (TRIED_IN_TIME, too_slow, "P5 the wrong error"),
 ]
 
 
