@@ -457,3 +457,16 @@ def _all(ops: list[Op]) -> list[Op]:
 
 def generate(seed: int) -> Program:
     return Generator(seed).program()
+
+
+def generate_step(seed: int) -> Program:
+    """Make a program of one step, whose policies only wait and try again: what it does is known to the instant."""
+    made = Generator(seed)
+    source = Source("gen", made.site(), 3)
+    made.ranges = [100 * source.site + k for k in range(source.count)]
+    made.faults_left = 4
+    op = Op("map", made.site(), {"fn": made.fn(asynchronous=True, faulty=0.9)})
+    layers = [layer for _ in range(3) for layer in made.layers() if layer[0] not in ("rate", "breaker")]
+    on_error = made.policy() if made.chance(0.3) else ("stop",)
+    op.args |= {"layers": layers[:5], "on_error": on_error, "concurrency": 1, "ordered": True}
+    return Program(seed, Line(source, [op]), Ending("open"), schedule=made.random.randrange(1 << 30))

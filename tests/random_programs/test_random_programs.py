@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import trio
 
-from .__main__ import check
-from .generate import generate
+from .__main__ import check, examine
+from .generate import generate, generate_step
 from .items import Boom, Item
 from .oracle import judge
 from .program import Ending, Event, Fault, Fn, Line, Op, Program, Source, render
@@ -32,6 +32,14 @@ def test_random_programs_keep_the_promises(first: int) -> None:
 def test_what_was_once_found_is_not_found_again(seed: int) -> None:
     """Of no worth once the generator draws other programs: then find new ones, or leave them out."""
     assert check(seed) == []
+
+
+@pytest.mark.parametrize("first", range(0, 4 * CHUNK, CHUNK))
+def test_a_step_ends_as_its_timeouts_and_retries_say(first: int) -> None:
+    """However they are nested: it is known which attempt is the last, and which error is raised in the end."""
+    found = {seed: wrong for seed in range(first, first + CHUNK) if (wrong := examine(generate_step(seed)))}
+
+    assert found == {}
 
 
 def test_a_seed_gives_one_program() -> None:
