@@ -349,7 +349,7 @@ def _ending(facts: Facts, stream: Stream, whole: set[int] | None) -> Found:
         return
     ends = [end for strand in stream.strands for end in strand.ends]
     must_end = not stream.cut and not stream.sub
-    if facts.error is None or (facts.kind == "first" and isinstance(facts.error, LookupError)):
+    if facts.error is None or (facts.kind == "first" and type(facts.error) is LookupError):
         if ends and must_end:
             yield "P5 the failure is not raised", f"{facts.kind}: {_where(facts, ends)}"
         elif must_end and whole is not None and len(whole) < len(stream.strands):
