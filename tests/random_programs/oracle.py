@@ -596,14 +596,16 @@ def prompt(facts: Facts) -> Found:
             return
     if any(fn.sleeps and any(fn.sleeps) for _, _, fn in functions_of(program.line)):
         return
-    slow = any(op.kind == "flat_map" and (any(op.inner.sleeps) or op.inner.close != "none") for op in facts.ops)
+    flat_maps = [op for op in facts.ops if op.kind == "flat_map"]  # one that stands behind another comes later here
+    slow = {op.inner.site for op in flat_maps if any(op.inner.sleeps) or op.inner.close != "none"}
+    behind = {op.inner.site: {each.inner.site for each in flat_maps[at + 1 :]} for at, op in enumerate(flat_maps)}
     for id, time in world.given.items():
         source = facts.sources.get(id[-2])
         asked = source is not None and source.kind not in ("restarting", "channel") and id in world.due
         if asked and time - world.due[id] > 1e-9 and not facts.stopped:
             inner = type(id[0]) is tuple
-            if slow and not inner:
-                continue  # what takes items apart one by one may take its time
+            if slow & behind[id[-2]] if inner else slow:
+                continue  # what takes items apart one by one may take its time, and then there is no room before it
             yield ("P14a an inner stream is not asked" if inner else "P14 a source is not asked"), str(source.kind)
             return
 
