@@ -94,11 +94,21 @@ def ends(facts: Facts) -> Found:
     if isinstance(escaped, trio.Cancelled):
         if not facts.cancelled:
             yield "P2a stray Cancelled out of the run", "no scope outside was cancelled"
-    elif not (facts.fatal and any(r.error is escaped and r.kind in FATAL for r in world.raised)):
+    elif not _killed(facts, escaped):
         if facts.cancelled and isinstance(escaped, BaseExceptionGroup):
             escaped = escaped.split(trio.Cancelled)[1] or trio.Cancelled
         if escaped is not trio.Cancelled:
             yield "escapes from the block", _name(escaped)
+
+
+def _killed(facts: Facts, escaped: BaseException) -> bool:
+    """Whether this is what kills a task: bare, or if several of a kind that is no interrupt met, all in one group."""
+    fatal = [raised for raised in facts.world.raised if raised.kind in FATAL]
+    if isinstance(escaped, BaseExceptionGroup):
+        fatal = [raised for raised in fatal if raised.kind != "keyboard"]
+        several = len(escaped.exceptions) == len(set(map(id, escaped.exceptions))) > 1
+        return several and all(any(raised.error is each for raised in fatal) for each in escaped.exceptions)
+    return any(raised.error is escaped for raised in fatal)
 
 
 def _name(error: BaseException | None) -> str:

@@ -28,7 +28,7 @@ def test_random_programs_keep_the_promises(first: int) -> None:
     assert found == {}
 
 
-@pytest.mark.parametrize("seed", [7016271, 7045437, 7056205, 7081791, 7050272, 7095153, 8009101, 536758])
+@pytest.mark.parametrize("seed", [7016271, 7045437, 7056205, 7081791, 7050272, 7095153, 8009101, 536758, 9052853])
 def test_what_was_once_found_is_not_found_again(seed: int) -> None:
     """Of no worth once the generator draws other programs: then find new ones, or leave them out."""
     assert check(seed) == []
@@ -70,6 +70,9 @@ LIMITED = Program(0, line(call(2, layers=[("rate", 1, 1, None, False)])), Ending
 RETRIED = Program(
     0, line(call(2, faults={102: Fault("error", 1)}, layers=[("retry", 2, "all", 0.5, None)])), Ending("open")
 )
+
+
+KILLED = Program(0, line(call(2, faults={102: Fault("falsybase")})), Ending("open"))
 
 
 def apart(site: int, sleeps: list[float]) -> Op:
@@ -222,6 +225,16 @@ def ask_late(world: World) -> None:
     world.given[next(id for id in world.given if id[-2] == 7)] += 1
 
 
+def kill_in_a_group(world: World) -> None:
+    assert world.escaped is not None
+    world.escaped = BaseExceptionGroup("", [world.escaped])
+
+
+def kill_among_others(world: World) -> None:
+    assert world.escaped is not None
+    world.escaped = BaseExceptionGroup("", [world.escaped, SystemExit()])
+
+
 def escape(world: World) -> None:
     world.escaped = RuntimeError("Cancel scope stack corrupted")
 
@@ -242,6 +255,8 @@ FORGERIES = [
     (PLAIN, miscount_stage, "sum of a stage"),
     (PLAIN, leave_open, "P7 a source is left open"),
     (PLAIN, escape, "escapes from the block"),
+    (KILLED, kill_in_a_group, "escapes from the block"),
+    (KILLED, kill_among_others, "escapes from the block"),
     (SLOW_BEFORE, ask_late, "P14a an inner stream is not asked"),
     (COLLECT, cut_result, "P2a a part as the whole"),
     (FAILS, wrong_error, "P5 foreign error"),
