@@ -77,7 +77,11 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         """Answer a call."""
-        texts = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        length = int(self.headers["Content-Length"])
+        body = self.rfile.read(length)
+        if len(body) < length:
+            raise ConnectionError("the client went away within its request")
+        texts = json.loads(body)
         number, recent = self.server.arrive()
         mood = mood_of(self.server.seed, number)
         if mood == "slow":

@@ -10,6 +10,7 @@ import importlib.util
 import os
 import re
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -679,6 +680,18 @@ def test_failing_write_is_one_line_and_leaves_whole_transactions(run, calm, serv
     assert err == f"embed_tenants: writing {tmp_path}/vectors.db failed: no room\n"
     assert lines_with(out, "vectors: ") == [f"vectors: 0 new, 5 in {tmp_path}/vectors.db"]
     assert content("vectors.db") == before
+
+
+def test_the_service_says_nothing_of_a_client_that_goes_away_within_its_request(service, capfd):
+    """As one does that is interrupted."""
+    with service.serving(0) as server:
+        with socket.create_connection(server.server_address) as client:
+            client.sendall(b"POST / HTTP/1.1\r\nContent-Length: 100\r\n\r\n[")
+            client.shutdown(socket.SHUT_WR)
+            assert client.recv(100) == b""
+        assert server.calls == 0
+
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.skipif(os.name != "posix", reason="sends SIGINT to another process")
