@@ -18,6 +18,8 @@ from collections.abc import Callable, Hashable, Iterator
 from fractions import Fraction
 from typing import Any
 
+import trio
+
 from ..plan.fair_by import FairBy
 from ..sansio.fair_lanes import FairLanes
 from .inlet import NOTHING, Fault, State
@@ -78,6 +80,7 @@ class FairLink(Link):
 
     # ---- the receiver's side
 
+    @trio.lowlevel.enable_ki_protection
     def items(self) -> Iterator[Any]:
         lanes = self.lanes
         while True:

@@ -13,9 +13,11 @@ The failure of an input stands where its next item would have stood; what the ot
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from fractions import Fraction
 from typing import Any
+
+import trio
 
 from ..policies import _check
 from ..policies._shown import named
@@ -195,6 +197,7 @@ class MergeInlet(FanInInlet):
     def release(self, *, parking: bool = False) -> None:
         """Room is given back input by input, at each pull."""
 
+    @trio.lowlevel.enable_ki_protection
     def items(self) -> Iterator[Any]:
         queue, inputs, cost_of = self._queue, self.inputs, self.share.cost
         while self._open and not self._closed:
@@ -211,7 +214,7 @@ class MergeInlet(FanInInlet):
                 self._end(each.inlet.failure)
                 return
             try:
-                cost = 1 if cost_of is None else _check.cost(f"merge {named(self.name)}", "cost", cost_of(value))
+                cost = 1 if cost_of is None else self._cost(cost_of, value)
             except BaseException as raised:  # noqa: ASYNC103  # raised again if it must pass
                 error = failure_of(raised)
                 if error is None:  # KeyboardInterrupt and its like end the whole run
@@ -233,6 +236,11 @@ class MergeInlet(FanInInlet):
             self.taken += 1
             yield value
         self.exhausted = True
+
+    @trio.lowlevel.disable_ki_protection  # user code runs in it
+    def _cost(self, fn: Callable[[Any], Any], item: Any) -> int | Fraction:
+        """Ask what an item costs."""
+        return _check.cost(f"merge {named(self.name)}", "cost", fn(item))
 
 
 class ConcatInlet(FanInInlet):
@@ -269,6 +277,7 @@ class ConcatInlet(FanInInlet):
     def state(self) -> State:
         return self._left[0].state() if self._left else State.ENDED
 
+    @trio.lowlevel.enable_ki_protection
     def items(self) -> Iterator[Any]:
         while self._left and not self._closed:
             value = next(self._values, _END)
@@ -329,6 +338,7 @@ class ZipInlet(FanInInlet):
             return waiting
         return State.ENDED if all(state is State.ENDED for state in states) else State.FAILED
 
+    @trio.lowlevel.enable_ki_protection
     def items(self) -> Iterator[Any]:
         takers = [inlet.items() for inlet in self._all]
         while not self._closed:

@@ -18,6 +18,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import trio
+
 from .._errors import BufferOverflow
 from ..plan import operations as plan
 from ..policies._shown import listed, named, option
@@ -332,6 +334,7 @@ class Joint(MergeInlet):
         state = super().state()
         return State.FAILED if state is State.ENDED and self._trunk_failure is not None else state
 
+    @trio.lowlevel.enable_ki_protection
     def items(self) -> Iterator[Any]:
         yield from super().items()
         if self.exhausted and self.failure is None:

@@ -79,6 +79,7 @@ class FusedOperation:
     def tick(self, now: float) -> None:
         """Hear what time it is."""
 
+    @trio.lowlevel.enable_ki_protection
     def failed(self, error: BaseException, number: int, value: Any) -> Any:
         """Do what the policy says with a value at which the function raised: raise, or answer what takes its place."""
         policy, met = self.on_error, failure_of(error)
@@ -154,9 +155,10 @@ class Mapping(FusedOperation):
                 if type(result) is not vetted:
                     vetted = self.vet(result)
             except BaseException as error:  # noqa: ASYNC103  # sync; `failed` raises what is no Exception
-                result = self.failed(error, number, value)
+                yield self.failed(error, number, value)  # in here: on the way out Ctrl-C could strike
+            else:
+                yield result
             number += 1
-            yield result
 
 
 class Filtering(PerItem):
@@ -267,6 +269,7 @@ class Taking(FusedOperation):
         super().__init__(operation)
         self._count = operation.count
 
+    @trio.lowlevel.enable_ki_protection
     def stream(self, values: Iterator[Any]) -> Iterator[Any]:
         left = self._count
         if not left:

@@ -46,12 +46,16 @@ class Gate(FusedOperation):
         self.undiverted: tuple[Any, Exception] | None = None
         """The item at hand, and the error of the step that it was diverted to, until that is raised here."""
 
+    @trio.lowlevel.enable_ki_protection
     def stream(self, values: Iterator[Any]) -> Iterator[Any]:
         for value in values:
             if value is NOTHING:
                 yield NOTHING
                 continue
-            entry = self._entry(value)
+            try:
+                entry = self._entry(value)
+            except BaseException as raised:  # noqa: ASYNC103  # `failing` raises
+                self.stage.failing(raised, self.name, self.number, value)
             if self._drops and self.link.lanes.is_full(entry):
                 self.dropped += 1
                 self.stage.host.ledger.drop(value, self.name, "drop_newest")
@@ -73,12 +77,9 @@ class Gate(FusedOperation):
 
     @trio.lowlevel.disable_ki_protection  # user code runs in it
     def _entry(self, value: Any) -> Entry:
-        try:
-            where, key = f"fair_by {named(self.name)}", not_awaitable("key", self._key(value))
-            cost = 1 if self._cost is None else _check.cost(where, "cost", self._cost(value))
-            return self.link.lanes.entry(value, key, cost)
-        except BaseException as error:  # noqa: ASYNC103  # `failing` raises
-            self.stage.failing(error, self.name, self.number, value)
+        where, key = f"fair_by {named(self.name)}", not_awaitable("key", self._key(value))
+        cost = 1 if self._cost is None else _check.cost(where, "cost", self._cost(value))
+        return self.link.lanes.entry(value, key, cost)
 
 
 class DivertingStage(Stage):

@@ -18,6 +18,8 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import trio
+
 from ..policies._shown import named
 from .inlet import NOTHING, Fault, Receiver, Sender, State
 from .ledger import Ledger
@@ -140,6 +142,7 @@ class Link:
         self.unsettled = True  # at the start every sender counts as woken: no input gets ahead by being started first
         start_line(self.sender)
 
+    @trio.lowlevel.enable_ki_protection
     def items(self) -> Iterator[Any]:
         buffer, pop = self.buffer, self.buffer.popleft
         while True:

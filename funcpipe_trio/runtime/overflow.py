@@ -16,6 +16,8 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import trio
+
 from .._errors import BufferOverflow
 from ..plan.operations import Buffer, Overflow
 from ..policies._shown import named
@@ -84,6 +86,7 @@ class FullFails(FusedOperation):
         super().__init__(Buffer(stage))
         self._link = link
 
+    @trio.lowlevel.enable_ki_protection
     def stream(self, values: Iterator[Any]) -> Iterator[Any]:
         number = 0
         for value in values:

@@ -64,6 +64,7 @@ class Pacing:
     def start(self) -> None:
         """The stage starts what is upstream."""
 
+    @trio.lowlevel.enable_ki_protection
     def items(self) -> Iterator[Any]:
         pacer, now = self.pacer, self.stage.now
         while True:
@@ -124,6 +125,7 @@ class Throttling(Pacing):
         super().__init__(Throttler(operation.rate_limit), source)
         self._name, self._cost_of, self._burst_limit = operation.name, operation.cost, operation.rate_limit.burst
 
+    @trio.lowlevel.enable_ki_protection
     def items(self) -> Iterator[Any]:
         pacer, now, cost_of = self.pacer, self.stage.now, self._cost_of
         for item in self.values:
@@ -135,7 +137,10 @@ class Throttling(Pacing):
                 pacer.credit -= 1
                 yield item
                 continue
-            cost = 1 if cost_of is None else self._cost(cost_of, item)
+            try:
+                cost = 1 if cost_of is None else self._cost(cost_of, item)
+            except BaseException as error:  # noqa: ASYNC103  # `failing` raises
+                self.stage.failing(error, self._name, self.taken - 1, item)
             if cost_of is None and pacer.passes(now()):
                 yield item
                 continue
@@ -148,10 +153,7 @@ class Throttling(Pacing):
     @trio.lowlevel.disable_ki_protection  # user code runs in it
     def _cost(self, fn: Callable[[Any], Any], item: Any) -> int | Fraction:
         """Ask what an item costs."""
-        try:
-            return _checked(self._name, not_awaitable(self._name, fn(item)), self._burst_limit)
-        except BaseException as error:  # noqa: ASYNC103  # `failing` raises
-            self.stage.failing(error, self._name, self.taken - 1, item)
+        return _checked(self._name, not_awaitable(self._name, fn(item)), self._burst_limit)
 
     def state(self) -> State:
         if not self.pacer.items:

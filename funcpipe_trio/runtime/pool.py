@@ -164,6 +164,7 @@ class Results:
     def start(self) -> None:
         """Nothing runs upstream of it."""
 
+    @trio.lowlevel.enable_ki_protection
     def items(self) -> Iterator[Any]:
         order, pool = self.order, self.pool
         while True:

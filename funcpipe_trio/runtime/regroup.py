@@ -7,7 +7,7 @@ What `held` answers is what of that has not gone out; the stage discards it when
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterable, Iterable, Iterator
+from collections.abc import AsyncIterable, Callable, Iterable, Iterator
 from operator import length_hint
 from typing import Any
 
@@ -56,24 +56,28 @@ class Expanding(FusedOperation):
                 self._through = not _may_give(self._children)
                 raise
             except BaseException as error:  # noqa: ASYNC103  # sync; `failed` raises what is no Exception
-                self._parent = NOTHING
                 answer = self._failed_at(error, number, value)
             else:
+                self._parent = NOTHING  # before the stream is closed, by user code: it is no longer held
                 self.absorbed += 1
             finally:
                 children, self._children = self._children, None
                 self.stage.close_stream(children)
             number += 1
-            self._parent = NOTHING
+            if answer is not NOTHING:
+                self._parent = NOTHING
+                self.absorbed += 1
+                self.created += 1
             if answer is not NOTHING or self.created == before:
                 yield answer
 
+    @trio.lowlevel.enable_ki_protection
     def _failed_at(self, error: BaseException, number: int, value: Any) -> Any:
         """Answer what comes behind the children that a failed value had, or raise."""
+        self._parent = NOTHING
         answer = self.failed(error, number, value)
         if answer is not NOTHING:
-            self.absorbed += 1
-            self.created += 1
+            self._parent = value  # held until that has left
         return answer
 
     @property
@@ -180,6 +184,7 @@ class Batching(FusedOperation):
         """Mark the open batch as due, if it is."""
         self._due = self._batcher.is_due(now)  # never without items: the deadline is their first one's
 
+    @trio.lowlevel.enable_ki_protection
     def stream(self, values: Iterator[Any]) -> Iterator[Any]:
         batcher = self._batcher
         try:
@@ -191,6 +196,7 @@ class Batching(FusedOperation):
         if batcher.items:
             yield self._emitted(batcher.close())
 
+    @trio.lowlevel.enable_ki_protection
     def _by_all(self, values: Iterator[Any]) -> Iterator[Any]:
         batcher, closed = self._batcher, self._closed
         for value in values:
@@ -204,6 +210,7 @@ class Batching(FusedOperation):
             while closed:
                 yield self._emitted(closed.popleft())
 
+    @trio.lowlevel.enable_ki_protection
     def _by_number(self, values: Iterator[Any]) -> Iterator[Any]:
         """Do the same where no cost counts: a value closes one batch at most, so none has to be kept here."""
         batcher = self._batcher
@@ -228,11 +235,10 @@ class Batching(FusedOperation):
         self._closed.clear()
         return items + self._batcher.close()
 
-    @trio.lowlevel.disable_ki_protection  # user code runs in it
     def _add(self, value: Any) -> None:
         """Put one value into the batcher; what it closes is held here until it goes out."""
         try:
-            cost = 1 if self._cost is None else _cost(self.name, self._cost(value))
+            cost = 1 if self._cost is None else _cost(self.name, self._cost, value)
         except BaseException as error:  # noqa: ASYNC103  # `failing` raises
             self.stage.failing(error, self.name, self._number, value)
         self._number += 1
@@ -253,9 +259,10 @@ def _may_give(children: Any) -> bool:
         return True
 
 
-def _cost(name: str, value: Any) -> float:
-    """Check what a cost function answered."""
-    where = f"batch {named(name)}"
+@trio.lowlevel.disable_ki_protection  # user code runs in it
+def _cost(name: str, fn: Callable[[Any], Any], item: Any) -> float:
+    """Ask what an item costs, and check the answer."""
+    value, where = fn(item), f"batch {named(name)}"
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise _check.refuse(TypeError, where, "cost", "be a number >= 0", value)
     if not value >= 0:

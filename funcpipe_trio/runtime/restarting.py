@@ -72,7 +72,9 @@ class RestartedSource(AsyncSource):
             self._iterator = self._opened()
         if self._is_async:
             return await anext(self._iterator, NOTHING)
-        return next(self._iterator, NOTHING)
+        for item in self._iterator:  # Ctrl-C cannot strike between this and the next line, as it can behind a call
+            return item
+        return NOTHING
 
     def _opened(self) -> Any:
         made = self.source.origin.value()

@@ -169,6 +169,7 @@ class Inbox:
     def start(self) -> None:
         """Nothing runs upstream."""
 
+    @trio.lowlevel.enable_ki_protection
     def items(self) -> Iterator[Any]:
         items = self._items
         while True:

@@ -444,6 +444,7 @@ class Stage:
 
     # ---- failing and leaving
 
+    @trio.lowlevel.enable_ki_protection
     def failing(self, error: BaseException, name: str, number: int, item: Any) -> NoReturn:
         """Hear from an operation that user code raised at one item; raise it, for the operations behind that one."""
         met = failure_of(error)
@@ -469,6 +470,7 @@ class Stage:
             self.keep_cleanup_error(met)
         return True
 
+    @trio.lowlevel.enable_ki_protection
     def discard(self, item: Any, reason: str) -> None:
         """Give up an item that this stage held."""
         self.discarded += 1

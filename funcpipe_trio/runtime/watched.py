@@ -38,6 +38,7 @@ class Watching(FusedOperation):
     has_failed: bool = False
     """Whether its failure has left; if not, it waits for room."""
 
+    @trio.lowlevel.enable_ki_protection
     def stream(self, values: Iterator[Any]) -> Iterator[Any]:
         while self.overdue is None:
             value = next(values, _END)

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import trio
+
 from ..plan import operations as plan
 from ..plan.windows import Distinct, Sliding, Window
 from ..policies._shown import named, type_name
@@ -27,6 +29,7 @@ class Windowing(Batching):
         super().__init__(plan.Batch(operation.name, operation.max_items))
         self._max_items, self._period = operation.max_items, operation.period
 
+    @trio.lowlevel.enable_ki_protection
     def stream(self, values: Iterator[Any]) -> Iterator[Any]:
         if self._period is not None:
             self._is_simple = False
@@ -50,6 +53,7 @@ class SlidingOver(FusedOperation):
         super().__init__(operation)
         self._windows = SlidingWindows(operation.size, operation.step)
 
+    @trio.lowlevel.enable_ki_protection
     def stream(self, values: Iterator[Any]) -> Iterator[Any]:
         try:
             for value in values:
