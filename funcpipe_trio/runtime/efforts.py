@@ -9,18 +9,51 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..sansio.usage import Usage, Used
+from ..sansio.usage import Used
 from .pool import Pool
 from .sources import AsyncSource
 from .stage import Stage
 
-__all__ = ["Efforts", "spent_by"]
+__all__ = ["Attendance", "Efforts", "spent_by"]
+
+
+class Attendance:
+    """How long the consumer worked: while the run is at work, and it does not wait for an item."""
+
+    __slots__ = ("began", "left", "since", "waited")
+
+    began: float
+    waited: float
+    """Seconds in which it waited, but for the wait that is not over."""
+    since: float | None
+    """When that began."""
+    left: float | None
+    """From when on what it does holds nobody up."""
+
+    def __init__(self) -> None:
+        self.began = self.waited = 0.0
+        self.since = self.left = None
+
+    def leave(self, now: float) -> None:
+        """Count no more."""
+        if self.left is None:
+            self.left = now
+            if self.since is not None:
+                self.waited += now - self.since
+                self.since = None
+
+    def worked(self, now: float) -> float:
+        """Say how many seconds it worked until now."""
+        if self.left is not None:
+            now = min(now, self.left)
+        waits = 0.0 if self.since is None else max(0.0, now - self.since)
+        return max(0.0, now - self.began - self.waited - waits)
 
 
 class Efforts:
     """What each stage and, last, the consumer worked."""
 
-    def __init__(self, stages: Sequence[Stage], consumer: Usage | None) -> None:
+    def __init__(self, stages: Sequence[Stage], consumer: Attendance | None) -> None:
         self._stages = stages
         self._consumer = consumer
         self._at_pause: list[float] | None = None  # while paused
@@ -44,7 +77,7 @@ class Efforts:
         return [seconds - left_out for seconds, left_out in zip(worked, paused, strict=True)], paused
 
     def _all(self, all_spent: Sequence[Used], now: float) -> list[float]:
-        consumer = 0.0 if self._consumer is None else self._consumer.read(now).worked
+        consumer = 0.0 if self._consumer is None else self._consumer.worked(now)
         return [*(each.worked for each in all_spent), consumer]
 
 

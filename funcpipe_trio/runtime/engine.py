@@ -24,10 +24,9 @@ import trio
 
 from .._errors import StateError
 from ..plan.nodes import Plan
-from ..sansio.usage import Usage
 from .bottleneck import Wiring
 from .build import Machinery
-from .efforts import Efforts
+from .efforts import Attendance, Efforts
 from .inlet import CANCELLED, Fault, Inlet, Receiver
 from .ledger import Ledger, OnDiscard
 from .link import start_line
@@ -43,8 +42,8 @@ class Engine:
     """The inside of a run; see `Host` for what its stages use of it."""
 
     began: float
-    consumer: Usage | None
-    """Whether the consumer is at work, or waits; None if there is none."""
+    consumer: Attendance | None
+    """How long the consumer worked, and waited; None if there is none."""
     draining: bool
     efforts: Efforts
     ended: float | None
@@ -80,7 +79,7 @@ class Engine:
         self.began = 0.0
         self.ended = None
         self.delivered = 0
-        self.consumer = None if sink is not None else Usage()
+        self.consumer = None if sink is not None else Attendance()
         self.efforts = Efforts(self.stages, self.consumer)
         self.paused = 0.0  # seconds in which nothing was to be taken
         self.paused_since = None
@@ -120,8 +119,7 @@ class Engine:
         self.ledger.kill = nursery.cancel_scope.cancel
         self.began = trio.current_time()
         if self.consumer is not None:
-            self.consumer.begin(self.began, 1)
-            self.consumer.hire(self.began)
+            self.consumer.began = self.began
             self.inlet.receiver = receiver
             self.inlet.start()
         elif self.sink is not None:
@@ -192,7 +190,7 @@ class Engine:
 
     def _let_consumer_go(self) -> None:
         if self.consumer is not None:  # what it does from now on holds nobody up
-            self.consumer.dismiss(trio.current_time())
+            self.consumer.leave(trio.current_time())
 
     def look_whether_over(self) -> None:
         """Say so when nothing runs and nothing is left."""

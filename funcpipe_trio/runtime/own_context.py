@@ -9,7 +9,7 @@ the next checkpoint on.
 
 from __future__ import annotations
 
-from contextvars import Context, copy_context
+from contextvars import Context
 
 import trio
 
@@ -21,15 +21,17 @@ _UNSET = object()
 class OwnContext:
     """The context of the task that made this, as it is now."""
 
-    __slots__ = ("_clean",)
+    __slots__ = ("_clean", "_now")
 
     def __init__(self) -> None:
-        self._clean: Context = copy_context()
+        self._now: Context = trio.lowlevel.current_task().context  # the one that its steps run in, as it is at any time
+        self._clean: Context = self._now.copy()
 
     def renew(self) -> bool:
         """Give the task a new copy if the one it has was changed; say so: then a checkpoint must follow."""
-        now, clean = copy_context(), self._clean
-        if len(now) == len(clean) and all(clean.get(each, _UNSET) is value for each, value in now.items()):
+        now, clean = self._now, self._clean
+        # Mostly there are no variables at all: not to make a generator then saves 0.2 us, more than half of this.
+        if len(now) == len(clean) and not (clean and any(clean.get(each, _UNSET) is not now[each] for each in now)):
             return False
-        trio.lowlevel.current_task().context = self._clean.copy()
+        self._now = trio.lowlevel.current_task().context = clean.copy()
         return True

@@ -98,7 +98,11 @@ class Consumer:
             return
         task = trio.lowlevel.current_task()
         self._waiting.append(task)
-        self._count_wait(1)
+        consumer = self.engine.consumer
+        assert consumer is not None  # else nobody comes here: a sink takes the items
+        if not self._waits:
+            consumer.since = self._now()
+        self._waits += 1
 
         def abort(_raise_cancel: object) -> trio.lowlevel.Abort:
             self._waiting.remove(task)
@@ -108,14 +112,10 @@ class Consumer:
         try:
             await trio.lowlevel.wait_task_rescheduled(abort)
         finally:
-            self._count_wait(-1)
-
-    def _count_wait(self, change: int) -> None:
-        """Note when the first of the tasks that receive begins to wait, and when none waits any more."""
-        consumer, before = self.engine.consumer, self._waits
-        self._waits += change
-        if consumer is not None and not (before and self._waits):
-            (consumer.park if change > 0 else consumer.unpark)(self._now(), True)
+            self._waits -= 1
+            if not self._waits and consumer.since is not None:  # none of the tasks that receive waits any more
+                consumer.waited += self._now() - consumer.since
+                consumer.since = None
 
     def wake_all(self) -> None:
         """Let every waiting receiver look."""
