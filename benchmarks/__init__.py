@@ -1,1 +1,1 @@
-"""Benchmarks: one question per file, each answered by contenders that run side by side."""
+"""Benchmarks: one question per file, each answered by contenders that run in turn."""

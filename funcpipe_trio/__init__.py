@@ -42,3 +42,5 @@ from .runtime.started import StartedStep as StartedStep
 from .step import Step as Step
 from .step import chunked as chunked
 from .step import gather as gather
+
+__version__ = "0.1.0"

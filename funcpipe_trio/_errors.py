@@ -52,7 +52,7 @@ class CircuitOpen(FuncpipeError):
 
     Args:
       message: what to say.
-      retry_after: see there.
+      retry_after: seconds after which to try again, or None.
     """
 
     retry_after: float | None
@@ -73,8 +73,8 @@ class WorkerError(FuncpipeError):
     Its notes have the worker's traceback.
 
     Args:
-      type_name: see there.
-      text: see there.
+      type_name: the type of the error, with its module.
+      text: what the error said.
     """
 
     type_name: str

@@ -27,7 +27,6 @@ A = TypeVar("A", contravariant=True)
 B = TypeVar("B", covariant=True)
 C = TypeVar("C")
 D = TypeVar("D")
-E = TypeVar("E")
 
 _Cost = Callable[[Any], int | Fraction]
 _Costs = (

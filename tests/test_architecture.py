@@ -21,9 +21,7 @@ FLOORS = {
     "step": 4,
     "pipeline": 5,
     "testing": 6,
-    "cli": 7,
-    "__main__": 8,
-    "__init__": 8,
+    "__init__": 7,
 }
 PURE = {"_errors", "policies", "sansio", "plan"}
 WORLD = {"trio", "outcome", "asyncio", "time", "random", "threading"}

@@ -144,12 +144,10 @@ class LineLayout:
         return _bound(self, {})[0]
 
 
-def lay_out(plan: Plan, *, tail: int = LINK_CAPACITY) -> LineLayout:
-    """Lay a plan out; `tail` is the capacity of the last link if no buffer says otherwise."""
-    if tail != LINK_CAPACITY:
-        return _Planner().line(plan, tail)
+def lay_out(plan: Plan) -> LineLayout:
+    """Lay a plan out, or read what was laid out."""
     if plan.derived.layout is None:
-        plan.derived.layout = _Planner().line(plan, tail)
+        plan.derived.layout = _Planner().line(plan, LINK_CAPACITY)
     layout: LineLayout = plan.derived.layout
     return layout
 

@@ -1,7 +1,7 @@
 """The shape of a plan: where items come from, and the operations on them, in order.
 
-A plan is an *origin* (a source, or a fan-in of other plans) and a tuple of operations. It is a value: it holds the
-user's functions and iterables and touches none of them.
+A plan is an *origin* (a source, a fan-in of other plans, a fan-out or one of its branches) and a tuple of operations.
+It is a value: it holds the user's functions and iterables and touches none of them.
 
 Plans lie in plans, as deep as a user's loop makes them. To compare them, and to see how deep it is, is done by loops;
 all else about a plan, its run too, is recursive, so deeper than `DEEPEST` is refused.

@@ -1,7 +1,7 @@
 """`dataclass` for values that never change, at a thirtieth of the price: when is its code generated?
 
 The standard decorator reads the fields of a class, and writes and compiles its methods, when the class is made: 0.4 ms
-for each of our 70 classes, half of what it takes to import this package, though a program uses only some of them. Here
+for each of our 80 classes, half of what it takes to import this package, though a program uses only some of them. Here
 a class is only given its slots when it is made. All else the standard decorator is asked for, with a class of the same
 fields, when it is first looked up, and that is what the class has from then on. So it is the same, only later.
 

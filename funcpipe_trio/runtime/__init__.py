@@ -1,1 +1,1 @@
-"""Where waiting happens: links, stages, workers, fan-ins, the run and its report."""
+"""Where waiting happens: links, stages, sources, pools, fan-ins and fan-outs, policies at work, the run, its report."""

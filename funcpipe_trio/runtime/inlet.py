@@ -92,7 +92,7 @@ class Fault:
     __slots__ = ("error", "is_kept", "item", "stage", "stopped")
 
     error: Exception
-    stage: Any  # the Stage that failed; it keeps the count
+    stage: Any  # what failed (a stage, a fan-in, a joint); it keeps the count
     item: Any  # what the error befell; NOTHING: a source, no item
     is_kept: bool
     """Whether the ledger has it: behind a fan-out one error may stand in several places."""

@@ -20,7 +20,7 @@ import trio
 from .._errors import Aborted
 from ..policies import _check
 from .engine import Engine
-from .inlet import ABORTED, GRACE_OVER, NOTHING, State, worth_a_pull
+from .inlet import ABORTED, GRACE_OVER, NOT_NEEDED, NOTHING, State, worth_a_pull
 from .parking import AWAKE
 from .report import Report, RunStatistics
 from .settings import set_concurrency, set_weight
@@ -206,7 +206,7 @@ class Run(trio.abc.ReceiveChannel[T], Generic[T]):
         Checkpoint: always.
         Cancellation: the run is closed all the same.
         """
-        self._consumer.leave("not needed")
+        self._consumer.leave(NOT_NEEDED)
         await trio.lowlevel.checkpoint()
 
     async def drain(self, grace: float = math.inf) -> None:

@@ -79,7 +79,7 @@ Pause.ENDED = Pause("no more values will come")
 
 
 class Outlet(Protocol):
-    """A place to put values: a link, or the sink of a run."""
+    """A place to put values: a link, a fork, or the sink of a run."""
 
     put: Callable[[Any], object]
     """Takes one value; True: no other may follow, though there was room for more (it hangs on the values)."""

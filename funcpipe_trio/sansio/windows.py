@@ -7,8 +7,8 @@ is added, and at the very multiple that is the later one. A window closes at its
 Sliding: the windows begin at every `step`-th item and hold `size` items. With a step above the size, the items between
 two windows are in none.
 
-The invariant: items leave in the order they came. Tumbling windows hold each item once; of a sliding one, `unseen` is
-what no window has held yet. They are told the time; they never wait.
+The invariant: items leave in the order they came. Tumbling windows hold each item once; of a sliding one, `_unseen`
+counts what no window has held yet. They are told the time; they never wait.
 """
 
 from __future__ import annotations

@@ -23,8 +23,7 @@ class Probe(Generic[T]):
     ``log`` holds every ``(virtual time, item)``, times counted from the opening. A failed expectation shows it.
 
     Args:
-      pipeline: what to run.
-      on_discard: as for ``pipeline.open()``; the probe also keeps what was discarded.
+      pipeline: what to run; what it discards is kept in ``discarded``.
 
     Example::
 

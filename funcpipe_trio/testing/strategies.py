@@ -135,16 +135,6 @@ class NoMultiple:
 
 
 @dataclass(frozen=True)
-class Modulo:
-    """Give the rest of a division."""
-
-    by: int
-
-    def __call__(self, item: int) -> int:
-        return item % self.by
-
-
-@dataclass(frozen=True)
 class NoMultipleAfter:
     """Say yes to what is no multiple, after a time."""
 
@@ -360,7 +350,7 @@ _OPERATIONS: dict[str, _Operation] = {
         draw(st.integers(1, 4)), period=draw(st.sampled_from((None, 0.75, 2.0)))
     ).unbatch(),
     "sliding": lambda draw, line, twins: line.sliding(draw(st.integers(1, 3)), draw(st.integers(1, 4))).map(_last),
-    "distinct": lambda draw, line, twins: line.distinct(Modulo(_modulus(draw)), remember=draw(st.integers(1, 3))),
+    "distinct": lambda draw, line, twins: line.distinct(Rest(_modulus(draw)), remember=draw(st.integers(1, 3))),
     "dropping buffer": lambda draw, line, twins: line.buffer(
         draw(st.integers(1, 3)), overflow=draw(st.sampled_from(("drop_oldest", "drop_newest")))
     ),
