@@ -39,7 +39,7 @@ class Children:
     __slots__ = ("are_waiting", "error", "hand", "is_over", "life", "parking", "stream")
 
     hand: deque[Any]
-    """More than one only if a scope of the stream's own was cancelled while one waited here."""
+    """At most one: the next is asked for when it is out."""
     are_waiting: bool
     """Whether the worker only waits for room, and not in user code, which nothing but a cancellation can end."""
     life: Lifetime | None
@@ -182,9 +182,9 @@ class ExpandingPool(Pool):
                     raise
                 if children.is_over:  # it has left its scope open: closed first, then the rest is let out
                     return  # noqa: ASYNC104  # not of the run's scope
-                if children.life is not None and len(children.hand) > 1:
-                    clear = partial(self._clear, worker, children)
-                    await children.life.sheltered(self.host.start_task, clear)  # noqa: ASYNC102
+                assert children.life is not None
+                clear = partial(self._clear, worker, children)
+                await children.life.sheltered(self.host.start_task, clear)  # noqa: ASYNC102  # it is shielded
                 if self._is_superfluous(worker):
                     break  # noqa: ASYNC104  # not of the run's scope
                 ask_again = partial(interruptible, thrown, children.stream, error, _END)

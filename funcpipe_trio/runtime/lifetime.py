@@ -12,8 +12,8 @@ shielding the life for that instant: if the task is cancelled still, something i
 from outside comes down to a nursery inside, too, and may look so; what is outside only a task outside can see, and one
 is sent to look. If nothing there is cancelled, the cancellation belongs to the iterator, and is thrown into it.
 
-What an iterator gives then comes without room for it, so it is one item at most: while that is here, and another scope
-of the iterator's strikes, the task waits sheltered from it until there is room, and throws it in then.
+It is thrown in when the iterator would be asked for the next item anyway: there is room for what it gives then, and
+nothing that came before has to wait for it. Until then the task goes on sheltered from the scope that was cancelled.
 """
 
 from __future__ import annotations

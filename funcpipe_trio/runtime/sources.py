@@ -157,9 +157,6 @@ class Inbox:
         self._over = True
         self.failure = self.failure or failure
 
-    def __len__(self) -> int:
-        return len(self._items)
-
     def held(self) -> list[Any]:
         """Hand out, and forget, what is here."""
         items = list(self._items)
@@ -200,8 +197,8 @@ class _Drained(Exception):
     """No more is to be taken."""
 
 
-class _NothingLeft(Exception):
-    """Nothing is here that could be handed on."""
+class _IsAsked(Exception):
+    """There is room, and nothing is left that could go there: the source is to be asked."""
 
 
 class AsyncSource(Stage):
@@ -300,11 +297,8 @@ class AsyncSource(Stage):
             except trio.Cancelled as error:  # noqa: ASYNC103  # one of the user's own scope ends here
                 if not await self._is_cancelled_inside():  # noqa: ASYNC102  # shielded there
                     raise
-                # Of a scope that the source holds open: its own affair. What it gives then is the one item that may be
-                # here without room for it.
-                if len(self.inbox) > 1:
-                    await self._hand_on()  # noqa: ASYNC102  # sheltered there
-                if self._is_stopping() or self._is_drained:  # since then
+                # Of a scope that the source holds open: its own affair, of which it hears when it is asked.
+                if self._is_stopping() or not await self._hand_on():  # noqa: ASYNC102  # sheltered there
                     return  # noqa: ASYNC104  # not of the run's scope
                 await self._ask(partial(self._rethrow, error))  # noqa: ASYNC102  # the scope is the source's own
                 if self.inbox.state() is State.ENDED:  # it may have left its scope open: closed first, then driven on
@@ -312,19 +306,20 @@ class AsyncSource(Stage):
             else:
                 return
 
-    async def _hand_on(self) -> None:
-        """Hand on all that is here, whatever scope of the source's own is cancelled, and ask it for nothing."""
+    async def _hand_on(self) -> bool:
+        """Go on until the source is to be asked, whatever scope of its own is cancelled; say whether it is."""
         self._is_sheltered = True
         try:
             await self._life.sheltered(self.host.start_task, self._drive)
-        except (_Drained, _NothingLeft):
-            pass
+        except _IsAsked:
+            return True
+        except _Drained:
+            return False
         finally:
             self._is_sheltered = False
+        return False
 
     async def _wait_input(self) -> None:
-        if self._is_sheltered:
-            raise _NothingLeft
         if self._budget <= 0 or perf_counter() > self._slice_end:
             await self._breathe()
             self._budget = BURST
@@ -335,6 +330,8 @@ class AsyncSource(Stage):
         self._leave_if_drained()
         if self._is_over:
             self._take_rest()
+        elif self._is_sheltered and self.stopped is None:
+            raise _IsAsked
         elif self.stopped is None:
             await self._ask(self._next)
 
