@@ -21,8 +21,8 @@ from unittest.mock import patch
 import trio
 
 from funcpipe_trio import Run
-from funcpipe_trio.runtime.link import Link
-from funcpipe_trio.runtime.stage import SLICE, Pause, Stage
+from funcpipe_trio._runtime.link import Link
+from funcpipe_trio._runtime.stage import SLICE, Pause, Stage
 
 from ._model import Benchmark, Case, Contender, Target
 from ._work import add

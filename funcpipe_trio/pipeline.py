@@ -29,30 +29,30 @@ from typing import (
 
 import trio
 
-from ._errors import PlanError
-from .plan import operations as plan
-from .plan import timing
-from .plan.check import check_plan, refuse_too_deep
-from .plan.describe import describe_plan
-from .plan.fair_by import FairBy, FairOverflow
-from .plan.layout import lay_out
-from .plan.nodes import Branch, Claim, FanIn, FanInKind, FanOut, FanOutKind, Plan, Source, SourceKind, too_deep
-from .plan.restarts import RestartingSource
-from .plan.steps import step_of
-from .plan.windows import Distinct, Sliding, Window
-from .policies import _check
-from .policies._shown import cut, escaped, listed, named, option
+from ._base import checks
+from ._base.errors import PlanError
+from ._base.shown import cut, escaped, listed, named, option
+from ._plan import operations as plan
+from ._plan import timing
+from ._plan.check import check_plan, refuse_too_deep
+from ._plan.describe import describe_plan
+from ._plan.fair_by import FairBy, FairOverflow
+from ._plan.layout import lay_out
+from ._plan.nodes import Branch, Claim, FanIn, FanInKind, FanOut, FanOutKind, Plan, Source, SourceKind, too_deep
+from ._plan.restarts import RestartingSource
+from ._plan.steps import step_of
+from ._plan.windows import Distinct, Sliding, Window
+from ._runtime.failures import warn_of
+from ._runtime.ledger import OnDiscard
+from ._runtime.misused import misused
+from ._runtime.opening import Opening
+from ._runtime.report import Report
+from ._runtime.run import Run
+from ._runtime.sink import Sink
 from .policies.fair_share import FairShare
 from .policies.on_error import Divert, Failure, OnError, Skip, Stop
 from .policies.rate_limit import RateLimit
 from .policies.retry import Retry
-from .runtime.failures import warn_of
-from .runtime.ledger import OnDiscard
-from .runtime.misused import misused
-from .runtime.opening import Opening
-from .runtime.report import Report
-from .runtime.run import Run
-from .runtime.sink import Sink
 
 if TYPE_CHECKING:
     from typing_extensions import TypeIs  # the checkers' own; the package is not needed to run
@@ -173,7 +173,7 @@ class Pipeline(Generic[T_co]):
           TypeError: if it is no `trio.abc.ReceiveChannel`, or `name` no str.
         """
         if not isinstance(receive_channel, trio.abc.ReceiveChannel):
-            raise _check.refuse(
+            raise checks.refuse(
                 TypeError, "Pipeline.from_channel", "receive_channel", "be a trio ReceiveChannel", receive_channel
             )
         return _source("channel", receive_channel, _named("Pipeline.from_channel", name, "channel"), Claim())
@@ -190,9 +190,9 @@ class Pipeline(Generic[T_co]):
         Raises:
           TypeError: if `async_fn` is not an async function, or `name` no str.
         """
-        _check.callable_("Pipeline.from_producer", "async_fn", async_fn)
+        checks.callable_("Pipeline.from_producer", "async_fn", async_fn)
         if not plan.is_async(async_fn):
-            raise _check.refuse(TypeError, "Pipeline.from_producer", "async_fn", "be an async function", async_fn)
+            raise checks.refuse(TypeError, "Pipeline.from_producer", "async_fn", "be an async function", async_fn)
         return _source("producer", async_fn, _named("Pipeline.from_producer", name, plan.function_name(async_fn)))
 
     @staticmethod
@@ -210,7 +210,7 @@ class Pipeline(Generic[T_co]):
           TypeError: if `period` is no number.
           ValueError: if it is not > 0 and finite.
         """
-        seconds = _check.seconds("Pipeline.ticks", "period", period)
+        seconds = checks.seconds("Pipeline.ticks", "period", period)
         made = Source("ticks", _named("Pipeline.ticks", name, "ticks"), plan.Opaque(None), seconds)
         return Pipeline(Plan(made))
 
@@ -241,13 +241,13 @@ class Pipeline(Generic[T_co]):
           ValueError: if `reset_after` is not > 0.
         """
         where = "Pipeline.restarting"
-        _check.callable_(where, "source_factory", source_factory)
+        checks.callable_(where, "source_factory", source_factory)
         if plan.is_async(source_factory):
             rule = "give an iterable or async iterable, without being awaited"
-            raise _check.refuse(TypeError, where, "source_factory", rule, source_factory)
+            raise checks.refuse(TypeError, where, "source_factory", rule, source_factory)
         if not isinstance(retry, Retry):
-            raise _check.refuse(TypeError, where, "retry", "be a Retry", retry)
-        reset_after = _check.seconds(where, "reset_after", reset_after, finite=False)
+            raise checks.refuse(TypeError, where, "retry", "be a Retry", retry)
+        reset_after = checks.seconds(where, "reset_after", reset_after, finite=False)
         called = _named(where, name, plan.function_name(source_factory))
         made = RestartingSource("restarting", called, plan.Opaque(source_factory), retry=retry, reset_after=reset_after)
         return Pipeline(Plan(made))
@@ -353,9 +353,9 @@ class Pipeline(Generic[T_co]):
           ValueError: if `concurrency` is below 1.
         """
         _concurrency("map", concurrency)
-        _check.boolean("Pipeline.map", "ordered", ordered)
+        checks.boolean("Pipeline.map", "ordered", ordered)
         if key is not None:
-            _check.sync_callable("Pipeline.map", "key", key)
+            checks.sync_callable("Pipeline.map", "key", key)
         _on_error("map", on_error)
         return self._then(plan.Map(_named_fn("map", fn, name), fn, concurrency, ordered, key, on_error))
 
@@ -523,7 +523,7 @@ class Pipeline(Generic[T_co]):
           TypeError: if `start` is no int.
         """
         if isinstance(start, bool) or not isinstance(start, int):
-            raise _check.refuse(TypeError, "Pipeline.enumerate", "start", "be an int", start)
+            raise checks.refuse(TypeError, "Pipeline.enumerate", "start", "be an int", start)
         return self._then(plan.Enumerate(_named("Pipeline.enumerate", name, "enumerate"), start))
 
     # ---- operations on the stream
@@ -537,7 +537,7 @@ class Pipeline(Generic[T_co]):
           TypeError: if `n` is no int.
           ValueError: if `n` is below 0.
         """
-        _check.integer("Pipeline.take", "n", n, at_least=0)
+        checks.integer("Pipeline.take", "n", n, at_least=0)
         return self._then(plan.Take(_named("Pipeline.take", name, "take"), n))
 
     def skip(self, n: int, *, name: str | None = None) -> Pipeline[T_co]:
@@ -547,7 +547,7 @@ class Pipeline(Generic[T_co]):
           TypeError: if `n` is no int.
           ValueError: if `n` is below 0.
         """
-        _check.integer("Pipeline.skip", "n", n, at_least=0)
+        checks.integer("Pipeline.skip", "n", n, at_least=0)
         return self._then(plan.Skip(_named("Pipeline.skip", name, "skip"), n))
 
     @overload  # see filter
@@ -602,16 +602,16 @@ class Pipeline(Generic[T_co]):
         if max_items is None and max_delay is None and max_cost is None:
             raise ValueError(f"{where}: one of max_items, max_delay, max_cost must be given")
         if max_items is not None:
-            _check.integer(where, "max_items", max_items, at_least=1)
+            checks.integer(where, "max_items", max_items, at_least=1)
         if max_delay is not None:
-            max_delay = _check.seconds(where, "max_delay", max_delay)
+            max_delay = checks.seconds(where, "max_delay", max_delay)
         if max_cost is not None:
             if isinstance(max_cost, bool) or not isinstance(max_cost, int | float):
-                raise _check.refuse(TypeError, where, "max_cost", "be a number > 0", max_cost)
-            if not (_check.is_finite(max_cost) and max_cost > 0):
-                raise _check.refuse(ValueError, where, "max_cost", "be > 0 and finite", max_cost)
+                raise checks.refuse(TypeError, where, "max_cost", "be a number > 0", max_cost)
+            if not (checks.is_finite(max_cost) and max_cost > 0):
+                raise checks.refuse(ValueError, where, "max_cost", "be > 0 and finite", max_cost)
         if cost is not None:
-            _check.sync_callable(where, "cost", cost)
+            checks.sync_callable(where, "cost", cost)
             if max_cost is None:
                 raise TypeError(f"{where}: cost must come with max_cost")
         return self._then(plan.Batch(_named(where, name, "batch"), max_items, max_delay, max_cost, cost))
@@ -643,9 +643,9 @@ class Pipeline(Generic[T_co]):
         if max_items is None and period is None:
             raise ValueError(f"{where}: one of max_items, period must be given")
         if max_items is not None:
-            _check.integer(where, "max_items", max_items, at_least=1)
+            checks.integer(where, "max_items", max_items, at_least=1)
         if period is not None:
-            period = _check.seconds(where, "period", period)
+            period = checks.seconds(where, "period", period)
         return self._then(Window(_named(where, name, "window"), max_items, period))
 
     def sliding(self, n: int, step: int = 1, *, name: str | None = None) -> Pipeline[tuple[T_co, ...]]:
@@ -665,8 +665,8 @@ class Pipeline(Generic[T_co]):
           ValueError: if `n` or `step` is below 1.
         """
         where = "Pipeline.sliding"
-        _check.integer(where, "n", n, at_least=1)
-        _check.integer(where, "step", step, at_least=1)
+        checks.integer(where, "n", n, at_least=1)
+        checks.integer(where, "step", step, at_least=1)
         return self._then(Sliding(_named(where, name, "sliding"), n, step))
 
     def pairwise(self, *, name: str | None = None) -> Pipeline[tuple[T_co, T_co]]:
@@ -694,8 +694,8 @@ class Pipeline(Generic[T_co]):
         """
         where = "Pipeline.distinct"
         if key is not None:
-            _check.sync_callable(where, "key", key)
-        _check.integer(where, "remember", remember, at_least=1)
+            checks.sync_callable(where, "key", key)
+        checks.integer(where, "remember", remember, at_least=1)
         return self._then(Distinct(_named(where, name, "distinct"), key, remember))
 
     def buffer(self, capacity: int, *, overflow: plan.Overflow = "block", name: str | None = None) -> Pipeline[T_co]:
@@ -720,8 +720,8 @@ class Pipeline(Generic[T_co]):
           TypeError: if an argument has a wrong type.
           ValueError: if `capacity` is below 1, or `overflow` none of these words.
         """
-        _check.integer("Pipeline.buffer", "capacity", capacity, at_least=1)
-        _check.choice("Pipeline.buffer", "overflow", overflow, get_args(plan.Overflow))
+        checks.integer("Pipeline.buffer", "capacity", capacity, at_least=1)
+        checks.choice("Pipeline.buffer", "overflow", overflow, get_args(plan.Overflow))
         return self._then(plan.Buffer(_named("Pipeline.buffer", name, "buffer"), capacity, overflow))
 
     # ---- operations of time
@@ -751,9 +751,9 @@ class Pipeline(Generic[T_co]):
         """
         where = "Pipeline.throttle"
         if not isinstance(rate_limit, RateLimit):
-            raise _check.refuse(TypeError, where, "rate_limit", "be a RateLimit", rate_limit, "Use RateLimit(8), say.")
+            raise checks.refuse(TypeError, where, "rate_limit", "be a RateLimit", rate_limit, "Use RateLimit(8), say.")
         if cost is not None:
-            _check.sync_callable(where, "cost", cost)
+            checks.sync_callable(where, "cost", cost)
         return self._then(timing.Throttle(_named(where, name, "throttle"), rate_limit, cost))
 
     def debounce(self, delay: float, *, name: str | None = None) -> Pipeline[T_co]:
@@ -772,7 +772,7 @@ class Pipeline(Generic[T_co]):
           ValueError: if `delay` is not > 0 and finite.
         """
         where = "Pipeline.debounce"
-        return self._then(timing.Debounce(_named(where, name, "debounce"), _check.seconds(where, "delay", delay)))
+        return self._then(timing.Debounce(_named(where, name, "debounce"), checks.seconds(where, "delay", delay)))
 
     def sample(self, period: float, *, name: str | None = None) -> Pipeline[T_co]:
         """Let the newest item go on at each multiple of a period, if a new one came; the others count as dropped.
@@ -790,7 +790,7 @@ class Pipeline(Generic[T_co]):
           ValueError: if `period` is not > 0 and finite.
         """
         where = "Pipeline.sample"
-        return self._then(timing.Sample(_named(where, name, "sample"), _check.seconds(where, "period", period)))
+        return self._then(timing.Sample(_named(where, name, "sample"), checks.seconds(where, "period", period)))
 
     def delay(self, seconds: float, *, max_items: int = 16, name: str | None = None) -> Pipeline[T_co]:
         """Let each item go on so many seconds after it came here, in order.
@@ -808,8 +808,8 @@ class Pipeline(Generic[T_co]):
           ValueError: if an argument is out of range.
         """
         where = "Pipeline.delay"
-        _check.seconds(where, "seconds", seconds)
-        _check.integer(where, "max_items", max_items, at_least=1)
+        checks.seconds(where, "seconds", seconds)
+        checks.integer(where, "max_items", max_items, at_least=1)
         return self._then(timing.Delay(_named(where, name, "delay"), float(seconds), max_items))
 
     def idle_timeout(self, seconds: float, *, name: str | None = None) -> Pipeline[T_co]:
@@ -829,7 +829,7 @@ class Pipeline(Generic[T_co]):
         """
         where = "Pipeline.idle_timeout"
         return self._then(
-            timing.IdleTimeout(_named(where, name, "idle_timeout"), _check.seconds(where, "seconds", seconds))
+            timing.IdleTimeout(_named(where, name, "idle_timeout"), checks.seconds(where, "seconds", seconds))
         )
 
     def timeout(
@@ -854,9 +854,9 @@ class Pipeline(Generic[T_co]):
         if seconds is None and first is None:
             raise ValueError(f"{where}: one of seconds, first must be given")
         if seconds is not None:
-            seconds = _check.seconds(where, "seconds", seconds)
+            seconds = checks.seconds(where, "seconds", seconds)
         if first is not None:
-            first = _check.seconds(where, "first", first)
+            first = checks.seconds(where, "first", first)
         return self._then(timing.Timeout(_named(where, name, "timeout"), seconds, first))
 
     # ---- branches
@@ -906,7 +906,7 @@ class Pipeline(Generic[T_co]):
           TypeError: if `route` is no sync function, `branches` is no mapping of str to functions, or one of them gives
             no pipeline.
         """
-        _check.sync_callable("Pipeline.partition", "route", route)
+        checks.sync_callable("Pipeline.partition", "route", route)
         return self._fan_out("partition", branches, route, name)
 
     def fair_by(
@@ -949,16 +949,16 @@ class Pipeline(Generic[T_co]):
           ValueError: if `max_keys` is below 1, or `overflow` is another text.
         """
         where = "Pipeline.fair_by"
-        _check.sync_callable(where, "key", key)
+        checks.sync_callable(where, "key", key)
         shared = _share(where, share)
-        _check.integer(where, "max_keys", max_keys, at_least=1)
+        checks.integer(where, "max_keys", max_keys, at_least=1)
         _fair_overflow(overflow)
         named = _named(where, name, plan.function_name(key))
         return self._then(FairBy(named, key, shared, max_keys, overflow))
 
     def pipe(self, fn: Callable[Concatenate[Pipeline[T_co], P], U], /, *args: P.args, **kwargs: P.kwargs) -> U:
         """Give ``fn(self, *args, **kwargs)``: for segments that several pipelines use."""
-        _check.callable_("Pipeline.pipe", "fn", fn)
+        checks.callable_("Pipeline.pipe", "fn", fn)
         return fn(self, *args, **kwargs)
 
     # ---- review
@@ -1088,15 +1088,15 @@ class Pipeline(Generic[T_co]):
         where = f"Pipeline.{kind}"
         named = _named(where, name, kind)
         if not isinstance(branches, Mapping):
-            raise _check.refuse(TypeError, where, "branches", "be a mapping of names to functions", branches)
+            raise checks.refuse(TypeError, where, "branches", "be a mapping of names to functions", branches)
         made = tuple(_branch(where, named, key, fn) for key, fn in branches.items())
         routing = None if route is None else plan.Route(named, route, tuple(branch.key for branch, _ in made))
         return Pipeline(Plan(FanOut(kind, named, self._plan, made, routing)))
 
     def _opening(self, on_discard: OnDiscard | None, cleanup_timeout: float, sink: Sink | None) -> Opening[Any]:
         if on_discard is not None:
-            _check.sync_callable("Pipeline", "on_discard", on_discard)
-        _check.seconds("Pipeline", "cleanup_timeout", cleanup_timeout)
+            checks.sync_callable("Pipeline", "on_discard", on_discard)
+        checks.seconds("Pipeline", "cleanup_timeout", cleanup_timeout)
         return Opening(self._plan, on_discard=on_discard, cleanup_timeout=cleanup_timeout, sink=sink)
 
     async def _drive(
@@ -1156,7 +1156,7 @@ def fair_merge(
       TypeError: if an argument has a wrong type.
     """
     if not isinstance(inputs, Mapping):
-        raise _check.refuse(TypeError, "fair_merge", "inputs", "be a mapping of keys to pipelines", inputs)
+        raise checks.refuse(TypeError, "fair_merge", "inputs", "be a mapping of keys to pipelines", inputs)
     share = _share("fair_merge", share)
     unknown = [key for key in share.weights if key not in inputs]
     if unknown:
@@ -1257,7 +1257,7 @@ def zip_pipelines(*pipelines: Pipeline[Any], strict: bool = False, name: str | N
         drain cuts the inputs where they are; that one is then shorter is no error.
       name: what reports and errors call it.
     """
-    _check.boolean("zip_pipelines", "strict", strict)
+    checks.boolean("zip_pipelines", "strict", strict)
     pairs = _numbered("zip_pipelines", pipelines)
     return Pipeline(Plan(FanIn("zip", _named("zip_pipelines", name, "zip"), pairs, strict=strict)))
 
@@ -1280,9 +1280,9 @@ def _not_a_source(where: str, rule: str, items: Any) -> Exception:
     """Refuse it; what the other method takes, with its name."""
     is_async = hasattr(type(items), "__aiter__") or (callable(items) and plan.yields_async(items))
     if isinstance(items, Pipeline) or not is_async:
-        return _check.refuse(TypeError, where, "items", rule, items)
+        return checks.refuse(TypeError, where, "items", rule, items)
     rule = f"{rule} (from_async_iterable takes an async one)"
-    return _check.refuse(TypeError, where, "items", rule, items, "Use Pipeline.from_async_iterable(items).")
+    return checks.refuse(TypeError, where, "items", rule, items, "Use Pipeline.from_async_iterable(items).")
 
 
 def _gives_wrong_kind(kind: SourceKind, fn: Any) -> bool:
@@ -1294,31 +1294,31 @@ def _source(kind: SourceKind, origin: Any, name: str, claim: Claim | None = None
 
 
 def _named(where: str, name: str | None, default: str) -> str:
-    return default if name is None else _check.text(where, "name", name)
+    return default if name is None else checks.text(where, "name", name)
 
 
 def _named_fn(verb: str, fn: Any, name: str | None) -> str:
-    _check.callable_(f"Pipeline.{verb}", "fn", fn)
+    checks.callable_(f"Pipeline.{verb}", "fn", fn)
     if verb != "flat_map" and plan.yields_async(fn):  # what it gives would be taken for a value, or for a yes
         rule, use = "be no async generator function", "Use flat_map to put many values in an item's place."
-        raise _check.refuse(TypeError, f"Pipeline.{verb}", "fn", rule, fn, use)
+        raise checks.refuse(TypeError, f"Pipeline.{verb}", "fn", rule, fn, use)
     return _named(f"Pipeline.{verb}", name, plan.function_name(fn))
 
 
 def _concurrency(verb: str, concurrency: int | None) -> None:
     if concurrency is not None:
-        _check.integer(f"Pipeline.{verb}", "concurrency", concurrency, at_least=1)
+        checks.integer(f"Pipeline.{verb}", "concurrency", concurrency, at_least=1)
 
 
 def _no_step(verb: str, fn: Any) -> None:
     if step_of(fn) is not None:
         use = "Use .map(step) before it."
-        raise _check.refuse(TypeError, f"Pipeline.{verb}", "fn", "be a function of a state and an item", fn, use)
+        raise checks.refuse(TypeError, f"Pipeline.{verb}", "fn", "be a function of a state and an item", fn, use)
 
 
 def _on_error(verb: str, policy: OnError) -> None:
     if not isinstance(policy, OnError):
-        raise _check.refuse(
+        raise checks.refuse(
             TypeError, f"Pipeline.{verb}", "on_error", "be an OnError", policy, "Use OnError.skip(), say."
         )
 
@@ -1328,7 +1328,7 @@ def _share(where: str, share: Any) -> FairShare[Any]:
         return FairShare()
     if not isinstance(share, FairShare):
         use = 'Use FairShare({"a": 3}), say.'
-        raise _check.refuse(TypeError, where, "share", "be a FairShare", share, use)
+        raise checks.refuse(TypeError, where, "share", "be a FairShare", share, use)
     return share
 
 
@@ -1337,18 +1337,18 @@ def _fair_overflow(overflow: Any) -> None:
         return
     kind = ValueError if isinstance(overflow, str) else TypeError
     rule = "be 'block', 'drop_newest' or OnError.divert(step)"
-    raise _check.refuse(kind, "Pipeline.fair_by", "overflow", rule, overflow, show=option)
+    raise checks.refuse(kind, "Pipeline.fair_by", "overflow", rule, overflow, show=option)
 
 
 def _plan_of(where: str, name: str, value: Any) -> Plan:
     if not isinstance(value, Pipeline):
-        raise _check.refuse(TypeError, where, name, "be a Pipeline", value)
+        raise checks.refuse(TypeError, where, name, "be a Pipeline", value)
     return value._plan
 
 
 def _branch(where: str, fan_out: str, key: Any, fn: Any) -> tuple[Branch, Plan]:
-    _check.text(where, "a branch's name", key)
-    _check.sync_callable(where, f"branches[{named(key)}]", fn)
+    checks.text(where, "a branch's name", key)
+    checks.sync_callable(where, f"branches[{named(key)}]", fn)
     branch = Branch(fan_out, key)
     made = fn(Pipeline(Plan(branch)))
     return branch, _plan_of(where, f"what branches[{named(key)}] gives", made)

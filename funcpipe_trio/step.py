@@ -6,20 +6,20 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from fractions import Fraction
 from typing import Any, Generic, TypeVar, overload
 
-from ._errors import PlanError
-from .plan.steps import Call, Layer, Limit, Pure, StepPlan, Timeout, Within, limits_around, step_of
-from .policies import _check
-from .policies._functions import function_name, is_async, yields_async
-from .policies._shown import cut, escaped, named
+from ._base import checks
+from ._base.errors import PlanError
+from ._base.functions import function_name, is_async, yields_async
+from ._base.shown import cut, escaped, named
+from ._plan.steps import Call, Layer, Limit, Pure, StepPlan, Timeout, Within, limits_around, step_of
+from ._runtime.executors import InExecutor
+from ._runtime.failures import add_note
+from ._runtime.gathering import gathered
+from ._runtime.limiter import RateLimiter
+from ._runtime.runners import Processes, Threads, runner_of
+from ._runtime.started import StartedStep
 from .policies.circuit_breaker import CircuitBreaker
 from .policies.rate_limit import RateLimit
 from .policies.retry import Retry
-from .runtime.executors import InExecutor
-from .runtime.failures import add_note
-from .runtime.gathering import gathered
-from .runtime.limiter import RateLimiter
-from .runtime.runners import Processes, Threads, runner_of
-from .runtime.started import StartedStep
 
 __all__ = ["Step", "chunked", "gather"]
 
@@ -71,14 +71,14 @@ class Step(Generic[A, B]):
     def __init__(self, fn: Callable[[A], B], *, name: str | None = None, idempotent: bool = True) -> None: ...
 
     def __init__(self, fn: Callable[[Any], Any], *, name: str | None = None, idempotent: bool = True) -> None:
-        _check.callable_("Step", "fn", fn)
+        checks.callable_("Step", "fn", fn)
         if isinstance(fn, Step):
-            raise _check.refuse(TypeError, "Step", "fn", "be a function", fn, "Use the step itself.")
+            raise checks.refuse(TypeError, "Step", "fn", "be a function", fn, "Use the step itself.")
         if yields_async(fn):
             use = "Use flat_map to put many values in an item's place."
-            raise _check.refuse(TypeError, "Step", "fn", "be no async generator function", fn, use)
-        _check.boolean("Step", "idempotent", idempotent)
-        name = function_name(fn) if name is None else _check.text("Step", "name", name)
+            raise checks.refuse(TypeError, "Step", "fn", "be no async generator function", fn, use)
+        checks.boolean("Step", "idempotent", idempotent)
+        name = function_name(fn) if name is None else checks.text("Step", "name", name)
         object.__setattr__(self, "plan", StepPlan(name, (Call(fn, name, idempotent),)))
 
     @classmethod
@@ -95,8 +95,8 @@ class Step(Generic[A, B]):
         Raises:
           TypeError: if `fn` is no sync function.
         """
-        _check.sync_callable("Step.pure", "fn", fn)
-        name = function_name(fn) if name is None else _check.text("Step.pure", "name", name)
+        checks.sync_callable("Step.pure", "fn", fn)
+        name = function_name(fn) if name is None else checks.text("Step.pure", "name", name)
         return Step.from_plan(StepPlan(name, (Pure(fn),)))
 
     def __setattr__(self, name: str, value: object) -> None:
@@ -145,7 +145,7 @@ class Step(Generic[A, B]):
           TypeError: if `seconds` is no number.
           ValueError: if it is not > 0 and finite.
         """
-        return self._within(Timeout(_check.seconds("Step.timeout", "seconds", seconds)))
+        return self._within(Timeout(checks.seconds("Step.timeout", "seconds", seconds)))
 
     def retry(self, retry: Retry) -> Step[A, B]:
         """Try what is inside again when it fails.
@@ -155,7 +155,7 @@ class Step(Generic[A, B]):
           TypeError: if `retry` is no `Retry`.
         """
         if not isinstance(retry, Retry):
-            raise _check.refuse(TypeError, "Step.retry", "retry", "be a Retry", retry)
+            raise checks.refuse(TypeError, "Step.retry", "retry", "be a Retry", retry)
         once = [call.name for call in self.plan.calls() if not call.idempotent]
         if once:
             raise PlanError(
@@ -196,7 +196,7 @@ class Step(Generic[A, B]):
             raise TypeError(f"{where}: at least one limit must be given\nUse RateLimit(8), say.")
         for limit in limits:
             if not isinstance(limit, RateLimit | RateLimiter):
-                raise _check.refuse(TypeError, where, "limit", "be a RateLimit or a RateLimiter", limit)
+                raise checks.refuse(TypeError, where, "limit", "be a RateLimit or a RateLimiter", limit)
         step: Step[Any, Any] = self
         for limit, each in zip(limits, _cost_of_each(limits, cost), strict=True):
             step = step._limited(limit, each)
@@ -212,7 +212,7 @@ class Step(Generic[A, B]):
           TypeError: if `breaker` is no `CircuitBreaker`.
         """
         if not isinstance(breaker, CircuitBreaker):
-            raise _check.refuse(TypeError, "Step.circuit_breaker", "breaker", "be a CircuitBreaker", breaker)
+            raise checks.refuse(TypeError, "Step.circuit_breaker", "breaker", "be a CircuitBreaker", breaker)
         return self._within(breaker)
 
     def on(self, runner: _Runner) -> Step[A, B]:
@@ -250,7 +250,7 @@ class Step(Generic[A, B]):
           TypeError: if `step` is no Step.
         """
         if not isinstance(step, Step):
-            raise _check.refuse(
+            raise checks.refuse(
                 TypeError,
                 "Step.then",
                 "step",
@@ -266,7 +266,7 @@ class Step(Generic[A, B]):
         Raises:
           TypeError: if `fn` is no sync function.
         """
-        _check.sync_callable("Step.map", "fn", fn)
+        checks.sync_callable("Step.map", "fn", fn)
         return Step.from_plan(StepPlan(self.name, (*self.plan.parts, Pure(fn))))
 
     # ---- use
@@ -322,7 +322,7 @@ def _cost_of_each(limits: Sequence[RateLimit | RateLimiter], cost: _Costs | None
     if isinstance(cost, Mapping):
         unknown = [limit for limit in cost if limit not in limits]
         if unknown:
-            raise _check.refuse(ValueError, where, "cost", "name limits that are given", unknown[0])
+            raise checks.refuse(ValueError, where, "cost", "name limits that are given", unknown[0])
         by_limit: Mapping[Any, _Cost] = cost
         costs = [by_limit.get(limit) for limit in limits]
     elif isinstance(cost, Sequence) and not callable(cost):
@@ -334,7 +334,7 @@ def _cost_of_each(limits: Sequence[RateLimit | RateLimiter], cost: _Costs | None
         costs = [cost] * len(limits)
     for each in costs:
         if each is not None:
-            _check.sync_callable(where, "cost", each)
+            checks.sync_callable(where, "cost", each)
     return costs
 
 
@@ -360,8 +360,8 @@ async def gather(step: Step[C, D] | StartedStep[C, D], items: Iterable[C], *, co
     Cancellation: cancels all calls.
     """
     if step_of(step) is None:
-        raise _check.refuse(TypeError, "gather", "step", "be a Step", step, "Use Step(fn).")
-    _check.integer("gather", "concurrency", concurrency, at_least=1)
+        raise checks.refuse(TypeError, "gather", "step", "be a Step", step, "Use Step(fn).")
+    checks.integer("gather", "concurrency", concurrency, at_least=1)
     started = step.start() if isinstance(step, Step) else step
     return await gathered(started.plan.name, started, items, concurrency)
 
@@ -385,7 +385,7 @@ class chunked(Generic[C, D]):  # used like a function, and picklable as no closu
     fn: Callable[[C], D]
 
     def __init__(self, fn: Callable[[C], D]) -> None:
-        self.fn = _check.sync_callable("chunked", "fn", fn)
+        self.fn = checks.sync_callable("chunked", "fn", fn)
 
     def __call__(self, items: Iterable[C]) -> list[D]:
         """Put each item through the function."""

@@ -1,8 +1,12 @@
 """The layers: imports go down only, and the pure ones know nothing of trio, time or chance."""
 
 import ast
+import dataclasses
+import inspect
+import re
 import subprocess
 import sys
+import typing
 from pathlib import Path
 
 import pytest
@@ -13,17 +17,17 @@ ROOT = Path(funcpipe_trio.__file__).parent
 MODULES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py"))
 
 FLOORS = {
-    "_errors": 0,
+    "_base": 0,
     "policies": 1,
-    "sansio": 2,
-    "plan": 2,
-    "runtime": 3,
+    "_sansio": 2,
+    "_plan": 2,
+    "_runtime": 3,
     "step": 4,
     "pipeline": 5,
     "testing": 6,
     "__init__": 7,
 }
-PURE = {"_errors", "policies", "sansio", "plan"}
+PURE = {"_base", "policies", "_sansio", "_plan"}
 WORLD = {"trio", "outcome", "asyncio", "time", "random", "threading"}
 
 
@@ -77,7 +81,7 @@ def test_pure_layers_know_nothing_of_the_world(module):
 @pytest.mark.parametrize("module", MODULES, ids=str)
 def test_no_private_names_of_trio(module):
     """Only what trio promises is used; the one file that must do otherwise says so."""
-    uses = "trio._" in (ROOT / module).read_text()
+    uses = re.search(r"(?<!funcpipe_)trio\._", (ROOT / module).read_text()) is not None
 
     assert uses == (module == Path("testing/_schedule.py"))
 
@@ -101,8 +105,52 @@ def test_what_is_rare_waits_for_its_first_use():
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT.parent, capture_output=True, check=True, text=True)
     loaded = set(done.stdout.split())
 
-    assert "funcpipe_trio.runtime.build" in loaded
-    assert not loaded & (HEAVY | {f"funcpipe_trio.runtime.{name}" for name in RARE})
+    assert "funcpipe_trio._runtime.build" in loaded
+    assert not loaded & (HEAVY | {f"funcpipe_trio._runtime.{name}" for name in RARE})
+
+
+PUBLIC = {
+    "funcpipe_trio",
+    "funcpipe_trio.pipeline",
+    "funcpipe_trio.step",
+    *(f"funcpipe_trio.policies{name}" for name in ("", ".circuit_breaker", ".fair_share", ".on_error")),
+    *(f"funcpipe_trio.policies.{name}" for name in ("rate_limit", "retry")),
+    "funcpipe_trio.testing",
+    "funcpipe_trio.testing.strategies",
+}
+
+
+def test_the_public_modules_are_these():
+    """All else is behind an underscore: it may change in any version."""
+    names = {".".join(("funcpipe_trio", *module.with_suffix("").parts)) for module in MODULES}
+    names = {name.removesuffix(".__init__") for name in names}
+
+    assert {name for name in names if "._" not in name} == PUBLIC
+
+
+CLASSES = [face for face in vars(funcpipe_trio).values() if isinstance(face, type)]
+
+
+@pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
+def test_a_public_class_says_where_a_user_finds_it(cls):
+    """In tracebacks, pickles and pages."""
+    assert (cls.__module__, getattr(funcpipe_trio, cls.__name__)) == ("funcpipe_trio", cls)
+
+
+@pytest.mark.parametrize("name", ["Backoff", "CircuitBreaker", "FairShare", "Failure", "RateLimit", "Retry", "Threads"])
+def test_the_annotations_of_a_value_mean_what_they_did(name):
+    """Where they were written: what makes values of settings, or of random ones, asks."""
+    cls = getattr(funcpipe_trio, name)
+
+    hints = typing.get_type_hints(cls)
+    assert {each.name for each in dataclasses.fields(cls)} <= set(hints)
+    assert set(inspect.signature(cls).parameters) <= set(typing.get_type_hints(cls.__init__))
+    assert not any(isinstance(hint, str | typing.ForwardRef) for hint in hints.values())
+
+
+def test_what_public_signatures_name_is_public():
+    """Types that a user has to write down are found at the top."""
+    assert {"Stop", "Skip", "Emit", "Divert", "Threads", "Processes", "InExecutor"} <= set(vars(funcpipe_trio))
 
 
 def test_everything_public_is_importable_from_the_top():

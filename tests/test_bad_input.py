@@ -30,7 +30,7 @@ from funcpipe_trio import (
     merge,
     zip_pipelines,
 )
-from funcpipe_trio.policies._shown import option, shown
+from funcpipe_trio._base.shown import option, shown
 from funcpipe_trio.testing import run_virtual
 
 

@@ -19,7 +19,7 @@ def test_every_file_that_a_page_names_exists(page):
     """No page sends its reader to a file that is not there."""
     text = page.read_text()
     named = set(re.findall(r"(?:tests|docs|benchmarks|funcpipe_trio)/[\w/.*]+", text))
-    inside = re.findall(r"(?<![\w/])(?:policies|sansio|plan|runtime|testing)/[\w/]+\.py", text)
+    inside = re.findall(r"(?<![\w/])(?:_base|policies|_sansio|_plan|_runtime|testing)/[\w/]+\.py", text)
     named |= {f"funcpipe_trio/{name}" for name in inside}
     missing = [name for name in named if not list(ROOT.glob(name.rstrip("./")))]
 

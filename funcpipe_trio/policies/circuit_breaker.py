@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import KW_ONLY, field
 
-from . import _check
-from ._frozen import dataclass
+from .._base import checks
+from .._base.frozen import dataclass
 from .retry import ErrorFilter, error_filter, filter_name
 
 __all__ = ["CircuitBreaker"]
@@ -49,14 +49,14 @@ class CircuitBreaker:
 
     def __post_init__(self) -> None:
         if self.failures is not None:
-            _check.integer("CircuitBreaker", "failures", self.failures, at_least=1)
-        _check.seconds("CircuitBreaker", "reset_after", self.reset_after)
+            checks.integer("CircuitBreaker", "failures", self.failures, at_least=1)
+        checks.seconds("CircuitBreaker", "reset_after", self.reset_after)
         if self.ratio is not None:
-            _check.number("CircuitBreaker", "ratio", self.ratio, above=0, at_most=1)
+            checks.number("CircuitBreaker", "ratio", self.ratio, above=0, at_most=1)
         if self.window is not None:
-            _check.integer("CircuitBreaker", "window", self.window, at_least=1)
+            checks.integer("CircuitBreaker", "window", self.window, at_least=1)
         error_filter("CircuitBreaker", "on", self.on)
-        _check.boolean("CircuitBreaker", "wait", self.wait)
+        checks.boolean("CircuitBreaker", "wait", self.wait)
         if (self.ratio is None) != (self.window is None):
             raise TypeError("CircuitBreaker: ratio and window must be given together")
         if self.failures is None and self.ratio is None:

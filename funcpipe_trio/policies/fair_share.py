@@ -8,9 +8,9 @@ from fractions import Fraction
 from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
-from . import _check
-from ._frozen import dataclass
-from ._shown import named
+from .._base import checks
+from .._base.frozen import dataclass
+from .._base.shown import named
 
 __all__ = ["FairShare"]
 
@@ -49,15 +49,15 @@ class FairShare(Generic[K]):
 
     def __post_init__(self) -> None:
         if not isinstance(self.weights, Mapping):
-            raise _check.refuse(TypeError, "FairShare", "weights", "be a mapping of keys to weights", self.weights)
+            raise checks.refuse(TypeError, "FairShare", "weights", "be a mapping of keys to weights", self.weights)
         weights = {
-            key: _check.weight("FairShare", f"weights[{named(key)}]", weight) for key, weight in self.weights.items()
+            key: checks.weight("FairShare", f"weights[{named(key)}]", weight) for key, weight in self.weights.items()
         }
         object.__setattr__(self, "weights", MappingProxyType(weights))
-        _check.weight("FairShare", "default_weight", self.default_weight)
-        _check.integer("FairShare", "capacity", self.capacity, at_least=1)
+        checks.weight("FairShare", "default_weight", self.default_weight)
+        checks.integer("FairShare", "capacity", self.capacity, at_least=1)
         if self.cost is not None:
-            _check.sync_callable("FairShare", "cost", self.cost)
+            checks.sync_callable("FairShare", "cost", self.cost)
 
     def __hash__(self) -> int:
         return hash((frozenset(self.weights.items()), self.default_weight, self.capacity))

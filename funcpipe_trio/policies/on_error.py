@@ -6,9 +6,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import field
 from typing import Any, Generic, TypeVar, final
 
-from . import _check
-from ._frozen import dataclass
-from ._functions import function_name
+from .._base import checks
+from .._base.frozen import dataclass
+from .._base.functions import function_name
 
 __all__ = ["Divert", "Emit", "Failure", "OnError", "Skip", "Stop"]
 
@@ -107,10 +107,10 @@ class Skip(OnError):
 
     def __post_init__(self) -> None:
         if self.max_failures is not None:
-            _check.integer("OnError.skip", "max_failures", self.max_failures, at_least=0)
+            checks.integer("OnError.skip", "max_failures", self.max_failures, at_least=0)
         if self.max_ratio is not None:
-            _check.number("OnError.skip", "max_ratio", self.max_ratio, at_least=0, at_most=1)
-        _check.integer("OnError.skip", "min_items", self.min_items, at_least=1)
+            checks.number("OnError.skip", "max_ratio", self.max_ratio, at_least=0, at_most=1)
+        checks.integer("OnError.skip", "min_items", self.min_items, at_least=1)
 
     def describe(self) -> str:
         """Say it in a few words."""
@@ -138,7 +138,7 @@ class Divert(OnError):
     step: Callable[[Failure[Any]], Awaitable[object]] = field(hash=False)
 
     def __post_init__(self) -> None:
-        _check.async_callable("OnError.divert", "step", self.step, "be a Step or an async function")
+        checks.async_callable("OnError.divert", "step", self.step, "be a Step or an async function")
 
     def describe(self) -> str:
         """Say it in a few words."""

@@ -7,8 +7,8 @@ import sys
 from dataclasses import KW_ONLY
 from fractions import Fraction
 
-from . import _check
-from ._frozen import dataclass
+from .._base import checks
+from .._base.frozen import dataclass
 
 __all__ = ["RateLimit"]
 
@@ -45,11 +45,11 @@ class RateLimit:
     burst: int
 
     def __init__(self, rate: float, *, per: float = 1.0, burst: int | None = None) -> None:
-        _check.number("RateLimit", "rate", rate, above=0)
-        _check.seconds("RateLimit", "per", per)
+        checks.number("RateLimit", "rate", rate, above=0)
+        checks.seconds("RateLimit", "per", per)
         if burst is None:
             burst = min(max(1, math.ceil(Fraction(rate) / Fraction(per) * _LATE)), sys.maxsize)
-        _check.integer("RateLimit", "burst", burst, at_least=1)
+        checks.integer("RateLimit", "burst", burst, at_least=1)
         for name, value in {"rate": rate, "per": per, "burst": burst}.items():
             object.__setattr__(self, name, value)
 

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import KW_ONLY, field
 from typing import TypeAlias
 
-from . import _check
-from ._frozen import dataclass
-from ._functions import function_name
+from .._base import checks
+from .._base.frozen import dataclass
+from .._base.functions import function_name
 
 __all__ = ["Backoff", "ErrorFilter", "Retry", "error_filter", "filter_name", "needs_seed"]
 
@@ -50,13 +50,13 @@ class Backoff:
     seed: int | None = None
 
     def __post_init__(self) -> None:
-        _check.seconds("Backoff", "initial", self.initial, positive=False)
-        _check.number("Backoff", "factor", self.factor, at_least=1)
+        checks.seconds("Backoff", "initial", self.initial, positive=False)
+        checks.number("Backoff", "factor", self.factor, at_least=1)
         if self.maximum is not None:
-            _check.seconds("Backoff", "maximum", self.maximum, positive=False)
-        _check.number("Backoff", "jitter", self.jitter, at_least=0, at_most=1)
+            checks.seconds("Backoff", "maximum", self.maximum, positive=False)
+        checks.number("Backoff", "jitter", self.jitter, at_least=0, at_most=1)
         if self.seed is not None:
-            _check.any_integer("Backoff", "seed", self.seed)
+            checks.any_integer("Backoff", "seed", self.seed)
 
     @property
     def longest(self) -> float:
@@ -102,12 +102,12 @@ class Retry:
     retry_after: Callable[[Exception], float | None] | None = field(default=None, hash=False)
 
     def __post_init__(self) -> None:
-        _check.integer("Retry", "attempts", self.attempts, at_least=1)
+        checks.integer("Retry", "attempts", self.attempts, at_least=1)
         error_filter("Retry", "on", self.on)
         if not isinstance(self.backoff, Backoff):
-            raise _check.refuse(TypeError, "Retry", "backoff", "be a Backoff", self.backoff)
+            raise checks.refuse(TypeError, "Retry", "backoff", "be a Backoff", self.backoff)
         if self.retry_after is not None:
-            _check.sync_callable("Retry", "retry_after", self.retry_after)
+            checks.sync_callable("Retry", "retry_after", self.retry_after)
 
     def describe(self) -> str:
         """Say it in a few words."""
@@ -127,14 +127,14 @@ def error_filter(where: str, name: str, value: object) -> None:
     kinds = value if isinstance(value, tuple) else (value,)
     if isinstance(value, type | tuple):
         if not kinds or not all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in kinds):
-            raise _check.refuse(TypeError, where, name, rule, value)
+            raise checks.refuse(TypeError, where, name, rule, value)
         if not all(issubclass(kind, Exception) for kind in kinds):
             rule = "name Exception or kinds of it: what ends a task is never met by a policy"
-            raise _check.refuse(ValueError, where, name, rule, value)
+            raise checks.refuse(ValueError, where, name, rule, value)
     elif not callable(value):
-        raise _check.refuse(TypeError, where, name, rule, value)
+        raise checks.refuse(TypeError, where, name, rule, value)
     else:
-        _check.sync_callable(where, name, value)
+        checks.sync_callable(where, name, value)
 
 
 def filter_name(value: ErrorFilter) -> str:

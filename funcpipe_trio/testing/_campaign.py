@@ -13,10 +13,10 @@ from typing import Any
 
 import trio
 
-from .._errors import CircuitOpen
+from .._base import checks
+from .._base.errors import CircuitOpen
+from .._runtime.run import Run
 from ..pipeline import Pipeline
-from ..policies import _check
-from ..runtime.run import Run
 from ._lab import InjectedError
 from ._schedule import Choices, Schedule, require_private_names
 from ._trial import Scenario, Trial, TrialError, lost_items, run_trial
@@ -151,7 +151,7 @@ def fail_everywhere(
     see `cancel_everywhere`; the point is the number of the call.
     """
     subject = _scenario("fail_everywhere", scenario)
-    _check.integer("fail_everywhere", "every", every, at_least=1)
+    checks.integer("fail_everywhere", "every", every, at_least=1)
 
     def trials(seed: int) -> Iterator[Trial]:
         undisturbed = run_trial(subject, Schedule(seed), seed=seed)  # first: one that does not end, ends nowhere
@@ -201,7 +201,7 @@ def explore_schedules(
     """
     subject = _scenario("explore_schedules", scenario)
 
-    _check.integer("explore_schedules", "most", most, at_least=1)
+    checks.integer("explore_schedules", "most", most, at_least=1)
 
     def seeded() -> Iterator[Trial]:
         for seed in [only[0]] if only is not None else seeds:
@@ -248,7 +248,7 @@ def _scenario(campaign: str, subject: Any) -> Scenario:
     if isinstance(subject, Pipeline) or not callable(subject):
         rule = "be a function that makes the pipeline, or a Scenario"
         use = f"Use {campaign}(lambda: pipeline): each run gets a fresh one."
-        raise _check.refuse(TypeError, campaign, "scenario", rule, subject, use)
+        raise checks.refuse(TypeError, campaign, "scenario", rule, subject, use)
     return Scenario(subject)
 
 
@@ -263,7 +263,7 @@ def _at_every_point(
 ) -> Campaign:
     """Run a trial undisturbed, then one for each point of it, disturbed there."""
     subject = _scenario(name, scenario)
-    _check.integer(name, "every", every, at_least=1)
+    checks.integer(name, "every", every, at_least=1)
 
     def trials(seed: int) -> Iterator[Trial]:
         undisturbed = run_trial(subject, Schedule(seed), seed=seed)  # first: one that does not end, ends nowhere

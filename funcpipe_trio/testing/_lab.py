@@ -14,16 +14,16 @@ from typing import Any, get_args
 
 import trio
 
+from .._plan import operations as plan
+from .._plan.fair_by import FairBy
+from .._plan.nodes import Branch, FanIn, FanOut, Plan, Source, plan_of
+from .._plan.restarts import RestartingSource
+from .._plan.windows import Sliding, Window
+from .._runtime.started import StartedStep
 from ..pipeline import Pipeline
-from ..plan import operations as plan
-from ..plan.fair_by import FairBy
-from ..plan.nodes import Branch, FanIn, FanOut, Plan, Source, plan_of
-from ..plan.restarts import RestartingSource
-from ..plan.windows import Sliding, Window
 from ..policies.fair_share import FairShare
 from ..policies.on_error import Divert, OnError
 from ..policies.retry import Retry
-from ..runtime.started import StartedStep
 from ..step import Step
 from ._wrap import has_second_chances, wrap_step
 

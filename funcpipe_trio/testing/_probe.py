@@ -8,9 +8,9 @@ from typing import Any, Generic, TypeVar
 
 import trio
 
+from .._runtime.opening import Opening
+from .._runtime.run import Run
 from ..pipeline import Pipeline
-from ..runtime.opening import Opening
-from ..runtime.run import Run
 
 __all__ = ["Probe"]
 

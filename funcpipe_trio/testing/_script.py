@@ -8,8 +8,8 @@ from typing import Any
 
 import trio
 
-from ..policies import _check
-from ..policies._shown import option
+from .._base import checks
+from .._base.shown import option
 
 __all__ = ["Fail", "Script"]
 
@@ -39,7 +39,7 @@ class Script:
     """
 
     def __init__(self, timeline: str | Iterable[tuple[float, Any]], *, step: float = 1.0) -> None:
-        _check.seconds("Script", "step", step)
+        checks.seconds("Script", "step", step)
         if not isinstance(timeline, Iterable):
             raise _not_a_timeline(timeline)
         self.timeline: tuple[tuple[float, Any], ...] = (
@@ -84,13 +84,13 @@ _END = object()
 
 
 def _not_a_timeline(value: Any) -> Exception:
-    return _check.refuse(TypeError, "Script", "timeline", "be text, or (time, item) pairs", value)
+    return checks.refuse(TypeError, "Script", "timeline", "be text, or (time, item) pairs", value)
 
 
 def _pair(pair: Any) -> tuple[float, Any]:
     if not isinstance(pair, tuple) or len(pair) != 2:
         raise _not_a_timeline(pair)
-    return _check.seconds("Script", "time", pair[0], positive=False), pair[1]
+    return checks.seconds("Script", "time", pair[0], positive=False), pair[1]
 
 
 def _parsed(text: str, step: float) -> Iterable[tuple[float, Any]]:
@@ -111,4 +111,4 @@ def _parsed(text: str, step: float) -> Iterable[tuple[float, Any]]:
             raise ValueError(f"Script: timeline must be letters, digits, '-', '(..)', '#', '|', not {character!r}")
         at += not grouped
     if grouped:
-        raise _check.refuse(ValueError, "Script", "timeline", "close its '('", text, show=option)
+        raise checks.refuse(ValueError, "Script", "timeline", "close its '('", text, show=option)

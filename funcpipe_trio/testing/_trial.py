@@ -20,13 +20,13 @@ from typing import Any, Protocol
 
 import trio
 
+from .._base import checks
+from .._base.functions import function_name
+from .._runtime.inlet import BEHIND_FAILURE, NOT_NEEDED
+from .._runtime.nested import INSIDE
+from .._runtime.report import Report
+from .._runtime.run import Run
 from ..pipeline import Pipeline
-from ..policies import _check
-from ..policies._functions import function_name
-from ..runtime.inlet import BEHIND_FAILURE, NOT_NEEDED
-from ..runtime.nested import INSIDE
-from ..runtime.report import Report
-from ..runtime.run import Run
 from ._guard import Guard, Stuck
 from ._lab import Lab
 from ._outside import threads_left_behind
@@ -98,12 +98,12 @@ class Scenario:
         make: object = self.make
         if isinstance(make, Pipeline):
             rule = "be a function that makes the pipeline"
-            raise _check.refuse(TypeError, "Scenario", "make", rule, make, "Use Scenario(lambda: pipeline).")
-        _check.sync_callable("Scenario", "make", self.make)
-        _check.callable_("Scenario", "consume", self.consume)
+            raise checks.refuse(TypeError, "Scenario", "make", rule, make, "Use Scenario(lambda: pipeline).")
+        checks.sync_callable("Scenario", "make", self.make)
+        checks.callable_("Scenario", "consume", self.consume)
         name: object = self.name
         if not isinstance(name, str):
-            raise _check.refuse(TypeError, "Scenario", "name", "be a str", name)
+            raise checks.refuse(TypeError, "Scenario", "name", "be a str", name)
 
     @property
     def title(self) -> str:

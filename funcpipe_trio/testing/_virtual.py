@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TypeVar, TypeVarTuple
 
-from ..policies import _check
+from .._base import checks
 from ._guard import Guard, Stuck
 
 __all__ = ["run_virtual"]
@@ -44,7 +44,7 @@ def run_virtual(async_fn: Callable[[*Ts], Awaitable[T]], *args: *Ts, max_steps: 
 
     Checkpoint: never (sync; it may not be called inside of a trio run).
     """
-    _check.integer("run_virtual", "max_steps", max_steps, at_least=1)
+    checks.integer("run_virtual", "max_steps", max_steps, at_least=1)
     try:
         return Guard(seconds=_FOREVER, steps=max_steps).run(async_fn, *args)
     except Stuck as stuck:

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from ..plan.steps import Call, Layer, Limit, Part, Pure, RunnerPlan, StepPlan, Within
-from ..policies._functions import AnyFunction
+from .._base.functions import AnyFunction
+from .._plan.steps import Call, Layer, Limit, Part, Pure, RunnerPlan, StepPlan, Within
+from .._runtime.attempt import Attempt
+from .._runtime.running import Admit, Running, start_runner
 from ..policies.circuit_breaker import CircuitBreaker
 from ..policies.retry import Retry
-from ..runtime.attempt import Attempt
-from ..runtime.running import Admit, Running, start_runner
 
 __all__ = ["Watcher", "has_second_chances", "wrap_step"]
 

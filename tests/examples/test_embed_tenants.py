@@ -26,7 +26,7 @@ import pytest
 import trio
 
 from funcpipe_trio import Backoff, Pipeline, RateLimit, RateLimiter, Retry
-from funcpipe_trio.sansio.backoff import backoff_delay
+from funcpipe_trio._sansio.backoff import backoff_delay
 from funcpipe_trio.testing import (
     assert_fair,
     cancel_everywhere,

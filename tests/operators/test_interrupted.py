@@ -19,12 +19,12 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-import funcpipe_trio.runtime
+import funcpipe_trio._runtime
 from funcpipe_trio.testing import Lab
 
 from .catalogue import CASES, Feed, tokens
 
-RUNTIME = os.path.dirname(funcpipe_trio.runtime.__file__)
+RUNTIME = os.path.dirname(funcpipe_trio._runtime.__file__)
 CALLS = {code for name, code in dis.opmap.items() if name.startswith("CALL")}
 LOOKS = {dis.opmap[name] for name in ("RESUME", "JUMP_BACKWARD")}
 

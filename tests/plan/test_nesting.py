@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from funcpipe_trio import Pipeline, PlanError, concat, fair_merge, merge, zip_pipelines
-from funcpipe_trio.plan.nodes import DEEPEST
+from funcpipe_trio._plan.nodes import DEEPEST
 from funcpipe_trio.testing import Scenario, cancel_everywhere, run_virtual
 
 MESSAGE = (

@@ -8,7 +8,7 @@ from functools import partial
 
 import pytest
 
-from funcpipe_trio.policies._shown import shown
+from funcpipe_trio._base.shown import shown
 from funcpipe_trio.policies.fair_share import FairShare
 
 

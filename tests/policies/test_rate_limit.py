@@ -16,7 +16,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from funcpipe_trio import Pipeline, RateLimit, Step
-from funcpipe_trio.sansio.token_bucket import TokenBucket
+from funcpipe_trio._sansio.token_bucket import TokenBucket
 from funcpipe_trio.testing import run_virtual
 
 rates = st.integers(1, 10**6) | st.floats(1e-3, 1e6)

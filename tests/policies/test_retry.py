@@ -4,7 +4,7 @@ from functools import partial
 
 import pytest
 
-from funcpipe_trio._errors import CircuitOpen
+from funcpipe_trio._base.errors import CircuitOpen
 from funcpipe_trio.policies.retry import Backoff, Retry, error_filter, filter_name
 
 

@@ -10,7 +10,7 @@ from dataclasses import FrozenInstanceError, fields, replace
 
 import pytest
 
-from funcpipe_trio._errors import CircuitOpen
+from funcpipe_trio._base.errors import CircuitOpen
 from funcpipe_trio.policies.circuit_breaker import CircuitBreaker
 from funcpipe_trio.policies.on_error import Divert, Emit, Failure, OnError, Skip, Stop
 from funcpipe_trio.policies.rate_limit import RateLimit

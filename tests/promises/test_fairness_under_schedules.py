@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from trio.testing import wait_all_tasks_blocked
 
 from funcpipe_trio import FairChannel, FairShare, Pipeline, concat, fair_merge
-from funcpipe_trio.sansio.fair_queue import FairQueue
+from funcpipe_trio._sansio.fair_queue import FairQueue
 from funcpipe_trio.testing import assert_fair, run_virtual, service_lag
 from funcpipe_trio.testing._schedule import Schedule, scheduled
 

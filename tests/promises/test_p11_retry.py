@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from funcpipe_trio import Backoff, CircuitBreaker, CircuitOpen, OnError, Pipeline, RateLimit, Retry, Step, gather
-from funcpipe_trio.policies._shown import shown
-from funcpipe_trio.sansio.backoff import backoff_delay
+from funcpipe_trio._base.shown import shown
+from funcpipe_trio._sansio.backoff import backoff_delay
 from funcpipe_trio.testing import run_virtual
 from funcpipe_trio.testing._schedule import Schedule, scheduled
 

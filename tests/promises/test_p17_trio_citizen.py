@@ -219,7 +219,7 @@ def test_the_same_seed_gives_the_same_trace(monkeypatch):
     ends slices by real time under a clock that is not trio's own.
     """
     leaps = random.Random()
-    modules = [each for name, each in sys.modules.items() if name.startswith("funcpipe_trio.runtime.")]
+    modules = [each for name, each in sys.modules.items() if name.startswith("funcpipe_trio._runtime.")]
     looking = [each for each in modules if hasattr(each, "perf_counter")]
     assert len(looking) >= 4
     for module in looking:

@@ -17,7 +17,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from funcpipe_trio import Backoff, OnError, Pipeline, PlanError, RateLimit, Retry, Step
-from funcpipe_trio.sansio.backoff import backoff_delay
+from funcpipe_trio._sansio.backoff import backoff_delay
 from funcpipe_trio.testing import run_virtual
 from funcpipe_trio.testing._schedule import Schedule, scheduled
 

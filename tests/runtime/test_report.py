@@ -9,7 +9,7 @@ import trio
 
 import funcpipe_trio
 from funcpipe_trio import BufferOverflow, FairShare, Pipeline, fair_merge
-from funcpipe_trio.runtime import report
+from funcpipe_trio._runtime import report
 from funcpipe_trio.testing import run_virtual
 
 
@@ -90,7 +90,8 @@ def test_a_buffer_has_its_name_in_the_plan_in_reports_and_in_its_error(name, cal
     assert run_virtual(links) == [name, None]
 
 
-REPORTS = [each for each in vars(funcpipe_trio).values() if getattr(each, "__module__", "") == report.__name__]
+REPORTS = [getattr(funcpipe_trio, name) for name in report.__all__ if hasattr(funcpipe_trio, name)]
+REPORTS = [each for each in REPORTS if isinstance(each, type)]
 
 
 def documented(cls):

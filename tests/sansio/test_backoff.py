@@ -19,8 +19,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from funcpipe_trio._sansio.backoff import backoff_delay
 from funcpipe_trio.policies.retry import Backoff
-from funcpipe_trio.sansio.backoff import backoff_delay
 
 PLAIN = Backoff(0.1, 2.0, 10.0, jitter=0)
 WHOLE = Backoff(1, 1, 1, jitter=1)  # waits 1 + u

@@ -13,7 +13,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from funcpipe_trio.sansio.batcher import Batcher
+from funcpipe_trio._sansio.batcher import Batcher
 
 limits = st.one_of(st.none(), st.integers(1, 6))
 costs = st.lists(st.integers(0, 8), max_size=40)

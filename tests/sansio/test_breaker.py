@@ -14,8 +14,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from funcpipe_trio._sansio.breaker import Breaker, Refused
 from funcpipe_trio.policies.circuit_breaker import CircuitBreaker
-from funcpipe_trio.sansio.breaker import Breaker, Refused
 
 
 def tripped(policy, now=0.0):

@@ -15,7 +15,7 @@ from math import lcm
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from funcpipe_trio.sansio.cost_grid import CostGrid
+from funcpipe_trio._sansio.cost_grid import CostGrid
 
 FINE = Fraction(1, 2**1023)
 usual = st.one_of(

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from funcpipe_trio.sansio.fair_lanes import MOST_ACCOUNTS, FairLanes
-from funcpipe_trio.sansio.key_accounts import KeyAccounts
+from funcpipe_trio._sansio.fair_lanes import MOST_ACCOUNTS, FairLanes
+from funcpipe_trio._sansio.key_accounts import KeyAccounts
 from funcpipe_trio.testing import assert_fair
 
 

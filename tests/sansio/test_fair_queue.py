@@ -30,8 +30,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from funcpipe_trio._errors import StateError
-from funcpipe_trio.sansio.fair_queue import FairQueue
+from funcpipe_trio._base.errors import StateError
+from funcpipe_trio._sansio.fair_queue import FairQueue
 
 HUGE = [3 * 10**15, 7 * 10**15, 10**15 + 1, 10**15 - 1]
 weights = st.one_of(

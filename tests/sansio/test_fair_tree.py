@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from funcpipe_trio._errors import StateError
-from funcpipe_trio.sansio.fair_tree import FairTree
+from funcpipe_trio._base.errors import StateError
+from funcpipe_trio._sansio.fair_tree import FairTree
 
 weights = st.one_of(st.integers(1, 100), st.sampled_from([10**15 + 1, 7 * 10**15, Fraction(1, 3)]))
 

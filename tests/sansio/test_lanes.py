@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from funcpipe_trio.sansio.lanes import Lanes
+from funcpipe_trio._sansio.lanes import Lanes
 
 KEYS = ["a", 1, None, ("x", 2), b"b", 2.5]  # they have a hash, and no order
 

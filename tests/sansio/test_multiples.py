@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from funcpipe_trio.sansio.multiples import Multiples
+from funcpipe_trio._sansio.multiples import Multiples
 
 
 def multiples(period, start=0.0):

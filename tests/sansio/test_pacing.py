@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from funcpipe_trio import RateLimit
-from funcpipe_trio.sansio.pacing import Debouncer, Delayer, Sampler, Throttler
+from funcpipe_trio._sansio.pacing import Debouncer, Delayer, Sampler, Throttler
 
 
 def played(pacer, arrivals, end=math.inf):

@@ -7,7 +7,7 @@ known key that is not seen again.
 from hypothesis import given
 from hypothesis import strategies as st
 
-from funcpipe_trio.sansio.recent_keys import RecentKeys
+from funcpipe_trio._sansio.recent_keys import RecentKeys
 
 
 @given(keys=st.lists(st.integers(0, 8), max_size=60), remember=st.integers(1, 6))

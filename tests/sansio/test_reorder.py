@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from funcpipe_trio.sansio.reorder import AsCompleted, InOrder
+from funcpipe_trio._sansio.reorder import AsCompleted, InOrder
 
 orders = pytest.mark.parametrize("make", [InOrder, AsCompleted])
 

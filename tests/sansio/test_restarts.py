@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from funcpipe_trio import Backoff, Retry
-from funcpipe_trio.sansio.backoff import backoff_delay
-from funcpipe_trio.sansio.restarts import Restarts
+from funcpipe_trio._sansio.backoff import backoff_delay
+from funcpipe_trio._sansio.restarts import Restarts
 
 LASTED = st.lists(st.integers(0, 12), min_size=1, max_size=12)
 

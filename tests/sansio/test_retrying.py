@@ -16,11 +16,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from funcpipe_trio._errors import CircuitOpen, FuncpipeError
-from funcpipe_trio.policies._shown import shown
+from funcpipe_trio._base.errors import CircuitOpen, FuncpipeError
+from funcpipe_trio._base.shown import shown
+from funcpipe_trio._sansio.backoff import backoff_delay
+from funcpipe_trio._sansio.retrying import Attempts, is_meant
 from funcpipe_trio.policies.retry import Backoff, Retry
-from funcpipe_trio.sansio.backoff import backoff_delay
-from funcpipe_trio.sansio.retrying import Attempts, is_meant
 
 STEADY = Backoff(1, 1, 1, jitter=0)
 

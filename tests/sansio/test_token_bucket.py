@@ -19,8 +19,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from funcpipe_trio._sansio.token_bucket import TokenBucket
 from funcpipe_trio.policies.rate_limit import RateLimit
-from funcpipe_trio.sansio.token_bucket import TokenBucket
 
 AWKWARD = [0.1, 1 / 3, 7.3, 1e-3, 1e6, 2**0.5]
 FIRST_WHOLE = 2.0**-11  # from here on every float is a whole number of ticks

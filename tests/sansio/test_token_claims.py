@@ -11,9 +11,9 @@ from fractions import Fraction
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from funcpipe_trio._sansio.token_bucket import TokenBucket
+from funcpipe_trio._sansio.token_claims import may_start, ready_at
 from funcpipe_trio.policies.rate_limit import RateLimit
-from funcpipe_trio.sansio.token_bucket import TokenBucket
-from funcpipe_trio.sansio.token_claims import may_start, ready_at
 
 limits = st.builds(RateLimit, st.sampled_from([0.25, 1, 2, 8]), burst=st.integers(1, 6))
 costs = st.sampled_from([Fraction(1, 4), Fraction(1, 2), 1, 2, 3])

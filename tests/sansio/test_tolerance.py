@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from funcpipe_trio._sansio.tolerance import Tolerance
 from funcpipe_trio.policies.on_error import OnError
-from funcpipe_trio.sansio.tolerance import Tolerance
 
 
 def notes(skip, fails):

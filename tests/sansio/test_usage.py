@@ -10,7 +10,7 @@ from dataclasses import astuple
 from hypothesis import given
 from hypothesis import strategies as st
 
-from funcpipe_trio.sansio.usage import Usage, Used
+from funcpipe_trio._sansio.usage import Usage, Used
 
 STEPS = st.tuples(
     st.integers(0, 8),  # quarters of a second before it

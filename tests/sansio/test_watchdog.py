@@ -8,7 +8,7 @@ import math
 
 import pytest
 
-from funcpipe_trio.sansio.watchdog import Watchdog
+from funcpipe_trio._sansio.watchdog import Watchdog
 
 IDLE = "timeout of 5 s without an item"
 FIRST = "timeout of 3 s for the first item"

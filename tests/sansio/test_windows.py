@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from funcpipe_trio.sansio.windows import SlidingWindows, TumblingWindows
+from funcpipe_trio._sansio.windows import SlidingWindows, TumblingWindows
 
 times = st.lists(st.integers(0, 200), max_size=30).map(lambda each: sorted(time / 8 for time in each))
 

@@ -13,18 +13,18 @@ import pytest
 import trio
 
 from funcpipe_trio import FairChannel, FairShare, Pipeline, fair_merge
-from funcpipe_trio.runtime import pool as pools
-from funcpipe_trio.runtime import stage as stages
-from funcpipe_trio.runtime.engine import Engine
-from funcpipe_trio.runtime.inlet import BEHIND_FAILURE, NOTHING
-from funcpipe_trio.runtime.ledger import Ledger
-from funcpipe_trio.runtime.link import Link
-from funcpipe_trio.runtime.opening import Opening
-from funcpipe_trio.runtime.pool import Pool
-from funcpipe_trio.runtime.run import Run
-from funcpipe_trio.runtime.sources import AsyncIterableSource, AsyncSource, IterableInlet
-from funcpipe_trio.runtime.stage import Stage
-from funcpipe_trio.sansio.fair_queue import FairQueue
+from funcpipe_trio._runtime import pool as pools
+from funcpipe_trio._runtime import stage as stages
+from funcpipe_trio._runtime.engine import Engine
+from funcpipe_trio._runtime.inlet import BEHIND_FAILURE, NOTHING
+from funcpipe_trio._runtime.ledger import Ledger
+from funcpipe_trio._runtime.link import Link
+from funcpipe_trio._runtime.opening import Opening
+from funcpipe_trio._runtime.pool import Pool
+from funcpipe_trio._runtime.run import Run
+from funcpipe_trio._runtime.sources import AsyncIterableSource, AsyncSource, IterableInlet
+from funcpipe_trio._runtime.stage import Stage
+from funcpipe_trio._sansio.fair_queue import FairQueue
 from funcpipe_trio.testing import (
     CampaignError,
     Probe,

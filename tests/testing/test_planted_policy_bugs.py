@@ -11,11 +11,11 @@ import pytest
 import trio
 
 from funcpipe_trio import CircuitBreaker, OnError, Pipeline, RateLimit, RateLimiter, Step, merge
-from funcpipe_trio.runtime.circuit import _Circuit
-from funcpipe_trio.runtime.keyed import KeyedPool
-from funcpipe_trio.runtime.line import WaitingLine, _Place
-from funcpipe_trio.runtime.pool import Pool
-from funcpipe_trio.sansio.lanes import Lanes
+from funcpipe_trio._runtime.circuit import _Circuit
+from funcpipe_trio._runtime.keyed import KeyedPool
+from funcpipe_trio._runtime.line import WaitingLine, _Place
+from funcpipe_trio._runtime.pool import Pool
+from funcpipe_trio._sansio.lanes import Lanes
 from funcpipe_trio.testing import (
     CampaignError,
     Scenario,

@@ -1,0 +1,182 @@
+"""What a value must be, said once: each function returns the value or raises with the value and the rule.
+
+A wrong type is a `TypeError`, a wrong range a `ValueError`; both read ``<where>: <name> must <rule>, not <value>``.
+A bool is not a number here: ``capacity=True`` is a slip, not a one.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable
+from fractions import Fraction
+from typing import Any
+
+from .functions import is_async, yields_async
+from .shown import option, shown
+
+__all__ = [
+    "any_integer",
+    "async_callable",
+    "boolean",
+    "callable_",
+    "choice",
+    "cost",
+    "integer",
+    "is_finite",
+    "number",
+    "refuse",
+    "seconds",
+    "sync_callable",
+    "text",
+    "weight",
+]
+
+
+def refuse(
+    kind: type[Exception],
+    where: str,
+    name: str,
+    rule: str,
+    value: object,
+    use: str = "",
+    *,
+    show: Callable[[object], str] = shown,
+) -> Exception:
+    """Make the error of one broken rule; ``use`` is the usual fix, `show` how the value is shown."""
+    fix = f"\n{use}" if use else ""
+    return kind(f"{where}: {name} must {rule}, not {show(value)}{fix}")
+
+
+def integer(where: str, name: str, value: Any, *, at_least: int) -> int:
+    """Check an int of at least ``at_least``, and one that can be a length: no larger than `sys.maxsize`."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise refuse(TypeError, where, name, f"be an int >= {at_least}", value)
+    if value < at_least:
+        raise refuse(ValueError, where, name, f"be >= {at_least}", value)
+    if value > sys.maxsize:
+        raise refuse(ValueError, where, name, f"be <= sys.maxsize, {sys.maxsize}", value)
+    return value
+
+
+def any_integer(where: str, name: str, value: Any) -> int:
+    """Check an int of any size."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise refuse(TypeError, where, name, "be an int", value)
+    return value
+
+
+def boolean(where: str, name: str, value: Any) -> bool:
+    """Check a bool: what is merely true or false by its nature is a slip."""
+    if not isinstance(value, bool):
+        raise refuse(TypeError, where, name, "be a bool", value)
+    return value
+
+
+def number(
+    where: str,
+    name: str,
+    value: Any,
+    *,
+    at_least: float | None = None,
+    above: float | None = None,
+    at_most: float | None = None,
+) -> float:
+    """Check a finite number in a range: an int or float, not NaN."""
+    limits = [(">=", at_least), (">", above), ("<=", at_most)]
+    said = " and ".join(f"{sign} {limit:g}" for sign, limit in limits if limit is not None)
+    rule = f"be a finite number {said}".rstrip()
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise refuse(TypeError, where, name, rule, value)
+    too_small = (at_least is not None and value < at_least) or (above is not None and value <= above)
+    if not is_finite(value) or too_small or (at_most is not None and value > at_most):
+        raise refuse(ValueError, where, name, rule, value)
+    return value
+
+
+def seconds(where: str, name: str, value: Any, *, positive: bool = True, finite: bool = True) -> float:
+    """Check a time in seconds: an int or float, not NaN, above zero (or not below it)."""
+    rule = "be a number of seconds " + ("> 0" if positive else ">= 0")
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise refuse(TypeError, where, name, rule, value)
+    if value != value or value < 0 or (positive and value == 0) or (finite and not is_finite(value)):
+        raise refuse(ValueError, where, name, rule + (", finite" if finite else ""), value)
+    return float(value) if is_finite(value) else math.inf
+
+
+def is_finite(value: float) -> bool:
+    """Tell whether a number is a finite float, or can be one."""
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an int beyond any float
+        return False
+
+
+def text(where: str, name: str, value: Any) -> str:
+    """Check a string that is not empty."""
+    if not isinstance(value, str):
+        raise refuse(TypeError, where, name, "be a str", value)
+    if not value:
+        raise refuse(ValueError, where, name, "not be empty", value, show=option)
+    return value
+
+
+def choice(where: str, name: str, value: Any, choices: tuple[str, ...]) -> str:
+    """Check a word that must be one of a few."""
+    rule = f"be {', '.join(map(repr, choices[:-1]))} or {choices[-1]!r}"
+    if not isinstance(value, str):
+        raise refuse(TypeError, where, name, rule, value)
+    if value not in choices:
+        raise refuse(ValueError, where, name, rule, value, show=option)
+    return value
+
+
+def callable_(where: str, name: str, value: Any) -> Callable[..., Any]:
+    """Check that something can be called."""
+    if not callable(value):
+        raise refuse(TypeError, where, name, "be callable", value)
+    return value  # type: ignore[no-any-return]  # callable() narrows Any to a callable of unknown shape
+
+
+def sync_callable(where: str, name: str, value: Any) -> Callable[..., Any]:
+    """Check a function that gives its answer without being awaited."""
+    callable_(where, name, value)
+    if is_async(value) or yields_async(value):
+        raise refuse(TypeError, where, name, "be a sync function", value)
+    return value  # type: ignore[no-any-return]  # as above
+
+
+def async_callable(where: str, name: str, value: Any, rule: str = "be an async function") -> Callable[..., Any]:
+    """Check a function whose answer is awaited."""
+    if not callable(value) or not is_async(value):
+        raise refuse(TypeError, where, name, rule, value)
+    return value  # type: ignore[no-any-return]  # as above
+
+
+def weight(where: str, name: str, value: Any) -> int | Fraction:
+    """Check a weight: an exact positive number, so that shares stay exact for ever; one that can be printed."""
+    checked = _exact(where, name, value, "be a positive int or Fraction")
+    if not (is_finite(checked.numerator) and is_finite(checked.denominator)):
+        raise refuse(ValueError, where, name, "have a numerator and a denominator < 1e308", value)
+    return checked
+
+
+def cost(where: str, name: str, value: Any) -> int | Fraction:
+    """Check a cost: an exact positive number; a cost of zero would let one input run for ever."""
+    return _exact(where, name, value, "be a positive int or Fraction")
+
+
+def _exact(where: str, name: str, value: Any, rule: str) -> int | Fraction:
+    if isinstance(value, bool) or not isinstance(value, int | Fraction):
+        raise refuse(TypeError, where, name, rule, value, _as_fraction(value))
+    if value <= 0:
+        raise refuse(ValueError, where, name, rule, value)
+    return value
+
+
+def _as_fraction(value: object) -> str:
+    """Show the float's user the exact number to write instead."""
+    if isinstance(value, float) and math.isfinite(value) and value > 0:
+        near = Fraction(value).limit_denominator(1000) or Fraction(value)
+        return f"Use Fraction({near.numerator}, {near.denominator})."
+    return ""

@@ -1,0 +1,158 @@
+r"""How is a user's value shown in a message, a plan or a report? Briefly, and never what is inside an item.
+
+A wrong argument may be an item, or a list of a million: a message that prints it whole is 8 MB long, and tells whoever
+reads the log what was on the card. So of a value that is no name and no number only its type and size are said; its own
+``__repr__`` is not asked, which may fail, or take for ever. Names and keys are shown, for that is what they are for,
+but not all of a long one, and with what no printer prints (escape codes of terminals, line breaks, halves of
+characters) written as Python writes it: ``\x1b``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import Enum
+from fractions import Fraction
+from functools import partial
+from types import BuiltinFunctionType, FunctionType, MethodType
+from typing import Any
+
+from .functions import LONGEST_NAME, function_name, is_async, yields_async
+
+__all__ = [
+    "cut",
+    "escaped",
+    "kind_of",
+    "label",
+    "line_of",
+    "listed",
+    "named",
+    "option",
+    "quoted",
+    "shown",
+    "told",
+    "type_name",
+]
+
+_NAME = 60  # characters of a name
+_OPTION = 40  # characters of a word where one of a few is asked for
+_TEXT = 500  # characters of what an error says
+_LINE = 2000  # characters of a line
+_BITS = 128  # of a number
+_ROW = 240  # characters of names in a row
+_FEW = 5  # parts of a key
+_SIZED = (str, bytes, bytearray, list, tuple, dict, set, frozenset, range)
+_FUNCTIONS = (FunctionType, BuiltinFunctionType, MethodType, partial)
+
+
+def line_of(text: str) -> str:
+    """Make one line of a plan or a report, whatever is in it."""
+    return escaped(cut(text, _LINE))
+
+
+def escaped(text: str) -> str:
+    """Write what cannot be printed as Python would in a string."""
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+
+
+def cut(text: str, most: int = _NAME) -> str:
+    """Give the beginning of a text that is too long."""
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+def type_name(value: object) -> str:
+    """Name the type of a value, whatever its metaclass says."""
+    return _name_of(type(value))
+
+
+def kind_of(value: object) -> str:
+    """Say what a value is, not which: ``an int``."""
+    return _a(type_name(value))
+
+
+def shown(value: object) -> str:
+    """Show a value that is not what it must be: itself if it is a number or the like, else its type and size."""
+    kind: Any = type(value)
+    if value is None or kind in (bool, float, complex):
+        return repr(value)
+    if kind is int or kind is Fraction:
+        return _number(value)
+    if isinstance(value, type):
+        return f"the type {_name_of(value)}"
+    if isinstance(value, _FUNCTIONS):
+        how = "async generator " if yields_async(value) else "async " if is_async(value) else ""
+        return f"the {how}function {cut(escaped(function_name(value)))}"
+    size = f" of length {len(value)}" if kind in _SIZED else ""  # type: ignore[arg-type]  # those have one
+    return f"{kind_of(value)}{size}"
+
+
+def option(value: object) -> str:
+    """Show what was given where one of a few words is asked for."""
+    return repr(value) if type(value) is str and len(value) <= _OPTION else shown(value)
+
+
+def named(name: object) -> str:
+    """Show a name, or a key, in quotes if it is text."""
+    if type(name) is str:
+        return repr(cut(name)) if len(name) <= LONGEST_NAME else shown(name)
+    if type(name) is tuple:
+        parts = [shown(part) if type(part) is tuple else named(part) for part in name[:_FEW]]
+        inside = ", ".join([*parts, *(["..."] if len(name) > _FEW else [])])
+        return f"({inside},)" if len(name) == 1 else f"({inside})"
+    if isinstance(name, Enum):
+        return f"{type_name(name)}.{cut(escaped(name.name))}"
+    return shown(name)
+
+
+def listed(names: Iterable[object]) -> str:
+    """Show the first of some names, and say how many more there are."""
+    first: list[str] = []
+    size = more = 0
+    for name in names:
+        size += 0 if more else len(named(name)) + 2
+        if size > _ROW and first:
+            more += 1
+        else:
+            first.append(named(name))
+    return ", ".join([*first, *([f"and {more} more"] if more else [])]) or "none"
+
+
+def label(key: object) -> str:
+    """Show a key to people, as a plan or a report does: what it says of itself, if it says anything."""
+    kind: Any = type(key)
+    if isinstance(key, str):
+        return cut(str.__str__(key))
+    if kind is tuple or isinstance(key, Enum) or (kind.__repr__, kind.__str__) == (object.__repr__, object.__str__):
+        return named(key)
+    try:
+        return cut(str(key))
+    except Exception:  # of the key's own, or that of a number without end
+        return shown(key)
+
+
+def quoted(key: object) -> str:
+    """Show a key as `label` does, but in quotes if it is text."""
+    return named(key) if type(key) is str else label(key)
+
+
+def told(error: BaseException) -> str:
+    """Say what an error says, or at least what it is."""
+    try:
+        text = str(error)
+    except Exception:  # of the error's own
+        text = "(what it says cannot be shown)"
+    return f"{type_name(error)}: {escaped(cut(text, _TEXT))}"
+
+
+def _number(value: Any) -> str:
+    bits = max(value.numerator.bit_length(), value.denominator.bit_length())
+    return repr(value) if bits <= _BITS else f"{kind_of(value)} of {bits} bits"
+
+
+def _name_of(kind: type) -> str:
+    return cut(escaped(type.__dict__["__name__"].__get__(kind)))
+
+
+def _a(name: str) -> str:
+    return f"{'an' if name[:1].lower() in tuple('aeiou') else 'a'} {name}"

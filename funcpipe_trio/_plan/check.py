@@ -1,0 +1,123 @@
+"""What makes a plan unable to work: all of it is found before anything runs, and said at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from .._base.errors import PlanError
+from .._base.shown import named
+from .nodes import Branch, FanIn, FanOut, Plan, Source, inner_plans, too_deep
+from .operations import Map, is_async
+
+__all__ = ["check_plan", "claim_sources", "describable", "refuse_too_deep"]
+
+
+def check_plan(plan: Plan) -> None:
+    """Raise one `PlanError` that lists every problem of the plan, if there is one."""
+    if not plan.derived.is_sound:
+        refuse_too_deep(plan)
+    problems = [] if plan.derived.is_sound else [*_shape_problems(plan)]
+    plan.derived.is_sound = not problems
+    problems += _source_problems(plan)
+    if problems:
+        raise PlanError(*problems)
+
+
+def claim_sources(plan: Plan) -> None:
+    """Check the plan, then mark its one-shot sources as used by this run."""
+    check_plan(plan)
+    for source in _sources(plan):
+        if source.claim is not None:
+            source.claim.taken = True
+
+
+def refuse_too_deep(plan: Plan) -> None:
+    """Raise the `PlanError` of a plan that is nested too deep for anything to be said of it."""
+    problem = too_deep(plan)
+    if problem is not None:
+        raise PlanError(problem)
+
+
+def _plans(plan: Plan) -> Iterator[Plan]:
+    for inner in inner_plans(plan):
+        yield from _plans(inner)
+    yield plan
+
+
+def _sources(plan: Plan) -> Iterator[Source]:
+    return (inner.origin for inner in _plans(plan) if isinstance(inner.origin, Source))
+
+
+def _shape_problems(plan: Plan) -> Iterator[str]:
+    """Find all but what is wrong with the sources."""
+    yield from _operation_problems(plan)
+    yield from _branch_problems(plan)
+
+
+def _branch_problems(plan: Plan, around: tuple[Branch, ...] = ()) -> Iterator[str]:
+    """Find branches that are used where they are not, or not used where they are; `around` are those it lies in."""
+    origin = plan.origin
+    if isinstance(origin, FanIn):
+        for _key, inner in origin.inputs:
+            yield from _branch_problems(inner, around)
+    elif isinstance(origin, FanOut):
+        if not origin.branches:
+            yield f"{origin.kind} {named(origin.name)}: at least one branch must be given"
+        yield from _branch_problems(origin.trunk, around)
+        for branch, inner in origin.branches:
+            used = sum(each.origin is branch for each in _plans(inner))
+            if used != 1:
+                yield (
+                    f"{origin.kind} {named(origin.name)}: branch {named(branch.key)} must use the pipeline that its "
+                    f"function is given exactly once, not {used} times"
+                )
+            yield from _branch_problems(inner, (*around, branch))
+    elif isinstance(origin, Branch) and not any(origin is branch for branch in around):
+        yield (
+            f"branch {named(origin.key)} of {named(origin.fan_out)}: the pipeline that a branch function is given "
+            "must not be used outside of what that function returns"
+        )
+
+
+def _operation_problems(plan: Plan) -> Iterator[str]:
+    for inner in _plans(plan):
+        route = inner.origin.route if isinstance(inner.origin, FanOut) else None
+        for operation in (*((route,) if route is not None else ()), *inner.operations):
+            yield from operation.problems()
+            if (
+                isinstance(operation, Map)
+                and operation.key is not None
+                and not operation.awaits
+                and not is_async(operation.fn)
+            ):
+                yield (
+                    f"map {named(operation.name)}: key must not be given for a sync function: it runs for one item at "
+                    "a time anyway.\nUse Step(fn).on(threads(4)), or an async function."
+                )
+
+
+def _source_problems(plan: Plan) -> Iterator[str]:
+    seen: list[object] = []  # compared by identity: an iterator in two sources is one all the same
+    for source in _sources(plan):
+        claim = source.claim
+        if claim is None:
+            continue
+        if claim.taken:
+            yield (
+                f"source {named(source.name)}: a one-shot {source.kind} was already used by a run. "
+                "Use a callable that makes a new one each time."
+            )
+        elif any(source.origin.value is other for other in seen):
+            yield (
+                f"source {named(source.name)}: a one-shot {source.kind} appears twice in the plan. "
+                "Use a callable that makes a new one each time."
+            )
+        seen.append(source.origin.value)
+
+
+def describable(plan: Plan) -> None:
+    """Raise the `PlanError` of a plan that could never work; one whose source was used can still be shown."""
+    refuse_too_deep(plan)
+    problems = list(_shape_problems(plan))
+    if problems:
+        raise PlanError(*problems)

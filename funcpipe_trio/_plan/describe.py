@@ -1,0 +1,108 @@
+"""How a plan reads: one line a stage, one a link, fan-ins as indented inputs. Stable, so that a test can hold it.
+
+The same plan gives the same text: names, capacities, weights and bounds, never an address or a repr of an item.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from .._base import checks
+from .._base.shown import line_of, option, quoted
+from .check import describable
+from .layout import BranchLayout, FanInLayout, FanOutLayout, LineLayout, StageLayout, lay_out
+from .nodes import Plan, Source
+from .operations import Operation
+
+__all__ = ["describe_plan"]
+
+_WHEN_FULL = {
+    "block": "",
+    "drop_oldest": ", drops the oldest when full",
+    "drop_newest": ", drops the newest when full",
+    "fail": ", fails when full",
+}
+
+
+def describe_plan(plan: Plan, format: str) -> str:
+    """Show a plan; raise its `PlanError` if it cannot work."""
+    if format != "text":
+        raise checks.refuse(ValueError, "Pipeline.describe", "format", "be 'text'", format, show=option)
+    describable(plan)
+    line = lay_out(plan)
+    stages = sum(1 for _ in line.all_stages())
+    bound = line.max_in_flight
+    held = "without limit (a batch or window has no max_items)" if bound == math.inf else f"at most {bound}"
+    head = f"pipeline: {stages} {'stage' if stages == 1 else 'stages'}, items in flight: {held}"
+    lines = [head, *_line(line)]
+    if line.stages and line.stages[-1].fair_by is None:
+        lines[-1] += " (of an open run; run(), collect() and the like need none)"
+    return "\n".join([*map(line_of, lines), "consumer"])
+
+
+def _line(line: LineLayout) -> Iterator[str]:
+    if isinstance(line.origin, FanInLayout):
+        yield from _fan_in(line.origin)
+    elif isinstance(line.origin, FanOutLayout):
+        yield from _fan_out(line.origin)
+    elif isinstance(line.origin, BranchLayout):
+        yield _link(line.origin)
+    for stage in line.stages:
+        yield from _stage(stage)
+        yield from _behind(stage)
+
+
+def _fan_in(fan_in: FanInLayout) -> Iterator[str]:
+    for key, line in fan_in.inputs:
+        share = fan_in.share
+        weight = f", weight {share.weight_of(key)}" if share is not None and fan_in.kind == "fair_merge" else ""
+        yield f"input {quoted(key)}{weight}:"
+        yield from (f"  {text}" for text in _line(line))
+    yield f"{fan_in.name}: {_rule(fan_in)}"
+
+
+def _fan_out(fan_out: FanOutLayout) -> Iterator[str]:
+    yield from _line(fan_out.trunk)
+    chosen = "one branch, as its route says" if fan_out.kind == "partition" else "every branch"
+    yield f"{fan_out.name}: each item to {chosen}"
+    for key, line in fan_out.branches:
+        yield f"branch {quoted(key)}:"
+        yield from (f"  {text}" for text in _line(line))
+    yield f"{fan_out.joint}: equal shares of what is handed over (start-time fair queueing)"
+
+
+def _rule(fan_in: FanInLayout) -> str:
+    if fan_in.kind == "concat":
+        return "one input after the other"
+    if fan_in.kind == "zip":
+        return "one item from each input" + (", which must be equally long" if fan_in.strict else "")
+    shares = "equal shares" if fan_in.kind == "merge" else "shares by weight"
+    cost = fan_in.share.cost if fan_in.share is not None else None
+    counted = "" if cost is None else f", an item costs {getattr(cost, '__name__', 'what its cost function says')}"
+    return f"{shares} of what is handed over (start-time fair queueing{counted})"
+
+
+def _behind(stage: StageLayout) -> Iterator[str]:
+    if stage.fair_by is None:
+        if stage.capacity:  # else it fills the links of branches
+            yield _link(stage)
+    else:
+        yield f"  | {stage.fair_by.describe()}"
+        yield from (f"      {line}" for line in stage.fair_by.details())
+
+
+def _link(filled: StageLayout | BranchLayout) -> str:
+    alias = "" if filled.link_name is None else f" as {filled.link_name}"
+    return f"  | link of {filled.capacity}{alias}{_WHEN_FULL[filled.overflow]}"
+
+
+def _stage(stage: StageLayout) -> Iterator[str]:
+    fused = stage.fused if stage.fair_by is None else stage.fused[:-1]
+    operations = [operation.describe() for operation in (stage.head, *fused) if operation is not None]
+    operations[:1] = [said.replace(f" as {stage.name}", "", 1) for said in operations[:1]]  # the line begins with it
+    kind = "source" if isinstance(stage.head, Source) else "stage"
+    yield f"{kind} {stage.name}: {' -> '.join(operations) or 'pass on'}"
+    for operation in (stage.head, *fused):
+        if isinstance(operation, Operation):
+            yield from (f"    {line}" for line in operation.details())

@@ -1,0 +1,384 @@
+"""The operations of a pipeline, as data: what each one is, and how it reads in a plan.
+
+An operation never runs anything. Whether it may be *fused* (run in the task of the stage before it, without a link) or
+needs a stage of its own is what the layout asks first: `needs_stage`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import field
+from typing import Any, ClassVar, Literal
+
+from .._base.frozen import dataclass
+from .._base.functions import AnyFunction, function_name, is_async, never_awaitable, yields_async
+from ..policies.on_error import Divert, OnError, Stop
+from .steps import step_of
+
+__all__ = [
+    "AnyFunction",
+    "Batch",
+    "Buffer",
+    "Concurrent",
+    "Enumerate",
+    "Filter",
+    "FlatMap",
+    "Gathering",
+    "Map",
+    "Opaque",
+    "Operation",
+    "Overflow",
+    "Route",
+    "Scan",
+    "Skip",
+    "SkipWhile",
+    "Take",
+    "TakeWhile",
+    "Tap",
+    "Unbatch",
+    "WithFunction",
+    "function_name",
+    "is_async",
+    "yields_async",
+]
+
+
+STOP = Stop()
+
+Overflow = Literal["block", "drop_oldest", "drop_newest", "fail"]
+"""What becomes of an item that a buffer has no room for; ``block``: its sender waits."""
+
+
+class Opaque:
+    """A user's value inside a plan: equal only to itself, so that plans compare without comparing items."""
+
+    __slots__ = ("value",)
+
+    value: Any
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Opaque) and other.value is self.value
+
+    def __hash__(self) -> int:
+        return hash(Opaque)  # equal values must hash alike, and an item may have no hash
+
+    def __repr__(self) -> str:
+        return f"<{type(self.value).__name__}>"  # never the value: it may hold secrets, or be endless
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One thing done to the stream at one point; `name` is what errors and reports call it."""
+
+    verb: ClassVar[str] = ""
+    name: str
+
+    @property
+    def needs_stage(self) -> bool:
+        """Whether it waits for something, so that it cannot run inside the stage before it."""
+        return False
+
+    @property
+    def workers(self) -> int:
+        """How many items it may have in its hands at once, in a stage of its own."""
+        return 1 if self.needs_stage else 0
+
+    @property
+    def keeps(self) -> int | float:
+        """How many elements it may keep between one and the next, wherever it runs."""
+        return 0
+
+    @property
+    def gathers(self) -> int | float | None:
+        """How many elements at most one value that it makes stands for; None if it gathers none."""
+        return None
+
+    @property
+    def holds_back(self) -> bool:
+        """Whether an element may stay in its hands though it is in no call: what leaves then is counted with it.
+
+        Where a link has room for what is next to leave, that is its place; where a link drops, it needs one more.
+        """
+        return False
+
+    def describe(self) -> str:
+        """Say it in a few words."""
+        return self.verb if self.name.partition("#")[0] == self.verb else f"{self.verb} as {self.name}"
+
+    def details(self) -> list[str]:
+        """Say more about it, a line for each thing."""
+        return []
+
+    def problems(self) -> Iterator[str]:
+        """Say what makes it unable to run."""
+        return iter(())
+
+
+@dataclass(frozen=True, slots=True)
+class WithFunction(Operation):
+    """An operation by a user's function, or by a step."""
+
+    fn: AnyFunction = field(hash=False)  # an object that is called may have no hash
+
+    @property
+    def needs_stage(self) -> bool:
+        return is_async(self.fn)
+
+    def describe(self) -> str:
+        shown = function_name(self.fn)
+        # A name that only tells equal functions apart says nothing new: errors and reports use it, the plan need not.
+        alias = "" if self.name.partition("#")[0] == shown else f" as {self.name}"
+        return f"{'async ' if self.needs_stage else ''}{self.verb} {shown}{alias}"
+
+    def details(self) -> list[str]:
+        step = step_of(self.fn)
+        return [] if step is None else step.lines()
+
+    def problems(self) -> Iterator[str]:
+        step = step_of(self.fn)
+        return iter(()) if step is None else step.problems()
+
+
+@dataclass(frozen=True, slots=True)
+class Concurrent(WithFunction):
+    """An operation that calls a function for several items at once; to say how many asks for a stage of its own."""
+
+    concurrency: int | None = None
+
+    @property
+    def needs_stage(self) -> bool:
+        return self.concurrency is not None or is_async(self.fn)
+
+    @property
+    def workers(self) -> int:
+        return self.concurrency or 1 if self.needs_stage else 0
+
+    @property
+    def awaits(self) -> bool:
+        """Whether what the function gives is awaited, whatever kind of function it is."""
+        return self.concurrency is not None
+
+    def describe(self) -> str:
+        said = WithFunction.describe(self)
+        return said if self.concurrency is None else f"{said}, {self.concurrency} at a time, in order"
+
+    def problems(self) -> Iterator[str]:
+        yield from WithFunction.problems(self)
+        if self.awaits and never_awaitable(self.fn):
+            yield (
+                f"{self.verb} {self.name!r}: with concurrency, fn must be an async function, or give something to await"
+                f"; {function_name(self.fn)} never does.\nUse Step(fn).on(threads(4)), or leave out concurrency."
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Map(Concurrent):
+    """Each item becomes what the function answers."""
+
+    verb: ClassVar[str] = "map"
+    ordered: bool = True
+    key: AnyFunction | None = field(default=None, hash=False)
+    on_error: OnError = STOP
+
+    @property
+    def needs_stage(self) -> bool:
+        waits = is_async(self.fn) or isinstance(
+            self.on_error, Divert
+        )  # whose step waits, even if the function does not
+        return self.concurrency is not None or waits
+
+    def describe(self) -> str:
+        said = WithFunction.describe(self)
+        if not self.needs_stage:
+            return said
+        keyed = "" if self.key is None else f", one at a time of each {function_name(self.key)}"
+        return f"{said}, {self.workers} at a time{keyed}, {'in order' if self.ordered else 'as completed'}"
+
+    def details(self) -> list[str]:
+        return [*WithFunction.details(self), *_on_error(self.on_error)]
+
+    def problems(self) -> Iterator[str]:
+        yield from Concurrent.problems(self)
+        yield from _on_error_problems(self.on_error)
+
+
+@dataclass(frozen=True, slots=True)
+class Filter(Concurrent):
+    """Only the items the function says yes to; the others count as dropped."""
+
+    verb: ClassVar[str] = "filter"
+
+
+@dataclass(frozen=True, slots=True)
+class FlatMap(WithFunction):
+    """Each item becomes all that the function's iterable gives; `concurrency` asks for a stage of its own."""
+
+    verb: ClassVar[str] = "flat_map"
+    concurrency: int | None = None
+    on_error: OnError = STOP
+
+    @property
+    def needs_stage(self) -> bool:
+        waits = is_async(self.fn) or yields_async(self.fn) or isinstance(self.on_error, Divert)
+        return self.concurrency is not None or waits
+
+    @property
+    def workers(self) -> int:
+        return self.concurrency or 1 if self.needs_stage else 0
+
+    @property
+    def holds_back(self) -> bool:
+        return not self.needs_stage  # the item whose children leave
+
+    def describe(self) -> str:
+        said = WithFunction.describe(self)
+        return f"{said}, {self.concurrency or 1} at a time" if self.needs_stage else said
+
+    def details(self) -> list[str]:
+        return [*WithFunction.details(self), *_on_error(self.on_error)]
+
+    def problems(self) -> Iterator[str]:
+        yield from WithFunction.problems(self)
+        yield from _on_error_problems(self.on_error)
+
+
+def _on_error_problems(policy: OnError) -> Iterator[str]:
+    step = step_of(policy.step) if isinstance(policy, Divert) else None
+    return iter(()) if step is None else step.problems()
+
+
+def _on_error(policy: OnError) -> list[str]:
+    if isinstance(policy, Stop):
+        return []
+    step = step_of(policy.step) if isinstance(policy, Divert) else None
+    return [f"on error: {policy.describe()}", *(f"  {line}" for line in (step.lines() if step is not None else []))]
+
+
+@dataclass(frozen=True, slots=True)
+class Scan(WithFunction):
+    """Each item becomes the state so far: ``state = fn(state, item)``."""
+
+    verb: ClassVar[str] = "scan"
+    initial: Opaque = field(default_factory=lambda: Opaque(None))
+
+
+@dataclass(frozen=True, slots=True)
+class Tap(Concurrent):
+    """The function sees each item, the item goes on unchanged."""
+
+    verb: ClassVar[str] = "tap"
+
+
+@dataclass(frozen=True, slots=True)
+class Route(WithFunction):
+    """The function names the branch that each item goes to."""
+
+    verb: ClassVar[str] = "route"
+    branches: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Enumerate(Operation):
+    """Each item becomes ``(number, item)``."""
+
+    verb: ClassVar[str] = "enumerate"
+    start: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Take(Operation):
+    """The first `count` items; the stream ends with the last of them."""
+
+    verb: ClassVar[str] = "take"
+    count: int = 0
+
+    def describe(self) -> str:
+        return f"take {self.count}"
+
+
+@dataclass(frozen=True, slots=True)
+class Skip(Operation):
+    """All but the first `count` items; those count as dropped."""
+
+    verb: ClassVar[str] = "skip"
+    count: int = 0
+
+    def describe(self) -> str:
+        return f"skip {self.count}"
+
+
+@dataclass(frozen=True, slots=True)
+class TakeWhile(WithFunction):
+    """The items before the first that the function says no to."""
+
+    verb: ClassVar[str] = "take_while"
+
+
+@dataclass(frozen=True, slots=True)
+class SkipWhile(WithFunction):
+    """The items from the first that the function says no to; those before count as dropped."""
+
+    verb: ClassVar[str] = "skip_while"
+
+
+@dataclass(frozen=True, slots=True)
+class Gathering(Operation):
+    """Lists of items that follow each other; without `max_items` nothing limits how many."""
+
+    max_items: int | None = None
+
+    @property
+    def workers(self) -> int:
+        return 0  # what it keeps is counted as the list that it becomes
+
+    @property
+    def gathers(self) -> int | float:
+        return math.inf if self.max_items is None else self.max_items
+
+
+@dataclass(frozen=True, slots=True)
+class Batch(Gathering):
+    """Lists of items, closed by number, cost or age."""
+
+    verb: ClassVar[str] = "batch"
+    max_delay: float | None = None
+    max_cost: int | float | None = None
+    cost: AnyFunction | None = field(default=None, hash=False)
+
+    @property
+    def needs_stage(self) -> bool:
+        return self.max_delay is not None  # a clock must be watched while the input is silent
+
+    def describe(self) -> str:
+        limits = []
+        if self.max_items is not None:
+            limits.append(f"{self.max_items} items")
+        if self.max_cost is not None:
+            limits.append(f"cost {self.max_cost:g} by {function_name(self.cost) if self.cost else '1 each'}")
+        if self.max_delay is not None:
+            limits.append(f"{self.max_delay:g} s after its first item")
+        return f"{Operation.describe(self)} of {' or '.join(limits)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Unbatch(Operation):
+    """The items of each batch, one by one."""
+
+    verb: ClassVar[str] = "unbatch"
+
+    @property
+    def holds_back(self) -> bool:
+        return True  # of a list that is no batch, whose items count as one: until the last one left
+
+
+@dataclass(frozen=True, slots=True)
+class Buffer(Operation):
+    """The capacity of the one link at this point."""
+
+    verb: ClassVar[str] = "buffer"
+    capacity: int = 16
+    overflow: Overflow = "block"

@@ -1,0 +1,131 @@
+"""The operations of time, as data: those that say when an item may go on, and those that say when none comes.
+
+Each has a clock to watch while its input is silent, so each begins a stage. The one exception is a throttle right
+behind a sync iterable (see `layout`): it runs in the stage of that.
+"""
+
+from __future__ import annotations
+
+from dataclasses import field
+from typing import ClassVar
+
+from .._base.frozen import dataclass
+from .._base.functions import AnyFunction, function_name
+from ..policies.rate_limit import RateLimit
+from .operations import Operation
+
+__all__ = ["Debounce", "Delay", "IdleTimeout", "Paced", "Sample", "Throttle", "Timeout", "Watched"]
+
+
+@dataclass(frozen=True, slots=True)
+class Paced(Operation):
+    """An operation that keeps items until the clock lets them go."""
+
+    @property
+    def needs_stage(self) -> bool:
+        return True
+
+    @property
+    def workers(self) -> int:
+        return 0  # it hands out an item in the turn in which there is room for it
+
+    @property
+    def keeps(self) -> int | float:
+        return 1
+
+
+@dataclass(frozen=True, slots=True)
+class Throttle(Paced):
+    """Each item, at the pace of a token bucket."""
+
+    verb: ClassVar[str] = "throttle"
+    rate_limit: RateLimit
+    cost: AnyFunction | None = field(default=None, hash=False)  # an object that is called may have no hash
+
+    @property
+    def keeps(self) -> int:
+        return 0
+
+    @property
+    def holds_back(self) -> bool:
+        return True  # it takes an item when there is room for it, so the one that waits is counted in the link behind
+
+    def describe(self) -> str:
+        cost = "" if self.cost is None else f", an item costs what {function_name(self.cost)} says"
+        return f"{Operation.describe(self)} to {self.rate_limit.describe()}{cost}"
+
+
+@dataclass(frozen=True, slots=True)
+class Debounce(Paced):
+    """The last item, when no newer one came for a time."""
+
+    verb: ClassVar[str] = "debounce"
+    delay: float
+
+    def describe(self) -> str:
+        return f"{Operation.describe(self)} of {self.delay:g} s"
+
+
+@dataclass(frozen=True, slots=True)
+class Sample(Paced):
+    """The last item, at multiples of a period."""
+
+    verb: ClassVar[str] = "sample"
+    period: float
+
+    def describe(self) -> str:
+        return f"{Operation.describe(self)} every {self.period:g} s"
+
+
+@dataclass(frozen=True, slots=True)
+class Delay(Paced):
+    """Each item, a time after it came."""
+
+    verb: ClassVar[str] = "delay"
+    seconds: float
+    max_items: int
+
+    @property
+    def keeps(self) -> int | float:
+        return self.max_items
+
+    def describe(self) -> str:
+        return f"{Operation.describe(self)} of {self.seconds:g} s, for at most {self.max_items} at a time"
+
+
+@dataclass(frozen=True, slots=True)
+class Watched(Operation):
+    """An operation that fails if items do not come in time; it keeps none."""
+
+    @property
+    def needs_stage(self) -> bool:
+        return True
+
+    @property
+    def workers(self) -> int:
+        return 0
+
+
+@dataclass(frozen=True, slots=True)
+class IdleTimeout(Watched):
+    """So many seconds without an item are a failure."""
+
+    verb: ClassVar[str] = "idle_timeout"
+    seconds: float
+
+    def describe(self) -> str:
+        return f"{Operation.describe(self)} of {self.seconds:g} s"
+
+
+@dataclass(frozen=True, slots=True)
+class Timeout(Watched):
+    """A stream, or its first item, that takes longer is a failure."""
+
+    verb: ClassVar[str] = "timeout"
+    seconds: float | None
+    first: float | None
+
+    def describe(self) -> str:
+        whole = [] if self.seconds is None else [f"{self.seconds:g} s for the whole stream"]
+        first = [] if self.first is None else [f"{self.first:g} s for the first item"]
+        return f"{Operation.describe(self)} of {' and '.join(whole + first)}"

@@ -1,0 +1,64 @@
+"""The operations that look at items beside each other: windows of them, and those that came before."""
+
+from __future__ import annotations
+
+from dataclasses import field
+from typing import ClassVar
+
+from .._base.frozen import dataclass
+from .operations import AnyFunction, Gathering, Operation, function_name
+
+__all__ = ["Distinct", "Sliding", "Window"]
+
+
+@dataclass(frozen=True, slots=True)
+class Window(Gathering):
+    """Lists of items that follow each other, closed by number, or at multiples of a period."""
+
+    verb: ClassVar[str] = "window"
+    period: float | None = None
+
+    @property
+    def needs_stage(self) -> bool:
+        return self.period is not None  # a clock must be watched while the input is silent
+
+    def describe(self) -> str:
+        limits = []
+        if self.max_items is not None:
+            limits.append(f"{self.max_items} items")
+        if self.period is not None:
+            limits.append(f"all within a period of {self.period:g} s")
+        return f"{Operation.describe(self)} of {' or '.join(limits)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Sliding(Operation):
+    """Tuples of `size` items that follow each other, one for every `step` items."""
+
+    verb: ClassVar[str] = "sliding"
+    size: int = 1
+    step: int = 1
+
+    @property
+    def gathers(self) -> int:
+        return min(self.size, self.step)  # an item counts with the first window it is in; no window has more new ones
+
+    @property
+    def keeps(self) -> int:
+        return max(0, self.size - self.step)  # but the first window, of which every item is new
+
+    def describe(self) -> str:
+        return f"{Operation.describe(self)} of {self.size} items, every {self.step}"
+
+
+@dataclass(frozen=True, slots=True)
+class Distinct(Operation):
+    """Only the items whose key is none of those seen last; the others count as dropped."""
+
+    verb: ClassVar[str] = "distinct"
+    key: AnyFunction | None = field(default=None, hash=False)  # an object that is called may have no hash
+    remember: int = 1
+
+    def describe(self) -> str:
+        by = "" if self.key is None else f" by {function_name(self.key)}"
+        return f"{Operation.describe(self)}{by} among the last {self.remember}"

@@ -1,0 +1,324 @@
+"""Which of the flows that have something to send is served next, so that they share by weight?
+
+The rule is start-time fair queueing (P. Goyal, H. M. Vin, H. Cheng, "Start-time Fair Queuing", SIGCOMM 1996). Every
+flow has a tag, the virtual time at which its next item may start. The queue serves the lowest tag, first come first
+served among equals, and says how far virtual time V has come: V is the tag of the flow served last.
+
+  becoming ready:   tag = max(tag, V)            no credit for time away; a debt is kept
+  being served:     V = tag; tag += cost / weight
+  the queue empties: V passes every tag          all start level again
+
+Invariant: ``V <= tag <= V + cost_max / weight`` for every ready flow. From it follows the bound: over any interval in
+which two flows f and m are both ready, ``|service_f/w_f - service_m/w_m| <= cost_max_f/w_f + cost_max_m/w_m``.
+
+Tags are integers, never floats, and stay exact for ever. One unit of service by weight is ``2**bits`` ticks; the part
+of a tick that a division leaves over is carried to the flow's next charge, so roundings do not add up: they cost each
+of two flows less than one tick, once. Weights count relative to the first one, so 3:7 and 3*10**15 : 7*10**15 are the
+same arithmetic. With relative weights a/b the lag of two flows is a multiple of ``1/(a_f * a_m)``; ``bits`` makes a
+tick finer than half of that (it grows when a finer weight comes), so roundings cannot lift the lag over the bound: with
+int costs it holds without any slack. Fraction costs are counted exactly too, up to a common denominator of 1024 bits
+(`cost_grid`), and ticks become as fine as that asks for; what was rounded before is below ``2**-31`` of a cost of 1.
+
+A flow that leaves with a debt finds it when it comes back before V has reached it. A crowd of ever new flows would
+starve the others, each of them entitled to its first turn at V; so where more debts are left behind than flows are
+present, a new flow takes over the oldest of them. This bounds their memory, too.
+
+It is not told the time, holds no items, and does not space a heavy flow's items out among many light ones.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable
+from fractions import Fraction
+from heapq import heapify, heappop, heappush, heapreplace
+from typing import Generic, TypeVar
+
+from .._base import checks
+from .._base.errors import StateError
+from .._base.shown import named
+from .cost_grid import CostGrid
+
+__all__ = ["FairQueue", "Flow"]
+
+K = TypeVar("K")
+
+_GUARD_BITS = 32  # how much finer a tick is than int costs need: the slack left to Fraction costs
+_SLACK = 16  # how many entries may be dead, or debts left behind, before something is done about them
+
+
+class Flow(Generic[K]):
+    """One flow of a `FairQueue`, made by its `add`; read-only outside of the queue."""
+
+    __slots__ = ("_denominator", "_entry", "_numerator", "_rest", "_tag", "key", "served", "service", "weight")
+
+    key: K
+    served: int
+    weight: int | Fraction
+
+    def __init__(self, key: K, weight: int | Fraction) -> None:
+        self.key = key
+        self.weight = weight
+        self.served = 0
+        """How many times it was charged."""
+        self.service: int | Fraction = 0
+        """The sum of the costs it was charged, as they were counted."""
+        self._tag = 0
+        self._rest = 0  # the part of a tick not yet in the tag, in 1/denominator
+        self._numerator = 1  # a cost of 1 is numerator/denominator ticks; both are multiples of the grid's unit
+        self._denominator = 1
+        self._entry = 0  # the number of its live entry in the heap; 0: not ready, -1: removed
+
+
+class FairQueue(Generic[K]):
+    """Choose the flow that is served next, by weight.
+
+    Shares hold over every interval in which flows are ready together, for every weight vector and however old the queue
+    is. The same events give the same choices.
+
+    Checkpoint: never (sync, and pure).
+    """
+
+    backlogged: int
+
+    def __init__(self) -> None:
+        self._flows: dict[K, Flow[K]] = {}
+        self._departed: OrderedDict[K, Flow[K]] = OrderedDict()  # removed with a debt, the oldest first
+        self._heap: list[tuple[int, int, Flow[K]]] = []  # (tag, entry, flow); dead unless entry is the flow's own
+        self._entries = 0
+        self.backlogged = 0
+        """The number of flows that are ready; read-only."""
+        self._now = 0  # virtual time V
+        self._latest = 0  # no tag is above it
+        self._unit: int | Fraction = 0  # the weight that others are measured by: the first one
+        self._heaviest = 1  # greatest numerator of a relative weight
+        self._grid = CostGrid()
+        self._bits = _GUARD_BITS
+
+    def add(self, key: K, weight: int | Fraction) -> Flow[K]:
+        """Let a flow take part; it joins level with the others, and is not ready yet.
+
+        A key that was removed while it was ahead of its share, and that comes back before virtual time has caught up
+        with it, keeps that debt: leaving and joining again gains nothing. Nor does coming under ever new names: where
+        more debts were left behind than flows are present, a new key takes over the oldest.
+
+        Args:
+          key: its name; hashable, and not present.
+          weight: its share relative to the others', an int or Fraction > 0.
+
+        Raises:
+          TypeError: if the weight is not an int or Fraction.
+          ValueError: if the key is present, or the weight is not positive.
+        """
+        if key in self._flows:
+            raise checks.refuse(ValueError, "FairQueue", "key", "be new", key, show=named)
+        checks.weight("FairQueue", "weight", weight)
+        self._unit = self._unit or weight
+        past = self._past(key)
+        flow = self._flows[key] = Flow(key, weight)
+        if past is not None:
+            flow.weight, flow._tag = past.weight, past._tag
+        self.set_weight(flow, weight)
+        return flow
+
+    def remove(self, flow: Flow[K]) -> None:
+        """Take a flow out, ready or not; its debt is remembered until virtual time has passed it."""
+        if flow._entry < 0:
+            return
+        del self._flows[flow.key]
+        if flow._tag > self._now:
+            self._departed[flow.key] = flow
+        self.idle(flow)
+        flow._entry = -1
+        self._forget()
+
+    def ready(self, flow: Flow[K]) -> None:
+        """Say that a flow has something to send; nothing happens if it is ready already.
+
+        Raises:
+          StateError: if the flow was removed.
+        """
+        if flow._entry:
+            if flow._entry < 0:
+                raise StateError(f"cannot make flow {named(flow.key)} ready while it is removed")
+            return
+        if flow._tag < self._now:
+            flow._tag, flow._rest = self._now, 0
+        self.backlogged += 1
+        self._enter(flow)
+
+    def idle(self, flow: Flow[K]) -> None:
+        """Say that a flow has nothing to send after all; nothing happens if it is not ready."""
+        if flow._entry <= 0:
+            return
+        flow._entry = 0
+        self.backlogged -= 1
+        if self.backlogged:
+            self._compact()
+        else:
+            self._level()
+
+    def select(self) -> Flow[K] | None:
+        """Return the flow to be served now, None if none is ready.
+
+        It decides nothing: asked again before `charge`, it gives the same answer.
+        """
+        heap = self._heap
+        while heap:
+            _, entry, flow = heap[0]
+            if flow._entry == entry:
+                return flow
+            heappop(heap)
+        return None
+
+    def charge(self, flow: Flow[K], cost: int | Fraction = 1, *, still_ready: bool) -> int | Fraction:
+        """Count one service of the flow that `select` gave.
+
+        Args:
+          flow: the flow that `select` would return now.
+          cost: what the service used, an int or Fraction > 0.
+          still_ready: whether the flow has more to send.
+
+        Returns:
+          The cost as it was counted, see `cost_grid`; whoever adds it up should add that.
+
+        Raises:
+          StateError: if another flow, or none, is selected.
+          TypeError: if the cost is not an int or Fraction.
+          ValueError: if the cost is not positive.
+        """
+        # With select 0.68 us at n=2, 0.92 at n=100, 1.13 at n=1000, where the same in floats without any checks takes
+        # 0.40, 0.65, 0.80 (CPU time, best of 40; CPython 3.11, a slow shared core): one function, no calls but heapq's.
+        heap = self._heap
+        if flow._entry <= 0 or heap[0][1] != flow._entry:
+            raise StateError(f"cannot charge flow {named(flow.key)} while it is not selected")
+        odd = type(cost) is not int or cost < 1
+        if odd:
+            checks.cost("FairQueue", "cost", cost)
+            cost = self._counted(cost)
+            parts = cost.numerator * (flow._numerator // cost.denominator)
+        else:
+            parts = cost * flow._numerator  # type: ignore[assignment]  # an int, for the cost is one
+        self._now = flow._tag
+        ticks, flow._rest = divmod(parts + flow._rest, flow._denominator)
+        flow._tag = tag = flow._tag + ticks
+        if tag > self._latest:
+            self._latest = tag
+        flow.served += 1
+        flow.service += cost
+        if still_ready:
+            self._entries = flow._entry = entry = self._entries + 1
+            heapreplace(heap, (tag, entry, flow))
+        else:
+            flow._entry = 0
+            heappop(heap)
+            self.backlogged -= 1
+            if not self.backlogged:
+                self._level()
+        if odd:
+            # Last: finer ticks may tell flows apart that were equal, and put another one on top of the heap.
+            self._refine()
+        return cost
+
+    def set_weight(self, flow: Flow[K], weight: int | Fraction) -> None:
+        """Change a weight from the next charge on; a debt is kept as cost, so it is paid off at the new speed.
+
+        One change moves the flow by at most ``cost_max * |1/new - 1/old|`` of normalised service.
+
+        Args:
+          flow: a flow of this queue.
+          weight: its new weight, an int or Fraction > 0.
+
+        Raises:
+          StateError: if the flow was removed.
+          TypeError: if the weight is not an int or Fraction.
+          ValueError: if the weight is not positive.
+        """
+        checks.weight("FairQueue", "weight", weight)
+        if flow._entry < 0:
+            raise StateError(f"cannot change the weight of flow {named(flow.key)} while it is removed")
+        relative = Fraction(weight) / self._unit
+        self._heaviest = max(self._heaviest, relative.numerator)
+        self._refine()
+        if weight != flow.weight:
+            flow._rest = 0  # less than a tick, in parts that the new weight would take for larger or smaller ones
+            if flow._tag > self._now:
+                # Without this a flow raised from 1/1000 to 10 would first wait out a thousand items of old debt.
+                flow._tag = self._now + (flow._tag - self._now) * flow.weight // weight
+                self._latest = max(self._latest, flow._tag)
+        flow.weight = weight
+        flow._numerator = (relative.denominator << self._bits) * self._grid.unit
+        flow._denominator = relative.numerator * self._grid.unit
+        if flow._entry:
+            self._enter(flow)
+            self._compact()
+
+    def debt(self, flow: Flow[K]) -> Fraction:
+        """Return the cost by which a flow is ahead of virtual time, >= 0: what the others may get before its next."""
+        ahead = (flow._tag - self._now) * flow._denominator + flow._rest
+        return max(Fraction(0), Fraction(ahead) / flow._numerator)
+
+    def _enter(self, flow: Flow[K]) -> None:
+        """Give a flow a new entry in the heap, behind its equals; an older one dies."""
+        self._entries += 1
+        flow._entry = self._entries
+        heappush(self._heap, (flow._tag, flow._entry, flow))
+
+    def _compact(self) -> None:
+        """Drop the dead entries when they are the most, so that the heap stays as small as the backlog."""
+        if len(self._heap) > 2 * self.backlogged + _SLACK:
+            self._rebuild()
+
+    def _rebuild(self) -> None:
+        self._heap = [(flow._tag, entry, flow) for _, entry, flow in self._heap if flow._entry == entry]
+        heapify(self._heap)
+
+    def _level(self) -> None:
+        """End a busy period: one tick past the latest tag, all debts are over, rests too."""
+        self._now = self._latest = self._latest + 1
+        self._heap.clear()
+        self._departed.clear()
+
+    def _past(self, key: K) -> Flow[K] | None:
+        """Return the flow whose debt a new one has: the same key's, or in a crowd the one that left first."""
+        past = self._departed.pop(key, None)
+        if past is None and len(self._departed) > len(self._flows) + _SLACK:
+            _, past = self._departed.popitem(last=False)
+        return past
+
+    def _forget(self) -> None:
+        """Drop the debts that virtual time has passed, in the order in which they were left behind."""
+        while self._departed:
+            key, flow = next(iter(self._departed.items()))
+            if flow._tag > self._now:
+                return
+            del self._departed[key]
+
+    def _counted(self, cost: int | Fraction) -> int | Fraction:
+        """Put a cost on the grid; if that becomes finer for it, parts of a tick do, too. No tag changes."""
+        before = self._grid.unit
+        cost = self._grid.counted(cost)
+        if (finer := self._grid.unit // before) > 1:
+            for flow in self._known():
+                flow._numerator *= finer
+                flow._denominator *= finer
+                flow._rest *= finer
+        return cost
+
+    def _refine(self) -> None:
+        """Make a tick at most ``2**-32`` of the lag between flows that any two weights can show; exact: tags shift."""
+        shift = _GUARD_BITS + 2 * (self._heaviest * self._grid.unit - 1).bit_length() - self._bits
+        if shift <= 0:
+            return
+        self._bits += shift
+        self._now <<= shift
+        self._latest = (self._latest + 1) << shift  # a rest may become whole ticks
+        for flow in self._known():
+            ticks, flow._rest = divmod(flow._rest << shift, flow._denominator)
+            flow._tag = (flow._tag << shift) + ticks
+            flow._numerator <<= shift
+        self._rebuild()
+
+    def _known(self) -> Iterable[Flow[K]]:
+        yield from self._flows.values()
+        yield from self._departed.values()

@@ -1,0 +1,118 @@
+"""Is a failed call tried again, and after how long? One machine for one item, told each error as it comes.
+
+The rule: attempts are counted from 1; an error that the policy names is answered with a wait while attempts are left,
+any other with None, which is final. The wait is the policy's backoff, or what ``retry_after`` says of the error.
+A group of errors is named if all its leaves are. A wait that would end at a known deadline, or behind it, is not begun:
+the next attempt could not be made, and what went wrong is known now.
+
+It only ever hears of an `Exception`: what cancels a task or ends the program is no event of a retry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Iterator
+from math import inf
+from typing import Any
+
+from .._base import checks
+from .._base.errors import CircuitOpen
+from .._base.functions import function_name
+from .._base.shown import cut, escaped, type_name
+from ..policies.retry import ErrorFilter, Retry
+from .backoff import backoff_delay
+
+__all__ = ["Attempts", "is_meant"]
+
+_SHOWN = 8
+
+
+class Attempts:
+    """The attempts of one item under one `Retry`."""
+
+    number: int
+    """The attempt that runs, from 1."""
+
+    def __init__(self, retry: Retry, item: int, *, stage: str = "", seed: int = 0) -> None:
+        self._retry = retry
+        self._item = item
+        self._stage = stage
+        self._seed = seed
+        self._waits: list[float] = []
+        self._too_late = ""
+        self.number = 1
+
+    def failed(self, error: Exception, now: float = 0.0, deadline: float = inf) -> float | None:
+        """Answer the seconds to wait before the next attempt, or None: the error is final.
+
+        Args:
+          error: what the attempt failed with.
+          now: seconds, on the clock of the deadline.
+          deadline: when it is too late for one more attempt.
+        """
+        retry = self._retry
+        if self.number >= retry.attempts or not _is_retried(retry.on, error):
+            return None
+        asked = None if retry.retry_after is None else retry.retry_after(error)
+        if asked is None:
+            wait = backoff_delay(retry.backoff, self._item, self.number, stage=self._stage, seed=self._seed)
+        else:
+            wait = max(0.0, checks.number("Retry", f"what retry_after({type_name(error)}) gives", asked))
+        if now + wait >= deadline:  # as deadlines are counted: a difference may be rounded
+            left = max(0.0, deadline - now)
+            self._too_late = (
+                f"not tried again: the next attempt is due in {wait:.6g} s, its timeout is over in {left:.6g} s"
+            )
+            return None
+        self._waits.append(wait)
+        self.number += 1
+        return wait
+
+    def note(self) -> str | None:
+        """Tell of the waits, and of one that would have been too long, for the final error; None if there were none."""
+        return "; ".join(filter(None, (self._waited(), self._too_late))) or None
+
+    def _waited(self) -> str:
+        if not self._waits:
+            return ""
+        shown = ", ".join(f"{wait:.6g}" for wait in self._waits[:_SHOWN])
+        more = f", ... ({len(self._waits)} waits, {sum(self._waits):.6g} s in all)" if self._waits[_SHOWN:] else " s"
+        return f"waited {shown}{more} between its attempts"
+
+
+def is_meant(meant: ErrorFilter, error: Exception) -> bool:
+    """Tell whether a filter of errors means an error.
+
+    Types mean what is of them, and a group all of whose leaves are: whoever opens a nursery raises one. A predicate is
+    asked about the group as it is.
+    """
+    if isinstance(meant, type | tuple):
+        return all(isinstance(part, meant) for part in _parts(error, meant))
+    answer: Any = meant(error)
+    if isinstance(answer, Awaitable):  # which would always mean yes
+        raise TypeError(
+            f"{cut(escaped(function_name(meant)))} must be a sync predicate, but returned something to await"
+        )
+    return bool(answer)
+
+
+def _is_retried(meant: ErrorFilter, error: Exception) -> bool:
+    if isinstance(meant, type | tuple):
+        kinds = meant if isinstance(meant, tuple) else (meant,)
+        named = tuple(kind for kind in kinds if issubclass(kind, CircuitOpen))  # Exception is no name
+        if any(isinstance(part, CircuitOpen) and not isinstance(part, named) for part in _parts(error)):
+            return False
+    return is_meant(meant, error)
+
+
+def _parts(error: BaseException, whole: type[Exception] | tuple[type[Exception], ...] = ()) -> Iterator[BaseException]:
+    """Give the leaves of a group, and in place of a group within it that is one of `whole`, that group itself.
+
+    A loop: groups may be nested deeper than a stack is.
+    """
+    waiting = [error]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, BaseExceptionGroup) and not isinstance(part, whole):
+            waiting += part.exceptions
+        else:
+            yield part
