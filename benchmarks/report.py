@@ -22,7 +22,8 @@ import trio
 
 from funcpipe_trio import Run
 from funcpipe_trio._runtime.link import Link
-from funcpipe_trio._runtime.stage import SLICE, Pause, Stage
+from funcpipe_trio._runtime.stage import Pause, Stage
+from funcpipe_trio._runtime.turn import SLICE
 
 from ._model import Benchmark, Case, Contender, Target
 from ._work import add

@@ -30,8 +30,10 @@ from .gate import DivertingStage, Gate
 from .inlet import Inlet
 from .ledger import Ledger
 from .link import Link
-from .overflow import FullFails, LossyLink
+from .overflow import LossyLink
+from .overflow_guard import FullFails
 from .pool import Pool
+from .protocols import Host, Outlet
 from .seeds import draw_seed
 from .sink import Sink
 from .sources import (
@@ -42,7 +44,7 @@ from .sources import (
     ProducerSource,
     TickSource,
 )
-from .stage import Host, Outlet, Stage
+from .stage import Stage
 
 __all__ = ["Machinery", "build"]
 

@@ -14,11 +14,11 @@ from .._plan import operations as plan
 from .._plan.steps import step_of
 from ..policies.on_error import Divert
 from .attempt import Account, Attempt, Layered
+from .calling import Calling, Enough
 from .inlet import NOTHING
 from .layers import layers_of
-from .pool import Calling, Enough
-from .stage import OR_CONCURRENCY, awaiting, interruptible, not_awaitable
 from .started import StartedStep
+from .user_code import OR_CONCURRENCY, awaiting, interruptible, not_awaitable
 
 __all__ = ["calling_of", "layered"]
 

@@ -33,7 +33,8 @@ from .link import start_line
 from .parking import is_real
 from .report import Outcome, Report
 from .sink import Sink
-from .stage import SLICE, Stage
+from .stage import Stage
+from .turn import SLICE
 
 __all__ = ["Engine"]
 

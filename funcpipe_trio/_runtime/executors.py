@@ -26,7 +26,7 @@ from .attempt import Attempt
 from .outside import outside
 from .parking import AWAKE
 from .running import Admit, Running, admitted
-from .stage import not_awaitable
+from .user_code import not_awaitable
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor

@@ -23,12 +23,16 @@ import trio
 
 from .._plan.nodes import Plan, is_awaitable, plan_of
 from ..policies.on_error import Failure
+from .calling import Calling
+from .fused import FusedOperation
 from .inlet import Inlet
 from .lifetime import Lifetime, thrown
 from .nested import InnerAccount
 from .parking import AWAKE, Parking
-from .pool import Calling, Pool, Worker
-from .stage import Fused, Host, Outlet, Pause, interruptible
+from .pool import Pool, Worker
+from .protocols import Host, Outlet
+from .stage import Pause
+from .user_code import interruptible
 
 __all__ = ["ExpandingPool"]
 
@@ -83,7 +87,7 @@ class ExpandingPool(Pool):
         name: str,
         inlet: Inlet,
         outlet: Outlet,
-        fused: Sequence[Fused],
+        fused: Sequence[FusedOperation],
         call: Calling,
         *,
         concurrency: int,

@@ -21,7 +21,8 @@ from .._sansio.tolerance import Tolerance
 from ..policies.on_error import Emit, Failure, OnError, Skip, Stop
 from .failures import add_note, failure_of, noted
 from .inlet import NOT_NEEDED, NOTHING
-from .stage import ASYNC_DEF, OR_CONCURRENCY, Stage, not_awaitable
+from .protocols import Chain
+from .user_code import ASYNC_DEF, OR_CONCURRENCY, not_awaitable
 
 __all__ = [
     "Enumerating",
@@ -56,7 +57,7 @@ class FusedOperation:
 
     def __init__(self, operation: plan.Operation) -> None:
         self.name = operation.name
-        self.stage: Stage
+        self.stage: Chain
         self.dropped = self.created = self.absorbed = 0
         self._vetted: type | None = None
         self._use = OR_CONCURRENCY if isinstance(operation, plan.Concurrent | plan.FlatMap) else ASYNC_DEF

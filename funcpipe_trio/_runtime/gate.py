@@ -26,7 +26,9 @@ from .fair_link import FairLink
 from .fused import FusedOperation
 from .inlet import NOTHING
 from .own_context import OwnContext
-from .stage import BURST, Stage, not_awaitable
+from .stage import Stage
+from .turn import BURST
+from .user_code import not_awaitable
 
 __all__ = ["DivertingStage", "Gate"]
 

@@ -24,10 +24,11 @@ from .._base.shown import named, told
 from .._plan.nodes import Plan, Source
 from .._plan.operations import Opaque
 from .build import Machinery
+from .calling import Calling
 from .failures import add_note, failure_of, warn_of
 from .inlet import Inlet
 from .opening import Opening
-from .pool import Calling, Pool
+from .pool import Pool
 from .sink import Sink
 from .sources import IterableInlet
 

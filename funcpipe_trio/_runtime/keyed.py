@@ -24,7 +24,7 @@ from .._sansio.lanes import Lanes
 from .failures import failure_of
 from .inlet import CANCELLED, NOTHING
 from .pool import ASIDE, END, Pool, Worker
-from .stage import not_awaitable
+from .user_code import not_awaitable
 
 __all__ = ["KeyedPool"]
 

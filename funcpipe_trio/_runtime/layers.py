@@ -31,8 +31,8 @@ from .attempt import Attempt, Layered
 from .failures import add_note
 from .limiter import RateLimiter
 from .running import start_runner
-from .stage import awaiting, interruptible
 from .token_line import TokenLine
+from .user_code import awaiting, interruptible
 
 __all__ = ["layers_of"]
 

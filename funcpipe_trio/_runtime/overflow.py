@@ -13,20 +13,14 @@ it goes on: nothing is dropped that a receiver which keeps up would have taken.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
-import trio
-
-from .._base.errors import BufferOverflow
-from .._base.shown import named
-from .._plan.operations import Buffer, Overflow
-from .fused import FusedOperation
-from .inlet import NOTHING
+from .._plan.operations import Overflow
 from .ledger import Ledger
 from .link import Link
 
-__all__ = ["FullFails", "LossyLink"]
+__all__ = ["LossyLink"]
 
 
 class LossyLink(Link):
@@ -77,22 +71,3 @@ class LossyLink(Link):
     def _drop(self, item: Any) -> None:
         self.dropped += 1
         self.ledger.drop(item, self.sender.name, self.policy)
-
-
-class FullFails(FusedOperation):
-    """Fails at the first value that the link behind has no room for."""
-
-    def __init__(self, link: LossyLink, stage: str) -> None:
-        super().__init__(Buffer(stage))
-        self._link = link
-
-    @trio.lowlevel.enable_ki_protection
-    def stream(self, values: Iterator[Any]) -> Iterator[Any]:
-        number = 0
-        for value in values:
-            if value is not NOTHING:
-                if self._link.is_full:
-                    error = BufferOverflow(f"the {self._link.described()} behind {named(self.name)} was full")
-                    self.stage.failing(error, self.name, number, value)
-                number += 1
-            yield value

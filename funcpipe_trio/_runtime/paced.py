@@ -23,8 +23,12 @@ from .._base import checks
 from .._base.shown import named, shown
 from .._plan import timing as plan
 from .._sansio.pacing import Debouncer, Delayer, Pacer, Sampler, Throttler
+from .fused import FusedOperation
 from .inlet import NOTHING, Fault, Inlet, Receiver, State, worth_a_pull
-from .stage import BURST, Fused, Host, Outlet, Pause, Stage, not_awaitable
+from .protocols import Host, Outlet
+from .stage import Pause, Stage
+from .turn import BURST
+from .user_code import not_awaitable
 
 __all__ = ["PacedStage"]
 
@@ -177,7 +181,13 @@ class PacedStage(Stage):
     """Whether it waits for the clock: that is its work, and may be what limits the whole run."""
 
     def __init__(
-        self, host: Host, name: str, inlet: Inlet, outlet: Outlet, fused: Sequence[Fused], operation: plan.Paced
+        self,
+        host: Host,
+        name: str,
+        inlet: Inlet,
+        outlet: Outlet,
+        fused: Sequence[FusedOperation],
+        operation: plan.Paced,
     ) -> None:
         self.pacing = _pacing_of(operation, inlet)
         self.pacing.stage = self

@@ -20,7 +20,7 @@ that limits are held against the items in their order and not in that of their c
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Iterator, Sequence
 from contextlib import closing
 from functools import partial
 from time import perf_counter
@@ -29,13 +29,14 @@ from typing import Any
 import trio
 
 from .._base.frozen import dataclass
-from .._plan.operations import STOP
 from .._sansio.reorder import AsCompleted, InOrder
 from .._sansio.tolerance import Tolerance
 from .._sansio.usage import Usage
-from ..policies.on_error import Divert, Failure, OnError, Skip, Stop
-from .attempt import Account, Attempt, Layered
+from ..policies.on_error import Divert, Failure, Skip, Stop
+from .attempt import Account, Attempt
+from .calling import Calling, Enough
 from .failures import add_note, comes_of_cancelling, failure_of, noted
+from .fused import FusedOperation
 from .inlet import (
     BEHIND_FAILURE,
     CANCELLED,
@@ -51,11 +52,14 @@ from .inlet import (
 from .link import Link
 from .own_context import OwnContext
 from .parking import AWAKE, Parking
+from .protocols import Host, Outlet
 from .sink import Sink
-from .stage import BURST, Fused, Host, Outlet, Pause, Stage, interruptible
+from .stage import Pause, Stage
 from .time_limit import TimeLimit
+from .turn import BURST
+from .user_code import interruptible
 
-__all__ = ["ASIDE", "END", "Calling", "Enough", "Pool"]
+__all__ = ["ASIDE", "END", "Pool"]
 
 END: Any = object()
 """No more items will come."""
@@ -66,21 +70,6 @@ _DONE_WITH: Any = object()
 
 
 @dataclass(frozen=True, slots=True)
-class Calling:
-    """What a pool calls, and what it does when that fails."""
-
-    fn: Callable[[Any], Awaitable[Any]] | Layered
-    is_layered: bool = False
-    """Whether it is a step's, which takes an `Attempt` too."""
-    account: Account | None = None
-    """Where a step counts."""
-    on_error: OnError = STOP
-    divert: Layered | None = None
-    divert_account: Account | None = None
-    """The step that gets the failures, if `on_error` says so."""
-
-
-@dataclass(frozen=True, slots=True)
 class Mishap:
     """An item that failed, on its way to be skipped in its turn."""
 
@@ -88,17 +77,6 @@ class Mishap:
     error: Exception
     number: int
     attempts: str
-
-
-class Enough:
-    """What a call answers to end the stream before its item."""
-
-    __slots__ = ("item",)
-
-    item: Any
-
-    def __init__(self, item: Any) -> None:
-        self.item = item
 
 
 class Worker:
@@ -221,7 +199,7 @@ class Pool(Stage):
         name: str,
         inlet: Inlet,
         outlet: Outlet,
-        fused: Sequence[Fused],
+        fused: Sequence[FusedOperation],
         call: Calling,
         *,
         concurrency: int,

@@ -18,10 +18,12 @@ from .._plan.restarts import RestartingSource
 from .._sansio.restarts import Restarts
 from .attempt import Account
 from .failures import add_note
+from .fused import FusedOperation
 from .inlet import NOTHING
 from .lifetime import thrown
+from .protocols import Host, Outlet
 from .sources import AsyncSource
-from .stage import Fused, Host, Outlet, not_awaitable
+from .user_code import not_awaitable
 
 __all__ = ["RestartedSource"]
 
@@ -33,7 +35,7 @@ class RestartedSource(AsyncSource):
     attempts: str
 
     def __init__(
-        self, host: Host, source: RestartingSource, outlet: Outlet, fused: Sequence[Fused], account: Account
+        self, host: Host, source: RestartingSource, outlet: Outlet, fused: Sequence[FusedOperation], account: Account
     ) -> None:
         super().__init__(host, source, outlet, fused)
         self._retry = source.retry

@@ -24,8 +24,8 @@ from .inlet import ABORTED, GRACE_OVER, NOT_NEEDED, NOTHING, State, worth_a_pull
 from .parking import AWAKE
 from .report import Report, RunStatistics
 from .settings import set_concurrency, set_weight
-from .stage import BURST
 from .tally import report_of, statistics_of
+from .turn import BURST
 
 __all__ = ["Consumer", "Run"]
 

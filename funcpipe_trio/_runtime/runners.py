@@ -25,7 +25,7 @@ from .attempt import Attempt
 from .executors import InExecutor
 from .outside import outside
 from .running import Admit, Running, admitted
-from .stage import interruptible
+from .user_code import interruptible
 
 # What one runner alone needs is imported where that one is at work: together 5 ms that most programs can do without.
 

@@ -24,9 +24,13 @@ from .._plan.nodes import Source
 from .._sansio.multiples import Multiples
 from .failures import comes_of_cancelling, failure_of, is_cancellation, noted, stray
 from .fair_channel import FairChannel
+from .fused import FusedOperation
 from .inlet import CANCELLED, NOTHING, Fault, Receiver, State, reason_behind
 from .lifetime import Lifetime, thrown
-from .stage import BURST, Fused, Host, Outlet, Stage, interruptible
+from .protocols import Host, Outlet
+from .stage import Stage
+from .turn import BURST
+from .user_code import interruptible
 
 __all__ = [
     "AsyncIterableSource",
@@ -215,7 +219,7 @@ class AsyncSource(Stage):
     kind = "source"
     waits_its_own_way = True
 
-    def __init__(self, host: Host, source: Source, outlet: Outlet, fused: Sequence[Fused]) -> None:
+    def __init__(self, host: Host, source: Source, outlet: Outlet, fused: Sequence[FusedOperation]) -> None:
         self.inbox = Inbox()
         super().__init__(host, source.name, self.inbox, outlet, fused)
         self.source = source
@@ -444,7 +448,7 @@ class ChannelSource(AsyncSource):
     sender must not be able to keep this up: when the run is drained it is delivered, at any other early end discarded.
     """
 
-    def __init__(self, host: Host, source: Source, outlet: Outlet, fused: Sequence[Fused]) -> None:
+    def __init__(self, host: Host, source: Source, outlet: Outlet, fused: Sequence[FusedOperation]) -> None:
         super().__init__(host, source, outlet, fused)
         self._rest: deque[Any] = deque()
         """What was in the channel when it was emptied, and did not go on yet: not taken so far."""
@@ -525,7 +529,7 @@ class ProducerSource(AsyncSource):
     Its channel has capacity zero: what it sends is the sender's until this stage takes it.
     """
 
-    def __init__(self, host: Host, source: Source, outlet: Outlet, fused: Sequence[Fused]) -> None:
+    def __init__(self, host: Host, source: Source, outlet: Outlet, fused: Sequence[FusedOperation]) -> None:
         super().__init__(host, source, outlet, fused)
         self._send, self._receive = trio.open_memory_channel[Any](0)
         self._error: Exception | None = None
@@ -588,7 +592,7 @@ class TickSource(AsyncSource):
 
     _number = -1
 
-    def __init__(self, host: Host, source: Source, outlet: Outlet, fused: Sequence[Fused]) -> None:
+    def __init__(self, host: Host, source: Source, outlet: Outlet, fused: Sequence[FusedOperation]) -> None:
         super().__init__(host, source, outlet, fused)
         self._multiples = Multiples(source.period)
 

@@ -17,38 +17,24 @@ import math
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from time import perf_counter
-from typing import Any, ClassVar, NoReturn, Protocol, TypeVar, final
+from typing import Any, ClassVar, NoReturn, TypeVar, final
 
 import trio
 
 from .._base.errors import Aborted
 from .._base.shown import named, told
-from .._plan.nodes import Plan, is_awaitable
 from .attempt import Account
 from .failures import failure_of, is_cancellation, noted
+from .fused import FusedOperation
 from .inlet import BEHIND_FAILURE, CANCELLED, NOT_NEEDED, NOTHING, Fault, Inlet, State, reason_behind, worth_a_pull
-from .ledger import Ledger, OnDiscard
 from .parking import AWAKE, Parking
+from .protocols import Host, Outlet
+from .turn import BURST
 
-__all__ = [
-    "BURST",
-    "SLICE",
-    "Fused",
-    "Host",
-    "Outlet",
-    "Pause",
-    "Stage",
-    "awaiting",
-    "interruptible",
-    "not_awaitable",
-]
+__all__ = ["Pause", "Stage"]
 
 T = TypeVar("T")
 
-BURST = 64
-"""Values between two checkpoints, at most: a checkpoint costs 4 us, so 60 ns a value."""
-SLICE = 0.010
-"""Seconds of real time between two checkpoints, at most (and one value more), where trio's clock is real, too."""
 _NEVER = math.inf
 
 
@@ -78,81 +64,6 @@ Pause.SLICE_OVER = Pause("others must run")
 Pause.ENDED = Pause("no more values will come")
 
 
-class Outlet(Protocol):
-    """A place to put values: a link, a fork, or the sink of a run."""
-
-    put: Callable[[Any], object]
-    """Takes one value; True: no other may follow, though there was room for more (it hangs on the values)."""
-    closed: str | None
-    passed: int
-
-    def room(self) -> int:
-        """How many values may be put."""
-
-    def turn(self) -> int:
-        """How many values to put before the receiver has had a turn."""
-
-    def spare(self) -> int:
-        """How many results that wait for an earlier one may be kept besides."""
-
-    def commit(self, count: int) -> None:
-        """Hand over the values put since the last commit."""
-
-    def finish(self, failure: Fault | None) -> None:
-        """Put the end behind them."""
-
-    def settle(self) -> None:
-        """Say that no more comes in this turn."""
-
-    def unsettle(self) -> None:
-        """Say that more comes in the next turn, which follows at once."""
-
-    wants_room: bool
-
-
-class Host(Protocol):
-    """The run, as its stages see it."""
-
-    ledger: Ledger
-    cleanup_timeout: float
-    slice: float
-    """Seconds of real time between two checkpoints, at most; without limit where real time is to decide nothing."""
-    open_inner: Callable[[Plan, OnDiscard], Any]
-    """Makes the block of a run inside this one; who opens a run is above those who work in it."""
-
-    def start_task(self, task: Callable[[], Any], name: str) -> None:
-        """Start a task in the run's nursery, in the context of whoever opened the run."""
-
-    def register(self, stage: Stage) -> None:
-        """Take a stage into the report."""
-
-
-class Fused(Protocol):
-    """A fused operation at work: a generator over values, and an account of them."""
-
-    name: str
-    stage: Stage
-    dropped: int
-    created: int
-    absorbed: int
-    deadline: float
-    may_end: bool
-    may_keep: bool
-
-    @property
-    def has_more(self) -> bool:
-        """Whether it would give another value without being given one."""
-
-    def stream(self, values: Iterator[Any]) -> Iterator[Any]:
-        """Make the generator; called once."""
-
-    def held(self) -> list[Any]:
-        """Hand out, and forget, what it holds."""
-
-    def tick(self, now: float) -> None:
-        """Hear what time it is."""
-
-
 class Stage:
     """A sync stage: takes from an inlet, applies the fused operations, fills an outlet. Others build on it."""
 
@@ -180,7 +91,9 @@ class Stage:
     _scope: trio.CancelScope | None = None
     """Of one that also waits for others than its neighbours; the rest are woken, look, and save the scope's 10 us."""
 
-    def __init__(self, host: Host, name: str, inlet: Inlet, outlet: Outlet, fused: Sequence[Fused] = ()) -> None:
+    def __init__(
+        self, host: Host, name: str, inlet: Inlet, outlet: Outlet, fused: Sequence[FusedOperation] = ()
+    ) -> None:
         self.host = host
         self.slice = host.slice
         self.name = name
@@ -200,7 +113,7 @@ class Stage:
         self._since = _NEVER  # or when it began to wait, while it does
         self._slice_end = 0.0
         self._may_end = False
-        self._keepers: list[Fused] = []  # the operations that may give more than one value for one
+        self._keepers: list[FusedOperation] = []  # the operations that may give more than one value for one
         self._has_raised = False  # the chain, in a pull: what befell it was not left behind
         self._spent = 0  # values since the last checkpoint, in bursts that found no room in the end
         self._passed = 0  # by the last breath
@@ -543,37 +456,3 @@ def _ended_ahead(streams: Sequence[Any]) -> bool:
     """
     ended = [getattr(stream, "gi_frame", None) is None for stream in streams]
     return any(before and not after for before, after in itertools.pairwise(ended))
-
-
-@trio.lowlevel.disable_ki_protection
-async def interruptible(fn: Callable[..., Awaitable[Any]], *args: Any) -> Any:
-    """Call user code, where Ctrl-C may strike: a call that never ends must not be safe from it."""
-    return await fn(*args)
-
-
-def awaiting(name: str, fn: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
-    """Make an async function of one that nobody knows to be async: what it gives is awaited, or refused."""
-
-    async def awaited(*args: Any) -> Any:
-        answer = fn(*args)
-        if not is_awaitable(answer):
-            raise TypeError(
-                f"{name!r} gave a {type(answer).__name__}, which cannot be awaited: a step, or a function with "
-                "concurrency, must be async\nUse Step(fn).on(threads(4)) for a sync function."
-            )
-        return await answer
-
-    return awaited
-
-
-ASYNC_DEF = "Use an `async def` function."
-OR_CONCURRENCY = "Use concurrency=1, which awaits it, or an `async def` function."
-
-
-def not_awaitable(name: str, answer: T, use: str = "Use a sync function.") -> T:
-    """Refuse something to await, where a sync function had to answer."""
-    if is_awaitable(answer):
-        if hasattr(answer, "close"):
-            answer.close()  # it will never be awaited; without this Python warns of that too
-        raise TypeError(f"{named(name)} is not async, but returned something to await\n{use}")
-    return answer

@@ -21,7 +21,8 @@ from .._sansio.watchdog import Watchdog
 from .failures import add_note, noted
 from .fused import FusedOperation
 from .inlet import BEHIND_FAILURE, NOT_NEEDED, NOTHING, Fault, Inlet, worth_a_pull
-from .stage import Fused, Host, Outlet, Pause, Stage
+from .protocols import Host, Outlet
+from .stage import Pause, Stage
 
 __all__ = ["WatchedStage"]
 
@@ -62,7 +63,13 @@ class WatchedStage(Stage):
     waits_its_own_way = True
 
     def __init__(
-        self, host: Host, name: str, inlet: Inlet, outlet: Outlet, fused: Sequence[Fused], operation: plan.Watched
+        self,
+        host: Host,
+        name: str,
+        inlet: Inlet,
+        outlet: Outlet,
+        fused: Sequence[FusedOperation],
+        operation: plan.Watched,
     ) -> None:
         self._watching = Watching(operation)
         self._dog = _watchdog_of(operation)
