@@ -32,7 +32,7 @@ from .parking import AWAKE, Parking
 from .pool import Pool, Worker
 from .protocols import Host, Outlet
 from .stage import Pause
-from .user_code import interruptible
+from .user_code import interruptible, interruptibly
 
 __all__ = ["ExpandingPool"]
 
@@ -149,10 +149,12 @@ class ExpandingPool(Pool):
             children = Children(stream, life)
             await self._let_out(worker, children)
         finally:
-            if not hasattr(stream, "aclose"):
-                self.close_stream(stream)
             close = getattr(stream, "aclose", None)
-            await self.kept_cleanup(life.end(close, self.host.cleanup_timeout))  # noqa: ASYNC102  # shielded there
+            try:
+                if close is None:
+                    interruptibly(self.close_stream, stream)
+            finally:
+                await self.kept_cleanup(life.end(close, self.host.cleanup_timeout))  # noqa: ASYNC102  # shielded there
         await self._end_with(worker, children)
 
     async def _run(self, worker: Worker, inner: Plan) -> None:

@@ -29,6 +29,7 @@ from .._sansio.fair_tree import FairTree, Node
 from ..policies.fair_share import FairShare
 from .fair_statistics import FairInputStatistics
 from .parking import AWAKE
+from .user_code import interruptibly
 
 __all__ = ["Cost", "Exchange", "FairInput"]
 
@@ -217,7 +218,7 @@ class FairInput(trio.abc.SendChannel[T]):
         if cost is None:
             if self._exchange.share.cost is None:
                 return 1
-            cost = self._exchange.share.cost(value)
+            cost = interruptibly(self._exchange.share.cost, value)
         return checks.cost("FairChannel", "cost", cost)
 
     def _offer(self, value: T, cost: Cost) -> bool:

@@ -156,7 +156,7 @@ class Mapping(FusedOperation):
                 if type(result) is not vetted:
                     vetted = self.vet(result)
             except BaseException as error:  # noqa: ASYNC103  # sync; `failed` raises what is no Exception
-                yield self.failed(error, number, value)  # in here: on the way out Ctrl-C could strike
+                yield self.failed(error, number, value)  # noqa: ASYNC104  # in here: later Ctrl-C could strike
             else:
                 yield result
             number += 1

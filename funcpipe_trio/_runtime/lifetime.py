@@ -25,6 +25,7 @@ from typing import Any
 import trio
 
 from .failures import is_cancellation, stray
+from .user_code import interruptible
 
 __all__ = ["Lifetime", "thrown"]
 
@@ -108,7 +109,7 @@ class Lifetime:
         error: BaseException | None = None
         try:
             if close is not None:
-                await close()
+                await interruptible(close)
         except BaseException as raised:  # noqa: ASYNC103  # the scope sorts out what is its own, or it is raised
             error = _without_exit(raised)
             if error is not None and is_cancellation(error) and not scope.cancel_called:

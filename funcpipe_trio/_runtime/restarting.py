@@ -23,7 +23,7 @@ from .inlet import NOTHING
 from .lifetime import thrown
 from .protocols import Host, Outlet
 from .sources import AsyncSource
-from .user_code import not_awaitable
+from .user_code import interruptibly, not_awaitable
 
 __all__ = ["RestartedSource"]
 
@@ -122,6 +122,9 @@ class RestartedSource(AsyncSource):
 
     async def _close_source(self) -> None:
         iterator, self._iterator = self._iterator, None
-        if not self._is_async:
-            self.close_stream(iterator)
-        await self._end_life(getattr(iterator, "aclose", None) if self._is_async else None)
+        close = getattr(iterator, "aclose", None) if self._is_async else None
+        try:
+            if not self._is_async:
+                interruptibly(self.close_stream, iterator)
+        finally:
+            await self._end_life(close)  # noqa: ASYNC102  # shielded there

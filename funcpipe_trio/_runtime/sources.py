@@ -30,7 +30,7 @@ from .lifetime import Lifetime, thrown
 from .protocols import Host, Outlet
 from .stage import Stage
 from .turn import BURST
-from .user_code import interruptible
+from .user_code import interruptible, interruptibly
 
 __all__ = [
     "AsyncIterableSource",
@@ -458,7 +458,7 @@ class ChannelSource(AsyncSource):
         self._empty()
         close = getattr(self.source.origin.value, "close", None)
         if close is not None and not is_async(close):  # now: who sends from here on must hear that it is too late
-            self.close_stream(self.source.origin.value)
+            interruptibly(self.close_stream, self.source.origin.value)
 
     def _empty(self) -> None:
         """Take out of the channel what it can give now."""
@@ -468,7 +468,7 @@ class ChannelSource(AsyncSource):
         is_known = isinstance(self.source.origin.value, trio.MemoryReceiveChannel | FairChannel)
         while is_known or len(self._rest) < MOST_LEFT:
             try:
-                self._rest.append(nowait())
+                self._rest.append(interruptibly(nowait))
             except (trio.WouldBlock, trio.EndOfChannel, trio.ClosedResourceError, trio.BrokenResourceError):
                 return
             except BaseException as error:  # noqa: ASYNC103  # raised again if it must pass
@@ -517,10 +517,12 @@ class ChannelSource(AsyncSource):
             return NOTHING
 
     async def _close_source(self) -> None:
-        if not self._is_shared():
-            self._empty()
-        self._life.begin()
-        await self._end_life(self.source.origin.value.aclose)
+        try:
+            if not self._is_shared():
+                self._empty()
+        finally:
+            self._life.begin()
+            await self._end_life(self.source.origin.value.aclose)  # noqa: ASYNC102  # shielded there
 
 
 class ProducerSource(AsyncSource):

@@ -10,7 +10,7 @@ import trio
 from .._base.shown import named
 from .._plan.nodes import is_awaitable
 
-__all__ = ["ASYNC_DEF", "OR_CONCURRENCY", "awaiting", "interruptible", "not_awaitable"]
+__all__ = ["ASYNC_DEF", "OR_CONCURRENCY", "awaiting", "interruptible", "interruptibly", "not_awaitable"]
 
 T = TypeVar("T")
 
@@ -19,6 +19,12 @@ T = TypeVar("T")
 async def interruptible(fn: Callable[..., Awaitable[Any]], *args: Any) -> Any:
     """Call user code, where Ctrl-C may strike: a call that never ends must not be safe from it."""
     return await fn(*args)
+
+
+@trio.lowlevel.disable_ki_protection
+def interruptibly(fn: Callable[..., T], *args: Any) -> T:
+    """Do the same with sync code."""
+    return fn(*args)
 
 
 def awaiting(name: str, fn: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:

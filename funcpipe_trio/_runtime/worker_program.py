@@ -76,9 +76,7 @@ def _answer(signals: _Signals, action: _Call | _Load) -> tuple[bytes, bytes]:
     """Do what was ordered."""
     try:
         try:
-            signals.let_in()
-            answer = b"R", action()
-            signals.hold()
+            answer = b"R", action(signals)
         except BaseException as error:  # or that of a handler, which struck meanwhile
             signals.held(_hold())
             answer = action.letter, dumps(_told(error), HIGHEST_PROTOCOL)
@@ -99,13 +97,15 @@ class _Call:
     def __init__(self, order: bytearray) -> None:
         self._order = memoryview(order)
 
-    def __call__(self) -> bytes:
+    def __call__(self, signals: _Signals) -> bytes:
         end = LENGTH + int.from_bytes(self._order[:LENGTH], "big")
         fn = loads(self._order[LENGTH:end])
         self.letter = b"I"
         item = loads(self._order[end:])
         self.letter = b"E"
+        signals.let_in()
         result = fn(item)
+        signals.hold()
         self.letter = b"P"
         pickled = dumps(result, HIGHEST_PROTOCOL)
         self.letter = b"E"
@@ -120,7 +120,8 @@ class _Load:
     def __init__(self, name: str | None, file: str | None) -> None:
         self._name, self._file = name, file
 
-    def __call__(self) -> bytes:
+    def __call__(self, signals: _Signals) -> bytes:
+        signals.let_in()
         module = ModuleType(MAIN)
         self._name_it(module)
         code = self._code(module)
@@ -129,6 +130,7 @@ class _Load:
             exec(code, module.__dict__)
             delattr(module, LOADING)
             self._name_it(module)  # it may have given the names to another
+        signals.hold()
         return b""
 
     def _name_it(self, module: ModuleType) -> None:

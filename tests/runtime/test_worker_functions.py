@@ -13,6 +13,8 @@ import os
 import re
 import signal
 import sys
+import threading
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -371,6 +373,38 @@ def test_a_handler_that_a_function_left_strikes_no_later_call(number, capfd, tmp
     run(main)
     os.close(struck)
     assert "TimeoutError: of a handler" in capfd.readouterr().err
+
+
+def test_what_a_handler_raises_in_a_call_is_told_as_what_it_is(capfd, tmp_path):
+    """Never as an error of what the call is made of: signals are let in while the function runs, and not before."""
+    os.mkfifo(tmp_path / "struck")
+    struck = os.open(tmp_path / "struck", os.O_RDWR | os.O_NONBLOCK)
+
+    async def main():
+        step = Step(_work.own_pid).on(processes(1)).start()
+        pid = await Step(_deeds.leaves_handlers).on(processes(1))(str(tmp_path / "struck"))
+        raised, is_over = set(), threading.Event()
+
+        def rain():
+            while not is_over.wait(0.002):
+                os.kill(pid, signal.SIGUSR1)
+                with suppress(BlockingIOError):
+                    os.read(struck, 1000)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.to_thread.run_sync, rain)
+            for _ in range(300):
+                try:
+                    assert await step(0) == pid
+                except Exception as error:
+                    raised.add((type(error), str(error)))
+            is_over.set()
+        return raised
+
+    raised = run(main)
+    os.close(struck)
+    assert raised <= {(TimeoutError, "of a handler")}
+    capfd.readouterr()
 
 
 def test_ctrl_c_strikes_no_worker_that_has_its_handler_back():

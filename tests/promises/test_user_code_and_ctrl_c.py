@@ -1,0 +1,253 @@
+"""Wherever user code is called, Ctrl-C may strike in it: a function that never ends must not be safe from it.
+
+Each piece of user code asks, when it is called, whether it is protected. (That the package's own code is not struck
+where that would lose an item: `tests/operators/test_interrupted.py`.)
+
+Mutants that die here: a protected generator that calls a function as it is; closing that is protected as a whole.
+"""
+
+from __future__ import annotations
+
+import pytest
+import trio
+
+from funcpipe_trio import (
+    Backoff,
+    CircuitBreaker,
+    FairChannel,
+    FairShare,
+    OnError,
+    Pipeline,
+    RateLimit,
+    Retry,
+    Step,
+    fair_merge,
+    gather,
+)
+from funcpipe_trio.testing import run_virtual
+
+asked: list[bool] = []
+
+
+def ask():
+    asked.append(trio.lowlevel.currently_ki_protected())
+
+
+def same(item, *_rest):
+    ask()
+    return item
+
+
+def yes(*_args):
+    ask()
+    return True
+
+
+def one(*_args):
+    ask()
+    return 1
+
+
+def none(*_args):
+    ask()
+
+
+async def call(item, *_rest):
+    ask()
+    return item
+
+
+async def fails(item):
+    ask()
+    raise OSError(item)
+
+
+def raises(item):
+    ask()
+    raise OSError(item)
+
+
+def giving(item=0):
+    ask()
+    try:
+        yield from range(50)
+    finally:
+        ask()
+
+
+async def agiving(item=0):
+    ask()
+    try:
+        for number in range(50):
+            yield number
+    finally:
+        ask()
+
+
+class Iterated:
+    """An iterator of a class of one's own, sync and async."""
+
+    def __init__(self, _item=0):
+        self.number = 0
+
+    def __iter__(self):
+        ask()
+        return self
+
+    def __aiter__(self):
+        ask()
+        return self
+
+    def __next__(self):
+        ask()
+        self.number += 1
+        if self.number > 50:
+            raise StopIteration
+        return self.number
+
+    async def __anext__(self):
+        ask()
+        self.number += 1
+        if self.number > 50:
+            raise StopAsyncIteration
+        return self.number
+
+    def close(self):
+        ask()
+
+    async def aclose(self):
+        ask()
+
+
+class AsyncIterated:
+    def __init__(self, _item=0):
+        self.inside = Iterated()
+
+    def __aiter__(self):
+        ask()
+        return self
+
+    async def __anext__(self):
+        return await self.inside.__anext__()
+
+    async def aclose(self):
+        ask()
+
+
+class Channel(trio.abc.ReceiveChannel):
+    number = 0
+
+    async def receive(self):
+        ask()
+        self.number += 1
+        return self.number
+
+    def receive_nowait(self):
+        ask()
+        raise trio.WouldBlock
+
+    async def aclose(self):
+        ask()
+
+
+async def produce(send):
+    ask()
+    for number in range(50):
+        await send.send(number)
+
+
+N = Pipeline.from_iterable(range(9))
+PLANS = {
+    "iterable": lambda: Pipeline.from_iterable(giving),
+    "iterator": lambda: Pipeline.from_iterable(Iterated),
+    "async iterable": lambda: Pipeline.from_async_iterable(agiving),
+    "async iterator": lambda: Pipeline.from_async_iterable(AsyncIterated),
+    "channel": lambda: Pipeline.from_channel(Channel()),
+    "producer": lambda: Pipeline.from_producer(produce),
+    "restarting": lambda: Pipeline.restarting(giving, Retry(2), reset_after=1),
+    "restarting iterator": lambda: Pipeline.restarting(Iterated, Retry(2), reset_after=1),
+    "restarting async": lambda: Pipeline.restarting(AsyncIterated, Retry(2), reset_after=1),
+    "map": lambda: N.map(same),
+    "map: policy": lambda: N.map(raises, on_error=OnError.skip()),
+    "filter": lambda: N.filter(yes),
+    "tap": lambda: N.tap(none),
+    "scan": lambda: N.scan(same, 0),
+    "take_while": lambda: N.take_while(yes),
+    "skip_while": lambda: N.skip_while(same),
+    "call": lambda: N.map(call),
+    "call of anything": lambda: N.map(lambda item: call(item), concurrency=2),
+    "async filter": lambda: N.filter(call),
+    "async tap": lambda: N.tap(call),
+    "async scan": lambda: N.scan(call, 0),
+    "key": lambda: N.map(call, concurrency=2, key=same),
+    "divert": lambda: N.map(fails, on_error=OnError.divert(Step(call))),
+    "retry": lambda: N.map(Step(fails).retry(Retry(2, yes, Backoff(0), retry_after=none)), on_error=OnError.skip()),
+    "breaker": lambda: N.map(Step(fails).circuit_breaker(CircuitBreaker(on=yes)), on_error=OnError.skip()),
+    "cost of a call": lambda: N.map(Step(call).rate_limit(RateLimit(9), cost=one)),
+    "step and step": lambda: N.map(Step(call).then(Step(call)).map(same)),
+    "flat_map": lambda: N.flat_map(giving),
+    "flat_map to iterators": lambda: N.flat_map(Iterated),
+    "flat_map in a stage": lambda: N.flat_map(giving, concurrency=1),
+    "flat_map in a stage to iterators": lambda: N.flat_map(Iterated, concurrency=1),
+    "flat_map async": lambda: N.flat_map(agiving, concurrency=2),
+    "flat_map async to iterators": lambda: N.flat_map(AsyncIterated, concurrency=2),
+    "unbatch": lambda: N.map(lambda _item: Iterated()).unbatch(),
+    "batch": lambda: N.batch(3, max_cost=9, cost=one),
+    "distinct": lambda: N.distinct(same, remember=3),
+    "throttle": lambda: N.throttle(RateLimit(9), cost=one),
+    "throttle behind a link": lambda: N.buffer(1).throttle(RateLimit(9), cost=one),
+    "fair_by": lambda: N.fair_by(same, FairShare(cost=one), max_keys=9),
+    "fair_merge": lambda: fair_merge({"a": N, "b": N}, FairShare(cost=one)),
+    "fair_merge in front of a function": lambda: fair_merge({"a": N, "b": N}, FairShare(cost=one)).map(same),
+    "partition": lambda: N.partition(lambda _item: (ask(), "a")[1], {"a": lambda line: line}),
+    "drops": lambda: N.buffer(1, overflow="drop_oldest"),
+}
+NOTHING_OF_THE_USERS = {"drops"}
+
+
+@pytest.fixture(autouse=True)
+def nothing_asked():
+    asked.clear()
+
+
+async def consume(plan, end):
+    async with plan.open(on_discard=none) as run:
+        number = 0
+        async for _item in run:
+            number += 1
+            if end == "left" and number == 1:
+                break
+            if end == "drained" and number == 1:
+                run.drain_nowait()
+
+
+@pytest.mark.parametrize("end", ["completed", "left", "drained"])
+@pytest.mark.parametrize("name", PLANS)
+def test_user_code_is_never_safe_from_ctrl_c(name, end):
+    """Called while the run is at work, and while it ends."""
+    if name == "channel" and end == "completed":
+        end = "left"  # it has no end
+    for buffered in (True, False):
+        plan = PLANS[name]()
+        run_virtual(consume, plan.buffer(1) if buffered else plan, end)
+
+    assert not any(asked)
+    assert asked or name in NOTHING_OF_THE_USERS
+
+
+def test_nor_is_the_cost_function_of_a_fair_channel():
+    async def main():
+        channel = FairChannel(FairShare(cost=one))
+        sender = channel.open_input("a")
+        await sender.send(1)
+        sender.send_nowait(2)
+        await channel.receive()
+
+    run_virtual(main)
+
+    assert asked == [False, False]
+
+
+def test_nor_are_the_calls_of_gather():
+    assert run_virtual(lambda: gather(Step(call), Iterated(), concurrency=2)) == list(range(1, 51))
+    assert not any(asked)
