@@ -169,6 +169,10 @@ class Pipeline(Generic[T_co]):
     def from_channel(receive_channel: trio.abc.ReceiveChannel[T], *, name: str | None = None) -> Pipeline[T]:
         """Take items from a receive channel; the run owns it and closes it. It works for one run only.
 
+        What is in its buffer when the run ends early would be lost with it: a drain delivers that, any other early end
+        gives it up through `on_discard`. Of a channel class of your own that is as much as the `current_buffer_used` of
+        its `statistics` says; without that, `receive_nowait` is not called once the run is to end.
+
         Raises:
           TypeError: if it is no `trio.abc.ReceiveChannel`, or `name` no str.
         """
@@ -1095,7 +1099,7 @@ class Pipeline(Generic[T_co]):
 
     def _opening(self, on_discard: OnDiscard | None, cleanup_timeout: float, sink: Sink | None) -> Opening[Any]:
         if on_discard is not None:
-            checks.sync_callable("Pipeline", "on_discard", on_discard)
+            checks.takes("Pipeline", "on_discard", checks.sync_callable("Pipeline", "on_discard", on_discard), 3)
         checks.seconds("Pipeline", "cleanup_timeout", cleanup_timeout)
         return Opening(self._plan, on_discard=on_discard, cleanup_timeout=cleanup_timeout, sink=sink)
 

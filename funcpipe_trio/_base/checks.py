@@ -6,6 +6,7 @@ A bool is not a number here: ``capacity=True`` is a slip, not a one.
 
 from __future__ import annotations
 
+import inspect
 import math
 import sys
 from collections.abc import Callable
@@ -28,6 +29,7 @@ __all__ = [
     "refuse",
     "seconds",
     "sync_callable",
+    "takes",
     "text",
     "weight",
 ]
@@ -144,6 +146,17 @@ def sync_callable(where: str, name: str, value: Any) -> Callable[..., Any]:
     if is_async(value) or yields_async(value):
         raise refuse(TypeError, where, name, "be a sync function", value)
     return value  # type: ignore[no-any-return]  # as above
+
+
+def takes(where: str, name: str, value: Callable[..., Any], count: int) -> Callable[..., Any]:
+    """Check that a function can be called with so many arguments, where it says what it takes."""
+    try:
+        inspect.signature(value).bind(*range(count))
+    except TypeError as error:
+        raise TypeError(f"{where}: {name} must take {count} arguments: {error}") from None
+    except ValueError:  # one of C, that does not say
+        pass
+    return value
 
 
 def async_callable(where: str, name: str, value: Any, rule: str = "be an async function") -> Callable[..., Any]:

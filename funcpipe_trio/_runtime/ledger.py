@@ -12,7 +12,7 @@ from typing import Any
 from .._base.shown import told
 from .failures import MOST_NOTES, add_note, is_cancellation
 from .inlet import BEHIND_FAILURE, NOTHING, Fault
-from .user_code import interruptibly
+from .user_code import interruptibly, not_awaitable
 
 __all__ = ["Ledger", "OnDiscard"]
 
@@ -54,7 +54,7 @@ class Ledger:
         if self._on_discard is None:
             return
         try:
-            interruptibly(self._on_discard, item, stage, reason)
+            not_awaitable("on_discard", interruptibly(self._on_discard, item, stage, reason))
         except BaseException as error:  # noqa: ASYNC103
             if isinstance(error, Exception) or is_cancellation(error):  # a sync function is cancelled by nobody
                 self.keep(error, f"then on_discard raised {told(error)}")

@@ -38,7 +38,7 @@ __all__ = [
 ]
 
 InputKind = Literal["merge", "fair_by", "branches"]
-Outcome = Literal["completed", "drained", "left", "aborted", "failed", "cancelled"]
+Outcome = Literal["running", "completed", "drained", "left", "aborted", "failed", "cancelled"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +93,8 @@ class StageReport:
     """As the plan calls it."""
     kind: str
     """``source``, ``sync`` or ``async``."""
+    fused: tuple[str, ...]
+    """The operations that run in it, by their names, in their order; what they take counts as its own."""
     received: int
     """Items it took."""
     emitted: int
@@ -126,7 +128,7 @@ class StageReport:
     """Seconds, over all its places, in which places were not in use and yet could take nothing, since what came before
     was not through (an earlier item where results have an order, one of the same key, the last ones of the stream)."""
     as_failures: int = 0
-    """Items that went on as a `Failure`, by its `OnError.emit`; they are not among the failed."""
+    """Items in whose place its `OnError.emit` put a `Failure`, a value like others; none of them is `failed`."""
     failures: tuple[tuple[str, int], ...] = ()
     """The errors that its `OnError` dealt with (skipped, emitted, diverted), as names of their types with how often."""
     policies: PolicyReport | None = None
@@ -290,8 +292,8 @@ class Report(RunStatistics):
     """How a run ended, and what became of every item."""
 
     outcome: Outcome
-    """``completed`` if its sources ended or it had all it needed, ``drained``, ``left`` if the block was left early,
-    ``aborted``, ``failed``, or ``cancelled`` from outside."""
+    """``running`` while it is at work; ``completed`` if its sources ended or it had all it needed, ``drained``,
+    ``left`` if the block was left early, ``aborted``, ``failed``, or ``cancelled`` from outside."""
     error: BaseException | None
     """The failure that ended it, or that nobody read as far as."""
     cleanup_errors: tuple[BaseException, ...]
@@ -334,12 +336,18 @@ class Report(RunStatistics):
 
 _MOST_REMADE = 4
 """How many of those who make other values the first line names."""
+_LONGEST_IN_HEAD = 60
+"""Characters of such a name."""
+
+
+def _made(each: RemakeReport) -> str:
+    return f"{each.used} made into {each.made}" if each.used else f"{each.made} made"
 
 
 def _head(report: Report) -> str:
     """Say what became of what was taken, in numbers that add up."""
     shown, others = report.remade[:_MOST_REMADE], report.remade[_MOST_REMADE:]
-    made = [f", {each.used} made into {each.made} ({each.name})" for each in shown]
+    made = [f", {_made(each)} ({cut(each.name, _LONGEST_IN_HEAD)})" for each in shown]
     if others:
         sums = sum(each.used for each in others), sum(each.made for each in others)
         made.append(", {} made into {} ({} more)".format(*sums, len(others)))
@@ -348,7 +356,7 @@ def _head(report: Report) -> str:
     fates["under way"] = report.taken + changed - sum(fates.values())
     said = [f"{count} {name}" for name, count in fates.items() if count or name != "under way"]
     if as_failures := sum(stage.as_failures for stage in report.stages):
-        said[1] += f" ({as_failures} more went on as {'a Failure' if as_failures == 1 else 'Failures'})"
+        said[1] += f" ({as_failures} more became {'a Failure' if as_failures == 1 else 'Failures'})"
     return f"{report.outcome} after {report.elapsed:.3f} s; of {report.taken} taken{''.join(made)}: {', '.join(said)}"
 
 
@@ -386,9 +394,22 @@ def _cause(report: Report) -> str:
     stage = next((stage for stage in report.stages if stage.name == report.bottleneck), None)
     if stage is None:
         return ""
-    if stage.policies is not None and stage.policies.waited_rate > stage.used / 2:
-        return " (its rate limit)"
-    return " (its places wait for earlier items)" if stage.stalled > stage.used else ""
+    if stage.stalled > stage.used:
+        return " (its places wait for earlier items)"
+    policies = stage.policies
+    waits = (
+        {}
+        if policies is None
+        else {
+            "its rate limit": policies.waited_rate,
+            "its waits between attempts": policies.waited_retry,
+            "its open circuit": policies.waited_circuit,
+        }
+    )
+    cause = max(waits, key=waits.__getitem__, default="")
+    if cause and waits[cause] > stage.used / 2:
+        return f" ({cause})"
+    return f" (with {', '.join(stage.fused)})" if stage.fused else ""
 
 
 def _losses(link: LinkReport) -> str:

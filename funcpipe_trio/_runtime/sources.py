@@ -193,10 +193,6 @@ class Inbox:
         self._over = True
 
 
-MOST_LEFT = 10_000
-"""Items that a channel of somebody's own is emptied of: it may say for ever that it has one more."""
-
-
 class _Drained(Exception):
     """No more is to be taken."""
 
@@ -446,6 +442,7 @@ class ChannelSource(AsyncSource):
 
     Nobody else can have what is in its buffer when it is closed. So that is taken out of it first, all at once, for a
     sender must not be able to keep this up: when the run is drained it is delivered, at any other early end discarded.
+    Of a channel of somebody's own that is what its `statistics` call its buffer; if it has none, it is only closed.
     """
 
     def __init__(self, host: Host, source: Source, outlet: Outlet, fused: Sequence[FusedOperation]) -> None:
@@ -462,11 +459,12 @@ class ChannelSource(AsyncSource):
 
     def _empty(self) -> None:
         """Take out of the channel what it can give now."""
-        nowait = getattr(self.source.origin.value, "receive_nowait", None)
+        channel = self.source.origin.value
+        nowait = getattr(channel, "receive_nowait", None)
         if nowait is None or is_async(nowait):
             return
-        is_known = isinstance(self.source.origin.value, trio.MemoryReceiveChannel | FairChannel)
-        while is_known or len(self._rest) < MOST_LEFT:
+        most = interruptibly(_buffered, channel)
+        while len(self._rest) < most:
             try:
                 self._rest.append(interruptibly(nowait))
             except (trio.WouldBlock, trio.EndOfChannel, trio.ClosedResourceError, trio.BrokenResourceError):
@@ -523,6 +521,23 @@ class ChannelSource(AsyncSource):
         finally:
             self._life.begin()
             await self._end_life(self.source.origin.value.aclose)  # noqa: ASYNC102  # shielded there
+
+
+def _buffered(channel: Any) -> float:
+    """How many items are in a channel that would be lost with it.
+
+    One of somebody's own that does not say so may fetch more whenever it is asked: it is not.
+    """
+    if isinstance(channel, trio.MemoryReceiveChannel | FairChannel):
+        return math.inf
+    statistics = getattr(channel, "statistics", None)
+    if not callable(statistics) or is_async(statistics):
+        return 0
+    try:
+        used = statistics().current_buffer_used
+    except Exception:  # it means something else
+        return 0
+    return used if isinstance(used, int) else 0
 
 
 class ProducerSource(AsyncSource):

@@ -59,7 +59,7 @@ def report_of(engine: Engine) -> Report:
     counts = statistics_of(engine)
     return Report(
         **{name: getattr(counts, name) for name in RunStatistics.__slots__},
-        outcome=engine.outcome or "left",
+        outcome=engine.outcome or ("running" if engine.ended is None else "left"),
         error=engine.ledger.error,
         cleanup_errors=tuple(engine.ledger.cleanup_errors),
         cleanup_error_count=engine.ledger.cleanup_error_count,
@@ -68,17 +68,21 @@ def report_of(engine: Engine) -> Report:
 
 
 def _remade(engine: Engine) -> Iterator[tuple[str, int, int]]:
-    """Say of everything that makes other values how many it used, and made."""
-    for part in engine.machinery.fan_ins:
-        if isinstance(part, ZipInlet):
-            yield part.name, part.used, part.taken
-    for stage in engine.stages:
+    """Say of everything that makes other values how many it used, and made; in the order of the stream."""
+    zips = [each for each in engine.machinery.fan_ins if isinstance(each, ZipInlet)]
+    forks = list(engine.machinery.forks.values())
+    for stage in [*engine.stages, None]:
+        for each in zips:
+            if _taker(each) is stage:
+                yield each.name, each.used, each.taken
+        if stage is None:
+            return
         yield stage.name, stage.absorbed, stage.created
         for operation in stage.fused:
             yield operation.name, operation.absorbed, operation.created
-    for fork in engine.machinery.forks.values():
-        if fork.made != fork.passed:
-            yield fork.name, fork.passed, fork.made
+        for fork in forks:
+            if fork.sender is stage and fork.made != fork.passed:
+                yield fork.name, fork.passed, fork.made
 
 
 def _stage(stage: Stage, spent: Used, in_pauses: float) -> StageReport:
@@ -86,6 +90,7 @@ def _stage(stage: Stage, spent: Used, in_pauses: float) -> StageReport:
     return StageReport(
         name=stage.name,
         kind=stage.kind,
+        fused=tuple(operation.name for operation in stage.fused if operation.name != stage.name),
         received=stage.received,
         emitted=stage.emitted,
         created=sum(operation.created for operation in stage.fused) + stage.created,
@@ -156,9 +161,9 @@ def _filled(stage: Stage) -> list[Link]:
     return [outlet] if isinstance(outlet, Link) else []
 
 
-def _taker(link: Link) -> Stage | None:
-    """Give the stage that takes from a link, through fan-ins; None at the end."""
-    receiver: Receiver | None = link.receiver
+def _taker(source: Link | FanInInlet) -> Stage | None:
+    """Give the stage that takes from a link, or a fan-in, through fan-ins; None at the end."""
+    receiver: Receiver | None = source.receiver
     while isinstance(receiver, MergeInput | FanInInlet):
         receiver = receiver.merge if isinstance(receiver, MergeInput) else receiver.receiver
     return receiver if isinstance(receiver, Stage) else None

@@ -268,6 +268,49 @@ def test_a_channel_of_somebodys_own_ends_no_worse(how):
                     run.drain_nowait()
                     async for _item in run:
                         pass
-        return got, channel.is_closed
+        return got, channel.is_closed, channel.number
 
-    assert run_virtual(main) == (1, True)
+    got, is_closed, asked = run_virtual(main)
+
+    assert (got, is_closed) == (1, True)
+    assert asked <= (64 if how == "first" else 4)  # what fetches when it is asked is not asked for more at the end
+
+
+class Wrapped(trio.abc.ReceiveChannel):
+    """A channel of somebody's own that says what is in its buffer."""
+
+    def __init__(self, channel):
+        self.channel = channel
+
+    def receive_nowait(self):
+        return self.channel.receive_nowait()
+
+    async def receive(self):
+        return await self.channel.receive()
+
+    async def aclose(self):
+        await self.channel.aclose()
+
+    def statistics(self):
+        return self.channel.statistics()
+
+
+@pytest.mark.parametrize("how", ["drain", "leave"])
+def test_a_channel_of_somebodys_own_that_says_what_it_holds_is_emptied(how):
+    async def main():
+        sender, receiver = trio.open_memory_channel(10)
+        for number in range(8):
+            sender.send_nowait(number)
+        heard, got = [], []
+        plan = Pipeline.from_channel(Wrapped(receiver)).buffer(1)
+        async with plan.open(on_discard=lambda item, *_rest: heard.append(item)) as run:
+            got.append(await run.receive())
+            if how == "drain":
+                run.drain_nowait()
+                async for item in run:
+                    got.append(item)
+        return got, heard
+
+    got, heard = run_virtual(main)
+
+    assert (got + heard, bool(heard)) == (list(range(8)), how == "leave")

@@ -12,7 +12,7 @@ import re
 import pytest
 import trio
 
-from funcpipe_trio import OnError, Pipeline, Step, zip_pipelines
+from funcpipe_trio import Backoff, CircuitBreaker, OnError, Pipeline, RateLimit, Retry, Step, zip_pipelines
 from funcpipe_trio.testing import run_virtual
 
 
@@ -65,7 +65,18 @@ LINES = {
     ),
     "failures that go on": (
         NUMBERS.map(RECIPROCAL, on_error=OnError.emit()),
-        "of 10 taken: 10 delivered, 0 failed (1 more went on as a Failure), 0 dropped, 0 discarded",
+        "of 10 taken: 10 delivered, 0 failed (1 more became a Failure), 0 dropped, 0 discarded",
+    ),
+    "in the order of the stream": (
+        zip_pipelines(NUMBERS, NUMBERS, name="pairs")
+        .batch(2)
+        .broadcast({"a": lambda p: p.unbatch(), "b": lambda p: p}),
+        "of 20 taken, 20 made into 10 (pairs), 10 made into 5 (batch), 5 made into 10 (broadcast), "
+        "5 made into 10 (unbatch): 15 delivered, 0 failed, 0 dropped, 0 discarded",
+    ),
+    "a long name": (
+        NUMBERS.batch(2, name="n" * 5000),
+        f"of 10 taken, 10 made into 5 ({'n' * 57}...): 5 delivered, 0 failed, 0 dropped, 0 discarded",
     ),
     "many makers": (
         NUMBERS.batch(2).unbatch().batch(2).unbatch().batch(5).unbatch(),
@@ -108,3 +119,76 @@ def test_what_is_under_way_is_said():
 async def nap(item):
     await trio.sleep(1)
     return item
+
+
+def slow(item):
+    """Hold the loop, as what is written without async does."""
+    return item
+
+
+LIMITS = {
+    "its functions": (lambda: NUMBERS.map(slow).map(nap), "limited by: nap"),
+    "what runs in a source": (lambda: NUMBERS.throttle(RateLimit(1)).map(slow).buffer(1), "limited by: iterable (with"),
+    "waits between attempts": (
+        lambda: NUMBERS.map(Step(fails).retry(Retry(3, OSError, Backoff(2))), on_error=OnError.skip()),
+        "limited by: fails (its waits between attempts)",
+    ),
+    "an open circuit": (
+        lambda: NUMBERS.map(
+            Step(fails).circuit_breaker(CircuitBreaker(failures=1, reset_after=9, wait=True)), on_error=OnError.skip()
+        ),
+        "limited by: fails (its open circuit)",
+    ),
+    "a rate limit": (lambda: NUMBERS.map(Step(call).rate_limit(RateLimit(1))), "limited by: call (its rate limit)"),
+}
+
+
+async def call(item):
+    return item
+
+
+async def fails(item):
+    raise OSError
+
+
+@pytest.mark.parametrize("name", LIMITS)
+def test_what_limits_the_run_is_said_with_its_cause(name):
+    """A stage that waits by a policy, or runs the functions of others, is not all that there is to say."""
+    make, said = LIMITS[name]
+
+    async def main():
+        async with make().open() as run:
+            async for _item in run:
+                pass
+        return run.report.describe()
+
+    assert said in run_virtual(main)
+
+
+def test_a_run_at_work_is_running():
+    async def main():
+        async with NUMBERS.open() as run:
+            await anext(run)
+            return run.report.outcome, run.report.describe().split()[0]
+
+    assert run_virtual(main) == ("running", "running")
+
+
+def test_what_on_discard_answers_is_not_lost_in_silence():
+    """Nor is one taken that cannot be called as it will be."""
+
+    async def tell(item, stage, reason):
+        raise AssertionError("nobody awaits it")
+
+    async def main():
+        async with NUMBERS.open(on_discard=lambda *told: tell(*told)) as run:
+            await anext(run)
+        return run.report.cleanup_errors
+
+    errors = run_virtual(main)
+
+    assert errors
+    assert {type(error) for error in errors} == {TypeError}
+    for wrong in (lambda: None, lambda item: None, lambda a, b, c, d: None):
+        with pytest.raises(TypeError, match=r"^Pipeline: on_discard must take 3 arguments: "):
+            NUMBERS.open(on_discard=wrong)

@@ -119,7 +119,7 @@ def test_a_report_tells_it_line_by_line_below_the_table():
     assert report.describe() == "\n".join(
         [
             "completed after 13.000 s; of 5 taken: 2 delivered, 3 failed, 0 dropped, 0 discarded",
-            "limited by: ask",
+            "limited by: ask (its waits between attempts)",
             "seed 0",
             "",
             "stage     in  out  failed  dropped  discarded  busy",
