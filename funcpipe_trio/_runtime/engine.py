@@ -99,6 +99,13 @@ class Engine:
         # In the opener's context, whoever causes the start.
         self._context.run(partial(self._nursery.start_soon, self._task, task, name=name))
 
+    def has_task(self, task: trio.lowlevel.Task) -> bool:
+        """Whether a task is one of the run's own, or was started by one."""
+        nursery = task.parent_nursery
+        while nursery is not None and nursery is not self._nursery:
+            nursery = nursery.parent_task.parent_nursery
+        return nursery is not None
+
     def register(self, stage: Stage) -> None:
         self.stages.append(stage)
 

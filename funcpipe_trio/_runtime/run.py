@@ -18,7 +18,7 @@ from typing import Any, Generic, TypeVar
 import trio
 
 from .._base import checks
-from .._base.errors import Aborted
+from .._base.errors import Aborted, StateError
 from .engine import Engine
 from .inlet import ABORTED, GRACE_OVER, NOT_NEEDED, NOTHING, State, worth_a_pull
 from .parking import AWAKE
@@ -117,6 +117,11 @@ class Consumer:
                 consumer.waited += self._now() - consumer.since
                 consumer.since = None
 
+    @property
+    def is_waited_for(self) -> bool:
+        """Whether a task waits for an item."""
+        return bool(self._waiting)
+
     def wake_all(self) -> None:
         """Let every waiting receiver look."""
         while self._waiting:
@@ -139,13 +144,18 @@ class Run(trio.abc.ReceiveChannel[T], Generic[T]):
     report. Several tasks may receive.
     """
 
-    __slots__ = ("_budget", "_consumer", "_engine", "_slice_end")
+    __slots__ = ("_budget", "_consumer", "_engine", "_iterated_by", "_slice_end")
 
     def __init__(self, consumer: Consumer) -> None:
         self._consumer = consumer
         self._engine = consumer.engine
         self._budget = 0
         self._slice_end = 0.0
+        self._iterated_by: set[trio.lowlevel.Task] = set()
+
+    def __aiter__(self) -> Run[T]:
+        self._iterated_by.add(trio.lowlevel.current_task())
+        return self
 
     @trio.lowlevel.enable_ki_protection
     async def receive(self) -> T:
@@ -221,11 +231,14 @@ class Run(trio.abc.ReceiveChannel[T], Generic[T]):
         Raises:
           TypeError: if `grace` is no number.
           ValueError: if it is below 0 or NaN.
+          StateError: if it would wait for the task that calls it: the only one that iterates the run, unless `grace`
+            ends that, or one of the run's own.
 
         Checkpoint: always.
         Cancellation: the run goes on draining.
         """
         grace = checks.seconds("Run.drain", "grace", grace, positive=False, finite=False)
+        self._refuse_to_wait_for(trio.lowlevel.current_task(), grace)
         await trio.lowlevel.checkpoint()
         self.drain_nowait()
         with trio.move_on_after(grace):
@@ -234,6 +247,16 @@ class Run(trio.abc.ReceiveChannel[T], Generic[T]):
             self._engine.stop(GRACE_OVER, "drained")
             self._consumer.wake_all()
             await self._engine.over.wait()
+
+    def _refuse_to_wait_for(self, task: trio.lowlevel.Task, grace: float) -> None:
+        """Refuse to wait without end for the task that would wait."""
+        if grace < math.inf or self._engine.over.is_set():
+            return
+        others = (self._iterated_by - {task}) or self._consumer.is_waited_for
+        is_consumer = task in self._iterated_by and not others
+        if is_consumer or self._engine.has_task(task):
+            who = "the task that takes its items" if is_consumer else "a function of this run"
+            raise StateError(f"Run.drain: {who} cannot wait for the end of the run\nUse drain_nowait(), and go on.")
 
     def drain_nowait(self) -> None:
         """Take no more from the sources: what was taken is delivered, then the stream ends. Sync; harmless twice."""

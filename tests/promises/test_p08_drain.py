@@ -10,7 +10,7 @@ import re
 import pytest
 import trio
 
-from funcpipe_trio import FairShare, Pipeline, concat, fair_merge, merge
+from funcpipe_trio import FairShare, Pipeline, StateError, concat, fair_merge, merge
 from funcpipe_trio.testing import run_virtual
 
 
@@ -279,3 +279,33 @@ def test_a_grace_must_be_a_number_of_seconds():
             return await run.receive()
 
     assert run_virtual(main) == 1
+
+
+def test_who_would_wait_for_itself_is_told_so():
+    """The only task that takes items, and a function of the run: both would wait without end."""
+
+    async def call(item, runs):
+        await runs[0].drain()
+
+    async def main():
+        said, runs = [], []
+        async with Pipeline.from_iterable(range(9)).open() as run:
+            async for item in run:
+                if item == 2:
+                    with pytest.raises(StateError, match="the task that takes its items") as caught:
+                        await run.drain()
+                    said.append(str(caught.value))
+                    await run.drain(grace=1)  # this ends
+        async with Pipeline.from_iterable(range(9)).map(lambda item: call(item, runs), concurrency=1).open() as run:
+            runs.append(run)
+            with pytest.raises(StateError, match="a function of this run"):
+                await run.receive()
+        async with Pipeline.from_iterable(range(9)).open() as run, trio.open_nursery() as nursery:
+            nursery.start_soon(run.drain)  # another task waits
+            async for _item in run:
+                pass
+        return said
+
+    (said,) = run_virtual(main)
+
+    assert said.endswith("\nUse drain_nowait(), and go on.")
