@@ -343,7 +343,7 @@ class Pipeline(Generic[T_co]):
         Args:
           fn: ``fn(item)``, sync or async, or a step, which each run starts afresh (one that was started is shared).
           concurrency: calls at once, an int >= 1; None: one, of a function that is async. If it is given, an answer
-            that cannot be awaited is a `TypeError` at its item: ``Step(fn).on(threads(4))`` runs sync functions.
+            that cannot be awaited is a `TypeError`, which no policy meets: ``Step(fn).on(threads(4))`` runs sync ones.
           ordered: whether results leave in the order of their items; else as they complete.
           key: ``key(item)``, sync: items of one key (a hashable value) are worked on one at a time and in order, those
             of different keys at once; an item that waits for its key takes a place, too, so one slow key holds up

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 import trio
 
-from funcpipe_trio import Pipeline, StateError, Step, gather
+from funcpipe_trio import CircuitBreaker, OnError, Pipeline, Retry, StateError, Step, gather
 from funcpipe_trio.testing import run_virtual
 
 PLAN = Pipeline.from_iterable(range(3))
@@ -113,3 +113,35 @@ def test_a_pipeline_is_expanded_as_before(fn, concurrency):
 def test_a_pipeline_that_an_iterable_was_to_be_is_an_error_of_the_stream():
     with pytest.raises(TypeError, match=r"^Pipeline: a plan holds no items; `await plan\.collect\(\)` gives a list"):
         trio.run(Pipeline.from_iterable(lambda: PLAN).collect)
+
+
+@pytest.mark.parametrize("policy", [OnError.skip(), OnError.emit()], ids=["skip", "emit"])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda line, calls, on_error: line.map(calls.sync, concurrency=2, on_error=on_error),
+        lambda line, calls, on_error: line.map(Step(calls.sync).retry(Retry(3)), on_error=on_error),
+        lambda line, calls, on_error: line.map(
+            Step(calls.sync).circuit_breaker(CircuitBreaker(failures=1)).retry(Retry(3)), on_error=on_error
+        ),
+        lambda line, calls, on_error: line.map(lambda item: calls.later(item), on_error=on_error),
+    ],
+    ids=["a sync function", "a sync step, tried again", "behind a breaker", "a lambda that is async"],
+)
+def test_no_policy_hides_a_function_of_the_wrong_kind(make, policy):
+    """It is a mistake in the program, not a failure of an item: it ends the run at the first one, and is made once."""
+
+    class Calls:
+        made = 0
+
+        def sync(self, item):
+            self.made += 1
+            return item
+
+        async def later(self, item):
+            return item
+
+    calls = Calls()
+    with pytest.raises(TypeError, match=r"cannot be awaited|returned something to await"):
+        run_virtual(make(Pipeline.from_iterable(range(9)), calls, policy).collect)
+    assert calls.made <= 2

@@ -63,6 +63,13 @@ class CircuitOpen(FuncpipeError):
         self.retry_after = retry_after
 
 
+class MisuseError(TypeError):
+    """A function gave something to await where nobody awaits it, or nothing of the kind where it is awaited.
+
+    A mistake in the program, so no policy meets it: it is not tried again, skipped, or put in an item's place.
+    """
+
+
 class WorkerDied(FuncpipeError):
     """The process or executor that ran a call is gone; nobody knows how far the call came. Its cause may say more."""
 

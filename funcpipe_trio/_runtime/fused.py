@@ -16,6 +16,7 @@ from typing import Any, Final
 
 import trio
 
+from .._base.errors import MisuseError
 from .._plan import operations as plan
 from .._sansio.tolerance import Tolerance
 from ..policies.on_error import Emit, Failure, OnError, Skip, Stop
@@ -84,7 +85,7 @@ class FusedOperation:
     def failed(self, error: BaseException, number: int, value: Any) -> Any:
         """Do what the policy says with a value at which the function raised: raise, or answer what takes its place."""
         policy, met = self.on_error, failure_of(error)
-        if met is None or isinstance(policy, Stop):
+        if met is None or isinstance(policy, Stop) or isinstance(met, MisuseError):
             self.stage.failing(error, self.name, number, value)
         limit = None if self._tolerance is None else self._tolerance.failed(number + 1)
         if limit is not None:

@@ -28,6 +28,7 @@ from typing import Any
 
 import trio
 
+from .._base.errors import MisuseError
 from .._base.frozen import dataclass
 from .._sansio.reorder import AsCompleted, InOrder
 from .._sansio.tolerance import Tolerance
@@ -477,7 +478,7 @@ class Pool(Stage):
         policy, error = self.call.on_error, failure_of(raised)
         if error is None:
             raise raised
-        if isinstance(policy, Stop) or self._is_superfluous(worker):
+        if isinstance(policy, Stop) or isinstance(error, MisuseError) or self._is_superfluous(worker):
             self._failed_at(worker, error)
             return
         if isinstance(policy, Skip):

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import trio
 
+from .._base.errors import MisuseError
 from .._base.shown import named
 from .._plan.nodes import is_awaitable
 
@@ -33,7 +34,7 @@ def awaiting(name: str, fn: Callable[..., Any]) -> Callable[..., Awaitable[Any]]
     async def awaited(*args: Any) -> Any:
         answer = fn(*args)
         if not is_awaitable(answer):
-            raise TypeError(
+            raise MisuseError(
                 f"{name!r} gave a {type(answer).__name__}, which cannot be awaited: a step, or a function with "
                 "concurrency, must be async\nUse Step(fn).on(threads(4)) for a sync function."
             )
@@ -51,5 +52,5 @@ def not_awaitable(name: str, answer: T, use: str = "Use a sync function.") -> T:
     if is_awaitable(answer):
         if hasattr(answer, "close"):
             answer.close()  # it will never be awaited; without this Python warns of that too
-        raise TypeError(f"{named(name)} is not async, but returned something to await\n{use}")
+        raise MisuseError(f"{named(name)} is not async, but returned something to await\n{use}")
     return answer

@@ -15,7 +15,7 @@ from math import inf
 from typing import Any
 
 from .._base import checks
-from .._base.errors import CircuitOpen
+from .._base.errors import CircuitOpen, MisuseError
 from .._base.functions import function_name
 from .._base.shown import cut, escaped, type_name
 from ..policies.retry import ErrorFilter, Retry
@@ -83,13 +83,15 @@ def is_meant(meant: ErrorFilter, error: Exception) -> bool:
     """Tell whether a filter of errors means an error.
 
     Types mean what is of them, and a group all of whose leaves are: whoever opens a nursery raises one. A predicate is
-    asked about the group as it is.
+    asked about the group as it is. None means what is a mistake in the program.
     """
+    if isinstance(error, MisuseError):
+        return False
     if isinstance(meant, type | tuple):
         return all(isinstance(part, meant) for part in _parts(error, meant))
     answer: Any = meant(error)
     if isinstance(answer, Awaitable):  # which would always mean yes
-        raise TypeError(
+        raise MisuseError(
             f"{cut(escaped(function_name(meant)))} must be a sync predicate, but returned something to await"
         )
     return bool(answer)

@@ -780,7 +780,7 @@ def test_divert_makes_a_stage_of_a_sync_function():
 
 
 def test_a_sync_function_with_divert_must_not_return_something_to_await():
-    """As everywhere; it is a failure of the item, so it is diverted."""
+    """As everywhere; it is a mistake in the program, so it is not diverted."""
     letters = []
 
     async def divert(failure):
@@ -788,11 +788,13 @@ def test_a_sync_function_with_divert_must_not_return_something_to_await():
 
     seen = outcome_of(numbers(1).map(lambda item: bury(item), on_error=OnError.divert(divert)))
 
-    assert (seen.items, seen.error, seen.report.failed) == ([], None, 1)
-    assert letters == [
+    assert (seen.items, str(seen.error), seen.report.failed, letters) == (
+        [],
         "'<lambda>' is not async, but returned something to await\n"
-        "Use concurrency=1, which awaits it, or an `async def` function."
-    ]
+        "Use concurrency=1, which awaits it, or an `async def` function.",
+        1,
+        [],
+    )
 
 
 def test_a_divert_step_that_cannot_run_is_a_problem_of_the_plan():
