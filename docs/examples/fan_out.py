@@ -219,7 +219,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         lines = Pipeline.from_async_iterable(partial(lines_of, options.logs), name="logs")
     else:
         lines = Pipeline.from_iterable(made_up, name="made_up")
-    options.out.mkdir(parents=True, exist_ok=True)
+    try:
+        options.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        return complain(f"cannot make the folder {shown(options.out)}: {error.strerror}", 2)
     return trio.run(sort_log, lines, options.out, restrict_keyboard_interrupt_to_checkpoints=True)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import trio
@@ -171,11 +172,10 @@ def fail_everywhere(
         if trial.error is None and not kept and not _was_dealt_with(trial):
             raise TrialError("the run neither raised the error of user code nor kept it in its report")
 
-    def one(seed: int, point: int) -> Iterator[Trial]:
-        yield run_trial(subject, Schedule(seed), seed=seed, point=point, fail_at=point)
-
     if only is not None:
-        return _summed("fail_everywhere", subject, [one(*only)], examine)
+        seed, point = _replay("fail_everywhere", only)
+        trial = partial(run_trial, subject, Schedule(seed), seed=seed, point=point, fail_at=point)
+        return _again_at(only, "fail_everywhere", subject, trial, examine, lambda trial: trial.lab.injected is not None)
     return _summed("fail_everywhere", subject, [trials(seed) for seed in seeds], examine)
 
 
@@ -271,12 +271,40 @@ def _at_every_point(
         for point in range(1, undisturbed.steps + 1, every):
             yield run_trial(subject, Schedule(seed), seed=seed, point=point, disturb=disturb)
 
-    def one(seed: int, point: int) -> Iterator[Trial]:
-        yield run_trial(subject, Schedule(seed), seed=seed, point=point, disturb=disturb)
-
     if only is not None:
-        return _summed(name, subject, [one(*only)], examine)
+        seed, point = _replay(name, only)
+        trial = partial(run_trial, subject, Schedule(seed), seed=seed, point=point, disturb=disturb)
+        return _again_at(only, name, subject, trial, examine, lambda trial: trial.steps >= point)
     return _summed(name, subject, [trials(seed) for seed in seeds], examine)
+
+
+def _replay(name: str, only: Any) -> Replay:
+    """Check which trial is to be seen again."""
+    if not (isinstance(only, tuple) and [type(each) for each in only] == [int, int]):
+        raise checks.refuse(TypeError, name, "only", "be a (seed, point) of two ints", only)
+    seed, point = only
+    return seed, checks.integer(name, "only[1]", point, at_least=0)
+
+
+def _again_at(
+    at: Replay,
+    name: str,
+    subject: Scenario,
+    run: Callable[[], Trial],
+    examine: Callable[[Trial], None],
+    is_reached: Callable[[Trial], bool],
+) -> Campaign:
+    """See one trial again; it shows nothing if its point is not reached any more."""
+    trials: list[Trial] = []
+
+    def one() -> Iterator[Trial]:
+        trials.append(run())
+        yield from trials
+
+    campaign = _summed(name, subject, [one()], examine)
+    if at[1] and not is_reached(trials[0]):
+        raise ValueError(f"{name}: only={at}: the run ends before that point now, so nothing was shown")
+    return campaign
 
 
 def _again(name: str, subject: Scenario, at: Replay, how: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TypeVar, TypeVarTuple
+from typing import Any, TypeVar, TypeVarTuple
 
 from .._base import checks
 from ._guard import Guard, Stuck
@@ -39,12 +39,18 @@ def run_virtual(async_fn: Callable[[*Ts], Awaitable[T]], *args: *Ts, max_steps: 
       AssertionError: if the function is not done when every task waits for another, or after 10**9 virtual seconds,
         after `max_steps`, or after 30 real seconds in which nothing happens but a call in a thread or a process. Says
         which task stands where.
-      TypeError: if `max_steps` is no int.
+      TypeError: if `async_fn` is no function, or `max_steps` no int.
       ValueError: if it is below 1.
 
     Checkpoint: never (sync; it may not be called inside of a trio run).
     """
     checks.integer("run_virtual", "max_steps", max_steps, at_least=1)
+    given: Any = async_fn
+    if not callable(given):
+        if hasattr(given, "close"):
+            given.close()  # a coroutine: it will never be awaited
+        use = "Use run_virtual(fn, *args), as with trio.run."
+        raise checks.refuse(TypeError, "run_virtual", "async_fn", "be an async function", given, use)
     try:
         return Guard(seconds=_FOREVER, steps=max_steps).run(async_fn, *args)
     except Stuck as stuck:

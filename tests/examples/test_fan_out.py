@@ -73,8 +73,8 @@ def test_wrong_arguments_are_one_line(tmp_path):
     assert (done.returncode, done.stdout, done.stderr) == (2, "", f"fan_out: {tmp_path} is a folder, no log\n")
     (tmp_path / "file").write_text("")
     done = started("--out", tmp_path / "file")
-    assert done.returncode == 1
-    assert len(done.stderr.splitlines()) == 1
+    problem = f"fan_out: cannot make the folder {tmp_path / 'file'}: File exists\n"
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", problem)
 
 
 def test_interrupted_it_keeps_what_was_written(start, tmp_path):

@@ -688,3 +688,21 @@ def test_a_thread_that_is_still_lent_is_seen():
 
     with pytest.raises(CampaignError, match=r"after 0 good runs: 1 threads are still lent\n"):
         explore_schedules(Scenario(lambda: Pipeline.from_iterable([1]), borrow, name="lent"), seeds=range(1))
+
+
+def test_a_replay_that_shows_nothing_says_so():
+    """The run is another one by now; else it would look as if the fault were gone."""
+    for campaign in (cancel_everywhere, fail_everywhere, drain_everywhere):
+        with pytest.raises(ValueError, match=r"only=\(0, 100000\): the run ends before that point now"):
+            campaign(lambda: Pipeline.from_iterable(range(3)).map(str), only=(0, 100_000))
+        for wrong in (3, (0,), ("a", 1), [0, 1]):
+            with pytest.raises(TypeError, match=r"only must be a \(seed, point\) of two ints"):
+                campaign(lambda: Pipeline.from_iterable(range(3)), only=wrong)
+
+
+def test_run_virtual_takes_a_function():
+    """As `trio.run` does."""
+    plan = Pipeline.from_iterable(range(3))
+    for wrong in (plan, plan.collect(), None):
+        with pytest.raises(TypeError, match=r"^run_virtual: async_fn must be an async function, not "):
+            run_virtual(wrong)
