@@ -21,9 +21,9 @@ from unittest.mock import patch
 import trio
 
 from funcpipe_trio import Run
-from funcpipe_trio._runtime.link import Link
-from funcpipe_trio._runtime.stage import Pause, Stage
-from funcpipe_trio._runtime.turn import SLICE
+from funcpipe_trio._runtime.core.turn import SLICE
+from funcpipe_trio._runtime.links.link import Link
+from funcpipe_trio._runtime.stages.stage import Pause, Stage
 
 from ._model import Benchmark, Case, Contender, Target
 from ._work import add

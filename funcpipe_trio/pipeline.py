@@ -42,13 +42,13 @@ from ._plan.nodes import Branch, Claim, FanIn, FanInKind, FanOut, FanOutKind, Pl
 from ._plan.restarts import RestartingSource
 from ._plan.steps import step_of
 from ._plan.windows import Distinct, Sliding, Window
-from ._runtime.failures import warn_of
-from ._runtime.ledger import OnDiscard
-from ._runtime.misused import misused
-from ._runtime.opening import Opening
-from ._runtime.report import Report
-from ._runtime.run import Run
-from ._runtime.sink import Sink
+from ._runtime.core.failures import warn_of
+from ._runtime.core.ledger import OnDiscard
+from ._runtime.core.misused import misused
+from ._runtime.links.sink import Sink
+from ._runtime.reports.report import Report
+from ._runtime.run.opening import Opening
+from ._runtime.run.run import Run
 from .policies.fair_share import FairShare
 from .policies.on_error import Divert, Failure, OnError, Skip, Stop
 from .policies.rate_limit import RateLimit

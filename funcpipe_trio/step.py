@@ -11,12 +11,12 @@ from ._base.errors import PlanError
 from ._base.functions import function_name, is_async, yields_async
 from ._base.shown import cut, escaped, named
 from ._plan.steps import Call, Layer, Limit, Pure, StepPlan, Timeout, Within, limits_around, step_of
-from ._runtime.executors import InExecutor
-from ._runtime.failures import add_note
-from ._runtime.gathering import gathered
-from ._runtime.limiter import RateLimiter
-from ._runtime.runners import Processes, Threads, runner_of
-from ._runtime.started import StartedStep
+from ._runtime.calls.limiter import RateLimiter
+from ._runtime.calls.started import StartedStep
+from ._runtime.core.failures import add_note
+from ._runtime.run.gathering import gathered
+from ._runtime.runners.executors import InExecutor
+from ._runtime.runners.runners import Processes, Threads, runner_of
 from .policies.circuit_breaker import CircuitBreaker
 from .policies.rate_limit import RateLimit
 from .policies.retry import Retry

@@ -70,6 +70,31 @@ def test_imports_go_down_only(module):
             assert not target.startswith("funcpipe_trio"), f"{module}: say it with dots"
 
 
+ROOMS = (
+    *("core", "reports", "links", "fair_channel", "runners", "calls"),
+    *("operations", "junctions", "stages", "pools", "run"),
+)
+"""Of the runtime, in their order."""
+OF_ROOMS = [module for module in MODULES if layer(module) == "_runtime" and len(module.parts) == 3]
+
+
+@pytest.mark.parametrize("module", OF_ROOMS, ids=str)
+def test_rooms_of_the_runtime_import_from_those_above_only(module):
+    """So each can be read with what is above it alone."""
+    room = ROOMS.index(module.parts[1])
+    for target, ours in imports(module):
+        if ours and target.startswith("_runtime."):
+            assert ROOMS.index(target.split(".")[1]) <= room, f"{module} imports {target}"
+
+
+def test_all_of_the_runtime_is_in_a_room():
+    assert {module.parts[1] for module in OF_ROOMS} == set(ROOMS)
+    assert {str(module) for module in MODULES if layer(module) == "_runtime"} == {
+        *map(str, OF_ROOMS),
+        "_runtime/__init__.py",
+    }
+
+
 @pytest.mark.parametrize("module", [module for module in MODULES if layer(module) in PURE], ids=str)
 def test_pure_layers_know_nothing_of_the_world(module):
     """Policies, machines and plans are told the time and chance; they never ask."""
@@ -105,8 +130,9 @@ def test_what_is_rare_waits_for_its_first_use():
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT.parent, capture_output=True, check=True, text=True)
     loaded = set(done.stdout.split())
 
-    assert "funcpipe_trio._runtime.build" in loaded
-    assert not loaded & (HEAVY | {f"funcpipe_trio._runtime.{name}" for name in RARE})
+    assert "funcpipe_trio._runtime.run.build" in loaded
+    assert not loaded & HEAVY
+    assert not {name for name in loaded if "._runtime." in name and name.rpartition(".")[2] in RARE}
 
 
 PUBLIC = {

@@ -18,8 +18,8 @@ from benchmarks._model import Benchmark, Case, CaseResult, Contender, Metric, Sa
 from benchmarks._plot import draw
 from benchmarks._profile import Profile, profiled
 from benchmarks._report import case_lines, summary
-from funcpipe_trio._runtime.link import Link
-from funcpipe_trio._runtime.stage import Stage
+from funcpipe_trio._runtime.links.link import Link
+from funcpipe_trio._runtime.stages.stage import Stage
 
 ROOT = Path(__file__).parents[1]
 CASES = [(name, case) for name in NAMES for case in load(name).cases[: 1 if name == "processes" else None]]

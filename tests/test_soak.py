@@ -7,7 +7,7 @@ import trio
 
 from benchmarks.__main__ import main
 from benchmarks.soak import THREADS, soak
-from funcpipe_trio._runtime.ledger import Ledger
+from funcpipe_trio._runtime.core.ledger import Ledger
 
 
 def test_nothing_is_lost_in_real_time():

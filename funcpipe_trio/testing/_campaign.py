@@ -16,7 +16,7 @@ import trio
 
 from .._base import checks
 from .._base.errors import CircuitOpen
-from .._runtime.run import Run
+from .._runtime.run.run import Run
 from ..pipeline import Pipeline
 from ._lab import InjectedError
 from ._schedule import Choices, Schedule, require_private_names

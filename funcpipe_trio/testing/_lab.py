@@ -19,7 +19,7 @@ from .._plan.fair_by import FairBy
 from .._plan.nodes import Branch, FanIn, FanOut, Plan, Source, plan_of
 from .._plan.restarts import RestartingSource
 from .._plan.windows import Sliding, Window
-from .._runtime.started import StartedStep
+from .._runtime.calls.started import StartedStep
 from ..pipeline import Pipeline
 from ..policies.fair_share import FairShare
 from ..policies.on_error import Divert, OnError

@@ -16,8 +16,8 @@ from types import CodeType
 
 import trio
 
-from .._runtime.outside import outside
-from .._runtime.runners import _ByFunction
+from .._runtime.runners.outside import outside
+from .._runtime.runners.runners import _ByFunction
 from ._tree import all_tasks, frames_of
 
 __all__ = ["someone_is_outside", "threads_left_behind"]

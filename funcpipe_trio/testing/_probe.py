@@ -8,8 +8,8 @@ from typing import Any, Generic, TypeVar
 
 import trio
 
-from .._runtime.opening import Opening
-from .._runtime.run import Run
+from .._runtime.run.opening import Opening
+from .._runtime.run.run import Run
 from ..pipeline import Pipeline
 
 __all__ = ["Probe"]

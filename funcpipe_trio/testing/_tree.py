@@ -11,8 +11,8 @@ from types import CodeType
 
 import trio
 
-from .._runtime.outside import outside
-from .._runtime.parking import Parking
+from .._runtime.core.parking import Parking
+from .._runtime.runners.outside import outside
 
 __all__ = ["all_tasks", "frames_of", "waiting_tasks"]
 

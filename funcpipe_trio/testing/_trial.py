@@ -22,10 +22,10 @@ import trio
 
 from .._base import checks
 from .._base.functions import function_name
-from .._runtime.inlet import BEHIND_FAILURE, NOT_NEEDED
-from .._runtime.nested import INSIDE
-from .._runtime.report import Report
-from .._runtime.run import Run
+from .._runtime.core.inlet import BEHIND_FAILURE, NOT_NEEDED
+from .._runtime.pools.nested import INSIDE
+from .._runtime.reports.report import Report
+from .._runtime.run.run import Run
 from ..pipeline import Pipeline
 from ._guard import Guard, Stuck
 from ._lab import Lab

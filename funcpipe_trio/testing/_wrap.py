@@ -8,8 +8,8 @@ from typing import Any, Protocol
 
 from .._base.functions import AnyFunction
 from .._plan.steps import Call, Layer, Limit, Part, Pure, RunnerPlan, StepPlan, Within
-from .._runtime.attempt import Attempt
-from .._runtime.running import Admit, Running, start_runner
+from .._runtime.core.attempt import Attempt
+from .._runtime.runners.running import Admit, Running, start_runner
 from ..policies.circuit_breaker import CircuitBreaker
 from ..policies.retry import Retry
 

@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import assert_checkpoints, wait_all_tasks_blocked
 
-from funcpipe_trio._runtime.fair_channel import FairChannel
+from funcpipe_trio._runtime.fair_channel.fair_channel import FairChannel
 from funcpipe_trio.policies.fair_share import FairShare
 from funcpipe_trio.testing import run_virtual
 

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from funcpipe_trio import Backoff, Failure, OnError, Pipeline, Retry, Step
-from funcpipe_trio._runtime.keyed import KeyedPool
+from funcpipe_trio._runtime.pools.keyed import KeyedPool
 from funcpipe_trio.testing import Scenario, cancel_everywhere, drain_everywhere, explore_schedules, run_virtual
 from funcpipe_trio.testing._schedule import Schedule, scheduled
 

@@ -24,7 +24,7 @@ from funcpipe_trio import (
     Retry,
     Step,
 )
-from funcpipe_trio._runtime.line import WaitingLine
+from funcpipe_trio._runtime.core.line import WaitingLine
 from funcpipe_trio.testing import run_virtual
 from funcpipe_trio.testing._schedule import Schedule, scheduled
 

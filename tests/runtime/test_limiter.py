@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from trio.testing import assert_checkpoints, wait_all_tasks_blocked
 
 from funcpipe_trio import Pipeline, RateLimit, RateLimiter, RateLimiterStatistics, Step
-from funcpipe_trio._runtime import limiter as limiter_module
-from funcpipe_trio._runtime import line
+from funcpipe_trio._runtime.calls import limiter as limiter_module
+from funcpipe_trio._runtime.core import line
 from funcpipe_trio._sansio import token_bucket
 from funcpipe_trio.testing import interrupt_everywhere, run_virtual
 from funcpipe_trio.testing._schedule import Schedule, scheduled

@@ -14,8 +14,8 @@ import trio
 from trio.lowlevel import Abort, current_task, reschedule
 from trio.testing import wait_all_tasks_blocked
 
-from funcpipe_trio._runtime import parking
-from funcpipe_trio._runtime.parking import AWAKE, Parking
+from funcpipe_trio._runtime.core import parking
+from funcpipe_trio._runtime.core.parking import AWAKE, Parking
 
 
 class _More:

@@ -9,7 +9,7 @@ import trio
 
 import funcpipe_trio
 from funcpipe_trio import BufferOverflow, FairShare, Pipeline, fair_merge
-from funcpipe_trio._runtime import report
+from funcpipe_trio._runtime.reports import report
 from funcpipe_trio.testing import run_virtual
 
 

@@ -41,7 +41,7 @@ from funcpipe_trio import (
     processes,
     threads,
 )
-from funcpipe_trio._runtime.attempt import Account, Attempt
+from funcpipe_trio._runtime.core.attempt import Account, Attempt
 from tests.runtime import _work
 
 

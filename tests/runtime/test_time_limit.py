@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from funcpipe_trio import Backoff, OnError, Pipeline, Retry, Step
-from funcpipe_trio._runtime.time_limit import TimeLimit
+from funcpipe_trio._runtime.core.time_limit import TimeLimit
 from funcpipe_trio.testing import run_virtual
 
 AT_ONCE = Backoff(0)

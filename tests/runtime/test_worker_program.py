@@ -10,8 +10,8 @@ import sys
 
 import pytest
 
-from funcpipe_trio._runtime import worker_program
-from funcpipe_trio._runtime.orders import order_of
+from funcpipe_trio._runtime.runners import worker_program
+from funcpipe_trio._runtime.runners.orders import order_of
 from tests.runtime import _deeds, _work
 
 

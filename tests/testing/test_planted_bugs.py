@@ -13,17 +13,17 @@ import pytest
 import trio
 
 from funcpipe_trio import FairChannel, FairShare, Pipeline, fair_merge
-from funcpipe_trio._runtime import pool as pools
-from funcpipe_trio._runtime import stage as stages
-from funcpipe_trio._runtime.engine import Engine
-from funcpipe_trio._runtime.inlet import BEHIND_FAILURE, NOTHING
-from funcpipe_trio._runtime.ledger import Ledger
-from funcpipe_trio._runtime.link import Link
-from funcpipe_trio._runtime.opening import Opening
-from funcpipe_trio._runtime.pool import Pool
-from funcpipe_trio._runtime.run import Run
-from funcpipe_trio._runtime.sources import AsyncIterableSource, AsyncSource, IterableInlet
-from funcpipe_trio._runtime.stage import Stage
+from funcpipe_trio._runtime.core.inlet import BEHIND_FAILURE, NOTHING
+from funcpipe_trio._runtime.core.ledger import Ledger
+from funcpipe_trio._runtime.links.link import Link
+from funcpipe_trio._runtime.pools import pool as pools
+from funcpipe_trio._runtime.pools.pool import Pool
+from funcpipe_trio._runtime.run.engine import Engine
+from funcpipe_trio._runtime.run.opening import Opening
+from funcpipe_trio._runtime.run.run import Run
+from funcpipe_trio._runtime.stages import stage as stages
+from funcpipe_trio._runtime.stages.sources import AsyncIterableSource, AsyncSource, IterableInlet
+from funcpipe_trio._runtime.stages.stage import Stage
 from funcpipe_trio._sansio.fair_queue import FairQueue
 from funcpipe_trio.testing import (
     CampaignError,

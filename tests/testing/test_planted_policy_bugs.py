@@ -11,10 +11,10 @@ import pytest
 import trio
 
 from funcpipe_trio import CircuitBreaker, OnError, Pipeline, RateLimit, RateLimiter, Step, merge
-from funcpipe_trio._runtime.circuit import _Circuit
-from funcpipe_trio._runtime.keyed import KeyedPool
-from funcpipe_trio._runtime.line import WaitingLine, _Place
-from funcpipe_trio._runtime.pool import Pool
+from funcpipe_trio._runtime.calls.circuit import _Circuit
+from funcpipe_trio._runtime.core.line import WaitingLine, _Place
+from funcpipe_trio._runtime.pools.keyed import KeyedPool
+from funcpipe_trio._runtime.pools.pool import Pool
 from funcpipe_trio._sansio.lanes import Lanes
 from funcpipe_trio.testing import (
     CampaignError,

@@ -1,0 +1,1 @@
+"""One call and its policies at work: timeouts, retries, limits, circuits, contexts."""

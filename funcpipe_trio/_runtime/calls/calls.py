@@ -1,0 +1,127 @@
+"""The async operations as calls on one item: a result, `NOTHING` (dropped), or `Enough` (the stream ends before it).
+
+Where the user gave a step in place of a function, the call takes an `Attempt` beside the item and hands it on to the
+step's policies; that is what ``*attempt`` stands for below.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from ..._base.functions import AnyFunction, is_async
+from ..._plan import operations as plan
+from ..._plan.steps import step_of
+from ...policies.on_error import Divert
+from ..core.attempt import Account, Attempt, Layered
+from ..core.inlet import NOTHING
+from ..core.user_code import OR_CONCURRENCY, awaiting, interruptible, not_awaitable
+from .calling import Calling, Enough
+from .layers import layers_of
+from .started import StartedStep
+
+__all__ = ["calling_of", "layered"]
+
+Call = Callable[..., Awaitable[Any]]
+
+
+def calling_of(operation: plan.Operation, account_of: Callable[[str, object], Account]) -> Calling:
+    """Make what a stage calls; fresh for each run, for some keep state. `account_of` gives the books of a step."""
+    assert isinstance(operation, plan.WithFunction)
+    is_layered = step_of(operation.fn) is not None
+    fn = layered(operation.fn) if is_layered else operation.fn
+    if isinstance(operation, plan.Concurrent) and not (is_layered or is_async(fn)):
+        fn = awaiting(operation.name, fn) if operation.awaits else _at_once(operation.name, fn)
+    on_error = operation.on_error if isinstance(operation, plan.Map | plan.FlatMap) else plan.STOP
+    return Calling(
+        _CALLS[type(operation)](operation, fn),
+        is_layered=is_layered,
+        account=account_of(operation.name, operation.fn) if is_layered else None,
+        on_error=on_error,
+        divert=layered(on_error.step) if isinstance(on_error, Divert) else None,
+        divert_account=account_of(f"{operation.name} (diverting)", on_error.step)
+        if isinstance(on_error, Divert)
+        else None,
+    )
+
+
+def layered(fn: Any) -> Layered:
+    """Give the layers of a step, fresh ones unless it was started before; of an async function, as if it were one."""
+    if isinstance(fn, StartedStep):
+        return fn.layered()
+    step = step_of(fn)
+    if step is not None:
+        return layers_of(step)
+
+    async def plain(item: Any, attempt: Attempt) -> Any:
+        return await interruptible(fn, item)
+
+    return plain
+
+
+def _at_once(name: str, fn: AnyFunction) -> Call:
+    """Make an async function of a sync one, which needs a stage for its `OnError.divert`."""
+
+    async def at_once(item: Any) -> Any:  # noqa: ASYNC124  # a pool awaits what it calls
+        return not_awaitable(name, fn(item), OR_CONCURRENCY)
+
+    return at_once
+
+
+def _mapping(operation: plan.Map, fn: Call) -> Call:
+    return fn
+
+
+def _filtering(operation: plan.Filter, fn: Call) -> Call:
+    async def call(item: Any, *attempt: Attempt) -> Any:
+        return item if await fn(item, *attempt) else NOTHING
+
+    return call
+
+
+def _tapping(operation: plan.Tap, fn: Call) -> Call:
+    async def call(item: Any, *attempt: Attempt) -> Any:
+        await fn(item, *attempt)
+        return item
+
+    return call
+
+
+def _scanning(operation: plan.Scan, fn: Call) -> Call:
+    state = operation.initial.value
+
+    async def call(item: Any) -> Any:
+        nonlocal state
+        state = await fn(state, item)
+        return state
+
+    return call
+
+
+def _taking_while(operation: plan.TakeWhile, fn: Call) -> Call:
+    async def call(item: Any, *attempt: Attempt) -> Any:
+        return item if await fn(item, *attempt) else Enough(item)
+
+    return call
+
+
+def _skipping_while(operation: plan.SkipWhile, fn: Call) -> Call:
+    skipping = True
+
+    async def call(item: Any, *attempt: Attempt) -> Any:
+        nonlocal skipping
+        skipping = skipping and bool(await fn(item, *attempt))
+        return NOTHING if skipping else item
+
+    return call
+
+
+_CALLS: dict[type[plan.Operation], Callable[[Any, Call], Call]] = {
+    plan.Map: _mapping,
+    plan.FlatMap: _mapping,
+    plan.Filter: _filtering,
+    plan.Tap: _tapping,
+    plan.Scan: _scanning,
+    plan.TakeWhile: _taking_while,
+    plan.SkipWhile: _skipping_while,
+}

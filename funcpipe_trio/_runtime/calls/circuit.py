@@ -1,0 +1,111 @@
+"""A circuit breaker around a call: who is let through, who waits, and what if the call is cancelled?
+
+The choice is `sansio.breaker`. Every permit is handed back exactly once: answered, failed, or given up.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import trio
+
+from ..._base.errors import CircuitOpen
+from ..._sansio.breaker import Breaker, Refused
+from ..._sansio.retrying import is_meant
+from ...policies.circuit_breaker import CircuitBreaker
+from ..core.attempt import Attempt, Layered
+from ..core.line import WaitingLine
+
+__all__ = ["circuit_around"]
+
+
+def circuit_around(inner: Layered, policy: CircuitBreaker) -> Layered:
+    """Put one circuit, which all calls share, around a call."""
+    circuit = _Circuit(policy)
+
+    async def guarded(item: Any, attempt: Attempt) -> Any:
+        permit = await circuit.enter(attempt)
+        try:
+            result = await inner(item, attempt)
+        except Exception as error:
+            attempt.account.opened += circuit.failed(permit, error)
+            raise
+        except BaseException:
+            circuit.abandoned(permit)
+            raise
+        circuit.succeeded(permit)
+        return result
+
+    return guarded
+
+
+class _Circuit:
+    """The breaker, and the calls that wait until it closes."""
+
+    def __init__(self, policy: CircuitBreaker) -> None:
+        self._policy = policy
+        self._breaker = Breaker(policy)
+        self._line = WaitingLine()
+
+    async def enter(self, attempt: Attempt) -> int:
+        """Get a permit: at once, or when there is one, or never (`CircuitOpen`)."""
+        if not len(self._line):
+            answer = self._breaker.admit(trio.current_time())
+            if not isinstance(answer, Refused):
+                return answer
+            if not self._policy.wait:
+                attempt.account.refused += 1
+                raise self._open(answer)
+        return await self._wait(attempt)
+
+    async def _wait(self, attempt: Attempt) -> int:
+        permit = -1
+
+        def ask() -> float | None:
+            nonlocal permit
+            answer = self._breaker.admit(trio.current_time())
+            if isinstance(answer, Refused):
+                return math.inf if answer.until is None else answer.until
+            permit = answer
+            return None
+
+        since = trio.current_time()
+        try:
+            await self._line.join(ask)
+        finally:
+            attempt.account.waited_circuit += trio.current_time() - since
+        return permit
+
+    def succeeded(self, permit: int) -> None:
+        self._breaker.succeeded(permit)
+        self._line.poke()
+
+    @trio.lowlevel.disable_ki_protection  # the predicate is user code
+    def _is_failure(self, error: Exception) -> bool:
+        return is_meant(self._policy.on, error)
+
+    def failed(self, permit: int, error: Exception) -> bool:
+        """Hand a permit in; say whether that opened the circuit."""
+        before = self._breaker.opened
+        try:
+            is_failure = self._is_failure(error)
+        except BaseException:
+            self.abandoned(permit)
+            raise
+        if is_failure:
+            self._breaker.failed(permit, trio.current_time())
+        else:
+            self._breaker.succeeded(permit)
+        self._line.poke()
+        return self._breaker.opened > before
+
+    def abandoned(self, permit: int) -> None:
+        self._breaker.abandoned(permit)
+        self._line.poke()
+
+    def _open(self, answer: Refused) -> CircuitOpen:
+        if answer.until is None:
+            return CircuitOpen(f"the circuit is half-open ({self._breaker.why}): its probe has no answer yet")
+        left = max(0.0, answer.until - trio.current_time())
+        return CircuitOpen(f"the circuit is open ({self._breaker.why}): try again in {left:.6g} s", left)

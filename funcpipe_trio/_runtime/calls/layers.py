@@ -1,0 +1,266 @@
+"""From a step to something that can be called: each policy becomes a function around the one inside it.
+
+A *layered* function takes an item and the `Attempt` that goes with it, which carries the item's number inwards and what
+happened to it outwards. The state that policies share between items (tokens, circuits, threads) is made here, once for
+each start of the step; what one item needs (its attempts, its deadline) lives in its own call.
+
+    inside out:   the user's function  ->  rate limit  ->  timeout  ->  retry  ->  timeout
+
+A call that a runner makes waits for its place first; the rate limits and the timeout right behind it begin when it has
+that (`Placed`). Rate limits with nothing between them are met together, at one instant (`limits_around`).
+
+Only `Exception` is ever met; a cancellation passes through every layer, each of which puts its own state right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from fractions import Fraction
+from math import inf
+from typing import Any
+
+import trio
+
+from ..._base.functions import AnyFunction, is_async
+from ..._base.shown import type_name
+from ..._plan.nodes import is_awaitable
+from ..._plan.steps import Call, Limit, Part, Placed, Pure, StepPlan, Timeout, layers_in, limits_around
+from ..._sansio.retrying import Attempts
+from ...policies.retry import Retry
+from ..core.attempt import Attempt, Layered
+from ..core.failures import add_note
+from ..core.user_code import awaiting, interruptible
+from ..runners.running import start_runner
+from .limiter import RateLimiter
+from .token_line import TokenLine
+
+__all__ = ["layers_of"]
+
+
+def layers_of(plan: StepPlan) -> Layered:
+    """Make a step callable, with fresh state."""
+    return _row(plan.parts)
+
+
+def _row(parts: tuple[Part, ...]) -> Layered:
+    """Make one function of parts that follow each other: a loop, for a row may be longer than a stack is deep."""
+    made = [_part(part) for part in parts]
+    if len(made) == 1:
+        return made[0]
+
+    async def row(item: Any, attempt: Attempt) -> Any:
+        for part in made:
+            item = await part(item, attempt)
+        return item
+
+    return row
+
+
+def _part(part: Part) -> Layered:
+    placed = Placed.of(part)
+    if placed is not None:
+        return _placed(placed)
+    if isinstance(part, Call):
+        return _call(part.fn if is_async(part.fn) else awaiting(part.name, part.fn))
+    if isinstance(part, Pure):
+        return _pure(part.fn)
+    if isinstance(part.layer, Limit):
+        limits, within = limits_around(part)
+        return _limited(_row(within), _admission(limits))
+    inner, layer = _row(part.inner), part.layer
+    if isinstance(layer, Timeout):
+        return _timed(inner, layer.seconds, has_retry=any(isinstance(each, Retry) for each in layers_in(part.inner)))
+    if isinstance(layer, Retry):
+        return _retried(inner, layer)
+    from .circuit import circuit_around  # when it is needed, see `build`
+
+    return circuit_around(inner, layer)
+
+
+def _call(fn: AnyFunction) -> Layered:
+    def made(item: Any, attempt: Attempt) -> Awaitable[Any]:
+        return interruptible(fn, item)  # not awaited here: each coroutine around a call costs 150 ns
+
+    return made
+
+
+def _pure(fn: AnyFunction) -> Layered:
+    @trio.lowlevel.disable_ki_protection
+    def apply(item: Any) -> Any:
+        return fn(item)
+
+    async def made(item: Any, attempt: Attempt) -> Any:  # noqa: ASYNC124  # layers await what is inside them
+        return _no_awaitable(apply(item), "a pure function of a step", "Use .then(Step(fn)) for an async one.")
+
+    return made
+
+
+def _no_awaitable(result: Any, what: str, use: str) -> Any:
+    if is_awaitable(result):
+        if hasattr(result, "close"):
+            result.close()  # it will never be awaited; without this Python warns of that too
+        raise TypeError(f"{what} returned something to await\n{use}")
+    return result
+
+
+# ---- elsewhere
+
+
+def _placed(placed: Placed) -> Layered:
+    """Run a sync function elsewhere; its policies begin at the last instant before, when there is a place for it.
+
+    With a token taken earlier, calls would gather tokens while they wait, and then start together, faster than the
+    limit. With the time begun earlier, calls would be late that have not begun.
+    """
+    call = placed.call
+    assert call.runner is not None
+    fn, running = call.fn, start_runner(call.runner)
+    outside, inside = (_admission(limits) if limits else None for limits in (placed.outside, placed.inside))
+
+    async def made(item: Any, attempt: Attempt) -> Any:
+        return _no_awaitable(await running.call(fn, item, attempt, inside), *_ELSEWHERE)
+
+    if placed.timeout is None:
+        return made
+    seconds = placed.timeout.seconds
+
+    async def timed(item: Any, attempt: Attempt) -> Any:
+        async def admit(item: Any, attempt: Attempt) -> None:
+            if outside is not None:
+                await outside(item, attempt)
+            limit.begin(seconds)
+            if inside is not None:
+                await inside(item, attempt)
+
+        with attempt.within(inf) as limit:
+            result = await running.call(fn, item, attempt, admit)
+            if limit.is_met():
+                return _no_awaitable(result, *_ELSEWHERE)
+        raise _late(seconds, attempt) from None
+
+    return timed
+
+
+_ELSEWHERE = "the function that a runner runs", "Use Step(fn) without on for an async one."
+
+
+# ---- rate
+
+
+def _limited(inner: Layered, admit: Layered) -> Layered:
+    async def limited(item: Any, attempt: Attempt) -> Any:
+        await admit(item, attempt)
+        return await inner(item, attempt)
+
+    return limited
+
+
+def _admission(limits: tuple[Limit, ...]) -> Layered:
+    """Make what lets a call start when all of its limits do, at one instant."""
+    limiters = [_limiter(limit) for limit in limits]
+    line = limiters[0]._line if len(limiters) == 1 else TokenLine(*(limiter._shared for limiter in limiters))
+    costs_of = _costs(limits, limiters)
+
+    async def admit(item: Any, attempt: Attempt) -> None:
+        costs = costs_of(item)
+        if line.try_take(costs):
+            return
+        since = trio.current_time()
+        try:
+            await line.take(costs)
+        finally:
+            attempt.account.waited_rate += trio.current_time() - since
+
+    return admit
+
+
+def _limiter(limit: Limit) -> RateLimiter:
+    limiter: RateLimiter | None = limit.limiter
+    return RateLimiter(limit.rate_limit) if limiter is None else limiter
+
+
+def _costs(limits: tuple[Limit, ...], limiters: list[RateLimiter]) -> Callable[[Any], tuple[int | Fraction, ...]]:
+    """Make a function that says what an item costs at each limiter."""
+    pairs = [(each.cost, limiter) for each, limiter in zip(limits, limiters, strict=True)]
+    ones = (1,) * len(pairs)
+    if all(cost is None for cost, _ in pairs):
+        return lambda item: ones
+
+    @trio.lowlevel.disable_ki_protection
+    def ask(cost: Callable[[Any], int | Fraction], item: Any) -> Any:
+        return cost(item)
+
+    return lambda item: tuple([1 if cost is None else limiter._checked(ask(cost, item)) for cost, limiter in pairs])
+
+
+# ---- time
+
+
+def _timed(inner: Layered, seconds: float, *, has_retry: bool) -> Layered:
+    async def timed(item: Any, attempt: Attempt) -> Any:
+        before, around = attempt.last_error, attempt.deadline
+        with attempt.within(seconds) as limit:
+            if has_retry:  # else nobody asks, and it takes 5 % of the time of a call
+                attempt.deadline = min(around, limit.deadline)
+            try:
+                result = await inner(item, attempt)
+            finally:
+                attempt.deadline = around
+            if limit.is_met():  # a call that ends at its deadline, or behind it, is late
+                return result
+        # What a retry inside was about, if it was at work.
+        raise _late(seconds, attempt) from (None if attempt.last_error is before else attempt.last_error)
+
+    return timed
+
+
+def _late(seconds: float, attempt: Attempt) -> trio.TooSlowError:
+    attempt.account.timeouts += 1
+    error = trio.TooSlowError(f"not done after {seconds:g} s")
+    error.add_note(f"timeout of {seconds:g} s")
+    return error
+
+
+# ---- attempts
+
+
+def _retried(inner: Layered, retry: Retry) -> Layered:
+    async def retried(item: Any, attempt: Attempt) -> Any:
+        attempts: Attempts | None = None  # made when it is needed: most calls succeed
+        while True:
+            attempt.tries(1 if attempts is None else attempts.number, retry.attempts)
+            try:
+                result = await inner(item, attempt)
+            except Exception as error:
+                attempts = attempts or attempt.account.attempts(retry, attempt.number)
+                wait = _ask(attempts, error, attempt.deadline)
+                if wait is None:
+                    attempt.tries(attempts.number, retry.attempts)  # a retry inside counts its own
+                    if (note := attempts.note()) is not None:
+                        add_note(error, note)
+                    raise
+                attempt.last_error = error
+            else:
+                attempt.got_through()
+                return result
+            await _back_off(wait, attempt)
+
+    return retried
+
+
+@trio.lowlevel.disable_ki_protection  # the predicate is user code
+def _ask(attempts: Attempts, error: Exception, deadline: float) -> float | None:
+    try:
+        return attempts.failed(error, trio.current_time(), deadline)
+    except Exception as worse:
+        add_note(worse, f"asking the Retry about a {type_name(error)}")
+        raise
+
+
+async def _back_off(seconds: float, attempt: Attempt) -> None:
+    attempt.account.retries += 1
+    since = trio.current_time()
+    try:
+        await trio.sleep(seconds)
+    finally:
+        attempt.account.waited_retry += trio.current_time() - since

@@ -1,0 +1,135 @@
+"""`RateLimiter`: a token bucket that many tasks wait at. Which of them goes next, and what does a cancelled one leave?
+
+The choice is `sansio.token_bucket`, the waiting is `TokenLine`: first come, first served, whatever each one costs.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import trio
+
+from ..._base import checks
+from ..._base.frozen import dataclass
+from ..._base.shown import shown
+from ...policies.rate_limit import RateLimit
+from .token_line import SharedBucket, TokenLine
+
+__all__ = ["RateLimiter", "RateLimiterStatistics"]
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimiterStatistics:
+    """The state of a `RateLimiter` at one instant."""
+
+    rate_limit: RateLimit
+    tokens: float
+    """What the bucket holds."""
+    tasks_waiting: int
+    acquired: int
+    """How often it was acquired."""
+    acquired_cost: int | Fraction
+    """What that cost in all."""
+
+
+class RateLimiter:
+    """One rate limit for many: steps, pipelines, and plain trio code that share it keep it together.
+
+    In every window [s, t], what was acquired costs at most ``burst + rate/per * (t - s)``, exactly, by trio's clock, at
+    the instant at which `acquire` returns. Waiting tasks are served in the order in which they came.
+
+    It belongs to no run: it may be made before trio runs, and serve several runs one after the other. Each has a clock
+    of its own, so what it held at its last use in one is what it holds at its first use in the next. It is not for use
+    from other threads: each use in a trio run is a `StateError` while another that has used it is not over.
+
+    Args:
+      rate_limit: how many may start in how much time.
+
+    Raises:
+      TypeError: if that is no `RateLimit`.
+    """
+
+    def __init__(self, rate_limit: RateLimit) -> None:
+        self._shared = SharedBucket(_limit("RateLimiter", rate_limit))
+        self._line = TokenLine(self._shared)
+
+    def __repr__(self) -> str:
+        return f"RateLimiter({self._shared.bucket.rate_limit!r})"
+
+    @property
+    def rate_limit(self) -> RateLimit:
+        """The limit in force."""
+        return self._shared.bucket.rate_limit
+
+    @trio.lowlevel.enable_ki_protection
+    async def acquire(self, cost: int | Fraction = 1) -> None:
+        """Wait for tokens, and take them; what follows may start at once.
+
+        Args:
+          cost: tokens, an int or Fraction > 0, at most the burst.
+
+        Raises:
+          TypeError: if `cost` has a wrong type.
+          ValueError: if it is out of range; a cost above the burst could never be paid.
+
+        Checkpoint: always.
+        Cancellation: the place in line is given back, and no token is lost.
+        """
+        await self._line.take((self._checked(cost),), checkpoint=True)
+
+    def acquire_nowait(self, cost: int | Fraction = 1) -> None:
+        """Take tokens, if they are there and nobody waits for them.
+
+        Raises:
+          trio.WouldBlock: if that is not so; nothing was taken.
+          TypeError: if `cost` has a wrong type.
+          ValueError: if it is out of range.
+
+        Checkpoint: never (sync, inside of a trio run).
+        """
+        if not self._line.try_take((self._checked(cost),)):
+            self._shared.now()
+            raise trio.WouldBlock
+
+    @trio.lowlevel.enable_ki_protection
+    def set_rate(self, rate_limit: RateLimit) -> None:
+        """Go on under another limit, from now on; who waits is served by it, and the tokens that are there stay.
+
+        Raises:
+          TypeError: if it is no `RateLimit`.
+          ValueError: if its burst is less than a waiting task needs; nothing was changed.
+
+        Checkpoint: never (sync, inside of a trio run).
+        """
+        _limit("RateLimiter.set_rate", rate_limit)
+        needed = max((line.most(self._shared) for line in self._shared.lines), default=1)
+        if rate_limit.burst < needed:
+            rule = f"be >= {shown(needed)}, which a waiting task needs"
+            raise checks.refuse(ValueError, "RateLimiter.set_rate", "burst", rule, rate_limit.burst)
+        self._shared.bucket.set_rate(self._shared.now(), rate_limit)
+        self._shared.poke()
+
+    def statistics(self) -> RateLimiterStatistics:
+        """Say what it holds, and what it gave. Sync, inside of a trio run."""
+        return RateLimiterStatistics(
+            rate_limit=self._shared.bucket.rate_limit,
+            tokens=self._shared.bucket.tokens(self._shared.now()),
+            tasks_waiting=sum(map(len, self._shared.lines)),
+            acquired=self._shared.acquired,
+            acquired_cost=self._shared.acquired_cost,
+        )
+
+    # ---- for steps, too
+
+    def _checked(self, cost: int | Fraction) -> int | Fraction:
+        checks.cost("RateLimiter", "cost", cost)
+        if cost > self._shared.bucket.rate_limit.burst:
+            rule = f"be <= the burst of {shown(self._shared.bucket.rate_limit.burst)}, or it could never be paid"
+            raise checks.refuse(ValueError, "RateLimiter", "cost", rule, cost)
+        return cost
+
+
+def _limit(where: str, value: RateLimit) -> RateLimit:
+    if not isinstance(value, RateLimit):
+        raise checks.refuse(TypeError, where, "rate_limit", "be a RateLimit", value)
+    return value

@@ -1,0 +1,198 @@
+"""Tasks that wait for tokens, of one bucket or of several at once: who asks, and who must be told when one leaves?
+
+The choice is `sansio.token_claims`. Tasks that need the same buckets stand in one `WaitingLine`, whose first asks, and
+takes the tokens of all its buckets in the step in which it goes on: none is held meanwhile, so none can be lost, and no
+two tasks can wait for each other. A bucket knows the lines in which somebody waits for its tokens. The first of each
+has a *claim* there, older or younger than others by the number with which it came; a younger one may pass an older one
+only where that does not delay it. So a first asks again when its tokens are due; or, if it must not delay an older one,
+when that left, or turns out to be later than it was. Of several it follows the youngest, whose turn is the last: so one
+that leaves wakes those that may be next, and not all.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from fractions import Fraction
+from math import inf
+from operator import itemgetter
+
+import trio
+
+from ..._sansio.cost_grid import CostGrid
+from ..._sansio.token_bucket import TokenBucket
+from ..._sansio.token_claims import Claim, delays, may_start, ready_at
+from ...policies.rate_limit import RateLimit
+from ..core.line import WaitingLine
+from .one_run import OneRun
+
+__all__ = ["SharedBucket", "TokenLine"]
+
+Cost = int | Fraction
+
+
+class SharedBucket:
+    """A bucket, the lines in which tasks wait for its tokens, and what was taken of them."""
+
+    __slots__ = ("_grid", "_run", "acquired", "acquired_cost", "bucket", "joined", "lines")
+
+    acquired: int
+    acquired_cost: Cost
+    bucket: TokenBucket
+    joined: int
+    """How many came to wait."""
+    lines: dict[TokenLine, None]
+    """Those in which somebody waits."""
+
+    def __init__(self, rate_limit: RateLimit) -> None:
+        self.bucket = TokenBucket(rate_limit)
+        self.lines = {}
+        self.joined = self.acquired = self.acquired_cost = 0
+        self._grid = CostGrid()  # what is added up; the bucket counts by itself
+        self._run = OneRun("RateLimiter: it", "Use a RateLimiter in each of them, with a part of the rate.")
+
+    def now(self) -> float:
+        """Read the clock; refuse another run, whose tasks this one could not wake."""
+        clock = trio.lowlevel.current_clock()
+        now = clock.current_time()
+        if clock is not self._run.clock:  # another run: its times cannot be compared with those of the last
+            self._run.enter()
+            self.bucket.rebase(now)
+        return now
+
+    def take(self, now: float, cost: Cost) -> float | None:
+        """Take tokens, or answer when they are there."""
+        again_at = self.bucket.take(now, cost)
+        if again_at is None:
+            self.acquired += 1
+            self.acquired_cost += self._grid.counted(cost)
+        return again_at
+
+    def poke(self) -> None:
+        """Let the first of each line ask again."""
+        for line in self.lines:
+            line.poke()
+
+
+class _Place:
+    """A task in a line, and what it claims."""
+
+    __slots__ = ("claim", "costs", "followers", "numbers", "ready")
+
+    followers: dict[TokenLine, None]
+    """The lines whose first must not delay it."""
+    ready: float
+    """When its tokens were to be there, as it last heard."""
+
+    def __init__(self, buckets: Sequence[SharedBucket], costs: Sequence[Cost]) -> None:
+        self.costs = costs
+        self.claim: Claim = {each.bucket: cost for each, cost in zip(buckets, costs, strict=True)}
+        self.numbers: dict[SharedBucket, int] = {}
+        self.followers = {}
+        self.ready = inf
+
+    def let_follow(self, now: float | None = None) -> None:
+        """Let those ask again who stood back behind it; at a time, those whom it does not need to do so any more."""
+        for line in tuple(self.followers):
+            first = line._first
+            if now is None or first is None or not delays(now, first.claim, self.claim):
+                del self.followers[line]
+                line.poke()
+
+
+class TokenLine:
+    """The tasks that wait for tokens of the same buckets, in the order in which they came."""
+
+    def __init__(self, *buckets: SharedBucket) -> None:
+        self._buckets = buckets
+        self._line = WaitingLine()
+        self._places: OrderedDict[_Place, None] = OrderedDict()  # as the places in the line
+
+    def __len__(self) -> int:
+        """How many wait."""
+        return len(self._places)
+
+    def poke(self) -> None:
+        """Let the first ask again."""
+        self._line.poke()
+
+    def most(self, bucket: SharedBucket) -> Cost:
+        """Say what the dearest of them needs of a bucket."""
+        return max(place.claim[bucket.bucket] for place in self._places)
+
+    def try_take(self, costs: Sequence[Cost]) -> bool:
+        """Take tokens of all buckets, if they are there and nobody waits who would come later for it."""
+        if self._places:
+            return False
+        if self._is_alone():
+            return self._buckets[0].take(self._buckets[0].now(), costs[0]) is None
+        return self._ask(_Place(self._buckets, costs)) is None
+
+    async def take(self, costs: Sequence[Cost], *, checkpoint: bool = False) -> None:
+        """Wait for tokens of all buckets; they are taken in the step in which this returns.
+
+        Checkpoint: if it waits, or if that is asked for.
+        Cancellation: the place in line is given back, and nothing was taken.
+        """
+        self._now()
+        place = _Place(self._buckets, costs)
+        self._join(place)
+        try:
+            await self._line.join(lambda: self._ask(place), checkpoint=checkpoint)
+        finally:
+            self._leave(place)
+
+    def _ask(self, place: _Place) -> float | None:
+        """Take the tokens of who is first here, or answer when to ask again."""
+        now = self._now()
+        if self._is_alone():
+            return self._buckets[0].take(now, place.costs[0])
+        older = self._older(place)
+        answer = may_start(now, place.claim, [each.claim for each in older])
+        if answer is None:
+            for each, cost in zip(self._buckets, place.costs, strict=True):
+                each.take(now, cost)
+            return None
+        before, place.ready = place.ready, ready_at(now, place.claim)
+        if place.ready > before:  # an older one took tokens, or the rate was changed
+            place.let_follow(now)
+        if isinstance(answer, float):
+            return answer
+        next(each for each in older if each.claim is answer).followers[self] = None
+        return inf
+
+    def _is_alone(self) -> bool:
+        """Whether nobody but those in this line can want its tokens: most often."""
+        lines = self._buckets[0].lines
+        return len(self._buckets) == 1 and (not lines or (len(lines) == 1 and self in lines))
+
+    def _older(self, place: _Place) -> list[_Place]:
+        """Give those who came before, a line's first for the line; at each bucket the youngest first."""
+        older: list[_Place] = []
+        for each in self._buckets:
+            number = place.numbers.get(each, inf)
+            firsts = [
+                (first.numbers[each], first) for line in each.lines if line is not self and (first := line._first)
+            ]
+            older += [first for came, first in sorted(firsts, key=itemgetter(0), reverse=True) if came < number]
+        return older
+
+    @property
+    def _first(self) -> _Place | None:
+        return next(iter(self._places), None)
+
+    def _join(self, place: _Place) -> None:
+        self._places[place] = None
+        for each in self._buckets:
+            place.numbers[each], each.joined = each.joined, each.joined + 1
+            each.lines[self] = None
+
+    def _leave(self, place: _Place) -> None:
+        del self._places[place]
+        if not self._places:
+            for each in self._buckets:
+                del each.lines[self]
+        place.let_follow()
+
+    def _now(self) -> float:
+        return max([each.now() for each in self._buckets])

@@ -1,0 +1,126 @@
+"""What user code raised: is it a failure of its item or source, or must it pass? And how is it told?
+
+A failure      any `Exception`; and a `Cancelled` that belongs to nobody: no scope around the call was cancelled, so it
+               is somebody else's (handed out by a cache, say). Let through, it would end the run in silence.
+It must pass   a `Cancelled` of a scope around the call; KeyboardInterrupt, SystemExit and their like.
+
+What is told of an error never fails: an exception may refuse notes, have no text, or be false.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+import trio
+
+from ..._base.shown import named, told
+
+__all__ = [
+    "MOST_NOTES",
+    "add_note",
+    "comes_of_cancelling",
+    "failure_of",
+    "is_cancellation",
+    "leaves_of",
+    "noted",
+    "stray",
+    "warn_of",
+]
+
+MOST_NOTES: Final = 32
+"""Notes on one exception, at most."""
+_ENDS = (StopIteration, StopAsyncIteration, trio.EndOfChannel)
+
+
+def failure_of(error: BaseException) -> Exception | None:
+    """Give what an item or a source failed with; None if the error must pass."""
+    if isinstance(error, Exception):
+        return error
+    if not is_cancellation(error) or trio.current_effective_deadline() == -math.inf:
+        return None
+    return stray(error)
+
+
+def stray(error: BaseException) -> Exception:
+    """Make an error of a cancellation that belongs to nobody."""
+    failure = RuntimeError("Cancelled was raised, though no scope around it was cancelled")
+    failure.__cause__ = error
+    return failure
+
+
+def is_cancellation(error: BaseException | None) -> bool:
+    """Whether it is a cancellation, alone or in a group in which nothing is worse."""
+    if isinstance(error, trio.Cancelled):
+        return True
+    leaves = list(leaves_of(error)) if isinstance(error, BaseExceptionGroup) else []
+    return any(isinstance(leaf, trio.Cancelled) for leaf in leaves) and all(
+        isinstance(leaf, trio.Cancelled | Exception) for leaf in leaves
+    )
+
+
+def leaves_of(error: BaseException | None) -> Iterator[BaseException]:
+    """Give each error in a group; of what is no group, itself."""
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from leaves_of(inner)
+    elif error is not None:
+        yield error
+
+
+def comes_of_cancelling(error: BaseException) -> bool:
+    """Whether an error was raised by what was being cancelled, as that."""
+    seen: list[BaseException] = []
+    waiting: list[BaseException | None] = [error]
+    while waiting:
+        each = waiting.pop()
+        if each is None or any(each is other for other in seen):
+            continue
+        if isinstance(each, trio.Cancelled):
+            return True
+        seen.append(each)
+        waiting += [each.__cause__, each.__context__]
+        if isinstance(each, BaseExceptionGroup):
+            waiting += each.exceptions
+    return False
+
+
+def noted(error: Exception, name: str, number: int | None, attempts: str = "") -> Exception:
+    """Say where an error was met, on the error; what would read as an end of stream is wrapped."""
+    if isinstance(error, _ENDS):
+        cause = error
+        error = RuntimeError(
+            f"stage {named(name)} raised {type(cause).__name__}, which is not an end here but an error"
+        )
+        error.__cause__ = cause
+    add_note(error, f"in stage {named(name)}" + ("" if number is None else f", item {number}{attempts}"))
+    return error
+
+
+def add_note(error: BaseException, note: str) -> None:
+    """Add a note once, and not for ever: one exception object may be raised for many items.
+
+    An exception that refuses notes (a frozen dataclass) goes without.
+    """
+    with contextlib.suppress(Exception):
+        notes = getattr(error, "__notes__", ())
+        if len(notes) < MOST_NOTES and note not in notes:
+            error.add_note(note)
+
+
+def warn_of(name: str, errors: Sequence[BaseException], count: int) -> None:
+    """Write errors of cleanup into the log, where the caller gets no report to find them in."""
+    if not errors:
+        return
+    import logging  # when it is needed: 5 ms, and most runs meet none
+
+    first = errors[0]
+    logging.getLogger("funcpipe_trio").warning(
+        "%s: %d errors besides the result, the first: %s",
+        name,
+        count,
+        told(first),
+        exc_info=(type(first), first, first.__traceback__),
+    )

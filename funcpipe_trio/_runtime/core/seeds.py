@@ -1,0 +1,27 @@
+"""Where does chance come from? From the operating system; under a clock that is not trio's, from nowhere.
+
+Whoever sets a clock of their own wants the same trace each time. There the runs, and the started steps, that ask for a
+seed are numbered from 0, in the order in which they ask: each differs from the others, and none from itself when the
+program is run again.
+"""
+
+from __future__ import annotations
+
+from random import SystemRandom
+
+import trio
+
+from ..core.parking import is_real
+
+__all__ = ["draw_seed"]
+
+_asked: trio.lowlevel.RunVar[int] = trio.lowlevel.RunVar("funcpipe_trio seeds", 0)
+
+
+def draw_seed() -> int:
+    """Give another seed than before; to be called inside of trio."""
+    if is_real(trio.lowlevel.current_clock()):
+        return SystemRandom().getrandbits(64)
+    number = _asked.get()
+    _asked.set(number + 1)
+    return number

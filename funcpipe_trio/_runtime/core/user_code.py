@@ -1,0 +1,56 @@
+"""How is user code called: where may Ctrl-C strike, and what if it answers what is to be awaited, or is not?"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import trio
+
+from ..._base.errors import MisuseError
+from ..._base.shown import named
+from ..._plan.nodes import is_awaitable
+
+__all__ = ["ASYNC_DEF", "OR_CONCURRENCY", "awaiting", "interruptible", "interruptibly", "not_awaitable"]
+
+T = TypeVar("T")
+
+
+@trio.lowlevel.disable_ki_protection
+async def interruptible(fn: Callable[..., Awaitable[Any]], *args: Any) -> Any:
+    """Call user code, where Ctrl-C may strike: a call that never ends must not be safe from it."""
+    return await fn(*args)
+
+
+@trio.lowlevel.disable_ki_protection
+def interruptibly(fn: Callable[..., T], *args: Any) -> T:
+    """Do the same with sync code."""
+    return fn(*args)
+
+
+def awaiting(name: str, fn: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
+    """Make an async function of one that nobody knows to be async: what it gives is awaited, or refused."""
+
+    async def awaited(*args: Any) -> Any:
+        answer = fn(*args)
+        if not is_awaitable(answer):
+            raise MisuseError(
+                f"{name!r} gave a {type(answer).__name__}, which cannot be awaited: a step, or a function with "
+                "concurrency, must be async\nUse Step(fn).on(threads(4)) for a sync function."
+            )
+        return await answer
+
+    return awaited
+
+
+ASYNC_DEF = "Use an `async def` function."
+OR_CONCURRENCY = "Use concurrency=1, which awaits it, or an `async def` function."
+
+
+def not_awaitable(name: str, answer: T, use: str = "Use a sync function.") -> T:
+    """Refuse something to await, where a sync function had to answer."""
+    if is_awaitable(answer):
+        if hasattr(answer, "close"):
+            answer.close()  # it will never be awaited; without this Python warns of that too
+        raise MisuseError(f"{named(name)} is not async, but returned something to await\n{use}")
+    return answer

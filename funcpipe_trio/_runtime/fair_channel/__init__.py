@@ -1,0 +1,1 @@
+"""The fair merge for any trio program: a channel with inputs, groups and weights."""

@@ -1,0 +1,387 @@
+"""Several inlets as one: which input does the next item come from?
+
+A fan-in has no task and no buffer. The stage behind it pulls, and the choice is made in that pull: what a fair merge
+hands over is the fairest item at the instant of hand-over, not the fairest one some time ago.
+
+The rule of every fan-in here: an input is HELD while its producer was woken for room and has not run. It counts as
+backlogged, so nothing is handed over until it has run. Without this the order in which the scheduler runs a batch of
+tasks would decide the shares (measured at 10:1, capacity 0: a share of .55 in place of .91).
+
+The failure of an input stands where its next item would have stood; what the other inputs still hold is then behind it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from fractions import Fraction
+from typing import Any
+
+import trio
+
+from ..._base import checks
+from ..._base.shown import named
+from ..._sansio.fair_queue import FairQueue, Flow
+from ...policies.fair_share import FairShare
+from ..core.failures import failure_of, noted
+from ..core.inlet import BEHIND_FAILURE, CANCELLED, NOT_NEEDED, NOTHING, Fault, Inlet, Receiver, State, reason_behind
+from ..core.ledger import Ledger
+
+__all__ = ["ConcatInlet", "FanInInlet", "MergeInlet", "ZipInlet"]
+
+_END = object()
+_ENDS = (State.ENDED, State.FAILED)
+
+
+class FanInInlet:
+    """What the fan-ins share: inputs that report to it, and an end."""
+
+    discarded: int
+    exhausted: bool
+
+    receiver: Receiver
+
+    def __init__(self, name: str, ledger: Ledger) -> None:
+        self.name = name
+        self.ledger = ledger
+        self.failure: Fault | None = None
+        self.exhausted = False
+        self.taken = self.failed = self.discarded = 0
+        self._closed = False
+        self._reason = NOT_NEEDED  # why it was closed, once it was
+
+    def on_input(self) -> None:
+        self.receiver.on_input()
+
+    def state(self) -> State:
+        raise NotImplementedError
+
+    def items(self) -> Iterator[Any]:
+        raise NotImplementedError
+
+    def _inlets(self) -> Sequence[Inlet]:
+        """All inputs that run."""
+        raise NotImplementedError
+
+    def start(self) -> None:
+        for inlet in self._inlets():
+            inlet.start()
+
+    def release(self, *, parking: bool = False) -> None:
+        for inlet in self._inlets():
+            inlet.release(parking=parking)
+
+    def drain(self) -> None:
+        """Hear that the sources take no more."""
+
+    def close(self, reason: str) -> None:
+        if not self._closed and not self.exhausted:
+            self._closed, self._reason = True, reason
+            self._close_inputs(reason)
+
+    def _end(self, failure: Fault | None) -> None:
+        """End here: what the inputs still have is not needed, or behind the failure."""
+        self.exhausted, self.failure = True, failure
+        self._close_inputs(reason_behind(failure))
+
+    def _close_inputs(self, reason: str) -> None:
+        for inlet in self._inlets():
+            inlet.close(reason)
+
+    def discard(self, item: Any, reason: str) -> None:
+        """Give up an item that failed here, behind an earlier failure."""
+        self.discarded += 1
+        self.ledger.discard(item, self.name, reason)
+
+
+class MergeInput:
+    """One input of a merge: hears when its inlet changes."""
+
+    __slots__ = ("contested", "ended", "flow", "held", "inlet", "items", "key", "merge")
+
+    contested: int | Fraction
+    ended: bool
+    flow: Flow[int]
+    held: bool
+    inlet: Inlet
+    items: Iterator[Any]
+    key: Hashable
+    merge: MergeInlet
+
+    def __init__(self, merge: MergeInlet, key: Hashable, inlet: Inlet, flow: Flow[int]) -> None:
+        self.merge = merge
+        self.key = key
+        self.inlet = inlet
+        self.flow = flow
+        self.items = inlet.items()
+        self.held = self.ended = False
+        self.contested: int | Fraction = 0  # cost of the items handed over while every input had one
+        inlet.receiver = self
+
+    def on_input(self) -> None:
+        self.merge.refresh(self)
+
+
+class MergeInlet(FanInInlet):
+    """A merge by weights: start-time fair queueing over the inputs that have an item now."""
+
+    inputs: list[MergeInput]
+
+    def __init__(
+        self, name: str, ledger: Ledger, inputs: Sequence[tuple[Hashable, Inlet]], share: FairShare[Any]
+    ) -> None:
+        super().__init__(name, ledger)
+        self.share = share
+        self._queue: FairQueue[int] = FairQueue()
+        self.inputs = [
+            MergeInput(self, key, inlet, self._queue.add(number, share.weight_of(key)))
+            for number, (key, inlet) in enumerate(inputs)
+        ]
+        self._held = 0  # inputs whose producers must run before the next choice
+        self._open = len(self.inputs)  # inputs that have not ended
+        self._serving = False
+        self._changed: list[MergeInput] = []  # within one pull, whose choice must stand until it is charged
+        self._new_weights: list[tuple[Flow[int], int | Fraction]] = []  # set within it
+
+    def input_keys(self) -> list[Hashable]:
+        """Give the names of the inputs."""
+        return [each.key for each in self.inputs]
+
+    def set_weight(self, key: Hashable, weight: int | Fraction) -> None:
+        """Give an input another weight, from the next choice on."""
+        flow = next(each.flow for each in self.inputs if each.key == key)
+        if self._serving:  # by the cost function of the item that is being handed over: its choice must stand
+            self._new_weights.append((flow, weight))
+        else:
+            self._queue.set_weight(flow, weight)
+
+    def _inlets(self) -> Sequence[Inlet]:
+        return [each.inlet for each in self.inputs]
+
+    def start(self) -> None:
+        super().start()
+        for each in self.inputs:
+            self.refresh(each)
+
+    def refresh(self, each: MergeInput) -> None:
+        """Look at one input again, after it changed."""
+        if self._serving:  # it may refill what is being pulled
+            self._changed.append(each)
+            return
+        self._look(each)
+        self.receiver.on_input()  # in any case: a fan-in behind this one may count it as held till then
+
+    def _look(self, each: MergeInput) -> None:
+        state = each.inlet.state()
+        held = state is State.HELD
+        if held is not each.held:
+            each.held = held
+            self._held += 1 if held else -1
+        if state is State.READY or state is State.FAILED:  # a failure comes in its turn, where the next item would
+            self._queue.ready(each.flow)
+        elif not held:
+            self._queue.idle(each.flow)
+            if state is State.ENDED and not each.ended:
+                each.ended = True
+                self._open -= 1
+                next(each.items, None)  # reads the end: a zip then closes its longer inputs, which nobody else would
+
+    def state(self) -> State:
+        if self._held:
+            return State.HELD
+        flow = self._queue.select()
+        if flow is not None:
+            return self.inputs[flow.key].inlet.state()
+        return State.IDLE if self._open else State.ENDED
+
+    def release(self, *, parking: bool = False) -> None:
+        """Room is given back input by input, at each pull."""
+
+    @trio.lowlevel.enable_ki_protection
+    def items(self) -> Iterator[Any]:
+        queue, inputs, cost_of = self._queue, self.inputs, self.share.cost
+        while self._open and not self._closed:
+            flow = None if self._held else queue.select()
+            if flow is None:
+                yield NOTHING
+                continue
+            each = inputs[flow.key]
+            contested = queue.backlogged == len(inputs)
+            self._serving = True
+            value = next(each.items, _END)
+            if value is _END:
+                self._serving = False
+                self._end(each.inlet.failure)
+                return
+            try:
+                cost = 1 if cost_of is None else self._cost(cost_of, value)
+            except BaseException as raised:  # noqa: ASYNC103  # raised again if it must pass
+                error = failure_of(raised)
+                if error is None:  # KeyboardInterrupt and its like end the whole run
+                    self.discard(value, CANCELLED)
+                    raise
+                self.failed += 1
+                self._end(Fault(noted(error, self.name, self.taken), self, value))
+                return  # noqa: ASYNC104  # the error goes out as a fault
+            each.inlet.release()
+            cost = queue.charge(flow, cost, still_ready=True)
+            self._serving = False
+            self._look(each)
+            while self._changed:
+                self._look(self._changed.pop())
+            while self._new_weights:
+                queue.set_weight(*self._new_weights.pop(0))
+            if contested:
+                each.contested += cost
+            self.taken += 1
+            yield value
+        self.exhausted = True
+
+    @trio.lowlevel.disable_ki_protection  # user code runs in it
+    def _cost(self, fn: Callable[[Any], Any], item: Any) -> int | Fraction:
+        """Ask what an item costs."""
+        return checks.cost(f"merge {named(self.name)}", "cost", fn(item))
+
+
+class ConcatInlet(FanInInlet):
+    """One input after the other; the next is started when the one before has ended."""
+
+    exhausted: bool
+
+    def __init__(self, name: str, ledger: Ledger, inlets: Sequence[Inlet]) -> None:
+        super().__init__(name, ledger)
+        self._left = deque(inlets)  # the first of them runs, once this was started
+        self._started = False
+        self._values: Iterator[Any] = inlets[0].items() if inlets else iter(())
+        for inlet in inlets:
+            inlet.receiver = self
+
+    def _inlets(self) -> Sequence[Inlet]:
+        return list(self._left)[:1]
+
+    def start(self) -> None:
+        self._started = True
+        super().start()
+        self._pass_on()  # an input may be empty from the start
+
+    def _close_inputs(self, reason: str) -> None:
+        for inlet in list(
+            self._left
+        ):  # `on_discard` may drain the run; also those that never ran: the run owns a channel that nobody asked yet
+            inlet.close(reason)
+
+    def on_input(self) -> None:
+        self._pass_on()
+        super().on_input()
+
+    def state(self) -> State:
+        return self._left[0].state() if self._left else State.ENDED
+
+    @trio.lowlevel.enable_ki_protection
+    def items(self) -> Iterator[Any]:
+        while self._left and not self._closed:
+            value = next(self._values, _END)
+            if value is _END:  # the end of an input is read by `_pass_on`, so this one failed
+                self._end(self._left[0].failure)
+                return
+            if value is not NOTHING:
+                self.taken += 1
+                self._pass_on()
+            yield value
+        self.exhausted = not self._closed
+
+    def _pass_on(self) -> None:
+        """Start the next input as soon as the one that runs has ended."""
+        while self._started and self._left and self._left[0].state() is State.ENDED and not self._closed:
+            next(self._values, None)  # reads the end
+            self._left.popleft()
+            if self._left:
+                self._values = self._left[0].items()
+                self._left[0].start()
+
+
+class ZipInlet(FanInInlet):
+    """Tuples of one item from each input; it takes them all in one pull, or none."""
+
+    def __init__(self, name: str, ledger: Ledger, inlets: Sequence[Inlet], *, strict: bool) -> None:
+        super().__init__(name, ledger)
+        self._all = inlets
+        self._strict = strict
+        for inlet in inlets:
+            inlet.receiver = self
+
+    def _inlets(self) -> Sequence[Inlet]:
+        return self._all
+
+    @property
+    def used(self) -> int:
+        """Items that went into its tuples."""
+        return self.taken * len(self._all)
+
+    def drain(self) -> None:
+        """Take the inputs as they are cut: that one is now shorter is no mistake of anybody."""
+        if self._strict:
+            self._strict = False
+            self.on_input()
+
+    def state(self) -> State:
+        # In the order of the inputs: the first that has no item decides, as in the builtin, whatever the schedule.
+        states = [inlet.state() for inlet in self._all]
+        first = next((state for state in states if state is not State.READY), None)
+        if first is None:
+            return State.READY if states else State.ENDED
+        if not self._strict or first not in _ENDS:
+            return first
+        # A strict zip ends only where every input is known to have an item or none, and well only where none has.
+        waiting = next((state for state in states if state is State.IDLE or state is State.HELD), None)
+        if waiting is not None:
+            return waiting
+        return State.ENDED if all(state is State.ENDED for state in states) else State.FAILED
+
+    @trio.lowlevel.enable_ki_protection
+    def items(self) -> Iterator[Any]:
+        takers = [inlet.items() for inlet in self._all]
+        while not self._closed:
+            state = self.state()
+            if state in _ENDS:
+                self._zip_ended(takers)
+                return
+            if state is not State.READY:
+                yield NOTHING
+                continue
+            values = self._take_all(takers)
+            if values is None:
+                return
+            self.taken += 1  # tuples
+            yield tuple(values)
+
+    def _take_all(self, takers: Sequence[Iterator[Any]]) -> list[Any] | None:
+        """Take one item of each input; None if one failed in that very pull (the cost function of a merge, say)."""
+        values: list[Any] = []
+        for inlet, taker in zip(self._all, takers, strict=True):
+            value = next(taker, _END)
+            if value is _END:
+                for taken in values:
+                    self.discard(taken, BEHIND_FAILURE)
+                self._end(inlet.failure)
+                return None
+            values.append(value)
+        for inlet in self._all:
+            inlet.release()
+        return values
+
+    def _zip_ended(self, takers: Sequence[Iterator[Any]]) -> None:
+        """End, at the first input that has no item; a strict zip asks all of them."""
+        ended = [number for number, inlet in enumerate(self._all) if inlet.state() is not State.READY]
+        for number in ended if self._strict else ended[:1]:
+            next(takers[number], None)  # reads the end
+            if self._all[number].failure is not None:
+                self._end(self._all[number].failure)
+                return
+        if self._strict and len(ended) != len(self._all):
+            error = ValueError(
+                f"zip {named(self.name)}: input {ended[0]} ended after {self.taken} items, others did not"
+            )
+            self._end(Fault(noted(error, self.name, None), self))
+        else:
+            self._end(None)

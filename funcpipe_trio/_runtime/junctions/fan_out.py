@@ -1,0 +1,394 @@
+"""One stream into several branches, and their results into one: who holds an item, and who holds up whom?
+
+The last stage of the trunk fills the links of all branches: a `Fork` is its outlet, and each link has a `Port` of the
+fork for its sender. So there is no task here, and nothing is in hands but one item: that of a partition whose branch
+was full.
+
+  backpressure  there is room when every branch that is left has some: a slow branch holds up all, unless it relieves
+                itself (its own buffer with an overflow policy). No branch waits for another, their results are merged
+                as they come, so nothing here can wait in a circle.
+  a branch ends (it took what it wanted): it is given no more; the trunk is stopped when none is left.
+  trunk fails   the failure goes down every branch, behind what came before it. The joint delivers it once, when the
+                last branch has come to it: only then everything before it has been delivered.
+  branch fails  as an input of any merge does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import trio
+
+from ..._base.errors import BufferOverflow
+from ..._base.shown import listed, named, option
+from ..._plan import operations as plan
+from ...policies.fair_share import FairShare
+from ..core.failures import noted
+from ..core.inlet import BEHIND_FAILURE, NOT_NEEDED, NOTHING, Fault, Inlet, Receiver, Sender, State, reason_behind
+from ..core.ledger import Ledger
+from ..links.link import Link, start_line, stop_line
+from ..links.overflow import LossyLink
+from ..operations.fused import PerItem
+from .fan_in import MergeInlet, MergeInput
+
+__all__ = ["Broadcasting", "Fork", "Joint", "Partitioning", "Port", "Routing"]
+
+
+class Routing(PerItem):
+    """Each value becomes ``(branch, value)``."""
+
+    def __init__(self, operation: plan.Route) -> None:
+        super().__init__(operation)
+        self._fn = operation.fn
+        self._branches = dict.fromkeys(operation.branches)
+
+    def apply(self, value: Any) -> Any:
+        key = self._fn(value)
+        self.vet(key)
+        if key not in self._branches:
+            known = listed(self._branches)
+            raise KeyError(
+                f"{named(self.name)}: route gave {option(key)}, which is no branch; the branches are {known}"
+            )
+        return key, value
+
+
+class Port:
+    """Who fills the link of one branch, as that link sees it."""
+
+    __slots__ = ("fork", "link", "name")
+
+    fork: Fork
+    link: Link
+    name: str
+
+    def __init__(self, fork: Fork, link: Link, name: str) -> None:
+        self.fork = fork
+        self.link = link
+        self.name = name
+        link.sender = self
+        if isinstance(link, LossyLink) and link.policy == "fail":
+            link.put = self._put_or_fail
+
+    @property
+    def upstream(self) -> Fork:
+        """What starts and stops with the branches."""
+        return self.fork
+
+    def start(self) -> None:
+        """Say of a branch that begins late that nobody was woken for it."""
+        if self.fork.started:
+            self.link.unsettled = False
+
+    def on_room(self) -> bool:
+        """Hear that the link has room again."""
+        return self.fork.on_room(self)
+
+    def stop(self, reason: str) -> bool:
+        """Hear that the branch takes no more."""
+        return True
+
+    def _put_or_fail(self, item: Any) -> None:
+        """Fail this branch alone, behind what its link holds: at the end of a trunk it would be the trunk's failure."""
+        link = self.link
+        if not link.ended and link.spare() > 0:
+            link.buffer.append(item)
+            return
+        link.passed -= 1  # the commit that follows counts all that was put, but this one does not pass
+        if link.ended:  # within the same burst
+            self.fork.joint.discard(item, BEHIND_FAILURE)
+        else:
+            error = BufferOverflow(f"the {link.described()} of branch {named(self.name)} was full")
+            self.fork.joint.failed += 1
+            link.finish(Fault(noted(error, self.name, None), self.fork.joint, item))
+            self.fork.look_whether_wanted()
+
+
+class Fork:
+    """The outlet of the trunk's last stage: the links of the branches as one."""
+
+    made: int
+    """What became of the values that passed: as many, or copies for the branches."""
+    passed: int
+    started: bool
+
+    joint: Joint
+    sender: Sender
+    """The trunk's last stage."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.ports: dict[str, Port] = {}
+        self.put: Callable[[Any], object] = self._put
+        self.closed: str | None = None
+        self.failure: Fault | None = None
+        self.started = False
+        self.passed = self.made = 0
+        self._over = False  # no more will be put
+
+    def add(self, key: str, link: Link) -> None:
+        """Take in the link of a branch."""
+        self.ports[key] = Port(self, link, f"{self.name}.{key}")
+
+    # ---- the stage's side (see `Outlet`)
+
+    def room(self) -> int:
+        return min((port.link.room() for port in self._open()), default=0)
+
+    def turn(self) -> int:
+        return min((port.link.turn() for port in self._open()), default=0)
+
+    def spare(self) -> int:
+        return min((port.link.spare() for port in self._open()), default=0)
+
+    @property
+    def wants_room(self) -> bool:
+        """Whether a branch was asked to say when it has room."""
+        return any(port.link.wants_room for port in self.ports.values())
+
+    @wants_room.setter
+    def wants_room(self, value: bool) -> None:
+        for port in self._open():
+            if not port.link.room():
+                port.link.wants_room = value
+
+    def commit(self, count: int) -> None:
+        raise NotImplementedError
+
+    def finish(self, failure: Fault | None) -> None:
+        self._over, self.failure = True, failure
+        for port in self.ports.values():
+            port.link.finish(failure)
+
+    def settle(self) -> None:
+        for port in self.ports.values():
+            port.link.settle()
+
+    def unsettle(self) -> None:
+        for port in self.ports.values():
+            port.link.unsettle()
+
+    # ---- the branches' side
+
+    def start(self) -> None:
+        """Start the trunk, with the first branch that starts."""
+        if not self.started:
+            self.started = True
+            start_line(self.sender)
+
+    def on_room(self, port: Port) -> bool:
+        """Hear that a branch has room; say whether that woke the stage."""
+        if not self.room() or not self.sender.on_room():
+            return False
+        for other in self._open():  # all of them will be filled in its turn
+            if other is not port:
+                other.link.unsettle()
+        return True
+
+    def close(self, reason: str) -> None:
+        """Hear that a branch takes no more: without the last one, nothing upstream is needed."""
+        if self._open():
+            self._go_on()
+        elif self.closed is None:
+            self.closed = reason
+            stop_line(self.sender, reason)
+
+    def look_whether_wanted(self) -> None:
+        """Stop the trunk if the last branch has failed: it is read to its end, so nobody closes it."""
+        if not self._open():
+            self.close(BEHIND_FAILURE)
+
+    def _go_on(self) -> None:
+        """Let the stage look again, now that one branch less holds it up."""
+        if self.started and not self._over and self.room() and self.sender.on_room():
+            self.unsettle()
+
+    def _open(self) -> list[Port]:
+        """Give the branches that still take."""
+        return [port for port in self.ports.values() if port.link.closed is None and not port.link.ended]
+
+    def _put(self, value: Any) -> object:
+        raise NotImplementedError
+
+
+class Broadcasting(Fork):
+    """Each item goes to every branch that is left."""
+
+    passed: int
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self._targets: list[Link] = []  # of this burst: a branch that ends within it discards what it got
+
+    def commit(self, count: int) -> None:
+        self.passed += count
+        targets, self._targets = self._targets, []
+        self.made += count * (len(targets) or 1)
+        for link in targets:
+            link.commit(count)
+
+    def _put(self, value: Any) -> object:
+        if not self._targets:
+            self._targets = [port.link for port in self._open()]
+            if not self._targets:  # all were closed in this very turn, by a user's function
+                self.joint.discard(value, self.closed or NOT_NEEDED)
+        for link in self._targets:
+            link.put(value)
+        return None
+
+
+class Partitioning(Fork):
+    """Each item goes to one branch; one that finds no room there waits here, and all that come later behind it."""
+
+    failure: Fault | None
+    passed: int
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self._waits_for: Port | None = None
+        self._item: Any = NOTHING
+
+    def room(self) -> int:
+        if self._waits_for is not None:
+            return 0
+        # With no room in some branch the next item may be for another: one at a time can be seen.
+        return max(1, super().room())
+
+    def turn(self) -> int:
+        return max(1, super().turn())
+
+    def spare(self) -> int:
+        return 0 if self._waits_for is not None else super().spare()
+
+    def commit(self, count: int) -> None:
+        self.passed += count
+        self.made += count
+
+    def finish(self, failure: Fault | None) -> None:
+        self._over, self.failure = True, failure
+        if self._waits_for is None:
+            super().finish(failure)
+
+    def on_room(self, port: Port) -> bool:
+        if port is self._waits_for:
+            self._let_go()
+        return not self._over and super().on_room(port)
+
+    def close(self, reason: str) -> None:
+        if self._waits_for is not None and self._waits_for.link.closed is not None:
+            self._let_go()
+        super().close(reason)
+
+    def _put(self, routed: tuple[str, Any]) -> object:
+        key, item = routed
+        port = self.ports[key]
+        if port.link.room() or port.link.closed is not None:
+            port.link.put(item)
+            port.link.commit(1)
+        else:
+            port.link.wants_room = True
+            self._waits_for, self._item = port, item
+        return None
+
+    def _let_go(self) -> None:
+        """Let the item that waits go where it belongs (into a closed link: to be discarded there)."""
+        port = self._waits_for
+        assert port is not None
+        item, self._waits_for, self._item = self._item, None, NOTHING
+        port.link.put(item)
+        port.link.commit(1)
+        if self._over:
+            super().finish(self.failure)
+
+
+class Joint(MergeInlet):
+    """The merge of the branches: a failure of the trunk ends each of them, and the whole only with the last one."""
+
+    failure: Fault | None
+
+    def __init__(self, name: str, ledger: Ledger, inputs: Sequence[tuple[str, Inlet]], fork: Fork) -> None:
+        super().__init__(name, ledger, inputs, FairShare())
+        self._fork = fork
+        self._trunk_failure: Fault | None = None  # once a branch has come to it
+
+    def _look(self, each: MergeInput) -> None:
+        inlet = each.inlet
+        if not each.ended and not isinstance(inlet, _Failed) and inlet.state() is State.FAILED:
+            next(each.items, None)  # reads it, to know whose it is
+            if inlet.failure is None:  # it was closed, and whoever did that dealt with the failure
+                each.inlet = _Ended()
+            else:
+                self._meet(each, inlet.failure)
+        super()._look(each)
+
+    def _meet(self, each: MergeInput, failure: Fault) -> None:
+        each.inlet = _Failed(failure, self.ledger)
+        if failure is self._fork.failure:
+            self._trunk_failure = failure
+            each.inlet = _Ended()
+        if self._closed:  # while it was read, by a listener that stopped the run: nobody will ask for it
+            self.ledger.unread(failure, self._reason)
+
+    def state(self) -> State:
+        state = super().state()
+        return State.FAILED if state is State.ENDED and self._trunk_failure is not None else state
+
+    @trio.lowlevel.enable_ki_protection
+    def items(self) -> Iterator[Any]:
+        yield from super().items()
+        if self.exhausted and self.failure is None:
+            self.failure = self._trunk_failure
+
+    def close(self, reason: str) -> None:
+        was_open = not self._closed and not self.exhausted
+        super().close(reason)
+        if was_open and self._trunk_failure is not None:
+            self.ledger.unread(self._trunk_failure, reason)
+
+    def _end(self, failure: Fault | None) -> None:
+        for each in self.inputs:  # the one that failed has no more to say
+            if isinstance(each.inlet, _Failed) and each.inlet.failure is failure:
+                each.inlet = _Ended()
+        super()._end(failure)
+        if self._trunk_failure is not None:
+            self.ledger.unread(self._trunk_failure, reason_behind(failure))
+
+
+class _Ended:
+    """In the place of a branch that was read to its end."""
+
+    receiver: Receiver
+    failure: Fault | None = None
+    exhausted = True
+    taken = 0
+
+    def start(self) -> None:
+        """Nothing runs upstream."""
+
+    def items(self) -> Iterator[Any]:
+        return iter(())
+
+    def state(self) -> State:
+        return State.ENDED
+
+    def release(self, *, parking: bool = False) -> None:
+        """Nobody upstream waits for room."""
+
+    def close(self, reason: str) -> None:
+        """Nothing is here."""
+
+
+class _Failed(_Ended):
+    """In the place of a branch that was read to its failure, which waits for its turn."""
+
+    def __init__(self, failure: Fault, ledger: Ledger) -> None:
+        self.failure: Fault | None = failure
+        self._ledger = ledger
+
+    def state(self) -> State:
+        return State.FAILED
+
+    def close(self, reason: str) -> None:
+        if self.failure is not None:
+            self._ledger.unread(self.failure, reason)

@@ -1,0 +1,110 @@
+"""The link behind a `fair_by`: how does an item of one mixed stream wait until its key has its turn?
+
+It is a `Link`, but for what is in it: lanes by key (`sansio.fair_lanes`) in place of a row. The receiver takes from it
+directly, and the choice is made in that pull, so what is handed over is the fairest item at that instant.
+
+Whether there is room hangs on the item: one that its queue has no room for stays outside of the queues, but in this
+link, which owns it from then on. `put` then says that no other may follow, and there is no room until it is inside.
+
+It is HELD while its sender was woken for room and has not run: what stood behind the item outside comes in the sender's
+turn, and until then any key may be the one that gets an item. Without this the order in which the scheduler runs a
+batch of tasks would decide who is served. A key is backlogged while it has an item here; the end, and a failure in it,
+stand behind the items of all keys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator
+from fractions import Fraction
+from typing import Any
+
+import trio
+
+from ..._plan.fair_by import FairBy
+from ..._sansio.fair_lanes import FairLanes
+from ..core.inlet import NOTHING, Fault, State
+from ..core.ledger import Ledger
+from .link import Link
+
+__all__ = ["FairLink"]
+
+
+class FairLink(Link):
+    """Bounded queues by key with one sender and one receiver, and an end that stands behind them all."""
+
+    __slots__ = ("_refilling", "lanes")
+
+    buffer: Any
+    discarded: int
+    lanes: FairLanes
+    name: str
+    put: Callable[[Any], object]
+    unsettled: bool
+    wants_room: bool
+
+    def __init__(self, ledger: Ledger, operation: FairBy) -> None:
+        super().__init__(ledger, operation.capacity)
+        self.name: str = operation.name
+        self.lanes = FairLanes(operation.share.weight_of, operation.share.capacity, operation.max_keys)
+        self.buffer = self.lanes  # what a link asks of it is its length
+        self.put = self.lanes.add
+        self._refilling = False  # whether the sender was woken for room and has not run
+
+    # ---- the sender's side
+
+    def room(self) -> int:
+        return 0 if self.lanes.outside is not None else self.capacity - len(self.lanes)
+
+    spare = room
+
+    def finish(self, failure: Fault | None) -> None:
+        self._refilling = False
+        super().finish(failure)
+
+    def settle(self) -> None:
+        self._ran(unsettled=False)
+
+    def unsettle(self) -> None:
+        self._ran(unsettled=True)
+
+    def _ran(self, *, unsettled: bool) -> None:
+        """Note that the sender had its turn; what is here does not wait for the next, which may be endless."""
+        before = self.state()
+        self._refilling, self.unsettled = False, unsettled
+        if self.state() is not before:
+            self.receiver.on_input()
+
+    def set_weight(self, key: Hashable, weight: int | Fraction) -> None:
+        """Give a key another weight, from the next choice on."""
+        self.lanes.set_weight(key, weight)
+
+    # ---- the receiver's side
+
+    @trio.lowlevel.enable_ki_protection
+    def items(self) -> Iterator[Any]:
+        lanes = self.lanes
+        while True:
+            while lanes and not self._refilling:
+                item = lanes.take()
+                self.release()  # at once, or a burst of pulls would empty queues that the sender would have refilled
+                yield item
+            if self.closed is not None:
+                return
+            if self.ended:
+                self.exhausted = True
+                return
+            yield NOTHING
+
+    def state(self) -> State:
+        return State.HELD if self._refilling else super().state()
+
+    def release(self, *, parking: bool = False) -> None:
+        if self.wants_room and self.lanes.outside is None:
+            self.wants_room = False
+            self._refilling = self.unsettled = self.sender.on_room()
+
+    def _discard_buffer(self, reason: str) -> None:
+        items = self.lanes.clear()
+        self.discarded += len(items)
+        for item in items:
+            self.ledger.discard(item, self.sender.name, reason)

@@ -1,0 +1,211 @@
+"""The link between two stages: how does an item cross from one task to another, and who owns it on the way?
+
+A link is passive data: a buffer of fixed capacity, and behind its items the end, which may carry a failure. So an error
+reaches the receiver after all that came before it, and closing the receiving end drops nothing silently: every
+item still here is discarded with its reason.
+
+It never waits. The sender appends while there is room and calls `commit`; the receiver pulls from `items` and calls
+`release`. Both move as many items as they can in one turn, and each wakes the other once: a trip through the scheduler
+costs fifty times what moving an item does, so it is made per burst, never per item.
+
+`unsettled` says that the sender was woken for room and has not run since. A fan-in counts such an input as backlogged
+and waits for it (`State.HELD`), or its fairness would hang on the order in which the scheduler runs a batch of tasks.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import trio
+
+from ..._base.shown import named
+from ..core.inlet import NOTHING, Fault, Receiver, Sender, State
+from ..core.ledger import Ledger
+
+__all__ = ["Link", "start_line", "stop_line"]
+
+
+class Link:
+    """A bounded buffer with one sender and one receiver, and an end that stands behind the items."""
+
+    __slots__ = (
+        "_low",
+        "buffer",
+        "capacity",
+        "closed",
+        "discarded",
+        "dropped",
+        "ended",
+        "exhausted",
+        "failure",
+        "ledger",
+        "name",
+        "passed",
+        "peak",
+        "put",
+        "receiver",
+        "sender",
+        "unsettled",
+        "wants_room",
+    )
+
+    capacity: int
+    discarded: int
+    dropped: int
+    ended: bool
+    exhausted: bool
+    ledger: Ledger
+    name: str | None
+    """What the user calls it, if so."""
+    passed: int
+    peak: int
+    unsettled: bool
+    wants_room: bool
+
+    receiver: Receiver
+    sender: Sender
+
+    def __init__(self, ledger: Ledger, capacity: int) -> None:
+        self.ledger = ledger
+        self.capacity = capacity
+        self.name = None
+        self.buffer: deque[Any] = deque()
+        self.put: Callable[[Any], object] = self.buffer.append
+        self.ended = self.exhausted = False
+        self.failure: Fault | None = None
+        self.closed: str | None = None
+        self.unsettled = False
+        self.wants_room = False
+        self.passed = self.discarded = self.dropped = self.peak = 0
+        # Half empty is when waking the sender pays: earlier, a trip brings few items; later, the receiver starves.
+        self._low = capacity // 2
+
+    def described(self) -> str:
+        """Say which buffer it is."""
+        return f"buffer {'' if self.name is None else f'{named(self.name)} '}of {self.capacity}"
+
+    # ---- the sender's side
+
+    def room(self) -> int:
+        """How many items may be appended."""
+        return self.capacity - len(self.buffer)
+
+    spare = room  # a result that waits takes the place that it will have here
+    turn = room
+
+    def commit(self, count: int) -> None:
+        """Hand over the `count` items appended since the last commit."""
+        self.passed += count
+        if self.closed is not None:
+            self._discard_buffer(self.closed)
+        elif count:
+            held = len(self.buffer)
+            if held > self.peak:
+                self.peak = held
+            self.receiver.on_input()
+
+    def finish(self, failure: Fault | None) -> None:
+        """Put the end behind the items: no more will come."""
+        if self.ended:
+            return
+        self.ended = True
+        self.failure = failure
+        self.unsettled = False
+        if self.closed is None:
+            self.receiver.on_input()
+        elif failure is not None:
+            self.ledger.unread(failure, self.closed)
+
+    def settle(self) -> None:
+        """Say that the sender has done what it could in this turn; called before it waits for anything."""
+        if self.unsettled:
+            self.unsettled = False
+            if not self.buffer:  # HELD before, IDLE now; an item is READY before and after
+                self.receiver.on_input()
+
+    def unsettle(self) -> None:
+        """Say that the sender goes on in its next turn, which comes at once: until then it counts as backlogged."""
+        if not self.unsettled and not self.ended and self.closed is None:
+            self.unsettled = True
+            if not self.buffer:  # IDLE before, HELD now
+                self.receiver.on_input()
+
+    # ---- the receiver's side (see `Inlet`)
+
+    @property
+    def taken(self) -> int:
+        return self.passed - len(self.buffer) - self.discarded - self.dropped
+
+    def start(self) -> None:
+        self.unsettled = True  # at the start every sender counts as woken: no input gets ahead by being started first
+        start_line(self.sender)
+
+    @trio.lowlevel.enable_ki_protection
+    def items(self) -> Iterator[Any]:
+        buffer, pop = self.buffer, self.buffer.popleft
+        while True:
+            while buffer:
+                yield pop()
+            if self.closed is not None:
+                return
+            if self.ended:
+                self.exhausted = True
+                return
+            yield NOTHING
+
+    def state(self) -> State:
+        if self.buffer:
+            return State.READY
+        if self.ended or self.closed is not None:
+            return State.ENDED if self.failure is None else State.FAILED
+        return State.HELD if self.unsettled else State.IDLE
+
+    def release(self, *, parking: bool = False) -> None:
+        if self.wants_room and len(self.buffer) <= (self.capacity - 1 if parking else self._low):
+            self.wants_room = False
+            self.unsettled = self.sender.on_room()
+
+    def close(self, reason: str) -> None:
+        if self.shut(reason):
+            stop_line(self.sender, reason)
+
+    def shut(self, reason: str) -> bool:
+        """Close this link alone; say whether its sender is still at work."""
+        if self.closed is not None or self.exhausted:
+            return False
+        self.closed = reason
+        self._discard_buffer(reason)
+        if self.failure is not None:
+            self.ledger.unread(self.failure, reason)
+        return not self.ended
+
+    def _discard_buffer(self, reason: str) -> None:
+        while self.buffer:
+            self.discarded += 1
+            self.ledger.discard(self.buffer.popleft(), self.sender.name, reason)
+
+
+def start_line(sender: Sender) -> None:
+    """Start a stage and all upstream of it: link by link in a loop, for a line may be longer than a stack is deep."""
+    while True:
+        sender.start()
+        upstream = sender.upstream
+        if not isinstance(upstream, Link):
+            upstream.start()
+            return
+        upstream.unsettled = True
+        sender = upstream.sender
+
+
+def stop_line(sender: Sender, reason: str) -> None:
+    """Stop a stage and all upstream of it, at once."""
+    while sender.stop(reason):
+        upstream = sender.upstream
+        if not isinstance(upstream, Link):
+            upstream.close(reason)
+            return
+        if not upstream.shut(reason):
+            return
+        sender = upstream.sender

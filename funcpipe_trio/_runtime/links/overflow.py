@@ -1,0 +1,73 @@
+"""The link of a buffer that never makes its sender wait: what becomes of the item that there is no room for?
+
+  drop_oldest   it takes the place of the item that waited longest (with capacity 1: the latest value)
+  drop_newest   it is dropped itself
+  fail          it fails, and the stream ends there, behind what the link holds
+
+The rule: the link never holds more than its capacity, not even in the middle of a burst: what is dropped is dropped
+when it is put. The failure is not the link's but that of the stage that fills it, at its very end, so it travels as
+every failure does. The sender always has room, but when the last free place is filled it lets the receiver run before
+it goes on: nothing is dropped that a receiver which keeps up would have taken.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from ..._plan.operations import Overflow
+from ..core.ledger import Ledger
+from .link import Link
+
+__all__ = ["LossyLink"]
+
+
+class LossyLink(Link):
+    """A link whose sender always has room."""
+
+    __slots__ = ("policy",)
+
+    dropped: int
+    policy: Overflow
+    put: Callable[[Any], object]
+
+    def __init__(self, ledger: Ledger, capacity: int, policy: Overflow) -> None:
+        super().__init__(ledger, capacity)
+        self.policy = policy
+        if policy != "fail":
+            self.put = self._replace_oldest if policy == "drop_oldest" else self._turn_away
+
+    def room(self) -> int:
+        return sys.maxsize
+
+    def turn(self) -> int:
+        """As many as there are places for; then the receiver may take some, before something is dropped."""
+        return self.capacity - len(self.buffer) or sys.maxsize
+
+    def spare(self) -> int:
+        """As for any link: what waits for an earlier result is held, whatever becomes of it here."""
+        return self.capacity - len(self.buffer)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it holds as many as it may."""
+        return len(self.buffer) >= self.capacity
+
+    def _replace_oldest(self, item: Any) -> None:
+        if self.is_full:
+            oldest = self.buffer.popleft()
+            self.buffer.append(item)  # first: `on_discard` may look at the run, or stop it
+            self._drop(oldest)
+        else:
+            self.buffer.append(item)
+
+    def _turn_away(self, item: Any) -> None:
+        if self.is_full:
+            self._drop(item)
+        else:
+            self.buffer.append(item)
+
+    def _drop(self, item: Any) -> None:
+        self.dropped += 1
+        self.ledger.drop(item, self.sender.name, self.policy)

@@ -1,0 +1,63 @@
+"""The outlet of a run whose results go nowhere else: no link behind the last stage, no task that only collects."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from ..core.inlet import Fault, Sender
+from .link import stop_line
+
+__all__ = ["Sink"]
+
+
+class Sink:
+    """Takes every value at once; `put` is all that happens to one."""
+
+    ended: bool
+    passed: int
+
+    capacity: int
+    """Of the link that an open run has here."""
+    wants_room = False
+    sender: Sender
+
+    def __init__(self, put: Callable[[Any], object]) -> None:
+        self.capacity = 0
+        self.put: Callable[[Any], object] = put
+        self.closed: str | None = None
+        self.failure: Fault | None = None
+        self.ended = False
+        self.passed = 0
+
+    def room(self) -> int:
+        """Without limit: what is put is gone."""
+        return sys.maxsize
+
+    turn = room
+
+    def spare(self) -> int:
+        """As many as that link would hold: results that wait for a straggler are held, whatever becomes of them."""
+        return self.capacity
+
+    def commit(self, count: int) -> None:
+        """Count what was put."""
+        self.passed += count
+
+    def finish(self, failure: Fault | None) -> None:
+        """Note the end, and the failure that stands there."""
+        self.ended = True
+        self.failure = failure
+
+    def settle(self) -> None:
+        """Nobody waits to hear of it."""
+
+    def unsettle(self) -> None:
+        """Nobody waits to hear of that either."""
+
+    def close(self, reason: str) -> None:
+        """Stop the run's last stage, and so everything."""
+        if self.closed is None and not self.ended:
+            self.closed = reason
+            stop_line(self.sender, reason)

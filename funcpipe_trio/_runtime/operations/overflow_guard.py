@@ -1,0 +1,36 @@
+"""What if there is no room in a buffer that is to fail then? The stage before it does: a failure like any other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import trio
+
+from ..._base.errors import BufferOverflow
+from ..._base.shown import named
+from ..._plan.operations import Buffer
+from ..core.inlet import NOTHING
+from ..links.overflow import LossyLink
+from .fused import FusedOperation
+
+__all__ = ["FullFails"]
+
+
+class FullFails(FusedOperation):
+    """Fails at the first value that the link behind has no room for."""
+
+    def __init__(self, link: LossyLink, stage: str) -> None:
+        super().__init__(Buffer(stage))
+        self._link = link
+
+    @trio.lowlevel.enable_ki_protection
+    def stream(self, values: Iterator[Any]) -> Iterator[Any]:
+        number = 0
+        for value in values:
+            if value is not NOTHING:
+                if self._link.is_full:
+                    error = BufferOverflow(f"the {self._link.described()} behind {named(self.name)} was full")
+                    self.stage.failing(error, self.name, number, value)
+                number += 1
+            yield value

@@ -1,0 +1,105 @@
+"""The fused operations that look at items beside each other: windows, and items that came before.
+
+A window that is not full is held between two steps, as a batch is; what `held` answers is what went out in no window.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import trio
+
+from ..._base.shown import named, type_name
+from ..._plan import operations as plan
+from ..._plan.windows import Distinct, Sliding, Window
+from ..._sansio.recent_keys import RecentKeys
+from ..._sansio.windows import SlidingWindows, TumblingWindows
+from ..core.inlet import NOTHING
+from .fused import FusedOperation, PerItem
+from .regroup import Batching
+
+__all__ = ["Distinguishing", "SlidingOver", "Windowing"]
+
+
+class Windowing(Batching):
+    """Lists of values, closed by number, or at the ends of periods. By number alone, they are batches."""
+
+    def __init__(self, operation: Window) -> None:
+        super().__init__(plan.Batch(operation.name, operation.max_items))
+        self._max_items, self._period = operation.max_items, operation.period
+
+    @trio.lowlevel.enable_ki_protection
+    def stream(self, values: Iterator[Any]) -> Iterator[Any]:
+        if self._period is not None:
+            self._is_simple = False
+            # Not before: now the stage has begun, and its periods count from there.
+            self._batcher = TumblingWindows(self._max_items, self._period, self.stage.began)
+        return super().stream(values)
+
+    def _add(self, value: Any) -> None:
+        # The time of each: a period may end in the middle of a burst.
+        now = 0.0 if self._period is None else self.stage.now()
+        self._closed.extend(self._batcher.add(value, 1, now))
+
+
+class SlidingOver(FusedOperation):
+    """Tuples of values that follow each other.
+
+    An item is absorbed by the first window in which it goes out; that others have it, too, is the windows' affair.
+    """
+
+    def __init__(self, operation: Sliding) -> None:
+        super().__init__(operation)
+        self._windows = SlidingWindows(operation.size, operation.step)
+
+    @trio.lowlevel.enable_ki_protection
+    def stream(self, values: Iterator[Any]) -> Iterator[Any]:
+        try:
+            for value in values:
+                yield NOTHING if value is NOTHING else self._taken(value)
+        except Exception:  # here the stream ends, too
+            self.dropped += len(self._windows.close())
+            raise
+        self.dropped += len(self._windows.close())
+
+    def _taken(self, value: Any) -> Any:
+        """Put one value into the windows; answer the one that it completes."""
+        if self._windows.gap:
+            self._windows.skip()
+            self.dropped += 1
+            return NOTHING
+        completed = self._windows.add(value)
+        if completed is None:
+            return NOTHING
+        window, new = completed
+        self.absorbed += new
+        self.created += 1
+        return window
+
+    def held(self) -> list[Any]:
+        """Give the items that were in no window that went out."""
+        return self._windows.close()
+
+
+class Distinguishing(PerItem):
+    """Only the values whose key was not seen lately."""
+
+    def __init__(self, operation: Distinct) -> None:
+        super().__init__(operation)
+        self._key = operation.key
+        self._seen = RecentKeys(operation.remember)
+
+    def apply(self, value: Any) -> Any:
+        key = value if self._key is None else self._key(value)
+        if self._key is not None:
+            self.vet(key)
+        try:
+            hash(key)
+        except TypeError as error:
+            what = "an item" if self._key is None else "a key"
+            raise TypeError(
+                f"{named(self.name)}: {what} of type {type_name(key)} has no hash, so it cannot be remembered\n"
+                "Use key= with a function that gives a hashable value."
+            ) from error
+        return value if self._seen.is_new(key) else self.drop()

@@ -1,0 +1,370 @@
+"""A stage whose call gives many: how is an async iterable taken apart without letting it run ahead?
+
+A worker takes an item, opens what the function gives for it, and asks for one child at a time. What an inner stream
+that is silent needs is patience and no room, so it is asked without any; the child that comes waits in the worker's
+hand until there is room for it. Workers with a child in hand stand in a line and are served in turn, each with its
+share of the room. So a silent stream delays nobody, and a busy one not more than its share.
+
+The item stays in the worker's hands until its last child came: its children, the one in hand too, count as one with it.
+With several workers, children leave in the order in which they came. What the function gives may be a pipeline, too:
+then the worker runs it, as a block of its own, and its results are the children.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import OrderedDict, deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from functools import partial
+from time import perf_counter
+from typing import Any
+
+import trio
+
+from ..._plan.nodes import Plan, is_awaitable, plan_of
+from ...policies.on_error import Failure
+from ..calls.calling import Calling
+from ..core.inlet import Inlet
+from ..core.parking import AWAKE, Parking
+from ..core.protocols import Host, Outlet
+from ..core.user_code import interruptible, interruptibly
+from ..operations.fused import FusedOperation
+from ..stages.lifetime import Lifetime, thrown
+from ..stages.stage import Pause
+from .nested import InnerAccount
+from .pool import Pool, Worker
+
+__all__ = ["ExpandingPool"]
+
+
+class Children:
+    """What comes of one item: the stream of its children, and those that came and are not out yet."""
+
+    __slots__ = ("are_waiting", "error", "hand", "is_over", "life", "parking", "stream")
+
+    hand: deque[Any]
+    """At most one: the next is asked for when it is out."""
+    are_waiting: bool
+    """Whether the worker only waits for room, and not in user code, which nothing but a cancellation can end."""
+    life: Lifetime | None
+    """Of what it holds open; None where that is a run, which is a block of its own."""
+    stream: Any
+    is_over: bool
+    """Whether no more will come; then `error` is why, if it failed."""
+
+    def __init__(self, stream: Any, life: Lifetime | None) -> None:
+        self.stream = stream
+        self.hand = deque()
+        self.are_waiting = self.is_over = False
+        self.error: BaseException | None = None
+        self.parking: Parking | None = None  # made at the first wait: many need none
+        self.life = life
+
+    async def come(self, ask: Callable[[], Awaitable[Any]]) -> bool:
+        """Take what the stream gives: a child (then say so), its end, or an error."""
+        try:
+            child = await ask()
+        except BaseException as error:  # noqa: ASYNC103  # raised behind the children in hand, which came before
+            self.is_over, self.error = True, error
+            return False  # noqa: ASYNC104  # kept, and raised in its turn
+        if child is _END:
+            self.is_over = True
+            return False
+        self.hand.append(child)
+        return True
+
+
+class ExpandingPool(Pool):
+    """Workers that iterate what an async function, or an async generator function, gives for an item."""
+
+    kind = "async"
+    created: int = 0
+    absorbed: int = 0
+
+    def __init__(
+        self,
+        host: Host,
+        name: str,
+        inlet: Inlet,
+        outlet: Outlet,
+        fused: Sequence[FusedOperation],
+        call: Calling,
+        *,
+        concurrency: int,
+        ordered: bool,
+    ) -> None:
+        super().__init__(host, name, inlet, outlet, fused, call, concurrency=concurrency, ordered=ordered)
+        self._children: dict[Worker, Children] = {}
+        self._line: OrderedDict[Worker, bool] = OrderedDict()
+        """Those who wait for room, in the order in which they came; whether each is parked."""
+        self._holder: Worker | None = None  # who has its turn, and for how many children: its share of the room
+        self._turns = 0
+
+    def on_room(self) -> bool:
+        return self._wake_first() if self._line else super().on_room()
+
+    # ---- one item
+
+    async def _serve(self, worker: Worker, item: Any) -> None:
+        self._take_up(worker, item)
+        if worker.context.renew():
+            await trio.lowlevel.checkpoint()
+        if self._is_superfluous(worker):  # by then, or by whatever gave the item: no call begins any more
+            self.discard(self._put_down(worker), self._reason())
+            return
+        try:
+            await self._expand(worker)
+        except BaseException as error:  # noqa: ASYNC103  # raised again if it must pass
+            await self._meet(worker, error)  # noqa: ASYNC102  # raises if the run is cancelled
+            return  # noqa: ASYNC104  # not of the run's scope
+        is_superfluous = self._is_superfluous(worker)
+        item = self._put_down(worker)
+        if is_superfluous:
+            self.discard(item, self._reason())
+        else:
+            self.absorbed += 1
+        await trio.lowlevel.checkpoint_if_cancelled()  # a cancellation that came while the stream was closed, shielded
+
+    async def _expand(self, worker: Worker) -> None:
+        made = await self._made(worker)
+        inner = plan_of(made)
+        if inner is None:
+            await self._iterate(worker, made)
+        else:
+            await self._run(worker, inner)
+
+    async def _made(self, worker: Worker) -> Any:
+        """Give what the function, or the step, makes of the item."""
+        if self.call.is_layered:
+            return await interruptible(_awaited, None, await self._called(worker))
+        return await interruptible(_awaited, self.call.fn, worker.item)
+
+    async def _iterate(self, worker: Worker, made: Any) -> None:
+        """Let the children of an iterable or async iterable out."""
+        life = Lifetime()
+        life.begin()
+        stream: Any = None
+        try:
+            stream = await interruptible(_opened, made)
+            children = Children(stream, life)
+            await self._let_out(worker, children)
+        finally:
+            close = getattr(stream, "aclose", None)
+            try:
+                if close is None:
+                    interruptibly(self.close_stream, stream)
+            finally:
+                await self.kept_cleanup(life.end(close, self.host.cleanup_timeout))  # noqa: ASYNC102  # shielded there
+        await self._end_with(worker, children)
+
+    async def _run(self, worker: Worker, inner: Plan) -> None:
+        """Let the results of a pipeline out, which is run for that in this task."""
+        account = InnerAccount(self, lambda: self._reason() if self._is_superfluous(worker) else None)
+        opening = self.host.open_inner(inner, account.discard)
+        run: Any = None
+        try:
+            async with opening as run:
+                children = Children(run, None)
+                await self._let_out(worker, children)
+                await self._end_with(worker, children)
+        finally:
+            if run is not None:
+                account.close(run.report, sys.exception())
+
+    # ---- its children
+
+    async def _let_out(self, worker: Worker, children: Children) -> None:
+        """Ask for the item's children, one at a time, and let each out when it has its turn."""
+        self._children[worker] = children
+        # Of a run not where Ctrl-C may strike: what it hands over would be lost between it and here.
+        ask = partial(_next, children.stream)
+        if children.life is not None:
+            ask = partial(interruptible, ask)
+        while not self._is_superfluous(worker):
+            try:
+                await self._clear(worker, children)
+            except trio.Cancelled as error:  # noqa: ASYNC103  # one of the user's own scope ends here
+                if not await self._is_cancelled_inside(worker, children):  # noqa: ASYNC102  # shielded there
+                    raise
+                if children.is_over:  # it has left its scope open: closed first, then the rest is let out
+                    return  # noqa: ASYNC104  # not of the run's scope
+                assert children.life is not None
+                clear = partial(self._clear, worker, children)
+                await children.life.sheltered(self.host.start_task, clear)  # noqa: ASYNC102  # it is shielded
+                if self._is_superfluous(worker):
+                    break  # noqa: ASYNC104  # not of the run's scope
+                ask_again = partial(interruptible, thrown, children.stream, error, _END)
+                if await children.come(ask_again):  # noqa: ASYNC102  # the scope that ended is the user's own
+                    self.created += 1
+                continue  # noqa: ASYNC104  # not of the run's scope
+            if children.is_over or self._is_superfluous(worker):
+                break
+            if await children.come(ask):
+                self.created += 1
+
+    async def _is_cancelled_inside(self, worker: Worker, children: Children) -> bool:
+        """Whether a scope that the stream holds open is cancelled, and nothing around it."""
+        life, scope = children.life, worker.scope
+        if life is None or scope.cancel_called or not await life.is_alone_cancelled(self.host.start_task):
+            return False
+        return not scope.cancel_called
+
+    async def _end_with(self, worker: Worker, children: Children) -> None:
+        """Let the rest out, and raise what stands behind it."""
+        await self._clear(worker, children)
+        if children.error is not None:
+            raise children.error
+
+    async def _clear(self, worker: Worker, children: Children) -> None:
+        """Let out what is in hand, in turn with the others, and see out what is on its way."""
+        hand, children.are_waiting = children.hand, True
+        if self._holder is not worker:
+            self._holder = None
+        try:
+            while not self._is_superfluous(worker):
+                if hand and self._has_turn(worker):
+                    self._let_go(worker, hand.popleft())
+                # Most children went straight through: to ask here whether any is left takes a third of the time of one.
+                is_clear = self._is_direct and not self.order.waiting
+                pause = Pause.STARVED if is_clear else self._move_on(worker)
+                if pause is Pause.SLICE_OVER or worker.budget <= 0 or perf_counter() > worker.slice_end:
+                    await self._rest(worker)
+                elif hand and self._has_turn(worker):
+                    continue
+                elif hand or (pause is Pause.FULL and self._has_leftovers()):
+                    await self._stand(worker)
+                else:
+                    self.outlet.settle()
+                    return
+        finally:
+            children.are_waiting = False
+            if self._line:
+                self._line.pop(worker, None)
+                self._wake_first()
+
+    def _has_turn(self, worker: Worker) -> bool:
+        """Whether a worker may let a child out: there is room, and it is its turn, or is so still."""
+        room = self.outlet.room() - len(self.order.waiting)
+        if room < 1:
+            return False
+        if not self._line:
+            return True
+        if next(iter(self._line)) is not worker:
+            return self._holder is worker and self._turns > 0
+        if self._holder is not worker:
+            self._holder, self._turns = worker, max(1, room // len(self._line))
+        return True
+
+    def _let_go(self, worker: Worker, child: Any) -> None:
+        """Hand a child on."""
+        if not (self._is_direct and self._put_through(worker.position, child)):
+            self.order.complete(worker.position, child)
+        worker.budget -= 1
+        if self._line:
+            self._line.pop(worker, None)  # with the next one it stands at the end, unless it has its turn still
+            self._turns -= self._holder is worker
+
+    async def _stand(self, worker: Worker) -> None:
+        """Wait in line for room."""
+        self.outlet.settle()  # first: who hears that may stop this stage, or give it room
+        if self._is_superfluous(worker):
+            return
+        self._line[worker] = True  # where it stands, or at the end
+        self.outlet.wants_room = True
+        self.source.release(parking=True)
+        children = self._children[worker]
+        parking = children.parking = children.parking or Parking(partial(self._leave_line, worker))
+        worker.task = trio.lowlevel.current_task()
+        self.usage.park(self.now(), False)
+        try:
+            await parking
+        finally:
+            self.usage.unpark(self.now(), False)
+            worker.begin_slice(self.slice)
+
+    def _leave_line(self, worker: Worker, _raise_cancel: object) -> trio.lowlevel.Abort:
+        self._line[worker] = False
+        return trio.lowlevel.Abort.SUCCEEDED
+
+    def _wake_first(self) -> bool:
+        """Wake who stands first in line, if there is room; say whether it comes."""
+        first = next(iter(self._line), None)
+        if first is None or self._ended:
+            return False
+        if not self.outlet.room():
+            self.outlet.wants_room = True
+            return False
+        if self._line[first]:
+            self._wake_up(first)
+        return True
+
+    def _wake_up(self, worker: Worker) -> None:
+        self._line[worker] = False
+        assert worker.task is not None
+        trio.lowlevel.reschedule(worker.task, AWAKE)
+
+    def _move_on(self, worker: Worker) -> Pause:
+        pause = super()._move_on(worker)
+        if self._line:
+            self._wake_first()
+        return pause
+
+    # ---- giving up
+
+    def _cancel(self, worker: Worker) -> None:
+        """End what a worker is at; one that waits for room only looks, and closes what its stream holds open itself."""
+        children = self._children.get(worker)
+        if children is None or not children.are_waiting:
+            super()._cancel(worker)
+        elif self._line.get(worker):
+            self._wake_up(worker)
+
+    def _put_down(self, worker: Worker) -> Any:
+        self._give_up_children(worker)
+        return super()._put_down(worker)
+
+    def _dismiss(self, worker: Worker) -> None:
+        self._give_up_children(worker)
+        super()._dismiss(worker)
+
+    def _give_up_children(self, worker: Worker) -> None:
+        """Discard what came of an item and is not out."""
+        children = self._children.pop(worker, None)
+        if children is not None:
+            for child in children.hand:
+                self.discard(child, self._reason())
+
+    def items_seen(self) -> int:
+        return self.absorbed + self.failed
+
+    def _emit(self, worker: Worker, failure: Failure[Any]) -> None:
+        """Put the failure behind the children that the item had."""
+        self.absorbed += 1
+        self.created += 1
+        super()._emit(worker, failure)
+
+    def _pass_over(self, worker: Worker) -> None:
+        """An item has no place of its own among its children."""
+
+
+_END = object()
+
+
+async def _awaited(call: Callable[[Any], Any] | None, value: Any) -> Any:
+    """Give what the function gives for an item (or a step gave), awaited if need be."""
+    result = value if call is None else call(value)
+    return await result if is_awaitable(result) else result
+
+
+async def _opened(made: Any) -> AsyncIterator[Any] | Iterator[Any]:  # noqa: ASYNC124  # for `interruptible`
+    """Open an iterable or async iterable."""
+    children: AsyncIterator[Any] | Iterator[Any]
+    children = aiter(made) if hasattr(type(made), "__aiter__") else iter(made)
+    return children
+
+
+async def _next(children: Any) -> Any:
+    """Ask for one child."""
+    if hasattr(type(children), "__anext__"):
+        return await anext(children, _END)
+    return next(children, _END)

@@ -1,0 +1,440 @@
+"""What a run says of itself: how far it came, what became of every item, and what limited it.
+
+All of it is counted per burst, never per item, from numbers that the links and stages keep anyway. The sums that hold:
+
+* a stage:  received + created = emitted + absorbed + failed + dropped + discarded
+  (`created` and `absorbed` are what a batch or a flat_map makes and uses up; zero elsewhere)
+* a link:   passed = taken + discarded + dropped
+* a plan:   taken + made = delivered + used + failed + dropped + discarded
+  (`made` and `used` over all of `remade`: batches and the like, and copies for branches, tuples of a zip)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator
+from dataclasses import field
+from fractions import Fraction
+from typing import TYPE_CHECKING, Literal
+
+from ..._base import checks
+from ..._base.frozen import dataclass
+from ..._base.functions import LONGEST_NAME
+from ..._base.shown import cut, escaped, label, line_of, shown, told
+
+if TYPE_CHECKING:
+    from ..core.attempt import Account
+    from .bottleneck import Basis
+
+__all__ = [
+    "InputKind",
+    "InputReport",
+    "LinkReport",
+    "Outcome",
+    "PolicyReport",
+    "RemakeReport",
+    "Report",
+    "RunStatistics",
+    "StageReport",
+]
+
+InputKind = Literal["merge", "fair_by", "branches"]
+Outcome = Literal["running", "completed", "drained", "left", "aborted", "failed", "cancelled"]
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyReport:
+    """What the policies of a step did."""
+
+    retries: int
+    """Attempts after the first."""
+    timeouts: int
+    """Calls that were too late for a timeout of the step."""
+    opened: int
+    """How often a failed call opened the circuit."""
+    refused: int
+    """Calls that were not made because the circuit was open."""
+    abandoned: int
+    """Calls of unknown outcome, left behind in a thread or executor, or in a worker process that was killed."""
+    waited_rate: float
+    """Seconds in which calls waited for a rate limit, over all of them."""
+    waited_retry: float
+    """Seconds between attempts."""
+    waited_circuit: float
+    """Seconds in which calls waited for a circuit to close."""
+
+    @staticmethod
+    def of(account: Account) -> PolicyReport:
+        """Read an account."""
+        return PolicyReport(**{name: getattr(account, name) for name in PolicyReport.__slots__})
+
+    def describe(self) -> str:
+        """Say what is not nothing, in a few words; empty if all is."""
+        counts = [
+            (self.retries, "retry" if self.retries == 1 else "retries"),
+            (self.timeouts, "timeout" if self.timeouts == 1 else "timeouts"),
+            (self.opened, "opening of the circuit" if self.opened == 1 else "openings of the circuit"),
+            (self.refused, "refused by an open circuit"),
+            (self.abandoned, "left behind, outcome unknown"),
+        ]
+        waits = [
+            (self.waited_rate, "waiting for the rate limit"),
+            (self.waited_retry, "between attempts"),
+            (self.waited_circuit, "waiting for the circuit"),
+        ]
+        said = [f"{count} {what}" for count, what in counts if count]
+        return ", ".join(said + [f"{seconds:.3f} s {what}" for seconds, what in waits if seconds])
+
+
+@dataclass(frozen=True, slots=True)
+class StageReport:
+    """One stage: what went in, what came of it, and how busy it was."""
+
+    name: str
+    """As the plan calls it."""
+    kind: str
+    """``source``, ``sync`` or ``async``."""
+    fused: tuple[str, ...]
+    """The operations that run in it, by their names, in their order; what they take counts as its own."""
+    received: int
+    """Items it took."""
+    emitted: int
+    """Values it handed on."""
+    created: int
+    """Values that an operation made besides (the children of a flat_map, a batch)."""
+    absorbed: int
+    """Items that went into those."""
+    failed: int
+    """Items at which user code raised."""
+    dropped: int
+    """Items that an operation such as a filter let fall."""
+    discarded: int
+    """Items given up while this stage held them."""
+    waited_input: float
+    """Seconds in which it had nothing to take, over all its workers; of a source, those in which it was paused."""
+    waited_room: float
+    """Seconds in which it had no room for more, or no place for it, over all its workers."""
+    used: float
+    """Seconds in which its places were in use, over all of them; of a stage without places (`concurrency`), in which it
+    waited neither for input nor for room.
+
+    A place is in use while it has an item in a call, also while the call waits for a rate limit or a circuit, or
+    between two attempts. It is not while nobody was hired for it, while its worker waits for an item or for room, or
+    while its result waits for its turn. The place of a `flat_map` is in use while the stream of its item is silent, but
+    not while the next child waits for room. A source that waits for the outside is in use."""
+    offered: float
+    """Seconds for which its places were there, over all of them, from its start to its end or to now; while its
+    concurrency was another, there were as many as that."""
+    stalled: float
+    """Seconds, over all its places, in which places were not in use and yet could take nothing, since what came before
+    was not through (an earlier item where results have an order, one of the same key, the last ones of the stream)."""
+    as_failures: int = 0
+    """Items in whose place its `OnError.emit` put a `Failure`, a value like others; none of them is `failed`."""
+    failures: tuple[tuple[str, int], ...] = ()
+    """The errors that its `OnError` dealt with (skipped, emitted, diverted), as names of their types with how often."""
+    policies: PolicyReport | None = None
+    """What the policies of its step did; None if it has none."""
+    divert: PolicyReport | None = None
+    """The same for the step of its `OnError.divert`."""
+
+    @property
+    def busy(self) -> float:
+        """Share of the time of its places, 0 to 1, in which they were in use (`used` / `offered`)."""
+        return min(1.0, self.used / self.offered) if self.offered > 0 else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class LinkReport:
+    """One link: what went through it, and how full it was."""
+
+    behind: str
+    """Name of the stage that fills it."""
+    capacity: int
+    """The most items that it may hold."""
+    passed: int
+    """Items that were put into it; each of them was taken, discarded or dropped, or is in it."""
+    taken: int
+    """Items that the stage behind it, or the consumer, took out of it."""
+    discarded: int
+    """Items given up while it held them."""
+    peak: int
+    """The most it held."""
+    dropped: int = 0
+    """Items that its policy of overflow dropped."""
+    name: str | None = None
+    """What the buffer that sized it, or the `fair_by`, was called, if it was."""
+    turned_away: int = 0
+    """Items that did not pass a `fair_by`, since the queue of their key was full; they were dropped or diverted."""
+    cost: int | Fraction = 0
+    """What the items that were taken from a `fair_by` cost, over all keys; 0 of another link."""
+
+
+@dataclass(frozen=True, slots=True)
+class InputReport:
+    """One input of a merge, one key of a `fair_by`, or what one branch gave: its part of what was handed over.
+
+    Of keys there may be any number: reported are the 100 of the greatest cost. One that fell out of them and comes back
+    is counted anew.
+    """
+
+    merge: str
+    """Name of the merge or `fair_by`."""
+    key: Hashable
+    """Which input, key or branch."""
+    weight: int | Fraction
+    """The last that was in force."""
+    taken: int
+    """Items handed over."""
+    cost: int | Fraction
+    """Their cost."""
+    contested: int | Fraction
+    """Cost of the items handed over where weights decide, which is while every input of the merge had one waiting; of a
+    key, while another key had one, too."""
+    share: float
+    """Its part of all contested cost, 0 to 1; 0 if there was none. Of a key it is the part of all cost, for keys come
+    and go."""
+    kind: InputKind = "merge"
+    """Whether it is an input of a merge, of a `fair_by`, or of the merge behind branches."""
+
+
+@dataclass(frozen=True, slots=True)
+class RemakeReport:
+    """An operation that does not make one value of one: a batch, a flat_map, a zip, a broadcast."""
+
+    name: str
+    """As the plan calls it."""
+    used: int
+    """Values that went into others."""
+    made: int
+    """Values that it made of those."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunStatistics:
+    """The state of a run at one instant; or, made by `since`, what happened between two."""
+
+    taken: int
+    """Items that the sources handed over."""
+    delivered: int
+    """Values that reached the consumer."""
+    failed: int
+    """Items at which user code raised, so that they ended the stream, or were skipped or diverted. One that goes on as
+    a `Failure` is not among them."""
+    dropped: int
+    """Items that an operation let fall as it was told to, such as a filter, a policy of overflow, a debounce."""
+    discarded: int
+    """Items given up since the run ended before they were through; each was told to `on_discard`."""
+    elapsed: float
+    """Seconds since the run was opened, by trio's clock."""
+    stages: tuple[StageReport, ...]
+    """The stages, upstream first."""
+    links: tuple[LinkReport, ...]
+    """The links between them, upstream first."""
+    inputs: tuple[InputReport, ...]
+    """The inputs of merges, the branches and the keys of a `fair_by`, with their shares."""
+    remade: tuple[RemakeReport, ...]
+    """What makes other values of those it takes. With it the sum is whole, for what was taken, less all that was used,
+    and all that was made of it, was delivered, failed, dropped or discarded, or is under way."""
+    paused: float
+    """Seconds in which the run was paused, so that the sources were to take nothing."""
+    bottleneck: str | None
+    """What limits the throughput, as the name of a stage, or ``consumer``; None if nobody worked or no time has passed.
+
+    It is who worked longest, for all others waited for it; of equals the one furthest downstream. A stage works while
+    it waits neither for input nor for room. One with places (`concurrency`) works in proportion to those in use, and
+    while places are `stalled`, as if all were. A source works while it waits for the outside, and is named only if
+    nobody else worked nearly as long; so in a service to which nothing comes it is the source. What gives more than an
+    overflow policy behind it lets through does not count, and time in which the run was paused is nobody's."""
+    _basis: Basis = field(repr=False, compare=False)
+    """What `since` needs besides."""
+
+    @property
+    def throughput(self) -> float:
+        """Values delivered per second; 0 if no time has passed."""
+        return self.delivered / self.elapsed if self.elapsed > 0 else 0.0
+
+    def since(self, earlier: RunStatistics) -> RunStatistics:
+        """Say what happened between an earlier snapshot of this run and this one.
+
+        Counts, seconds, costs and policies are those of the time between: what was counted until then less what was
+        counted before. `busy`, `share` and `bottleneck` are computed from that, so they say what is going on now, where
+        those of a whole run say what was going on most of the time. `peak` and `weight` are the later snapshot's. A key
+        that the earlier snapshot did not report counts in whole. A count is below 0 where something was counted
+        otherwise later: a failure that turned out to be behind an earlier one is discarded.
+
+        Args:
+          earlier: what `Run.statistics` or `Run.report` of the same run gave before.
+
+        Raises:
+          TypeError: if that is no snapshot.
+          ValueError: if it is one of another run, or a later one.
+
+        Checkpoint: never (sync, anywhere).
+        """
+        from .between import between
+
+        where = f"{type(self).__name__}.since"
+        if not isinstance(earlier, RunStatistics):
+            raise checks.refuse(TypeError, where, "earlier", "be a snapshot of the same run", earlier, _SNAPSHOT)
+        if earlier._basis.wiring is not self._basis.wiring:
+            raise ValueError(f"{where}: earlier must be a snapshot of the same run, not of another\n{_SNAPSHOT}")
+        if earlier.elapsed > self.elapsed or earlier.taken > self.taken:
+            raise ValueError(
+                f"{where}: earlier must be the earlier of the two, not the later\nUse later.since(earlier)."
+            )
+        return between(earlier, self)
+
+
+_SNAPSHOT = "Use what statistics() of that run gave before."
+
+
+@dataclass(frozen=True, slots=True)
+class Report(RunStatistics):
+    """How a run ended, and what became of every item."""
+
+    outcome: Outcome
+    """``running`` while it is at work; ``completed`` if its sources ended or it had all it needed, ``drained``,
+    ``left`` if the block was left early, ``aborted``, ``failed``, or ``cancelled`` from outside."""
+    error: BaseException | None
+    """The failure that ended it, or that nobody read as far as."""
+    cleanup_errors: tuple[BaseException, ...]
+    """Errors that were met besides, in cleanup, in `on_discard`, behind the first failure. The first 100 of them."""
+    cleanup_error_count: int = 0
+    """How many such errors were met in all."""
+    seed: int | None = None
+    """What the jitter of its retries was computed from, where their `Backoff` names no seed; None if there are none.
+    A pipeline within it draws its own."""
+
+    def describe(self) -> str:
+        """Show it as a table, for people.
+
+        Its first line adds up: what was taken, less what was made into others, and those, is what became of it.
+        """
+        lines = [_head(self)]
+        if self.paused:
+            lines.append(f"paused for {self.paused:.3f} s")
+        if self.bottleneck is not None:
+            lines.append(f"limited by: {self.bottleneck}{_cause(self)}")
+        if self.seed is not None:
+            lines.append(f"seed {self.seed}")
+        rows: list[tuple[str, ...]] = [("stage", "in", "out", "failed", "dropped", "discarded", "busy")]
+        rows += [
+            (s.name, *_texts(s.received, s.emitted, s.failed, s.dropped, s.discarded), f"{s.busy:.0%}")
+            for s in self.stages
+        ]
+        lines += ["", *_table(rows), *(line for stage in self.stages for line in _happenings(stage))]
+        lines += [_losses(link) for link in self.links if link.dropped]
+        for kind, columns in _SHARES.items():
+            if inputs := [each for each in self.inputs if each.kind == kind]:
+                lines += ["", *_table([columns, *map(_share, inputs)])]
+        if self.error is not None:
+            lines += ["", f"error: {told(self.error)}"]
+        lines += [f"also: {told(error)}" for error in self.cleanup_errors]
+        if (more := self.cleanup_error_count - len(self.cleanup_errors)) > 0:
+            lines.append(f"also: {more} more, not kept")
+        return "\n".join(map(line_of, lines))
+
+
+_MOST_REMADE = 4
+"""How many of those who make other values the first line names."""
+_LONGEST_IN_HEAD = 60
+"""Characters of such a name."""
+
+
+def _made(each: RemakeReport) -> str:
+    return f"{each.used} made into {each.made}" if each.used else f"{each.made} made"
+
+
+def _head(report: Report) -> str:
+    """Say what became of what was taken, in numbers that add up."""
+    shown, others = report.remade[:_MOST_REMADE], report.remade[_MOST_REMADE:]
+    made = [f", {_made(each)} ({cut(each.name, _LONGEST_IN_HEAD)})" for each in shown]
+    if others:
+        sums = sum(each.used for each in others), sum(each.made for each in others)
+        made.append(", {} made into {} ({} more)".format(*sums, len(others)))
+    fates = {name: getattr(report, name) for name in ("delivered", "failed", "dropped", "discarded")}
+    changed = sum(each.made - each.used for each in report.remade)
+    fates["under way"] = report.taken + changed - sum(fates.values())
+    said = [f"{count} {name}" for name, count in fates.items() if count or name != "under way"]
+    if as_failures := sum(stage.as_failures for stage in report.stages):
+        said[1] += f" ({as_failures} more became {'a Failure' if as_failures == 1 else 'Failures'})"
+    return f"{report.outcome} after {report.elapsed:.3f} s; of {report.taken} taken{''.join(made)}: {', '.join(said)}"
+
+
+_SHARES: dict[InputKind, tuple[str, ...]] = {
+    "merge": ("input", "weight", "taken", "while all had work", "share"),
+    "fair_by": ("key", "weight", "taken", "while others had work", "share of all"),
+    "branches": ("branch", "gave"),
+}
+"""The columns of each kind. Branches have equal weights, and mostly give unequally much: shares would say nothing."""
+
+
+def _share(each: InputReport) -> tuple[str, ...]:
+    called = f"{each.merge} / {label(each.key)}"
+    if each.kind == "branches":
+        return called, str(each.taken)
+    return called, _amount(each.weight), str(each.taken), _amount(each.contested), f"{each.share:.1%}"
+
+
+_READ = 64
+"""Bits of a number that people read as it is."""
+
+
+def _amount(cost: int | Fraction) -> str:
+    """Show a weight, or a sum of costs: as it is, unless it has more digits than anybody reads."""
+    if max(cost.numerator.bit_length(), cost.denominator.bit_length()) <= _READ:
+        return str(cost)
+    try:
+        return f"{float(cost):.6g}"
+    except OverflowError:
+        return shown(cost)
+
+
+def _cause(report: Report) -> str:
+    """Say what the stage that limits the run waits for itself, if it is that for most of the time."""
+    stage = next((stage for stage in report.stages if stage.name == report.bottleneck), None)
+    if stage is None:
+        return ""
+    if stage.stalled > stage.used:
+        return " (its places wait for earlier items)"
+    policies = stage.policies
+    waits = (
+        {}
+        if policies is None
+        else {
+            "its rate limit": policies.waited_rate,
+            "its waits between attempts": policies.waited_retry,
+            "its open circuit": policies.waited_circuit,
+        }
+    )
+    cause = max(waits, key=waits.__getitem__, default="")
+    if cause and waits[cause] > stage.used / 2:
+        return f" ({cause})"
+    return f" (with {', '.join(stage.fused)})" if stage.fused else ""
+
+
+def _losses(link: LinkReport) -> str:
+    called = "" if link.name is None else f" {link.name}"
+    return f"link{called} behind {link.behind}: {link.dropped} dropped"
+
+
+def _happenings(stage: StageReport) -> Iterator[str]:
+    """Tell what a stage's policies did, if they did anything."""
+    for name, policies in ((stage.name, stage.policies), (f"{stage.name} (diverting)", stage.divert)):
+        if policies is not None and (said := policies.describe()):
+            yield f"{name}: {said}"
+    if stage.failures:
+        yield f"{stage.name}: went on after " + ", ".join(f"{count} {name}" for name, count in stage.failures)
+
+
+def _texts(*numbers: int) -> tuple[str, ...]:
+    return tuple(map(str, numbers))
+
+
+def _table(rows: list[tuple[str, ...]]) -> list[str]:
+    """Align columns: the first to the left, numbers to the right."""
+    rows = [tuple(escaped(cut(cell, LONGEST_NAME)) for cell in row) for row in rows]  # before they are measured
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return [
+        "  ".join(cell.ljust(width) if not column else cell.rjust(width) for column, (cell, width) in enumerate(pairs))
+        for pairs in ([*zip(row, widths, strict=True)] for row in rows)
+    ]

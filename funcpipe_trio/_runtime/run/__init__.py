@@ -1,0 +1,1 @@
+"""The run: how it is built, opened, driven, set, counted and ended."""

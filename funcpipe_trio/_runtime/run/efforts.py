@@ -1,0 +1,92 @@
+"""Who worked how long? The seconds in which others may have waited for a stage, or for the consumer.
+
+A stage works while it waits neither for input nor for room; a source that waits for the outside works, for the others
+wait for what it gives; of a pool each place counts as its part (`sansio.usage`). What was done while the run was paused
+is left out: that time is nobody's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..._sansio.usage import Used
+from ..pools.pool import Pool
+from ..stages.sources import AsyncSource
+from ..stages.stage import Stage
+
+__all__ = ["Attendance", "Efforts", "spent_by"]
+
+
+class Attendance:
+    """How long the consumer worked: while the run is at work, and it does not wait for an item."""
+
+    __slots__ = ("began", "left", "since", "waited")
+
+    began: float
+    waited: float
+    """Seconds in which it waited, but for the wait that is not over."""
+    since: float | None
+    """When that began."""
+    left: float | None
+    """From when on what it does holds nobody up."""
+
+    def __init__(self) -> None:
+        self.began = self.waited = 0.0
+        self.since = self.left = None
+
+    def leave(self, now: float) -> None:
+        """Count no more."""
+        if self.left is None:
+            self.left = now
+            if self.since is not None:
+                self.waited += now - self.since
+                self.since = None
+
+    def worked(self, now: float) -> float:
+        """Say how many seconds it worked until now."""
+        if self.left is not None:
+            now = min(now, self.left)
+        waits = 0.0 if self.since is None else max(0.0, now - self.since)
+        return max(0.0, now - self.began - self.waited - waits)
+
+
+class Efforts:
+    """What each stage and, last, the consumer worked."""
+
+    def __init__(self, stages: Sequence[Stage], consumer: Attendance | None) -> None:
+        self._stages = stages
+        self._consumer = consumer
+        self._at_pause: list[float] | None = None  # while paused
+        self._in_pauses: list[float] = []  # that are over
+
+    def pause(self, now: float) -> None:
+        """Leave out what is done from now on."""
+        self._at_pause = self._all([spent_by(stage, now) for stage in self._stages], now)
+
+    def resume(self, now: float) -> None:
+        """Count again."""
+        _, self._in_pauses = self.apart([spent_by(stage, now) for stage in self._stages], now)
+        self._at_pause = None
+
+    def apart(self, all_spent: Sequence[Used], now: float) -> tuple[list[float], list[float]]:
+        """Give what was worked until now outside of pauses, and in them."""
+        worked = self._all(all_spent, now)
+        paused = self._in_pauses or [0.0] * len(worked)
+        if self._at_pause is not None:
+            paused = [before + now - then for before, then, now in zip(paused, self._at_pause, worked, strict=True)]
+        return [seconds - left_out for seconds, left_out in zip(worked, paused, strict=True)], paused
+
+    def _all(self, all_spent: Sequence[Used], now: float) -> list[float]:
+        consumer = 0.0 if self._consumer is None else self._consumer.worked(now)
+        return [*(each.worked for each in all_spent), consumer]
+
+
+def spent_by(stage: Stage, now: float) -> Used:
+    """How a stage has spent its time; one without places has one."""
+    until = stage.began if not stage.started else now if stage.left is None else stage.left
+    if isinstance(stage, Pool):
+        return stage.usage.read(until)
+    seconds, (waited_input, waited_room) = until - stage.began, stage.waited(until)
+    # A source that waits for the outside has no input to wait for: what it counts as that are the pauses.
+    used = seconds - waited_room - (0.0 if isinstance(stage, AsyncSource) else waited_input)
+    return Used(used=used, stalled=0.0, offered=seconds, starved=waited_input, blocked=waited_room, worked=used)

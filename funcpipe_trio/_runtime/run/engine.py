@@ -1,0 +1,220 @@
+"""What runs: the tasks, links and books of one run, and every way in which it ends.
+
+All tasks live in one nursery, opened and left by the task that opened the run. Every way to stop is one call: the last
+inlet is closed, and that discards, cancels and closes everything upstream at once, from there to the sources.
+
+  the source ended   items and the end travel down by themselves
+  a failure          travels behind the items before it; the taker that reaches it raises it
+  drain              the sources take no more; everything else as if they had ended
+  abort, leaving     the last inlet is closed
+  cancellation       reaches each task by itself; each discards what it holds, and ends its outlet as aborted
+
+The nursery's scope is never cancelled by the run: the caller's block is inside it.
+"""
+
+from __future__ import annotations
+
+import contextvars
+from collections.abc import Awaitable, Callable
+from functools import partial
+from math import inf
+from typing import Any
+
+import trio
+
+from ..._base.errors import StateError
+from ..._plan.nodes import Plan
+from ..core.inlet import CANCELLED, Fault, Inlet, Receiver
+from ..core.ledger import Ledger, OnDiscard
+from ..core.parking import is_real
+from ..core.turn import SLICE
+from ..links.link import start_line
+from ..links.sink import Sink
+from ..reports.bottleneck import Wiring
+from ..reports.report import Outcome, Report
+from ..stages.stage import Stage
+from .build import Machinery
+from .efforts import Attendance, Efforts
+
+__all__ = ["Engine"]
+
+
+class Engine:
+    """The inside of a run; see `Host` for what its stages use of it."""
+
+    began: float
+    consumer: Attendance | None
+    """How long the consumer worked, and waited; None if there is none."""
+    draining: bool
+    efforts: Efforts
+    ended: float | None
+    ledger: Ledger
+    machinery: Machinery
+    open_inner: Callable[[Plan, OnDiscard], Any]
+    over: trio.Event
+    paused: float
+    paused_since: float | None
+    slice: float
+    wiring: Wiring | None
+    """How its parts hang together, once that was asked for; of each run it is another object."""
+
+    def __init__(
+        self,
+        make: Callable[[Machinery], Inlet],
+        on_discard: OnDiscard | None,
+        cleanup_timeout: float,
+        sink: Sink | None,
+    ) -> None:
+        self.ledger = Ledger(on_discard)
+        self.cleanup_timeout = cleanup_timeout
+        # Else one seed would not be one trace: a busy machine would cut bursts elsewhere.
+        self.slice = SLICE if is_real(trio.lowlevel.current_clock()) else inf
+        self.stages: list[Stage] = []
+        self.machinery = Machinery(self)
+        self.sink = sink
+        self.inlet: Inlet = make(self.machinery)
+        self.outcome: Outcome | None = None
+        self.over = trio.Event()
+        """Set when all tasks have ended and nothing is left to deliver."""
+        self.draining = False
+        self.began = 0.0
+        self.ended = None
+        self.delivered = 0
+        self.consumer = None if sink is not None else Attendance()
+        self.efforts = Efforts(self.stages, self.consumer)
+        self.paused = 0.0  # seconds in which nothing was to be taken
+        self.paused_since = None
+        self.wiring = None
+        self.report: Report | None = None
+        self._nursery: trio.Nursery | None = None
+        self._context = contextvars.copy_context()
+        self._token = trio.lowlevel.current_trio_token()
+        self._live = 0  # tasks
+
+    # ---- tasks
+
+    def start_task(self, task: Callable[[], Awaitable[object]], name: str) -> None:
+        assert self._nursery is not None
+        self._live += 1
+        # In the opener's context, whoever causes the start.
+        self._context.run(partial(self._nursery.start_soon, self._task, task, name=name))
+
+    def has_task(self, task: trio.lowlevel.Task) -> bool:
+        """Whether a task is one of the run's own, or was started by one."""
+        nursery = task.parent_nursery
+        while nursery is not None and nursery is not self._nursery:
+            nursery = nursery.parent_task.parent_nursery
+        return nursery is not None
+
+    def register(self, stage: Stage) -> None:
+        self.stages.append(stage)
+
+    # Ctrl-C is taken at checkpoints here, and in user code (see where `disable_ki_protection` stands), but never
+    # between two steps of a link or a pool: half of one would lose items, or wake a task that is not parked.
+    @trio.lowlevel.enable_ki_protection
+    async def _task(self, task: Callable[[], Awaitable[object]]) -> None:
+        try:
+            await task()
+        finally:
+            self._live -= 1
+            self.look_whether_over()
+
+    # ---- beginning and ending
+
+    def begin(self, nursery: trio.Nursery, receiver: Receiver) -> None:
+        """Start the tasks."""
+        self._nursery = nursery
+        self.ledger.kill = nursery.cancel_scope.cancel
+        self.began = trio.current_time()
+        if self.consumer is not None:
+            self.consumer.began = self.began
+            self.inlet.receiver = receiver
+            self.inlet.start()
+        elif self.sink is not None:
+            start_line(self.sink.sender)
+
+    def check_thread(self, method: str) -> None:
+        """Refuse a call from another thread, or another trio run, before anything has changed."""
+        if self.ended is not None:
+            return  # it changes nothing any more
+        try:
+            is_here = trio.lowlevel.current_trio_token() is self._token
+        except RuntimeError:
+            is_here = False
+        if not is_here:
+            raise StateError(
+                f"Run.{method}: must be called in the trio run that opened the run, and in its thread\n"
+                f"Use trio.from_thread.run_sync(run.{method}) from another thread."
+            )
+
+    def drain(self) -> None:
+        """Let the sources take no more."""
+        if not self.draining and self.outcome is None:
+            self.draining = True
+            for part in (*self.machinery.sources, *self.machinery.fan_ins):
+                part.drain()
+
+    def pause(self) -> None:
+        """Let the sources take none for a time."""
+        if self.paused_since is None and not self.draining and self.outcome is None:
+            self.paused_since = trio.current_time()
+            self.efforts.pause(self.paused_since)
+            for source in self.machinery.sources:
+                source.pause()
+            for stage in self.stages:
+                stage.on_pause()
+
+    def resume(self) -> None:
+        """Let them go on."""
+        if self.paused_since is not None:
+            now = trio.current_time()
+            self.paused += now - self.paused_since
+            self.paused_since = None
+            self.efforts.resume(now)
+            for source in self.machinery.sources:
+                source.resume()
+            for stage in self.stages:
+                stage.on_resume()
+
+    def stop(self, reason: str, outcome: Outcome) -> None:
+        """Stop at once, unless it has ended."""
+        if self.outcome is None and not (self.sink is not None and self.sink.ended):
+            self.outcome = outcome
+            self._let_consumer_go()
+            (self.inlet if self.sink is None else self.sink).close(reason)
+        self.look_whether_over()
+
+    def reached(self, failure: Fault | None) -> None:
+        """Note that the end was reached, by the consumer or by the sink."""
+        self._let_consumer_go()
+        if failure is None:
+            self.outcome = "drained" if self.draining else "completed"
+        elif failure.stopped is not None:
+            self.outcome = "cancelled"
+        else:
+            self.outcome = "failed"
+            self.ledger.read(failure)
+        self.look_whether_over()
+
+    def _let_consumer_go(self) -> None:
+        if self.consumer is not None:  # what it does from now on holds nobody up
+            self.consumer.leave(trio.current_time())
+
+    def look_whether_over(self) -> None:
+        """Say so when nothing runs and nothing is left."""
+        if not self._live and (self.sink is not None or self.outcome is not None):
+            self.over.set()
+
+    def finish(self, *, cancelled: bool) -> None:
+        """Close the books: all tasks have ended."""
+        for link in self.machinery.links:  # nothing is here, unless a task was killed between two of its steps
+            link.close(CANCELLED)
+        self.resume()
+        self.ended = trio.current_time()
+        if self.sink is not None and self.outcome is None and not cancelled:
+            self.reached(self.sink.failure)
+        elif self.sink is not None and self.sink.failure is not None:  # nobody will read it
+            self.ledger.unread(self.sink.failure, CANCELLED)
+        if cancelled and self.outcome in (None, "left"):
+            self.outcome = "cancelled"
+        self.over.set()

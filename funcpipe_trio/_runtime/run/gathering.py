@@ -1,0 +1,176 @@
+"""Many calls and a list of their results: the pool of a pipeline behind another face.
+
+There is one pool in this package. Here it takes from the iterable itself, so an item is taken when there is a place for
+it and no sooner, and what a call gives goes to the item's place in the list.
+
+The rule for failures is another than that of a stream, where what came before a failure is finished: the first failure
+ends everything at once. From then on no call starts. What fails at that very instant, though, fails in the order in
+which trio happens to run its tasks; so the rest is cancelled only when all of them have had their turn, and of the
+failures of one instant that of the earliest item is the error. What a call raises because it was cancelled is no
+failure.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from functools import partial
+from typing import Any
+
+import trio
+
+from ..._base.frozen import dataclass
+from ..._base.shown import named, told
+from ..._plan.nodes import Plan, Source
+from ..._plan.operations import Opaque
+from ..calls.calling import Calling
+from ..core.failures import add_note, failure_of, warn_of
+from ..core.inlet import Inlet
+from ..links.sink import Sink
+from ..pools.pool import Pool
+from ..stages.sources import IterableInlet
+from .build import Machinery
+from .opening import Opening
+
+__all__ = ["gathered"]
+
+
+async def gathered(
+    name: str, call: Callable[[Any], Awaitable[Any]], items: Iterable[Any], concurrency: int
+) -> list[Any]:
+    """Call a function with each item; give the results in the order of the items, or raise the first failure."""
+    gathering, runs = _Gathering(call), []
+    try:
+        async with _Opening(name, gathering, items, concurrency) as run:
+            runs.append(run)
+    except BaseException:
+        warn_of(f"gather {named(name)}", gathering.errors(), len(gathering.errors()))
+        raise
+    finally:
+        for run in runs:
+            warn_of(f"gather {named(name)}", run.report.cleanup_errors, run.report.cleanup_error_count)
+    failure = gathering.first_failure()
+    if failure is not None:
+        raise failure
+    if run.report.error is not None:
+        raise run.report.error
+    return gathering.results
+
+
+class _Ended(Exception):
+    """What ends the pool: its cause is in the list of failures."""
+
+
+class _Broken:
+    """In the place of the item at which the iterable itself failed."""
+
+    __slots__ = ("error",)
+
+    error: Exception
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """What failed, and when."""
+
+    at: float
+    number: int
+    error: Exception
+    is_late: bool
+    """Whether it failed when it was cancelled, so because of that, as far as anybody can tell."""
+
+
+class _Gathering:
+    """The results and failures of the calls."""
+
+    results: list[Any]
+
+    def __init__(self, call: Callable[[Any], Awaitable[Any]]) -> None:
+        self.results = []
+        self._call = call
+        self._failures: list[_Failure] = []
+
+    def numbered(self, items: Iterable[Any]) -> Iterator[tuple[int, Any]]:
+        """Give each item with its number, until a call has failed."""
+        iterator: Iterator[Any] | None = None
+        number = 0
+        while not self._failures:
+            try:
+                iterator = iter(items) if iterator is None else iterator
+                item = next(iterator, self)
+            except BaseException as raised:  # noqa: ASYNC103  # raised again if it must pass
+                error = failure_of(raised)
+                if error is None:
+                    raise
+                yield number, _Broken(error)  # noqa: ASYNC104  # raised by `gather`
+                return  # noqa: ASYNC104  # kept, and raised by `gather`
+            if item is self:
+                return
+            self.results.append(None)
+            yield number, item
+            number += 1
+
+    async def __call__(self, numbered: tuple[int, Any]) -> None:
+        """Call the function with an item; end everything if that fails."""
+        number, item = numbered
+        if self._failures:  # of an iterable that is taken while another call fails
+            return
+        try:
+            if isinstance(item, _Broken):
+                raise item.error
+            self.results[number] = await self._call(item)
+        except BaseException as raised:  # noqa: ASYNC103  # raised again if it must pass
+            error = failure_of(raised)
+            if error is None:
+                raise
+            is_late = trio.current_effective_deadline() == -math.inf
+            self._failures.append(_Failure(trio.current_time(), number, error, is_late))
+            if len(self._failures) > 1:
+                return  # noqa: ASYNC104  # kept, and raised by `gather`
+            for _ in range(2):  # the calls that wake at this instant, and the nurseries that those were in
+                await trio.lowlevel.cancel_shielded_checkpoint()  # noqa: ASYNC120  # it cannot be cancelled
+            raise _Ended from None  # noqa: ASYNC104  # of this package's own
+
+    def errors(self) -> list[Exception]:
+        """Give the errors of all calls that failed."""
+        return [each.error for each in self._failures]
+
+    def first_failure(self) -> Exception | None:
+        """Give the error that counts, with a note of each other one."""
+        if not self._failures:
+            return None
+        first = min(self._failures, key=lambda each: (each.is_late, each.at, each.number))
+        for each in self._failures:
+            if each.error is not first.error:
+                add_note(first.error, f"then another call raised {told(each.error)}")
+        return first.error
+
+
+class _Opening(Opening[None]):
+    """A run of the one pool, without a plan."""
+
+    __slots__ = ("_concurrency", "_gathering", "_items", "_name")
+
+    def __init__(self, name: str, gathering: _Gathering, items: Iterable[Any], concurrency: int) -> None:
+        source = Source("iterable", name, Opaque(partial(gathering.numbered, items)))
+        super().__init__(Plan(source), on_discard=None, cleanup_timeout=5.0, sink=Sink(_ignore))
+        self._name, self._gathering, self._items, self._concurrency = name, gathering, items, concurrency
+
+    def _build(self, machinery: Machinery) -> Inlet:
+        assert isinstance(self._plan.origin, Source)
+        assert self._sink is not None
+        inlet = IterableInlet(self._plan.origin)
+        machinery.sources.append(inlet)
+        call = Calling(self._gathering)
+        pool = Pool(
+            machinery.host, self._name, inlet, self._sink, (), call, concurrency=self._concurrency, ordered=False
+        )
+        inlet.stage = self._sink.sender = pool
+        return inlet
+
+
+def _ignore(_result: object) -> None:
+    """The results are in their list."""

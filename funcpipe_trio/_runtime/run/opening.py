@@ -1,0 +1,152 @@
+"""The block of a run: what leaves it when the caller's body, the tasks, and the world outside all have a say?
+
+the body raised        its exception passes, unchanged
+a task was killed      (KeyboardInterrupt, SystemExit, ...) that wins, bare, once
+cancelled from outside the body's Cancelled, or if the body had ended, the tasks': a cancelled run never looks complete
+user code raised while it was cancelled: kept in the report, and nothing else
+"""
+
+from __future__ import annotations
+
+import math
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import trio
+
+from ..._base.errors import StateError
+from ..._base.shown import told
+from ..._plan.check import claim_sources
+from ..._plan.layout import lay_out
+from ..._plan.nodes import Plan
+from ..core.failures import is_cancellation, leaves_of
+from ..core.inlet import CANCELLED, NOT_NEEDED, Inlet
+from ..core.ledger import Ledger, OnDiscard
+from ..core.misused import misused
+from ..links.sink import Sink
+from .build import Machinery, build
+from .engine import Engine
+from .run import Consumer, Run
+
+__all__ = ["Opening", "killer_of"]
+
+T = TypeVar("T")
+
+_NOT_IN_TRIO = (
+    "a pipeline runs on trio, inside of trio.run(...), and on no other event loop\n"
+    "Use `trio.run(plan.collect)`, say, without parentheses behind its name; `trio.run(main)` for an async function."
+)
+_ELSEWHERE = (
+    "a run was left in another task than the one that opened it (an async generator around it was not closed, say); "
+    "it is stopped\n"
+    "Use `async with contextlib.aclosing(...)` around the generator, or leave the block in the task that entered it."
+)
+
+
+class Opening(Generic[T]):
+    """Open a run for the length of an ``async with`` block; all its tasks have ended when the block is left."""
+
+    __slots__ = ("_cleanup_timeout", "_consumer", "_manager", "_on_discard", "_plan", "_sink", "_task")
+
+    def __init__(
+        self, plan: Plan, *, on_discard: OnDiscard | None, cleanup_timeout: float, sink: Sink | None = None
+    ) -> None:
+        self._plan = plan
+        self._on_discard = on_discard
+        self._cleanup_timeout = cleanup_timeout
+        self._sink = sink
+        self._manager: Any = None
+        self._consumer: Consumer | None = None
+        self._task: trio.lowlevel.Task | None = None  # that opened it
+
+    if not TYPE_CHECKING:
+        _USE = "Use `async with plan.open() as run: async for item in run: ...`."
+        __aiter__ = __iter__ = misused("plan.open(): items come from the run that `async with` gives", _USE)
+        __enter__ = __exit__ = misused("plan.open(): a run needs `async with`, for to leave it may wait", _USE)
+        __await__ = misused("plan.open(): a run needs `async with`, which stops it when the block is left", _USE)
+
+    @trio.lowlevel.enable_ki_protection
+    async def __aenter__(self) -> Run[T]:
+        if not trio.lowlevel.in_trio_task():
+            raise StateError(_NOT_IN_TRIO)
+        await trio.lowlevel.checkpoint()
+        if self._consumer is not None:
+            raise trio.BusyResourceError("one `pipeline.open()` opens one run; call `open` again for another")
+        claim_sources(self._plan)
+        engine = Engine(self._build, self._on_discard, self._cleanup_timeout, self._sink)
+        engine.open_inner = self._inner
+        self._consumer = Consumer(engine)
+        self._task = trio.lowlevel.current_task()
+        self._manager = trio.open_nursery()
+        nursery = await self._manager.__aenter__()
+        try:
+            engine.begin(nursery, self._consumer)
+        except BaseException:  # a nursery that was entered must be left, whatever happens
+            nursery.cancel_scope.cancel()
+            await self._manager.__aexit__(None, None, None)  # noqa: ASYNC102, ASYNC120  # it cannot be cancelled
+            raise
+        return Run(self._consumer)
+
+    def _build(self, machinery: Machinery) -> Inlet:
+        """Make the parts of the run; answer what its consumer takes from."""
+        return build(lay_out(self._plan), machinery, self._sink)
+
+    def _inner(self, plan: Plan, on_discard: OnDiscard) -> Opening[Any]:
+        """Open a run inside this one."""
+        return Opening(plan, on_discard=on_discard, cleanup_timeout=self._cleanup_timeout)
+
+    @trio.lowlevel.enable_ki_protection
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        assert self._consumer is not None
+        engine = self._consumer.engine
+        # A `Cancelled` that no scope around the block caused is an error of the body like any other.
+        is_cancelled = is_cancellation(error) and trio.current_effective_deadline() == -math.inf
+        if engine.sink is None or error is not None:
+            self._consumer.leave(CANCELLED if is_cancelled else NOT_NEEDED)
+        if trio.lowlevel.current_task() is not self._task:
+            raise RuntimeError(_ELSEWHERE)
+        from_tasks: BaseException | None = None
+        try:
+            # Without the body's exception: that passes by itself.
+            await self._manager.__aexit__(None, None, None)  # noqa: ASYNC102  # a nursery's exit cannot be cancelled
+        except BaseException as met:  # noqa: ASYNC103  # sorted and raised below
+            from_tasks = met
+        cancelled, fatal = _sort(from_tasks, engine.ledger)
+        fatal = engine.ledger.fatal if fatal is None else fatal
+        engine.finish(cancelled=cancelled is not None or is_cancelled)
+        if fatal is not None and _wins(fatal, error):
+            raise fatal
+        if error is None and cancelled is not None:
+            raise cancelled
+        return False
+
+
+def _wins(fatal: BaseException, error: BaseException | None) -> bool:
+    """Whether what killed a task is raised in place of the body's exception: only the strongest are."""
+    if error is None or is_cancellation(error):
+        return True
+    return isinstance(fatal, KeyboardInterrupt | SystemExit) and not isinstance(error, KeyboardInterrupt | SystemExit)
+
+
+def _sort(error: BaseException | None, ledger: Ledger) -> tuple[BaseException | None, BaseException | None]:
+    """Sort what the tasks raised: a cancellation, and what must end the program; errors of cleanup go to the ledger."""
+    leaves = list(leaves_of(error))
+    cancelled = next((leaf for leaf in leaves if isinstance(leaf, trio.Cancelled)), None)
+    fatal = killer_of(error)
+    errors = [leaf for leaf in leaves if isinstance(leaf, Exception)]
+    if errors and cancelled is None and fatal is None:
+        return None, error  # user code's errors never come this way: a defect of this package, shown as it is
+    for each in errors:
+        ledger.keep(each, f"then a cancelled task raised {told(each)}")
+    return cancelled, fatal
+
+
+def killer_of(error: BaseException | None) -> BaseException | None:
+    """Give what must end the program, out of what a nursery raised, in no group if there is one such; None for none."""
+    fatal = [leaf for leaf in leaves_of(error) if not isinstance(leaf, trio.Cancelled | Exception)]
+    interrupts = [leaf for leaf in fatal if isinstance(leaf, KeyboardInterrupt | SystemExit)]
+    if interrupts or len(fatal) < 2:
+        return next(iter(interrupts or fatal), None)
+    return BaseExceptionGroup("several tasks of a run were killed", fatal)

@@ -1,0 +1,335 @@
+"""The handle of a run: how does a consumer take items, and what does it get at the end?
+
+`receive` never owns an item across a checkpoint: it looks, takes and returns in one turn, or parks and looks again. So
+it is atomic under cancellation for any inlet, and a merge's choice is made at the instant of hand-over. A waiting
+receiver is woken one at a time, and passes the news on if there is more; at the end all are woken.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Hashable, Iterator
+from fractions import Fraction
+from time import perf_counter
+from types import TracebackType
+from typing import Any, Generic, TypeVar
+
+import trio
+
+from ..._base import checks
+from ..._base.errors import Aborted, StateError
+from ..core.inlet import ABORTED, GRACE_OVER, NOT_NEEDED, NOTHING, State, worth_a_pull
+from ..core.parking import AWAKE
+from ..core.turn import BURST
+from ..reports.report import Report, RunStatistics
+from .engine import Engine
+from .settings import set_concurrency, set_weight
+from .tally import report_of, statistics_of
+
+__all__ = ["Consumer", "Run"]
+
+T = TypeVar("T")
+_END = object()
+
+
+class Consumer:
+    """The receiving end of a run: the tasks that wait there, and what stands at the end."""
+
+    left: bool
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.left = False
+        self._items: Iterator[Any] | None = None
+        self._waiting: deque[trio.lowlevel.Task] = deque()
+        self._waits = 0  # calls of `wait`; a task that was woken is in one until it runs
+        self._now = trio.lowlevel.current_clock().current_time
+        self._failed: tuple[Exception, TracebackType | None] | None = None
+
+    def on_input(self) -> None:
+        if self._waiting and worth_a_pull(self.engine.inlet):
+            trio.lowlevel.reschedule(self._waiting.popleft(), AWAKE)
+
+    def take(self) -> Any:
+        """Take an item if there is one now, else `NOTHING`; raise what stands at the end."""
+        engine = self.engine
+        if self.left:
+            raise trio.ClosedResourceError("the block of this run was left")
+        if engine.sink is not None:
+            raise trio.BusyResourceError("pipeline.run() takes the items of this run")
+        if engine.outcome is not None:
+            self._raise_end()
+        if self._items is None:
+            self._items = engine.inlet.items()
+        item = next(self._items, _END)
+        if item is _END:
+            self._reach_end()
+        if item is not NOTHING:
+            engine.delivered += 1
+            engine.inlet.release()
+            if self._waiting:
+                self.on_input()
+        return item
+
+    def _reach_end(self) -> None:
+        if not self.engine.inlet.exhausted:  # it was killed in the middle of a pull: this is not the end of the stream
+            self.engine.stop(ABORTED, "aborted")
+            self._raise_end()
+        failure = self.engine.inlet.failure
+        if failure is not None and failure.stopped is None:
+            self._failed = failure.error, failure.error.__traceback__
+        self.engine.reached(failure)
+        self.wake_all()
+        self._raise_end()
+
+    def _raise_end(self) -> None:
+        if self._failed is not None:
+            error, traceback = self._failed
+            raise error.with_traceback(traceback)  # not the one that earlier raises have grown
+        if self.engine.outcome in ("completed", "drained"):
+            raise trio.EndOfChannel
+        raise Aborted(f"the run was {self.engine.outcome}")
+
+    async def wait(self) -> None:
+        """Park until a pull may find more; not if the run has ended in this very turn, by a user's function."""
+        if self.left or self.engine.outcome is not None:
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            return
+        task = trio.lowlevel.current_task()
+        self._waiting.append(task)
+        consumer = self.engine.consumer
+        assert consumer is not None  # else nobody comes here: a sink takes the items
+        if not self._waits:
+            consumer.since = self._now()
+        self._waits += 1
+
+        def abort(_raise_cancel: object) -> trio.lowlevel.Abort:
+            self._waiting.remove(task)
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        self.engine.inlet.release(parking=True)
+        try:
+            await trio.lowlevel.wait_task_rescheduled(abort)
+        finally:
+            self._waits -= 1
+            if not self._waits and consumer.since is not None:  # none of the tasks that receive waits any more
+                consumer.waited += self._now() - consumer.since
+                consumer.since = None
+
+    @property
+    def is_waited_for(self) -> bool:
+        """Whether a task waits for an item."""
+        return bool(self._waiting)
+
+    def wake_all(self) -> None:
+        """Let every waiting receiver look."""
+        while self._waiting:
+            trio.lowlevel.reschedule(self._waiting.popleft(), AWAKE)
+
+    def leave(self, reason: str) -> None:
+        """Take no more, whoever asks."""
+        if not self.left:
+            self.left = True
+            engine = self.engine
+            at_end = engine.sink is None and engine.inlet.state() is State.ENDED and not engine.draining
+            engine.stop(reason, "completed" if at_end else "left")
+            self.wake_all()
+
+
+class Run(trio.abc.ReceiveChannel[T], Generic[T]):
+    """A run at work: receive from it, drain it, abort it, look at it.
+
+    Made by ``pipeline.open()``; every item of the stream is received by exactly one `receive`, or accounted for in the
+    report. Several tasks may receive.
+    """
+
+    __slots__ = ("_budget", "_consumer", "_engine", "_iterated_by", "_slice_end")
+
+    def __init__(self, consumer: Consumer) -> None:
+        self._consumer = consumer
+        self._engine = consumer.engine
+        self._budget = 0
+        self._slice_end = 0.0
+        self._iterated_by: set[trio.lowlevel.Task] = set()
+
+    def __aiter__(self) -> Run[T]:
+        self._iterated_by.add(trio.lowlevel.current_task())
+        return self
+
+    @trio.lowlevel.enable_ki_protection
+    async def receive(self) -> T:
+        """Take the next item.
+
+        An item is either received or still in the run, never neither: when this is cancelled, nothing was taken.
+
+        Raises:
+          trio.EndOfChannel: if the stream has ended (or was drained).
+          Aborted: if the run was aborted, or cancelled from outside.
+          trio.ClosedResourceError: if the block of the run was left.
+          trio.BusyResourceError: if ``pipeline.run()`` drives this run.
+          Exception: the original error of the stream, when all before it was received; again at each later call.
+
+        Checkpoint: always.
+        Cancellation: atomic.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        waited = False
+        try:
+            while (item := self._consumer.take()) is NOTHING:
+                waited = True
+                await self._consumer.wait()
+        except Aborted:
+            # The cancellation that stopped the tasks may be the caller's own: then this raises Cancelled, as it must.
+            await trio.lowlevel.checkpoint()  # noqa: ASYNC120
+            raise
+        finally:
+            if not waited:
+                await trio.lowlevel.cancel_shielded_checkpoint()  # noqa: ASYNC102  # shielded, and short
+        return item  # type: ignore[no-any-return]  # items are opaque; the plan gave them their type
+
+    @trio.lowlevel.enable_ki_protection
+    async def __anext__(self) -> T:
+        """Take the next item; a checkpoint at least once in 64 items or 10 ms."""
+        # A checkpoint at each item would cost 4 us more per item.
+        if self._budget > 0 and perf_counter() < self._slice_end:
+            self._budget -= 1
+            take, wait = self._consumer.take, self._consumer.wait
+            try:
+                while (item := take()) is NOTHING:
+                    # Not by `receive`, which asks once more: 5 % of the time of an item that is waited for.
+                    await wait()
+                    self._budget, self._slice_end = BURST - 1, perf_counter() + self._engine.slice
+                return item  # type: ignore[no-any-return]  # as in `receive`
+            except (trio.EndOfChannel, Aborted):
+                pass  # `receive` meets it again, with a checkpoint
+        try:
+            item = await self.receive()
+        except trio.EndOfChannel:
+            raise StopAsyncIteration from None
+        self._budget, self._slice_end = BURST - 1, perf_counter() + self._engine.slice
+        return item
+
+    async def aclose(self) -> None:
+        """Stop taking, as leaving the block does; `receive` raises `trio.ClosedResourceError` afterwards.
+
+        Checkpoint: always.
+        Cancellation: the run is closed all the same.
+        """
+        self._consumer.leave(NOT_NEEDED)
+        await trio.lowlevel.checkpoint()
+
+    async def drain(self, grace: float = math.inf) -> None:
+        """Take no more from the sources, and return when all that was taken is delivered and the run has ended.
+
+        Call it from another task than the consumer's, which must go on receiving; in the consumer's own task use
+        `drain_nowait`.
+
+        Args:
+          grace: seconds >= 0 to wait; then what is left is discarded with the reason ``grace period over``.
+
+        Raises:
+          TypeError: if `grace` is no number.
+          ValueError: if it is below 0 or NaN.
+          StateError: if it would wait for the task that calls it: the only one that iterates the run, unless `grace`
+            ends that, or one of the run's own.
+
+        Checkpoint: always.
+        Cancellation: the run goes on draining.
+        """
+        grace = checks.seconds("Run.drain", "grace", grace, positive=False, finite=False)
+        self._refuse_to_wait_for(trio.lowlevel.current_task(), grace)
+        await trio.lowlevel.checkpoint()
+        self.drain_nowait()
+        with trio.move_on_after(grace):
+            await self._engine.over.wait()
+        if not self._engine.over.is_set():
+            self._engine.stop(GRACE_OVER, "drained")
+            self._consumer.wake_all()
+            await self._engine.over.wait()
+
+    def _refuse_to_wait_for(self, task: trio.lowlevel.Task, grace: float) -> None:
+        """Refuse to wait without end for the task that would wait."""
+        if grace < math.inf or self._engine.over.is_set():
+            return
+        others = (self._iterated_by - {task}) or self._consumer.is_waited_for
+        is_consumer = task in self._iterated_by and not others
+        if is_consumer or self._engine.has_task(task):
+            who = "the task that takes its items" if is_consumer else "a function of this run"
+            raise StateError(f"Run.drain: {who} cannot wait for the end of the run\nUse drain_nowait(), and go on.")
+
+    def drain_nowait(self) -> None:
+        """Take no more from the sources: what was taken is delivered, then the stream ends. Sync; harmless twice."""
+        self._engine.check_thread("drain_nowait")
+        self._engine.drain()
+
+    def abort(self) -> None:
+        """Stop at once and discard what is in flight; the next `receive` raises `Aborted`. Sync; harmless twice."""
+        self._engine.check_thread("abort")
+        self._engine.stop(ABORTED, "aborted")
+        self._consumer.wake_all()
+
+    def pause(self) -> None:
+        """Let the sources take nothing until `resume`; what was taken goes on, and so do timers and calls.
+
+        An item that a source was waiting for may still come, and a pipeline inside an item of a `flat_map` goes on.
+        Draining, aborting and leaving work as ever. Sync; harmless twice.
+        """
+        self._engine.check_thread("pause")
+        self._engine.pause()
+
+    def resume(self) -> None:
+        """Let the sources go on. Sync; harmless if the run is not paused."""
+        self._engine.check_thread("resume")
+        self._engine.resume()
+
+    def set_weight(self, key: Hashable, weight: int | Fraction, *, merge: str | None = None) -> None:
+        """Give an input of a merge, or a key of a `fair_by`, another weight, from the next hand-over on. Sync.
+
+        Args:
+          key: which input, or which key (also one of which no item has come yet).
+          weight: an int or Fraction > 0; only the ratios of weights matter.
+          merge: the name of the merge or fair_by; needed where several could have an input of that name.
+
+        Raises:
+          KeyError: if there is no such merge, or no such input.
+          TypeError: if `weight` is no int or Fraction.
+          ValueError: if `weight` is not positive, or several could have such an input.
+        """
+        self._engine.check_thread("set_weight")
+        set_weight(self._engine, key, weight, merge)
+
+    def set_concurrency(self, stage: str, concurrency: int) -> None:
+        """Let a stage make more, or fewer, calls at once, from now on; calls that run go on. Sync.
+
+        The bound of the items in flight is then that of a plan with this number.
+
+        Args:
+          stage: the name of a stage that makes calls (`map` of an async function or a step, say).
+          concurrency: an int >= 1.
+
+        Raises:
+          KeyError: if no stage of that name makes calls.
+          TypeError: if `concurrency` is no int.
+          ValueError: if it is below 1.
+        """
+        self._engine.check_thread("set_concurrency")
+        set_concurrency(self._engine, stage, concurrency)
+
+    def statistics(self) -> RunStatistics:
+        """Say how far the run is, and what became of every item. Sync; from any task of the same trio run.
+
+        Of a run that goes on for days the whole says little of now: ``later.since(earlier)`` of two snapshots says what
+        happened between them, who was busy then and what was the limit.
+        """
+        return statistics_of(self._engine)
+
+    @property
+    def report(self) -> Report:
+        """What became of the run: complete once its block was left; before that, what leaving it now would give."""
+        engine = self._engine
+        if engine.ended is None:
+            return report_of(engine)
+        if engine.report is None:  # made when it is asked for: of a short run it would be a tenth of the cost
+            engine.report = report_of(engine)
+        return engine.report

@@ -1,0 +1,205 @@
+"""From the counters of a run to what it says of itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fractions import Fraction
+
+import trio
+
+from ..._base.errors import BufferOverflow
+from ..._sansio.usage import Used
+from ..core.inlet import Inlet, Receiver
+from ..junctions.fan_in import FanInInlet, MergeInlet, MergeInput, ZipInlet
+from ..junctions.fan_out import Fork, Joint
+from ..links.fair_link import FairLink
+from ..links.link import Link
+from ..reports.bottleneck import Basis, Wiring, name_bottleneck
+from ..reports.report import InputReport, LinkReport, PolicyReport, RemakeReport, Report, RunStatistics, StageReport
+from ..stages.gate import Gate
+from ..stages.sources import AsyncSource
+from ..stages.stage import Stage
+from .efforts import spent_by
+from .engine import Engine
+
+__all__ = ["report_of", "statistics_of"]
+
+
+def statistics_of(engine: Engine) -> RunStatistics:
+    """Add up what the stages, links and fan-ins counted so far."""
+    now = trio.current_time() if engine.ended is None else engine.ended
+    all_spent = [spent_by(stage, now) for stage in engine.stages]
+    worked, in_pauses = engine.efforts.apart(all_spent, now)
+    stages = tuple(map(_stage, engine.stages, all_spent, in_pauses))
+    links = tuple(_link(link) for link in engine.machinery.links)
+    elapsed = now - engine.began
+    basis = Basis(_wiring_of(engine), tuple(worked))
+    return RunStatistics(
+        taken=sum(stage.received for stage in stages if stage.kind == "source"),
+        delivered=engine.delivered if engine.sink is None else engine.sink.passed,
+        failed=sum(stage.failed for stage in stages) + sum(each.failed for each in engine.machinery.fan_ins),
+        dropped=sum(stage.dropped for stage in stages) + sum(link.dropped for link in links),
+        discarded=engine.ledger.discarded,
+        elapsed=elapsed,
+        stages=stages,
+        links=links,
+        inputs=tuple(
+            [each for fan_in in engine.machinery.fan_ins for each in _inputs(fan_in)]
+            + [each for link in engine.machinery.links if isinstance(link, FairLink) for each in _keys(link)]
+        ),
+        remade=tuple(RemakeReport(*each) for each in _remade(engine) if any(each[1:])),
+        paused=engine.paused + (0.0 if engine.paused_since is None else now - engine.paused_since),
+        bottleneck=name_bottleneck(basis, stages, links, elapsed),
+        _basis=basis,
+    )
+
+
+def report_of(engine: Engine) -> Report:
+    """Report on a run as it stands; on one that has ended, for good."""
+    counts = statistics_of(engine)
+    return Report(
+        **{name: getattr(counts, name) for name in RunStatistics.__slots__},
+        outcome=engine.outcome or ("running" if engine.ended is None else "left"),
+        error=engine.ledger.error,
+        cleanup_errors=tuple(engine.ledger.cleanup_errors),
+        cleanup_error_count=engine.ledger.cleanup_error_count,
+        seed=engine.machinery.seed,
+    )
+
+
+def _remade(engine: Engine) -> Iterator[tuple[str, int, int]]:
+    """Say of everything that makes other values how many it used, and made; in the order of the stream."""
+    zips = [each for each in engine.machinery.fan_ins if isinstance(each, ZipInlet)]
+    forks = list(engine.machinery.forks.values())
+    for stage in [*engine.stages, None]:
+        for each in zips:
+            if _taker(each) is stage:
+                yield each.name, each.used, each.taken
+        if stage is None:
+            return
+        yield stage.name, stage.absorbed, stage.created
+        for operation in stage.fused:
+            yield operation.name, operation.absorbed, operation.created
+        for fork in forks:
+            if fork.sender is stage and fork.made != fork.passed:
+                yield fork.name, fork.passed, fork.made
+
+
+def _stage(stage: Stage, spent: Used, in_pauses: float) -> StageReport:
+    waits_outside = isinstance(stage, AsyncSource)
+    return StageReport(
+        name=stage.name,
+        kind=stage.kind,
+        fused=tuple(operation.name for operation in stage.fused if operation.name != stage.name),
+        received=stage.received,
+        emitted=stage.emitted,
+        created=sum(operation.created for operation in stage.fused) + stage.created,
+        absorbed=sum(operation.absorbed for operation in stage.fused) + stage.absorbed,
+        failed=stage.failed,
+        dropped=sum(operation.dropped for operation in stage.fused) + stage.dropped,
+        discarded=stage.discarded,
+        waited_input=in_pauses if waits_outside else spent.starved,
+        waited_room=spent.blocked,
+        stalled=spent.stalled,
+        used=spent.used - in_pauses if waits_outside else spent.used,
+        offered=spent.offered,
+        as_failures=stage.as_failures,
+        failures=tuple(sorted(stage.failures.items())),
+        policies=None if stage.account is None else PolicyReport.of(stage.account),
+        divert=None if stage.divert_account is None else PolicyReport.of(stage.divert_account),
+    )
+
+
+def _link(link: Link) -> LinkReport:
+    return LinkReport(
+        behind=link.sender.name,
+        capacity=link.capacity,
+        passed=link.passed,
+        taken=link.taken,
+        discarded=link.discarded,
+        peak=link.peak,
+        dropped=link.dropped,
+        name=link.name,
+        turned_away=_turned_away(link) if isinstance(link, FairLink) else 0,
+        cost=link.lanes.cost if isinstance(link, FairLink) else 0,
+    )
+
+
+def _turned_away(link: FairLink) -> int:
+    """How many items the gate before it let fall, or its stage diverted."""
+    stage = link.sender
+    assert isinstance(stage, Stage)
+    gate = stage.fused[-1]
+    assert isinstance(gate, Gate)
+    return gate.dropped + stage.failures[BufferOverflow.__name__]
+
+
+def _wiring_of(engine: Engine) -> Wiring:
+    """Number the stages and links, and say how they hang together; once for each run."""
+    if engine.wiring is None:
+        engine.wiring = _wiring(engine)
+    return engine.wiring
+
+
+def _wiring(engine: Engine) -> Wiring:
+    stages, links = engine.stages, engine.machinery.links
+    numbers: dict[object, int] = {part: number for parts in (stages, links) for number, part in enumerate(parts)}
+    takers = [_taker(link) for link in links]
+    return Wiring(
+        waits_outside=tuple(isinstance(stage, AsyncSource) for stage in stages),
+        fills=tuple(tuple(numbers[link] for link in _filled(stage)) for stage in stages),
+        takers=tuple(None if taker is None else numbers[taker] for taker in takers),
+        has_consumer=engine.sink is None,
+    )
+
+
+def _filled(stage: Stage) -> list[Link]:
+    """Give the links that a stage fills."""
+    outlet = stage.outlet
+    if isinstance(outlet, Fork):
+        return [port.link for port in outlet.ports.values()]
+    return [outlet] if isinstance(outlet, Link) else []
+
+
+def _taker(source: Link | FanInInlet) -> Stage | None:
+    """Give the stage that takes from a link, or a fan-in, through fan-ins; None at the end."""
+    receiver: Receiver | None = source.receiver
+    while isinstance(receiver, MergeInput | FanInInlet):
+        receiver = receiver.merge if isinstance(receiver, MergeInput) else receiver.receiver
+    return receiver if isinstance(receiver, Stage) else None
+
+
+def _inputs(fan_in: Inlet) -> list[InputReport]:
+    if not isinstance(fan_in, MergeInlet):
+        return []
+    contested = sum(each.contested for each in fan_in.inputs)
+    return [
+        InputReport(
+            merge=fan_in.name,
+            key=each.key,
+            weight=each.flow.weight,
+            taken=each.flow.served,
+            cost=each.flow.service,
+            contested=each.contested,
+            share=float(each.contested / contested) if contested else 0.0,
+            kind="branches" if isinstance(fan_in, Joint) else "merge",
+        )
+        for each in fan_in.inputs
+    ]
+
+
+def _keys(link: FairLink) -> list[InputReport]:
+    total = link.lanes.cost
+    return [
+        InputReport(
+            merge=link.name,
+            key=each.key,
+            weight=each.weight,
+            taken=each.taken,
+            cost=each.cost,
+            contested=each.contested,
+            share=float(Fraction(each.cost) / total) if total else 0.0,
+            kind="fair_by",
+        )
+        for each in link.lanes.accounts()
+    ]

@@ -1,0 +1,1 @@
+"""Where sync functions run: threads, worker processes, executors."""

@@ -1,0 +1,191 @@
+"""Calls in any `concurrent.futures.Executor`: which one has them, and what if it breaks?
+
+No thread waits for a call: the executor's future wakes the task. A cancellation withdraws a call that has not begun,
+and leaves behind one that has.
+
+An executor that is made by a function is made when the first call needs it, and anew when a call needs one and the last
+has broken, however many calls it broke under. A call that the broken one did not even take has not begun, and goes to
+the new one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable
+from dataclasses import field
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import trio
+
+from ..._base import checks
+from ..._base.errors import WorkerDied
+from ..._base.frozen import dataclass
+from ..._base.functions import AnyFunction, function_name, is_async
+from ..core.attempt import Attempt
+from ..core.parking import AWAKE
+from ..core.user_code import not_awaitable
+from .outside import outside
+from .running import Admit, Running, admitted
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
+__all__ = ["InExecutor", "executor"]
+
+Kinds: TypeAlias = type[Exception] | tuple[type[Exception], ...]
+
+
+def executor(
+    executor: Executor | Callable[[], Executor], *, limit: int | None = None, broken: Kinds | None = None
+) -> InExecutor:
+    """Run a step's sync function in a `concurrent.futures.Executor`: a pool of processes, loky's, dask's, ...
+
+    No thread waits for it. A cancellation withdraws a call that has not begun; one that has is left behind, and counts
+    as ``outcome unknown``. The executor is yours: it is not shut down.
+
+    An executor that breaks, as one of processes does when a worker dies, raises `WorkerDied`, and raises it for ever. A
+    function that makes one is asked at the first call, and again at the first call behind a `WorkerDied`: so a retry
+    has one that lives. It is asked once for each start of the step, and each break; it says who shuts down what it
+    made.
+
+    Args:
+      executor: any object with ``submit(fn, item)`` that gives a `concurrent.futures.Future`; or a sync function of no
+        arguments that gives such an object. It is called in the event loop, so it should be quick.
+      limit: calls that are handed to it at once, an int >= 1. Say as many as it has workers when the step has a rate
+        limit or a timeout: a call begins when it is handed over, and what then waits inside of the executor starts
+        later. None: as many as the stage has.
+      broken: exception types that mean that it broke, or that a worker of it died: what it raises when it is handed a
+        call, or gives as its result. None: `concurrent.futures.BrokenExecutor`.
+
+    Raises:
+      TypeError: if an argument has a wrong type.
+      ValueError: if `limit` is below 1.
+    """
+    return InExecutor(executor, limit, broken)
+
+
+@dataclass(frozen=True, slots=True)
+class InExecutor:
+    """See `executor`."""
+
+    executor: Executor | Callable[[], Executor] = field(hash=False)
+    limit: int | None = None
+    broken: Kinds | None = None
+
+    def __post_init__(self) -> None:
+        if self.limit is not None:
+            checks.integer("executor", "limit", self.limit, at_least=1)
+        if not _submits(self.executor) and (not callable(self.executor) or is_async(self.executor)):
+            rule = "be a concurrent.futures.Executor, or a sync function that makes one"
+            raise checks.refuse(TypeError, "executor", "executor", rule, self.executor)
+        kinds = self.broken if isinstance(self.broken, tuple) else () if self.broken is None else (self.broken,)
+        if not all(isinstance(kind, type) and issubclass(kind, Exception) for kind in kinds):
+            rule = "be an exception type, or a tuple of them"
+            raise checks.refuse(TypeError, "executor", "broken", rule, self.broken)
+
+    def describe(self) -> str:
+        """Say it in a few words."""
+        most = "" if self.limit is None else f", at most {self.limit} calls at once"
+        executor: Any = self.executor
+        made = type(executor).__name__ if _submits(executor) else f"an executor made by {function_name(executor)}"
+        return f"{made}{most}"
+
+    def problem(self, fn: AnyFunction) -> str | None:
+        """What it can run, only the executor knows."""
+        return None
+
+    def start(self) -> Running:
+        """Make its places."""
+        return _InExecutor(self)
+
+
+def _submits(value: object) -> bool:
+    return callable(getattr(value, "submit", None)) and not isinstance(value, type)
+
+
+class _InExecutor:
+    def __init__(self, plan: InExecutor) -> None:
+        from concurrent.futures import BrokenExecutor
+
+        self._make: Any = None if _submits(plan.executor) else plan.executor
+        self._executor: Any = None if self._make else plan.executor
+        self._broken = BrokenExecutor if plan.broken is None else plan.broken
+        self._places = trio.CapacityLimiter(math.inf if plan.limit is None else plan.limit)
+
+    async def call(self, fn: AnyFunction, item: Any, attempt: Attempt, admit: Admit | None) -> Any:
+        borrower = object()
+        await self._places.acquire_on_behalf_of(borrower)
+        try:
+            self._at_hand()  # before it is admitted, for to make one may take a while
+            await admitted(item, attempt, admit)
+            return await self._call(fn, item, attempt)
+        finally:
+            self._places.release_on_behalf_of(borrower)
+
+    async def _call(self, fn: AnyFunction, item: Any, attempt: Attempt) -> Any:
+        executor = self._at_hand()
+        try:
+            try:
+                future = executor.submit(fn, item)
+            except self._broken:
+                if self._make is None:
+                    raise
+                self._forget(executor)
+                executor = self._at_hand()
+                future = executor.submit(fn, item)  # it has not begun, so it is no second call
+            await outside(self._done(future, attempt))
+            return future.result()
+        except self._broken as error:
+            self._forget(executor)
+            raise WorkerDied(self._said(fn, error)) from error
+
+    def _said(self, fn: AnyFunction, error: Exception) -> str:
+        from concurrent.futures import BrokenExecutor
+
+        worker = "" if isinstance(error, BrokenExecutor) else ", or a worker of it died"
+        use = "" if self._make else "\nUse executor(lambda: ...), which makes a new one then."
+        return f"the executor of {function_name(fn)} is broken{worker}{use}"
+
+    def _at_hand(self) -> Any:
+        if self._executor is None:
+            self._executor = self._made()
+        return self._executor
+
+    @trio.lowlevel.disable_ki_protection
+    def _made(self) -> Any:
+        name = function_name(self._make)
+        made = not_awaitable(name, self._make(), "Use a sync function that gives an executor.")
+        if not _submits(made):
+            raise checks.refuse(TypeError, "executor", f"what {name} gives", "be a concurrent.futures.Executor", made)
+        return made
+
+    def _forget(self, executor: Any) -> None:
+        """Have a new one made for the next call, if this is the one at hand; others may have met its break, too."""
+        if self._make is not None and executor is self._executor:
+            self._executor = None
+
+    async def _done(self, future: Any, attempt: Attempt) -> None:
+        """Wait for a future, without a thread."""
+        task, token = trio.lowlevel.current_task(), trio.lowlevel.current_trio_token()
+        is_waiting = True
+
+        def wake() -> None:
+            if is_waiting:
+                trio.lowlevel.reschedule(task, AWAKE)
+
+        def done(_future: object) -> None:  # in whatever thread
+            with contextlib.suppress(trio.RunFinishedError):  # then nobody waits for it any more
+                token.run_sync_soon(wake)
+
+        def give_up(_raise_cancel: object) -> trio.lowlevel.Abort:
+            nonlocal is_waiting
+            withdrawn = future.cancel()
+            if not withdrawn and future.done():  # in this order, or one that ends in between would be lost
+                return trio.lowlevel.Abort.FAILED  # it is on its way here
+            is_waiting = False
+            attempt.account.abandoned += not withdrawn
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        future.add_done_callback(done)
+        await trio.lowlevel.wait_task_rescheduled(give_up)

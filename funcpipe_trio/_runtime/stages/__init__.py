@@ -1,0 +1,1 @@
+"""Tasks that drive a chain: plain ones, those with a clock, sources."""

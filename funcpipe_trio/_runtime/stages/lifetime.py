@@ -1,0 +1,149 @@
+"""The life of what an async iterator holds open: whose is a cancellation that comes between two of its items?
+
+An async generator may hold cancel scopes and nurseries open over its yields, as a connection with a heartbeat does.
+Until it is closed, the task that iterates it is inside of those scopes, also while it waits for room.
+
+The rule: one scope lies around the whole life, entered before the first item is asked for. Closing turns that very
+scope to shielded with a deadline, so what the iterator opened inside of it is left in the order in which trio wants it.
+A scope opened only to close would lie inside of what is to be left, and trio's stack of scopes would be corrupted.
+
+A deadline of the iterator's own scope strikes in whatever the task waits for. Whether it is such a one is asked by
+shielding the life for that instant: if the task is cancelled still, something inside of the life did it. A cancellation
+from outside comes down to a nursery inside, too, and may look so; what is outside only a task outside can see, and one
+is sent to look. If nothing there is cancelled, the cancellation belongs to the iterator, and is thrown into it.
+
+It is thrown in when the iterator would be asked for the next item anyway: there is room for what it gives then, and
+nothing that came before has to wait for it. Until then the task goes on sheltered from the scope that was cancelled.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import trio
+
+from ..core.failures import is_cancellation, stray
+from ..core.user_code import interruptible
+
+__all__ = ["Lifetime", "thrown"]
+
+
+class Lifetime:
+    """The scope around the life of one async iterator."""
+
+    __slots__ = ("_scope",)
+
+    def __init__(self) -> None:
+        self._scope: trio.CancelScope | None = None
+
+    def begin(self) -> None:
+        """Enter the scope; call it in the task that will iterate, before anything of the iterator runs."""
+        assert self._scope is None
+        self._scope = trio.CancelScope()
+        self._scope.__enter__()
+
+    async def is_alone_cancelled(self, start_task: Callable[[Callable[[], Awaitable[object]], str], object]) -> bool:
+        """Whether something that the iterator holds open is cancelled, and nothing around the task.
+
+        Args:
+          start_task: starts a task outside of the iterator's life.
+        """
+        scope = self._scope
+        if scope is None:
+            return False
+        scope.shield = True
+        is_inside = trio.current_effective_deadline() == -math.inf
+        scope.shield = False
+        if not is_inside:
+            return False
+        seen, is_cancelled = trio.Event(), False
+
+        async def look() -> None:  # noqa: ASYNC124  # a task, for what it sees where it is
+            nonlocal is_cancelled
+            is_cancelled = trio.current_effective_deadline() == -math.inf
+            seen.set()
+
+        start_task(look, "looking for a cancellation")
+        with trio.CancelScope(shield=True):
+            await seen.wait()
+        return not is_cancelled
+
+    async def sheltered(
+        self,
+        start_task: Callable[[Callable[[], Awaitable[object]], str], object],
+        wait: Callable[[], Awaitable[None]],
+    ) -> None:
+        """Do what waits, and runs nothing of the iterator, while a scope that the iterator holds open is cancelled.
+
+        A cancellation from outside of the life ends it all the same: a task outside waits for one.
+        """
+        shelter, watching = trio.CancelScope(shield=True), trio.CancelScope()
+
+        async def watch() -> None:
+            with watching:
+                try:
+                    await trio.sleep_forever()
+                finally:
+                    shelter.shield = False
+
+        start_task(watch, "watching for a cancellation")
+        try:
+            with shelter:
+                await wait()
+        finally:
+            watching.cancel()
+
+    async def end(self, close: Callable[[], Awaitable[object]] | None, limit: float) -> bool:
+        """Close the iterator, shielded, in at most `limit` seconds; say whether it was done in time.
+
+        Raises:
+          BaseException: what closing raises.
+        """
+        scope, self._scope = self._scope, None
+        if scope is None:  # it was never opened
+            return True
+        scope.shield = True
+        scope.deadline = trio.current_time() + limit
+        error: BaseException | None = None
+        try:
+            if close is not None:
+                await interruptible(close)
+        except BaseException as raised:  # noqa: ASYNC103  # the scope sorts out what is its own, or it is raised
+            error = _without_exit(raised)
+            if error is not None and is_cancellation(error) and not scope.cancel_called:
+                error = stray(error)  # the life is shielded: of nobody else's
+        is_swallowed = scope.__exit__(None if error is None else type(error), error, _traceback(error))
+        if error is not None and not is_swallowed:
+            raise error
+        return not scope.cancelled_caught
+
+
+async def thrown(iterator: Any, error: BaseException, end: Any) -> Any:
+    """Throw a cancellation of an iterator's own scope into it; give what it gives then, or `end`.
+
+    What is no generator cannot be told: the error is raised.
+    """
+    if hasattr(iterator, "athrow"):
+        try:
+            return await iterator.athrow(error)
+        except StopAsyncIteration:
+            return end
+    if hasattr(iterator, "throw"):
+        try:
+            return iterator.throw(error)
+        except StopIteration:
+            return end
+    raise error
+
+
+def _without_exit(error: BaseException) -> BaseException | None:
+    """Leave out the GeneratorExit that closing is: a nursery around a yield makes a group of it."""
+    if isinstance(error, BaseExceptionGroup):
+        return error.split(GeneratorExit)[1]
+    return None if isinstance(error, GeneratorExit) else error
+
+
+def _traceback(error: BaseException | None) -> Any:
+    return None if error is None else error.__traceback__

@@ -1,0 +1,130 @@
+"""A source that is opened again when it fails: who closes the broken one, and what ends the wait?
+
+One task opens, asks, closes and waits, as for every source. A broken iterator is closed before the wait, shielded; what
+that raises is kept and changes nothing. The wait is an await like any other: whatever stops the source ends it at once.
+The items that came before a failure have gone on; what the source does not give again is not missed here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import Any
+
+import trio
+
+from ..._base.shown import kind_of, named, type_name
+from ..._plan.restarts import RestartingSource
+from ..._sansio.restarts import Restarts
+from ..core.attempt import Account
+from ..core.failures import add_note
+from ..core.inlet import NOTHING
+from ..core.protocols import Host, Outlet
+from ..core.user_code import interruptibly, not_awaitable
+from ..operations.fused import FusedOperation
+from .lifetime import thrown
+from .sources import AsyncSource
+
+__all__ = ["RestartedSource"]
+
+
+class RestartedSource(AsyncSource):
+    """What a callable makes, anew after each failure that its `Retry` meets."""
+
+    account: Account | None
+    attempts: str
+
+    def __init__(
+        self, host: Host, source: RestartingSource, outlet: Outlet, fused: Sequence[FusedOperation], account: Account
+    ) -> None:
+        super().__init__(host, source, outlet, fused)
+        self._retry = source.retry
+        self._restarts = Restarts(source.retry, source.reset_after, stage=account.stage, seed=account.seed or 0)
+        self._iterator: Any = None
+        self._is_async = False
+        self._broken: object = None
+        self._is_misused = False  # by a callable whose next try would be no better
+        self.account = self._account = account
+
+    async def _next(self) -> Any:
+        return await self._until_given(self._asked)
+
+    async def _rethrow(self, error: BaseException) -> Any:
+        return await self._until_given(partial(thrown, self._iterator, error, NOTHING))
+
+    async def _until_given(self, ask: Callable[[], Awaitable[Any]]) -> Any:
+        """Ask, and then anew for what is opened after each failure; give an item, or `NOTHING` at the end."""
+        while True:
+            try:
+                return await ask()
+            except Exception as error:
+                failure = error
+            wait = self._ask_policy(failure)
+            if wait is None:
+                raise failure  # not in a handler: the context of the user's error stays the user's
+            await self._close_broken()
+            await self._back_off(wait)
+            ask = self._asked
+
+    async def _asked(self) -> Any:
+        """Wait for one item of what is open; `NOTHING` at the end."""
+        if self._iterator is None:
+            self._restarts.opened(self.now())
+            self._life.begin()
+            self._iterator = self._opened()
+        if self._is_async:
+            return await anext(self._iterator, NOTHING)
+        for item in self._iterator:  # Ctrl-C cannot strike between this and the next line, as it can behind a call
+            return item
+        return NOTHING
+
+    def _opened(self) -> Any:
+        made = self.source.origin.value()
+        try:
+            not_awaitable(self.name, made, "Use a callable that gives an iterable or async iterable at once.")
+            if not hasattr(type(made), "__aiter__") and not hasattr(type(made), "__iter__"):
+                raise TypeError(f"{named(self.name)} gave {kind_of(made)}, which is no iterable of either kind")
+            if made is self._broken:
+                use = "Use a callable that makes a new one."
+                raise TypeError(f"{named(self.name)} gave once more the iterator that has failed\n{use}")
+        except TypeError:
+            self._is_misused = True
+            raise
+        self._is_async = hasattr(type(made), "__aiter__")
+        return aiter(made) if self._is_async else iter(made)
+
+    def _ask_policy(self, error: Exception) -> float | None:
+        """Answer the seconds to wait before the next opening; None if there is to be none."""
+        if self._is_misused or self._is_stopping():
+            return None
+        try:
+            wait = self._restarts.failed(error, self.now())
+        except Exception as worse:  # of the user's predicate
+            add_note(worse, f"asking the Retry about a {type_name(error)}")
+            raise
+        if wait is None:
+            self.attempts = f", attempt {self._restarts.number} of {self._retry.attempts}"
+            if (note := self._restarts.note()) is not None:
+                add_note(error, note)
+        return wait
+
+    async def _back_off(self, seconds: float) -> None:
+        self._account.retries += 1
+        since = self.now()
+        try:
+            await trio.sleep(seconds)
+        finally:
+            self._account.waited_retry += self.now() - since
+
+    async def _close_broken(self) -> None:
+        self._broken = self._iterator
+        await self._close_source()
+
+    async def _close_source(self) -> None:
+        iterator, self._iterator = self._iterator, None
+        close = getattr(iterator, "aclose", None) if self._is_async else None
+        try:
+            if not self._is_async:
+                interruptibly(self.close_stream, iterator)
+        finally:
+            await self._end_life(close)  # noqa: ASYNC102  # shielded there

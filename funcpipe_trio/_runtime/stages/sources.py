@@ -1,0 +1,623 @@
+"""Sources: who opens the user's iterator, when is it asked for an item, and who closes it?
+
+One task opens, asks and closes. It asks only while there is room for what comes, so an item that was handed over is in
+a link before the next await. A sync iterable is an inlet without a task of its own: the stage behind it pulls. The
+others are stages: `_next` waits for one item, everything else is the stage's.
+
+Draining stops the asking and nothing else: what was handed over goes on through the stage. Stopping gives it up.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import suppress
+from functools import partial
+from time import perf_counter
+from typing import Any
+
+import trio
+
+from ..._base.functions import is_async
+from ..._plan.nodes import Source
+from ..._sansio.multiples import Multiples
+from ..core.failures import comes_of_cancelling, failure_of, is_cancellation, noted, stray
+from ..core.inlet import CANCELLED, NOTHING, Fault, Receiver, State, reason_behind
+from ..core.protocols import Host, Outlet
+from ..core.turn import BURST
+from ..core.user_code import interruptible, interruptibly
+from ..fair_channel.fair_channel import FairChannel
+from ..operations.fused import FusedOperation
+from .lifetime import Lifetime, thrown
+from .stage import Stage
+
+__all__ = [
+    "AsyncIterableSource",
+    "AsyncSource",
+    "ChannelSource",
+    "Inbox",
+    "IterableInlet",
+    "ProducerSource",
+    "TickSource",
+]
+
+
+def opened(origin: Any, iterate: Callable[[Any], Any], method: str) -> Any:
+    """Make the iterator of an iterable, or of what a zero-argument callable makes."""
+    return iterate(origin if hasattr(type(origin), method) else origin())
+
+
+class IterableInlet:
+    """A sync iterable as an inlet: the stage behind it opens, pulls and closes it."""
+
+    exhausted: bool
+    taken: int
+
+    receiver: Receiver
+    stage: Stage
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._over = self._paused = False
+        self._halted = False
+        """Whether it is one of both: what is asked at each item."""
+        self.failure: Fault | None = None
+        self.exhausted = False
+        self.taken = 0
+
+    def start(self) -> None:
+        """Nothing runs upstream."""
+
+    @trio.lowlevel.disable_ki_protection  # user code runs in it
+    def items(self) -> Iterator[Any]:
+        iterator = None
+        try:
+            while not self._stops():
+                if self._paused:
+                    yield NOTHING
+                    continue
+                if iterator is None:
+                    iterator = opened(self._source.origin.value, iter, "__iter__")
+                for item in iterator:  # once: `iter` of some iterators begins anew
+                    self.taken += 1
+                    yield item
+                    if self._halted:
+                        while self.state() is State.IDLE:
+                            yield NOTHING
+                        if self._stops():
+                            break
+                break
+            self.exhausted = True
+        except BaseException as raised:  # noqa: ASYNC103  # raised again if it must pass
+            error = failure_of(raised)
+            if error is None:
+                raise
+            self.exhausted = True
+            self.failure = Fault(noted(error, self._source.name, self.taken), self.stage)
+        finally:
+            self._close_iterator(iterator)
+
+    def state(self) -> State:
+        if self.exhausted:
+            return State.ENDED
+        return State.IDLE if self._paused and not self._over else State.READY
+
+    def release(self, *, parking: bool = False) -> None:
+        """Nobody upstream waits for room."""
+
+    def close(self, reason: str) -> None:
+        self._over = self._halted = True
+
+    def drain(self) -> None:
+        """Take no more."""
+        self._over = self._halted = True
+        self.receiver.on_input()
+
+    def pause(self) -> None:
+        """Take none until it is resumed."""
+        self._paused = self._halted = True
+
+    def resume(self) -> None:
+        """Go on."""
+        self._paused, self._halted = False, self._over
+        self.receiver.on_input()
+
+    def _stops(self) -> bool:
+        return self._over
+
+    def _close_iterator(self, iterator: Any) -> None:
+        close = getattr(iterator, "close", None)
+        if close is None:
+            return
+        try:
+            close()
+        except Exception as error:
+            self.stage.keep_cleanup_error(error)
+
+
+class Inbox:
+    """Where an async stage puts what it received, for its own chain to pull."""
+
+    exhausted: bool
+    taken: int
+
+    receiver: Receiver
+
+    def __init__(self) -> None:
+        self._items: deque[Any] = deque()
+        self._over = False
+        self.failure: Fault | None = None
+        self.exhausted = False
+        self.taken = 0
+
+    def put(self, item: Any) -> None:
+        """Take custody of an item."""
+        self.taken += 1
+        self._items.append(item)
+
+    def end(self, failure: Fault | None = None) -> None:
+        """No more will come."""
+        self._over = True
+        self.failure = self.failure or failure
+
+    def held(self) -> list[Any]:
+        """Hand out, and forget, what is here."""
+        items = list(self._items)
+        self._items.clear()
+        return items
+
+    def start(self) -> None:
+        """Nothing runs upstream."""
+
+    @trio.lowlevel.enable_ki_protection
+    def items(self) -> Iterator[Any]:
+        items = self._items
+        while True:
+            while items:
+                yield items.popleft()
+            if self._over:
+                self.exhausted = True
+                return
+            yield NOTHING
+
+    def state(self) -> State:
+        if self._items:
+            return State.READY
+        return State.ENDED if self._over else State.IDLE
+
+    def release(self, *, parking: bool = False) -> None:
+        """Nobody upstream waits for room."""
+
+    def close(self, reason: str) -> None:
+        self._over = True
+
+
+class _Drained(Exception):
+    """No more is to be taken."""
+
+
+class _IsAsked(Exception):
+    """There is room, and nothing is left that could go there: the source is to be asked."""
+
+
+class AsyncSource(Stage):
+    """A source that waits for its items."""
+
+    inbox: Inbox
+    stopped: str | None
+    waited_input: float
+
+    _scope: trio.CancelScope
+
+    attempts: str = ""
+    """What the note of its failure says of those before."""
+    kind = "source"
+    waits_its_own_way = True
+
+    def __init__(self, host: Host, source: Source, outlet: Outlet, fused: Sequence[FusedOperation]) -> None:
+        self.inbox = Inbox()
+        super().__init__(host, source.name, self.inbox, outlet, fused)
+        self.source = source
+        self._scope = trio.CancelScope()
+        self._taking = trio.CancelScope()
+        self._is_sheltered = False  # from a cancellation that is to be thrown into the source
+        self._is_asking = False  # in the user's code, which only a cancellation can end
+        self._is_drained = self._is_over = False
+        """Whether no more is to be taken; whether the source is closed, or about to be."""
+        self._life = Lifetime()
+        self._resumed: trio.Event | None = None  # while paused
+        self._budget = BURST
+
+    def drain(self) -> None:
+        """Take no more; what was taken goes on."""
+        self._is_drained = True
+        if self._is_asking:
+            self._taking.cancel()
+        elif self._parked_for is not None:
+            self._wake()
+        self.resume()
+
+    def pause(self) -> None:
+        """Ask for none until it is resumed; one that was asked for may still come."""
+        self._resumed = self._resumed or trio.Event()
+
+    def resume(self) -> None:
+        """Go on."""
+        if self._resumed is not None:
+            self._resumed.set()
+            self._resumed = None
+
+    def stop(self, reason: str) -> bool:
+        if self.stopped is not None:
+            return False
+        self.stopped = reason
+        # Cancelled only where nothing else helps: what the source holds open, a heartbeat, say, ends when it is closed.
+        if self._is_asking:
+            self._scope.cancel()
+        elif self._parked_for is not None:
+            self._wake()
+        self.resume()
+        return True
+
+    async def _main(self) -> None:
+        try:
+            with self._scope:
+                self._begin(self.inbox.items())
+                with self._taking:
+                    try:
+                        await self._take()
+                    finally:  # in here, where the source was opened: it may hold a scope open over its yields
+                        self._is_over = True
+                        try:
+                            self.outlet.settle()  # nobody is to wait for this stage while it closes the source
+                        finally:
+                            await self._close_source()  # noqa: ASYNC102  # shielded there
+                if not self._has_rest():
+                    self.inbox.end()
+                await self._drive()
+        except Exception as error:
+            if not self._is_stopping():
+                raise  # a defect of this package: user code's errors are caught in `_ask`
+            self.keep_cleanup_error(error)
+        except BaseException as error:  # noqa: ASYNC103  # raised again if it must pass
+            if not self._fails_by(error):
+                self.stopped = self.stopped or CANCELLED
+                raise
+        finally:
+            self._leave()
+
+    async def _take(self) -> None:
+        """Open the source, and drive it until it ends."""
+        while True:
+            try:
+                await self._drive()
+            except _Drained:
+                return
+            except trio.Cancelled as error:  # noqa: ASYNC103  # one of the user's own scope ends here
+                if not await self._is_cancelled_inside():  # noqa: ASYNC102  # shielded there
+                    raise
+                # Of a scope that the source holds open: its own affair, of which it hears when it is asked.
+                if self._is_stopping() or not await self._hand_on():  # noqa: ASYNC102  # sheltered there
+                    return  # noqa: ASYNC104  # not of the run's scope
+                await self._ask(partial(self._rethrow, error))  # noqa: ASYNC102  # the scope is the source's own
+                if self.inbox.state() is State.ENDED:  # it may have left its scope open: closed first, then driven on
+                    return  # noqa: ASYNC104  # not of the run's scope
+            else:
+                return
+
+    async def _hand_on(self) -> bool:
+        """Go on until the source is to be asked, whatever scope of its own is cancelled; say whether it is."""
+        self._is_sheltered = True
+        try:
+            await self._life.sheltered(self.host.start_task, self._drive)
+        except _IsAsked:
+            return True
+        except _Drained:
+            return False
+        finally:
+            self._is_sheltered = False
+        return False
+
+    async def _wait_input(self) -> None:
+        if self._budget <= 0 or perf_counter() > self._slice_end:
+            await self._breathe()
+            self._budget = BURST
+        self._budget -= 1
+        self.outlet.settle()
+        while self._resumed is not None and not self._is_stopping():  # it may be paused anew meanwhile
+            await self._wait_resumed(self._resumed)
+        self._leave_if_drained()
+        if self._is_over:
+            self._take_rest()
+        elif self._is_sheltered and self.stopped is None:
+            raise _IsAsked
+        elif self.stopped is None:
+            await self._ask(self._next)
+
+    async def _wait_room(self) -> None:
+        self._leave_if_drained()
+        await super()._wait_room()
+        self._leave_if_drained()
+
+    def _leave_if_drained(self) -> None:
+        """Let the source be closed at once, whatever it is that this stage still has to hand on."""
+        if self._is_drained and not self._is_over:
+            raise _Drained
+
+    def _take_rest(self) -> None:
+        """Go on with what is left when the source gives no more."""
+        self.inbox.end()
+
+    def _has_rest(self) -> bool:
+        """Whether anything is left then."""
+        return False
+
+    async def _ask(self, ask: Callable[[], Awaitable[Any]]) -> None:
+        """Take what the source gives: an item, the end, or an error."""
+        self._is_asking = True
+        try:
+            item = await interruptible(ask)
+        except BaseException as raised:  # noqa: ASYNC103  # raised again if it must pass
+            error = failure_of(raised)
+            if error is None and is_cancellation(raised) and await self._is_cancelled_inside():  # noqa: ASYNC102
+                error = stray(raised)  # it holds the scope that is cancelled, but does not handle it
+            if error is None:
+                raise
+            self._fail_source(error)
+        else:
+            if item is NOTHING:
+                self.inbox.end()
+            else:
+                self.inbox.put(item)
+        finally:
+            self._is_asking = False
+
+    async def _is_cancelled_inside(self) -> bool:
+        """Whether a scope that the source holds open is cancelled, and nothing around it."""
+        if self._scope.cancel_called or self._taking.cancel_called:
+            return False
+        return await self._life.is_alone_cancelled(self.host.start_task)
+
+    async def _rethrow(self, error: BaseException) -> Any:
+        """Throw a cancellation of the source's own into it; give what it gives then."""
+        raise error
+
+    async def _wait_resumed(self, resumed: trio.Event) -> None:
+        since = self.now()
+        try:
+            await resumed.wait()
+        finally:
+            self.waited_input += self.now() - since
+
+    async def _next(self) -> Any:
+        """Wait for one item; `NOTHING` at the end."""
+        raise NotImplementedError
+
+    async def _close_source(self) -> None:
+        """Close what this task opened; shielded, with a deadline."""
+
+    async def _end_life(self, close: Callable[[], Awaitable[object]] | None) -> None:
+        """Close what was opened in the life of this source; an error is kept, never raised."""
+        await self.kept_cleanup(self._life.end(close, self.host.cleanup_timeout))
+
+    def _fail_source(self, error: Exception) -> None:
+        if self._is_stopping():
+            self.inbox.end()
+            self.keep_cleanup_error(error)
+        else:
+            self.inbox.end(Fault(noted(error, self.name, self.inbox.taken, self.attempts), self))
+
+    def _is_stopping(self) -> bool:
+        """Whether no further item is wanted: then an error is one of cleanup."""
+        return self._is_drained or self.stopped is not None
+
+    def _held(self) -> list[Any]:
+        return [*super()._held(), *self.inbox.held()]
+
+
+class AsyncIterableSource(AsyncSource):
+    """An async iterable, or a callable that makes one."""
+
+    _iterator: AsyncIterator[Any] | None = None
+
+    async def _next(self) -> Any:
+        if self._iterator is None:
+            self._life.begin()
+            self._iterator = opened(self.source.origin.value, aiter, "__aiter__")
+        try:
+            return await anext(self._iterator)
+        except StopAsyncIteration:
+            return NOTHING
+
+    async def _rethrow(self, error: BaseException) -> Any:
+        return await thrown(self._iterator, error, NOTHING)
+
+    async def _close_source(self) -> None:
+        await self._end_life(getattr(self._iterator, "aclose", None))
+
+
+class ChannelSource(AsyncSource):
+    """A receive channel that the run owns: it is closed even if it was never asked.
+
+    Nobody else can have what is in its buffer when it is closed. So that is taken out of it first, all at once, for a
+    sender must not be able to keep this up: when the run is drained it is delivered, at any other early end discarded.
+    Of a channel of somebody's own that is what its `statistics` call its buffer; if it has none, it is only closed.
+    """
+
+    def __init__(self, host: Host, source: Source, outlet: Outlet, fused: Sequence[FusedOperation]) -> None:
+        super().__init__(host, source, outlet, fused)
+        self._rest: deque[Any] = deque()
+        """What was in the channel when it was emptied, and did not go on yet: not taken so far."""
+
+    def drain(self) -> None:
+        super().drain()
+        self._empty()
+        close = getattr(self.source.origin.value, "close", None)
+        if close is not None and not is_async(close):  # now: who sends from here on must hear that it is too late
+            interruptibly(self.close_stream, self.source.origin.value)
+
+    def _empty(self) -> None:
+        """Take out of the channel what it can give now."""
+        channel = self.source.origin.value
+        nowait = getattr(channel, "receive_nowait", None)
+        if nowait is None or is_async(nowait):
+            return
+        most = interruptibly(_buffered, channel)
+        while len(self._rest) < most:
+            try:
+                self._rest.append(interruptibly(nowait))
+            except (trio.WouldBlock, trio.EndOfChannel, trio.ClosedResourceError, trio.BrokenResourceError):
+                return
+            except BaseException as error:  # noqa: ASYNC103  # raised again if it must pass
+                if not isinstance(error, Exception):
+                    raise
+                self.keep_cleanup_error(error)
+                return  # noqa: ASYNC104  # not of the run's scope
+
+    def _is_shared(self) -> bool:
+        """Whether another receiver is left who can have what is in the channel."""
+        if not isinstance(self.source.origin.value, trio.MemoryReceiveChannel):
+            return False
+        return self.source.origin.value.statistics().open_receive_channels > 1
+
+    def _has_rest(self) -> bool:
+        return bool(self._rest)
+
+    def _take_rest(self) -> None:
+        if self._rest:
+            self.inbox.put(self._rest.popleft())
+        else:
+            self.inbox.end()
+
+    def _held(self) -> list[Any]:
+        self.inbox.taken += len(self._rest)
+        rest, self._rest = self._rest, deque()
+        return [*super()._held(), *rest]
+
+    def stop(self, reason: str) -> bool:
+        stopped = super().stop(reason)
+        if not self.started:  # a later input of a concat: whoever sends there must hear that nobody will take
+            self.start()
+        return stopped
+
+    async def _next(self) -> Any:
+        channel = self.source.origin.value
+        nowait = getattr(channel, "receive_nowait", None)
+        try:
+            if nowait is not None:
+                try:
+                    return nowait()
+                except trio.WouldBlock:
+                    pass
+            return await channel.receive()
+        except trio.EndOfChannel:
+            return NOTHING
+
+    async def _close_source(self) -> None:
+        try:
+            if not self._is_shared():
+                self._empty()
+        finally:
+            self._life.begin()
+            await self._end_life(self.source.origin.value.aclose)  # noqa: ASYNC102  # shielded there
+
+
+def _buffered(channel: Any) -> float:
+    """How many items are in a channel that would be lost with it.
+
+    One of somebody's own that does not say so may fetch more whenever it is asked: it is not.
+    """
+    if isinstance(channel, trio.MemoryReceiveChannel | FairChannel):
+        return math.inf
+    statistics = getattr(channel, "statistics", None)
+    if not callable(statistics) or is_async(statistics):
+        return 0
+    try:
+        used = statistics().current_buffer_used
+    except Exception:  # it means something else
+        return 0
+    return used if isinstance(used, int) else 0
+
+
+class ProducerSource(AsyncSource):
+    """An async function that sends; it runs beside the stage and is cancelled when no more is needed.
+
+    Its channel has capacity zero: what it sends is the sender's until this stage takes it.
+    """
+
+    def __init__(self, host: Host, source: Source, outlet: Outlet, fused: Sequence[FusedOperation]) -> None:
+        super().__init__(host, source, outlet, fused)
+        self._send, self._receive = trio.open_memory_channel[Any](0)
+        self._error: Exception | None = None
+        self._returned = trio.Event()
+
+    async def _take(self) -> None:
+        try:
+            if self._is_stopping():  # before it began
+                return
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._produce, name=f"{self.name} (producer)")
+                await super()._take()
+                nursery.cancel_scope.cancel()
+        finally:
+            self._send.close()
+            self._keep_unread()
+
+    def _keep_unread(self) -> None:
+        """Keep the error of a producer that nobody asked for the item in whose place it stands."""
+        error, self._error = self._error, None
+        if error is not None:
+            reason = self.stopped or reason_behind(self.failure)
+            self.host.ledger.unread(Fault(noted(error, self.name, self.inbox.taken), self), reason)
+
+    async def _produce(self) -> None:
+        try:
+            await interruptible(self.source.origin.value, self._send)
+        except BaseException as raised:  # noqa: ASYNC103  # raised again if it must pass
+            error = failure_of(raised)
+            if error is None:
+                raise
+            is_cancelled = trio.current_effective_deadline() == -math.inf and comes_of_cancelling(error)
+            if self._receive_open() and not is_cancelled:
+                self._error = error
+            else:
+                self.keep_cleanup_error(error)
+        finally:
+            self._send.close()
+            self._returned.set()
+
+    def _receive_open(self) -> bool:
+        """Whether the stage still takes."""
+        return not self._is_stopping() and self.failure is None
+
+    async def _next(self) -> Any:
+        with suppress(trio.EndOfChannel):
+            return await self._receive.receive()
+        await self._returned.wait()  # it may close the channel first, and raise then
+        error, self._error = self._error, None
+        if error is None:
+            return NOTHING
+        raise error  # not in a handler: the context of the user's error stays the user's
+
+    async def _close_source(self) -> None:
+        self._receive.close()
+
+
+class TickSource(AsyncSource):
+    """0, 1, 2, ...: each at the first multiple of the period after the one before was taken."""
+
+    _number = -1
+
+    def __init__(self, host: Host, source: Source, outlet: Outlet, fused: Sequence[FusedOperation]) -> None:
+        super().__init__(host, source, outlet, fused)
+        self._multiples = Multiples(source.period)
+
+    async def _next(self) -> Any:
+        if self._number < 0:
+            self._multiples.begin(self.began)
+            await trio.sleep_until(self.began)
+        else:
+            await trio.sleep_until(self._multiples.after(trio.current_time()))
+        self._number += 1
+        return self._number
