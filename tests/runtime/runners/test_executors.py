@@ -27,7 +27,7 @@ from funcpipe_trio import (
     executor,
     gather,
 )
-from tests.runtime import _work
+from tests.runtime.runners import _work
 
 AT_ONCE = Backoff(0)
 

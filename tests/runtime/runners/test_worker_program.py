@@ -12,7 +12,7 @@ import pytest
 
 from funcpipe_trio._runtime.runners import worker_program
 from funcpipe_trio._runtime.runners.orders import order_of
-from tests.runtime import _deeds, _work
+from tests.runtime.runners import _deeds, _work
 
 
 class Worker:

@@ -23,9 +23,9 @@ import pytest
 import trio
 
 from funcpipe_trio import Backoff, Failure, OnError, Pipeline, Retry, Step, WorkerDied, WorkerError, processes
-from tests.runtime import _deeds, _work
+from tests.runtime.runners import _deeds, _work
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 LIMIT = 60
 """Real seconds in which a test is done, or hangs."""
 

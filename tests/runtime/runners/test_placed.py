@@ -33,7 +33,7 @@ from funcpipe_trio import (
     threads,
 )
 from funcpipe_trio.testing import run_virtual
-from tests.runtime import _work
+from tests.runtime.runners import _work
 
 
 class Pipes:
@@ -237,7 +237,7 @@ def test_an_outer_timeout_counts_all(where, policies, pipes):
 def test_the_start_of_a_worker_is_not_the_calls_time(pipes, tmp_path, monkeypatch):
     """However long it loads the main module: before the first call, and behind one that was killed."""
     slow = tmp_path / "slow.py"
-    slow.write_text(f"from tests.runtime import _work; _work.begin_and_wait(*{pipes.paths}, None)")
+    slow.write_text(f"from tests.runtime.runners import _work; _work.begin_and_wait(*{pipes.paths}, None)")
     monkeypatch.setattr(sys.modules["__main__"], "__file__", str(slow), raising=False)
     monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)
     late = []

@@ -42,7 +42,7 @@ from funcpipe_trio import (
     threads,
 )
 from funcpipe_trio._runtime.core.attempt import Account, Attempt
-from tests.runtime import _work
+from tests.runtime.runners import _work
 
 
 def run(main, *args):
@@ -943,7 +943,7 @@ def test_on_windows_it_says_what_to_use(monkeypatch):
 SCRIPT = """
 import gc, os, trio
 from funcpipe_trio import OnError, Pipeline, Step, processes
-from tests.runtime import _work
+from tests.runtime.runners import _work
 
 async def main():
     for delay in (0.001, 0.02, 0.1):
