@@ -490,7 +490,6 @@ def awaitable(item):
 KEYS = {
     "raises": (no_key, "no key"),
     "is unhashable": (unhashable, "no hash"),
-    "must be awaited": (awaitable, "'key' is not async, but returned something to await\nUse a sync function."),
 }
 
 
@@ -519,6 +518,16 @@ def test_an_item_without_a_key_is_a_failed_item(what, ordered):
     ]  # fmt: skip
     assert (diverted.items, letters) == ([0, 2], [(1, message, "at_once", 1)])
     assert all(adds_up(seen.report) for seen in (stopped, skipped, emitted, diverted))
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+@pytest.mark.parametrize("policy", [OnError.stop(), OnError.skip(), OnError.emit(), OnError.divert(at_once)])
+def test_a_key_to_be_awaited_is_a_mistake_that_no_policy_meets(policy, ordered):
+    seen = outcome_of(numbers(3).map(at_once, key=awaitable, ordered=ordered, on_error=policy))
+
+    assert (seen.items, seen.report.failed) == ([0], 1)
+    assert str(seen.error) == "'key' is not async, but returned something to await\nUse a sync function."
+    assert adds_up(seen.report)
 
 
 def test_an_item_without_a_key_was_tried_once_whatever_came_before():
