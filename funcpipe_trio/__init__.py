@@ -4,6 +4,7 @@ from ._base.errors import Aborted as Aborted
 from ._base.errors import BufferOverflow as BufferOverflow
 from ._base.errors import CircuitOpen as CircuitOpen
 from ._base.errors import FuncpipeError as FuncpipeError
+from ._base.errors import MisuseError as MisuseError
 from ._base.errors import PlanError as PlanError
 from ._base.errors import StateError as StateError
 from ._base.errors import WorkerDied as WorkerDied
