@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import trio
 
 from ..._base.errors import MisuseError
-from ..._base.shown import named
+from ..._base.shown import kind_of, named
 from ..._plan.nodes import is_awaitable
 
 __all__ = ["ASYNC_DEF", "OR_CONCURRENCY", "awaiting", "interruptible", "interruptibly", "not_awaitable"]
@@ -35,7 +35,7 @@ def awaiting(name: str, fn: Callable[..., Any]) -> Callable[..., Awaitable[Any]]
         answer = fn(*args)
         if not is_awaitable(answer):
             raise MisuseError(
-                f"{name!r} gave a {type(answer).__name__}, which cannot be awaited: a step, or a function with "
+                f"{named(name)} gave {kind_of(answer)}, which cannot be awaited: a step, or a function with "
                 "concurrency, must be async\nUse Step(fn).on(threads(4)) for a sync function."
             )
         return await answer

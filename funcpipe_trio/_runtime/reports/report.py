@@ -372,7 +372,8 @@ def _share(each: InputReport) -> tuple[str, ...]:
     called = f"{each.merge} / {label(each.key)}"
     if each.kind == "branches":
         return called, str(each.taken)
-    return called, _amount(each.weight), str(each.taken), _amount(each.contested), f"{each.share:.1%}"
+    share = f"{each.share:.1%}" if each.contested or each.kind == "fair_by" else "-"  # of nothing there is none
+    return called, _amount(each.weight), str(each.taken), _amount(each.contested), share
 
 
 _READ = 64

@@ -184,7 +184,7 @@ def gives_none(item):
 
 
 MESSAGE = (
-    "{!r} gave a {}, which cannot be awaited: a step, or a function with concurrency, must be async\n"
+    "{!r} gave {} {}, which cannot be awaited: a step, or a function with concurrency, must be async\n"
     "Use Step(fn).on(threads(4)) for a sync function."
 )
 
@@ -205,7 +205,7 @@ def test_an_answer_that_cannot_be_awaited_is_an_error_at_its_item(way, fn, kind)
     plan.check()
     error = run_virtual(failure_of, plan)
 
-    assert str(error) == MESSAGE.format(fn.__name__, kind)
+    assert str(error) == MESSAGE.format(fn.__name__, "an" if kind == "int" else "a", kind)
     assert "item 0" in error.__notes__[0]
 
 
@@ -213,7 +213,7 @@ def test_it_is_a_mistake_in_the_program_that_no_policy_meets():
     plan = Pipeline.from_iterable([1]).map(double, concurrency=2, on_error=OnError.emit())
     error = run_virtual(failure_of, plan)
 
-    assert str(error) == MESSAGE.format("double", "int")
+    assert str(error) == MESSAGE.format("double", "an", "int")
 
 
 @pytest.mark.parametrize(
