@@ -20,6 +20,7 @@ from funcpipe_trio import (
     CircuitBreaker,
     FairShare,
     FuncpipeError,
+    MisuseError,
     OnError,
     Pipeline,
     PlanError,
@@ -857,7 +858,7 @@ def test_a_sync_function_that_gives_something_to_await_is_an_error(operation):
     )
     message = f"'gives_a_coroutine' is not async, but returned something to await\nUse {use}"
 
-    assert stream_error(operation) == (TypeError, message)
+    assert stream_error(operation) == (MisuseError, message)
 
 
 @pytest.mark.parametrize(
