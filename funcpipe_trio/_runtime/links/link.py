@@ -52,20 +52,32 @@ class Link:
     )
 
     capacity: int
+    """The most that it may hold."""
     discarded: int
+    """Items given up while it held them."""
     dropped: int
+    """Items that its policy of overflow let fall."""
     ended: bool
+    """Whether the sender has put the end behind the items."""
     exhausted: bool
+    """Whether the receiver has read that end."""
     ledger: Ledger
+    """Where what is given up is told."""
     name: str | None
     """What the user calls it, if so."""
     passed: int
+    """Items that were put, so that `taken` need not be counted."""
     peak: int
+    """The most that it held."""
     unsettled: bool
+    """Whether the sender may put more in this turn: until it has had that, it counts as backlogged."""
     wants_room: bool
+    """Whether the sender is to hear of room."""
 
     receiver: Receiver
+    """Hears of items and of the end."""
     sender: Sender
+    """Hears of room, and that nobody takes any more."""
 
     def __init__(self, ledger: Ledger, capacity: int) -> None:
         self.ledger = ledger

@@ -98,21 +98,29 @@ class Worker:
     )
 
     attempt: Attempt
+    """What the step's policies keep of the call that is made."""
     budget: int
+    """Items until others have their turn."""
     context: OwnContext
+    """The context variables that each of its calls begins with."""
     limit: TimeLimit
     """Of its calls, if the step has one."""
     number: int
+    """Of its item in the stream, which errors name."""
     parking: Parking
+    """What it waits by, made once."""
     position: int
+    """Of its item in the order of the results."""
     scope: trio.CancelScope
+    """Ends its call when that is no longer needed."""
     slice_end: float
+    """When others must have their turn, by the real clock."""
 
     def __init__(self, account: Account) -> None:
         self.limit = TimeLimit(0.0, is_kept=True)
         self.attempt = Attempt(account, kept_limit=self.limit)
         self.scope = trio.CancelScope()
-        self.item: Any = NOTHING
+        self.item: Any = NOTHING  # in its hands; it is given up with it
         self.position = self.number = 0
         self.task: trio.lowlevel.Task | None = None  # while parked
         self.begin_slice(0.0)
@@ -182,15 +190,12 @@ class Results:
 class Pool(Stage):
     """Workers that call an async function."""
 
-    account: Account | None
-    began: float
     concurrency: int
-    divert_account: Account | None
+    """Its places: so many calls at once."""
     results: Results
-    started: bool
-    failed: int
-    stopped: str | None
+    """What its chain takes from: results, in their order."""
     usage: Usage
+    """How many of its places are in use, over time."""
 
     kind = "async"
 
@@ -206,25 +211,26 @@ class Pool(Stage):
         concurrency: int,
         ordered: bool,
     ) -> None:
-        self.order: InOrder | AsCompleted = InOrder() if ordered else AsCompleted()
+        self.order: InOrder | AsCompleted = InOrder() if ordered else AsCompleted()  # which result is next
         self.results = Results(self.order, self)
         super().__init__(host, name, self.results, outlet, fused)
-        self.call = call
+        self.call = call  # what it calls, and what it does when that fails
         self.account, self.divert_account = call.account, call.divert_account
         self._scratch = call.account or Account()  # a worker's `Attempt` counts somewhere
+        # How much may be skipped, if that is what its policy does.
         self._tolerance = Tolerance(call.on_error) if isinstance(call.on_error, Skip) else None
         self.concurrency = concurrency
         self.usage = Usage()
-        self._received = 0
-        self.source = inlet
+        self._received = 0  # items that it took, which numbers them
+        self.source = inlet  # where items come from; `inlet` is where results do
         inlet.receiver = self
-        self._items: Iterator[Any] = iter(())
+        self._items: Iterator[Any] = iter(())  # of the source, once it runs
         self._taking = True  # until the source ended, or is no longer needed
         self._ended = False  # the chain gave its last value
-        self._workers: list[Worker] = []
-        self._parked_workers: list[Worker] = []
+        self._workers: list[Worker] = []  # all that were hired, and have not gone
+        self._parked_workers: list[Worker] = []  # those who wait for an item or room; the last that came is woken first
         self._coming = 0  # workers with empty hands that were started or woken, and have not run since
-        self._calls = 0
+        self._calls = 0  # items in the hands of workers
         self._gives_way: Worker | None = None
         """Who lets the receiver run before more is put; until then nobody moves anything on."""
         self._is_direct = not fused and type(outlet) in (Link, Sink)

@@ -43,18 +43,29 @@ class Engine:
     """The inside of a run; see `Host` for what its stages use of it."""
 
     began: float
+    """When it was opened, by trio's clock."""
     consumer: Attendance | None
     """How long the consumer worked, and waited; None if there is none."""
     draining: bool
+    """Whether the sources are to take no more."""
     efforts: Efforts
+    """Who worked how long, pauses left out."""
     ended: float | None
+    """When its last task had ended; None before."""
     ledger: Ledger
+    """What was given up, and the errors that were met."""
     machinery: Machinery
+    """Its links, fan-ins, forks and sources."""
     open_inner: Callable[[Plan, OnDiscard], Any]
+    """Opens a run within this one; it is given from above, as who opens knows who is opened."""
     over: trio.Event
+    """Set when all tasks have ended and nothing is left to deliver."""
     paused: float
+    """Seconds in which nothing was to be taken, in pauses that are over."""
     paused_since: float | None
+    """When the pause began that is not over."""
     slice: float
+    """Seconds of real time between two checkpoints; without limit where real time decides nothing."""
     wiring: Wiring | None
     """How its parts hang together, once that was asked for; of each run it is another object."""
 
@@ -75,7 +86,6 @@ class Engine:
         self.inlet: Inlet = make(self.machinery)
         self.outcome: Outcome | None = None
         self.over = trio.Event()
-        """Set when all tasks have ended and nothing is left to deliver."""
         self.draining = False
         self.began = 0.0
         self.ended = None

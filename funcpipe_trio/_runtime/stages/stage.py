@@ -78,21 +78,32 @@ class Stage:
     """A sync stage: takes from an inlet, applies the fused operations, fills an outlet. Others build on it."""
 
     began: float
+    """When its task was started; what is timed of it counts from there."""
     discarded: int
+    """Items given up while it held them."""
     failed: int
+    """Items at which user code raised, but for those that became a `Failure`."""
     left: float | None
+    """When it ended; None before."""
     slice: float
+    """Seconds of real time after which others have their turn."""
     now: Callable[[], float]
+    """The clock of the run."""
     started: bool
+    """Whether its task was started: a later input of a concat waits for its turn."""
     stopped: str | None
+    """Why nobody needs it any more, which is the reason of what it gives up then; None while somebody does."""
     waited_input: float
+    """Seconds in which it had nothing to take, but for the wait that is not over."""
     waited_room: float
+    """Seconds in which it had no room, likewise."""
 
     kind = "sync"
     waits_its_own_way = False
     """Whether it waits for anything else than an item or room."""
     dropped = created = absorbed = 0  # beside what the fused operations count
     as_failures = 0
+    """Items in whose place a policy put a `Failure`."""
     account: Account | None = None
     """What the policies of its step count, if it has one."""
     divert_account: Account | None = None
@@ -104,30 +115,30 @@ class Stage:
     def __init__(
         self, host: Host, name: str, inlet: Inlet, outlet: Outlet, fused: Sequence[FusedOperation] = ()
     ) -> None:
-        self.host = host
+        self.host = host  # the run, as far as a stage knows it
         self.slice = host.slice
-        self.name = name
-        self.inlet = inlet
-        self.outlet = outlet
-        self.fused = fused
-        self.failure: Fault | None = None
+        self.name = name  # as plans, reports and errors call it
+        self.inlet = inlet  # where values come from
+        self.outlet = outlet  # where they go
+        self.fused = fused  # what is done with them in between, in this order
+        self.failure: Fault | None = None  # what ended it, to go behind all that went out
         self.stopped = None
         self.failed = self.discarded = 0
-        self._failures: Counter[str] | None = None
+        self._failures: Counter[str] | None = None  # what policies went on after; most stages have none
         self.waited_input = self.waited_room = 0.0
         self.began, self.left = 0.0, None
         self.started = False
-        self._task: trio.lowlevel.Task | None = None
-        self._parked_for: Pause | None = None
-        self._waits_for = Pause.STARVED
+        self._task: trio.lowlevel.Task | None = None  # its own, to be woken
+        self._parked_for: Pause | None = None  # what would wake it, while it is parked
+        self._waits_for = Pause.STARVED  # which account its wait goes to
         self._since = _NEVER  # or when it began to wait, while it does
-        self._slice_end = 0.0
-        self._may_end = False
+        self._slice_end = 0.0  # when others must have their turn
+        self._may_end = False  # whether an operation may end the stream by itself
         self._keepers: list[FusedOperation] = []  # the operations that may give more than one value for one
         self._has_raised = False  # the chain, in a pull: what befell it was not left behind
         self._spent = 0  # values since the last checkpoint, in bursts that found no room in the end
         self._passed = 0  # by the last breath
-        self._streams: list[Iterator[Any]] = []
+        self._streams: list[Iterator[Any]] = []  # the chain: a generator for the inlet, and one for each operation
         self.now = trio.lowlevel.current_clock().current_time  # half the time of `trio.current_time`, twice a trip
         inlet.receiver = self
         for operation in fused:
