@@ -17,6 +17,7 @@ __all__ = [
     "ABORTED",
     "BEHIND_FAILURE",
     "CANCELLED",
+    "END",
     "GRACE_OVER",
     "NOTHING",
     "NOT_NEEDED",
@@ -47,6 +48,8 @@ class _Nothing:
 
 
 NOTHING: Final[Any] = _Nothing()
+END: Final[Any] = object()
+"""What `next` gives where no more will come."""
 
 
 @final

@@ -24,12 +24,22 @@ from ..._base.shown import named
 from ..._sansio.fair_queue import FairQueue, Flow
 from ...policies.fair_share import FairShare
 from ..core.failures import failure_of, noted
-from ..core.inlet import BEHIND_FAILURE, CANCELLED, NOT_NEEDED, NOTHING, Fault, Inlet, Receiver, State, reason_behind
+from ..core.inlet import (
+    BEHIND_FAILURE,
+    CANCELLED,
+    END,
+    NOT_NEEDED,
+    NOTHING,
+    Fault,
+    Inlet,
+    Receiver,
+    State,
+    reason_behind,
+)
 from ..core.ledger import Ledger
 
 __all__ = ["ConcatInlet", "FanInInlet", "MergeInlet", "ZipInlet"]
 
-_END = object()
 _ENDS = (State.ENDED, State.FAILED)
 
 
@@ -208,8 +218,8 @@ class MergeInlet(FanInInlet):
             each = inputs[flow.key]
             contested = queue.backlogged == len(inputs)
             self._serving = True
-            value = next(each.items, _END)
-            if value is _END:
+            value = next(each.items, END)
+            if value is END:
                 self._serving = False
                 self._end(each.inlet.failure)
                 return
@@ -280,8 +290,8 @@ class ConcatInlet(FanInInlet):
     @trio.lowlevel.enable_ki_protection
     def items(self) -> Iterator[Any]:
         while self._left and not self._closed:
-            value = next(self._values, _END)
-            if value is _END:  # the end of an input is read by `_pass_on`, so this one failed
+            value = next(self._values, END)
+            if value is END:  # the end of an input is read by `_pass_on`, so this one failed
                 self._end(self._left[0].failure)
                 return
             if value is not NOTHING:
@@ -359,8 +369,8 @@ class ZipInlet(FanInInlet):
         """Take one item of each input; None if one failed in that very pull (the cost function of a merge, say)."""
         values: list[Any] = []
         for inlet, taker in zip(self._all, takers, strict=True):
-            value = next(taker, _END)
-            if value is _END:
+            value = next(taker, END)
+            if value is END:
                 for taken in values:
                     self.discard(taken, BEHIND_FAILURE)
                 self._end(inlet.failure)

@@ -24,7 +24,7 @@ import trio
 from ..._plan.nodes import Plan, is_awaitable, plan_of
 from ...policies.on_error import Failure
 from ..calls.calling import Calling
-from ..core.inlet import Inlet
+from ..core.inlet import END, Inlet
 from ..core.parking import AWAKE, Parking
 from ..core.protocols import Host, Outlet
 from ..core.user_code import interruptible, interruptibly
@@ -67,7 +67,7 @@ class Children:
         except BaseException as error:  # noqa: ASYNC103  # raised behind the children in hand, which came before
             self.is_over, self.error = True, error
             return False  # noqa: ASYNC104  # kept, and raised in its turn
-        if child is _END:
+        if child is END:
             self.is_over = True
             return False
         self.hand.append(child)
@@ -193,7 +193,7 @@ class ExpandingPool(Pool):
                 await children.life.sheltered(self.host.start_task, clear)  # noqa: ASYNC102  # it is shielded
                 if self._is_superfluous(worker):
                     break  # noqa: ASYNC104  # not of the run's scope
-                ask_again = partial(interruptible, thrown, children.stream, error, _END)
+                ask_again = partial(interruptible, thrown, children.stream, error, END)
                 if await children.come(ask_again):  # noqa: ASYNC102  # the scope that ended is the user's own
                     self.created += 1
                 continue  # noqa: ASYNC104  # not of the run's scope
@@ -347,9 +347,6 @@ class ExpandingPool(Pool):
         """An item has no place of its own among its children."""
 
 
-_END = object()
-
-
 async def _awaited(call: Callable[[Any], Any] | None, value: Any) -> Any:
     """Give what the function gives for an item (or a step gave), awaited if need be."""
     result = value if call is None else call(value)
@@ -366,5 +363,5 @@ async def _opened(made: Any) -> AsyncIterator[Any] | Iterator[Any]:  # noqa: ASY
 async def _next(children: Any) -> Any:
     """Ask for one child."""
     if hasattr(type(children), "__anext__"):
-        return await anext(children, _END)
-    return next(children, _END)
+        return await anext(children, END)
+    return next(children, END)

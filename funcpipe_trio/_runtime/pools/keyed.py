@@ -22,9 +22,9 @@ import trio
 from ..._base.frozen import dataclass
 from ..._sansio.lanes import Lanes
 from ..core.failures import failure_of
-from ..core.inlet import CANCELLED, NOTHING
+from ..core.inlet import CANCELLED, END, NOTHING
 from ..core.user_code import not_awaitable
-from .pool import ASIDE, END, Pool, Worker
+from .pool import ASIDE, Pool, Worker
 
 __all__ = ["KeyedPool"]
 

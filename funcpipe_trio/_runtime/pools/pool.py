@@ -41,6 +41,7 @@ from ..core.failures import add_note, comes_of_cancelling, failure_of, noted
 from ..core.inlet import (
     BEHIND_FAILURE,
     CANCELLED,
+    END,
     NOT_NEEDED,
     NOTHING,
     Fault,
@@ -60,10 +61,8 @@ from ..links.sink import Sink
 from ..operations.fused import FusedOperation
 from ..stages.stage import Pause, Stage
 
-__all__ = ["ASIDE", "END", "Pool"]
+__all__ = ["ASIDE", "Pool"]
 
-END: Any = object()
-"""No more items will come."""
 ASIDE: Any = object()
 """An item was taken, but is not to be worked on yet."""
 _DONE_WITH: Any = object()

@@ -19,7 +19,7 @@ import trio
 
 from ..._base import checks
 from ..._base.errors import Aborted, StateError
-from ..core.inlet import ABORTED, GRACE_OVER, NOT_NEEDED, NOTHING, State, worth_a_pull
+from ..core.inlet import ABORTED, END, GRACE_OVER, NOT_NEEDED, NOTHING, State, worth_a_pull
 from ..core.parking import AWAKE
 from ..core.turn import BURST
 from ..reports.report import Report, RunStatistics
@@ -30,7 +30,6 @@ from .tally import report_of, statistics_of
 __all__ = ["Consumer", "Run"]
 
 T = TypeVar("T")
-_END = object()
 
 
 class Consumer:
@@ -62,8 +61,8 @@ class Consumer:
             self._raise_end()
         if self._items is None:
             self._items = engine.inlet.items()
-        item = next(self._items, _END)
-        if item is _END:
+        item = next(self._items, END)
+        if item is END:
             self._reach_end()
         if item is not NOTHING:
             engine.delivered += 1

@@ -23,7 +23,7 @@ from ..._base import checks
 from ..._base.shown import named, shown
 from ..._plan import timing as plan
 from ..._sansio.pacing import Debouncer, Delayer, Pacer, Sampler, Throttler
-from ..core.inlet import NOTHING, Fault, Inlet, Receiver, State, worth_a_pull
+from ..core.inlet import END, NOTHING, Fault, Inlet, Receiver, State, worth_a_pull
 from ..core.protocols import Host, Outlet
 from ..core.turn import BURST
 from ..core.user_code import not_awaitable
@@ -31,8 +31,6 @@ from ..operations.fused import FusedOperation
 from .stage import Pause, Stage
 
 __all__ = ["PacedStage"]
-
-_END: Any = object()
 
 
 class Pacing:
@@ -89,8 +87,8 @@ class Pacing:
 
     def take(self, now: float) -> None:
         """Take what comes next: an item, or the end."""
-        item = next(self.values, _END)
-        if item is _END:
+        item = next(self.values, END)
+        if item is END:
             self._over = True
             self.pacer.end()
         elif item is not NOTHING:

@@ -19,14 +19,12 @@ from ..._base.shown import named
 from ..._plan import timing as plan
 from ..._sansio.watchdog import Watchdog
 from ..core.failures import add_note, noted
-from ..core.inlet import BEHIND_FAILURE, NOT_NEEDED, NOTHING, Fault, Inlet, worth_a_pull
+from ..core.inlet import BEHIND_FAILURE, END, NOT_NEEDED, NOTHING, Fault, Inlet, worth_a_pull
 from ..core.protocols import Host, Outlet
 from ..operations.fused import FusedOperation
 from .stage import Pause, Stage
 
 __all__ = ["WatchedStage"]
-
-_END: Any = object()
 
 
 class Watching(FusedOperation):
@@ -42,8 +40,8 @@ class Watching(FusedOperation):
     @trio.lowlevel.enable_ki_protection
     def stream(self, values: Iterator[Any]) -> Iterator[Any]:
         while self.overdue is None:
-            value = next(values, _END)
-            if value is _END:
+            value = next(values, END)
+            if value is END:
                 return
             self.heard = self.heard or value is not NOTHING
             yield value
