@@ -11,7 +11,8 @@ There is no checkpoint in between, so no cancellation can lose one.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, ClassVar, Final, Protocol, final
+from enum import Enum
+from typing import Any, Final, Protocol, final
 
 __all__ = [
     "ABORTED",
@@ -52,41 +53,27 @@ END: Final[Any] = object()
 """What `next` gives where no more will come."""
 
 
-@final
-class State:
-    """What a pull would find; one of its five constants.
+class State(Enum):
+    """What a pull would find.
 
-    No `Enum`: to look up a member of one takes ten times as long (0.1 us in Python 3.11), several times per wake-up.
+    Its members are bound to names of this module: to look one up in the class takes four times as long (in Python 3.11;
+    several times a wake-up).
     """
 
-    __slots__ = ("meaning",)
-
-    READY: ClassVar[State]
-    HELD: ClassVar[State]
-    IDLE: ClassVar[State]
-    ENDED: ClassVar[State]
-    FAILED: ClassVar[State]
-
-    meaning: str
-
-    def __init__(self, meaning: str) -> None:
-        self.meaning = meaning
-
-    def __repr__(self) -> str:
-        return f"<State: {self.meaning}>"
+    READY = "an item"
+    HELD = "none yet, but its producer was woken for room and has not run: it counts as backlogged"
+    IDLE = "none now"
+    ENDED = "the end"
+    FAILED = "the end, where a failure stands"
 
 
-State.READY = State("an item")
-State.HELD = State("none yet, but its producer was woken for room and has not run: it counts as backlogged")
-State.IDLE = State("none now")
-State.ENDED = State("the end")
-State.FAILED = State("the end, where a failure stands")
+READY, HELD, IDLE, ENDED, FAILED = State
 
 
 def worth_a_pull(inlet: Inlet) -> bool:
     """Whether a pull would find more than `NOTHING`."""
     state = inlet.state()
-    return state is not State.IDLE and state is not State.HELD
+    return state is not IDLE and state is not HELD
 
 
 class Fault:

@@ -28,8 +28,13 @@ from ..core.inlet import (
     BEHIND_FAILURE,
     CANCELLED,
     END,
+    ENDED,
+    FAILED,
+    HELD,
+    IDLE,
     NOT_NEEDED,
     NOTHING,
+    READY,
     Fault,
     Inlet,
     Receiver,
@@ -40,7 +45,7 @@ from ..core.ledger import Ledger
 
 __all__ = ["ConcatInlet", "FanInInlet", "MergeInlet", "ZipInlet"]
 
-_ENDS = (State.ENDED, State.FAILED)
+_ENDS = (ENDED, FAILED)
 
 
 class FanInInlet:
@@ -183,26 +188,26 @@ class MergeInlet(FanInInlet):
 
     def _look(self, each: MergeInput) -> None:
         state = each.inlet.state()
-        held = state is State.HELD
+        held = state is HELD
         if held is not each.held:
             each.held = held
             self._held += 1 if held else -1
-        if state is State.READY or state is State.FAILED:  # a failure comes in its turn, where the next item would
+        if state is READY or state is FAILED:  # a failure comes in its turn, where the next item would
             self._queue.ready(each.flow)
         elif not held:
             self._queue.idle(each.flow)
-            if state is State.ENDED and not each.ended:
+            if state is ENDED and not each.ended:
                 each.ended = True
                 self._open -= 1
                 next(each.items, None)  # reads the end: a zip then closes its longer inputs, which nobody else would
 
     def state(self) -> State:
         if self._held:
-            return State.HELD
+            return HELD
         flow = self._queue.select()
         if flow is not None:
             return self.inputs[flow.key].inlet.state()
-        return State.IDLE if self._open else State.ENDED
+        return IDLE if self._open else ENDED
 
     def release(self, *, parking: bool = False) -> None:
         """Room is given back input by input, at each pull."""
@@ -285,7 +290,7 @@ class ConcatInlet(FanInInlet):
         super().on_input()
 
     def state(self) -> State:
-        return self._left[0].state() if self._left else State.ENDED
+        return self._left[0].state() if self._left else ENDED
 
     @trio.lowlevel.enable_ki_protection
     def items(self) -> Iterator[Any]:
@@ -302,7 +307,7 @@ class ConcatInlet(FanInInlet):
 
     def _pass_on(self) -> None:
         """Start the next input as soon as the one that runs has ended."""
-        while self._started and self._left and self._left[0].state() is State.ENDED and not self._closed:
+        while self._started and self._left and self._left[0].state() is ENDED and not self._closed:
             next(self._values, None)  # reads the end
             self._left.popleft()
             if self._left:
@@ -337,16 +342,16 @@ class ZipInlet(FanInInlet):
     def state(self) -> State:
         # In the order of the inputs: the first that has no item decides, as in the builtin, whatever the schedule.
         states = [inlet.state() for inlet in self._all]
-        first = next((state for state in states if state is not State.READY), None)
+        first = next((state for state in states if state is not READY), None)
         if first is None:
-            return State.READY if states else State.ENDED
+            return READY if states else ENDED
         if not self._strict or first not in _ENDS:
             return first
         # A strict zip ends only where every input is known to have an item or none, and well only where none has.
-        waiting = next((state for state in states if state is State.IDLE or state is State.HELD), None)
+        waiting = next((state for state in states if state is IDLE or state is HELD), None)
         if waiting is not None:
             return waiting
-        return State.ENDED if all(state is State.ENDED for state in states) else State.FAILED
+        return ENDED if all(state is ENDED for state in states) else FAILED
 
     @trio.lowlevel.enable_ki_protection
     def items(self) -> Iterator[Any]:
@@ -356,7 +361,7 @@ class ZipInlet(FanInInlet):
             if state in _ENDS:
                 self._zip_ended(takers)
                 return
-            if state is not State.READY:
+            if state is not READY:
                 yield NOTHING
                 continue
             values = self._take_all(takers)
@@ -382,7 +387,7 @@ class ZipInlet(FanInInlet):
 
     def _zip_ended(self, takers: Sequence[Iterator[Any]]) -> None:
         """End, at the first input that has no item; a strict zip asks all of them."""
-        ended = [number for number, inlet in enumerate(self._all) if inlet.state() is not State.READY]
+        ended = [number for number, inlet in enumerate(self._all) if inlet.state() is not READY]
         for number in ended if self._strict else ended[:1]:
             next(takers[number], None)  # reads the end
             if self._all[number].failure is not None:

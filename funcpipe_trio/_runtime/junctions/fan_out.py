@@ -25,7 +25,19 @@ from ..._base.shown import listed, named, option
 from ..._plan import operations as plan
 from ...policies.fair_share import FairShare
 from ..core.failures import noted
-from ..core.inlet import BEHIND_FAILURE, NOT_NEEDED, NOTHING, Fault, Inlet, Receiver, Sender, State, reason_behind
+from ..core.inlet import (
+    BEHIND_FAILURE,
+    ENDED,
+    FAILED,
+    NOT_NEEDED,
+    NOTHING,
+    Fault,
+    Inlet,
+    Receiver,
+    Sender,
+    State,
+    reason_behind,
+)
 from ..core.ledger import Ledger
 from ..links.link import Link, start_line, stop_line
 from ..links.overflow import LossyLink
@@ -314,7 +326,7 @@ class Joint(MergeInlet):
 
     def _look(self, each: MergeInput) -> None:
         inlet = each.inlet
-        if not each.ended and not isinstance(inlet, _Failed) and inlet.state() is State.FAILED:
+        if not each.ended and not isinstance(inlet, _Failed) and inlet.state() is FAILED:
             next(each.items, None)  # reads it, to know whose it is
             if inlet.failure is None:  # it was closed, and whoever did that dealt with the failure
                 each.inlet = _Ended()
@@ -332,7 +344,7 @@ class Joint(MergeInlet):
 
     def state(self) -> State:
         state = super().state()
-        return State.FAILED if state is State.ENDED and self._trunk_failure is not None else state
+        return FAILED if state is ENDED and self._trunk_failure is not None else state
 
     @trio.lowlevel.enable_ki_protection
     def items(self) -> Iterator[Any]:
@@ -370,7 +382,7 @@ class _Ended:
         return iter(())
 
     def state(self) -> State:
-        return State.ENDED
+        return ENDED
 
     def release(self, *, parking: bool = False) -> None:
         """Nobody upstream waits for room."""
@@ -387,7 +399,7 @@ class _Failed(_Ended):
         self._ledger = ledger
 
     def state(self) -> State:
-        return State.FAILED
+        return FAILED
 
     def close(self, reason: str) -> None:
         if self.failure is not None:

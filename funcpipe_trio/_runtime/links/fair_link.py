@@ -22,7 +22,7 @@ import trio
 
 from ..._plan.fair_by import FairBy
 from ..._sansio.fair_lanes import FairLanes
-from ..core.inlet import NOTHING, Fault, State
+from ..core.inlet import HELD, NOTHING, Fault, State
 from ..core.ledger import Ledger
 from .link import Link
 
@@ -96,7 +96,7 @@ class FairLink(Link):
             yield NOTHING
 
     def state(self) -> State:
-        return State.HELD if self._refilling else super().state()
+        return HELD if self._refilling else super().state()
 
     def release(self, *, parking: bool = False) -> None:
         if self.wants_room and self.lanes.outside is None:

@@ -9,7 +9,7 @@ It never waits. The sender appends while there is room and calls `commit`; the r
 costs fifty times what moving an item does, so it is made per burst, never per item.
 
 `unsettled` says that the sender was woken for room and has not run since. A fan-in counts such an input as backlogged
-and waits for it (`State.HELD`), or its fairness would hang on the order in which the scheduler runs a batch of tasks.
+and waits for it (`HELD`), or its fairness would hang on the order in which the scheduler runs a batch of tasks.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 import trio
 
 from ..._base.shown import named
-from ..core.inlet import NOTHING, Fault, Receiver, Sender, State
+from ..core.inlet import ENDED, FAILED, HELD, IDLE, NOTHING, READY, Fault, Receiver, Sender, State
 from ..core.ledger import Ledger
 
 __all__ = ["Link", "start_line", "stop_line"]
@@ -169,10 +169,10 @@ class Link:
 
     def state(self) -> State:
         if self.buffer:
-            return State.READY
+            return READY
         if self.ended or self.closed is not None:
-            return State.ENDED if self.failure is None else State.FAILED
-        return State.HELD if self.unsettled else State.IDLE
+            return ENDED if self.failure is None else FAILED
+        return HELD if self.unsettled else IDLE
 
     def release(self, *, parking: bool = False) -> None:
         if self.wants_room and len(self.buffer) <= (self.capacity - 1 if parking else self._low):

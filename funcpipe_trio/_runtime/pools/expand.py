@@ -30,7 +30,7 @@ from ..core.protocols import Host, Outlet
 from ..core.user_code import interruptible, interruptibly
 from ..operations.fused import FusedOperation
 from ..stages.lifetime import Lifetime, thrown
-from ..stages.stage import Pause
+from ..stages.stage import FULL, SLICE_OVER, STARVED, Pause
 from .nested import InnerAccount
 from .pool import Pool, Worker
 
@@ -226,12 +226,12 @@ class ExpandingPool(Pool):
                     self._let_go(worker, hand.popleft())
                 # Most children went straight through: to ask here whether any is left takes a third of the time of one.
                 is_clear = self._is_direct and not self.order.waiting
-                pause = Pause.STARVED if is_clear else self._move_on(worker)
-                if pause is Pause.SLICE_OVER or worker.budget <= 0 or perf_counter() > worker.slice_end:
+                pause = STARVED if is_clear else self._move_on(worker)
+                if pause is SLICE_OVER or worker.budget <= 0 or perf_counter() > worker.slice_end:
                     await self._rest(worker)
                 elif hand and self._has_turn(worker):
                     continue
-                elif hand or (pause is Pause.FULL and self._has_leftovers()):
+                elif hand or (pause is FULL and self._has_leftovers()):
                     await self._stand(worker)
                 else:
                     self.outlet.settle()

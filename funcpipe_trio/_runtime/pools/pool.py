@@ -42,8 +42,11 @@ from ..core.inlet import (
     BEHIND_FAILURE,
     CANCELLED,
     END,
+    ENDED,
+    IDLE,
     NOT_NEEDED,
     NOTHING,
+    READY,
     Fault,
     Inlet,
     Receiver,
@@ -59,7 +62,7 @@ from ..core.user_code import interruptible
 from ..links.link import Link
 from ..links.sink import Sink
 from ..operations.fused import FusedOperation
-from ..stages.stage import Pause, Stage
+from ..stages.stage import FULL, OVER, SLICE_OVER, STARVED, Pause, Stage
 
 __all__ = ["ASIDE", "Pool"]
 
@@ -176,8 +179,8 @@ class Results:
 
     def state(self) -> State:
         if self.order.ready:
-            return State.READY
-        return State.ENDED if self.pool.is_over() else State.IDLE
+            return READY
+        return ENDED if self.pool.is_over() else IDLE
 
     def release(self, *, parking: bool = False) -> None:
         """Workers see for themselves whether there is a place."""
@@ -391,26 +394,26 @@ class Pool(Stage):
             # Most results went straight through. To ask here whether any is left, and in `_take_up` whether anybody
             # comes, takes 3 to 5 % of the instructions of an item off, at concurrency 10 and 100.
             is_clear = self._is_direct and self._taking and not (self.order.waiting and self.order.ready)
-            pause = Pause.STARVED if is_clear else self._move_on(worker)
+            pause = STARVED if is_clear else self._move_on(worker)
             if self._ended:
                 return
             # With a burst cut short, what is left of it goes first: in a call nobody could move it on.
-            item = NOTHING if pause is Pause.SLICE_OVER else self._admit()
+            item = NOTHING if pause is SLICE_OVER else self._admit()
             if item is END:
                 continue
             if item is ASIDE:
                 worker.budget -= 1
             elif item is not NOTHING:
-                if pause is Pause.FULL and self._has_leftovers():
+                if pause is FULL and self._has_leftovers():
                     self.outlet.wants_room = True  # no worker may be parked, or each for something else
                 if self.usage.is_stalled:
                     self.usage.stall(self.now(), False)
                 await self._serve(worker, item)
                 worker.budget -= 1
-            elif pause is not Pause.SLICE_OVER:
-                await self._wait(worker, starved=pause is not Pause.FULL and self._has_place())
+            elif pause is not SLICE_OVER:
+                await self._wait(worker, starved=pause is not FULL and self._has_place())
                 continue
-            if pause is Pause.SLICE_OVER or worker.budget <= 0 or perf_counter() > worker.slice_end:
+            if pause is SLICE_OVER or worker.budget <= 0 or perf_counter() > worker.slice_end:
                 await self._rest(worker)
 
     def _admit(self) -> Any:
@@ -598,18 +601,18 @@ class Pool(Stage):
 
     def _move_on(self, worker: Worker) -> Pause:
         """Move the results that have their turn into the outlet, one burst of them."""
-        pause, self._slice_end, self._spent = Pause.FULL, worker.slice_end, 0
-        while pause is Pause.FULL and not self._ended:
+        pause, self._slice_end, self._spent = FULL, worker.slice_end, 0
+        while pause is FULL and not self._ended:
             room = self.outlet.room()
             if not room:
                 break
             if self._gives_way is not None or (self._spent and self._is_slice_over()):
-                return Pause.SLICE_OVER
+                return SLICE_OVER
             turn = self.outlet.turn()
             pause = self._burst(min(room, turn))  # which may find it full before it is: a partition looks one ahead
-            if pause is Pause.FULL and turn < room:  # it takes more, and drops: the receiver gets a turn before that
+            if pause is FULL and turn < room:  # it takes more, and drops: the receiver gets a turn before that
                 self._gives_way = worker
-        if pause is Pause.ENDED and not self._ended:
+        if pause is OVER and not self._ended:
             self._end()
         return pause
 

@@ -19,7 +19,7 @@ import trio
 
 from ..._base import checks
 from ..._base.errors import Aborted, StateError
-from ..core.inlet import ABORTED, END, GRACE_OVER, NOT_NEEDED, NOTHING, State, worth_a_pull
+from ..core.inlet import ABORTED, END, ENDED, GRACE_OVER, NOT_NEEDED, NOTHING, worth_a_pull
 from ..core.parking import AWAKE
 from ..core.turn import BURST
 from ..reports.report import Report, RunStatistics
@@ -131,7 +131,7 @@ class Consumer:
         if not self.left:
             self.left = True
             engine = self.engine
-            at_end = engine.sink is None and engine.inlet.state() is State.ENDED and not engine.draining
+            at_end = engine.sink is None and engine.inlet.state() is ENDED and not engine.draining
             engine.stop(reason, "completed" if at_end else "left")
             self.wake_all()
 

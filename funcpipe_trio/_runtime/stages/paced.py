@@ -23,12 +23,12 @@ from ..._base import checks
 from ..._base.shown import named, shown
 from ..._plan import timing as plan
 from ..._sansio.pacing import Debouncer, Delayer, Pacer, Sampler, Throttler
-from ..core.inlet import END, NOTHING, Fault, Inlet, Receiver, State, worth_a_pull
+from ..core.inlet import END, ENDED, IDLE, NOTHING, READY, Fault, Inlet, Receiver, State, worth_a_pull
 from ..core.protocols import Host, Outlet
 from ..core.turn import BURST
 from ..core.user_code import not_awaitable
 from ..operations.fused import FusedOperation
-from .stage import Pause, Stage
+from .stage import FULL, STARVED, Stage
 
 __all__ = ["PacedStage"]
 
@@ -97,8 +97,8 @@ class Pacing:
 
     def state(self) -> State:
         if self.pacer.deadline <= self.stage.now() or self.can_take():
-            return State.READY
-        return State.ENDED if self._over and not self.pacer.items else State.IDLE
+            return READY
+        return ENDED if self._over and not self.pacer.items else IDLE
 
     def release(self, *, parking: bool = False) -> None:
         self.source.release(parking=parking)
@@ -160,7 +160,7 @@ class Throttling(Pacing):
     def state(self) -> State:
         if not self.pacer.items:
             return self.source.state()
-        return State.READY if self.pacer.deadline <= self.stage.now() else State.IDLE
+        return READY if self.pacer.deadline <= self.stage.now() else IDLE
 
     def release(self, *, parking: bool = False) -> None:
         if self.pacer.owes:
@@ -201,7 +201,7 @@ class PacedStage(Stage):
         return self.pacing.pacer.superseded
 
     def on_input(self) -> None:
-        if self._parked_for is Pause.FULL:
+        if self._parked_for is FULL:
             if self.pacing.takes_ahead and self.pacing.can_take():
                 self._wake()
         else:
@@ -222,7 +222,7 @@ class PacedStage(Stage):
         before, self._is_pacing = self.waited_input, pacer.is_full
         try:
             with trio.move_on_at(pacer.deadline):
-                await self._park(Pause.STARVED)
+                await self._park(STARVED)
         finally:
             if self._is_pacing:
                 self.waited_input, self._is_pacing = before, False

@@ -23,7 +23,7 @@ from ..._base.functions import is_async
 from ..._plan.nodes import Source
 from ..._sansio.multiples import Multiples
 from ..core.failures import comes_of_cancelling, failure_of, is_cancellation, noted, stray
-from ..core.inlet import CANCELLED, NOTHING, Fault, Receiver, State, reason_behind
+from ..core.inlet import CANCELLED, ENDED, IDLE, NOTHING, READY, Fault, Receiver, State, reason_behind
 from ..core.protocols import Host, Outlet
 from ..core.turn import BURST
 from ..core.user_code import interruptible, interruptibly
@@ -83,7 +83,7 @@ class IterableInlet:
                     self.taken += 1
                     yield item
                     if self._halted:
-                        while self.state() is State.IDLE:
+                        while self.state() is IDLE:
                             yield NOTHING
                         if self._stops():
                             break
@@ -100,8 +100,8 @@ class IterableInlet:
 
     def state(self) -> State:
         if self.exhausted:
-            return State.ENDED
-        return State.IDLE if self._paused and not self._over else State.READY
+            return ENDED
+        return IDLE if self._paused and not self._over else READY
 
     def release(self, *, parking: bool = False) -> None:
         """Nobody upstream waits for room."""
@@ -183,8 +183,8 @@ class Inbox:
 
     def state(self) -> State:
         if self._items:
-            return State.READY
-        return State.ENDED if self._over else State.IDLE
+            return READY
+        return ENDED if self._over else IDLE
 
     def release(self, *, parking: bool = False) -> None:
         """Nobody upstream waits for room."""
@@ -301,7 +301,7 @@ class AsyncSource(Stage):
                 if self._is_stopping() or not await self._hand_on():  # noqa: ASYNC102  # sheltered there
                     return  # noqa: ASYNC104  # not of the run's scope
                 await self._ask(partial(self._rethrow, error))  # noqa: ASYNC102  # the scope is the source's own
-                if self.inbox.state() is State.ENDED:  # it may have left its scope open: closed first, then driven on
+                if self.inbox.state() is ENDED:  # it may have left its scope open: closed first, then driven on
                     return  # noqa: ASYNC104  # not of the run's scope
             else:
                 return

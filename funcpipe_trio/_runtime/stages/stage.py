@@ -16,8 +16,9 @@ import itertools
 import math
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from enum import Enum
 from time import perf_counter
-from typing import Any, ClassVar, NoReturn, TypeVar, final
+from typing import Any, NoReturn, TypeVar
 
 import trio
 
@@ -28,11 +29,12 @@ from ..core.failures import failure_of, is_cancellation, noted
 from ..core.inlet import (
     BEHIND_FAILURE,
     CANCELLED,
+    HELD,
+    IDLE,
     NOT_NEEDED,
     NOTHING,
     Fault,
     Inlet,
-    State,
     reason_behind,
     worth_a_pull,
 )
@@ -48,30 +50,16 @@ T = TypeVar("T")
 _NEVER = math.inf
 
 
-@final
-class Pause:
-    """Why a burst ended; one of its four constants (no `Enum`, see `State`)."""
+class Pause(Enum):
+    """Why a burst ended; its members are bound to names of this module, as those of `State` are."""
 
-    __slots__ = ("meaning",)
-
-    FULL: ClassVar[Pause]
-    STARVED: ClassVar[Pause]
-    SLICE_OVER: ClassVar[Pause]
-    ENDED: ClassVar[Pause]
-
-    meaning: str
-
-    def __init__(self, meaning: str) -> None:
-        self.meaning = meaning
-
-    def __repr__(self) -> str:
-        return f"<Pause: {self.meaning}>"
+    FULL = "the outlet has no room"
+    STARVED = "the inlet has nothing now"
+    SLICE_OVER = "others must run"
+    OVER = "no more values will come"
 
 
-Pause.FULL = Pause("the outlet has no room")
-Pause.STARVED = Pause("the inlet has nothing now")
-Pause.SLICE_OVER = Pause("others must run")
-Pause.ENDED = Pause("no more values will come")
+FULL, STARVED, SLICE_OVER, OVER = Pause
 
 
 class Stage:
@@ -130,7 +118,7 @@ class Stage:
         self.started = False
         self._task: trio.lowlevel.Task | None = None  # its own, to be woken
         self._parked_for: Pause | None = None  # what would wake it, while it is parked
-        self._waits_for = Pause.STARVED  # which account its wait goes to
+        self._waits_for = STARVED  # which account its wait goes to
         self._since = _NEVER  # or when it began to wait, while it does
         self._slice_end = 0.0  # when others must have their turn
         self._may_end = False  # whether an operation may end the stream by itself
@@ -152,11 +140,11 @@ class Stage:
         self.host.start_task(self._main, self.name)
 
     def on_input(self) -> None:
-        if self._parked_for is Pause.STARVED and worth_a_pull(self.inlet):
+        if self._parked_for is STARVED and worth_a_pull(self.inlet):
             self._wake()
 
     def on_room(self) -> bool:
-        woken = self._parked_for is Pause.FULL
+        woken = self._parked_for is FULL
         if woken:
             self._wake()
         return woken
@@ -201,7 +189,7 @@ class Stage:
     def waited(self, now: float) -> tuple[float, float]:
         """How many seconds it waited for input, and for room, up to now, and in the wait that is not over."""
         waits = max(0.0, now - self._since)
-        if self._waits_for is Pause.FULL:
+        if self._waits_for is FULL:
             return self.waited_input, self.waited_room + waits
         return self.waited_input + waits, self.waited_room
 
@@ -234,14 +222,14 @@ class Stage:
                     continue
                 turn = outlet.turn()
                 pause = self._burst(room if room < turn else turn)
-                if pause is Pause.FULL:
+                if pause is FULL:
                     if turn < room:  # full, but it takes more, and drops: the receiver gets a turn before that
                         await self._breathe()
                         await trio.lowlevel.checkpoint()  # trio runs a batch in any order: it may be behind this task
                     continue
-                if pause is Pause.ENDED:
+                if pause is OVER:
                     return
-                if pause is Pause.SLICE_OVER:
+                if pause is SLICE_OVER:
                     await self._breathe()
                     continue
             if self.stopped is not None:  # from within the burst, by a user's function
@@ -258,7 +246,7 @@ class Stage:
             if not room:
                 self.inlet.release(parking=True)
                 outlet.wants_room = True
-            self._begin_wait(Pause.STARVED if room else Pause.FULL)
+            self._begin_wait(STARVED if room else FULL)
             try:
                 await self._parking
             finally:
@@ -280,7 +268,7 @@ class Stage:
 
     def _burst(self, room: int) -> Pause:
         """Move values until something ends the burst; they are committed in any case."""
-        put, pause, slice_end, inlet = self.outlet.put, Pause.ENDED, self._slice_end, self.inlet
+        put, pause, slice_end, inlet = self.outlet.put, OVER, self._slice_end, self.inlet
         limit = left = room if room < BURST else BURST
         nothings, asked = BURST, -1
         try:
@@ -289,24 +277,24 @@ class Stage:
                     is_last = put(value) is True
                     left -= 1
                     if is_last or not left:
-                        pause = Pause.FULL if left or room <= BURST else Pause.SLICE_OVER
+                        pause = FULL if left or room <= BURST else SLICE_OVER
                         self._spent += limit - left + BURST - nothings
                         break
                 else:
                     nothings -= 1
                     state = inlet.state()  # `worth_a_pull` without the call: 99 of 100 values of a batch come by here
-                    if (state is not State.IDLE and state is not State.HELD) or (self._keepers and self._keeps_more()):
+                    if (state is not IDLE and state is not HELD) or (self._keepers and self._keeps_more()):
                         asked = -1
                         if not nothings:
-                            pause = Pause.SLICE_OVER
+                            pause = SLICE_OVER
                             break
                     elif asked == left or not self._may_end:
-                        pause = Pause.STARVED
+                        pause = STARVED
                         break
                     else:
                         asked = left  # once more: one behind a `take` may have kept the last value that it wants
                 if perf_counter() > slice_end:
-                    pause = Pause.SLICE_OVER
+                    pause = SLICE_OVER
                     break
         except Exception:
             if self.failure is None:  # no operation met it: a defect of this package, not to look like the user's
@@ -325,17 +313,17 @@ class Stage:
 
     async def _wait_input(self) -> None:
         if not worth_a_pull(self.inlet):  # a fork may have filled the room that the burst gave back
-            await self._park(Pause.STARVED)
+            await self._park(STARVED)
 
     async def _wait_room(self) -> None:
         self.inlet.release(parking=True)
         self.outlet.wants_room = True
-        await self._park(Pause.FULL)
+        await self._park(FULL)
 
     async def _park(self, reason: Pause) -> None:
         """Wait until a neighbour calls; not if this stage was stopped, or has what it waits for, in this very turn."""
         self.outlet.settle()
-        has_it = self.outlet.room() if reason is Pause.FULL else worth_a_pull(self.inlet)
+        has_it = self.outlet.room() if reason is FULL else worth_a_pull(self.inlet)
         if self.stopped is not None or has_it:
             self._spent += BURST  # in place of a wait: others get their turn before the next burst
             return
@@ -351,7 +339,7 @@ class Stage:
 
     def _end_wait(self) -> None:
         waited, self._since = self.now() - self._since, _NEVER
-        if self._waits_for is Pause.FULL:
+        if self._waits_for is FULL:
             self.waited_room += waited
         else:
             self.waited_input += waited

@@ -22,7 +22,7 @@ from ..core.failures import add_note, noted
 from ..core.inlet import BEHIND_FAILURE, END, NOT_NEEDED, NOTHING, Fault, Inlet, worth_a_pull
 from ..core.protocols import Host, Outlet
 from ..operations.fused import FusedOperation
-from .stage import Pause, Stage
+from .stage import STARVED, Pause, Stage
 
 __all__ = ["WatchedStage"]
 
@@ -76,7 +76,7 @@ class WatchedStage(Stage):
         super().__init__(host, name, inlet, outlet, [self._watching, *fused])
 
     def on_input(self) -> None:
-        if self._parked_for is Pause.STARVED and worth_a_pull(self.inlet):
+        if self._parked_for is STARVED and worth_a_pull(self.inlet):
             self._came = self.now()
             self._wake()
 
