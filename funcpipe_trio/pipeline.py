@@ -31,6 +31,7 @@ import trio
 
 from ._base import checks
 from ._base.errors import PlanError
+from ._base.functions import function_name, is_async, yields_async
 from ._base.shown import cut, escaped, listed, named, option
 from ._plan import operations as plan
 from ._plan import timing
@@ -195,9 +196,9 @@ class Pipeline(Generic[T_co]):
           TypeError: if `async_fn` is not an async function, or `name` no str.
         """
         checks.callable_("Pipeline.from_producer", "async_fn", async_fn)
-        if not plan.is_async(async_fn):
+        if not is_async(async_fn):
             raise checks.refuse(TypeError, "Pipeline.from_producer", "async_fn", "be an async function", async_fn)
-        return _source("producer", async_fn, _named("Pipeline.from_producer", name, plan.function_name(async_fn)))
+        return _source("producer", async_fn, _named("Pipeline.from_producer", name, function_name(async_fn)))
 
     @staticmethod
     def ticks(period: float, *, name: str | None = None) -> Pipeline[int]:
@@ -246,13 +247,13 @@ class Pipeline(Generic[T_co]):
         """
         where = "Pipeline.restarting"
         checks.callable_(where, "source_factory", source_factory)
-        if plan.is_async(source_factory):
+        if is_async(source_factory):
             rule = "give an iterable or async iterable, without being awaited"
             raise checks.refuse(TypeError, where, "source_factory", rule, source_factory)
         if not isinstance(retry, Retry):
             raise checks.refuse(TypeError, where, "retry", "be a Retry", retry)
         reset_after = checks.seconds(where, "reset_after", reset_after, finite=False)
-        called = _named(where, name, plan.function_name(source_factory))
+        called = _named(where, name, function_name(source_factory))
         made = RestartingSource("restarting", called, plan.Opaque(source_factory), retry=retry, reset_after=reset_after)
         return Pipeline(Plan(made))
 
@@ -957,7 +958,7 @@ class Pipeline(Generic[T_co]):
         shared = _share(where, share)
         checks.integer(where, "max_keys", max_keys, at_least=1)
         _fair_overflow(overflow)
-        named = _named(where, name, plan.function_name(key))
+        named = _named(where, name, function_name(key))
         return self._then(FairBy(named, key, shared, max_keys, overflow))
 
     def pipe(self, fn: Callable[Concatenate[Pipeline[T_co], P], U], /, *args: P.args, **kwargs: P.kwargs) -> U:
@@ -1274,15 +1275,15 @@ def _from(kind: SourceKind, items: Any, name: str | None, methods: tuple[str, ..
     is_iterable = any(hasattr(type(items), method) for method in methods) and not isinstance(items, Pipeline)
     if not is_iterable and not callable(items):
         raise _not_a_source(where, f"be an {kind}, or a callable that makes one", items)
-    if not is_iterable and (plan.is_async(items) or _gives_wrong_kind(kind, items)):
+    if not is_iterable and (is_async(items) or _gives_wrong_kind(kind, items)):
         raise _not_a_source(where, f"give an {kind}, without being awaited", items)
-    default = kind.replace(" ", "_") if is_iterable else plan.function_name(items)
+    default = kind.replace(" ", "_") if is_iterable else function_name(items)
     return _source(kind, items, _named(where, name, default), Claim() if one_shot else None)
 
 
 def _not_a_source(where: str, rule: str, items: Any) -> Exception:
     """Refuse it; what the other method takes, with its name."""
-    is_async = hasattr(type(items), "__aiter__") or (callable(items) and plan.yields_async(items))
+    is_async = hasattr(type(items), "__aiter__") or (callable(items) and yields_async(items))
     if isinstance(items, Pipeline) or not is_async:
         return checks.refuse(TypeError, where, "items", rule, items)
     rule = f"{rule} (from_async_iterable takes an async one)"
@@ -1290,7 +1291,7 @@ def _not_a_source(where: str, rule: str, items: Any) -> Exception:
 
 
 def _gives_wrong_kind(kind: SourceKind, fn: Any) -> bool:
-    return plan.yields_async(fn) if kind == "iterable" else inspect.isgeneratorfunction(fn)
+    return yields_async(fn) if kind == "iterable" else inspect.isgeneratorfunction(fn)
 
 
 def _source(kind: SourceKind, origin: Any, name: str, claim: Claim | None = None) -> Pipeline[Any]:
@@ -1303,10 +1304,10 @@ def _named(where: str, name: str | None, default: str) -> str:
 
 def _named_fn(verb: str, fn: Any, name: str | None) -> str:
     checks.callable_(f"Pipeline.{verb}", "fn", fn)
-    if verb != "flat_map" and plan.yields_async(fn):  # what it gives would be taken for a value, or for a yes
+    if verb != "flat_map" and yields_async(fn):  # what it gives would be taken for a value, or for a yes
         rule, use = "be no async generator function", "Use flat_map to put many values in an item's place."
         raise checks.refuse(TypeError, f"Pipeline.{verb}", "fn", rule, fn, use)
-    return _named(f"Pipeline.{verb}", name, plan.function_name(fn))
+    return _named(f"Pipeline.{verb}", name, function_name(fn))
 
 
 def _concurrency(verb: str, concurrency: int | None) -> None:

@@ -16,24 +16,6 @@ from typing import Any
 from .functions import is_async, yields_async
 from .shown import option, shown
 
-__all__ = [
-    "any_integer",
-    "async_callable",
-    "boolean",
-    "callable_",
-    "choice",
-    "cost",
-    "integer",
-    "is_finite",
-    "number",
-    "refuse",
-    "seconds",
-    "sync_callable",
-    "takes",
-    "text",
-    "weight",
-]
-
 
 def refuse(
     kind: type[Exception],

@@ -2,17 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = [
-    "Aborted",
-    "BufferOverflow",
-    "CircuitOpen",
-    "FuncpipeError",
-    "PlanError",
-    "StateError",
-    "WorkerDied",
-    "WorkerError",
-]
-
 
 class FuncpipeError(Exception):
     """The base of every error that this package itself raises."""

@@ -15,8 +15,6 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-__all__ = ["dataclass"]
-
 _METHODS = ("__init__", "__repr__", "__eq__", "__hash__")
 _FACTS = ("__dataclass_fields__", "__dataclass_params__", "__match_args__")
 

@@ -7,8 +7,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-__all__ = ["LONGEST_NAME", "AnyFunction", "function_name", "is_async", "never_awaitable", "yields_async"]
-
 AnyFunction = Callable[..., Any]
 
 LONGEST_NAME = 200

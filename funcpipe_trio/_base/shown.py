@@ -18,21 +18,6 @@ from typing import Any
 
 from .functions import LONGEST_NAME, function_name, is_async, yields_async
 
-__all__ = [
-    "cut",
-    "escaped",
-    "kind_of",
-    "label",
-    "line_of",
-    "listed",
-    "named",
-    "option",
-    "quoted",
-    "shown",
-    "told",
-    "type_name",
-]
-
 _NAME = 60  # characters of a name
 _OPTION = 40  # characters of a word where one of a few is asked for
 _TEXT = 500  # characters of what an error says

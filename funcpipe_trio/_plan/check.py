@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from .._base.errors import PlanError
+from .._base.functions import is_async
 from .._base.shown import named
 from .nodes import Branch, FanIn, FanOut, Plan, Source, inner_plans, too_deep
-from .operations import Map, is_async
-
-__all__ = ["check_plan", "claim_sources", "describable", "refuse_too_deep"]
+from .operations import Map
 
 
 def check_plan(plan: Plan) -> None:

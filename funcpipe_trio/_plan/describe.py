@@ -15,8 +15,6 @@ from .layout import BranchLayout, FanInLayout, FanOutLayout, LineLayout, StageLa
 from .nodes import Plan, Source
 from .operations import Operation
 
-__all__ = ["describe_plan"]
-
 _WHEN_FULL = {
     "block": "",
     "drop_oldest": ", drops the oldest when full",

@@ -15,8 +15,6 @@ from ..policies.on_error import Divert
 from .operations import Operation
 from .steps import step_of
 
-__all__ = ["FairBy", "FairOverflow"]
-
 FairOverflow: TypeAlias = Literal["block", "drop_newest"] | Divert
 """What becomes of an item whose key's queue is full."""
 

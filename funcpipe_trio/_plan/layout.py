@@ -25,8 +25,6 @@ from .timing import Throttle
 
 P = TypeVar("P", Source, Operation)
 
-__all__ = ["LINK_CAPACITY", "BranchLayout", "FanInLayout", "FanOutLayout", "LineLayout", "StageLayout", "lay_out"]
-
 LINK_CAPACITY = 16
 """Capacity of a link that nobody sized: enough to make a wake-up cheap, small enough not to matter for memory."""
 

@@ -15,10 +15,9 @@ from inspect import isawaitable
 from typing import Any, ClassVar, Literal
 
 from .._base.frozen import dataclass
+from .._base.functions import function_name
 from ..policies.fair_share import FairShare
-from .operations import Opaque, Operation, Route, function_name
-
-__all__ = ["Branch", "Claim", "FanIn", "FanOut", "Plan", "Source", "inner_plans", "is_awaitable", "plan_of", "too_deep"]
+from .operations import Opaque, Operation, Route
 
 DEEPEST = 50
 """Fan-ins and fan-outs within each other, at most: each takes up to 8 of the 1000 frames that Python's stack has."""

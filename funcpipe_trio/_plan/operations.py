@@ -16,34 +16,6 @@ from .._base.functions import AnyFunction, function_name, is_async, never_awaita
 from ..policies.on_error import Divert, OnError, Stop
 from .steps import step_of
 
-__all__ = [
-    "AnyFunction",
-    "Batch",
-    "Buffer",
-    "Concurrent",
-    "Enumerate",
-    "Filter",
-    "FlatMap",
-    "Gathering",
-    "Map",
-    "Opaque",
-    "Operation",
-    "Overflow",
-    "Route",
-    "Scan",
-    "Skip",
-    "SkipWhile",
-    "Take",
-    "TakeWhile",
-    "Tap",
-    "Unbatch",
-    "WithFunction",
-    "function_name",
-    "is_async",
-    "yields_async",
-]
-
-
 STOP = Stop()
 
 Overflow = Literal["block", "drop_oldest", "drop_newest", "fail"]

@@ -6,11 +6,9 @@ import math
 from dataclasses import field
 
 from .._base.frozen import dataclass
+from .._base.functions import function_name
 from ..policies.retry import Retry
 from .nodes import Source
-from .operations import function_name
-
-__all__ = ["RestartingSource"]
 
 
 @dataclass(frozen=True, slots=True)

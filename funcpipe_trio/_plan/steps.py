@@ -20,21 +20,6 @@ from ..policies.circuit_breaker import CircuitBreaker
 from ..policies.rate_limit import RateLimit
 from ..policies.retry import Retry, needs_seed
 
-__all__ = [
-    "Call",
-    "Layer",
-    "Limit",
-    "Part",
-    "Placed",
-    "Pure",
-    "RunnerPlan",
-    "StepPlan",
-    "Timeout",
-    "Within",
-    "limits_around",
-    "step_of",
-]
-
 
 @runtime_checkable
 class RunnerPlan(Protocol):

@@ -14,8 +14,6 @@ from .._base.functions import AnyFunction, function_name
 from ..policies.rate_limit import RateLimit
 from .operations import Operation
 
-__all__ = ["Debounce", "Delay", "IdleTimeout", "Paced", "Sample", "Throttle", "Timeout", "Watched"]
-
 
 @dataclass(frozen=True, slots=True)
 class Paced(Operation):

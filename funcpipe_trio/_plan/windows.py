@@ -6,9 +6,8 @@ from dataclasses import field
 from typing import ClassVar
 
 from .._base.frozen import dataclass
-from .operations import AnyFunction, Gathering, Operation, function_name
-
-__all__ = ["Distinct", "Sliding", "Window"]
+from .._base.functions import AnyFunction, function_name
+from .operations import Gathering, Operation
 
 
 @dataclass(frozen=True, slots=True)

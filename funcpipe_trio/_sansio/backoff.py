@@ -14,8 +14,6 @@ from __future__ import annotations
 
 from ..policies.retry import Backoff
 
-__all__ = ["backoff_delay"]
-
 _MASK = 2**64 - 1
 
 

@@ -12,8 +12,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-__all__ = ["Batcher"]
-
 
 class Batcher:
     """Collects items and answers with the batches that became complete."""

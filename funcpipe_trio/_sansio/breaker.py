@@ -17,8 +17,6 @@ from collections import deque
 from .._base.frozen import dataclass
 from ..policies.circuit_breaker import CircuitBreaker
 
-__all__ = ["Breaker", "Refused"]
-
 
 @dataclass(frozen=True, slots=True)
 class Refused:

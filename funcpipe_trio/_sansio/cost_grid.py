@@ -16,8 +16,6 @@ from __future__ import annotations
 from fractions import Fraction
 from math import lcm
 
-__all__ = ["CostGrid"]
-
 _FINEST = 1024  # bits of the units in a cost of 1
 
 

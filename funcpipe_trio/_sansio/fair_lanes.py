@@ -24,8 +24,6 @@ from typing import Any
 from .fair_queue import FairQueue, Flow
 from .key_accounts import KeyAccount, KeyAccounts
 
-__all__ = ["MOST_ACCOUNTS", "Entry", "FairLanes"]
-
 MOST_ACCOUNTS = 100
 """Keys in a report, at most: the greatest. A report of a hundred thousand keys is no report."""
 

@@ -39,8 +39,6 @@ from .._base.errors import StateError
 from .._base.shown import named
 from .cost_grid import CostGrid
 
-__all__ = ["FairQueue", "Flow"]
-
 K = TypeVar("K")
 
 _GUARD_BITS = 32  # how much finer a tick is than int costs need: the slack left to Fraction costs

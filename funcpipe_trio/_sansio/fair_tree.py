@@ -19,8 +19,6 @@ from .._base.errors import StateError
 from .._base.shown import named
 from .fair_queue import FairQueue, Flow
 
-__all__ = ["FairTree", "Node"]
-
 K = TypeVar("K")
 
 

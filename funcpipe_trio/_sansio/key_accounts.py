@@ -14,8 +14,6 @@ from collections.abc import Hashable, Iterable
 from fractions import Fraction
 from heapq import nlargest
 
-__all__ = ["KeyAccount", "KeyAccounts"]
-
 
 class KeyAccount:
     """What one key was served."""

@@ -14,8 +14,6 @@ from collections.abc import Callable, Hashable, Iterable
 from heapq import heappop, heappush
 from typing import Any, TypeAlias
 
-__all__ = ["Lanes"]
-
 Place: TypeAlias = tuple[int, Hashable, Any]
 """Position, key, and the item (as whatever its owner keeps of it)."""
 

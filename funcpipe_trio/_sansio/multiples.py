@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import math
 
-__all__ = ["EXACT", "Multiples"]
-
 EXACT = 2.0**53
 """Above it not every whole number is a float, so multiples can no longer be told apart."""
 

@@ -24,8 +24,6 @@ from ..policies.rate_limit import RateLimit
 from .multiples import Multiples
 from .token_bucket import TokenBucket
 
-__all__ = ["Debouncer", "Delayer", "Pacer", "Sampler", "Throttler"]
-
 
 class Pacer:
     """What all pacers share: the items they keep, and when the first of them is due."""

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 
-__all__ = ["RecentKeys"]
-
 
 class RecentKeys:
     """Remembers keys."""

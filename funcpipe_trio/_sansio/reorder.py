@@ -13,8 +13,6 @@ from collections import deque
 from collections.abc import Sized
 from typing import Any
 
-__all__ = ["AsCompleted", "InOrder"]
-
 
 class InOrder:
     """Results leave in the order in which their calls began."""

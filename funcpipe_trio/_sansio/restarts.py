@@ -15,8 +15,6 @@ from functools import partial
 from ..policies.retry import Retry
 from .retrying import Attempts
 
-__all__ = ["Restarts"]
-
 
 class Restarts:
     """The openings of one source."""

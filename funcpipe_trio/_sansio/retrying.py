@@ -21,8 +21,6 @@ from .._base.shown import cut, escaped, type_name
 from ..policies.retry import ErrorFilter, Retry
 from .backoff import backoff_delay
 
-__all__ = ["Attempts", "is_meant"]
-
 _SHOWN = 8
 
 

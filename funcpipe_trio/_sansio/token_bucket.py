@@ -20,8 +20,6 @@ from fractions import Fraction
 
 from ..policies.rate_limit import RateLimit
 
-__all__ = ["TokenBucket"]
-
 _TICKS = 2**64
 _SCALE = 2.0**64
 _FINEST = 1024  # bits of the units in a token: costs of ever new denominators must not make numbers without end

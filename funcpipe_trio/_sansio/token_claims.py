@@ -19,8 +19,6 @@ from typing import TypeAlias
 
 from .token_bucket import TokenBucket
 
-__all__ = ["Claim", "delays", "may_start", "ready_at"]
-
 Claim: TypeAlias = Mapping[TokenBucket, int | Fraction]
 """What a call costs at each of its buckets."""
 

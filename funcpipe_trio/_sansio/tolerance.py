@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from ..policies.on_error import Skip
 
-__all__ = ["Tolerance"]
-
 
 class Tolerance:
     """The count of one stage under `OnError.skip`."""

@@ -19,8 +19,6 @@ from __future__ import annotations
 
 from .._base.frozen import dataclass
 
-__all__ = ["Usage", "Used"]
-
 
 @dataclass(frozen=True, slots=True)
 class Used:

@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import math
 
-__all__ = ["Watchdog"]
-
 
 class Watchdog:
     """Three deadlines of one stream, each of which may be without limit."""

@@ -21,8 +21,6 @@ from typing import Any
 from .batcher import Batcher
 from .multiples import EXACT
 
-__all__ = ["SlidingWindows", "TumblingWindows"]
-
 
 class TumblingWindows(Batcher):
     """Collects items, and answers with the windows that became complete; `deadline` is the end of the open one."""

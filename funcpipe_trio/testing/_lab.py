@@ -14,6 +14,7 @@ from typing import Any, get_args
 
 import trio
 
+from .._base.functions import is_async, yields_async
 from .._plan import operations as plan
 from .._plan.fair_by import FairBy
 from .._plan.nodes import Branch, FanIn, FanOut, Plan, Source, plan_of
@@ -145,7 +146,7 @@ class Lab:
         """Give a function, or a step, under watch."""
         if isinstance(fn, Step | StartedStep):
             return self._step(fn)
-        if plan.yields_async(fn):
+        if yields_async(fn):
 
             async def generate(*args: Any) -> AsyncIterator[Any]:
                 self.call()
@@ -160,7 +161,7 @@ class Lab:
                         await children.aclose()
 
             return functools.update_wrapper(generate, fn)
-        if plan.is_async(fn):
+        if is_async(fn):
 
             async def wait(*args: Any) -> Any:
                 self.call()

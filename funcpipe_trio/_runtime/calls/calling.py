@@ -10,8 +10,6 @@ from ..._plan.operations import STOP
 from ...policies.on_error import OnError
 from ..core.attempt import Account, Layered
 
-__all__ = ["Calling", "Enough"]
-
 
 @dataclass(frozen=True, slots=True)
 class Calling:

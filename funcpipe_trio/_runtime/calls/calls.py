@@ -20,8 +20,6 @@ from .calling import Calling, Enough
 from .layers import layers_of
 from .started import StartedStep
 
-__all__ = ["calling_of", "layered"]
-
 Call = Callable[..., Awaitable[Any]]
 
 

@@ -17,8 +17,6 @@ from ...policies.circuit_breaker import CircuitBreaker
 from ..core.attempt import Attempt, Layered
 from ..core.line import WaitingLine
 
-__all__ = ["circuit_around"]
-
 
 def circuit_around(inner: Layered, policy: CircuitBreaker) -> Layered:
     """Put one circuit, which all calls share, around a call."""

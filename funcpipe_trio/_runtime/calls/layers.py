@@ -29,12 +29,10 @@ from ..._sansio.retrying import Attempts
 from ...policies.retry import Retry
 from ..core.attempt import Attempt, Layered
 from ..core.failures import add_note
-from ..core.user_code import awaiting, interruptible
+from ..core.user_code import awaiting, interruptible, refuse_awaitable
 from ..runners.running import start_runner
 from .limiter import RateLimiter
 from .token_line import TokenLine
-
-__all__ = ["layers_of"]
 
 
 def layers_of(plan: StepPlan) -> Layered:
@@ -97,9 +95,7 @@ def _pure(fn: AnyFunction) -> Layered:
 
 def _no_awaitable(result: Any, what: str, use: str) -> Any:
     if is_awaitable(result):
-        if hasattr(result, "close"):
-            result.close()  # it will never be awaited; without this Python warns of that too
-        raise TypeError(f"{what} returned something to await\n{use}")
+        refuse_awaitable(result, what, use)
     return result
 
 
@@ -243,7 +239,7 @@ def _retried(inner: Layered, retry: Retry) -> Layered:
             else:
                 attempt.got_through()
                 return result
-            await _back_off(wait, attempt)
+            await attempt.account.back_off(wait)
 
     return retried
 
@@ -255,12 +251,3 @@ def _ask(attempts: Attempts, error: Exception, deadline: float) -> float | None:
     except Exception as worse:
         add_note(worse, f"asking the Retry about a {type_name(error)}")
         raise
-
-
-async def _back_off(seconds: float, attempt: Attempt) -> None:
-    attempt.account.retries += 1
-    since = trio.current_time()
-    try:
-        await trio.sleep(seconds)
-    finally:
-        attempt.account.waited_retry += trio.current_time() - since

@@ -15,8 +15,6 @@ from ..._base.shown import shown
 from ...policies.rate_limit import RateLimit
 from .token_line import SharedBucket, TokenLine
 
-__all__ = ["RateLimiter", "RateLimiterStatistics"]
-
 
 @dataclass(frozen=True, slots=True)
 class RateLimiterStatistics:

@@ -13,8 +13,6 @@ import trio
 
 from ..._base.errors import StateError
 
-__all__ = ["OneRun"]
-
 _lock = threading.Lock()
 """Of two runs that come at the same time, in two threads, one is the first."""
 

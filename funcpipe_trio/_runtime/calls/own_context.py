@@ -13,8 +13,6 @@ from contextvars import Context
 
 import trio
 
-__all__ = ["OwnContext"]
-
 _UNSET = object()
 
 

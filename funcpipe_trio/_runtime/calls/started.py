@@ -14,8 +14,6 @@ from ..reports.report import PolicyReport
 from .layers import layers_of
 from .one_run import OneRun
 
-__all__ = ["StartedStep"]
-
 A = TypeVar("A", contravariant=True)
 B = TypeVar("B", covariant=True)
 

@@ -26,8 +26,6 @@ from ...policies.rate_limit import RateLimit
 from ..core.line import WaitingLine
 from .one_run import OneRun
 
-__all__ = ["SharedBucket", "TokenLine"]
-
 Cost = int | Fraction
 
 

@@ -6,12 +6,12 @@ from collections.abc import Awaitable, Callable
 from math import inf
 from typing import Any, TypeAlias
 
+import trio
+
 from ..._sansio.retrying import Attempts
 from ...policies.retry import Retry, needs_seed
 from .seeds import draw_seed
 from .time_limit import TimeLimit
-
-__all__ = ["Account", "Attempt", "Layered"]
 
 
 class Account:
@@ -48,6 +48,15 @@ class Account:
         self.seed = seed
         self.retries = self.timeouts = self.opened = self.refused = self.abandoned = 0
         self.waited_rate = self.waited_retry = self.waited_circuit = 0.0
+
+    async def back_off(self, seconds: float) -> None:
+        """Wait before one attempt more."""
+        self.retries += 1
+        since = trio.current_time()
+        try:
+            await trio.sleep(seconds)
+        finally:
+            self.waited_retry += trio.current_time() - since
 
     def attempts(self, retry: Retry, number: int) -> Attempts:
         """Begin to count the attempts of an item."""

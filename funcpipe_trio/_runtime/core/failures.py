@@ -18,18 +18,6 @@ import trio
 
 from ..._base.shown import named, told
 
-__all__ = [
-    "MOST_NOTES",
-    "add_note",
-    "comes_of_cancelling",
-    "failure_of",
-    "is_cancellation",
-    "leaves_of",
-    "noted",
-    "stray",
-    "warn_of",
-]
-
 MOST_NOTES: Final = 32
 """Notes on one exception, at most."""
 _ENDS = (StopIteration, StopAsyncIteration, trio.EndOfChannel)

@@ -14,24 +14,6 @@ from collections.abc import Iterator
 from enum import Enum
 from typing import Any, Final, Protocol, final
 
-__all__ = [
-    "ABORTED",
-    "BEHIND_FAILURE",
-    "CANCELLED",
-    "END",
-    "GRACE_OVER",
-    "NOTHING",
-    "NOT_NEEDED",
-    "Fault",
-    "Inlet",
-    "Receiver",
-    "Sender",
-    "State",
-    "Upstream",
-    "reason_behind",
-    "worth_a_pull",
-]
-
 # Why an item was given up: what `on_discard` is told.
 NOT_NEEDED: Final = "not needed"
 BEHIND_FAILURE: Final = "behind a failure"

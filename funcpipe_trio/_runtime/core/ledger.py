@@ -14,8 +14,6 @@ from .failures import MOST_NOTES, add_note, is_cancellation
 from .inlet import BEHIND_FAILURE, NOTHING, Fault
 from .user_code import interruptibly, not_awaitable
 
-__all__ = ["Ledger", "OnDiscard"]
-
 OnDiscard = Callable[[Any, str, str], object]
 
 MOST_KEPT = 100

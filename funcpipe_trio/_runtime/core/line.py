@@ -18,8 +18,6 @@ import trio
 
 from .parking import AWAKE
 
-__all__ = ["WaitingLine"]
-
 
 class _Place:
     """One task in the line."""

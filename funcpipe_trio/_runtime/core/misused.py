@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NoReturn
 
-__all__ = ["misused"]
-
 
 def misused(problem: str, use: str) -> Callable[..., NoReturn]:
     """Make a method that raises TypeError: what is wrong, and a line of what to use."""

@@ -18,8 +18,6 @@ from typing import Any, Final, final
 import trio
 from outcome import Outcome
 
-__all__ = ["AWAKE", "Parking", "is_real"]
-
 
 @final
 class _Awake(Outcome[None]):

@@ -10,8 +10,6 @@ from ..._plan.nodes import Plan
 from .inlet import Fault
 from .ledger import Ledger, OnDiscard
 
-__all__ = ["Chain", "Host", "Outlet"]
-
 
 class Outlet(Protocol):
     """A place to put values: a link, a fork, or the sink of a run."""

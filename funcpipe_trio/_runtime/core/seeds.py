@@ -13,8 +13,6 @@ import trio
 
 from ..core.parking import is_real
 
-__all__ = ["draw_seed"]
-
 _asked: trio.lowlevel.RunVar[int] = trio.lowlevel.RunVar("funcpipe_trio seeds", 0)
 
 

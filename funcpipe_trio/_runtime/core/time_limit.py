@@ -15,8 +15,6 @@ from types import TracebackType
 
 import trio
 
-__all__ = ["TimeLimit"]
-
 
 class TimeLimit:
     """A block that must be done within so many seconds."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["BURST", "SLICE"]
-
 BURST = 64
 """Values between two checkpoints, at most: a checkpoint costs 4 us, so 60 ns a value."""
 SLICE = 0.010

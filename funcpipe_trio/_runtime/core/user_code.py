@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import trio
 
 from ..._base.errors import MisuseError
 from ..._base.shown import kind_of, named
 from ..._plan.nodes import is_awaitable
-
-__all__ = ["ASYNC_DEF", "OR_CONCURRENCY", "awaiting", "interruptible", "interruptibly", "not_awaitable"]
 
 T = TypeVar("T")
 
@@ -50,7 +48,12 @@ OR_CONCURRENCY = "Use concurrency=1, which awaits it, or an `async def` function
 def not_awaitable(name: str, answer: T, use: str = "Use a sync function.") -> T:
     """Refuse something to await, where a sync function had to answer."""
     if is_awaitable(answer):
-        if hasattr(answer, "close"):
-            answer.close()  # it will never be awaited; without this Python warns of that too
-        raise MisuseError(f"{named(name)} is not async, but returned something to await\n{use}")
+        refuse_awaitable(answer, f"{named(name)} is not async, but", use)
     return answer
+
+
+def refuse_awaitable(answer: Any, who: str, use: str) -> NoReturn:
+    """Refuse something to await that nobody awaits."""
+    if hasattr(answer, "close"):
+        answer.close()  # without this Python warns that it was never awaited
+    raise MisuseError(f"{who} returned something to await\n{use}")

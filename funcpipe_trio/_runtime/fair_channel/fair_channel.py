@@ -22,8 +22,6 @@ from .fair_group import FairGroup
 from .fair_input import Cost, Exchange, FairInput
 from .fair_statistics import FairChannelStatistics
 
-__all__ = ["FairChannel", "FairGroup", "FairInput"]
-
 T = TypeVar("T")
 
 _EQUAL: FairShare[Any] = FairShare()  # Any: it names no key

@@ -16,8 +16,6 @@ from ..._base.shown import named, option
 from ..._sansio.fair_tree import Node
 from .fair_input import Cost, Exchange, FairInput
 
-__all__ = ["FairGroup"]
-
 T = TypeVar("T")
 
 

@@ -31,8 +31,6 @@ from ..core.parking import AWAKE
 from ..core.user_code import interruptibly
 from .fair_statistics import FairInputStatistics
 
-__all__ = ["Cost", "Exchange", "FairInput"]
-
 T = TypeVar("T")
 
 Cost: TypeAlias = int | Fraction

@@ -7,8 +7,6 @@ from fractions import Fraction
 
 from ..._base.frozen import dataclass
 
-__all__ = ["FairChannelStatistics", "FairInputStatistics"]
-
 
 @dataclass(frozen=True, slots=True)
 class FairInputStatistics:

@@ -43,8 +43,6 @@ from ..core.inlet import (
 )
 from ..core.ledger import Ledger
 
-__all__ = ["ConcatInlet", "FanInInlet", "MergeInlet", "ZipInlet"]
-
 _ENDS = (ENDED, FAILED)
 
 

@@ -44,8 +44,6 @@ from ..links.overflow import LossyLink
 from ..operations.fused import PerItem
 from .fan_in import MergeInlet, MergeInput
 
-__all__ = ["Broadcasting", "Fork", "Joint", "Partitioning", "Port", "Routing"]
-
 
 class Routing(PerItem):
     """Each value becomes ``(branch, value)``."""

@@ -26,8 +26,6 @@ from ..core.inlet import HELD, NOTHING, Fault, State
 from ..core.ledger import Ledger
 from .link import Link
 
-__all__ = ["FairLink"]
-
 
 class FairLink(Link):
     """Bounded queues by key with one sender and one receiver, and an end that stands behind them all."""

@@ -24,8 +24,6 @@ from ..._base.shown import named
 from ..core.inlet import ENDED, FAILED, HELD, IDLE, NOTHING, READY, Fault, Receiver, Sender, State
 from ..core.ledger import Ledger
 
-__all__ = ["Link", "start_line", "stop_line"]
-
 
 class Link:
     """A bounded buffer with one sender and one receiver, and an end that stands behind the items."""

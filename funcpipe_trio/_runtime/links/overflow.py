@@ -20,8 +20,6 @@ from ..._plan.operations import Overflow
 from ..core.ledger import Ledger
 from .link import Link
 
-__all__ = ["LossyLink"]
-
 
 class LossyLink(Link):
     """A link whose sender always has room."""

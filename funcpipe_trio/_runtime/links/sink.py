@@ -9,8 +9,6 @@ from typing import Any
 from ..core.inlet import Fault, Sender
 from .link import stop_line
 
-__all__ = ["Sink"]
-
 
 class Sink:
     """Takes every value at once; `put` is all that happens to one."""

@@ -25,19 +25,6 @@ from ..core.inlet import NOT_NEEDED, NOTHING
 from ..core.protocols import Chain
 from ..core.user_code import ASYNC_DEF, OR_CONCURRENCY, not_awaitable
 
-__all__ = [
-    "Enumerating",
-    "Filtering",
-    "FusedOperation",
-    "Mapping",
-    "Scanning",
-    "Skipping",
-    "SkippingWhile",
-    "Taking",
-    "TakingWhile",
-    "Tapping",
-]
-
 ENOUGH: Final[Any] = object()
 """The answer of an operation that ends the stream before a value."""
 

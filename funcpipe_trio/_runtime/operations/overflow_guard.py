@@ -14,8 +14,6 @@ from ..core.inlet import NOTHING
 from ..links.overflow import LossyLink
 from .fused import FusedOperation
 
-__all__ = ["FullFails"]
-
 
 class FullFails(FusedOperation):
     """Fails at the first value that the link behind has no room for."""

@@ -14,6 +14,7 @@ from typing import Any
 import trio
 
 from ..._base import checks
+from ..._base.functions import AnyFunction
 from ..._base.shown import named
 from ..._plan import operations as plan
 from ..._plan.nodes import plan_of
@@ -21,15 +22,13 @@ from ..._sansio.batcher import Batcher
 from ..core.inlet import NOTHING
 from .fused import FusedOperation
 
-__all__ = ["Batching", "Expanding", "Unbatching"]
-
 
 class Expanding(FusedOperation):
     """Each value becomes all that its iterable gives, one step at a time."""
 
     may_keep = True
 
-    fn: plan.AnyFunction
+    fn: AnyFunction
 
     def __init__(self, operation: plan.FlatMap) -> None:
         super().__init__(operation)

@@ -19,8 +19,6 @@ from ..core.inlet import NOTHING
 from .fused import FusedOperation, PerItem
 from .regroup import Batching
 
-__all__ = ["Distinguishing", "SlidingOver", "Windowing"]
-
 
 class Windowing(Batching):
     """Lists of values, closed by number, or at the ends of periods. By number alone, they are batches."""

@@ -34,8 +34,6 @@ from ..stages.stage import FULL, SLICE_OVER, STARVED, Pause
 from .nested import InnerAccount
 from .pool import Pool, Worker
 
-__all__ = ["ExpandingPool"]
-
 
 class Children:
     """What comes of one item: the stream of its children, and those that came and are not out yet."""

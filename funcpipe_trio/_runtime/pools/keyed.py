@@ -26,8 +26,6 @@ from ..core.inlet import CANCELLED, END, NOTHING
 from ..core.user_code import not_awaitable
 from .pool import ASIDE, Pool, Worker
 
-__all__ = ["KeyedPool"]
-
 
 @dataclass(frozen=True, slots=True)
 class _Entry:

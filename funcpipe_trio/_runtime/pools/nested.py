@@ -18,8 +18,6 @@ from ..._plan.operations import Overflow
 from ..reports.report import Report
 from .pool import Pool
 
-__all__ = ["INSIDE", "InnerAccount"]
-
 INSIDE: Final = " > "
 """Between the names of a stage and of one in the run inside it."""
 _POLICIES = get_args(Overflow)

@@ -64,8 +64,6 @@ from ..links.sink import Sink
 from ..operations.fused import FusedOperation
 from ..stages.stage import FULL, OVER, SLICE_OVER, STARVED, Pause, Stage
 
-__all__ = ["ASIDE", "Pool"]
-
 ASIDE: Any = object()
 """An item was taken, but is not to be worked on yet."""
 _DONE_WITH: Any = object()

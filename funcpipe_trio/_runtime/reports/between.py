@@ -15,8 +15,6 @@ from typing import Any
 from .bottleneck import Basis, name_bottleneck
 from .report import InputReport, LinkReport, PolicyReport, RemakeReport, RunStatistics, StageReport
 
-__all__ = ["between"]
-
 _COUNTS = ("taken", "delivered", "failed", "dropped", "discarded", "elapsed", "paused")
 _OF_A_STAGE = ("received", "emitted", "created", "absorbed", "failed", "dropped", "discarded", "as_failures")
 _SECONDS_OF_A_STAGE = ("waited_input", "waited_room", "stalled", "used", "offered")

@@ -21,8 +21,6 @@ from ..._base.frozen import dataclass
 if TYPE_CHECKING:
     from .report import LinkReport, StageReport
 
-__all__ = ["Basis", "Wiring", "name_bottleneck"]
-
 _EQUAL = 0.005
 _NEARLY = 0.05
 """Parts of the longest time by which two may differ, and have worked equally, or nearly as, long."""

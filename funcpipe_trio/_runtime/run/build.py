@@ -46,8 +46,6 @@ from ..stages.sources import (
 from ..stages.stage import Stage
 from .fuse import fuse
 
-__all__ = ["Machinery", "build"]
-
 
 class Machinery:
     """The parts of one run."""

@@ -14,8 +14,6 @@ from ..pools.pool import Pool
 from ..stages.sources import AsyncSource
 from ..stages.stage import Stage
 
-__all__ = ["Attendance", "Efforts", "spent_by"]
-
 
 class Attendance:
     """How long the consumer worked: while the run is at work, and it does not wait for an item."""

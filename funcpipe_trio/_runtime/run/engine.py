@@ -36,8 +36,6 @@ from ..stages.stage import Stage
 from .build import Machinery
 from .efforts import Attendance, Efforts
 
-__all__ = ["Engine"]
-
 
 class Engine:
     """The inside of a run; see `Host` for what its stages use of it."""

@@ -13,8 +13,6 @@ from ..operations import fused
 from ..operations.fused import FusedOperation
 from ..stages.gate import Gate
 
-__all__ = ["fuse"]
-
 _FORMS: dict[type[plan.Operation], Callable[[Any], FusedOperation]] = {
     plan.Map: fused.Mapping,
     plan.Filter: fused.Filtering,

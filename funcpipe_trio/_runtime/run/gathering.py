@@ -32,8 +32,6 @@ from ..stages.sources import IterableInlet
 from .build import Machinery
 from .opening import Opening
 
-__all__ = ["gathered"]
-
 
 async def gathered(
     name: str, call: Callable[[Any], Awaitable[Any]], items: Iterable[Any], concurrency: int

@@ -28,8 +28,6 @@ from .build import Machinery, build
 from .engine import Engine
 from .run import Consumer, Run
 
-__all__ = ["Opening", "killer_of"]
-
 T = TypeVar("T")
 
 _NOT_IN_TRIO = (

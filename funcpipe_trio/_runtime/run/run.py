@@ -27,8 +27,6 @@ from .engine import Engine
 from .settings import set_concurrency, set_weight
 from .tally import report_of, statistics_of
 
-__all__ = ["Consumer", "Run"]
-
 T = TypeVar("T")
 
 

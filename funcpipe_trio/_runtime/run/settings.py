@@ -17,9 +17,6 @@ from ..links.fair_link import FairLink
 from ..pools.pool import Pool
 from .engine import Engine
 
-__all__ = ["set_concurrency", "set_weight"]
-
-
 Weighted = MergeInlet | FairLink
 
 _LONGEST = 400  # characters of all the inputs there are

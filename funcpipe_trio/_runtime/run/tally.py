@@ -22,8 +22,6 @@ from ..stages.stage import Stage
 from .efforts import spent_by
 from .engine import Engine
 
-__all__ = ["report_of", "statistics_of"]
-
 
 def statistics_of(engine: Engine) -> RunStatistics:
     """Add up what the stages, links and fan-ins counted so far."""

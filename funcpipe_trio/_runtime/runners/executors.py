@@ -31,8 +31,6 @@ from .running import Admit, Running, admitted
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
-__all__ = ["InExecutor", "executor"]
-
 Kinds: TypeAlias = type[Exception] | tuple[type[Exception], ...]
 
 

@@ -23,8 +23,6 @@ from ..._base.errors import WorkerError
 from ..._base.functions import AnyFunction, function_name
 from .worker_program import LENGTH, MAIN
 
-__all__ = ["order_of", "problem_of", "result_of"]
-
 MOST_NOTES = 16
 """Notes that an error may bring along."""
 

@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from typing import TypeVar
 
-__all__ = ["outside"]
-
 T = TypeVar("T")
 
 

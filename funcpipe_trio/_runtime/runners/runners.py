@@ -29,8 +29,6 @@ from .running import Admit, Running, admitted
 
 # What one runner alone needs is imported where that one is at work: together 5 ms that most programs can do without.
 
-__all__ = ["Processes", "Threads", "processes", "runner_of", "threads"]
-
 # ---- threads
 
 

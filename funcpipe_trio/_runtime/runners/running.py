@@ -15,8 +15,6 @@ from ..._base.functions import AnyFunction
 from ..._plan.steps import RunnerPlan
 from ..core.attempt import Attempt
 
-__all__ = ["Admit", "Running", "admitted", "start_runner"]
-
 Admit = Callable[[Any, Attempt], Awaitable[Any]]
 
 

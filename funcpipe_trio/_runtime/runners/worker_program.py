@@ -36,8 +36,6 @@ from pickle import HIGHEST_PROTOCOL, dumps, loads
 from types import CodeType, ModuleType
 from typing import Any, NoReturn
 
-__all__ = ["CLOSED", "HEAD", "LENGTH", "LOADING", "MAIN", "told"]
-
 LENGTH = 8
 """Bytes of a length."""
 HEAD = 1 + LENGTH

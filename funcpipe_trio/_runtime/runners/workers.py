@@ -28,8 +28,6 @@ from . import worker_program
 from .orders import problem_of
 from .worker_program import CLOSED, HEAD, LENGTH, LOADING
 
-__all__ = ["START_LIMIT", "Unread", "Worker", "Workers"]
-
 START_LIMIT = 60.0
 """Seconds for a worker to load the main module; by its own clock, and it tells on stderr where it is then."""
 

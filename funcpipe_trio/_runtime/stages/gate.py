@@ -30,8 +30,6 @@ from ..links.fair_link import FairLink
 from ..operations.fused import FusedOperation
 from .stage import Stage
 
-__all__ = ["DivertingStage", "Gate"]
-
 
 class Gate(FusedOperation):
     """Each item becomes its entry, or is dropped."""

@@ -27,8 +27,6 @@ import trio
 from ..core.failures import is_cancellation, stray
 from ..core.user_code import interruptible
 
-__all__ = ["Lifetime", "thrown"]
-
 
 class Lifetime:
     """The scope around the life of one async iterator."""

@@ -30,8 +30,6 @@ from ..core.user_code import not_awaitable
 from ..operations.fused import FusedOperation
 from .stage import FULL, STARVED, Stage
 
-__all__ = ["PacedStage"]
-
 
 class Pacing:
     """A pacer as the inlet of its stage's chain."""

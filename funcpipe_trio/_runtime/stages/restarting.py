@@ -11,8 +11,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any
 
-import trio
-
 from ..._base.shown import kind_of, named, type_name
 from ..._plan.restarts import RestartingSource
 from ..._sansio.restarts import Restarts
@@ -24,8 +22,6 @@ from ..core.user_code import interruptibly, not_awaitable
 from ..operations.fused import FusedOperation
 from .lifetime import thrown
 from .sources import AsyncSource
-
-__all__ = ["RestartedSource"]
 
 
 class RestartedSource(AsyncSource):
@@ -63,7 +59,7 @@ class RestartedSource(AsyncSource):
             if wait is None:
                 raise failure  # not in a handler: the context of the user's error stays the user's
             await self._close_broken()
-            await self._back_off(wait)
+            await self._account.back_off(wait)
             ask = self._asked
 
     async def _asked(self) -> Any:
@@ -107,14 +103,6 @@ class RestartedSource(AsyncSource):
             if (note := self._restarts.note()) is not None:
                 add_note(error, note)
         return wait
-
-    async def _back_off(self, seconds: float) -> None:
-        self._account.retries += 1
-        since = self.now()
-        try:
-            await trio.sleep(seconds)
-        finally:
-            self._account.waited_retry += self.now() - since
 
     async def _close_broken(self) -> None:
         self._broken = self._iterator

@@ -32,16 +32,6 @@ from ..operations.fused import FusedOperation
 from .lifetime import Lifetime, thrown
 from .stage import Stage
 
-__all__ = [
-    "AsyncIterableSource",
-    "AsyncSource",
-    "ChannelSource",
-    "Inbox",
-    "IterableInlet",
-    "ProducerSource",
-    "TickSource",
-]
-
 
 def opened(origin: Any, iterate: Callable[[Any], Any], method: str) -> Any:
     """Make the iterator of an iterable, or of what a zero-argument callable makes."""

@@ -43,8 +43,6 @@ from ..core.protocols import Host, Outlet
 from ..core.turn import BURST
 from ..operations.fused import FusedOperation
 
-__all__ = ["Pause", "Stage"]
-
 T = TypeVar("T")
 
 _NEVER = math.inf

@@ -17,8 +17,6 @@ import trio
 
 from .stage import Pause, Stage
 
-__all__ = ["TimedSource", "TimedStage"]
-
 
 class TimedStage(Stage):
     """A sync stage whose first operation also has something to say when a time has come."""

@@ -24,8 +24,6 @@ from ..core.protocols import Host, Outlet
 from ..operations.fused import FusedOperation
 from .stage import STARVED, Pause, Stage
 
-__all__ = ["WatchedStage"]
-
 
 class Watching(FusedOperation):
     """Passes values on, until a time is over: then it fails."""
