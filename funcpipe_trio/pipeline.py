@@ -35,6 +35,7 @@ from ._base.functions import function_name, is_async, yields_async
 from ._base.shown import cut, escaped, listed, named, option
 from ._plan import operations as plan
 from ._plan import timing
+from ._plan.bound import max_in_flight
 from ._plan.check import check_plan, refuse_too_deep
 from ._plan.describe import describe_plan
 from ._plan.fair_by import FairBy, FairOverflow
@@ -997,7 +998,7 @@ class Pipeline(Generic[T_co]):
           PlanError: if fan-ins and fan-outs lie too deep within each other.
         """
         refuse_too_deep(self._plan)
-        return lay_out(self._plan).max_in_flight
+        return max_in_flight(lay_out(self._plan))
 
     # ---- running
 

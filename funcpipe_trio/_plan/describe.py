@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from .._base import checks
 from .._base.shown import line_of, option, quoted
+from .bound import max_in_flight
 from .check import describable
 from .layout import BranchLayout, FanInLayout, FanOutLayout, LineLayout, StageLayout, lay_out
 from .nodes import Plan, Source
@@ -30,7 +31,7 @@ def describe_plan(plan: Plan, format: str) -> str:
     describable(plan)
     line = lay_out(plan)
     stages = sum(1 for _ in line.all_stages())
-    bound = line.max_in_flight
+    bound = max_in_flight(line)
     held = "without limit (a batch or window has no max_items)" if bound == math.inf else f"at most {bound}"
     head = f"pipeline: {stages} {'stage' if stages == 1 else 'stages'}, items in flight: {held}"
     lines = [head, *_line(line)]

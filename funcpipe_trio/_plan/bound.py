@@ -1,0 +1,137 @@
+"""How many items can a run of a plan hold at most?
+
+The rule: it is the sum of what the links and the stages can hold, at every checkpoint, in items of the sources (a batch
+counts as its items). A source and a sync stage hold none beside what an operation keeps on purpose.
+
+The invariant: it is read off the layout alone, so it is known before anything runs; `inf` if anything has no limit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from .layout import BranchLayout, FanInLayout, FanOutLayout, LineLayout
+from .operations import Operation, Unbatch
+
+
+def max_in_flight(line: LineLayout) -> int | float:
+    """Return the most items that can be taken and not yet done with (a batch counts its items)."""
+    return _bound(line, {})[0]
+
+
+_Units = tuple[int | float, ...]
+"""Items per element, innermost last: a batch of up to 10 batches of up to 5 reads (1, 5, 50)."""
+
+
+_Trunks = dict[str, _Units]
+"""What the branches of each fan-out are given."""
+
+
+def _bound(line: LineLayout, trunks: _Trunks, *, is_lossy: bool = False) -> tuple[int | float, _Units]:
+    """Sum what the links and the stages of a line can hold, in items; `is_lossy`: whatever is behind it drops."""
+    total, units = _origin_bound(line.origin, trunks)
+    for stage in line.stages:
+        before = units[-1]
+        chain = _Chain(units)
+        for operation in (stage.head, *stage.fused) if isinstance(stage.head, Operation) else stage.fused:
+            chain.add(operation)
+        units = chain.units
+        total += _times(stage.concurrency, before)  # what is in the calls
+        if stage.overflow != "block" or (is_lossy and stage is line.stages[-1]):
+            total += chain.at_most  # the stage goes on though the link is full
+        else:
+            total += chain.given_out  # what it holds beside that takes the place of the value that it will be part of
+            if stage.concurrency and any(operation.gathers is not None for operation in stage.fused):
+                total += before - 1  # beside a batch that is not full, one more result may use the last place
+        # A finished result that waits for an earlier one may use a place of the link, at its size before the batch.
+        total += _times(stage.capacity, max(before, units[-1]) if stage.concurrency else units[-1])
+    return total, units
+
+
+class _Chain:
+    """What the operations of one stage hold between two of their values, in items.
+
+    They hand on one value at a time, so while one of them is taking a value apart, those before it are waiting for it
+    to be through: they hold what they hold when they have just given a value out.
+    """
+
+    def __init__(self, units: _Units) -> None:
+        self.units = units
+        self.given_out: int | float = 0
+        """The most that they hold when one more value has just left the stage."""
+        self.at_most: int | float = 0
+        """The most that they ever hold."""
+
+    def add(self, operation: Operation) -> None:
+        """Put one more operation behind those that there are."""
+        unit = self.units[-1]
+        kept = _times(operation.keeps, unit)
+        self.given_out += kept
+        self.at_most += kept
+        if operation.gathers is not None:
+            self.at_most += _times(operation.gathers - 1, unit)  # a batch that is not full; a full one leaves
+            self.units = (*self.units, unit * operation.gathers)
+        elif isinstance(operation, Unbatch) and len(self.units) > 1:
+            inner = self.units[-2]
+            self.given_out += unit - (0 if inner == math.inf else inner)  # the rest of what is taken apart
+            self.at_most = max(self.at_most, self.given_out)
+            self.units = self.units[:-1]
+        elif operation.holds_back:
+            self.at_most = max(self.at_most, self.given_out + unit)
+
+
+def _times(count: int | float, unit: int | float) -> int | float:
+    """Multiply; none of what has no limit are none."""
+    return count * unit if count else 0
+
+
+def _origin_bound(
+    origin: FanInLayout | FanOutLayout | BranchLayout | None, trunks: _Trunks
+) -> tuple[int | float, _Units]:
+    if isinstance(origin, FanInLayout):
+        return _fan_in_bound(origin, trunks)
+    if isinstance(origin, FanOutLayout):
+        return _fan_out_bound(origin, trunks)
+    if isinstance(origin, BranchLayout):
+        units = trunks.get(origin.fan_out, (1,))
+        return origin.capacity * units[-1], units
+    return 0, (1,)
+
+
+def _fan_out_bound(fan_out: FanOutLayout, trunks: _Trunks) -> tuple[int | float, _Units]:
+    """Sum the trunk and all branches: each copy of an item counts, and the one that a partition has no room for."""
+    links = [each for _key, line in fan_out.branches for each in _beginnings(line) if each.fan_out == fan_out.name]
+    is_lossy = all(link.overflow != "block" for link in links)  # else the one that blocks holds up the trunk
+    total, units = _bound(fan_out.trunk, trunks, is_lossy=is_lossy)
+    inner = {**trunks, fan_out.name: units}
+    bounds = [_bound(line, inner) for _key, line in fan_out.branches]
+    if fan_out.kind == "partition":
+        total += units[-1]
+    joined = max((units[-1] for _, units in bounds), default=1)
+    return total + sum(bound for bound, _ in bounds), (joined,)
+
+
+def _beginnings(line: LineLayout) -> Iterator[BranchLayout]:
+    """Every branch that a line begins with, itself or somewhere inside."""
+    origin = line.origin
+    if isinstance(origin, BranchLayout):
+        yield origin
+    elif isinstance(origin, FanInLayout):
+        for _key, inner in origin.inputs:
+            yield from _beginnings(inner)
+    elif isinstance(origin, FanOutLayout):
+        for inner in (origin.trunk, *(branch for _key, branch in origin.branches)):
+            yield from _beginnings(inner)
+
+
+def _fan_in_bound(fan_in: FanInLayout, trunks: _Trunks) -> tuple[int | float, _Units]:
+    bounds = [_bound(line, trunks) for _key, line in fan_in.inputs]
+    if not bounds:
+        return 0, (1,)
+    if fan_in.kind == "concat":  # the next input starts when the one before is empty
+        return max(total for total, _ in bounds), (max(units[-1] for _, units in bounds),)
+    total = sum(total for total, _ in bounds)
+    if fan_in.kind == "zip":
+        return total, (sum(units[-1] for _, units in bounds),)
+    return total, (max(units[-1] for _, units in bounds),)
