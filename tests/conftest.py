@@ -1,5 +1,16 @@
 """What all tests share."""
 
+import signal
+
+import pytest
 from hypothesis import Phase, settings
 
 settings.register_profile("mutation", phases=[Phase.explicit, Phase.generate], derandomize=True, database=None)
+
+
+@pytest.fixture
+def interrupts():
+    """A program that was started in the background has the signal ignored, and trio then leaves it so."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)

@@ -58,14 +58,6 @@ class Striking:
         return self.look
 
 
-@pytest.fixture
-def interrupts():
-    """A program that was started in the background has the signal ignored, and trio then leaves it so."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 async def play(case, feed, lab, seen):
     async with case.make(feed).open(on_discard=lab.discard) as run:
         seen.append(run)

@@ -81,11 +81,11 @@ class Link:
         self.ledger = ledger
         self.capacity = capacity
         self.name = None
-        self.buffer: deque[Any] = deque()
-        self.put: Callable[[Any], object] = self.buffer.append
+        self.buffer: deque[Any] = deque()  # the items in it, oldest first
+        self.put: Callable[[Any], object] = self.buffer.append  # one that drops, or a branch, puts its own here
         self.ended = self.exhausted = False
-        self.failure: Fault | None = None
-        self.closed: str | None = None
+        self.failure: Fault | None = None  # what stands at the end, if the sender failed
+        self.closed: str | None = None  # why the receiver takes no more
         self.unsettled = False
         self.wants_room = False
         self.passed = self.discarded = self.dropped = self.peak = 0

@@ -215,7 +215,7 @@ class Pool(Stage):
         self.results = Results(self.order, self)
         super().__init__(host, name, self.results, outlet, fused)
         self.call = call  # what it calls, and what it does when that fails
-        self.account, self.divert_account = call.account, call.divert_account
+        self.account, self.divert_account = call.account, call.divert_account  # what their policies count
         self._scratch = call.account or Account()  # a worker's `Attempt` counts somewhere
         # How much may be skipped, if that is what its policy does.
         self._tolerance = Tolerance(call.on_error) if isinstance(call.on_error, Skip) else None

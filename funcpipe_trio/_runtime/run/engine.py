@@ -75,29 +75,29 @@ class Engine:
         sink: Sink | None,
     ) -> None:
         self.ledger = Ledger(on_discard)
-        self.cleanup_timeout = cleanup_timeout
+        self.cleanup_timeout = cleanup_timeout  # seconds in which a source is to be closed
         # Else one seed would not be one trace: a busy machine would cut bursts elsewhere.
         self.slice = SLICE if is_real(trio.lowlevel.current_clock()) else inf
-        self.stages: list[Stage] = []
+        self.stages: list[Stage] = []  # upstream first
         self.machinery = Machinery(self)
-        self.sink = sink
-        self.inlet: Inlet = make(self.machinery)
-        self.outcome: Outcome | None = None
+        self.sink = sink  # takes what comes out, where no consumer does
+        self.inlet: Inlet = make(self.machinery)  # what the consumer takes from
+        self.outcome: Outcome | None = None  # how it ends, once that is decided
         self.over = trio.Event()
         self.draining = False
         self.began = 0.0
         self.ended = None
-        self.delivered = 0
+        self.delivered = 0  # values that the consumer took
         self.consumer = None if sink is not None else Attendance()
         self.efforts = Efforts(self.stages, self.consumer)
         self.paused = 0.0  # seconds in which nothing was to be taken
         self.paused_since = None
         self.wiring = None
-        self.report: Report | None = None
-        self._nursery: trio.Nursery | None = None
-        self._context = contextvars.copy_context()
-        self._token = trio.lowlevel.current_trio_token()
-        self._live = 0  # tasks
+        self.report: Report | None = None  # the last one, once it has ended
+        self._nursery: trio.Nursery | None = None  # of all its tasks
+        self._context = contextvars.copy_context()  # of whoever opened it, in which its tasks begin
+        self._token = trio.lowlevel.current_trio_token()  # of its trio run: its methods are refused in another
+        self._live = 0  # tasks that have not ended
 
     # ---- tasks
 

@@ -95,6 +95,7 @@ class Stage:
     divert_account: Account | None = None
     """The same for the step that its failures are diverted to."""
     _parking: Parking
+    """What it waits by, made once."""
     _scope: trio.CancelScope | None = None
     """Of one that also waits for others than its neighbours; the rest are woken, look, and save the scope's 10 us."""
 

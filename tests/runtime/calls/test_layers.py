@@ -399,14 +399,6 @@ def test_an_error_of_the_question_leaves_the_line_to_the_next():
 # ---- Ctrl-C
 
 
-@pytest.fixture
-def interrupts():
-    """A program that was started in the background has the signal ignored, and trio then leaves it so."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 went_on = []
 
 

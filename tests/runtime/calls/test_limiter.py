@@ -600,14 +600,6 @@ class AtStep(trio.abc.Instrument):
         self.step -= 1
 
 
-@pytest.fixture
-def interrupts():
-    """A program that was started in the background has the signal ignored, and trio then leaves it so."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 def test_ctrl_c_at_any_step_leaves_it_whole(interrupts):
     """Nobody stays in line, what was acquired was taken from the bucket, and the next run can use it."""
     step, interrupted = 0, True

@@ -895,7 +895,7 @@ def test_workers_ignore_ctrl_c():
     assert run(main)
 
 
-def test_ctrl_c_in_the_task_that_waits_for_a_worker_is_ctrl_c(begun):
+def test_ctrl_c_in_the_task_that_waits_for_a_worker_is_ctrl_c(begun, interrupts):
     """Not the death of the worker, which a retry would try again."""
     path, wait = begun
     step = Step(_work.say_pid_and_hang).on(processes(1)).retry(Retry(attempts=2))
