@@ -4,8 +4,10 @@ Mutants that die here: a drain that cancels the stages; that waits for a source 
 begin its next part; that forgets an item between the source and its link; a grace that discards silently.
 """
 
+import gc
 import math
 import re
+import weakref
 
 import pytest
 import trio
@@ -309,3 +311,46 @@ def test_who_would_wait_for_itself_is_told_so():
     (said,) = run_virtual(main)
 
     assert said.endswith("\nUse drain_nowait(), and go on.")
+
+
+def test_who_hands_over_the_rest_may_wait_for_it():
+    """Another task was started to take it, and has not come to that yet."""
+
+    async def rest(run, got):
+        async for item in run:
+            got.append(item)
+
+    async def main():
+        got = []
+        async with Pipeline.from_iterable(range(9)).buffer(1).open() as run, trio.open_nursery() as nursery:
+            async for item in run:
+                got.append(item)
+                break
+            nursery.start_soon(rest, run, got)
+            await run.drain()
+        return got
+
+    got = run_virtual(main)
+
+    assert got == list(range(len(got)))
+    assert got
+
+
+def test_a_run_keeps_no_task_that_took_items():
+    """One that serves for days is iterated by any number of them."""
+
+    async def take_one(run, tasks):
+        tasks.append(weakref.ref(trio.lowlevel.current_task()))
+        async for _item in run:
+            return
+
+    async def main():
+        tasks = []
+        async with Pipeline.from_iterable(range(9)).open() as run:
+            for _ in range(5):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(take_one, run, tasks)
+            gc.collect()
+            return [task() for task in tasks]
+
+    assert run_virtual(main) == [None] * 5

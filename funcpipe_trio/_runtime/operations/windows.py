@@ -27,7 +27,6 @@ class Windowing(Batching):
         super().__init__(plan.Batch(operation.name, operation.max_items))
         self._max_items, self._period = operation.max_items, operation.period
 
-    @trio.lowlevel.enable_ki_protection
     def stream(self, values: Iterator[Any]) -> Iterator[Any]:
         if self._period is not None:
             self._is_simple = False

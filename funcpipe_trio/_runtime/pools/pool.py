@@ -430,8 +430,7 @@ class Pool(Stage):
         self._take_up(worker, item)
         if worker.context.renew():
             await trio.lowlevel.checkpoint()
-        # Whether it is needed by then: what gave the item may have ended the run, and no call begins any more.
-        if (self.stopped is not None or self._ended or self.order.failure is not None) and self._is_superfluous(worker):
+        if self._is_superfluous(worker):  # by then, or by whatever gave the item: no call begins any more
             self.discard(self._put_down(worker), self._reason())
             return
         try:

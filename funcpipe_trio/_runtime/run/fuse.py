@@ -29,10 +29,8 @@ _FORMS: dict[type[plan.Operation], Callable[[Any], FusedOperation]] = {
 
 
 def _rarer() -> dict[type[plan.Operation], Callable[[Any], FusedOperation]]:
-    from ..operations import (
-        regroup,  # when they are needed, see `build`
-        windows,  # when they are needed, see `build`
-    )
+    # When they are needed, see `build`.
+    from ..operations import regroup, windows
 
     return {
         plan.FlatMap: regroup.Expanding,

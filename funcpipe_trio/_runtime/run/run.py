@@ -14,6 +14,7 @@ from fractions import Fraction
 from time import perf_counter
 from types import TracebackType
 from typing import Any, Generic, TypeVar
+from weakref import WeakSet
 
 import trio
 
@@ -148,7 +149,7 @@ class Run(trio.abc.ReceiveChannel[T], Generic[T]):
         self._engine = consumer.engine
         self._budget = 0
         self._slice_end = 0.0
-        self._iterated_by: set[trio.lowlevel.Task] = set()
+        self._iterated_by: WeakSet[trio.lowlevel.Task] = WeakSet()  # a run may outlive any number of them
 
     def __aiter__(self) -> Run[T]:
         self._iterated_by.add(trio.lowlevel.current_task())
@@ -235,8 +236,8 @@ class Run(trio.abc.ReceiveChannel[T], Generic[T]):
         Cancellation: the run goes on draining.
         """
         grace = checks.seconds("Run.drain", "grace", grace, positive=False, finite=False)
+        await trio.lowlevel.checkpoint()  # first: a task that was started to take the rest has begun then
         self._refuse_to_wait_for(trio.lowlevel.current_task(), grace)
-        await trio.lowlevel.checkpoint()
         self.drain_nowait()
         with trio.move_on_after(grace):
             await self._engine.over.wait()
@@ -249,8 +250,8 @@ class Run(trio.abc.ReceiveChannel[T], Generic[T]):
         """Refuse to wait without end for the task that would wait."""
         if grace < math.inf or self._engine.over.is_set():
             return
-        others = (self._iterated_by - {task}) or self._consumer.is_waited_for
-        is_consumer = task in self._iterated_by and not others
+        is_alone = not self._consumer.is_waited_for and all(each is task for each in self._iterated_by)
+        is_consumer = is_alone and task in self._iterated_by
         if is_consumer or self._engine.has_task(task):
             who = "the task that takes its items" if is_consumer else "a function of this run"
             raise StateError(f"Run.drain: {who} cannot wait for the end of the run\nUse drain_nowait(), and go on.")
