@@ -14,6 +14,7 @@ import trio
 
 from funcpipe_trio import FairShare, Pipeline, StateError, concat, fair_merge, merge
 from funcpipe_trio.testing import run_virtual
+from funcpipe_trio.testing._schedule import Schedule, scheduled
 
 
 async def slow(item):
@@ -313,8 +314,9 @@ def test_who_would_wait_for_itself_is_told_so():
     assert said.endswith("\nUse drain_nowait(), and go on.")
 
 
-def test_who_hands_over_the_rest_may_wait_for_it():
-    """Another task was started to take it, and has not come to that yet."""
+@pytest.mark.parametrize("seed", range(20))
+def test_who_hands_over_the_rest_may_wait_for_it(seed):
+    """Another task was started to take it, and has not come to that yet; in every order of tasks."""
 
     async def rest(run, got):
         async for item in run:
@@ -330,7 +332,8 @@ def test_who_hands_over_the_rest_may_wait_for_it():
             await run.drain()
         return got
 
-    got = run_virtual(main)
+    with scheduled(Schedule(seed)):
+        got = run_virtual(main)
 
     assert got == list(range(len(got)))
     assert got

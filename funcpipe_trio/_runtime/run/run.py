@@ -236,7 +236,8 @@ class Run(trio.abc.ReceiveChannel[T], Generic[T]):
         Cancellation: the run goes on draining.
         """
         grace = checks.seconds("Run.drain", "grace", grace, positive=False, finite=False)
-        await trio.lowlevel.checkpoint()  # first: a task that was started to take the rest has begun then
+        for _ in range(2):  # a task that was started to take the rest has begun then, in every order of tasks
+            await trio.lowlevel.checkpoint()
         self._refuse_to_wait_for(trio.lowlevel.current_task(), grace)
         self.drain_nowait()
         with trio.move_on_after(grace):
