@@ -14,16 +14,16 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
-from time import perf_counter
 from typing import Any
 from unittest.mock import patch
 
 import trio
 
 from funcpipe_trio import Run
-from funcpipe_trio._runtime.core.turn import SLICE
+from funcpipe_trio._runtime.core.inlet import worth_a_pull
 from funcpipe_trio._runtime.links.link import Link
-from funcpipe_trio._runtime.stages.stage import Pause, Stage
+from funcpipe_trio._runtime.stages.chain import FULL, BurstEnd
+from funcpipe_trio._runtime.stages.stage import Stage
 
 from ._model import Benchmark, Case, Contender, Target
 from ._work import add
@@ -67,21 +67,24 @@ async def _look(handle: Run[int]) -> None:
 @contextmanager
 def _counting_less() -> Iterator[None]:
     with ExitStack() as stack:
-        stack.enter_context(patch.object(Stage, "_begin_wait", _begin_wait))
-        stack.enter_context(patch.object(Stage, "_end_wait", _end_wait))
+        stack.enter_context(patch.object(Stage, "park", _park))
         stack.enter_context(patch.object(Link, "commit", _commit))
         yield
 
 
-def _begin_wait(stage: Stage, reason: Pause) -> None:
-    """Begin a wait as `Stage._begin_wait` does, without a look at the clock."""
-    stage.outlet.settle()
-    stage._parked_for = reason
-
-
-def _end_wait(stage: Stage) -> None:
-    """End it, without another."""
-    stage._spent, stage._slice_end = 0, perf_counter() + SLICE
+async def _park(stage: Stage, reason: BurstEnd) -> None:
+    """Wait as `Stage.park` does, without a look at the clock."""
+    chain = stage.chain
+    chain.outlet.settle()
+    if chain.stopped is not None or (chain.outlet.room() if reason is FULL else worth_a_pull(chain.inlet)):
+        chain.turn.end()
+        return
+    if reason is FULL:
+        chain.inlet.release(parking=True)
+        chain.outlet.wants_room = True
+    stage.parked_for = reason
+    await stage._parking
+    chain.turn.begin()
 
 
 def _commit(link: Link, count: int) -> None:

@@ -86,11 +86,11 @@ def test_what_they_agree_on_is_right(name):
 
 def test_what_counts_less_leaves_the_package_as_it_was():
     """The contender that takes counting out puts it back, or the tests after this one would run without it."""
-    parts = Stage._park, Link.commit
+    parts = Stage.park, Link.commit
 
     load("report").cases[0].contender("without").run(100)
 
-    assert parts == (Stage._park, Link.commit)
+    assert parts == (Stage.park, Link.commit)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -16,13 +16,14 @@ from funcpipe_trio import FairChannel, FairShare, Pipeline, fair_merge
 from funcpipe_trio._runtime.core.inlet import BEHIND_FAILURE, NOTHING
 from funcpipe_trio._runtime.core.ledger import Ledger
 from funcpipe_trio._runtime.links.link import Link
-from funcpipe_trio._runtime.pools import pool as pools
+from funcpipe_trio._runtime.pools import outcomes
 from funcpipe_trio._runtime.pools.pool import Pool
 from funcpipe_trio._runtime.run.engine import Engine
 from funcpipe_trio._runtime.run.opening import Opening
 from funcpipe_trio._runtime.run.run import Run
-from funcpipe_trio._runtime.stages import stage as stages
-from funcpipe_trio._runtime.stages.sources import AsyncIterableSource, AsyncSource, IterableInlet
+from funcpipe_trio._runtime.stages import chain
+from funcpipe_trio._runtime.stages.chain import Chain
+from funcpipe_trio._runtime.stages.sources import AsyncIterableSource, AsyncSource
 from funcpipe_trio._runtime.stages.stage import Stage
 from funcpipe_trio._sansio.fair_queue import FairQueue
 from funcpipe_trio.testing import (
@@ -153,11 +154,11 @@ def forget_to_close_async(patch):
     async def nothing(self):
         pass
 
-    patch.setattr(AsyncIterableSource, "_close_source", nothing)
+    patch.setattr(AsyncIterableSource, "close_source", nothing)
 
 
 def forget_to_close_sync(patch):
-    patch.setattr(IterableInlet, "_close_iterator", lambda self, iterator: None)
+    patch.setattr(Chain, "close_stream", lambda self, stream: None)
 
 
 def close_in_another_task(patch):
@@ -167,19 +168,19 @@ def close_in_another_task(patch):
             if self._iterator is not None:
                 nursery.start_soon(self._iterator.aclose)
 
-    patch.setattr(AsyncIterableSource, "_close_source", elsewhere)
+    patch.setattr(AsyncIterableSource, "close_source", elsewhere)
 
 
 def swallow_cancelled_in_a_worker(patch):
-    serve = Pool._serve
+    serve = Pool.serve
 
     async def swallowing(self, worker, item):
         try:
             await serve(self, worker, item)
         except BaseException:
-            self._put_down(worker)
+            self.put_down(worker)
 
-    patch.setattr(Pool, "_serve", swallowing)
+    patch.setattr(Pool, "serve", swallowing)
 
 
 def let_links_grow(patch):
@@ -209,7 +210,7 @@ def lose_a_wake_up(patch):
     def once(self):
         if self not in heard:
             on_input(self)
-            if self._parked_for is None:
+            if self.parked_for is None:
                 heard.add(self)
 
     patch.setattr(Stage, "on_input", once)
@@ -223,10 +224,9 @@ def spin(patch):
     """Look again and again in place of parking."""
 
     async def look_again(self):
-        await self._breathe()
+        await self.breathe()
 
-    patch.setattr(Stage, "waits_its_own_way", True)
-    patch.setattr(Stage, "_wait_input", look_again)
+    patch.setattr(Stage, "wait_input", look_again)
     patch.setattr(_trial, "LIVELOCK", 20_000)  # the same sooner
 
 
@@ -300,8 +300,8 @@ def wrap_the_error(patch):
         outer.__cause__ = error
         return outer
 
-    patch.setattr(stages, "noted", wrapped)
-    patch.setattr(pools, "noted", wrapped)
+    patch.setattr(chain, "noted", wrapped)
+    patch.setattr(outcomes, "noted", wrapped)
 
 
 def lose_the_error(patch):
@@ -326,7 +326,7 @@ def drain_by_stopping(patch):
 
 def linger(patch):
     """Much to do, still, when all should be over."""
-    main = Stage._main
+    main = Stage.main
 
     async def at_leisure(self):
         try:
@@ -335,7 +335,7 @@ def linger(patch):
             for _ in range(100):
                 await trio.lowlevel.cancel_shielded_checkpoint()
 
-    patch.setattr(Stage, "_main", at_leisure)
+    patch.setattr(Stage, "main", at_leisure)
 
 
 def claim_completion(patch):
@@ -531,5 +531,5 @@ def test_a_deadlock_outside_of_a_campaign_ends_too(monkeypatch):
     """`run_virtual` says which tasks wait, and where."""
     forget_to_give_room_back(monkeypatch)
 
-    with pytest.raises(AssertionError, match=r"(?s)^run_virtual: not done .*iterable.*: _drive, line \d+"):
+    with pytest.raises(AssertionError, match=r"(?s)^run_virtual: not done .*iterable.*: park, line \d+"):
         run_virtual(linear().collect)

@@ -14,6 +14,7 @@ from funcpipe_trio import CircuitBreaker, OnError, Pipeline, RateLimit, RateLimi
 from funcpipe_trio._runtime.calls.circuit import _Circuit
 from funcpipe_trio._runtime.core.line import WaitingLine, _Place
 from funcpipe_trio._runtime.pools.keyed import KeyedPool
+from funcpipe_trio._runtime.pools.outcomes import Outcomes
 from funcpipe_trio._runtime.pools.pool import Pool
 from funcpipe_trio._sansio.lanes import Lanes
 from funcpipe_trio.testing import (
@@ -112,7 +113,7 @@ def forget_what_waits_in_lanes(patch):
 
 
 def do_not_count_what_waits_in_lanes(patch):
-    patch.setattr(KeyedPool, "_occupied", Pool._occupied)
+    patch.setattr(KeyedPool, "occupied", Pool.occupied)
 
 
 def keep_the_place_of_a_cancelled_waiter(patch):
@@ -136,57 +137,57 @@ def lose_a_mishap(patch):
     discard_result = Pool._discard_result
 
     def careless(self, result, reason):
-        if type(result).__name__ != "Mishap":
+        if type(result).__name__ != "PendingSkip":
             discard_result(self, result, reason)
 
     patch.setattr(Pool, "_discard_result", careless)
 
 
 def skip_without_counting(patch):
-    def skip(self, mishap):
+    def skip(self, pending):
         pass
 
     patch.setattr(Pool, "skip", skip)
 
 
 def put_an_item_down_before_it_is_buried(patch):
-    divert = Pool._divert
+    divert = Outcomes._divert
 
     async def hasty(self, worker, failure):
-        item = worker.item
-        self._put_down(worker)
-        await self.call.divert(failure, worker.attempt)
+        pool, item = self._pool, worker.item
+        pool.put_down(worker)
+        await self._call.divert(failure, worker.attempt)
         worker.item = item
-        self._calls += 1
-        self.call, call = Quiet(self.call), self.call
+        pool.calls += 1
+        self._call, call = Quiet(self._call), self._call
         await divert(self, worker, failure)
-        self.call = call
+        self._call = call
 
     class Quiet:
         def __init__(self, call):
-            self.is_layered = call.is_layered
+            self.is_layered, self.divert_account = call.is_layered, call.divert_account
 
         async def divert(self, failure, attempt):
             pass
 
-    patch.setattr(Pool, "_divert", hasty)
+    patch.setattr(Outcomes, "_divert", hasty)
 
 
 def swallow_the_error_of_a_burial(patch):
-    meet = Pool._meet
+    meet = Outcomes.meet
 
     async def careless(self, worker, error):
-        divert = self.call.divert
+        divert = self._call.divert
 
         async def quiet(failure, attempt):
             with contextlib.suppress(Exception):
                 await divert(failure, attempt)
 
-        object.__setattr__(self.call, "divert", quiet)
+        object.__setattr__(self._call, "divert", quiet)
         await meet(self, worker, error)
-        object.__setattr__(self.call, "divert", divert)
+        object.__setattr__(self._call, "divert", divert)
 
-    patch.setattr(Pool, "_meet", careless)
+    patch.setattr(Outcomes, "meet", careless)
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ class Calling:
     """The step that gets the failures, if `on_error` says so."""
 
 
-class Enough:
+class EndBefore:
     """What a call answers to end the stream before its item."""
 
     __slots__ = ("item",)

@@ -1,4 +1,4 @@
-"""The async operations as calls on one item: a result, `NOTHING` (dropped), or `Enough` (the stream ends before it).
+"""The async operations as calls on one item: a result, `NOTHING` (dropped), or `EndBefore` (the stream ends before it).
 
 Where the user gave a step in place of a function, the call takes an `Attempt` beside the item and hands it on to the
 step's policies; that is what ``*attempt`` stands for below.
@@ -16,7 +16,7 @@ from ...policies.on_error import Divert
 from ..core.attempt import Account, Attempt, Layered
 from ..core.inlet import NOTHING
 from ..core.user_code import OR_CONCURRENCY, awaiting, interruptible, not_awaitable
-from .calling import Calling, Enough
+from .calling import Calling, EndBefore
 from .layers import layers_of
 from .started import StartedStep
 
@@ -98,7 +98,7 @@ def _scanning(operation: plan.Scan, fn: Call) -> Call:
 
 def _taking_while(operation: plan.TakeWhile, fn: Call) -> Call:
     async def call(item: Any, *attempt: Attempt) -> Any:
-        return item if await fn(item, *attempt) else Enough(item)
+        return item if await fn(item, *attempt) else EndBefore(item)
 
     return call
 

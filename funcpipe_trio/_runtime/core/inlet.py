@@ -91,7 +91,9 @@ class Receiver(Protocol):
 class Sender(Protocol):
     """Who fills a link."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """How it is called."""
 
     @property
     def upstream(self) -> Upstream:

@@ -60,8 +60,8 @@ class Host(Protocol):
         """Take a stage into the report."""
 
 
-class Chain(Protocol):
-    """The stage that an operation is fused into, as the operation sees it."""
+class OperationHost(Protocol):
+    """What an operation may use of the chain that it is fused into."""
 
     host: Host
     began: float

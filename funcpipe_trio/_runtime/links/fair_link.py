@@ -14,7 +14,7 @@ stand behind the items of all keys.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Hashable, Iterator
 from fractions import Fraction
 from typing import Any
 
@@ -33,16 +33,10 @@ class FairLink(Link):
     __slots__ = ("_refilling", "lanes")
 
     buffer: Any
-    discarded: int
-    lanes: FairLanes
     name: str
-    put: Callable[[Any], object]
-    unsettled: bool
-    wants_room: bool
 
     def __init__(self, ledger: Ledger, operation: FairBy) -> None:
-        super().__init__(ledger, operation.capacity)
-        self.name: str = operation.name
+        super().__init__(ledger, operation.capacity, operation.name)
         self.lanes = FairLanes(operation.share.weight_of, operation.share.capacity, operation.max_keys)
         self.buffer = self.lanes  # what a link asks of it is its length
         self.put = self.lanes.add

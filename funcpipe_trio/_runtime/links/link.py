@@ -49,46 +49,25 @@ class Link:
         "wants_room",
     )
 
-    capacity: int
-    """The most that it may hold."""
-    discarded: int
-    """Items given up while it held them."""
-    dropped: int
-    """Items that its policy of overflow let fall."""
-    ended: bool
-    """Whether the sender has put the end behind the items."""
-    exhausted: bool
-    """Whether the receiver has read that end."""
-    ledger: Ledger
-    """Where what is given up is told."""
-    name: str | None
-    """What the user calls it, if so."""
-    passed: int
-    """Items that were put, so that `taken` need not be counted."""
-    peak: int
-    """The most that it held."""
-    unsettled: bool
-    """Whether the sender may put more in this turn: until it has had that, it counts as backlogged."""
-    wants_room: bool
-    """Whether the sender is to hear of room."""
-
-    receiver: Receiver
-    """Hears of items and of the end."""
-    sender: Sender
-    """Hears of room, and that nobody takes any more."""
-
-    def __init__(self, ledger: Ledger, capacity: int) -> None:
-        self.ledger = ledger
-        self.capacity = capacity
-        self.name = None
+    def __init__(self, ledger: Ledger, capacity: int, name: str | None = None) -> None:
+        self.ledger = ledger  # where what is given up is told
+        self.capacity = capacity  # the most that it may hold
+        self.name = name  # what the user calls it, if anything
+        self.sender: Sender  # hears of room, and that nobody takes any more
+        self.receiver: Receiver  # hears of items and of the end
         self.buffer: deque[Any] = deque()  # the items in it, oldest first
         self.put: Callable[[Any], object] = self.buffer.append  # one that drops, or a branch, puts its own here
-        self.ended = self.exhausted = False
+        self.ended = False  # the sender has put the end behind the items
+        self.exhausted = False  # the receiver has read that end
         self.failure: Fault | None = None  # what stands at the end, if the sender failed
         self.closed: str | None = None  # why the receiver takes no more
         self.unsettled = False
-        self.wants_room = False
-        self.passed = self.discarded = self.dropped = self.peak = 0
+        """Whether the sender may put more in this turn: until it has had that, it counts as backlogged."""
+        self.wants_room = False  # the sender is to hear of room
+        self.passed = 0  # items that were put, so that `taken` need not be counted
+        self.discarded = 0  # items given up while it held them
+        self.dropped = 0  # items that its policy of overflow dropped
+        self.peak = 0  # the most that it held
         # Half empty is when waking the sender pays: earlier, a trip brings few items; later, the receiver starves.
         self._low = capacity // 2
 

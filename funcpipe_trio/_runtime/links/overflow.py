@@ -13,7 +13,6 @@ it goes on: nothing is dropped that a receiver which keeps up would have taken.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from typing import Any
 
 from ..._plan.operations import Overflow
@@ -26,13 +25,9 @@ class LossyLink(Link):
 
     __slots__ = ("policy",)
 
-    dropped: int
-    policy: Overflow
-    put: Callable[[Any], object]
-
-    def __init__(self, ledger: Ledger, capacity: int, policy: Overflow) -> None:
-        super().__init__(ledger, capacity)
-        self.policy = policy
+    def __init__(self, ledger: Ledger, capacity: int, policy: Overflow, name: str | None = None) -> None:
+        super().__init__(ledger, capacity, name)
+        self.policy = policy  # what happens to an item for which there is no room
         if policy != "fail":
             self.put = self._replace_oldest if policy == "drop_oldest" else self._turn_away
 

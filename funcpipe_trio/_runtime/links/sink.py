@@ -13,21 +13,15 @@ from .link import stop_line
 class Sink:
     """Takes every value at once; `put` is all that happens to one."""
 
-    ended: bool
-    passed: int
-
-    capacity: int
-    """Of the link that an open run has here."""
-    wants_room = False
-    sender: Sender
-
     def __init__(self, put: Callable[[Any], object]) -> None:
-        self.capacity = 0
-        self.put: Callable[[Any], object] = put
-        self.closed: str | None = None
-        self.failure: Fault | None = None
-        self.ended = False
-        self.passed = 0
+        self.put: Callable[[Any], object] = put  # takes a value; that is all that happens to it
+        self.sender: Sender  # the last stage
+        self.capacity = 0  # of the link that an open run has here
+        self.wants_room = False  # never: there is always room
+        self.closed: str | None = None  # why nothing more is taken
+        self.failure: Fault | None = None  # what stands at the end
+        self.ended = False  # the last stage has put the end there
+        self.passed = 0  # values that it took
 
     def room(self) -> int:
         """Without limit: what is put is gone."""

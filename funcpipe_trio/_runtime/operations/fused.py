@@ -22,7 +22,7 @@ from ..._sansio.tolerance import Tolerance
 from ...policies.on_error import Emit, Failure, OnError, Skip, Stop
 from ..core.failures import add_note, failure_of, noted
 from ..core.inlet import NOT_NEEDED, NOTHING
-from ..core.protocols import Chain
+from ..core.protocols import OperationHost
 from ..core.user_code import ASYNC_DEF, OR_CONCURRENCY, not_awaitable
 
 ENOUGH: Final[Any] = object()
@@ -45,7 +45,7 @@ class FusedOperation:
 
     def __init__(self, operation: plan.Operation) -> None:
         self.name = operation.name
-        self.stage: Chain
+        self.chain: OperationHost
         self.dropped = self.created = self.absorbed = 0
         self._vetted: type | None = None
         self._use = OR_CONCURRENCY if isinstance(operation, plan.Concurrent | plan.FlatMap) else ASYNC_DEF
@@ -73,17 +73,17 @@ class FusedOperation:
         """Do what the policy says with a value at which the function raised: raise, or answer what takes its place."""
         policy, met = self.on_error, failure_of(error)
         if met is None or isinstance(policy, Stop) or isinstance(met, MisuseError):
-            self.stage.failing(error, self.name, number, value)
+            self.chain.failing(error, self.name, number, value)
         limit = None if self._tolerance is None else self._tolerance.failed(number + 1)
         if limit is not None:
             met = noted(met, self.name, number)
             add_note(met, limit)
-            self.stage.failing(met, self.name, number, value)
-        self.stage.failures[type(met).__name__] += 1
+            self.chain.failing(met, self.name, number, value)
+        self.chain.failures[type(met).__name__] += 1
         if isinstance(policy, Emit):
-            self.stage.as_failures += 1
+            self.chain.as_failures += 1
             return Failure(value, noted(met, self.name, number), self.name, 1)
-        self.stage.failed += 1
+        self.chain.failed += 1
         return NOTHING
 
     def vet(self, result: Any) -> type:
@@ -107,10 +107,10 @@ class PerItem(FusedOperation):
             try:
                 result = apply(value)
             except BaseException as error:  # noqa: ASYNC103  # `failing` raises
-                self.stage.failing(error, self.name, number, value)
+                self.chain.failing(error, self.name, number, value)
             number += 1
             if result is ENOUGH:
-                self.stage.discard(value, NOT_NEEDED)
+                self.chain.discard(value, NOT_NEEDED)
                 return
             yield result
 
@@ -206,7 +206,7 @@ class Scanning(FusedOperation):
                 if type(state) is not vetted:
                     vetted = self.vet(state)
             except BaseException as error:  # noqa: ASYNC103  # `failing` raises
-                self.stage.failing(error, self.name, number, value)
+                self.chain.failing(error, self.name, number, value)
             number += 1
             yield state
 

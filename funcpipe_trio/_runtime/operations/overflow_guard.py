@@ -29,6 +29,6 @@ class FullFails(FusedOperation):
             if value is not NOTHING:
                 if self._link.is_full:
                     error = BufferOverflow(f"the {self._link.described()} behind {named(self.name)} was full")
-                    self.stage.failing(error, self.name, number, value)
+                    self.chain.failing(error, self.name, number, value)
                 number += 1
             yield value

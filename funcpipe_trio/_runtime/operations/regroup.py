@@ -61,7 +61,7 @@ class Expanding(FusedOperation):
                 self.absorbed += 1
             finally:
                 children, self._children = self._children, None
-                self.stage.close_stream(children)
+                self.chain.close_stream(children)
             number += 1
             if answer is not NOTHING:
                 self._parent = NOTHING
@@ -131,7 +131,7 @@ class Unbatching(FusedOperation):
                 raise
             except BaseException as error:  # noqa: ASYNC103  # `failing` raises
                 self._parent = NOTHING
-                self.stage.failing(error, self.name, number, value)
+                self.chain.failing(error, self.name, number, value)
             number += 1
             self._parent = NOTHING
             self.absorbed += 1
@@ -152,7 +152,7 @@ class Unbatching(FusedOperation):
         try:
             rest = list(self._rest)
         except Exception as error:  # of the iterator of a subclass
-            self.stage.keep_cleanup_error(error)
+            self.chain.keep_cleanup_error(error)
             return [parent]
         self.created += len(rest)
         self.absorbed += 1
@@ -220,7 +220,7 @@ class Batching(FusedOperation):
                 closed = batcher.close()
             if value is not NOTHING:
                 if not batcher.items:
-                    batcher.begin(self.stage.now() if self._timed else 0.0)
+                    batcher.begin(self.chain.now() if self._timed else 0.0)
                 closed = batcher.append(value) or closed
             yield NOTHING if closed is None else self._emitted(closed)
 
@@ -239,9 +239,9 @@ class Batching(FusedOperation):
         try:
             cost = 1 if self._cost is None else _cost(self.name, self._cost, value)
         except BaseException as error:  # noqa: ASYNC103  # `failing` raises
-            self.stage.failing(error, self.name, self._number, value)
+            self.chain.failing(error, self.name, self._number, value)
         self._number += 1
-        now = self.stage.now() if self._timed and not self._batcher.items else 0.0
+        now = self.chain.now() if self._timed and not self._batcher.items else 0.0
         self._closed.extend(self._batcher.add(value, cost, now))
 
     def _emitted(self, batch: list[Any]) -> list[Any]:

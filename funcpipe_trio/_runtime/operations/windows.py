@@ -31,12 +31,12 @@ class Windowing(Batching):
         if self._period is not None:
             self._is_simple = False
             # Not before: now the stage has begun, and its periods count from there.
-            self._batcher = TumblingWindows(self._max_items, self._period, self.stage.began)
+            self._batcher = TumblingWindows(self._max_items, self._period, self.chain.began)
         return super().stream(values)
 
     def _add(self, value: Any) -> None:
         # The time of each: a period may end in the middle of a burst.
-        now = 0.0 if self._period is None else self.stage.now()
+        now = 0.0 if self._period is None else self.chain.now()
         self._closed.extend(self._batcher.add(value, 1, now))
 
 

@@ -16,7 +16,6 @@ import sys
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from functools import partial
-from time import perf_counter
 from typing import Any
 
 import trio
@@ -29,10 +28,11 @@ from ..core.parking import AWAKE, Parking
 from ..core.protocols import Host, Outlet
 from ..core.user_code import interruptible, interruptibly
 from ..operations.fused import FusedOperation
+from ..stages.chain import FULL, STARVED, TURN_OVER, BurstEnd
 from ..stages.lifetime import Lifetime, thrown
-from ..stages.stage import FULL, SLICE_OVER, STARVED, Pause
+from .crew import Worker
 from .nested import InnerAccount
-from .pool import Pool, Worker
+from .pool import Pool
 
 
 class Children:
@@ -40,23 +40,15 @@ class Children:
 
     __slots__ = ("are_waiting", "error", "hand", "is_over", "life", "parking", "stream")
 
-    hand: deque[Any]
-    """At most one: the next is asked for when it is out."""
-    are_waiting: bool
-    """Whether the worker only waits for room, and not in user code, which nothing but a cancellation can end."""
-    life: Lifetime | None
-    """Of what it holds open; None where that is a run, which is a block of its own."""
-    stream: Any
-    is_over: bool
-    """Whether no more will come; then `error` is why, if it failed."""
-
     def __init__(self, stream: Any, life: Lifetime | None) -> None:
-        self.stream = stream
-        self.hand = deque()
-        self.are_waiting = self.is_over = False
+        self.stream = stream  # what gives them, one at a time
+        self.life = life  # of what it holds open; None where that is a run, which is a block of its own
+        self.hand: deque[Any] = deque()  # at most one: the next is asked for when it is out
+        self.is_over = False  # no more will come; then `error` is why, if it failed
         self.error: BaseException | None = None
-        self.parking: Parking | None = None  # made at the first wait: many need none
-        self.life = life
+        self.are_waiting = False
+        """Whether the worker only waits for room, and not in user code, which nothing but a cancellation can end."""
+        self.parking: Parking | None = None  # what the worker waits in line by; made then: many need none
 
     async def come(self, ask: Callable[[], Awaitable[Any]]) -> bool:
         """Take what the stream gives: a child (then say so), its end, or an error."""
@@ -75,10 +67,6 @@ class Children:
 class ExpandingPool(Pool):
     """Workers that iterate what an async function, or an async generator function, gives for an item."""
 
-    kind = "async"
-    created: int = 0
-    absorbed: int = 0
-
     def __init__(
         self,
         host: Host,
@@ -92,35 +80,35 @@ class ExpandingPool(Pool):
         ordered: bool,
     ) -> None:
         super().__init__(host, name, inlet, outlet, fused, call, concurrency=concurrency, ordered=ordered)
-        self._children: dict[Worker, Children] = {}
+        self._children: dict[Worker, Children] = {}  # what comes of the item in each worker's hands
         self._line: OrderedDict[Worker, bool] = OrderedDict()
         """Those who wait for room, in the order in which they came; whether each is parked."""
-        self._holder: Worker | None = None  # who has its turn, and for how many children: its share of the room
-        self._turns = 0
+        self._holder: Worker | None = None  # the worker that has its turn
+        self._turns = 0  # for how many children: its share of the room
 
     def on_room(self) -> bool:
         return self._wake_first() if self._line else super().on_room()
 
     # ---- one item
 
-    async def _serve(self, worker: Worker, item: Any) -> None:
-        self._take_up(worker, item)
+    async def serve(self, worker: Worker, item: Any) -> None:
+        self.take_up(worker, item)
         if worker.context.renew():
             await trio.lowlevel.checkpoint()
-        if self._is_superfluous(worker):  # by then, or by whatever gave the item: no call begins any more
-            self.discard(self._put_down(worker), self._reason())
+        if self.is_superfluous(worker):  # by then, or by whatever gave the item: no call begins any more
+            self.chain.discard(self.put_down(worker), self.reason())
             return
         try:
             await self._expand(worker)
         except BaseException as error:  # noqa: ASYNC103  # raised again if it must pass
-            await self._meet(worker, error)  # noqa: ASYNC102  # raises if the run is cancelled
+            await self.outcomes.meet(worker, error)  # noqa: ASYNC102  # raises if the run is cancelled
             return  # noqa: ASYNC104  # not of the run's scope
-        is_superfluous = self._is_superfluous(worker)
-        item = self._put_down(worker)
+        is_superfluous = self.is_superfluous(worker)
+        item = self.put_down(worker)
         if is_superfluous:
-            self.discard(item, self._reason())
+            self.chain.discard(item, self.reason())
         else:
-            self.absorbed += 1
+            self.chain.absorbed += 1
         await trio.lowlevel.checkpoint_if_cancelled()  # a cancellation that came while the stream was closed, shielded
 
     async def _expand(self, worker: Worker) -> None:
@@ -134,7 +122,7 @@ class ExpandingPool(Pool):
     async def _made(self, worker: Worker) -> Any:
         """Give what the function, or the step, makes of the item."""
         if self.call.is_layered:
-            return await interruptible(_awaited, None, await self._called(worker))
+            return await interruptible(_awaited, None, await self.called(worker))
         return await interruptible(_awaited, self.call.fn, worker.item)
 
     async def _iterate(self, worker: Worker, made: Any) -> None:
@@ -150,21 +138,21 @@ class ExpandingPool(Pool):
             close = getattr(stream, "aclose", None)
             try:
                 if close is None:
-                    interruptibly(self.close_stream, stream)
+                    interruptibly(self.chain.close_stream, stream)
             finally:
-                await self.kept_cleanup(life.end(close, self.host.cleanup_timeout))  # noqa: ASYNC102  # shielded there
-        await self._end_with(worker, children)
+                await self.chain.kept_cleanup(life.end(close, self.chain.host.cleanup_timeout))  # noqa: ASYNC102  # shielded there
+        await self._let_out_rest(worker, children)
 
     async def _run(self, worker: Worker, inner: Plan) -> None:
         """Let the results of a pipeline out, which is run for that in this task."""
-        account = InnerAccount(self, lambda: self._reason() if self._is_superfluous(worker) else None)
-        opening = self.host.open_inner(inner, account.discard)
+        account = InnerAccount(self, lambda: self.reason() if self.is_superfluous(worker) else None)
+        opening = self.chain.host.open_inner(inner, account.discard)
         run: Any = None
         try:
             async with opening as run:
                 children = Children(run, None)
                 await self._let_out(worker, children)
-                await self._end_with(worker, children)
+                await self._let_out_rest(worker, children)
         finally:
             if run is not None:
                 account.close(run.report, sys.exception())
@@ -178,7 +166,7 @@ class ExpandingPool(Pool):
         ask = partial(_next, children.stream)
         if children.life is not None:
             ask = partial(interruptible, ask)
-        while not self._is_superfluous(worker):
+        while not self.is_superfluous(worker):
             try:
                 await self._clear(worker, children)
             except trio.Cancelled as error:  # noqa: ASYNC103  # one of the user's own scope ends here
@@ -188,26 +176,26 @@ class ExpandingPool(Pool):
                     return  # noqa: ASYNC104  # not of the run's scope
                 assert children.life is not None
                 clear = partial(self._clear, worker, children)
-                await children.life.sheltered(self.host.start_task, clear)  # noqa: ASYNC102  # it is shielded
-                if self._is_superfluous(worker):
+                await children.life.sheltered(self.chain.host.start_task, clear)  # noqa: ASYNC102  # it is shielded
+                if self.is_superfluous(worker):
                     break  # noqa: ASYNC104  # not of the run's scope
                 ask_again = partial(interruptible, thrown, children.stream, error, END)
                 if await children.come(ask_again):  # noqa: ASYNC102  # the scope that ended is the user's own
-                    self.created += 1
+                    self.chain.created += 1
                 continue  # noqa: ASYNC104  # not of the run's scope
-            if children.is_over or self._is_superfluous(worker):
+            if children.is_over or self.is_superfluous(worker):
                 break
             if await children.come(ask):
-                self.created += 1
+                self.chain.created += 1
 
     async def _is_cancelled_inside(self, worker: Worker, children: Children) -> bool:
         """Whether a scope that the stream holds open is cancelled, and nothing around it."""
         life, scope = children.life, worker.scope
-        if life is None or scope.cancel_called or not await life.is_alone_cancelled(self.host.start_task):
+        if life is None or scope.cancel_called or not await life.is_alone_cancelled(self.chain.host.start_task):
             return False
         return not scope.cancel_called
 
-    async def _end_with(self, worker: Worker, children: Children) -> None:
+    async def _let_out_rest(self, worker: Worker, children: Children) -> None:
         """Let the rest out, and raise what stands behind it."""
         await self._clear(worker, children)
         if children.error is not None:
@@ -219,20 +207,20 @@ class ExpandingPool(Pool):
         if self._holder is not worker:
             self._holder = None
         try:
-            while not self._is_superfluous(worker):
+            while not self.is_superfluous(worker):
                 if hand and self._has_turn(worker):
                     self._let_go(worker, hand.popleft())
                 # Most children went straight through: to ask here whether any is left takes a third of the time of one.
-                is_clear = self._is_direct and not self.order.waiting
-                pause = STARVED if is_clear else self._move_on(worker)
-                if pause is SLICE_OVER or worker.budget <= 0 or perf_counter() > worker.slice_end:
-                    await self._rest(worker)
+                is_clear = self.is_direct and not self.order.waiting
+                end = STARVED if is_clear else self.move_on(worker)
+                if end is TURN_OVER or worker.turn.is_over():
+                    await self.rest(worker)
                 elif hand and self._has_turn(worker):
                     continue
-                elif hand or (pause is FULL and self._has_leftovers()):
+                elif hand or (end is FULL and self.has_leftovers()):
                     await self._stand(worker)
                 else:
-                    self.outlet.settle()
+                    self.chain.outlet.settle()
                     return
         finally:
             children.are_waiting = False
@@ -242,7 +230,7 @@ class ExpandingPool(Pool):
 
     def _has_turn(self, worker: Worker) -> bool:
         """Whether a worker may let a child out: there is room, and it is its turn, or is so still."""
-        room = self.outlet.room() - len(self.order.waiting)
+        room = self.chain.outlet.room() - len(self.order.waiting)
         if room < 1:
             return False
         if not self._line:
@@ -255,30 +243,30 @@ class ExpandingPool(Pool):
 
     def _let_go(self, worker: Worker, child: Any) -> None:
         """Hand a child on."""
-        if not (self._is_direct and self._put_through(worker.position, child)):
+        if not (self.is_direct and self.put_through(worker.position, child)):
             self.order.complete(worker.position, child)
-        worker.budget -= 1
+        worker.turn.left -= 1
         if self._line:
             self._line.pop(worker, None)  # with the next one it stands at the end, unless it has its turn still
             self._turns -= self._holder is worker
 
     async def _stand(self, worker: Worker) -> None:
         """Wait in line for room."""
-        self.outlet.settle()  # first: who hears that may stop this stage, or give it room
-        if self._is_superfluous(worker):
+        self.chain.outlet.settle()  # first: who hears that may stop this stage, or give it room
+        if self.is_superfluous(worker):
             return
         self._line[worker] = True  # where it stands, or at the end
-        self.outlet.wants_room = True
+        self.chain.outlet.wants_room = True
         self.source.release(parking=True)
         children = self._children[worker]
         parking = children.parking = children.parking or Parking(partial(self._leave_line, worker))
         worker.task = trio.lowlevel.current_task()
-        self.usage.park(self.now(), False)
+        self.crew.usage.park(self.chain.now(), False)
         try:
             await parking
         finally:
-            self.usage.unpark(self.now(), False)
-            worker.begin_slice(self.slice)
+            self.crew.usage.unpark(self.chain.now(), False)
+            worker.turn.begin()
 
     def _leave_line(self, worker: Worker, _raise_cancel: object) -> trio.lowlevel.Abort:
         self._line[worker] = False
@@ -287,10 +275,10 @@ class ExpandingPool(Pool):
     def _wake_first(self) -> bool:
         """Wake who stands first in line, if there is room; say whether it comes."""
         first = next(iter(self._line), None)
-        if first is None or self._ended:
+        if first is None or self.ended:
             return False
-        if not self.outlet.room():
-            self.outlet.wants_room = True
+        if not self.chain.outlet.room():
+            self.chain.outlet.wants_room = True
             return False
         if self._line[first]:
             self._wake_up(first)
@@ -301,47 +289,40 @@ class ExpandingPool(Pool):
         assert worker.task is not None
         trio.lowlevel.reschedule(worker.task, AWAKE)
 
-    def _move_on(self, worker: Worker) -> Pause:
-        pause = super()._move_on(worker)
+    def move_on(self, worker: Worker) -> BurstEnd:
+        end = super().move_on(worker)
         if self._line:
             self._wake_first()
-        return pause
+        return end
 
     # ---- giving up
 
-    def _cancel(self, worker: Worker) -> None:
+    def cancel(self, worker: Worker) -> None:
         """End what a worker is at; one that waits for room only looks, and closes what its stream holds open itself."""
         children = self._children.get(worker)
         if children is None or not children.are_waiting:
-            super()._cancel(worker)
+            super().cancel(worker)
         elif self._line.get(worker):
             self._wake_up(worker)
 
-    def _put_down(self, worker: Worker) -> Any:
-        self._give_up_children(worker)
-        return super()._put_down(worker)
-
-    def _dismiss(self, worker: Worker) -> None:
-        self._give_up_children(worker)
-        super()._dismiss(worker)
-
-    def _give_up_children(self, worker: Worker) -> None:
-        """Discard what came of an item and is not out."""
+    def put_down(self, worker: Worker) -> Any:
+        """Give up what came of the item and is not out."""
         children = self._children.pop(worker, None)
         if children is not None:
             for child in children.hand:
-                self.discard(child, self._reason())
+                self.chain.discard(child, self.reason())
+        return super().put_down(worker)
 
     def items_seen(self) -> int:
-        return self.absorbed + self.failed
+        return self.chain.absorbed + self.chain.failed
 
-    def _emit(self, worker: Worker, failure: Failure[Any]) -> None:
+    def emit(self, worker: Worker, failure: Failure[Any]) -> None:
         """Put the failure behind the children that the item had."""
-        self.absorbed += 1
-        self.created += 1
-        super()._emit(worker, failure)
+        self.chain.absorbed += 1
+        self.chain.created += 1
+        super().emit(worker, failure)
 
-    def _pass_over(self, worker: Worker) -> None:
+    def pass_over(self, worker: Worker) -> None:
         """An item has no place of its own among its children."""
 
 

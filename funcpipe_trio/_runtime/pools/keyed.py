@@ -14,17 +14,21 @@ are in order, for everything before a failure is delivered.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from typing import Any
 
 import trio
 
 from ..._base.frozen import dataclass
 from ..._sansio.lanes import Lanes
+from ..calls.calling import Calling
 from ..core.failures import failure_of
-from ..core.inlet import CANCELLED, END, NOTHING
+from ..core.inlet import CANCELLED, END, NOTHING, Inlet
+from ..core.protocols import Host, Outlet
 from ..core.user_code import not_awaitable
-from .pool import ASIDE, Pool, Worker
+from ..operations.fused import FusedOperation
+from .crew import Worker
+from .pool import DEFERRED, Pool
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,115 +40,118 @@ class _Entry:
     position: int
     number: int
     error: Exception | None = None
-    """What asking for its key came to."""
+    """The error that the key function raised, if any."""
 
 
 class KeyedPool(Pool):
     """Workers that take the oldest item whose key is free."""
 
-    key: Callable[[Any], Hashable]
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._lanes = Lanes()
-        self._entries: dict[Worker, _Entry] = {}
+    def __init__(
+        self,
+        host: Host,
+        name: str,
+        inlet: Inlet,
+        outlet: Outlet,
+        fused: Sequence[FusedOperation],
+        call: Calling,
+        *,
+        concurrency: int,
+        ordered: bool,
+        key: Callable[[Any], Hashable],
+    ) -> None:
+        super().__init__(host, name, inlet, outlet, fused, call, concurrency=concurrency, ordered=ordered)
+        self._key = key  # what is asked for an item's key, when it is taken
+        self._lanes = Lanes()  # items that were taken and wait for their key
+        self._keys: dict[Worker, Hashable] = {}  # the key that each worker holds
 
     def is_over(self) -> bool:
         return self.order.ended or (super().is_over() and not len(self._lanes))
 
-    def _staff(self) -> None:
+    def staff(self) -> None:
         if self._lanes.ready:
-            if not self._coming:
-                self._call_in()
+            if not self.crew.coming:
+                self.crew.call_in()
         else:
-            super()._staff()
+            super().staff()
 
-    def _occupied(self) -> int:
-        return super()._occupied() + len(self._lanes)
+    def occupied(self) -> int:
+        return super().occupied() + len(self._lanes)
 
     # ---- taking
 
-    def _admit(self) -> Any:
+    def admit(self) -> Any:
         """Take the oldest item whose key is free; if there is none, take one in."""
-        if self._calls >= self.concurrency:
+        size = self.crew.size
+        if self.calls >= size:
             return NOTHING
-        if self._calls + 1 == self.concurrency and not self.outlet.room() and self._has_leftovers():
+        if self.calls + 1 == size and not self.chain.outlet.room() and self.has_leftovers():
             return NOTHING  # items in lanes were let in before: the last worker stays to see the room
         if not self._lanes.ready:
-            item = super()._admit()
+            item = super().admit()
             if item is NOTHING or item is END:
                 return item
             self._sort_in(item)
-            if self.stopped is not None:  # by whoever was asked for the key: it is given up with all that is in lanes
+            if self.chain.stopped is not None:  # by the key function: it is given up with all that is in lanes
                 return NOTHING
-        return self._lanes.take() if self._lanes.ready else ASIDE
+        return self._lanes.take() if self._lanes.ready else DEFERRED
 
     def _sort_in(self, item: Any) -> None:
-        position, number = self.order.begin(), self._received
-        self._received += 1
+        position, number = self.order.begin(), self.received
+        self.received += 1
         try:
-            self._store(_Entry(item, _key(self.key, item), position, number))
+            self._store(_Entry(item, _key(self._key, item), position, number))
         except BaseException as raised:  # noqa: ASYNC103  # raised again if it must pass
             error = failure_of(raised)
             if error is None:  # KeyboardInterrupt and its like end the whole run
-                self.discard(item, CANCELLED)
+                self.chain.discard(item, CANCELLED)
                 raise
             self._store(_Entry(item, object(), position, number, error))  # without a key: in a lane of its own
 
     def _store(self, entry: _Entry) -> None:
         self._lanes.add(entry.key, entry.position, entry)
 
-    def _take_up(self, worker: Worker, item: _Entry) -> None:
-        self._entries[worker] = item
+    def take_up(self, worker: Worker, item: _Entry) -> None:
+        self._keys[worker] = item.key
         worker.item, worker.position, worker.number = item.item, item.position, item.number
-        self._calls += 1
-        self._staff()
-        self.outlet.settle()
+        worker.refusal = item.error
+        self.calls += 1
+        self.staff()
+        self.chain.outlet.settle()
 
-    def _called(self, worker: Worker) -> Awaitable[Any]:
-        entry = self._entries[worker]
-        error = entry.error
-        if error is None:
-            return super()._called(worker)
-        self._entries[worker] = _Entry(entry.item, entry.key, entry.position, entry.number)  # whoever calls meets it
+    def called(self, worker: Worker) -> Awaitable[Any]:
+        if worker.refusal is None:
+            return super().called(worker)
+        error, worker.refusal = worker.refusal, None
         worker.attempt.begin(worker.number)  # or the attempts of the item before it would be taken for its own
         return _raised(error)
 
-    def _put_down(self, worker: Worker) -> Any:
-        self._close_entry(self._entries.pop(worker))
-        return super()._put_down(worker)
-
-    def _close_entry(self, entry: _Entry) -> None:
-        """Free the lane; an error of the key that nobody met, as no call began, is kept."""
-        self._lanes.done(entry.key)
-        if entry.error is not None:
-            self.host.ledger.keep(entry.error)
+    def put_down(self, worker: Worker) -> Any:
+        """Free the lane; an error of the key function that nobody met, as no call began, is kept."""
+        self._lanes.done(self._keys.pop(worker))
+        error, worker.refusal = worker.refusal, None
+        if error is not None:
+            self.chain.host.ledger.keep(error)
+        return super().put_down(worker)
 
     # ---- giving up
 
-    def _cancel_superfluous(self) -> None:
-        super()._cancel_superfluous()
+    def cancel_superfluous(self) -> None:
+        super().cancel_superfluous()
         self._give_up(self._is_behind)
 
     def _give_up(self, is_given_up: Callable[[int], bool]) -> None:
         """Give up items in lanes, by their positions; and the errors of their keys, which nobody met."""
         for entry in self._lanes.withdraw(is_given_up):
             if entry.error is not None:
-                self.host.ledger.keep(entry.error)
-            self.discard(entry.item, self._reason())
+                self.chain.host.ledger.keep(entry.error)
+            self.chain.discard(entry.item, self.reason())
 
     def _is_behind(self, position: int) -> bool:
-        return self._ended or self.order.is_superfluous(position)
+        return self.ended or self.order.is_superfluous(position)
 
-    def _dismiss(self, worker: Worker) -> None:
-        entry = self._entries.pop(worker, None)
-        if entry is not None:
-            self._close_entry(entry)
-        super()._dismiss(worker)
-
-    def _leave(self) -> None:
+    def leave(self) -> None:
         self._give_up(lambda position: True)
-        super()._leave()
+        super().leave()
 
 
 @trio.lowlevel.disable_ki_protection  # user code runs in it

@@ -33,22 +33,22 @@ class InnerAccount:
 
     def discard(self, item: Any, inner: str, reason: str) -> None:
         """Give up an item of the inner run, for its own reason unless the whole of it is given up."""
-        stage, name = self._stage, f"{self._stage.name}{INSIDE}{inner}"
-        stage.created += 1
+        chain, name = self._stage.chain, f"{self._stage.name}{INSIDE}{inner}"
+        chain.created += 1
         if reason in _POLICIES:
-            stage.results.dropped += 1
-            stage.host.ledger.drop(item, name, reason)
+            chain.dropped += 1
+            chain.host.ledger.drop(item, name, reason)
         else:
-            stage.discarded += 1
-            stage.host.ledger.discard(item, name, self._outer_reason() or reason)
+            chain.discarded += 1
+            chain.host.ledger.discard(item, name, self._outer_reason() or reason)
 
     def close(self, report: Report, raised: BaseException | None) -> None:
         """Keep what the inner run says of its errors; `raised` is what it gave its stage already."""
-        ledger = self._stage.host.ledger
+        ledger = self._stage.chain.host.ledger
         for error in report.cleanup_errors:
             ledger.keep(error)
         ledger.cleanup_error_count += report.cleanup_error_count - len(report.cleanup_errors)
         if report.error is not None and report.error is not raised:
             ledger.keep(report.error)
         for stage in report.stages:
-            self._stage.failures.update(dict(stage.failures))
+            self._stage.chain.failures.update(dict(stage.failures))

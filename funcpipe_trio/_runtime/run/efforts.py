@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from ..._sansio.usage import Used
 from ..pools.pool import Pool
 from ..stages.sources import AsyncSource
-from ..stages.stage import Stage
+from .parts import AnyStage
 
 
 class Attendance:
@@ -51,7 +51,7 @@ class Attendance:
 class Efforts:
     """What each stage and, last, the consumer worked."""
 
-    def __init__(self, stages: Sequence[Stage], consumer: Attendance | None) -> None:
+    def __init__(self, stages: Sequence[AnyStage], consumer: Attendance | None) -> None:
         self._stages = stages
         self._consumer = consumer
         self._at_pause: list[float] | None = None  # while paused
@@ -79,12 +79,12 @@ class Efforts:
         return [*(each.worked for each in all_spent), consumer]
 
 
-def spent_by(stage: Stage, now: float) -> Used:
+def spent_by(stage: AnyStage, now: float) -> Used:
     """How a stage has spent its time; one without places has one."""
-    until = stage.began if not stage.started else now if stage.left is None else stage.left
+    until = stage.chain.began if not stage.started else now if stage.left is None else stage.left
     if isinstance(stage, Pool):
-        return stage.usage.read(until)
-    seconds, (waited_input, waited_room) = until - stage.began, stage.waited(until)
+        return stage.crew.usage.read(until)
+    seconds, (waited_input, waited_room) = until - stage.chain.began, stage.waited(until)
     # A source that waits for the outside has no input to wait for: what it counts as that are the pauses.
     used = seconds - waited_room - (0.0 if isinstance(stage, AsyncSource) else waited_input)
     return Used(used=used, stalled=0.0, offered=seconds, starved=waited_input, blocked=waited_room, worked=used)

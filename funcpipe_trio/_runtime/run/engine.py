@@ -32,9 +32,8 @@ from ..links.link import start_line
 from ..links.sink import Sink
 from ..reports.bottleneck import Wiring
 from ..reports.report import Outcome, Report
-from ..stages.stage import Stage
-from .build import Machinery
 from .efforts import Attendance, Efforts
+from .parts import AnyStage, Machinery
 
 
 class Engine:
@@ -78,7 +77,7 @@ class Engine:
         self.cleanup_timeout = cleanup_timeout  # seconds in which a source is to be closed
         # Else one seed would not be one trace: a busy machine would cut bursts elsewhere.
         self.slice = SLICE if is_real(trio.lowlevel.current_clock()) else inf
-        self.stages: list[Stage] = []  # upstream first
+        self.stages: list[AnyStage] = []  # upstream first
         self.machinery = Machinery(self)
         self.sink = sink  # takes what comes out, where no consumer does
         self.inlet: Inlet = make(self.machinery)  # what the consumer takes from
@@ -114,7 +113,7 @@ class Engine:
             nursery = nursery.parent_task.parent_nursery
         return nursery is not None
 
-    def register(self, stage: Stage) -> None:
+    def register(self, stage: AnyStage) -> None:
         self.stages.append(stage)
 
     # Ctrl-C is taken at checkpoints here, and in user code (see where `disable_ki_protection` stands), but never

@@ -29,8 +29,8 @@ from ..core.inlet import Inlet
 from ..links.sink import Sink
 from ..pools.pool import Pool
 from ..stages.sources import IterableInlet
-from .build import Machinery
 from .opening import Opening
+from .parts import Machinery
 
 
 async def gathered(
@@ -166,7 +166,7 @@ class _Opening(Opening[None]):
         pool = Pool(
             machinery.host, self._name, inlet, self._sink, (), call, concurrency=self._concurrency, ordered=False
         )
-        inlet.stage = self._sink.sender = pool
+        inlet.chain, self._sink.sender = pool.chain, pool
         return inlet
 
 

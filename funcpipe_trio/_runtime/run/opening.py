@@ -24,8 +24,9 @@ from ..core.inlet import CANCELLED, NOT_NEEDED, Inlet
 from ..core.ledger import Ledger, OnDiscard
 from ..core.misused import misused
 from ..links.sink import Sink
-from .build import Machinery, build
+from .build import build
 from .engine import Engine
+from .parts import Machinery
 from .run import Consumer, Run
 
 T = TypeVar("T")

@@ -14,6 +14,7 @@ from ..junctions.fan_in import FanInInlet, MergeInlet, MergeInput, ZipInlet
 from ..junctions.fan_out import Fork, Joint
 from ..links.fair_link import FairLink
 from ..links.link import Link
+from ..pools.pool import Pool
 from ..reports.bottleneck import Basis, Wiring, name_bottleneck
 from ..reports.report import InputReport, LinkReport, PolicyReport, RemakeReport, Report, RunStatistics, StageReport
 from ..stages.gate import Gate
@@ -21,6 +22,7 @@ from ..stages.sources import AsyncSource
 from ..stages.stage import Stage
 from .efforts import spent_by
 from .engine import Engine
+from .parts import AnyStage
 
 
 def statistics_of(engine: Engine) -> RunStatistics:
@@ -75,34 +77,35 @@ def _remade(engine: Engine) -> Iterator[tuple[str, int, int]]:
                 yield each.name, each.used, each.taken
         if stage is None:
             return
-        yield stage.name, stage.absorbed, stage.created
-        for operation in stage.fused:
+        yield stage.name, stage.chain.absorbed, stage.chain.created
+        for operation in stage.chain.fused:
             yield operation.name, operation.absorbed, operation.created
         for fork in forks:
             if fork.sender is stage and fork.made != fork.passed:
                 yield fork.name, fork.passed, fork.made
 
 
-def _stage(stage: Stage, spent: Used, in_pauses: float) -> StageReport:
+def _stage(stage: AnyStage, spent: Used, in_pauses: float) -> StageReport:
     waits_outside = isinstance(stage, AsyncSource)
+    chain = stage.chain
     return StageReport(
         name=stage.name,
         kind=stage.kind,
-        fused=tuple(operation.name for operation in stage.fused if operation.name != stage.name),
+        fused=tuple(operation.name for operation in chain.fused if operation.name != stage.name),
         received=stage.received,
-        emitted=stage.emitted,
-        created=sum(operation.created for operation in stage.fused) + stage.created,
-        absorbed=sum(operation.absorbed for operation in stage.fused) + stage.absorbed,
-        failed=stage.failed,
-        dropped=sum(operation.dropped for operation in stage.fused) + stage.dropped,
-        discarded=stage.discarded,
+        emitted=chain.outlet.passed,
+        created=sum(operation.created for operation in chain.fused) + chain.created,
+        absorbed=sum(operation.absorbed for operation in chain.fused) + chain.absorbed,
+        failed=chain.failed,
+        dropped=sum(operation.dropped for operation in chain.fused) + stage.dropped,
+        discarded=chain.discarded,
         waited_input=in_pauses if waits_outside else spent.starved,
         waited_room=spent.blocked,
         stalled=spent.stalled,
         used=spent.used - in_pauses if waits_outside else spent.used,
         offered=spent.offered,
-        as_failures=stage.as_failures,
-        failures=tuple(sorted(stage.failures.items())),
+        as_failures=chain.as_failures,
+        failures=tuple(sorted(chain.failures.items())),
         policies=None if stage.account is None else PolicyReport.of(stage.account),
         divert=None if stage.divert_account is None else PolicyReport.of(stage.divert_account),
     )
@@ -126,10 +129,10 @@ def _link(link: Link) -> LinkReport:
 def _turned_away(link: FairLink) -> int:
     """How many items the gate before it let fall, or its stage diverted."""
     stage = link.sender
-    assert isinstance(stage, Stage)
-    gate = stage.fused[-1]
+    assert isinstance(stage, Stage | Pool)
+    gate = stage.chain.fused[-1]
     assert isinstance(gate, Gate)
-    return gate.dropped + stage.failures[BufferOverflow.__name__]
+    return gate.dropped + stage.chain.failures[BufferOverflow.__name__]
 
 
 def _wiring_of(engine: Engine) -> Wiring:
@@ -151,20 +154,20 @@ def _wiring(engine: Engine) -> Wiring:
     )
 
 
-def _filled(stage: Stage) -> list[Link]:
+def _filled(stage: AnyStage) -> list[Link]:
     """Give the links that a stage fills."""
-    outlet = stage.outlet
+    outlet = stage.chain.outlet
     if isinstance(outlet, Fork):
         return [port.link for port in outlet.ports.values()]
     return [outlet] if isinstance(outlet, Link) else []
 
 
-def _taker(source: Link | FanInInlet) -> Stage | None:
+def _taker(source: Link | FanInInlet) -> AnyStage | None:
     """Give the stage that takes from a link, or a fan-in, through fan-ins; None at the end."""
     receiver: Receiver | None = source.receiver
     while isinstance(receiver, MergeInput | FanInInlet):
         receiver = receiver.merge if isinstance(receiver, MergeInput) else receiver.receiver
-    return receiver if isinstance(receiver, Stage) else None
+    return receiver if isinstance(receiver, Stage | Pool) else None
 
 
 def _inputs(fan_in: Inlet) -> list[InputReport]:

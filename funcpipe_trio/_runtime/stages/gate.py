@@ -9,7 +9,6 @@ the gate then, in the item's place, so it ends the stream as any other does.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from time import perf_counter
 from typing import Any
 
 import trio
@@ -24,25 +23,22 @@ from ..calls.own_context import OwnContext
 from ..core.attempt import Account, Attempt, Layered
 from ..core.failures import add_note, failure_of, noted
 from ..core.inlet import NOTHING
-from ..core.turn import BURST
 from ..core.user_code import not_awaitable
 from ..links.fair_link import FairLink
 from ..operations.fused import FusedOperation
+from .chain import Chain
 from .stage import Stage
 
 
 class Gate(FusedOperation):
     """Each item becomes its entry, or is dropped."""
 
-    link: FairLink
-    number: int
-
-    def __init__(self, operation: FairBy) -> None:
+    def __init__(self, operation: FairBy, link: FairLink) -> None:
         super().__init__(operation)
+        self.link = link  # what its stage puts the entries into
         self._key, self._cost = operation.key, operation.share.cost
         self._drops = operation.overflow == "drop_newest"
-        self.number = 0
-        """How many items came before the one at hand."""
+        self.number = 0  # how many items came before the one at hand
         self.undiverted: tuple[Any, Exception] | None = None
         """The item at hand, and the error of the step that it was diverted to, until that is raised here."""
 
@@ -55,16 +51,16 @@ class Gate(FusedOperation):
             try:
                 entry = self._entry(value)
             except BaseException as raised:  # noqa: ASYNC103  # `failing` raises
-                self.stage.failing(raised, self.name, self.number, value)
+                self.chain.failing(raised, self.name, self.number, value)
             if self._drops and self.link.lanes.is_full(entry):
                 self.dropped += 1
-                self.stage.host.ledger.drop(value, self.name, "drop_newest")
+                self.chain.host.ledger.drop(value, self.name, "drop_newest")
                 yield NOTHING
             else:
                 yield entry
                 if self.undiverted is not None:
                     (_item, error), self.undiverted = self.undiverted, None
-                    self.stage.failing(error, self.name, self.number, value)
+                    self.chain.failing(error, self.name, self.number, value)
             self.number += 1
 
     def held(self) -> list[Any]:
@@ -72,7 +68,7 @@ class Gate(FusedOperation):
         if self.undiverted is None:
             return []
         (item, error), self.undiverted = self.undiverted, None
-        self.stage.keep_cleanup_error(error)
+        self.chain.keep_cleanup_error(error)
         return [item]
 
     @trio.lowlevel.disable_ki_protection  # user code runs in it
@@ -85,41 +81,36 @@ class Gate(FusedOperation):
 class DivertingStage(Stage):
     """A sync stage that gives the items that find their queues full to a step, one at a time."""
 
-    waits_its_own_way = True
+    def __init__(self, chain: Chain, gate: Gate, divert: Layered, account: Account, *, kind: str = "sync") -> None:
+        super().__init__(chain, kind=kind, divert_account=account)
+        self._gate = gate  # the last operation of the chain
+        self._divert_to = divert  # the step, called as a pool calls one
+        self._account = account  # what the policies of that step count
+        self._diverted: Any = NOTHING  # the item that is with the step
 
-    divert: Layered
-    divert_account: Account
-    failed: int
-    _diverted: Any = NOTHING
-    _budget = BURST
-    _slice_end: float
-
-    async def _main(self) -> None:
+    async def main(self) -> None:
         self._context = OwnContext()
-        with trio.CancelScope() as self._scope:  # the step waits as it likes
-            await super()._main()
+        with trio.CancelScope() as self.scope:  # the step waits as it likes
+            await super().main()
 
-    async def _wait_room(self) -> None:
-        gate = self.fused[-1]
-        assert isinstance(gate, Gate)
+    async def wait_room(self) -> None:
+        gate = self._gate
         entry = gate.link.lanes.take_back()
         if entry is None:
-            await super()._wait_room()
+            await super().wait_room()
             return
         gate.link.passed -= 1  # it did not pass after all: it is this stage's again
         self._diverted = entry.item
-        self.outlet.settle()
+        self.chain.outlet.settle()
         await self._divert(gate)
-        self._budget = 0 if self._context.renew() else self._budget - 1
-        if not self._budget or perf_counter() > self._slice_end:  # a step may never wait
-            self._budget = BURST
-            await self._breathe()
+        if self._context.renew() or self.chain.turn.is_over():  # a step may never wait
+            await self.breathe()
 
     async def _divert(self, gate: Gate) -> None:
         overflow = noted(BufferOverflow("the queue of its key is full"), gate.name, gate.number)
         failure = Failure(self._diverted, overflow, gate.name, 0)
         try:
-            await self.divert(failure, Attempt(self.divert_account, gate.number))
+            await self._divert_to(failure, Attempt(self._account, gate.number))
         except BaseException as raised:  # noqa: ASYNC103  # raised again if it must pass
             error = failure_of(raised)
             if error is None:
@@ -128,9 +119,9 @@ class DivertingStage(Stage):
             gate.undiverted, self._diverted = (self._diverted, error), NOTHING
             return  # noqa: ASYNC104  # an Exception, kept for the report
         self._diverted = NOTHING
-        self.failed += 1
-        self.failures[BufferOverflow.__name__] += 1
+        self.chain.failed += 1
+        self.chain.failures[BufferOverflow.__name__] += 1
 
-    def _held(self) -> list[Any]:
+    def held(self) -> list[Any]:
         item, self._diverted = self._diverted, NOTHING
-        return [*super()._held(), *([] if item is NOTHING else [item])]
+        return [*super().held(), *([] if item is NOTHING else [item])]

@@ -14,7 +14,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
-from time import perf_counter
 from typing import Any
 
 import trio
@@ -25,31 +24,27 @@ from ..._plan import timing as plan
 from ..._sansio.pacing import Debouncer, Delayer, Pacer, Sampler, Throttler
 from ..core.inlet import END, ENDED, IDLE, NOTHING, READY, Fault, Inlet, Receiver, State, worth_a_pull
 from ..core.protocols import Host, Outlet
-from ..core.turn import BURST
+from ..core.turn import Turn
 from ..core.user_code import not_awaitable
 from ..operations.fused import FusedOperation
-from .stage import FULL, STARVED, Stage
+from .chain import FULL, STARVED, Chain
+from .stage import Stage
 
 
 class Pacing:
     """A pacer as the inlet of its stage's chain."""
 
-    exhausted: bool
-    pacer: Pacer
-    taken: int
-
-    receiver: Receiver
-    stage: PacedStage
-
     takes_ahead = True
     """Whether time counts for an item from when it came, so that it is taken though there is no room for it."""
 
     def __init__(self, pacer: Pacer, source: Inlet) -> None:
-        self.pacer = pacer
-        self.source = source
-        self.exhausted = False
-        self.taken = 0
-        self.values: Iterator[Any] = iter(())
+        self.pacer = pacer  # what decides when an item may go
+        self.source = source  # where items come from
+        self.chain: Chain  # what takes from here
+        self.receiver: Receiver  # its stage
+        self.exhausted = False  # read to its end
+        self.taken = 0  # items that came from the source
+        self.values: Iterator[Any] = iter(())  # of the source, once it runs
         self._over = False  # nothing more is taken; what is kept has not gone out
 
     @property
@@ -66,7 +61,7 @@ class Pacing:
 
     @trio.lowlevel.enable_ki_protection
     def items(self) -> Iterator[Any]:
-        pacer, now = self.pacer, self.stage.now
+        pacer, now = self.pacer, self.chain.now
         while True:
             at = now()
             if pacer.deadline > at and self.can_take():
@@ -94,7 +89,7 @@ class Pacing:
             self.pacer.add(item, 1, now)
 
     def state(self) -> State:
-        if self.pacer.deadline <= self.stage.now() or self.can_take():
+        if self.pacer.deadline <= self.chain.now() or self.can_take():
             return READY
         return ENDED if self._over and not self.pacer.items else IDLE
 
@@ -102,11 +97,11 @@ class Pacing:
         self.source.release(parking=parking)
 
     def close(self, reason: str) -> None:
-        self.stage.close_stream(self.values)  # an iterable has an iterator to close, behind what was made of its items
+        self.chain.close_stream(self.values)  # an iterable has an iterator to close, behind what was made of its items
         self.source.close(reason)
         if self._over and not self.exhausted and self.source.exhausted and self.source.failure is not None:
             self.exhausted = True
-            self.stage.host.ledger.unread(self.source.failure, reason)  # it stood behind what is given up here
+            self.chain.host.ledger.unread(self.source.failure, reason)  # it stood behind what is given up here
 
 
 class Throttling(Pacing):
@@ -115,11 +110,8 @@ class Throttling(Pacing):
     An item that may pass at once is kept nowhere. None is taken while there is no room, so none is asked its cost then.
     """
 
-    exhausted: bool
-    pacer: Throttler
-    taken: int
-
     takes_ahead = False
+    pacer: Throttler
 
     def __init__(self, operation: plan.Throttle, source: Inlet) -> None:
         super().__init__(Throttler(operation.rate_limit), source)
@@ -127,7 +119,7 @@ class Throttling(Pacing):
 
     @trio.lowlevel.enable_ki_protection
     def items(self) -> Iterator[Any]:
-        pacer, now, cost_of = self.pacer, self.stage.now, self._cost_of
+        pacer, now, cost_of = self.pacer, self.chain.now, self._cost_of
         for item in self.values:
             if item is NOTHING:
                 yield NOTHING
@@ -140,7 +132,7 @@ class Throttling(Pacing):
             try:
                 cost = 1 if cost_of is None else self._cost(cost_of, item)
             except BaseException as error:  # noqa: ASYNC103  # `failing` raises
-                self.stage.failing(error, self._name, self.taken - 1, item)
+                self.chain.failing(error, self._name, self.taken - 1, item)
             if cost_of is None and pacer.passes(now()):
                 yield item
                 continue
@@ -158,23 +150,16 @@ class Throttling(Pacing):
     def state(self) -> State:
         if not self.pacer.items:
             return self.source.state()
-        return READY if self.pacer.deadline <= self.stage.now() else IDLE
+        return READY if self.pacer.deadline <= self.chain.now() else IDLE
 
     def release(self, *, parking: bool = False) -> None:
         if self.pacer.owes:
-            self.pacer.settle(self.stage.now())
+            self.pacer.settle(self.chain.now())
         self.source.release(parking=parking)
 
 
 class PacedStage(Stage):
     """A stage that takes items when they come, and hands them on when the clock lets it."""
-
-    pacing: Pacing
-    waited_input: float
-
-    waits_its_own_way = True
-    _is_pacing = False
-    """Whether it waits for the clock: that is its work, and may be what limits the whole run."""
 
     def __init__(
         self,
@@ -184,43 +169,47 @@ class PacedStage(Stage):
         outlet: Outlet,
         fused: Sequence[FusedOperation],
         operation: plan.Paced,
+        *,
+        kind: str = "sync",
     ) -> None:
-        self.pacing = _pacing_of(operation, inlet)
-        self.pacing.stage = self
-        super().__init__(host, name, self.pacing, outlet, fused)
+        self.pacing = _pacing_of(operation, inlet)  # the inlet of its chain
+        super().__init__(Chain(host, name, self.pacing, outlet, fused), kind=kind)
+        self.pacing.chain = self.chain
         inlet.receiver = self
+        self._is_pacing = False
+        """Whether it waits for the clock: that is its work, and may be what limits the whole run."""
 
     @property
     def upstream(self) -> Inlet:
         return self.pacing.source
 
     @property
-    def dropped(self) -> int:  # type: ignore[override]  # a constant where nothing is superseded
+    def dropped(self) -> int:
         return self.pacing.pacer.superseded
 
     def on_input(self) -> None:
-        if self._parked_for is FULL:
+        if self.parked_for is FULL:
             if self.pacing.takes_ahead and self.pacing.can_take():
-                self._wake()
+                self.wake()
         else:
             super().on_input()
 
-    async def _work(self) -> None:
-        self.pacing.begin(self.began)
-        await super()._work()
+    async def work(self) -> None:
+        self.pacing.begin(self.chain.began)
+        await super().work()
 
-    async def _wait_input(self) -> None:
+    async def wait_input(self) -> None:
         pacer = self.pacing.pacer
         if pacer.deadline == math.inf:  # it keeps nothing: a scope costs 4 us
-            await super()._wait_input()
+            await super().wait_input()
             return
-        if worth_a_pull(self.inlet):  # due since the burst ended: at a fast pace, time and again for a whole slice
-            await self._breathe()
+        if worth_a_pull(self.pacing):  # due since the burst ended: at a fast pace, time and again for a whole turn
+            await self.breathe()
             return
         before, self._is_pacing = self.waited_input, pacer.is_full
         try:
             with trio.move_on_at(pacer.deadline):
-                await self._park(STARVED)
+                await self.park(STARVED)
         finally:
             if self._is_pacing:
                 self.waited_input, self._is_pacing = before, False
@@ -228,23 +217,23 @@ class PacedStage(Stage):
     def waited(self, now: float) -> tuple[float, float]:
         return (self.waited_input, self.waited_room) if self._is_pacing else super().waited(now)
 
-    async def _wait_room(self) -> None:
+    async def wait_room(self) -> None:
         if self.pacing.takes_ahead and self._take_ahead():
-            await self._breathe()
+            await self.breathe()
         else:
-            await super()._wait_room()
+            await super().wait_room()
 
     def _take_ahead(self) -> bool:
-        """Take what has come, though nothing can leave; say whether there is more than one turn may take."""
-        budget = BURST
-        while budget and perf_counter() <= self._slice_end and self.pacing.can_take():
-            self.pacing.take(self.now())
-            budget -= 1
+        """Take what has come, though nothing can leave; return whether there is more than one turn may take."""
+        turn = Turn(self.chain.host.slice)
+        while not turn.is_over() and self.pacing.can_take():
+            self.pacing.take(self.chain.now())
+            turn.left -= 1
         self.pacing.release()
         return self.pacing.can_take()
 
-    def _held(self) -> list[Any]:
-        return [*self.pacing.pacer.clear(), *super()._held()]
+    def held(self) -> list[Any]:
+        return [*self.pacing.pacer.clear(), *super().held()]
 
 
 def _pacing_of(operation: plan.Paced, source: Inlet) -> Pacing:

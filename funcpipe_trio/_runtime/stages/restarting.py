@@ -27,25 +27,22 @@ from .sources import AsyncSource
 class RestartedSource(AsyncSource):
     """What a callable makes, anew after each failure that its `Retry` meets."""
 
-    account: Account | None
-    attempts: str
-
     def __init__(
         self, host: Host, source: RestartingSource, outlet: Outlet, fused: Sequence[FusedOperation], account: Account
     ) -> None:
-        super().__init__(host, source, outlet, fused)
+        super().__init__(host, source, outlet, fused, account=account)
         self._retry = source.retry
         self._restarts = Restarts(source.retry, source.reset_after, stage=account.stage, seed=account.seed or 0)
-        self._iterator: Any = None
-        self._is_async = False
-        self._broken: object = None
+        self._iterator: Any = None  # what is open
+        self._is_async = False  # it is an async iterator
+        self._broken: object = None  # the iterator that has failed: one that is given once more is refused
         self._is_misused = False  # by a callable whose next try would be no better
-        self.account = self._account = account
+        self._account = account  # where its waits are counted
 
-    async def _next(self) -> Any:
+    async def next(self) -> Any:
         return await self._until_given(self._asked)
 
-    async def _rethrow(self, error: BaseException) -> Any:
+    async def rethrow(self, error: BaseException) -> Any:
         return await self._until_given(partial(thrown, self._iterator, error, NOTHING))
 
     async def _until_given(self, ask: Callable[[], Awaitable[Any]]) -> Any:
@@ -65,8 +62,8 @@ class RestartedSource(AsyncSource):
     async def _asked(self) -> Any:
         """Wait for one item of what is open; `NOTHING` at the end."""
         if self._iterator is None:
-            self._restarts.opened(self.now())
-            self._life.begin()
+            self._restarts.opened(self.chain.now())
+            self.life.begin()
             self._iterator = self._opened()
         if self._is_async:
             return await anext(self._iterator, NOTHING)
@@ -91,10 +88,10 @@ class RestartedSource(AsyncSource):
 
     def _ask_policy(self, error: Exception) -> float | None:
         """Answer the seconds to wait before the next opening; None if there is to be none."""
-        if self._is_misused or self._is_stopping():
+        if self._is_misused or self.is_stopping():
             return None
         try:
-            wait = self._restarts.failed(error, self.now())
+            wait = self._restarts.failed(error, self.chain.now())
         except Exception as worse:  # of the user's predicate
             add_note(worse, f"asking the Retry about a {type_name(error)}")
             raise
@@ -106,13 +103,13 @@ class RestartedSource(AsyncSource):
 
     async def _close_broken(self) -> None:
         self._broken = self._iterator
-        await self._close_source()
+        await self.close_source()
 
-    async def _close_source(self) -> None:
+    async def close_source(self) -> None:
         iterator, self._iterator = self._iterator, None
         close = getattr(iterator, "aclose", None) if self._is_async else None
         try:
             if not self._is_async:
-                interruptibly(self.close_stream, iterator)
+                interruptibly(self.chain.close_stream, iterator)
         finally:
-            await self._end_life(close)  # noqa: ASYNC102  # shielded there
+            await self.end_life(close)  # noqa: ASYNC102  # shielded there

@@ -14,7 +14,6 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
-from time import perf_counter
 from typing import Any
 
 import trio
@@ -22,13 +21,14 @@ import trio
 from ..._base.functions import is_async
 from ..._plan.nodes import Source
 from ..._sansio.multiples import Multiples
+from ..core.attempt import Account
 from ..core.failures import comes_of_cancelling, failure_of, is_cancellation, noted, stray
 from ..core.inlet import CANCELLED, ENDED, IDLE, NOTHING, READY, Fault, Receiver, State, reason_behind
 from ..core.protocols import Host, Outlet
-from ..core.turn import BURST
 from ..core.user_code import interruptible, interruptibly
 from ..fair_channel.fair_channel import FairChannel
 from ..operations.fused import FusedOperation
+from .chain import Chain
 from .lifetime import Lifetime, thrown
 from .stage import Stage
 
@@ -41,20 +41,15 @@ def opened(origin: Any, iterate: Callable[[Any], Any], method: str) -> Any:
 class IterableInlet:
     """A sync iterable as an inlet: the stage behind it opens, pulls and closes it."""
 
-    exhausted: bool
-    taken: int
-
-    receiver: Receiver
-    stage: Stage
-
     def __init__(self, source: Source) -> None:
-        self._source = source
-        self._over = self._paused = False
-        self._halted = False
-        """Whether it is one of both: what is asked at each item."""
-        self.failure: Fault | None = None
-        self.exhausted = False
-        self.taken = 0
+        self.chain: Chain  # what takes from here
+        self.receiver: Receiver  # its stage
+        self._source = source  # what is opened, and how it is called
+        self._over = self._paused = False  # no more is taken; none is taken for now
+        self._halted = False  # `_over or _paused`, kept as one flag because it is checked for each item
+        self.failure: Fault | None = None  # the error that ended it
+        self.exhausted = False  # read to its end
+        self.taken = 0  # items that it gave
 
     def start(self) -> None:
         """Nothing runs upstream."""
@@ -84,9 +79,9 @@ class IterableInlet:
             if error is None:
                 raise
             self.exhausted = True
-            self.failure = Fault(noted(error, self._source.name, self.taken), self.stage)
+            self.failure = Fault(noted(error, self._source.name, self.taken), self.chain)
         finally:
-            self._close_iterator(iterator)
+            self.chain.close_stream(iterator)
 
     def state(self) -> State:
         if self.exhausted:
@@ -116,30 +111,17 @@ class IterableInlet:
     def _stops(self) -> bool:
         return self._over
 
-    def _close_iterator(self, iterator: Any) -> None:
-        close = getattr(iterator, "close", None)
-        if close is None:
-            return
-        try:
-            close()
-        except Exception as error:
-            self.stage.keep_cleanup_error(error)
-
 
 class Inbox:
     """Where an async stage puts what it received, for its own chain to pull."""
 
-    exhausted: bool
-    taken: int
-
-    receiver: Receiver
-
     def __init__(self) -> None:
-        self._items: deque[Any] = deque()
-        self._over = False
-        self.failure: Fault | None = None
-        self.exhausted = False
-        self.taken = 0
+        self.receiver: Receiver  # its stage
+        self._items: deque[Any] = deque()  # received, and not pulled
+        self._over = False  # no more will be received
+        self.failure: Fault | None = None  # the error that stands at the end
+        self.exhausted = False  # read to its end
+        self.taken = 0  # items that the source gave
 
     def put(self, item: Any) -> None:
         """Take custody of an item."""
@@ -194,38 +176,35 @@ class _IsAsked(Exception):
 class AsyncSource(Stage):
     """A source that waits for its items."""
 
-    inbox: Inbox
-    stopped: str | None
-    waited_input: float
-
-    _scope: trio.CancelScope
-
-    attempts: str = ""
-    """What the note of its failure says of those before."""
-    kind = "source"
-    waits_its_own_way = True
-
-    def __init__(self, host: Host, source: Source, outlet: Outlet, fused: Sequence[FusedOperation]) -> None:
-        self.inbox = Inbox()
-        super().__init__(host, source.name, self.inbox, outlet, fused)
-        self.source = source
-        self._scope = trio.CancelScope()
-        self._taking = trio.CancelScope()
+    def __init__(
+        self,
+        host: Host,
+        source: Source,
+        outlet: Outlet,
+        fused: Sequence[FusedOperation],
+        *,
+        account: Account | None = None,
+    ) -> None:
+        self.inbox = Inbox()  # where it puts what the source gives, for its chain to pull
+        super().__init__(Chain(host, source.name, self.inbox, outlet, fused), kind="source", account=account)
+        self.source = source  # what it opens
+        self.attempts = ""  # what the note of its failure says of those before
+        self.scope: trio.CancelScope = trio.CancelScope()  # around everything; it ends what the source waits for
+        self._taking = trio.CancelScope()  # around the source's life: a drain ends that alone
+        self.life = Lifetime()  # what the source holds open over its yields
         self._is_sheltered = False  # from a cancellation that is to be thrown into the source
         self._is_asking = False  # in the user's code, which only a cancellation can end
-        self._is_drained = self._is_over = False
-        """Whether no more is to be taken; whether the source is closed, or about to be."""
-        self._life = Lifetime()
+        self._is_drained = False  # no more is to be taken
+        self._is_over = False  # the source is closed, or about to be
         self._resumed: trio.Event | None = None  # while paused
-        self._budget = BURST
 
     def drain(self) -> None:
         """Take no more; what was taken goes on."""
         self._is_drained = True
         if self._is_asking:
             self._taking.cancel()
-        elif self._parked_for is not None:
-            self._wake()
+        elif self.parked_for is not None:
+            self.wake()
         self.resume()
 
     def pause(self) -> None:
@@ -239,58 +218,59 @@ class AsyncSource(Stage):
             self._resumed = None
 
     def stop(self, reason: str) -> bool:
-        if self.stopped is not None:
+        if self.chain.stopped is not None:
             return False
-        self.stopped = reason
+        self.chain.stopped = reason
         # Cancelled only where nothing else helps: what the source holds open, a heartbeat, say, ends when it is closed.
         if self._is_asking:
-            self._scope.cancel()
-        elif self._parked_for is not None:
-            self._wake()
+            self.scope.cancel()
+        elif self.parked_for is not None:
+            self.wake()
         self.resume()
         return True
 
-    async def _main(self) -> None:
+    async def main(self) -> None:
+        chain = self.chain
         try:
-            with self._scope:
-                self._begin(self.inbox.items())
+            with self.scope:
+                self.begin()
                 with self._taking:
                     try:
-                        await self._take()
+                        await self.take()
                     finally:  # in here, where the source was opened: it may hold a scope open over its yields
                         self._is_over = True
                         try:
-                            self.outlet.settle()  # nobody is to wait for this stage while it closes the source
+                            chain.outlet.settle()  # nobody is to wait for this stage while it closes the source
                         finally:
-                            await self._close_source()  # noqa: ASYNC102  # shielded there
-                if not self._has_rest():
+                            await self.close_source()  # noqa: ASYNC102  # shielded there
+                if not self.has_rest():
                     self.inbox.end()
-                await self._drive()
+                await self.drive()
         except Exception as error:
-            if not self._is_stopping():
+            if not self.is_stopping():
                 raise  # a defect of this package: user code's errors are caught in `_ask`
-            self.keep_cleanup_error(error)
+            chain.keep_cleanup_error(error)
         except BaseException as error:  # noqa: ASYNC103  # raised again if it must pass
-            if not self._fails_by(error):
-                self.stopped = self.stopped or CANCELLED
+            if not chain.fails_by(error):
+                chain.stopped = chain.stopped or CANCELLED
                 raise
         finally:
-            self._leave()
+            self.leave()
 
-    async def _take(self) -> None:
+    async def take(self) -> None:
         """Open the source, and drive it until it ends."""
         while True:
             try:
-                await self._drive()
+                await self.drive()
             except _Drained:
                 return
             except trio.Cancelled as error:  # noqa: ASYNC103  # one of the user's own scope ends here
                 if not await self._is_cancelled_inside():  # noqa: ASYNC102  # shielded there
                     raise
                 # Of a scope that the source holds open: its own affair, of which it hears when it is asked.
-                if self._is_stopping() or not await self._hand_on():  # noqa: ASYNC102  # sheltered there
+                if self.is_stopping() or not await self._hand_on():  # noqa: ASYNC102  # sheltered there
                     return  # noqa: ASYNC104  # not of the run's scope
-                await self._ask(partial(self._rethrow, error))  # noqa: ASYNC102  # the scope is the source's own
+                await self._ask(partial(self.rethrow, error))  # noqa: ASYNC102  # the scope is the source's own
                 if self.inbox.state() is ENDED:  # it may have left its scope open: closed first, then driven on
                     return  # noqa: ASYNC104  # not of the run's scope
             else:
@@ -300,7 +280,7 @@ class AsyncSource(Stage):
         """Go on until the source is to be asked, whatever scope of its own is cancelled; say whether it is."""
         self._is_sheltered = True
         try:
-            await self._life.sheltered(self.host.start_task, self._drive)
+            await self.life.sheltered(self.chain.host.start_task, self.drive)
         except _IsAsked:
             return True
         except _Drained:
@@ -309,25 +289,24 @@ class AsyncSource(Stage):
             self._is_sheltered = False
         return False
 
-    async def _wait_input(self) -> None:
-        if self._budget <= 0 or perf_counter() > self._slice_end:
-            await self._breathe()
-            self._budget = BURST
-        self._budget -= 1
-        self.outlet.settle()
-        while self._resumed is not None and not self._is_stopping():  # it may be paused anew meanwhile
+    async def wait_input(self) -> None:
+        if self.chain.turn.is_over():  # a source may always have an item at once
+            await self.breathe()
+        self.chain.turn.left -= 1
+        self.chain.outlet.settle()
+        while self._resumed is not None and not self.is_stopping():  # it may be paused anew meanwhile
             await self._wait_resumed(self._resumed)
         self._leave_if_drained()
         if self._is_over:
-            self._take_rest()
-        elif self._is_sheltered and self.stopped is None:
+            self.take_rest()
+        elif self._is_sheltered and self.chain.stopped is None:
             raise _IsAsked
-        elif self.stopped is None:
-            await self._ask(self._next)
+        elif self.chain.stopped is None:
+            await self._ask(self.next)
 
-    async def _wait_room(self) -> None:
+    async def wait_room(self) -> None:
         self._leave_if_drained()
-        await super()._wait_room()
+        await super().wait_room()
         self._leave_if_drained()
 
     def _leave_if_drained(self) -> None:
@@ -335,11 +314,11 @@ class AsyncSource(Stage):
         if self._is_drained and not self._is_over:
             raise _Drained
 
-    def _take_rest(self) -> None:
+    def take_rest(self) -> None:
         """Go on with what is left when the source gives no more."""
         self.inbox.end()
 
-    def _has_rest(self) -> bool:
+    def has_rest(self) -> bool:
         """Whether anything is left then."""
         return False
 
@@ -365,45 +344,45 @@ class AsyncSource(Stage):
 
     async def _is_cancelled_inside(self) -> bool:
         """Whether a scope that the source holds open is cancelled, and nothing around it."""
-        if self._scope.cancel_called or self._taking.cancel_called:
+        if self.scope.cancel_called or self._taking.cancel_called:
             return False
-        return await self._life.is_alone_cancelled(self.host.start_task)
+        return await self.life.is_alone_cancelled(self.chain.host.start_task)
 
-    async def _rethrow(self, error: BaseException) -> Any:
+    async def rethrow(self, error: BaseException) -> Any:
         """Throw a cancellation of the source's own into it; give what it gives then."""
         raise error
 
     async def _wait_resumed(self, resumed: trio.Event) -> None:
-        since = self.now()
+        since = self.chain.now()
         try:
             await resumed.wait()
         finally:
-            self.waited_input += self.now() - since
+            self.waited_input += self.chain.now() - since
 
-    async def _next(self) -> Any:
+    async def next(self) -> Any:
         """Wait for one item; `NOTHING` at the end."""
         raise NotImplementedError
 
-    async def _close_source(self) -> None:
+    async def close_source(self) -> None:
         """Close what this task opened; shielded, with a deadline."""
 
-    async def _end_life(self, close: Callable[[], Awaitable[object]] | None) -> None:
+    async def end_life(self, close: Callable[[], Awaitable[object]] | None) -> None:
         """Close what was opened in the life of this source; an error is kept, never raised."""
-        await self.kept_cleanup(self._life.end(close, self.host.cleanup_timeout))
+        await self.chain.kept_cleanup(self.life.end(close, self.chain.host.cleanup_timeout))
 
     def _fail_source(self, error: Exception) -> None:
-        if self._is_stopping():
+        if self.is_stopping():
             self.inbox.end()
-            self.keep_cleanup_error(error)
+            self.chain.keep_cleanup_error(error)
         else:
-            self.inbox.end(Fault(noted(error, self.name, self.inbox.taken, self.attempts), self))
+            self.inbox.end(Fault(noted(error, self.name, self.inbox.taken, self.attempts), self.chain))
 
-    def _is_stopping(self) -> bool:
+    def is_stopping(self) -> bool:
         """Whether no further item is wanted: then an error is one of cleanup."""
-        return self._is_drained or self.stopped is not None
+        return self._is_drained or self.chain.stopped is not None
 
-    def _held(self) -> list[Any]:
-        return [*super()._held(), *self.inbox.held()]
+    def held(self) -> list[Any]:
+        return [*super().held(), *self.inbox.held()]
 
 
 class AsyncIterableSource(AsyncSource):
@@ -411,20 +390,20 @@ class AsyncIterableSource(AsyncSource):
 
     _iterator: AsyncIterator[Any] | None = None
 
-    async def _next(self) -> Any:
+    async def next(self) -> Any:
         if self._iterator is None:
-            self._life.begin()
+            self.life.begin()
             self._iterator = opened(self.source.origin.value, aiter, "__aiter__")
         try:
             return await anext(self._iterator)
         except StopAsyncIteration:
             return NOTHING
 
-    async def _rethrow(self, error: BaseException) -> Any:
+    async def rethrow(self, error: BaseException) -> Any:
         return await thrown(self._iterator, error, NOTHING)
 
-    async def _close_source(self) -> None:
-        await self._end_life(getattr(self._iterator, "aclose", None))
+    async def close_source(self) -> None:
+        await self.end_life(getattr(self._iterator, "aclose", None))
 
 
 class ChannelSource(AsyncSource):
@@ -445,7 +424,7 @@ class ChannelSource(AsyncSource):
         self._empty()
         close = getattr(self.source.origin.value, "close", None)
         if close is not None and not is_async(close):  # now: who sends from here on must hear that it is too late
-            interruptibly(self.close_stream, self.source.origin.value)
+            interruptibly(self.chain.close_stream, self.source.origin.value)
 
     def _empty(self) -> None:
         """Take out of the channel what it can give now."""
@@ -462,7 +441,7 @@ class ChannelSource(AsyncSource):
             except BaseException as error:  # noqa: ASYNC103  # raised again if it must pass
                 if not isinstance(error, Exception):
                     raise
-                self.keep_cleanup_error(error)
+                self.chain.keep_cleanup_error(error)
                 return  # noqa: ASYNC104  # not of the run's scope
 
     def _is_shared(self) -> bool:
@@ -471,19 +450,19 @@ class ChannelSource(AsyncSource):
             return False
         return self.source.origin.value.statistics().open_receive_channels > 1
 
-    def _has_rest(self) -> bool:
+    def has_rest(self) -> bool:
         return bool(self._rest)
 
-    def _take_rest(self) -> None:
+    def take_rest(self) -> None:
         if self._rest:
             self.inbox.put(self._rest.popleft())
         else:
             self.inbox.end()
 
-    def _held(self) -> list[Any]:
+    def held(self) -> list[Any]:
         self.inbox.taken += len(self._rest)
         rest, self._rest = self._rest, deque()
-        return [*super()._held(), *rest]
+        return [*super().held(), *rest]
 
     def stop(self, reason: str) -> bool:
         stopped = super().stop(reason)
@@ -491,7 +470,7 @@ class ChannelSource(AsyncSource):
             self.start()
         return stopped
 
-    async def _next(self) -> Any:
+    async def next(self) -> Any:
         channel = self.source.origin.value
         nowait = getattr(channel, "receive_nowait", None)
         try:
@@ -504,13 +483,13 @@ class ChannelSource(AsyncSource):
         except trio.EndOfChannel:
             return NOTHING
 
-    async def _close_source(self) -> None:
+    async def close_source(self) -> None:
         try:
             if not self._is_shared():
                 self._empty()
         finally:
-            self._life.begin()
-            await self._end_life(self.source.origin.value.aclose)  # noqa: ASYNC102  # shielded there
+            self.life.begin()
+            await self.end_life(self.source.origin.value.aclose)  # noqa: ASYNC102  # shielded there
 
 
 def _buffered(channel: Any) -> float:
@@ -542,13 +521,13 @@ class ProducerSource(AsyncSource):
         self._error: Exception | None = None
         self._returned = trio.Event()
 
-    async def _take(self) -> None:
+    async def take(self) -> None:
         try:
-            if self._is_stopping():  # before it began
+            if self.is_stopping():  # before it began
                 return
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._produce, name=f"{self.name} (producer)")
-                await super()._take()
+                await super().take()
                 nursery.cancel_scope.cancel()
         finally:
             self._send.close()
@@ -558,8 +537,8 @@ class ProducerSource(AsyncSource):
         """Keep the error of a producer that nobody asked for the item in whose place it stands."""
         error, self._error = self._error, None
         if error is not None:
-            reason = self.stopped or reason_behind(self.failure)
-            self.host.ledger.unread(Fault(noted(error, self.name, self.inbox.taken), self), reason)
+            reason = self.chain.stopped or reason_behind(self.chain.failure)
+            self.chain.host.ledger.unread(Fault(noted(error, self.name, self.inbox.taken), self.chain), reason)
 
     async def _produce(self) -> None:
         try:
@@ -572,16 +551,16 @@ class ProducerSource(AsyncSource):
             if self._receive_open() and not is_cancelled:
                 self._error = error
             else:
-                self.keep_cleanup_error(error)
+                self.chain.keep_cleanup_error(error)
         finally:
             self._send.close()
             self._returned.set()
 
     def _receive_open(self) -> bool:
         """Whether the stage still takes."""
-        return not self._is_stopping() and self.failure is None
+        return not self.is_stopping() and self.chain.failure is None
 
-    async def _next(self) -> Any:
+    async def next(self) -> Any:
         with suppress(trio.EndOfChannel):
             return await self._receive.receive()
         await self._returned.wait()  # it may close the channel first, and raise then
@@ -590,7 +569,7 @@ class ProducerSource(AsyncSource):
             return NOTHING
         raise error  # not in a handler: the context of the user's error stays the user's
 
-    async def _close_source(self) -> None:
+    async def close_source(self) -> None:
         self._receive.close()
 
 
@@ -603,10 +582,10 @@ class TickSource(AsyncSource):
         super().__init__(host, source, outlet, fused)
         self._multiples = Multiples(source.period)
 
-    async def _next(self) -> Any:
+    async def next(self) -> Any:
         if self._number < 0:
-            self._multiples.begin(self.began)
-            await trio.sleep_until(self.began)
+            self._multiples.begin(self.chain.began)
+            await trio.sleep_until(self.chain.began)
         else:
             await trio.sleep_until(self._multiples.after(trio.current_time()))
         self._number += 1

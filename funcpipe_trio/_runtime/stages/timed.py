@@ -15,43 +15,43 @@ import math
 
 import trio
 
-from .stage import Pause, Stage
+from .chain import BurstEnd, Chain
+from .stage import Stage
 
 
 class TimedStage(Stage):
     """A sync stage whose first operation also has something to say when a time has come."""
 
-    waits_its_own_way = True
+    def __init__(self, chain: Chain) -> None:
+        super().__init__(chain)
+        self._timer = trio.CancelScope()  # around the drive
+        self._at = math.inf  # its deadline
 
-    _timer: trio.CancelScope
-    _at: float
-    """Its deadline."""
-
-    async def _drive(self) -> None:
+    async def drive(self) -> None:
         is_over = False
         while not is_over:
             self._at = math.inf
             with trio.CancelScope() as self._timer:
-                await super()._drive()
+                await super().drive()
                 is_over = True
 
-    def _burst(self, room: int) -> Pause:
-        self.fused[0].tick(self.now())
-        return super()._burst(room)
+    def burst(self, room: int) -> BurstEnd:
+        self.chain.fused[0].tick(self.chain.now())
+        return super().burst(room)
 
-    async def _wait_input(self) -> None:
-        self._set(self.fused[0].deadline)
-        await super()._wait_input()
-        if self._timer.cancel_called:  # it was woken at that very instant: a later wait must not find the scope used up
+    async def wait_input(self) -> None:
+        self._set(self.chain.fused[0].deadline)
+        await super().wait_input()
+        if self._timer.cancel_called:  # it was woken exactly then: a later wait must not find the scope used up
             await trio.lowlevel.checkpoint()
 
-    async def _wait_room(self) -> None:
+    async def wait_room(self) -> None:
         self._set(math.inf)
-        await super()._wait_room()
+        await super().wait_room()
 
-    async def _breathe(self) -> None:
+    async def breathe(self) -> None:
         self._set(math.inf)
-        await super()._breathe()
+        await super().breathe()
 
     def _set(self, deadline: float) -> None:
         if deadline != self._at:
@@ -61,14 +61,12 @@ class TimedStage(Stage):
 class TimedSource(Stage):
     """The stage of a sync iterable, with operations fused into it that have something to say when a time has come."""
 
-    waits_its_own_way = True
-
-    def _burst(self, room: int) -> Pause:
-        now = self.now()
-        for operation in self.fused:
+    def burst(self, room: int) -> BurstEnd:
+        now = self.chain.now()
+        for operation in self.chain.fused:
             operation.tick(now)
-        return super()._burst(room)
+        return super().burst(room)
 
-    async def _wait_input(self) -> None:
-        with trio.move_on_at(min(operation.deadline for operation in self.fused)):
-            await super()._wait_input()
+    async def wait_input(self) -> None:
+        with trio.move_on_at(min(operation.deadline for operation in self.chain.fused)):
+            await super().wait_input()

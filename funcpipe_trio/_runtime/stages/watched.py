@@ -22,7 +22,8 @@ from ..core.failures import add_note, noted
 from ..core.inlet import BEHIND_FAILURE, END, NOT_NEEDED, NOTHING, Fault, Inlet, worth_a_pull
 from ..core.protocols import Host, Outlet
 from ..operations.fused import FusedOperation
-from .stage import STARVED, Pause, Stage
+from .chain import STARVED, BurstEnd, Chain
+from .stage import Stage
 
 
 class Watching(FusedOperation):
@@ -44,7 +45,7 @@ class Watching(FusedOperation):
             self.heard = self.heard or value is not NOTHING
             yield value
         self.has_failed = True
-        self.stage.failing(self.error(), self.name, 0, NOTHING)
+        self.chain.failing(self.error(), self.name, 0, NOTHING)
 
     def error(self) -> Exception:
         """Say which time is over."""
@@ -55,8 +56,6 @@ class Watching(FusedOperation):
 
 class WatchedStage(Stage):
     """A stage that passes items on, and fails when they do not come in time."""
-
-    waits_its_own_way = True
 
     def __init__(
         self,
@@ -71,56 +70,56 @@ class WatchedStage(Stage):
         self._dog = _watchdog_of(operation)
         self._came: float | None = None  # when what it waited for came
         self._timer = trio.CancelScope()  # of the wait for input
-        super().__init__(host, name, inlet, outlet, [self._watching, *fused])
+        super().__init__(Chain(host, name, inlet, outlet, [self._watching, *fused]))
 
     def on_input(self) -> None:
-        if self._parked_for is STARVED and worth_a_pull(self.inlet):
-            self._came = self.now()
-            self._wake()
+        if self.parked_for is STARVED and worth_a_pull(self.chain.inlet):
+            self._came = self.chain.now()
+            self.wake()
 
-    async def _work(self) -> None:
-        self._dog.begin(self.began)
-        await super()._work()
+    async def work(self) -> None:
+        self._dog.begin(self.chain.began)
+        await super().work()
 
-    def _burst(self, room: int) -> Pause:
+    def burst(self, room: int) -> BurstEnd:
         self._look()
-        pause = super()._burst(room)
+        end = super().burst(room)
         if self._watching.heard:
             self._watching.heard = False
-            self._dog.heard(self.now())
-        return pause
+            self._dog.heard(self.chain.now())
+        return end
 
     def _look(self) -> None:
         """See whether a time is over."""
-        now, self._came = self.now() if self._came is None else self._came, None
+        now, self._came = self.chain.now() if self._came is None else self._came, None
         overdue = self._dog.overdue(now)
-        if overdue is not None and self.stopped is None:
+        if overdue is not None and self.chain.stopped is None:
             self._watching.overdue = overdue
-            self.inlet.close(BEHIND_FAILURE)
+            self.chain.inlet.close(BEHIND_FAILURE)
 
-    def _leave(self) -> None:
+    def leave(self) -> None:
         if self._watching.overdue is not None and not self._watching.has_failed:  # nobody needed to read that far
-            failure = Fault(noted(self._watching.error(), self._watching.name, None), self)
-            self.host.ledger.unread(failure, self.stopped or NOT_NEEDED)
+            failure = Fault(noted(self._watching.error(), self._watching.name, None), self.chain)
+            self.chain.host.ledger.unread(failure, self.chain.stopped or NOT_NEEDED)
             self._watching.has_failed = True
-        super()._leave()
+        super().leave()
 
-    async def _wait_input(self) -> None:
+    async def wait_input(self) -> None:
         with trio.CancelScope(deadline=self._dog.deadline) as self._timer:
-            await super()._wait_input()
+            await super().wait_input()
 
     def on_pause(self) -> None:
         self._dog.pause()
         self._timer.deadline = self._dog.deadline
 
     def on_resume(self) -> None:
-        self._dog.go_on(self.now())
+        self._dog.go_on(self.chain.now())
         self._timer.deadline = self._dog.deadline
 
-    async def _wait_room(self) -> None:
+    async def wait_room(self) -> None:
         with trio.move_on_at(self._dog.whole_at):
-            await super()._wait_room()
-        self._dog.resumed(self.now())
+            await super().wait_room()
+        self._dog.resumed(self.chain.now())
         self._look()
 
 

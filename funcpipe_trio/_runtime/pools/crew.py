@@ -1,0 +1,136 @@
+"""The workers of a pool: who is there, who waits, and who comes when there is something to do?
+
+Workers are started one by one as work comes, and live until the pool ends. One that waits is woken before another is
+started; the one that began to wait last is woken first. A crew decides nothing about items: the pool says when somebody
+is to come, and what a worker does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any
+
+import trio
+
+from ..._sansio.usage import Usage
+from ..calls.own_context import OwnContext
+from ..core.attempt import Account, Attempt
+from ..core.inlet import NOTHING
+from ..core.parking import AWAKE, Parking
+from ..core.time_limit import TimeLimit
+from ..core.turn import Turn
+from ..stages.chain import Chain
+
+
+class Worker:
+    """One task of a pool, and the item in its hands."""
+
+    __slots__ = (
+        "attempt",
+        "context",
+        "item",
+        "limit",
+        "number",
+        "parking",
+        "position",
+        "refusal",
+        "scope",
+        "task",
+        "turn",
+    )
+
+    def __init__(self, account: Account, seconds: float) -> None:
+        self.limit = TimeLimit(0.0, is_kept=True)  # of its calls, if the step has one
+        self.attempt = Attempt(account, kept_limit=self.limit)  # what the policies of the step keep of its call
+        self.context: OwnContext  # the context variables that each of its calls begins with; made in its task
+        self.scope = trio.CancelScope()  # ends its call when that is no longer needed
+        self.turn = Turn(seconds)  # how long it may go on; it counts items
+        self.item: Any = NOTHING  # in its hands; it is given up with it
+        self.number = 0  # of its item in the stream, which errors name
+        self.position = 0  # of its item in the order of the results
+        self.refusal: Exception | None = None  # what a key function raised at the item, to be met instead of a call
+        self.parking: Parking  # what it waits by, made once
+        self.task: trio.lowlevel.Task | None = None  # while parked
+
+
+class Crew:
+    """Workers, of which those who wait can be called in."""
+
+    def __init__(self, chain: Chain, size: int, work: Callable[[Worker], Awaitable[None]], account: Account) -> None:
+        self.size = size  # places: so many calls at once
+        self.usage = Usage()  # how many of its places are in use, over time
+        self.workers: list[Worker] = []  # all that were employed, and have not gone
+        self.parked: list[Worker] = []  # those who wait for an item or room; the last that came is woken first
+        self.coming = 0  # workers with empty hands that were started or woken, and have not run since
+        self._chain = chain  # its run, its name and its clock
+        self._work = work  # what a worker does until the pool ends
+        self._account = account  # what the policies of the step count
+
+    def begin(self) -> None:
+        """Employ the first one."""
+        self.usage.begin(self._chain.began, self.size)
+        self._employ()
+
+    @property
+    def can_come(self) -> bool:
+        """Whether anybody could be called in."""
+        return bool(self.parked) or len(self.workers) < self.size
+
+    def call_in(self) -> bool:
+        """Let one more come; return whether one does."""
+        if self.parked:
+            self.wake()
+            return True
+        if len(self.workers) < self.size:
+            self._employ()
+            return True
+        return False
+
+    def _employ(self) -> None:
+        worker = Worker(self._account, self._chain.host.slice)
+        worker.parking = Parking(partial(self._give_up_waiting, worker))
+        self.workers.append(worker)
+        self.usage.hire(self._chain.now())
+        self.coming += 1
+        self._chain.host.start_task(lambda: self._work(worker), self._chain.name)
+
+    def wake(self) -> None:
+        """Wake one that waits, if one does."""
+        if self.parked:
+            worker = self.parked.pop()
+            assert worker.task is not None
+            self.coming += worker.item is NOTHING
+            trio.lowlevel.reschedule(worker.task, AWAKE)
+
+    async def park(self, worker: Worker, *, starved: bool, stalled: bool) -> None:
+        """Wait, in the worker's task, until it is woken: for something to take (`starved`), or for room.
+
+        Args:
+          worker: the one whose task this is.
+          starved: what it waits for.
+          stalled: whether those who wait could do nothing, for what came before is not through.
+        """
+        worker.task = trio.lowlevel.current_task()
+        self.parked.append(worker)
+        now = self._chain.now()
+        self.usage.park(now, starved)
+        if stalled is not self.usage.is_stalled:
+            self.usage.stall(now, stalled)
+        try:
+            await worker.parking
+        finally:
+            self.coming -= worker.item is NOTHING
+            worker.turn.begin()
+            self.usage.unpark(self._chain.now(), starved)
+
+    def _give_up_waiting(self, worker: Worker, _raise_cancel: object) -> trio.lowlevel.Abort:
+        self.parked.remove(worker)
+        self.coming += worker.item is NOTHING  # until it runs, as if it were woken
+        return trio.lowlevel.Abort.SUCCEEDED
+
+    def dismiss(self, worker: Worker) -> None:
+        """Let one go, whose task ends."""
+        self.workers.remove(worker)
+        self.usage.dismiss(self._chain.now())
+        del worker.parking  # a cycle else

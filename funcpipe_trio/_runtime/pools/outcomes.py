@@ -1,0 +1,154 @@
+"""What becomes of an item whose call failed?
+
+The policy (`OnError`) says it: the failure ends the stream at the item's position; or something else takes the item's
+place there: nothing, at once or in its turn (`PendingSkip`, so that a limit counts items in their order and not in that
+of their calls' ends), a `Failure`, or nothing when another step has dealt with the `Failure`.
+
+A failure of an item that nobody needs any more ends nothing: it is kept with the errors of cleanup. A `MisuseError` is
+met by no policy.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from ..._base.errors import MisuseError
+from ..._sansio.reorder import AsCompleted, InOrder
+from ..._sansio.tolerance import Tolerance
+from ...policies.on_error import Divert, Failure, Skip, Stop
+from ..calls.calling import Calling
+from ..core.attempt import Attempt
+from ..core.failures import add_note, comes_of_cancelling, failure_of, noted
+from ..core.inlet import Fault
+from ..stages.chain import Chain
+from .crew import Worker
+from .results import PendingSkip
+
+
+class Calls(Protocol):
+    """The pool, as far as what becomes of failed calls concerns it."""
+
+    chain: Chain
+    order: InOrder | AsCompleted
+
+    def is_superfluous(self, worker: Worker) -> bool:
+        """Whether nobody needs what a worker does any more."""
+
+    def reason(self) -> str:
+        """Why an item of this pool is given up now."""
+
+    def put_down(self, worker: Worker) -> Any:
+        """Take the item out of a worker's hands."""
+
+    def items_seen(self) -> int:
+        """How many items had their turn."""
+
+    def emit(self, worker: Worker, failure: Failure[Any]) -> None:
+        """Put the failure in the item's place."""
+
+    def pass_over(self, worker: Worker) -> None:
+        """Let nothing come in the item's place."""
+
+    def end_with(self, replaced: Fault | None, behind: list[Any]) -> None:
+        """Give up everything behind the failure that now ends the stream."""
+
+
+class Outcomes:
+    """Does with failed calls what the policy of the pool says."""
+
+    def __init__(self, pool: Calls, call: Calling) -> None:
+        self._pool = pool
+        self._call = call
+        self._tolerance = Tolerance(call.on_error) if isinstance(call.on_error, Skip) else None
+        """How much may be skipped, if that is what the policy does."""
+
+    async def meet(self, worker: Worker, raised: BaseException) -> None:
+        """Do what the policy says with an item whose call failed; call it while what was raised is handled."""
+        pool, policy, error = self._pool, self._call.on_error, failure_of(raised)
+        if error is None:
+            raise raised
+        if isinstance(policy, Stop) or isinstance(error, MisuseError) or pool.is_superfluous(worker):
+            self._fail(worker, error)
+            return
+        if isinstance(policy, Skip):
+            attempts = self._attempts(worker)
+            pool.order.complete(worker.position, PendingSkip(pool.put_down(worker), error, worker.number, attempts))
+            return
+        failure = self._failure_of(worker, error)
+        if isinstance(policy, Divert):
+            await self._divert(worker, failure)
+        else:
+            self._count(failure.error)
+            pool.put_down(worker)
+            pool.chain.as_failures += 1
+            pool.emit(worker, failure)
+
+    def skip(self, pending: PendingSkip) -> None:
+        """Skip a failed item whose turn has come, or end the stream there if it is one too many."""
+        assert self._tolerance is not None
+        pool = self._pool
+        pool.chain.failed += 1
+        limit = self._tolerance.failed(pool.items_seen())
+        if limit is None:
+            self._count(pending.error)
+            return
+        met = noted(pending.error, pool.chain.name, pending.number, pending.attempts)
+        add_note(met, limit)
+        pool.end_with(*pool.order.end(Fault(met, pool.chain, pending.item)))
+
+    def _fail(self, worker: Worker, error: Exception) -> None:
+        """End the stream at the item's position; what is behind that is given up."""
+        pool = self._pool
+        if pool.is_superfluous(worker):
+            if comes_of_cancelling(error):
+                pool.chain.keep_cleanup_error(error)
+            else:  # of an item that nobody needs any more
+                pool.chain.host.ledger.keep(error)
+            pool.chain.discard(pool.put_down(worker), pool.reason())
+            return
+        met = noted(error, pool.chain.name, worker.number, self._attempts(worker))
+        item = pool.put_down(worker)
+        pool.chain.failed += 1
+        pool.end_with(*pool.order.fail(worker.position, Fault(met, pool.chain, item)))
+
+    async def _divert(self, worker: Worker, failure: Failure[Any]) -> None:
+        """Give the failure to the step for it; the worker keeps the item until that is done."""
+        assert self._call.divert is not None
+        assert self._call.divert_account is not None
+        pool = self._pool
+        is_kept = True  # else the error that was to be dealt with is nowhere
+        try:
+            await self._call.divert(failure, Attempt(self._call.divert_account, worker.number))
+            is_kept = False
+        except BaseException as raised:  # noqa: ASYNC103  # raised again if it must pass
+            # The error that it is about is the context of this one: `meet` is called while that is handled.
+            error = failure_of(raised)
+            if error is None:
+                raise
+            is_kept = pool.is_superfluous(worker)
+            add_note(error, f"diverting a {type(failure.error).__name__}")
+            self._fail(worker, error)
+            return  # noqa: ASYNC104  # the error is kept at its place
+        finally:
+            if is_kept or pool.is_superfluous(worker):
+                pool.chain.host.ledger.keep(failure.error)
+        if pool.is_superfluous(worker):
+            pool.chain.discard(pool.put_down(worker), pool.reason())
+            return
+        self._count(failure.error)
+        pool.put_down(worker)
+        pool.chain.failed += 1
+        pool.pass_over(worker)
+
+    def _failure_of(self, worker: Worker, error: Exception) -> Failure[Any]:
+        name = self._pool.chain.name
+        met = noted(error, name, worker.number, self._attempts(worker))
+        return Failure(worker.item, met, name, worker.attempt.tried if self._call.is_layered else 1)
+
+    def _attempts(self, worker: Worker) -> str:
+        attempt = worker.attempt
+        is_told = self._call.is_layered and attempt.of is not None
+        return f", attempt {attempt.tried} of {attempt.of}" if is_told else ""
+
+    def _count(self, error: Exception) -> None:
+        self._pool.chain.failures[type(error).__name__] += 1

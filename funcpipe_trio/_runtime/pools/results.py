@@ -1,0 +1,98 @@
+"""The results of a pool's calls as the inlet of its chain: which one is next, and what ends them?
+
+A result is in the order from the end of its call until the chain pulls it. In its place may stand that nothing comes
+(`NOTHING`: a step dropped it; `ALREADY_COUNTED`: it failed, and that was dealt with), that it is to be skipped in its
+turn (`PendingSkip`), or that the stream ends before it (`EndBefore`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final, Protocol
+
+import trio
+
+from ..._base.frozen import dataclass
+from ..._sansio.reorder import AsCompleted, InOrder
+from ..calls.calling import EndBefore
+from ..core.inlet import ENDED, IDLE, NOT_NEEDED, NOTHING, READY, Fault, Receiver, State
+from ..stages.chain import Chain
+
+ALREADY_COUNTED: Final[Any] = object()
+"""Stands in for an item that failed and is already counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class PendingSkip:
+    """An item that failed, on its way to be skipped in its turn."""
+
+    item: Any
+    error: Exception
+    number: int
+    attempts: str
+
+
+class Calls(Protocol):
+    """The pool, as far as its results know it."""
+
+    chain: Chain
+
+    def is_over(self) -> bool:
+        """Whether no further result can come."""
+
+    def skip(self, pending: PendingSkip) -> None:
+        """Skip a failed item whose turn has come, or end the stream there if it is one too many."""
+
+    def end_of_source(self) -> Fault | None:
+        """The failure at the end of what the pool takes from, if one stands there."""
+
+
+class Results:
+    """The pool's results as the inlet of its chain."""
+
+    def __init__(self, order: InOrder | AsCompleted, calls: Calls) -> None:
+        self.order = order  # which result is next
+        self.calls = calls  # the pool
+        self.receiver: Receiver  # the pool, too
+        self.failure: Fault | None = None  # what stands at the end
+        self.exhausted = False  # read to that
+        self.taken = 0  # the pool counts what it takes itself
+        self.seen = 0  # results that had their turn
+
+    def start(self) -> None:
+        """Nothing runs upstream of it."""
+
+    @trio.lowlevel.enable_ki_protection
+    def items(self) -> Iterator[Any]:
+        order, calls = self.order, self.calls
+        while True:
+            if order.ready:
+                result = order.pop()
+                self.seen += 1
+                if result is NOTHING:
+                    calls.chain.dropped += 1
+                elif result is ALREADY_COUNTED:
+                    result = NOTHING
+                elif isinstance(result, PendingSkip):
+                    calls.skip(result)
+                    result = NOTHING
+                elif isinstance(result, EndBefore):
+                    calls.chain.discard(result.item, NOT_NEEDED)
+                    return
+                yield result
+            elif calls.is_over():
+                self.exhausted, self.failure = True, order.failure or calls.end_of_source()
+                return
+            else:
+                yield NOTHING
+
+    def state(self) -> State:
+        if self.order.ready:
+            return READY
+        return ENDED if self.calls.is_over() else IDLE
+
+    def release(self, *, parking: bool = False) -> None:
+        """Workers see for themselves whether there is a place."""
+
+    def close(self, reason: str) -> None:
+        """The pool closes what it takes from itself."""

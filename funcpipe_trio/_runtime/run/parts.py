@@ -1,0 +1,40 @@
+"""The parts of one run, as they are made; nothing is started here."""
+
+from __future__ import annotations
+
+from ..._plan.steps import step_of
+from ...policies.retry import Retry, needs_seed
+from ..core.attempt import Account
+from ..core.protocols import Host
+from ..core.seeds import draw_seed
+from ..junctions.fan_in import FanInInlet
+from ..junctions.fan_out import Fork
+from ..links.link import Link
+from ..pools.pool import Pool
+from ..stages.sources import AsyncSource, IterableInlet
+from ..stages.stage import Stage
+
+AnyStage = Stage | Pool
+
+
+class Machinery:
+    """The parts of one run."""
+
+    __slots__ = ("fan_ins", "forks", "host", "links", "seed", "sources")
+
+    def __init__(self, host: Host) -> None:
+        self.host = host  # the run; it keeps the stages, which register themselves
+        self.links: list[Link] = []  # upstream first, as all of these
+        self.fan_ins: list[FanInInlet] = []  # and the joints of fan-outs
+        self.sources: list[IterableInlet | AsyncSource] = []  # what a drain or pause is told to
+        self.forks: dict[str, Fork] = {}  # by the names of the fan-outs
+        self.seed: int | None = None
+        """What the jitter of this run is computed from; None if no policy of the plan needs it."""
+
+    def account(self, stage: str, policies: object) -> Account:
+        """Open the books of a stage, for a `Retry`, or for a step or what is called like one."""
+        plan = step_of(policies)
+        is_seeded = needs_seed(policies) if isinstance(policies, Retry) else plan is not None and plan.needs_seed()
+        if is_seeded and self.seed is None:
+            self.seed = draw_seed()
+        return Account(stage, self.seed)

@@ -1,0 +1,240 @@
+"""From an inlet through operations to an outlet: how do values move, and what ends that?
+
+A chain is the inlet's generator and one generator for each operation over it. `burst` pulls values from the last of
+them and appends them to the outlet: as many as the outlet has room for, at most as many as are left of the turn. It
+pulls only while the outlet has room, so a value goes from the inlet to the outlet within one turn and nothing is in
+the chain at a checkpoint, except what an operation holds on purpose (a batch not yet full, an item that is still being
+expanded); that can be swept.
+
+How a chain ends, always through `end`, in this order: the inlet is closed unless it was read to its end (so all
+upstream stops at once), what is held is discarded with a reason, the end goes behind the items of the outlet.
+
+A chain never waits and has no task: a `Stage` drives one, the workers of a `Pool` drive one together.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from enum import Enum
+from time import perf_counter
+from typing import Any, NoReturn
+
+import trio
+
+from ..._base.errors import Aborted
+from ..._base.shown import named, told
+from ..core.failures import failure_of, is_cancellation, noted
+from ..core.inlet import BEHIND_FAILURE, CANCELLED, HELD, IDLE, NOT_NEEDED, NOTHING, Fault, Inlet, reason_behind
+from ..core.protocols import Host, Outlet
+from ..core.turn import BURST, Turn
+from ..operations.fused import FusedOperation
+
+
+class BurstEnd(Enum):
+    """Why a burst ended; its members are bound to names of this module, as those of `State` are."""
+
+    FULL = "the outlet has no room"
+    STARVED = "the inlet has nothing now"
+    TURN_OVER = "others must run"
+    OVER = "no more values will come"
+
+
+FULL, STARVED, TURN_OVER, OVER = BurstEnd
+
+
+class Chain:
+    """Moves values from an inlet through operations to an outlet, and counts what becomes of them."""
+
+    def __init__(self, host: Host, name: str, inlet: Inlet, outlet: Outlet, fused: Sequence[FusedOperation]) -> None:
+        self.host = host  # the run, as far as its parts know it
+        self.name = name  # as plans, reports and errors call it
+        self.inlet = inlet  # where values come from
+        self.outlet = outlet  # where they go
+        self.fused = fused  # what is done with them in between, in this order
+        self.now = trio.lowlevel.current_clock().current_time  # half the time of `trio.current_time`, twice a trip
+        self.began = 0.0  # when its stage was started; what is timed of it counts from there
+        self.turn = Turn(host.slice)  # of the task that drives it
+        self.stopped: str | None = None
+        """Why nobody needs it any more, which is the reason of what it gives up then; None while somebody does."""
+        self.failure: Fault | None = None  # what ended it, to go behind all that went out
+        self.has_raised = False  # a generator, in a pull: what befell it was not left behind
+        self.failed = 0  # items at which user code raised, except those that became a `Failure`
+        self.as_failures = 0  # items that a policy replaced by a `Failure`
+        self.discarded = 0  # items given up while it held them
+        self.dropped = self.created = self.absorbed = 0  # by its stage itself; the operations count their own
+        self._failures: Counter[str] | None = None  # see `failures`
+        self._streams: list[Iterator[Any]] = []  # a generator for the inlet, and one for each operation
+        self._may_end = any(operation.may_end for operation in fused)  # an operation may end the stream by itself
+        self._keepers = [operation for operation in fused if operation.may_keep]  # may give more than one for one
+        for operation in fused:
+            operation.chain = self
+
+    @property
+    def failures(self) -> Counter[str]:
+        """Errors that a policy dealt with, by the names of their types; made when asked for: most chains meet none."""
+        if self._failures is None:
+            self._failures = Counter()
+        return self._failures
+
+    # ---- moving values
+
+    def begin(self) -> None:
+        """Set up the generators of the inlet and of the operations over it."""
+        self._streams = [self.inlet.items()]
+        for operation in self.fused:
+            self._streams.append(operation.stream(self._streams[-1]))
+        self.turn.begin()
+
+    def burst(self, room: int) -> BurstEnd:
+        """Move at most `room` values, until something ends the burst; they are committed in any case."""
+        put, end, turn, inlet = self.outlet.put, OVER, self.turn, self.inlet
+        ends_at = turn.ends_at
+        limit = left = room if room < BURST else BURST
+        nothings, asked = BURST, -1
+        try:
+            for value in self._streams[-1]:
+                if value is not NOTHING:
+                    is_last = put(value) is True
+                    left -= 1
+                    if is_last or not left:
+                        end = FULL if left or room <= BURST else TURN_OVER
+                        turn.left -= limit - left + BURST - nothings
+                        break
+                else:
+                    nothings -= 1
+                    state = inlet.state()  # `worth_a_pull` without the call: 99 of 100 values of a batch come by here
+                    if (state is not IDLE and state is not HELD) or (self._keepers and self.keeps_more()):
+                        asked = -1
+                        if not nothings:
+                            end = TURN_OVER
+                            break
+                    elif asked == left or not self._may_end:
+                        end = STARVED
+                        break
+                    else:
+                        asked = left  # once more: one behind a `take` may have kept the last value that it wants
+                if perf_counter() > ends_at:
+                    end = TURN_OVER
+                    break
+        except Exception:
+            if self.failure is None:  # no operation met it: a defect of this package, not to look like the user's
+                raise
+            self.has_raised = True
+        finally:
+            self.outlet.commit(limit - left)
+            inlet.release()
+        return end
+
+    def keeps_more(self) -> bool:
+        """Whether an operation would give another value without being given one."""
+        return any(operation.has_more for operation in self._keepers)
+
+    # ---- failing
+
+    @trio.lowlevel.enable_ki_protection
+    def failing(self, error: BaseException, name: str, number: int, item: Any) -> NoReturn:
+        """Called when user code raised in an operation, at one item: raise it, for the operations behind that one."""
+        met = failure_of(error)
+        if met is None:  # KeyboardInterrupt and its like end the whole run
+            if item is not NOTHING:
+                self.discard(item, CANCELLED)
+            raise error
+        self.failed += item is not NOTHING
+        if self.failure is not None:  # of a later item: it let out what came before it, with which this one is met
+            self.host.ledger.unread(self.failure, BEHIND_FAILURE)
+        self.failure = Fault(noted(met, name, number if item is not NOTHING else None), self, item)
+        raise met
+
+    def fails_by(self, error: BaseException) -> bool:
+        """Whether what ends the task is a failure after all: a `Cancelled` that nobody around the run caused."""
+        met = failure_of(error) if is_cancellation(error) else None
+        if met is None:
+            return False
+        self.has_raised = True
+        if self.failure is None:
+            self.failure = Fault(noted(met, self.name, None), self)
+        else:
+            self.keep_cleanup_error(met)
+        return True
+
+    @trio.lowlevel.enable_ki_protection
+    def discard(self, item: Any, reason: str) -> None:
+        """Give up an item that was held here."""
+        self.discarded += 1
+        self.host.ledger.discard(item, self.name, reason)
+
+    # ---- ending
+
+    def end(self, held: Callable[[], Sequence[Any]]) -> None:
+        """End the chain, whatever ended it; `held` hands out, and forgets, what its stage and operations hold."""
+        # A failure that an operation has met, and that did not come out of the chain: another has ended it before.
+        is_ahead = self.failure is not None or _ended_ahead(self._streams)
+        is_done = self.stopped is None and not self.has_raised and is_ahead
+        self.close()
+        upstream = self.inlet.failure if self.inlet.exhausted else None
+        later = upstream if self.failure is not None else None
+        self.failure = self.failure or upstream
+        if is_done and self.failure is not None:
+            self.host.ledger.unread(self.failure, NOT_NEEDED)
+            self.failure = None
+        reason = self.stopped or reason_behind(self.failure)
+        self.inlet.close(reason)
+        if later is not None:
+            self.host.ledger.unread(later, reason)
+        for item in held():
+            self.discard(item, reason)
+        if self.stopped is not None and self.failure is None:
+            # Whoever still reads (from a scope that is shielded, say) must not take this for the end of the stream.
+            self.failure = Fault(Aborted(f"the run was {self.stopped}"), self, stopped=self.stopped)
+        self.outlet.finish(self.failure)
+
+    def close(self) -> None:
+        """Close the generators, the last one first."""
+        for stream in reversed(self._streams):
+            self.close_stream(stream)
+
+    def held(self) -> list[Any]:
+        """Hand out, and forget, what the operations hold."""
+        return [item for operation in self.fused for item in operation.held()]
+
+    def close_stream(self, stream: Any) -> None:
+        """Close a generator or iterator now, and not when it happens to be collected; its error is one of cleanup."""
+        close = getattr(stream, "close", None)
+        if close is None:
+            return
+        try:
+            close()
+        except BaseException as error:  # noqa: ASYNC103  # raised again if it must pass
+            if not (isinstance(error, Exception) or is_cancellation(error)):  # what is sync is cancelled by nobody
+                raise
+            self.keep_cleanup_error(error)
+
+    def keep_cleanup_error(self, error: BaseException) -> None:
+        """Keep an error of cleanup: it never takes the place of the first error, but is noted on it."""
+        self.host.ledger.keep(error, f"then cleanup in stage {named(self.name)} raised {told(error)}")
+
+    async def kept_cleanup(self, ending: Awaitable[bool]) -> None:
+        """Await a cleanup that returns whether it was done in time; its error or slowness is kept, never raised."""
+        try:
+            is_in_time = await ending
+        except BaseException as error:  # noqa: ASYNC103  # raised again if it must pass
+            if failure_of(error) is None:
+                raise
+            self.keep_cleanup_error(error)
+        else:
+            if not is_in_time:
+                limit = self.host.cleanup_timeout
+                self.keep_cleanup_error(
+                    trio.TooSlowError(f"closing what stage {named(self.name)} opened took more than {limit:g} s")
+                )
+
+
+def _ended_ahead(streams: Sequence[Any]) -> bool:
+    """Whether an operation ended the chain with an item that another gave out ahead of a failure, or of the end.
+
+    That other one is open still, though what it takes from is not.
+    """
+    ended = [getattr(stream, "gi_frame", None) is None for stream in streams]
+    return any(before and not after for before, after in itertools.pairwise(ended))
