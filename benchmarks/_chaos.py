@@ -42,7 +42,7 @@ class Item:
 
 
 def items_in(value: Any) -> list[Item]:
-    """Give every item in a value: batches and tuples taken apart."""
+    """Give every item in a value: batches and tuples taken isolated."""
     if isinstance(value, Item):
         return [value]
     if isinstance(value, list | tuple):

@@ -20,7 +20,7 @@ from unittest.mock import patch
 import trio
 
 from funcpipe_trio import Run
-from funcpipe_trio._runtime.core.inlet import worth_a_pull
+from funcpipe_trio._runtime.core.protocols import worth_a_pull
 from funcpipe_trio._runtime.links.link import Link
 from funcpipe_trio._runtime.stages.chain import FULL, BurstEnd
 from funcpipe_trio._runtime.stages.stage import Stage
@@ -75,7 +75,7 @@ def _counting_less() -> Iterator[None]:
 async def _park(stage: Stage, reason: BurstEnd) -> None:
     """Wait as `Stage.park` does, without a look at the clock."""
     chain = stage.chain
-    chain.outlet.settle()
+    chain.outlet.turn_over()
     if chain.stopped is not None or (chain.outlet.room() if reason is FULL else worth_a_pull(chain.inlet)):
         chain.turn.end()
         return

@@ -49,8 +49,8 @@ from ._runtime.core.ledger import OnDiscard
 from ._runtime.core.misused import misused
 from ._runtime.links.sink import Sink
 from ._runtime.reports.report import Report
-from ._runtime.run.opening import Opening
 from ._runtime.run.run import Run
+from ._runtime.run.run_context import RunContext
 from .policies.fair_share import FairShare
 from .policies.on_error import Divert, Failure, OnError, Skip, Stop
 from .policies.rate_limit import RateLimit
@@ -1002,7 +1002,7 @@ class Pipeline(Generic[T_co]):
 
     # ---- running
 
-    def open(self, *, on_discard: OnDiscard | None = None, cleanup_timeout: float = 5.0) -> Opening[T_co]:
+    def open(self, *, on_discard: OnDiscard | None = None, cleanup_timeout: float = 5.0) -> RunContext[T_co]:
         """Start a run for the length of a block: ``async with pipeline.open() as run: async for item in run: ...``.
 
         Leaving the block, in whatever way, stops the run, closes every source, and waits for all of its tasks.
@@ -1099,11 +1099,11 @@ class Pipeline(Generic[T_co]):
         routing = None if route is None else plan.Route(named, route, tuple(branch.key for branch, _ in made))
         return Pipeline(Plan(FanOut(kind, named, self._plan, made, routing)))
 
-    def _opening(self, on_discard: OnDiscard | None, cleanup_timeout: float, sink: Sink | None) -> Opening[Any]:
+    def _opening(self, on_discard: OnDiscard | None, cleanup_timeout: float, sink: Sink | None) -> RunContext[Any]:
         if on_discard is not None:
             checks.takes("Pipeline", "on_discard", checks.sync_callable("Pipeline", "on_discard", on_discard), 3)
         checks.seconds("Pipeline", "cleanup_timeout", cleanup_timeout)
-        return Opening(self._plan, on_discard=on_discard, cleanup_timeout=cleanup_timeout, sink=sink)
+        return RunContext(self._plan, on_discard=on_discard, cleanup_timeout=cleanup_timeout, sink=sink)
 
     async def _drive(
         self,

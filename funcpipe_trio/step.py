@@ -11,7 +11,7 @@ from ._base.errors import PlanError
 from ._base.functions import function_name, is_async, yields_async
 from ._base.shown import cut, escaped, named
 from ._plan.steps import Call, Layer, Limit, Pure, StepPlan, Timeout, Within, limits_around, step_of
-from ._runtime.calls.limiter import RateLimiter
+from ._runtime.calls.rate_limiter import RateLimiter
 from ._runtime.calls.started import StartedStep
 from ._runtime.core.failures import add_note
 from ._runtime.run.gathering import gathered

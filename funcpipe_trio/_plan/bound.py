@@ -11,11 +11,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from .layout import BranchLayout, FanInLayout, FanOutLayout, LineLayout
+from .layout import BranchLayout, FanInLayout, FanOutLayout, SegmentLayout
 from .operations import Operation, Unbatch
 
 
-def max_in_flight(line: LineLayout) -> int | float:
+def max_in_flight(line: SegmentLayout) -> int | float:
     """Return the most items that can be taken and not yet done with (a batch counts its items)."""
     return _bound(line, {})[0]
 
@@ -28,7 +28,7 @@ _Trunks = dict[str, _Units]
 """What the branches of each fan-out are given."""
 
 
-def _bound(line: LineLayout, trunks: _Trunks, *, is_lossy: bool = False) -> tuple[int | float, _Units]:
+def _bound(line: SegmentLayout, trunks: _Trunks, *, is_lossy: bool = False) -> tuple[int | float, _Units]:
     """Sum what the links and the stages of a line can hold, in items; `is_lossy`: whatever is behind it drops."""
     total, units = _origin_bound(line.origin, trunks)
     for stage in line.stages:
@@ -112,7 +112,7 @@ def _fan_out_bound(fan_out: FanOutLayout, trunks: _Trunks) -> tuple[int | float,
     return total + sum(bound for bound, _ in bounds), (joined,)
 
 
-def _beginnings(line: LineLayout) -> Iterator[BranchLayout]:
+def _beginnings(line: SegmentLayout) -> Iterator[BranchLayout]:
     """Every branch that a line begins with, itself or somewhere inside."""
     origin = line.origin
     if isinstance(origin, BranchLayout):

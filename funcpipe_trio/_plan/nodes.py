@@ -99,7 +99,7 @@ class Derived:
 
     def __init__(self) -> None:
         self.is_sound = False
-        self.layout: Any = None  # the `LineLayout`; None: not made yet
+        self.layout: Any = None  # the `SegmentLayout`; None: not made yet
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Derived, ()  # a copy works it out again

@@ -298,7 +298,7 @@ class SkipWhile(WithFunction):
 
 
 @dataclass(frozen=True, slots=True)
-class Gathering(Operation):
+class Grouping(Operation):
     """Lists of items that follow each other; without `max_items` nothing limits how many."""
 
     max_items: int | None = None
@@ -313,7 +313,7 @@ class Gathering(Operation):
 
 
 @dataclass(frozen=True, slots=True)
-class Batch(Gathering):
+class Batch(Grouping):
     """Lists of items, closed by number, cost or age."""
 
     verb: ClassVar[str] = "batch"

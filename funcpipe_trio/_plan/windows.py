@@ -7,11 +7,11 @@ from typing import ClassVar
 
 from .._base.frozen import dataclass
 from .._base.functions import AnyFunction, function_name
-from .operations import Gathering, Operation
+from .operations import Grouping, Operation
 
 
 @dataclass(frozen=True, slots=True)
-class Window(Gathering):
+class Window(Grouping):
     """Lists of items that follow each other, closed by number, or at multiples of a period."""
 
     verb: ClassVar[str] = "window"

@@ -3,7 +3,7 @@
 Each row of the catalogue has a third of all operators put behind it, the next row the next third; so every operation
 meets nearly every other in one of its modes.
 
-Mutants that die here: a fused operation that swallows the `NOTHING` of the one before it; one that takes from a stage
+Mutants that die here: a fused operation that swallows the `PENDING` of the one before it; one that takes from a stage
 which regroups without giving the room back; an end that is seen before the last batch.
 """
 

@@ -12,11 +12,11 @@ import trio
 
 from funcpipe_trio import CircuitBreaker, OnError, Pipeline, RateLimit, RateLimiter, Step, merge
 from funcpipe_trio._runtime.calls.circuit import _Circuit
-from funcpipe_trio._runtime.core.line import WaitingLine, _Place
+from funcpipe_trio._runtime.core.wait_queue import WaitQueue, _Waiter
 from funcpipe_trio._runtime.pools.keyed import KeyedPool
 from funcpipe_trio._runtime.pools.outcomes import Outcomes
 from funcpipe_trio._runtime.pools.pool import Pool
-from funcpipe_trio._sansio.lanes import Lanes
+from funcpipe_trio._sansio.key_order import KeyOrder
 from funcpipe_trio.testing import (
     CampaignError,
     Scenario,
@@ -105,11 +105,11 @@ async def expecting_value_errors(run, lab):
 
 
 def never_free_a_key(patch):
-    patch.setattr(Lanes, "done", lambda self, key: None)
+    patch.setattr(KeyOrder, "done", lambda self, key: None)
 
 
 def forget_what_waits_in_lanes(patch):
-    patch.setattr(Lanes, "withdraw", lambda self, is_unwanted: [])
+    patch.setattr(KeyOrder, "withdraw", lambda self, is_unwanted: [])
 
 
 def do_not_count_what_waits_in_lanes(patch):
@@ -117,16 +117,16 @@ def do_not_count_what_waits_in_lanes(patch):
 
 
 def keep_the_place_of_a_cancelled_waiter(patch):
-    join = WaitingLine.join
+    join = WaitQueue.join
 
     async def haunted(self, ask, *, checkpoint=False):
         try:
             await join(self, ask, checkpoint=checkpoint)
         except trio.Cancelled:
-            self._places = {_Place(trio.lowlevel.current_task()): None, **self._places}
+            self._places = {_Waiter(trio.lowlevel.current_task()): None, **self._places}
             raise
 
-    patch.setattr(WaitingLine, "join", haunted)
+    patch.setattr(WaitQueue, "join", haunted)
 
 
 def keep_the_place_of_a_cancelled_probe(patch):
@@ -165,7 +165,7 @@ def put_an_item_down_before_it_is_buried(patch):
 
     class Quiet:
         def __init__(self, call):
-            self.is_layered, self.divert_account = call.is_layered, call.divert_account
+            self.is_layered, self.divert_counters = call.is_layered, call.divert_counters
 
         async def divert(self, failure, attempt):
             pass

@@ -8,7 +8,8 @@ from typing import Any
 from ..._base.frozen import dataclass
 from ..._plan.operations import STOP
 from ...policies.on_error import OnError
-from ..core.attempt import Account, Layered
+from ..core.call_context import Layered
+from ..core.step_counters import StepCounters
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,12 +18,12 @@ class Calling:
 
     fn: Callable[[Any], Awaitable[Any]] | Layered
     is_layered: bool = False
-    """Whether it is a step's, which takes an `Attempt` too."""
-    account: Account | None = None
+    """Whether it is a step's, which takes an `CallContext` too."""
+    account: StepCounters | None = None
     """Where a step counts."""
     on_error: OnError = STOP
     divert: Layered | None = None
-    divert_account: Account | None = None
+    divert_counters: StepCounters | None = None
     """The step that gets the failures, if `on_error` says so."""
 
 

@@ -14,15 +14,15 @@ from ..._base.errors import CircuitOpen
 from ..._sansio.breaker import Breaker, Refused
 from ..._sansio.retrying import is_meant
 from ...policies.circuit_breaker import CircuitBreaker
-from ..core.attempt import Attempt, Layered
-from ..core.line import WaitingLine
+from ..core.call_context import CallContext, Layered
+from ..core.wait_queue import WaitQueue
 
 
 def circuit_around(inner: Layered, policy: CircuitBreaker) -> Layered:
     """Put one circuit, which all calls share, around a call."""
     circuit = _Circuit(policy)
 
-    async def guarded(item: Any, attempt: Attempt) -> Any:
+    async def guarded(item: Any, attempt: CallContext) -> Any:
         permit = await circuit.enter(attempt)
         try:
             result = await inner(item, attempt)
@@ -44,9 +44,9 @@ class _Circuit:
     def __init__(self, policy: CircuitBreaker) -> None:
         self._policy = policy
         self._breaker = Breaker(policy)
-        self._line = WaitingLine()
+        self._line = WaitQueue()
 
-    async def enter(self, attempt: Attempt) -> int:
+    async def enter(self, attempt: CallContext) -> int:
         """Get a permit: at once, or when there is one, or never (`CircuitOpen`)."""
         if not len(self._line):
             answer = self._breaker.admit(trio.current_time())
@@ -57,7 +57,7 @@ class _Circuit:
                 raise self._open(answer)
         return await self._wait(attempt)
 
-    async def _wait(self, attempt: Attempt) -> int:
+    async def _wait(self, attempt: CallContext) -> int:
         permit = -1
 
         def ask() -> float | None:

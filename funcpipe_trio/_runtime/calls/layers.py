@@ -1,8 +1,8 @@
 """From a step to something that can be called: each policy becomes a function around the one inside it.
 
-A *layered* function takes an item and the `Attempt` that goes with it, which carries the item's number inwards and what
-happened to it outwards. The state that policies share between items (tokens, circuits, threads) is made here, once for
-each start of the step; what one item needs (its attempts, its deadline) lives in its own call.
+A *layered* function takes an item and the `CallContext` that goes with it, which carries the item's number inwards and
+what happened to it outwards. The state that policies share between items (tokens, circuits, threads) is made here, once
+for each start of the step; what one item needs (its attempts, its deadline) lives in its own call.
 
     inside out:   the user's function  ->  rate limit  ->  timeout  ->  retry  ->  timeout
 
@@ -25,14 +25,14 @@ from ..._base.functions import AnyFunction, is_async
 from ..._base.shown import type_name
 from ..._plan.nodes import is_awaitable
 from ..._plan.steps import Call, Limit, Part, Placed, Pure, StepPlan, Timeout, layers_in, limits_around
-from ..._sansio.retrying import Attempts
+from ..._sansio.retrying import RetryState
 from ...policies.retry import Retry
-from ..core.attempt import Attempt, Layered
+from ..core.call_context import CallContext, Layered
 from ..core.failures import add_note
 from ..core.user_code import awaiting, interruptible, refuse_awaitable
-from ..runners.running import start_runner
-from .limiter import RateLimiter
-from .token_line import TokenLine
+from ..runners.active_runner import start_runner
+from .rate_limiter import RateLimiter
+from .token_queue import TokenQueue
 
 
 def layers_of(plan: StepPlan) -> Layered:
@@ -46,7 +46,7 @@ def _row(parts: tuple[Part, ...]) -> Layered:
     if len(made) == 1:
         return made[0]
 
-    async def row(item: Any, attempt: Attempt) -> Any:
+    async def row(item: Any, attempt: CallContext) -> Any:
         for part in made:
             item = await part(item, attempt)
         return item
@@ -76,7 +76,7 @@ def _part(part: Part) -> Layered:
 
 
 def _call(fn: AnyFunction) -> Layered:
-    def made(item: Any, attempt: Attempt) -> Awaitable[Any]:
+    def made(item: Any, attempt: CallContext) -> Awaitable[Any]:
         return interruptible(fn, item)  # not awaited here: each coroutine around a call costs 150 ns
 
     return made
@@ -87,7 +87,7 @@ def _pure(fn: AnyFunction) -> Layered:
     def apply(item: Any) -> Any:
         return fn(item)
 
-    async def made(item: Any, attempt: Attempt) -> Any:  # noqa: ASYNC124  # layers await what is inside them
+    async def made(item: Any, attempt: CallContext) -> Any:  # noqa: ASYNC124  # layers await what is inside them
         return _no_awaitable(apply(item), "a pure function of a step", "Use .then(Step(fn)) for an async one.")
 
     return made
@@ -113,15 +113,15 @@ def _placed(placed: Placed) -> Layered:
     fn, running = call.fn, start_runner(call.runner)
     outside, inside = (_admission(limits) if limits else None for limits in (placed.outside, placed.inside))
 
-    async def made(item: Any, attempt: Attempt) -> Any:
+    async def made(item: Any, attempt: CallContext) -> Any:
         return _no_awaitable(await running.call(fn, item, attempt, inside), *_ELSEWHERE)
 
     if placed.timeout is None:
         return made
     seconds = placed.timeout.seconds
 
-    async def timed(item: Any, attempt: Attempt) -> Any:
-        async def admit(item: Any, attempt: Attempt) -> None:
+    async def timed(item: Any, attempt: CallContext) -> Any:
+        async def admit(item: Any, attempt: CallContext) -> None:
             if outside is not None:
                 await outside(item, attempt)
             limit.begin(seconds)
@@ -144,7 +144,7 @@ _ELSEWHERE = "the function that a runner runs", "Use Step(fn) without on for an 
 
 
 def _limited(inner: Layered, admit: Layered) -> Layered:
-    async def limited(item: Any, attempt: Attempt) -> Any:
+    async def limited(item: Any, attempt: CallContext) -> Any:
         await admit(item, attempt)
         return await inner(item, attempt)
 
@@ -154,10 +154,10 @@ def _limited(inner: Layered, admit: Layered) -> Layered:
 def _admission(limits: tuple[Limit, ...]) -> Layered:
     """Make what lets a call start when all of its limits do, at one instant."""
     limiters = [_limiter(limit) for limit in limits]
-    line = limiters[0]._line if len(limiters) == 1 else TokenLine(*(limiter._shared for limiter in limiters))
+    line = limiters[0]._line if len(limiters) == 1 else TokenQueue(*(limiter._shared for limiter in limiters))
     costs_of = _costs(limits, limiters)
 
-    async def admit(item: Any, attempt: Attempt) -> None:
+    async def admit(item: Any, attempt: CallContext) -> None:
         costs = costs_of(item)
         if line.try_take(costs):
             return
@@ -193,7 +193,7 @@ def _costs(limits: tuple[Limit, ...], limiters: list[RateLimiter]) -> Callable[[
 
 
 def _timed(inner: Layered, seconds: float, *, has_retry: bool) -> Layered:
-    async def timed(item: Any, attempt: Attempt) -> Any:
+    async def timed(item: Any, attempt: CallContext) -> Any:
         before, around = attempt.last_error, attempt.deadline
         with attempt.within(seconds) as limit:
             if has_retry:  # else nobody asks, and it takes 5 % of the time of a call
@@ -210,7 +210,7 @@ def _timed(inner: Layered, seconds: float, *, has_retry: bool) -> Layered:
     return timed
 
 
-def _late(seconds: float, attempt: Attempt) -> trio.TooSlowError:
+def _late(seconds: float, attempt: CallContext) -> trio.TooSlowError:
     attempt.account.timeouts += 1
     error = trio.TooSlowError(f"not done after {seconds:g} s")
     error.add_note(f"timeout of {seconds:g} s")
@@ -221,8 +221,8 @@ def _late(seconds: float, attempt: Attempt) -> trio.TooSlowError:
 
 
 def _retried(inner: Layered, retry: Retry) -> Layered:
-    async def retried(item: Any, attempt: Attempt) -> Any:
-        attempts: Attempts | None = None  # made when it is needed: most calls succeed
+    async def retried(item: Any, attempt: CallContext) -> Any:
+        attempts: RetryState | None = None  # made when it is needed: most calls succeed
         while True:
             attempt.tries(1 if attempts is None else attempts.number, retry.attempts)
             try:
@@ -245,7 +245,7 @@ def _retried(inner: Layered, retry: Retry) -> Layered:
 
 
 @trio.lowlevel.disable_ki_protection  # the predicate is user code
-def _ask(attempts: Attempts, error: Exception, deadline: float) -> float | None:
+def _ask(attempts: RetryState, error: Exception, deadline: float) -> float | None:
     try:
         return attempts.failed(error, trio.current_time(), deadline)
     except Exception as worse:

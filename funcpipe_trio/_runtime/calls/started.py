@@ -8,8 +8,9 @@ import trio
 
 from ..._base.shown import cut, escaped, named
 from ..._plan.steps import StepPlan
-from ..core.attempt import Account, Attempt, Layered
+from ..core.call_context import CallContext, Layered
 from ..core.failures import add_note
+from ..core.step_counters import StepCounters
 from ..reports.report import PolicyReport
 from .layers import layers_of
 from .one_run import OneRun
@@ -32,7 +33,7 @@ class StartedStep(Generic[A, B]):
         self.plan = plan
         self._layered = layers_of(plan)
         self._run_with_it = OneRun(f"the started step {plan.name!r}", "Use step.start() in each of them.")
-        self._account = Account()
+        self._account = StepCounters()
         self._calls = 0
 
     def layered(self) -> Layered:
@@ -66,7 +67,7 @@ class StartedStep(Generic[A, B]):
         """
         number, self._calls = self._calls, self._calls + 1
         await trio.lowlevel.checkpoint()
-        attempt = Attempt(self._account, number)
+        attempt = CallContext(self._account, number)
         try:
             return await self._run(item, attempt)  # type: ignore[no-any-return]  # the step gave it its type
         except Exception as error:
@@ -75,7 +76,7 @@ class StartedStep(Generic[A, B]):
             raise
 
     @trio.lowlevel.enable_ki_protection  # the layers' own steps; user code in them is not protected
-    async def _run(self, item: Any, attempt: Attempt) -> Any:
+    async def _run(self, item: Any, attempt: CallContext) -> Any:
         return await self.layered()(item, attempt)
 
     def statistics(self) -> PolicyReport:

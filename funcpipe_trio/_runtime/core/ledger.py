@@ -11,7 +11,7 @@ from typing import Any
 
 from ..._base.shown import told
 from .failures import MOST_NOTES, add_note, is_cancellation
-from .inlet import BEHIND_FAILURE, NOTHING, Fault
+from .signals import BEHIND_FAILURE, NO_ITEM, FailureMark
 from .user_code import interruptibly, not_awaitable
 
 OnDiscard = Callable[[Any, str, str], object]
@@ -70,7 +70,7 @@ class Ledger:
             if self.error is not None:
                 add_note(self.error, note)
 
-    def unread(self, failure: Fault, reason: str) -> None:
+    def unread(self, failure: FailureMark, reason: str) -> None:
         """Keep a failure that will not reach the caller.
 
         Behind an earlier failure its item is one of those that came later, and is discarded like them. If nobody
@@ -81,7 +81,7 @@ class Ledger:
         failure.is_kept = True
         if reason == BEHIND_FAILURE:
             self.keep(failure.error)
-            if failure.item is not NOTHING:
+            if failure.item is not NO_ITEM:
                 failure.stage.failed -= 1
                 failure.stage.discard(failure.item, reason)
         elif self.error is None:
@@ -89,7 +89,7 @@ class Ledger:
         else:
             self.keep(failure.error)
 
-    def read(self, failure: Fault) -> None:
+    def read(self, failure: FailureMark) -> None:
         """Note the failure that the caller gets."""
         failure.is_kept = True
         if self.error is not None and self.error is not failure.error:

@@ -20,7 +20,7 @@ from outcome import Outcome
 
 
 @final
-class _Awake(Outcome[None]):
+class _Woken(Outcome[None]):
     """The outcome None, which may be used more than once."""
 
     __slots__ = ()
@@ -35,7 +35,7 @@ class _Awake(Outcome[None]):
         return await agen.asend(None)
 
 
-AWAKE: Final = _Awake()
+WOKEN: Final = _Woken()
 """For `trio.lowlevel.reschedule`: what a task is woken with that waits for no value."""
 
 

@@ -27,7 +27,7 @@ from trio.lowlevel import Abort, RaiseCancelT, Task, enable_ki_protection
 from ..._base import checks
 from ..._sansio.fair_tree import FairTree, Node
 from ...policies.fair_share import FairShare
-from ..core.parking import AWAKE
+from ..core.parking import WOKEN
 from ..core.user_code import interruptibly
 from .fair_statistics import FairInputStatistics
 
@@ -254,7 +254,7 @@ class FairInput(trio.abc.SendChannel[T]):
         if self._parked:
             task, parked = self._parked.popitem(last=False)
             self._buffer.append(parked)
-            trio.lowlevel.reschedule(task, AWAKE)
+            trio.lowlevel.reschedule(task, WOKEN)
         return item
 
     def _refuse(self, error: type[Exception]) -> None:

@@ -3,7 +3,7 @@
 A fan-in has no task and no buffer. The stage behind it pulls, and the choice is made in that pull: what a fair merge
 hands over is the fairest item at the instant of hand-over, not the fairest one some time ago.
 
-The rule of every fan-in here: an input is HELD while its producer was woken for room and has not run. It counts as
+The rule of every fan-in here: an input is REFILLING while its producer was woken for room and has not run. It counts as
 backlogged, so nothing is handed over until it has run. Without this the order in which the scheduler runs a batch of
 tasks would decide the shares (measured at 10:1, capacity 0: a share of .55 in place of .91).
 
@@ -24,24 +24,23 @@ from ..._base.shown import named
 from ..._sansio.fair_queue import FairQueue, Flow
 from ...policies.fair_share import FairShare
 from ..core.failures import failure_of, noted
-from ..core.inlet import (
+from ..core.ledger import Ledger
+from ..core.protocols import Inlet, Receiver
+from ..core.signals import (
     BEHIND_FAILURE,
     CANCELLED,
     END,
     ENDED,
     FAILED,
-    HELD,
     IDLE,
     NOT_NEEDED,
-    NOTHING,
+    PENDING,
     READY,
-    Fault,
-    Inlet,
-    Receiver,
-    State,
+    REFILLING,
+    FailureMark,
+    Readiness,
     reason_behind,
 )
-from ..core.ledger import Ledger
 
 _ENDS = (ENDED, FAILED)
 
@@ -57,7 +56,7 @@ class FanInInlet:
     def __init__(self, name: str, ledger: Ledger) -> None:
         self.name = name
         self.ledger = ledger
-        self.failure: Fault | None = None
+        self.failure: FailureMark | None = None
         self.exhausted = False
         self.taken = self.failed = self.discarded = 0
         self._closed = False
@@ -66,7 +65,7 @@ class FanInInlet:
     def on_input(self) -> None:
         self.receiver.on_input()
 
-    def state(self) -> State:
+    def state(self) -> Readiness:
         raise NotImplementedError
 
     def items(self) -> Iterator[Any]:
@@ -92,7 +91,7 @@ class FanInInlet:
             self._closed, self._reason = True, reason
             self._close_inputs(reason)
 
-    def _end(self, failure: Fault | None) -> None:
+    def _end(self, failure: FailureMark | None) -> None:
         """End here: what the inputs still have is not needed, or behind the failure."""
         self.exhausted, self.failure = True, failure
         self._close_inputs(reason_behind(failure))
@@ -186,7 +185,7 @@ class MergeInlet(FanInInlet):
 
     def _look(self, each: MergeInput) -> None:
         state = each.inlet.state()
-        held = state is HELD
+        held = state is REFILLING
         if held is not each.held:
             each.held = held
             self._held += 1 if held else -1
@@ -199,9 +198,9 @@ class MergeInlet(FanInInlet):
                 self._open -= 1
                 next(each.items, None)  # reads the end: a zip then closes its longer inputs, which nobody else would
 
-    def state(self) -> State:
+    def state(self) -> Readiness:
         if self._held:
-            return HELD
+            return REFILLING
         flow = self._queue.select()
         if flow is not None:
             return self.inputs[flow.key].inlet.state()
@@ -216,7 +215,7 @@ class MergeInlet(FanInInlet):
         while self._open and not self._closed:
             flow = None if self._held else queue.select()
             if flow is None:
-                yield NOTHING
+                yield PENDING
                 continue
             each = inputs[flow.key]
             contested = queue.backlogged == len(inputs)
@@ -234,7 +233,7 @@ class MergeInlet(FanInInlet):
                     self.discard(value, CANCELLED)
                     raise
                 self.failed += 1
-                self._end(Fault(noted(error, self.name, self.taken), self, value))
+                self._end(FailureMark(noted(error, self.name, self.taken), self, value))
                 return  # noqa: ASYNC104  # the error goes out as a fault
             each.inlet.release()
             cost = queue.charge(flow, cost, still_ready=True)
@@ -287,7 +286,7 @@ class ConcatInlet(FanInInlet):
         self._pass_on()
         super().on_input()
 
-    def state(self) -> State:
+    def state(self) -> Readiness:
         return self._left[0].state() if self._left else ENDED
 
     @trio.lowlevel.enable_ki_protection
@@ -297,7 +296,7 @@ class ConcatInlet(FanInInlet):
             if value is END:  # the end of an input is read by `_pass_on`, so this one failed
                 self._end(self._left[0].failure)
                 return
-            if value is not NOTHING:
+            if value is not PENDING:
                 self.taken += 1
                 self._pass_on()
             yield value
@@ -337,7 +336,7 @@ class ZipInlet(FanInInlet):
             self._strict = False
             self.on_input()
 
-    def state(self) -> State:
+    def state(self) -> Readiness:
         # In the order of the inputs: the first that has no item decides, as in the builtin, whatever the schedule.
         states = [inlet.state() for inlet in self._all]
         first = next((state for state in states if state is not READY), None)
@@ -346,7 +345,7 @@ class ZipInlet(FanInInlet):
         if not self._strict or first not in _ENDS:
             return first
         # A strict zip ends only where every input is known to have an item or none, and well only where none has.
-        waiting = next((state for state in states if state is IDLE or state is HELD), None)
+        waiting = next((state for state in states if state is IDLE or state is REFILLING), None)
         if waiting is not None:
             return waiting
         return ENDED if all(state is ENDED for state in states) else FAILED
@@ -360,7 +359,7 @@ class ZipInlet(FanInInlet):
                 self._zip_ended(takers)
                 return
             if state is not READY:
-                yield NOTHING
+                yield PENDING
                 continue
             values = self._take_all(takers)
             if values is None:
@@ -395,6 +394,6 @@ class ZipInlet(FanInInlet):
             error = ValueError(
                 f"zip {named(self.name)}: input {ended[0]} ended after {self.taken} items, others did not"
             )
-            self._end(Fault(noted(error, self.name, None), self))
+            self._end(FailureMark(noted(error, self.name, None), self))
         else:
             self._end(None)

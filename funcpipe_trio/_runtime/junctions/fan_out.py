@@ -25,27 +25,16 @@ from ..._base.shown import listed, named, option
 from ..._plan import operations as plan
 from ...policies.fair_share import FairShare
 from ..core.failures import noted
-from ..core.inlet import (
-    BEHIND_FAILURE,
-    ENDED,
-    FAILED,
-    NOT_NEEDED,
-    NOTHING,
-    Fault,
-    Inlet,
-    Receiver,
-    Sender,
-    State,
-    reason_behind,
-)
 from ..core.ledger import Ledger
-from ..links.link import Link, start_line, stop_line
-from ..links.overflow import LossyLink
-from ..operations.fused import PerItem
+from ..core.protocols import Inlet, Receiver, Sender
+from ..core.signals import BEHIND_FAILURE, ENDED, FAILED, NO_ITEM, NOT_NEEDED, FailureMark, Readiness, reason_behind
+from ..links.link import Link, start_upstream, stop_upstream
+from ..links.lossy_link import LossyLink
+from ..operations.per_item import PerItem
 from .fan_in import MergeInlet, MergeInput
 
 
-class Routing(PerItem):
+class RouteOp(PerItem):
     """Each value becomes ``(branch, value)``."""
 
     def __init__(self, operation: plan.Route) -> None:
@@ -89,7 +78,7 @@ class Port:
     def start(self) -> None:
         """Say of a branch that begins late that nobody was woken for it."""
         if self.fork.started:
-            self.link.unsettled = False
+            self.link.refilling = False
 
     def on_room(self) -> bool:
         """Hear that the link has room again."""
@@ -102,7 +91,7 @@ class Port:
     def _put_or_fail(self, item: Any) -> None:
         """Fail this branch alone, behind what its link holds: at the end of a trunk it would be the trunk's failure."""
         link = self.link
-        if not link.ended and link.spare() > 0:
+        if not link.ended and link.waiting_room() > 0:
             link.buffer.append(item)
             return
         link.passed -= 1  # the commit that follows counts all that was put, but this one does not pass
@@ -111,7 +100,7 @@ class Port:
         else:
             error = BufferOverflow(f"the {link.described()} of branch {named(self.name)} was full")
             self.fork.joint.failed += 1
-            link.finish(Fault(noted(error, self.name, None), self.fork.joint, item))
+            link.finish(FailureMark(noted(error, self.name, None), self.fork.joint, item))
             self.fork.look_whether_wanted()
 
 
@@ -123,7 +112,7 @@ class Fork:
     passed: int
     started: bool
 
-    joint: Joint
+    joint: Join
     sender: Sender
     """The trunk's last stage."""
 
@@ -132,7 +121,7 @@ class Fork:
         self.ports: dict[str, Port] = {}
         self.put: Callable[[Any], object] = self._put
         self.closed: str | None = None
-        self.failure: Fault | None = None
+        self.failure: FailureMark | None = None
         self.started = False
         self.passed = self.made = 0
         self._over = False  # no more will be put
@@ -146,11 +135,11 @@ class Fork:
     def room(self) -> int:
         return min((port.link.room() for port in self._open()), default=0)
 
-    def turn(self) -> int:
-        return min((port.link.turn() for port in self._open()), default=0)
+    def burst_room(self) -> int:
+        return min((port.link.burst_room() for port in self._open()), default=0)
 
-    def spare(self) -> int:
-        return min((port.link.spare() for port in self._open()), default=0)
+    def waiting_room(self) -> int:
+        return min((port.link.waiting_room() for port in self._open()), default=0)
 
     @property
     def wants_room(self) -> bool:
@@ -166,18 +155,18 @@ class Fork:
     def commit(self, count: int) -> None:
         raise NotImplementedError
 
-    def finish(self, failure: Fault | None) -> None:
+    def finish(self, failure: FailureMark | None) -> None:
         self._over, self.failure = True, failure
         for port in self.ports.values():
             port.link.finish(failure)
 
-    def settle(self) -> None:
+    def turn_over(self) -> None:
         for port in self.ports.values():
-            port.link.settle()
+            port.link.turn_over()
 
-    def unsettle(self) -> None:
+    def turn_continues(self) -> None:
         for port in self.ports.values():
-            port.link.unsettle()
+            port.link.turn_continues()
 
     # ---- the branches' side
 
@@ -185,7 +174,7 @@ class Fork:
         """Start the trunk, with the first branch that starts."""
         if not self.started:
             self.started = True
-            start_line(self.sender)
+            start_upstream(self.sender)
 
     def on_room(self, port: Port) -> bool:
         """Hear that a branch has room; say whether that woke the stage."""
@@ -193,7 +182,7 @@ class Fork:
             return False
         for other in self._open():  # all of them will be filled in its turn
             if other is not port:
-                other.link.unsettle()
+                other.link.turn_continues()
         return True
 
     def close(self, reason: str) -> None:
@@ -202,7 +191,7 @@ class Fork:
             self._go_on()
         elif self.closed is None:
             self.closed = reason
-            stop_line(self.sender, reason)
+            stop_upstream(self.sender, reason)
 
     def look_whether_wanted(self) -> None:
         """Stop the trunk if the last branch has failed: it is read to its end, so nobody closes it."""
@@ -212,7 +201,7 @@ class Fork:
     def _go_on(self) -> None:
         """Let the stage look again, now that one branch less holds it up."""
         if self.started and not self._over and self.room() and self.sender.on_room():
-            self.unsettle()
+            self.turn_continues()
 
     def _open(self) -> list[Port]:
         """Give the branches that still take."""
@@ -251,13 +240,13 @@ class Broadcasting(Fork):
 class Partitioning(Fork):
     """Each item goes to one branch; one that finds no room there waits here, and all that come later behind it."""
 
-    failure: Fault | None
+    failure: FailureMark | None
     passed: int
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
         self._waits_for: Port | None = None
-        self._item: Any = NOTHING
+        self._item: Any = NO_ITEM
 
     def room(self) -> int:
         if self._waits_for is not None:
@@ -265,17 +254,17 @@ class Partitioning(Fork):
         # With no room in some branch the next item may be for another: one at a time can be seen.
         return max(1, super().room())
 
-    def turn(self) -> int:
-        return max(1, super().turn())
+    def burst_room(self) -> int:
+        return max(1, super().burst_room())
 
-    def spare(self) -> int:
-        return 0 if self._waits_for is not None else super().spare()
+    def waiting_room(self) -> int:
+        return 0 if self._waits_for is not None else super().waiting_room()
 
     def commit(self, count: int) -> None:
         self.passed += count
         self.made += count
 
-    def finish(self, failure: Fault | None) -> None:
+    def finish(self, failure: FailureMark | None) -> None:
         self._over, self.failure = True, failure
         if self._waits_for is None:
             super().finish(failure)
@@ -305,22 +294,22 @@ class Partitioning(Fork):
         """Let the item that waits go where it belongs (into a closed link: to be discarded there)."""
         port = self._waits_for
         assert port is not None
-        item, self._waits_for, self._item = self._item, None, NOTHING
+        item, self._waits_for, self._item = self._item, None, NO_ITEM
         port.link.put(item)
         port.link.commit(1)
         if self._over:
             super().finish(self.failure)
 
 
-class Joint(MergeInlet):
+class Join(MergeInlet):
     """The merge of the branches: a failure of the trunk ends each of them, and the whole only with the last one."""
 
-    failure: Fault | None
+    failure: FailureMark | None
 
     def __init__(self, name: str, ledger: Ledger, inputs: Sequence[tuple[str, Inlet]], fork: Fork) -> None:
         super().__init__(name, ledger, inputs, FairShare())
         self._fork = fork
-        self._trunk_failure: Fault | None = None  # once a branch has come to it
+        self._trunk_failure: FailureMark | None = None  # once a branch has come to it
 
     def _look(self, each: MergeInput) -> None:
         inlet = each.inlet
@@ -332,7 +321,7 @@ class Joint(MergeInlet):
                 self._meet(each, inlet.failure)
         super()._look(each)
 
-    def _meet(self, each: MergeInput, failure: Fault) -> None:
+    def _meet(self, each: MergeInput, failure: FailureMark) -> None:
         each.inlet = _Failed(failure, self.ledger)
         if failure is self._fork.failure:
             self._trunk_failure = failure
@@ -340,7 +329,7 @@ class Joint(MergeInlet):
         if self._closed:  # while it was read, by a listener that stopped the run: nobody will ask for it
             self.ledger.unread(failure, self._reason)
 
-    def state(self) -> State:
+    def state(self) -> Readiness:
         state = super().state()
         return FAILED if state is ENDED and self._trunk_failure is not None else state
 
@@ -356,7 +345,7 @@ class Joint(MergeInlet):
         if was_open and self._trunk_failure is not None:
             self.ledger.unread(self._trunk_failure, reason)
 
-    def _end(self, failure: Fault | None) -> None:
+    def _end(self, failure: FailureMark | None) -> None:
         for each in self.inputs:  # the one that failed has no more to say
             if isinstance(each.inlet, _Failed) and each.inlet.failure is failure:
                 each.inlet = _Ended()
@@ -369,7 +358,7 @@ class _Ended:
     """In the place of a branch that was read to its end."""
 
     receiver: Receiver
-    failure: Fault | None = None
+    failure: FailureMark | None = None
     exhausted = True
     taken = 0
 
@@ -379,7 +368,7 @@ class _Ended:
     def items(self) -> Iterator[Any]:
         return iter(())
 
-    def state(self) -> State:
+    def state(self) -> Readiness:
         return ENDED
 
     def release(self, *, parking: bool = False) -> None:
@@ -392,11 +381,11 @@ class _Ended:
 class _Failed(_Ended):
     """In the place of a branch that was read to its failure, which waits for its turn."""
 
-    def __init__(self, failure: Fault, ledger: Ledger) -> None:
-        self.failure: Fault | None = failure
+    def __init__(self, failure: FailureMark, ledger: Ledger) -> None:
+        self.failure: FailureMark | None = failure
         self._ledger = ledger
 
-    def state(self) -> State:
+    def state(self) -> Readiness:
         return FAILED
 
     def close(self, reason: str) -> None:

@@ -1,15 +1,15 @@
 """The link behind a `fair_by`: how does an item of one mixed stream wait until its key has its turn?
 
-It is a `Link`, but for what is in it: lanes by key (`sansio.fair_lanes`) in place of a row. The receiver takes from it
-directly, and the choice is made in that pull, so what is handed over is the fairest item at that instant.
+It is a `Link`, except for what is in it: queues by key (`sansio.keyed_fair_queue`) instead of a row. The receiver takes
+from it directly, and the choice is made in that pull, so what is handed over is the fairest item at that instant.
 
-Whether there is room hangs on the item: one that its queue has no room for stays outside of the queues, but in this
+Whether there is room depends on the item: one that its queue has no room for stays outside of the queues, but in this
 link, which owns it from then on. `put` then says that no other may follow, and there is no room until it is inside.
 
-It is HELD while its sender was woken for room and has not run: what stood behind the item outside comes in the sender's
-turn, and until then any key may be the one that gets an item. Without this the order in which the scheduler runs a
-batch of tasks would decide who is served. A key is backlogged while it has an item here; the end, and a failure in it,
-stand behind the items of all keys.
+It is REFILLING while its sender was woken for room and has not run: what stood behind the item outside comes in the
+sender's turn, and until then any key may be the one that gets an item. Without this the order in which the scheduler
+runs a batch of tasks would decide who is served. A key is backlogged while it has an item here; the end, and a failure
+in it, stand behind the items of all keys.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from typing import Any
 import trio
 
 from ..._plan.fair_by import FairBy
-from ..._sansio.fair_lanes import FairLanes
-from ..core.inlet import HELD, NOTHING, Fault, State
+from ..._sansio.keyed_fair_queue import KeyedFairQueue
 from ..core.ledger import Ledger
+from ..core.signals import PENDING, REFILLING, FailureMark, Readiness
 from .link import Link
 
 
@@ -37,7 +37,7 @@ class FairLink(Link):
 
     def __init__(self, ledger: Ledger, operation: FairBy) -> None:
         super().__init__(ledger, operation.capacity, operation.name)
-        self.lanes = FairLanes(operation.share.weight_of, operation.share.capacity, operation.max_keys)
+        self.lanes = KeyedFairQueue(operation.share.weight_of, operation.share.capacity, operation.max_keys)
         self.buffer = self.lanes  # what a link asks of it is its length
         self.put = self.lanes.add
         self._refilling = False  # whether the sender was woken for room and has not run
@@ -47,22 +47,22 @@ class FairLink(Link):
     def room(self) -> int:
         return 0 if self.lanes.outside is not None else self.capacity - len(self.lanes)
 
-    spare = room
+    waiting_room = room
 
-    def finish(self, failure: Fault | None) -> None:
+    def finish(self, failure: FailureMark | None) -> None:
         self._refilling = False
         super().finish(failure)
 
-    def settle(self) -> None:
-        self._ran(unsettled=False)
+    def turn_over(self) -> None:
+        self._ran(refilling=False)
 
-    def unsettle(self) -> None:
-        self._ran(unsettled=True)
+    def turn_continues(self) -> None:
+        self._ran(refilling=True)
 
-    def _ran(self, *, unsettled: bool) -> None:
+    def _ran(self, *, refilling: bool) -> None:
         """Note that the sender had its turn; what is here does not wait for the next, which may be endless."""
         before = self.state()
-        self._refilling, self.unsettled = False, unsettled
+        self._refilling, self.refilling = False, refilling
         if self.state() is not before:
             self.receiver.on_input()
 
@@ -85,15 +85,15 @@ class FairLink(Link):
             if self.ended:
                 self.exhausted = True
                 return
-            yield NOTHING
+            yield PENDING
 
-    def state(self) -> State:
-        return HELD if self._refilling else super().state()
+    def state(self) -> Readiness:
+        return REFILLING if self._refilling else super().state()
 
     def release(self, *, parking: bool = False) -> None:
         if self.wants_room and self.lanes.outside is None:
             self.wants_room = False
-            self._refilling = self.unsettled = self.sender.on_room()
+            self._refilling = self.refilling = self.sender.on_room()
 
     def _discard_buffer(self, reason: str) -> None:
         items = self.lanes.clear()

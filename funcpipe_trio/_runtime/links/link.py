@@ -8,8 +8,8 @@ It never waits. The sender appends while there is room and calls `commit`; the r
 `release`. Both move as many items as they can in one turn, and each wakes the other once: a trip through the scheduler
 costs fifty times what moving an item does, so it is made per burst, never per item.
 
-`unsettled` says that the sender was woken for room and has not run since. A fan-in counts such an input as backlogged
-and waits for it (`HELD`), or its fairness would hang on the order in which the scheduler runs a batch of tasks.
+`refilling` says that the sender was woken for room and has not run since. A fan-in counts such an input as backlogged
+and waits for it (`REFILLING`), or its fairness would hang on the order in which the scheduler runs a batch of tasks.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from typing import Any
 import trio
 
 from ..._base.shown import named
-from ..core.inlet import ENDED, FAILED, HELD, IDLE, NOTHING, READY, Fault, Receiver, Sender, State
 from ..core.ledger import Ledger
+from ..core.protocols import Receiver, Sender
+from ..core.signals import ENDED, FAILED, IDLE, PENDING, READY, REFILLING, FailureMark, Readiness
 
 
 class Link:
@@ -44,8 +45,8 @@ class Link:
         "peak",
         "put",
         "receiver",
+        "refilling",
         "sender",
-        "unsettled",
         "wants_room",
     )
 
@@ -59,9 +60,9 @@ class Link:
         self.put: Callable[[Any], object] = self.buffer.append  # one that drops, or a branch, puts its own here
         self.ended = False  # the sender has put the end behind the items
         self.exhausted = False  # the receiver has read that end
-        self.failure: Fault | None = None  # what stands at the end, if the sender failed
+        self.failure: FailureMark | None = None  # what stands at the end, if the sender failed
         self.closed: str | None = None  # why the receiver takes no more
-        self.unsettled = False
+        self.refilling = False
         """Whether the sender may put more in this turn: until it has had that, it counts as backlogged."""
         self.wants_room = False  # the sender is to hear of room
         self.passed = 0  # items that were put, so that `taken` need not be counted
@@ -81,8 +82,8 @@ class Link:
         """How many items may be appended."""
         return self.capacity - len(self.buffer)
 
-    spare = room  # a result that waits takes the place that it will have here
-    turn = room
+    waiting_room = room  # a result that waits takes the place that it will have here
+    burst_room = room
 
     def commit(self, count: int) -> None:
         """Hand over the `count` items appended since the last commit."""
@@ -95,30 +96,30 @@ class Link:
                 self.peak = held
             self.receiver.on_input()
 
-    def finish(self, failure: Fault | None) -> None:
+    def finish(self, failure: FailureMark | None) -> None:
         """Put the end behind the items: no more will come."""
         if self.ended:
             return
         self.ended = True
         self.failure = failure
-        self.unsettled = False
+        self.refilling = False
         if self.closed is None:
             self.receiver.on_input()
         elif failure is not None:
             self.ledger.unread(failure, self.closed)
 
-    def settle(self) -> None:
+    def turn_over(self) -> None:
         """Say that the sender has done what it could in this turn; called before it waits for anything."""
-        if self.unsettled:
-            self.unsettled = False
-            if not self.buffer:  # HELD before, IDLE now; an item is READY before and after
+        if self.refilling:
+            self.refilling = False
+            if not self.buffer:  # REFILLING before, IDLE now; an item is READY before and after
                 self.receiver.on_input()
 
-    def unsettle(self) -> None:
+    def turn_continues(self) -> None:
         """Say that the sender goes on in its next turn, which comes at once: until then it counts as backlogged."""
-        if not self.unsettled and not self.ended and self.closed is None:
-            self.unsettled = True
-            if not self.buffer:  # IDLE before, HELD now
+        if not self.refilling and not self.ended and self.closed is None:
+            self.refilling = True
+            if not self.buffer:  # IDLE before, REFILLING now
                 self.receiver.on_input()
 
     # ---- the receiver's side (see `Inlet`)
@@ -128,8 +129,8 @@ class Link:
         return self.passed - len(self.buffer) - self.discarded - self.dropped
 
     def start(self) -> None:
-        self.unsettled = True  # at the start every sender counts as woken: no input gets ahead by being started first
-        start_line(self.sender)
+        self.refilling = True  # at the start every sender counts as woken: no input gets ahead by being started first
+        start_upstream(self.sender)
 
     @trio.lowlevel.enable_ki_protection
     def items(self) -> Iterator[Any]:
@@ -142,23 +143,23 @@ class Link:
             if self.ended:
                 self.exhausted = True
                 return
-            yield NOTHING
+            yield PENDING
 
-    def state(self) -> State:
+    def state(self) -> Readiness:
         if self.buffer:
             return READY
         if self.ended or self.closed is not None:
             return ENDED if self.failure is None else FAILED
-        return HELD if self.unsettled else IDLE
+        return REFILLING if self.refilling else IDLE
 
     def release(self, *, parking: bool = False) -> None:
         if self.wants_room and len(self.buffer) <= (self.capacity - 1 if parking else self._low):
             self.wants_room = False
-            self.unsettled = self.sender.on_room()
+            self.refilling = self.sender.on_room()
 
     def close(self, reason: str) -> None:
         if self.shut(reason):
-            stop_line(self.sender, reason)
+            stop_upstream(self.sender, reason)
 
     def shut(self, reason: str) -> bool:
         """Close this link alone; say whether its sender is still at work."""
@@ -176,7 +177,7 @@ class Link:
             self.ledger.discard(self.buffer.popleft(), self.sender.name, reason)
 
 
-def start_line(sender: Sender) -> None:
+def start_upstream(sender: Sender) -> None:
     """Start a stage and all upstream of it: link by link in a loop, for a line may be longer than a stack is deep."""
     while True:
         sender.start()
@@ -184,11 +185,11 @@ def start_line(sender: Sender) -> None:
         if not isinstance(upstream, Link):
             upstream.start()
             return
-        upstream.unsettled = True
+        upstream.refilling = True
         sender = upstream.sender
 
 
-def stop_line(sender: Sender, reason: str) -> None:
+def stop_upstream(sender: Sender, reason: str) -> None:
     """Stop a stage and all upstream of it, at once."""
     while sender.stop(reason):
         upstream = sender.upstream

@@ -6,8 +6,9 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from ..core.inlet import Fault, Sender
-from .link import stop_line
+from ..core.protocols import Sender
+from ..core.signals import FailureMark
+from .link import stop_upstream
 
 
 class Sink:
@@ -19,7 +20,7 @@ class Sink:
         self.capacity = 0  # of the link that an open run has here
         self.wants_room = False  # never: there is always room
         self.closed: str | None = None  # why nothing more is taken
-        self.failure: Fault | None = None  # what stands at the end
+        self.failure: FailureMark | None = None  # what stands at the end
         self.ended = False  # the last stage has put the end there
         self.passed = 0  # values that it took
 
@@ -27,9 +28,9 @@ class Sink:
         """Without limit: what is put is gone."""
         return sys.maxsize
 
-    turn = room
+    burst_room = room
 
-    def spare(self) -> int:
+    def waiting_room(self) -> int:
         """As many as that link would hold: results that wait for a straggler are held, whatever becomes of them."""
         return self.capacity
 
@@ -37,19 +38,19 @@ class Sink:
         """Count what was put."""
         self.passed += count
 
-    def finish(self, failure: Fault | None) -> None:
+    def finish(self, failure: FailureMark | None) -> None:
         """Note the end, and the failure that stands there."""
         self.ended = True
         self.failure = failure
 
-    def settle(self) -> None:
+    def turn_over(self) -> None:
         """Nobody waits to hear of it."""
 
-    def unsettle(self) -> None:
+    def turn_continues(self) -> None:
         """Nobody waits to hear of that either."""
 
     def close(self, reason: str) -> None:
         """Stop the run's last stage, and so everything."""
         if self.closed is None and not self.ended:
             self.closed = reason
-            stop_line(self.sender, reason)
+            stop_upstream(self.sender, reason)

@@ -10,12 +10,12 @@ import trio
 from ..._base.errors import BufferOverflow
 from ..._base.shown import named
 from ..._plan.operations import Buffer
-from ..core.inlet import NOTHING
-from ..links.overflow import LossyLink
-from .fused import FusedOperation
+from ..core.signals import PENDING
+from ..links.lossy_link import LossyLink
+from .base import FusedOperation
 
 
-class FullFails(FusedOperation):
+class OverflowGuard(FusedOperation):
     """Fails at the first value that the link behind has no room for."""
 
     def __init__(self, link: LossyLink, stage: str) -> None:
@@ -26,7 +26,7 @@ class FullFails(FusedOperation):
     def stream(self, values: Iterator[Any]) -> Iterator[Any]:
         number = 0
         for value in values:
-            if value is not NOTHING:
+            if value is not PENDING:
                 if self._link.is_full:
                     error = BufferOverflow(f"the {self._link.described()} behind {named(self.name)} was full")
                     self.chain.failing(error, self.name, number, value)

@@ -15,12 +15,13 @@ from ..._plan import operations as plan
 from ..._plan.windows import Distinct, Sliding, Window
 from ..._sansio.recent_keys import RecentKeys
 from ..._sansio.windows import SlidingWindows, TumblingWindows
-from ..core.inlet import NOTHING
-from .fused import FusedOperation, PerItem
-from .regroup import Batching
+from ..core.signals import PENDING
+from .base import FusedOperation
+from .batching import BatchOp
+from .per_item import PerItem
 
 
-class Windowing(Batching):
+class WindowOp(BatchOp):
     """Lists of values, closed by number, or at the ends of periods. By number alone, they are batches."""
 
     def __init__(self, operation: Window) -> None:
@@ -40,7 +41,7 @@ class Windowing(Batching):
         self._closed.extend(self._batcher.add(value, 1, now))
 
 
-class SlidingOver(FusedOperation):
+class SlidingOp(FusedOperation):
     """Tuples of values that follow each other.
 
     An item is absorbed by the first window in which it goes out; that others have it, too, is the windows' affair.
@@ -54,7 +55,7 @@ class SlidingOver(FusedOperation):
     def stream(self, values: Iterator[Any]) -> Iterator[Any]:
         try:
             for value in values:
-                yield NOTHING if value is NOTHING else self._taken(value)
+                yield PENDING if value is PENDING else self._taken(value)
         except Exception:  # here the stream ends, too
             self.dropped += len(self._windows.close())
             raise
@@ -65,10 +66,10 @@ class SlidingOver(FusedOperation):
         if self._windows.gap:
             self._windows.skip()
             self.dropped += 1
-            return NOTHING
+            return PENDING
         completed = self._windows.add(value)
         if completed is None:
-            return NOTHING
+            return PENDING
         window, new = completed
         self.absorbed += new
         self.created += 1
@@ -79,7 +80,7 @@ class SlidingOver(FusedOperation):
         return self._windows.close()
 
 
-class Distinguishing(PerItem):
+class DistinctOp(PerItem):
     """Only the values whose key was not seen lately."""
 
     def __init__(self, operation: Distinct) -> None:

@@ -15,9 +15,10 @@ import trio
 
 from ..._sansio.usage import Usage
 from ..calls.own_context import OwnContext
-from ..core.attempt import Account, Attempt
-from ..core.inlet import NOTHING
-from ..core.parking import AWAKE, Parking
+from ..core.call_context import CallContext
+from ..core.parking import WOKEN, Parking
+from ..core.signals import NO_ITEM
+from ..core.step_counters import StepCounters
 from ..core.time_limit import TimeLimit
 from ..core.turn import Turn
 from ..stages.chain import Chain
@@ -40,13 +41,13 @@ class Worker:
         "turn",
     )
 
-    def __init__(self, account: Account, seconds: float) -> None:
+    def __init__(self, account: StepCounters, seconds: float) -> None:
         self.limit = TimeLimit(0.0, is_kept=True)  # of its calls, if the step has one
-        self.attempt = Attempt(account, kept_limit=self.limit)  # what the policies of the step keep of its call
+        self.attempt = CallContext(account, kept_limit=self.limit)  # what the policies of the step keep of its call
         self.context: OwnContext  # the context variables that each of its calls begins with; made in its task
         self.scope = trio.CancelScope()  # ends its call when that is no longer needed
         self.turn = Turn(seconds)  # how long it may go on; it counts items
-        self.item: Any = NOTHING  # in its hands; it is given up with it
+        self.item: Any = NO_ITEM  # in its hands; it is given up with it
         self.number = 0  # of its item in the stream, which errors name
         self.position = 0  # of its item in the order of the results
         self.refusal: Exception | None = None  # what a key function raised at the item, to be met instead of a call
@@ -57,7 +58,9 @@ class Worker:
 class Crew:
     """Workers, of which those who wait can be called in."""
 
-    def __init__(self, chain: Chain, size: int, work: Callable[[Worker], Awaitable[None]], account: Account) -> None:
+    def __init__(
+        self, chain: Chain, size: int, work: Callable[[Worker], Awaitable[None]], account: StepCounters
+    ) -> None:
         self.size = size  # places: so many calls at once
         self.usage = Usage()  # how many of its places are in use, over time
         self.workers: list[Worker] = []  # all that were employed, and have not gone
@@ -100,8 +103,8 @@ class Crew:
         if self.parked:
             worker = self.parked.pop()
             assert worker.task is not None
-            self.coming += worker.item is NOTHING
-            trio.lowlevel.reschedule(worker.task, AWAKE)
+            self.coming += worker.item is NO_ITEM
+            trio.lowlevel.reschedule(worker.task, WOKEN)
 
     async def park(self, worker: Worker, *, starved: bool, stalled: bool) -> None:
         """Wait, in the worker's task, until it is woken: for something to take (`starved`), or for room.
@@ -120,13 +123,13 @@ class Crew:
         try:
             await worker.parking
         finally:
-            self.coming -= worker.item is NOTHING
+            self.coming -= worker.item is NO_ITEM
             worker.turn.begin()
             self.usage.unpark(self._chain.now(), starved)
 
     def _give_up_waiting(self, worker: Worker, _raise_cancel: object) -> trio.lowlevel.Abort:
         self.parked.remove(worker)
-        self.coming += worker.item is NOTHING  # until it runs, as if it were woken
+        self.coming += worker.item is NO_ITEM  # until it runs, as if it were woken
         return trio.lowlevel.Abort.SUCCEEDED
 
     def dismiss(self, worker: Worker) -> None:

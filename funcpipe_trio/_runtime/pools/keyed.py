@@ -20,13 +20,13 @@ from typing import Any
 import trio
 
 from ..._base.frozen import dataclass
-from ..._sansio.lanes import Lanes
+from ..._sansio.key_order import KeyOrder
 from ..calls.calling import Calling
 from ..core.failures import failure_of
-from ..core.inlet import CANCELLED, END, NOTHING, Inlet
-from ..core.protocols import Host, Outlet
+from ..core.protocols import Host, Inlet, Outlet
+from ..core.signals import CANCELLED, END, PENDING
 from ..core.user_code import not_awaitable
-from ..operations.fused import FusedOperation
+from ..operations.base import FusedOperation
 from .crew import Worker
 from .pool import DEFERRED, Pool
 
@@ -61,7 +61,7 @@ class KeyedPool(Pool):
     ) -> None:
         super().__init__(host, name, inlet, outlet, fused, call, concurrency=concurrency, ordered=ordered)
         self._key = key  # what is asked for an item's key, when it is taken
-        self._lanes = Lanes()  # items that were taken and wait for their key
+        self._lanes = KeyOrder()  # items that were taken and wait for their key
         self._keys: dict[Worker, Hashable] = {}  # the key that each worker holds
 
     def is_over(self) -> bool:
@@ -83,16 +83,16 @@ class KeyedPool(Pool):
         """Take the oldest item whose key is free; if there is none, take one in."""
         size = self.crew.size
         if self.calls >= size:
-            return NOTHING
+            return PENDING
         if self.calls + 1 == size and not self.chain.outlet.room() and self.has_leftovers():
-            return NOTHING  # items in lanes were let in before: the last worker stays to see the room
+            return PENDING  # items in lanes were let in before: the last worker stays to see the room
         if not self._lanes.ready:
             item = super().admit()
-            if item is NOTHING or item is END:
+            if item is PENDING or item is END:
                 return item
             self._sort_in(item)
             if self.chain.stopped is not None:  # by the key function: it is given up with all that is in lanes
-                return NOTHING
+                return PENDING
         return self._lanes.take() if self._lanes.ready else DEFERRED
 
     def _sort_in(self, item: Any) -> None:
@@ -116,7 +116,7 @@ class KeyedPool(Pool):
         worker.refusal = item.error
         self.calls += 1
         self.staff()
-        self.chain.outlet.settle()
+        self.chain.outlet.turn_over()
 
     def called(self, worker: Worker) -> Awaitable[Any]:
         if worker.refusal is None:

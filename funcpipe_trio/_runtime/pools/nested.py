@@ -23,7 +23,7 @@ INSIDE: Final = " > "
 _POLICIES = get_args(Overflow)
 
 
-class InnerAccount:
+class NestedRun:
     """Takes what an inner run gives up, and in the end its report, into the books of the stage outside."""
 
     def __init__(self, stage: Pool, outer_reason: Callable[[], str | None]) -> None:

@@ -17,9 +17,9 @@ from ..._sansio.reorder import AsCompleted, InOrder
 from ..._sansio.tolerance import Tolerance
 from ...policies.on_error import Divert, Failure, Skip, Stop
 from ..calls.calling import Calling
-from ..core.attempt import Attempt
+from ..core.call_context import CallContext
 from ..core.failures import add_note, comes_of_cancelling, failure_of, noted
-from ..core.inlet import Fault
+from ..core.signals import FailureMark
 from ..stages.chain import Chain
 from .crew import Worker
 from .results import PendingSkip
@@ -49,7 +49,7 @@ class Calls(Protocol):
     def pass_over(self, worker: Worker) -> None:
         """Let nothing come in the item's place."""
 
-    def end_with(self, replaced: Fault | None, behind: list[Any]) -> None:
+    def end_with(self, replaced: FailureMark | None, behind: list[Any]) -> None:
         """Give up everything behind the failure that now ends the stream."""
 
 
@@ -94,7 +94,7 @@ class Outcomes:
             return
         met = noted(pending.error, pool.chain.name, pending.number, pending.attempts)
         add_note(met, limit)
-        pool.end_with(*pool.order.end(Fault(met, pool.chain, pending.item)))
+        pool.end_with(*pool.order.end(FailureMark(met, pool.chain, pending.item)))
 
     def _fail(self, worker: Worker, error: Exception) -> None:
         """End the stream at the item's position; what is behind that is given up."""
@@ -109,16 +109,16 @@ class Outcomes:
         met = noted(error, pool.chain.name, worker.number, self._attempts(worker))
         item = pool.put_down(worker)
         pool.chain.failed += 1
-        pool.end_with(*pool.order.fail(worker.position, Fault(met, pool.chain, item)))
+        pool.end_with(*pool.order.fail(worker.position, FailureMark(met, pool.chain, item)))
 
     async def _divert(self, worker: Worker, failure: Failure[Any]) -> None:
         """Give the failure to the step for it; the worker keeps the item until that is done."""
         assert self._call.divert is not None
-        assert self._call.divert_account is not None
+        assert self._call.divert_counters is not None
         pool = self._pool
         is_kept = True  # else the error that was to be dealt with is nowhere
         try:
-            await self._call.divert(failure, Attempt(self._call.divert_account, worker.number))
+            await self._call.divert(failure, CallContext(self._call.divert_counters, worker.number))
             is_kept = False
         except BaseException as raised:  # noqa: ASYNC103  # raised again if it must pass
             # The error that it is about is the context of this one: `meet` is called while that is handled.

@@ -30,14 +30,14 @@ from ..._sansio.reorder import AsCompleted, InOrder
 from ...policies.on_error import Failure
 from ..calls.calling import Calling, EndBefore
 from ..calls.own_context import OwnContext
-from ..core.attempt import Account
-from ..core.inlet import BEHIND_FAILURE, CANCELLED, END, NOT_NEEDED, NOTHING, Fault, Inlet, reason_behind, worth_a_pull
-from ..core.protocols import Host, Outlet
+from ..core.protocols import Host, Inlet, Outlet, worth_a_pull
+from ..core.signals import BEHIND_FAILURE, CANCELLED, END, NO_ITEM, NOT_NEEDED, PENDING, FailureMark, reason_behind
+from ..core.step_counters import StepCounters
 from ..core.turn import BURST
 from ..core.user_code import interruptible
 from ..links.link import Link
 from ..links.sink import Sink
-from ..operations.fused import FusedOperation
+from ..operations.base import FusedOperation
 from ..stages.chain import FULL, OVER, STARVED, TURN_OVER, BurstEnd, Chain
 from .crew import Crew, Worker
 from .outcomes import Outcomes
@@ -74,10 +74,10 @@ class Pool:
         self.chain = Chain(host, name, self.results, outlet, fused)  # what results go through
         self.call = call  # what it calls, and what it does when that fails
         self.outcomes = Outcomes(self, call)
-        self.crew = Crew(self.chain, concurrency, self._employed, call.account or Account())
+        self.crew = Crew(self.chain, concurrency, self._employed, call.account or StepCounters())
         self.source = inlet  # where items come from
         self.kind = "async"  # as reports call it
-        self.account, self.divert_account = call.account, call.divert_account  # what their policies count
+        self.account, self.divert_counters = call.account, call.divert_counters  # what their policies count
         self.started = False  # a later input of a concat waits for its turn
         self.left: float | None = None  # when it ended
         self.received = 0  # items that it took, which numbers them
@@ -152,7 +152,7 @@ class Pool:
         """Whether no further result can come."""
         return self.order.ended or not (self.taking or self.calls or len(self.order))
 
-    def end_of_source(self) -> Fault | None:
+    def end_of_source(self) -> FailureMark | None:
         """The failure at the end of what it takes from, if one stands there."""
         return self.source.failure
 
@@ -201,7 +201,7 @@ class Pool:
         places = size - self.occupied()
         if places > 1:  # without the room behind, which need not be asked for then
             return True
-        places += self.chain.outlet.spare()
+        places += self.chain.outlet.waiting_room()
         return places > 1 or (places == 1 and not self.chain.keeps_more())
 
     def occupied(self) -> int:
@@ -244,12 +244,12 @@ class Pool:
             if self.ended:
                 return
             # With a burst cut short, what is left of it goes first: in a call nobody could move it on.
-            item = NOTHING if end is TURN_OVER else self.admit()
+            item = PENDING if end is TURN_OVER else self.admit()
             if item is END:
                 continue
             if item is DEFERRED:
                 turn.left -= 1
-            elif item is not NOTHING:
+            elif item is not PENDING:
                 if end is FULL and self.has_leftovers():
                     chain.outlet.wants_room = True  # no worker may be parked, or each for something else
                 if self.crew.usage.is_stalled:
@@ -265,11 +265,11 @@ class Pool:
     def admit(self) -> Any:
         """Take an item if there is a place for it; `END` if none is left, `DEFERRED` if it waits for another."""
         if not self.taking or not self.has_place():
-            return NOTHING
+            return PENDING
         item = next(self._items, END)
         if item is END:
             self.taking = False
-        elif item is not NOTHING:
+        elif item is not PENDING:
             self.source.release()
         return item
 
@@ -307,11 +307,11 @@ class Pool:
         self.calls += 1
         if not self.crew.coming:  # who comes sees to the rest
             self.staff()
-        self.chain.outlet.settle()
+        self.chain.outlet.turn_over()
 
     def put_down(self, worker: Worker) -> Any:
         """Take the item out of a worker's hands."""
-        item, worker.item = worker.item, NOTHING
+        item, worker.item = worker.item, NO_ITEM
         self.calls -= 1
         return item
 
@@ -321,13 +321,13 @@ class Pool:
         if not starved:
             outlet.wants_room = True
             self.source.release(parking=True)
-        outlet.settle()
+        outlet.turn_over()
         is_full_or_over = not self.taking or (not starved and worth_a_pull(self.source))
         await self.crew.park(worker, starved=starved, stalled=is_full_or_over and outlet.room() > 0)
 
     async def rest(self, worker: Worker) -> None:
         """Let others run."""
-        self.chain.outlet.settle()
+        self.chain.outlet.turn_over()
         try:
             await trio.lowlevel.checkpoint()
             if self._gives_way is worker:  # trio runs a batch in any order: the receiver may have been behind this task
@@ -341,7 +341,7 @@ class Pool:
         self.crew.dismiss(worker)
         if self._gives_way is worker:
             self._gives_way = None
-        if worker.item is not NOTHING:  # cancelled in its call
+        if worker.item is not NO_ITEM:  # cancelled in its call
             self.chain.discard(self.put_down(worker), self.reason())
         if not self.crew.workers:
             self.leave()
@@ -354,7 +354,7 @@ class Pool:
         """Put a result straight into the outlet, if it is its turn and there is room; return whether it was."""
         # What `move_on` would do with it a moment later, for a fifth of its time.
         outlet = self.chain.outlet
-        if result is NOTHING or isinstance(result, EndBefore) or outlet.room() < 1 or not self.order.pass_by(position):
+        if result is PENDING or isinstance(result, EndBefore) or outlet.room() < 1 or not self.order.pass_by(position):
             return False
         self.results.seen += 1
         outlet.put(result)
@@ -372,7 +372,7 @@ class Pool:
                 break
             if self._gives_way is not None or (turn.left < BURST and turn.is_over()):
                 return TURN_OVER
-            most = outlet.turn()
+            most = outlet.burst_room()
             end = chain.burst(min(room, most))  # which may find it full before it is: a partition looks one ahead
             if end is FULL and most < room:  # it takes more, and drops: the receiver gets a turn before that
                 self._gives_way = worker
@@ -397,10 +397,10 @@ class Pool:
     def cancel_superfluous(self) -> None:
         """End all work that nobody needs any more."""
         for worker in self.crew.workers:
-            if worker.item is not NOTHING and self.is_superfluous(worker):
+            if worker.item is not NO_ITEM and self.is_superfluous(worker):
                 self.cancel(worker)
 
-    def end_with(self, replaced: Fault | None, behind: list[Any]) -> None:
+    def end_with(self, replaced: FailureMark | None, behind: list[Any]) -> None:
         """Give up everything behind the failure that now ends the stream."""
         self.taking = False
         self.source.close(BEHIND_FAILURE)
@@ -436,7 +436,7 @@ class Pool:
         chain.end(chain.held)
 
     def _discard_result(self, result: Any, reason: str) -> None:
-        if result is NOTHING:
+        if result is PENDING:
             self.chain.dropped += 1
         elif isinstance(result, PendingSkip):
             self.chain.host.ledger.keep(result.error)

@@ -1,7 +1,7 @@
 """The results of a pool's calls as the inlet of its chain: which one is next, and what ends them?
 
 A result is in the order from the end of its call until the chain pulls it. In its place may stand that nothing comes
-(`NOTHING`: a step dropped it; `ALREADY_COUNTED`: it failed, and that was dealt with), that it is to be skipped in its
+(`PENDING`: a step dropped it; `ALREADY_COUNTED`: it failed, and that was dealt with), that it is to be skipped in its
 turn (`PendingSkip`), or that the stream ends before it (`EndBefore`).
 """
 
@@ -15,7 +15,8 @@ import trio
 from ..._base.frozen import dataclass
 from ..._sansio.reorder import AsCompleted, InOrder
 from ..calls.calling import EndBefore
-from ..core.inlet import ENDED, IDLE, NOT_NEEDED, NOTHING, READY, Fault, Receiver, State
+from ..core.protocols import Receiver
+from ..core.signals import ENDED, IDLE, NOT_NEEDED, PENDING, READY, FailureMark, Readiness
 from ..stages.chain import Chain
 
 ALREADY_COUNTED: Final[Any] = object()
@@ -43,7 +44,7 @@ class Calls(Protocol):
     def skip(self, pending: PendingSkip) -> None:
         """Skip a failed item whose turn has come, or end the stream there if it is one too many."""
 
-    def end_of_source(self) -> Fault | None:
+    def end_of_source(self) -> FailureMark | None:
         """The failure at the end of what the pool takes from, if one stands there."""
 
 
@@ -54,7 +55,7 @@ class Results:
         self.order = order  # which result is next
         self.calls = calls  # the pool
         self.receiver: Receiver  # the pool, too
-        self.failure: Fault | None = None  # what stands at the end
+        self.failure: FailureMark | None = None  # what stands at the end
         self.exhausted = False  # read to that
         self.taken = 0  # the pool counts what it takes itself
         self.seen = 0  # results that had their turn
@@ -69,13 +70,13 @@ class Results:
             if order.ready:
                 result = order.pop()
                 self.seen += 1
-                if result is NOTHING:
+                if result is PENDING:
                     calls.chain.dropped += 1
                 elif result is ALREADY_COUNTED:
-                    result = NOTHING
+                    result = PENDING
                 elif isinstance(result, PendingSkip):
                     calls.skip(result)
-                    result = NOTHING
+                    result = PENDING
                 elif isinstance(result, EndBefore):
                     calls.chain.discard(result.item, NOT_NEEDED)
                     return
@@ -84,9 +85,9 @@ class Results:
                 self.exhausted, self.failure = True, order.failure or calls.end_of_source()
                 return
             else:
-                yield NOTHING
+                yield PENDING
 
-    def state(self) -> State:
+    def state(self) -> Readiness:
         if self.order.ready:
             return READY
         return ENDED if self.calls.is_over() else IDLE

@@ -22,7 +22,7 @@ from ..._base.functions import LONGEST_NAME
 from ..._base.shown import cut, escaped, label, line_of, shown, told
 
 if TYPE_CHECKING:
-    from ..core.attempt import Account
+    from ..core.step_counters import StepCounters
     from .bottleneck import Basis
 
 __all__ = [
@@ -63,7 +63,7 @@ class PolicyReport:
     """Seconds in which calls waited for a circuit to close."""
 
     @staticmethod
-    def of(account: Account) -> PolicyReport:
+    def of(account: StepCounters) -> PolicyReport:
         """Read an account."""
         return PolicyReport(**{name: getattr(account, name) for name in PolicyReport.__slots__})
 

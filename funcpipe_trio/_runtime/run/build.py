@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from ..._plan.layout import BranchLayout, FanInLayout, FanOutLayout, LineLayout, StageLayout
+from ..._plan.layout import BranchLayout, FanInLayout, FanOutLayout, SegmentLayout, StageLayout
 from ...policies.fair_share import FairShare
-from ..core.inlet import Inlet
 from ..core.ledger import Ledger
+from ..core.protocols import Inlet
 from ..junctions.fan_in import ConcatInlet, FanInInlet, MergeInlet, ZipInlet
-from ..junctions.fan_out import Broadcasting, Fork, Joint, Partitioning
+from ..junctions.fan_out import Broadcasting, Fork, Join, Partitioning
 from ..links.fair_link import FairLink
 from ..links.link import Link
-from ..links.overflow import LossyLink
+from ..links.lossy_link import LossyLink
 from ..links.sink import Sink
 from .forms import stage_of
-from .parts import Machinery
+from .parts import Parts
 
 
-def build(line: LineLayout, machinery: Machinery, end: Sink | Fork | None = None) -> Inlet:
+def build(line: SegmentLayout, machinery: Parts, end: Sink | Fork | None = None) -> Inlet:
     """Make the stages, links and fan-ins of a line; answer the inlet that its consumer takes from.
 
     With an end, the last stage fills that in place of a link; the answer is then what that stage takes from.
@@ -41,12 +41,12 @@ def build(line: LineLayout, machinery: Machinery, end: Sink | Fork | None = None
     return inlet  # type: ignore[return-value]  # with an end nobody takes from it
 
 
-def _puller(line: LineLayout) -> str:
+def _puller(line: SegmentLayout) -> str:
     origin = line.origin
     return origin.joint if isinstance(origin, FanOutLayout) else origin.name if origin is not None else "sink"
 
 
-def _origin(line: LineLayout, machinery: Machinery) -> Inlet | None:
+def _origin(line: SegmentLayout, machinery: Parts) -> Inlet | None:
     origin = line.origin
     if isinstance(origin, FanInLayout):
         return _fan_in(origin, machinery)
@@ -55,27 +55,27 @@ def _origin(line: LineLayout, machinery: Machinery) -> Inlet | None:
     return None if origin is None else _branch(origin, machinery)
 
 
-def _fan_out(layout: FanOutLayout, machinery: Machinery) -> Joint:
+def _fan_out(layout: FanOutLayout, machinery: Parts) -> Join:
     ledger = machinery.host.ledger
     is_partition = layout.kind == "partition"
     fork = Partitioning(layout.name) if is_partition else Broadcasting(layout.name)
     machinery.forks[layout.name] = fork
     build(layout.trunk, machinery, fork)
     branches = [(key, build(line, machinery)) for key, line in layout.branches]
-    joint = Joint(layout.joint, ledger, branches, fork)
+    joint = Join(layout.joint, ledger, branches, fork)
     fork.joint = joint
     machinery.fan_ins.append(joint)
     return joint
 
 
-def _branch(layout: BranchLayout, machinery: Machinery) -> Link:
+def _branch(layout: BranchLayout, machinery: Parts) -> Link:
     link = _sized_link(machinery.host.ledger, layout)
     machinery.links.append(link)
     machinery.forks[layout.fan_out].add(layout.key, link)
     return link
 
 
-def _fan_in(layout: FanInLayout, machinery: Machinery) -> FanInInlet:
+def _fan_in(layout: FanInLayout, machinery: Parts) -> FanInInlet:
     ledger = machinery.host.ledger
     inputs = [(key, build(line, machinery)) for key, line in layout.inputs]
     inlets = [inlet for _key, inlet in inputs]
@@ -90,7 +90,7 @@ def _fan_in(layout: FanInLayout, machinery: Machinery) -> FanInInlet:
     return made
 
 
-def _link(layout: StageLayout, machinery: Machinery) -> Link:
+def _link(layout: StageLayout, machinery: Parts) -> Link:
     ledger = machinery.host.ledger
     if layout.fair_by is not None:
         return FairLink(ledger, layout.fair_by)

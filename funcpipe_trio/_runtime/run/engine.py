@@ -24,16 +24,17 @@ import trio
 
 from ..._base.errors import StateError
 from ..._plan.nodes import Plan
-from ..core.inlet import CANCELLED, Fault, Inlet, Receiver
 from ..core.ledger import Ledger, OnDiscard
 from ..core.parking import is_real
+from ..core.protocols import Inlet, Receiver
+from ..core.signals import CANCELLED, FailureMark
 from ..core.turn import SLICE
-from ..links.link import start_line
+from ..links.link import start_upstream
 from ..links.sink import Sink
 from ..reports.bottleneck import Wiring
 from ..reports.report import Outcome, Report
 from .efforts import Attendance, Efforts
-from .parts import AnyStage, Machinery
+from .parts import AnyStage, Parts
 
 
 class Engine:
@@ -51,7 +52,7 @@ class Engine:
     """When its last task had ended; None before."""
     ledger: Ledger
     """What was given up, and the errors that were met."""
-    machinery: Machinery
+    machinery: Parts
     """Its links, fan-ins, forks and sources."""
     open_inner: Callable[[Plan, OnDiscard], Any]
     """Opens a run within this one; it is given from above, as who opens knows who is opened."""
@@ -68,7 +69,7 @@ class Engine:
 
     def __init__(
         self,
-        make: Callable[[Machinery], Inlet],
+        make: Callable[[Parts], Inlet],
         on_discard: OnDiscard | None,
         cleanup_timeout: float,
         sink: Sink | None,
@@ -78,7 +79,7 @@ class Engine:
         # Else one seed would not be one trace: a busy machine would cut bursts elsewhere.
         self.slice = SLICE if is_real(trio.lowlevel.current_clock()) else inf
         self.stages: list[AnyStage] = []  # upstream first
-        self.machinery = Machinery(self)
+        self.machinery = Parts(self)
         self.sink = sink  # takes what comes out, where no consumer does
         self.inlet: Inlet = make(self.machinery)  # what the consumer takes from
         self.outcome: Outcome | None = None  # how it ends, once that is decided
@@ -138,7 +139,7 @@ class Engine:
             self.inlet.receiver = receiver
             self.inlet.start()
         elif self.sink is not None:
-            start_line(self.sink.sender)
+            start_upstream(self.sink.sender)
 
     def check_thread(self, method: str) -> None:
         """Refuse a call from another thread, or another trio run, before anything has changed."""
@@ -191,7 +192,7 @@ class Engine:
             (self.inlet if self.sink is None else self.sink).close(reason)
         self.look_whether_over()
 
-    def reached(self, failure: Fault | None) -> None:
+    def reached(self, failure: FailureMark | None) -> None:
         """Note that the end was reached, by the consumer or by the sink."""
         self._let_consumer_go()
         if failure is None:

@@ -20,48 +20,48 @@ from ..._plan.nodes import Source
 from ..._plan.restarts import RestartingSource
 from ..._plan.windows import Distinct, Sliding, Window
 from ...policies.on_error import Divert
-from ..calls.calls import calling_of, layered
-from ..core.inlet import Inlet
-from ..core.protocols import Host, Outlet
+from ..calls.step_calls import calling_of, layered
+from ..core.protocols import Host, Inlet, Outlet
 from ..junctions import fan_out
 from ..links.fair_link import FairLink
-from ..links.overflow import LossyLink
-from ..operations import fused
-from ..operations.fused import FusedOperation
-from ..operations.overflow_guard import FullFails
+from ..links.lossy_link import LossyLink
+from ..operations import per_item
+from ..operations.base import FusedOperation
+from ..operations.fair_by import FairByOp
+from ..operations.overflow_guard import OverflowGuard
 from ..pools.pool import Pool
 from ..stages.chain import Chain
-from ..stages.gate import DivertingStage, Gate
+from ..stages.diverting import DivertingStage
 from ..stages.sources import AsyncIterableSource, AsyncSource, ChannelSource, IterableInlet, ProducerSource, TickSource
 from ..stages.stage import Stage
-from .parts import AnyStage, Machinery
+from .parts import AnyStage, Parts
 
 # ---- fused into a stage
 
 _FUSED: dict[type[plan.Operation], Callable[[Any], FusedOperation]] = {
-    plan.Map: fused.Mapping,
-    plan.Filter: fused.Filtering,
-    plan.Scan: fused.Scanning,
-    plan.Tap: fused.Tapping,
-    plan.Enumerate: fused.Enumerating,
-    plan.Take: fused.Taking,
-    plan.Skip: fused.Skipping,
-    plan.TakeWhile: fused.TakingWhile,
-    plan.SkipWhile: fused.SkippingWhile,
-    plan.Route: fan_out.Routing,
+    plan.Map: per_item.MapOp,
+    plan.Filter: per_item.FilterOp,
+    plan.Scan: per_item.ScanOp,
+    plan.Tap: per_item.TapOp,
+    plan.Enumerate: per_item.EnumerateOp,
+    plan.Take: per_item.TakeOp,
+    plan.Skip: per_item.SkipOp,
+    plan.TakeWhile: per_item.TakeWhileOp,
+    plan.SkipWhile: per_item.SkipWhileOp,
+    plan.Route: fan_out.RouteOp,
 }
 
 
 def _rarely_fused() -> dict[type[plan.Operation], Callable[[Any], FusedOperation]]:
-    from ..operations import regroup, windows
+    from ..operations import batching, expanding, windows
 
     return {
-        plan.FlatMap: regroup.Expanding,
-        plan.Batch: regroup.Batching,
-        plan.Unbatch: regroup.Unbatching,
-        Window: windows.Windowing,
-        Sliding: windows.SlidingOver,
-        Distinct: windows.Distinguishing,
+        plan.FlatMap: expanding.FlatMapOp,
+        plan.Batch: batching.BatchOp,
+        plan.Unbatch: expanding.UnbatchOp,
+        Window: windows.WindowOp,
+        Sliding: windows.SlidingOp,
+        Distinct: windows.DistinctOp,
     }
 
 
@@ -80,20 +80,20 @@ class Site:
 
     __slots__ = ("fused", "inlet", "layout", "outlet", "parts")
 
-    def __init__(self, layout: StageLayout, inlet: Inlet | None, outlet: Outlet, parts: Machinery) -> None:
+    def __init__(self, layout: StageLayout, inlet: Inlet | None, outlet: Outlet, parts: Parts) -> None:
         self.layout = layout  # what it is to be
         self.inlet = inlet  # what it takes from; None for a source
         self.outlet = outlet  # what it fills
         self.parts = parts  # the run's
         self.fused = [self._fused(operation) for operation in layout.fused if operation is not layout.throttle]
         if isinstance(outlet, LossyLink) and outlet.policy == "fail":
-            self.fused.append(FullFails(outlet, layout.name))
+            self.fused.append(OverflowGuard(outlet, layout.name))
 
     def _fused(self, operation: plan.Operation) -> FusedOperation:
         if not isinstance(operation, FairBy):
             return fuse(operation)
         assert isinstance(self.outlet, FairLink)  # the one operation that looks into the link behind it
-        return Gate(operation, self.outlet)
+        return FairByOp(operation, self.outlet)
 
     def chain(self, *, head: FusedOperation | None = None) -> Chain:
         """Make the chain of the stage, `head` before what is fused."""
@@ -111,7 +111,7 @@ def _plain(site: Site, _head: None, kind: str = "sync") -> Stage:
     if not isinstance(overflow, Divert):
         return Stage(site.chain(), kind=kind)
     gate = site.fused[-1]
-    assert isinstance(gate, Gate)
+    assert isinstance(gate, FairByOp)
     account = site.parts.account(f"{site.layout.name} (diverting)", overflow.step)
     return DivertingStage(site.chain(), gate, layered(overflow.step), account, kind=kind)
 
@@ -125,9 +125,9 @@ def _iterable(site: Site, head: Source) -> Stage:
 
         stage = PacedStage(*site.ends(), site.layout.throttle, kind="source")
     elif site.layout.is_timed:
-        from ..stages.timed import TimedSource
+        from ..stages.deadline import DeadlineSource
 
-        stage = TimedSource(site.chain(), kind="source")
+        stage = DeadlineSource(site.chain(), kind="source")
     else:
         stage = _plain(site, None, kind="source")
     inlet.chain = stage.chain
@@ -160,9 +160,9 @@ def _restarting(site: Site, head: RestartingSource) -> Stage:
 
 
 def _timed(site: Site, head: plan.Operation) -> Stage:
-    from ..stages.timed import TimedStage
+    from ..stages.deadline import DeadlineStage
 
-    return TimedStage(site.chain(head=fuse(head)))
+    return DeadlineStage(site.chain(head=fuse(head)))
 
 
 def _paced(site: Site, head: timing.Paced) -> Stage:
@@ -172,9 +172,9 @@ def _paced(site: Site, head: timing.Paced) -> Stage:
 
 
 def _watched(site: Site, head: timing.Watched) -> Stage:
-    from ..stages.watched import WatchedStage
+    from ..stages.stream_timeout import StreamTimeoutStage
 
-    return WatchedStage(*site.ends(), head)
+    return StreamTimeoutStage(*site.ends(), head)
 
 
 def _pool(site: Site, head: plan.Operation, *, ordered: bool = True, make: Callable[..., Pool] = Pool) -> Pool:
@@ -191,9 +191,9 @@ def _map(site: Site, head: plan.Map) -> Pool:
 
 
 def _flat_map(site: Site, head: plan.FlatMap) -> Pool:
-    from ..pools.expand import ExpandingPool
+    from ..pools.flat_map import FlatMapPool
 
-    return _pool(site, head, ordered=False, make=ExpandingPool)
+    return _pool(site, head, ordered=False, make=FlatMapPool)
 
 
 _STAGES: dict[type, Callable[[Site, Any], AnyStage]] = {
@@ -218,6 +218,6 @@ _STAGES: dict[type, Callable[[Site, Any], AnyStage]] = {
 }
 
 
-def stage_of(layout: StageLayout, inlet: Inlet | None, outlet: Outlet, parts: Machinery) -> AnyStage:
+def stage_of(layout: StageLayout, inlet: Inlet | None, outlet: Outlet, parts: Parts) -> AnyStage:
     """Make a stage between an inlet and an outlet."""
     return _STAGES[type(layout.head)](Site(layout, inlet, outlet, parts), layout.head)

@@ -25,12 +25,12 @@ from ..._plan.nodes import Plan, Source
 from ..._plan.operations import Opaque
 from ..calls.calling import Calling
 from ..core.failures import add_note, failure_of, warn_of
-from ..core.inlet import Inlet
+from ..core.protocols import Inlet
 from ..links.sink import Sink
 from ..pools.pool import Pool
 from ..stages.sources import IterableInlet
-from .opening import Opening
-from .parts import Machinery
+from .parts import Parts
+from .run_context import RunContext
 
 
 async def gathered(
@@ -39,7 +39,7 @@ async def gathered(
     """Call a function with each item; give the results in the order of the items, or raise the first failure."""
     gathering, runs = _Gathering(call), []
     try:
-        async with _Opening(name, gathering, items, concurrency) as run:
+        async with _PoolContext(name, gathering, items, concurrency) as run:
             runs.append(run)
     except BaseException:
         warn_of(f"gather {named(name)}", gathering.errors(), len(gathering.errors()))
@@ -147,7 +147,7 @@ class _Gathering:
         return first.error
 
 
-class _Opening(Opening[None]):
+class _PoolContext(RunContext[None]):
     """A run of the one pool, without a plan."""
 
     __slots__ = ("_concurrency", "_gathering", "_items", "_name")
@@ -157,7 +157,7 @@ class _Opening(Opening[None]):
         super().__init__(Plan(source), on_discard=None, cleanup_timeout=5.0, sink=Sink(_ignore))
         self._name, self._gathering, self._items, self._concurrency = name, gathering, items, concurrency
 
-    def _build(self, machinery: Machinery) -> Inlet:
+    def _build(self, machinery: Parts) -> Inlet:
         assert isinstance(self._plan.origin, Source)
         assert self._sink is not None
         inlet = IterableInlet(self._plan.origin)

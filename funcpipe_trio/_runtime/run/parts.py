@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from ..._plan.steps import step_of
 from ...policies.retry import Retry, needs_seed
-from ..core.attempt import Account
 from ..core.protocols import Host
 from ..core.seeds import draw_seed
+from ..core.step_counters import StepCounters
 from ..junctions.fan_in import FanInInlet
 from ..junctions.fan_out import Fork
 from ..links.link import Link
@@ -17,7 +17,7 @@ from ..stages.stage import Stage
 AnyStage = Stage | Pool
 
 
-class Machinery:
+class Parts:
     """The parts of one run."""
 
     __slots__ = ("fan_ins", "forks", "host", "links", "seed", "sources")
@@ -31,10 +31,10 @@ class Machinery:
         self.seed: int | None = None
         """What the jitter of this run is computed from; None if no policy of the plan needs it."""
 
-    def account(self, stage: str, policies: object) -> Account:
+    def account(self, stage: str, policies: object) -> StepCounters:
         """Open the books of a stage, for a `Retry`, or for a step or what is called like one."""
         plan = step_of(policies)
         is_seeded = needs_seed(policies) if isinstance(policies, Retry) else plan is not None and plan.needs_seed()
         if is_seeded and self.seed is None:
             self.seed = draw_seed()
-        return Account(stage, self.seed)
+        return StepCounters(stage, self.seed)

@@ -20,13 +20,14 @@ import trio
 
 from ..._base import checks
 from ..._base.errors import Aborted, StateError
-from ..core.inlet import ABORTED, END, ENDED, GRACE_OVER, NOT_NEEDED, NOTHING, worth_a_pull
-from ..core.parking import AWAKE
+from ..core.parking import WOKEN
+from ..core.protocols import worth_a_pull
+from ..core.signals import ABORTED, END, ENDED, GRACE_OVER, NOT_NEEDED, PENDING
 from ..core.turn import BURST
 from ..reports.report import Report, RunStatistics
 from .engine import Engine
 from .settings import set_concurrency, set_weight
-from .tally import report_of, statistics_of
+from .statistics import report_of, statistics_of
 
 T = TypeVar("T")
 
@@ -47,10 +48,10 @@ class Consumer:
 
     def on_input(self) -> None:
         if self._waiting and worth_a_pull(self.engine.inlet):
-            trio.lowlevel.reschedule(self._waiting.popleft(), AWAKE)
+            trio.lowlevel.reschedule(self._waiting.popleft(), WOKEN)
 
     def take(self) -> Any:
-        """Take an item if there is one now, else `NOTHING`; raise what stands at the end."""
+        """Take an item if there is one now, else `PENDING`; raise what stands at the end."""
         engine = self.engine
         if self.left:
             raise trio.ClosedResourceError("the block of this run was left")
@@ -63,7 +64,7 @@ class Consumer:
         item = next(self._items, END)
         if item is END:
             self._reach_end()
-        if item is not NOTHING:
+        if item is not PENDING:
             engine.delivered += 1
             engine.inlet.release()
             if self._waiting:
@@ -123,7 +124,7 @@ class Consumer:
     def wake_all(self) -> None:
         """Let every waiting receiver look."""
         while self._waiting:
-            trio.lowlevel.reschedule(self._waiting.popleft(), AWAKE)
+            trio.lowlevel.reschedule(self._waiting.popleft(), WOKEN)
 
     def leave(self, reason: str) -> None:
         """Take no more, whoever asks."""
@@ -174,7 +175,7 @@ class Run(trio.abc.ReceiveChannel[T], Generic[T]):
         await trio.lowlevel.checkpoint_if_cancelled()
         waited = False
         try:
-            while (item := self._consumer.take()) is NOTHING:
+            while (item := self._consumer.take()) is PENDING:
                 waited = True
                 await self._consumer.wait()
         except Aborted:
@@ -194,7 +195,7 @@ class Run(trio.abc.ReceiveChannel[T], Generic[T]):
             self._budget -= 1
             take, wait = self._consumer.take, self._consumer.wait
             try:
-                while (item := take()) is NOTHING:
+                while (item := take()) is PENDING:
                     # Not by `receive`, which asks once more: 5 % of the time of an item that is waited for.
                     await wait()
                     self._budget, self._slice_end = BURST - 1, perf_counter() + self._engine.slice

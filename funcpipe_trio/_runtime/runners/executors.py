@@ -22,11 +22,11 @@ from ..._base import checks
 from ..._base.errors import WorkerDied
 from ..._base.frozen import dataclass
 from ..._base.functions import AnyFunction, function_name, is_async
-from ..core.attempt import Attempt
-from ..core.parking import AWAKE
+from ..core.call_context import CallContext
+from ..core.parking import WOKEN
 from ..core.user_code import not_awaitable
+from .active_runner import ActiveRunner, Admit, admitted
 from .outside import outside
-from .running import Admit, Running, admitted
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -93,16 +93,16 @@ class InExecutor:
         """What it can run, only the executor knows."""
         return None
 
-    def start(self) -> Running:
+    def start(self) -> ActiveRunner:
         """Make its places."""
-        return _InExecutor(self)
+        return _ExecutorRunner(self)
 
 
 def _submits(value: object) -> bool:
     return callable(getattr(value, "submit", None)) and not isinstance(value, type)
 
 
-class _InExecutor:
+class _ExecutorRunner:
     def __init__(self, plan: InExecutor) -> None:
         from concurrent.futures import BrokenExecutor
 
@@ -111,7 +111,7 @@ class _InExecutor:
         self._broken = BrokenExecutor if plan.broken is None else plan.broken
         self._places = trio.CapacityLimiter(math.inf if plan.limit is None else plan.limit)
 
-    async def call(self, fn: AnyFunction, item: Any, attempt: Attempt, admit: Admit | None) -> Any:
+    async def call(self, fn: AnyFunction, item: Any, attempt: CallContext, admit: Admit | None) -> Any:
         borrower = object()
         await self._places.acquire_on_behalf_of(borrower)
         try:
@@ -121,7 +121,7 @@ class _InExecutor:
         finally:
             self._places.release_on_behalf_of(borrower)
 
-    async def _call(self, fn: AnyFunction, item: Any, attempt: Attempt) -> Any:
+    async def _call(self, fn: AnyFunction, item: Any, attempt: CallContext) -> Any:
         executor = self._at_hand()
         try:
             try:
@@ -163,14 +163,14 @@ class _InExecutor:
         if self._make is not None and executor is self._executor:
             self._executor = None
 
-    async def _done(self, future: Any, attempt: Attempt) -> None:
+    async def _done(self, future: Any, attempt: CallContext) -> None:
         """Wait for a future, without a thread."""
         task, token = trio.lowlevel.current_task(), trio.lowlevel.current_trio_token()
         is_waiting = True
 
         def wake() -> None:
             if is_waiting:
-                trio.lowlevel.reschedule(task, AWAKE)
+                trio.lowlevel.reschedule(task, WOKEN)
 
         def done(_future: object) -> None:  # in whatever thread
             with contextlib.suppress(trio.RunFinishedError):  # then nobody waits for it any more

@@ -21,11 +21,11 @@ from ..._base import checks
 from ..._base.frozen import dataclass
 from ..._base.functions import AnyFunction, function_name
 from ..._plan.steps import RunnerPlan
-from ..core.attempt import Attempt
+from ..core.call_context import CallContext
 from ..core.user_code import interruptible
+from .active_runner import ActiveRunner, Admit, admitted
 from .executors import InExecutor
 from .outside import outside
-from .running import Admit, Running, admitted
 
 # What one runner alone needs is imported where that one is at work: together 5 ms that most programs can do without.
 
@@ -73,7 +73,7 @@ class Threads:
         """Any sync function will do."""
         return None
 
-    def start(self) -> Running:
+    def start(self) -> ActiveRunner:
         """Make its places."""
         return _Threads(self)
 
@@ -83,7 +83,7 @@ class _Threads:
         self._abandon = plan.abandon_on_cancel
         self._places = trio.CapacityLimiter(plan.limit)
 
-    async def call(self, fn: AnyFunction, item: Any, attempt: Attempt, admit: Admit | None) -> Any:
+    async def call(self, fn: AnyFunction, item: Any, attempt: CallContext, admit: Admit | None) -> Any:
         place = _Place(self._places)
         await self._places.acquire_on_behalf_of(place)
         try:
@@ -172,19 +172,19 @@ class Processes:
             )
         return None
 
-    def start(self) -> Running:
+    def start(self) -> ActiveRunner:
         """Make its places."""
         return _Processes(self.limit)
 
 
 class _Processes:
     def __init__(self, limit: int) -> None:
-        from . import orders, workers
+        from . import orders, worker_processes
 
         self._places = trio.CapacityLimiter(limit)
-        self._orders, self._workers = orders, workers
+        self._orders, self._workers = orders, worker_processes
 
-    async def call(self, fn: AnyFunction, item: Any, attempt: Attempt, admit: Admit | None) -> Any:
+    async def call(self, fn: AnyFunction, item: Any, attempt: CallContext, admit: Admit | None) -> Any:
         order = self._orders.order_of(fn, item)
         borrower = object()
         await self._places.acquire_on_behalf_of(borrower)
@@ -197,9 +197,9 @@ class _Processes:
         return self._orders.result_of(*answer, fn)
 
     async def _answer(
-        self, fn: AnyFunction, item: Any, order: bytes, attempt: Attempt, admit: Admit | None
+        self, fn: AnyFunction, item: Any, order: bytes, attempt: CallContext, admit: Admit | None
     ) -> tuple[bytes, bytes, int] | None:
-        workers = self._workers.Workers.of_this_run()
+        workers = self._workers.WorkerProcesses.of_this_run()
         worker = await outside(workers.take())
         try:
             await admitted(item, attempt, admit)  # when there is a worker, for its start takes a while
@@ -244,7 +244,7 @@ class ByFunction:
         """What it can run, only the user knows."""
         return None
 
-    def start(self) -> Running:
+    def start(self) -> ActiveRunner:
         """Keep no state."""
         return _ByFunction(self.runner)
 
@@ -253,6 +253,6 @@ class _ByFunction:
     def __init__(self, runner: AnyFunction) -> None:
         self._runner = runner
 
-    async def call(self, fn: AnyFunction, item: Any, attempt: Attempt, admit: Admit | None) -> Any:
+    async def call(self, fn: AnyFunction, item: Any, attempt: CallContext, admit: Admit | None) -> Any:
         await admitted(item, attempt, admit)
         return await interruptible(self._runner, fn, item)

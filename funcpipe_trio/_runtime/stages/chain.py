@@ -26,14 +26,24 @@ import trio
 from ..._base.errors import Aborted
 from ..._base.shown import named, told
 from ..core.failures import failure_of, is_cancellation, noted
-from ..core.inlet import BEHIND_FAILURE, CANCELLED, HELD, IDLE, NOT_NEEDED, NOTHING, Fault, Inlet, reason_behind
-from ..core.protocols import Host, Outlet
+from ..core.protocols import Host, Inlet, Outlet
+from ..core.signals import (
+    BEHIND_FAILURE,
+    CANCELLED,
+    IDLE,
+    NO_ITEM,
+    NOT_NEEDED,
+    PENDING,
+    REFILLING,
+    FailureMark,
+    reason_behind,
+)
 from ..core.turn import BURST, Turn
-from ..operations.fused import FusedOperation
+from ..operations.base import FusedOperation
 
 
 class BurstEnd(Enum):
-    """Why a burst ended; its members are bound to names of this module, as those of `State` are."""
+    """Why a burst ended; its members are bound to names of this module, as those of `Readiness` are."""
 
     FULL = "the outlet has no room"
     STARVED = "the inlet has nothing now"
@@ -58,7 +68,7 @@ class Chain:
         self.turn = Turn(host.slice)  # of the task that drives it
         self.stopped: str | None = None
         """Why nobody needs it any more, which is the reason of what it gives up then; None while somebody does."""
-        self.failure: Fault | None = None  # what ended it, to go behind all that went out
+        self.failure: FailureMark | None = None  # what ended it, to go behind all that went out
         self.has_raised = False  # a generator, in a pull: what befell it was not left behind
         self.failed = 0  # items at which user code raised, except those that became a `Failure`
         self.as_failures = 0  # items that a policy replaced by a `Failure`
@@ -95,7 +105,7 @@ class Chain:
         nothings, asked = BURST, -1
         try:
             for value in self._streams[-1]:
-                if value is not NOTHING:
+                if value is not PENDING:
                     is_last = put(value) is True
                     left -= 1
                     if is_last or not left:
@@ -105,7 +115,7 @@ class Chain:
                 else:
                     nothings -= 1
                     state = inlet.state()  # `worth_a_pull` without the call: 99 of 100 values of a batch come by here
-                    if (state is not IDLE and state is not HELD) or (self._keepers and self.keeps_more()):
+                    if (state is not IDLE and state is not REFILLING) or (self._keepers and self.keeps_more()):
                         asked = -1
                         if not nothings:
                             end = TURN_OVER
@@ -138,13 +148,13 @@ class Chain:
         """Called when user code raised in an operation, at one item: raise it, for the operations behind that one."""
         met = failure_of(error)
         if met is None:  # KeyboardInterrupt and its like end the whole run
-            if item is not NOTHING:
+            if item is not NO_ITEM:
                 self.discard(item, CANCELLED)
             raise error
-        self.failed += item is not NOTHING
+        self.failed += item is not NO_ITEM
         if self.failure is not None:  # of a later item: it let out what came before it, with which this one is met
             self.host.ledger.unread(self.failure, BEHIND_FAILURE)
-        self.failure = Fault(noted(met, name, number if item is not NOTHING else None), self, item)
+        self.failure = FailureMark(noted(met, name, number if item is not NO_ITEM else None), self, item)
         raise met
 
     def fails_by(self, error: BaseException) -> bool:
@@ -154,7 +164,7 @@ class Chain:
             return False
         self.has_raised = True
         if self.failure is None:
-            self.failure = Fault(noted(met, self.name, None), self)
+            self.failure = FailureMark(noted(met, self.name, None), self)
         else:
             self.keep_cleanup_error(met)
         return True
@@ -187,7 +197,7 @@ class Chain:
             self.discard(item, reason)
         if self.stopped is not None and self.failure is None:
             # Whoever still reads (from a scope that is shielded, say) must not take this for the end of the stream.
-            self.failure = Fault(Aborted(f"the run was {self.stopped}"), self, stopped=self.stopped)
+            self.failure = FailureMark(Aborted(f"the run was {self.stopped}"), self, stopped=self.stopped)
         self.outlet.finish(self.failure)
 
     def close(self) -> None:

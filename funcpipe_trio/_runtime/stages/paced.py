@@ -22,11 +22,11 @@ from ..._base import checks
 from ..._base.shown import named, shown
 from ..._plan import timing as plan
 from ..._sansio.pacing import Debouncer, Delayer, Pacer, Sampler, Throttler
-from ..core.inlet import END, ENDED, IDLE, NOTHING, READY, Fault, Inlet, Receiver, State, worth_a_pull
-from ..core.protocols import Host, Outlet
+from ..core.protocols import Host, Inlet, Outlet, Receiver, worth_a_pull
+from ..core.signals import END, ENDED, IDLE, PENDING, READY, FailureMark, Readiness
 from ..core.turn import Turn
 from ..core.user_code import not_awaitable
-from ..operations.fused import FusedOperation
+from ..operations.base import FusedOperation
 from .chain import FULL, STARVED, Chain
 from .stage import Stage
 
@@ -48,7 +48,7 @@ class Pacing:
         self._over = False  # nothing more is taken; what is kept has not gone out
 
     @property
-    def failure(self) -> Fault | None:
+    def failure(self) -> FailureMark | None:
         return self.source.failure
 
     def begin(self, now: float) -> None:
@@ -71,7 +71,7 @@ class Pacing:
             elif self._over and not pacer.items:
                 break
             else:
-                yield NOTHING
+                yield PENDING
         self.exhausted = self.source.exhausted
 
     def can_take(self) -> bool:
@@ -84,11 +84,11 @@ class Pacing:
         if item is END:
             self._over = True
             self.pacer.end()
-        elif item is not NOTHING:
+        elif item is not PENDING:
             self.taken += 1
             self.pacer.add(item, 1, now)
 
-    def state(self) -> State:
+    def state(self) -> Readiness:
         if self.pacer.deadline <= self.chain.now() or self.can_take():
             return READY
         return ENDED if self._over and not self.pacer.items else IDLE
@@ -121,8 +121,8 @@ class Throttling(Pacing):
     def items(self) -> Iterator[Any]:
         pacer, now, cost_of = self.pacer, self.chain.now, self._cost_of
         for item in self.values:
-            if item is NOTHING:
-                yield NOTHING
+            if item is PENDING:
+                yield PENDING
                 continue
             self.taken += 1
             if pacer.credit:  # in most pulls; to ask each time adds 1.2 us to an item, this and what it saves 0.5
@@ -138,7 +138,7 @@ class Throttling(Pacing):
                 continue
             pacer.add(item, cost, now())
             while pacer.deadline > now():
-                yield NOTHING
+                yield PENDING
             yield pacer.pop(now())
         self._over, self.exhausted = True, self.source.exhausted
 
@@ -147,7 +147,7 @@ class Throttling(Pacing):
         """Ask what an item costs."""
         return _checked(self._name, not_awaitable(self._name, fn(item)), self._burst_limit)
 
-    def state(self) -> State:
+    def state(self) -> Readiness:
         if not self.pacer.items:
             return self.source.state()
         return READY if self.pacer.deadline <= self.chain.now() else IDLE

@@ -14,12 +14,12 @@ from typing import Any
 from ..._base.shown import kind_of, named, type_name
 from ..._plan.restarts import RestartingSource
 from ..._sansio.restarts import Restarts
-from ..core.attempt import Account
 from ..core.failures import add_note
-from ..core.inlet import NOTHING
 from ..core.protocols import Host, Outlet
+from ..core.signals import END
+from ..core.step_counters import StepCounters
 from ..core.user_code import interruptibly, not_awaitable
-from ..operations.fused import FusedOperation
+from ..operations.base import FusedOperation
 from .lifetime import thrown
 from .sources import AsyncSource
 
@@ -28,7 +28,12 @@ class RestartedSource(AsyncSource):
     """What a callable makes, anew after each failure that its `Retry` meets."""
 
     def __init__(
-        self, host: Host, source: RestartingSource, outlet: Outlet, fused: Sequence[FusedOperation], account: Account
+        self,
+        host: Host,
+        source: RestartingSource,
+        outlet: Outlet,
+        fused: Sequence[FusedOperation],
+        account: StepCounters,
     ) -> None:
         super().__init__(host, source, outlet, fused, account=account)
         self._retry = source.retry
@@ -43,10 +48,10 @@ class RestartedSource(AsyncSource):
         return await self._until_given(self._asked)
 
     async def rethrow(self, error: BaseException) -> Any:
-        return await self._until_given(partial(thrown, self._iterator, error, NOTHING))
+        return await self._until_given(partial(thrown, self._iterator, error, END))
 
     async def _until_given(self, ask: Callable[[], Awaitable[Any]]) -> Any:
-        """Ask, and then anew for what is opened after each failure; give an item, or `NOTHING` at the end."""
+        """Ask, and then anew for what is opened after each failure; give an item, or `END` at the end."""
         while True:
             try:
                 return await ask()
@@ -60,16 +65,16 @@ class RestartedSource(AsyncSource):
             ask = self._asked
 
     async def _asked(self) -> Any:
-        """Wait for one item of what is open; `NOTHING` at the end."""
+        """Wait for one item of what is open; `END` at the end."""
         if self._iterator is None:
             self._restarts.opened(self.chain.now())
             self.life.begin()
             self._iterator = self._opened()
         if self._is_async:
-            return await anext(self._iterator, NOTHING)
+            return await anext(self._iterator, END)
         for item in self._iterator:  # Ctrl-C cannot strike between this and the next line, as it can behind a call
             return item
-        return NOTHING
+        return END
 
     def _opened(self) -> Any:
         made = self.source.origin.value()

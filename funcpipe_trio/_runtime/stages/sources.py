@@ -21,13 +21,13 @@ import trio
 from ..._base.functions import is_async
 from ..._plan.nodes import Source
 from ..._sansio.multiples import Multiples
-from ..core.attempt import Account
 from ..core.failures import comes_of_cancelling, failure_of, is_cancellation, noted, stray
-from ..core.inlet import CANCELLED, ENDED, IDLE, NOTHING, READY, Fault, Receiver, State, reason_behind
-from ..core.protocols import Host, Outlet
+from ..core.protocols import Host, Outlet, Receiver
+from ..core.signals import CANCELLED, END, ENDED, IDLE, PENDING, READY, FailureMark, Readiness, reason_behind
+from ..core.step_counters import StepCounters
 from ..core.user_code import interruptible, interruptibly
 from ..fair_channel.fair_channel import FairChannel
-from ..operations.fused import FusedOperation
+from ..operations.base import FusedOperation
 from .chain import Chain
 from .lifetime import Lifetime, thrown
 from .stage import Stage
@@ -47,7 +47,7 @@ class IterableInlet:
         self._source = source  # what is opened, and how it is called
         self._over = self._paused = False  # no more is taken; none is taken for now
         self._halted = False  # `_over or _paused`, kept as one flag because it is checked for each item
-        self.failure: Fault | None = None  # the error that ended it
+        self.failure: FailureMark | None = None  # the error that ended it
         self.exhausted = False  # read to its end
         self.taken = 0  # items that it gave
 
@@ -60,7 +60,7 @@ class IterableInlet:
         try:
             while not self._stops():
                 if self._paused:
-                    yield NOTHING
+                    yield PENDING
                     continue
                 if iterator is None:
                     iterator = opened(self._source.origin.value, iter, "__iter__")
@@ -69,7 +69,7 @@ class IterableInlet:
                     yield item
                     if self._halted:
                         while self.state() is IDLE:
-                            yield NOTHING
+                            yield PENDING
                         if self._stops():
                             break
                 break
@@ -79,11 +79,11 @@ class IterableInlet:
             if error is None:
                 raise
             self.exhausted = True
-            self.failure = Fault(noted(error, self._source.name, self.taken), self.chain)
+            self.failure = FailureMark(noted(error, self._source.name, self.taken), self.chain)
         finally:
             self.chain.close_stream(iterator)
 
-    def state(self) -> State:
+    def state(self) -> Readiness:
         if self.exhausted:
             return ENDED
         return IDLE if self._paused and not self._over else READY
@@ -119,7 +119,7 @@ class Inbox:
         self.receiver: Receiver  # its stage
         self._items: deque[Any] = deque()  # received, and not pulled
         self._over = False  # no more will be received
-        self.failure: Fault | None = None  # the error that stands at the end
+        self.failure: FailureMark | None = None  # the error that stands at the end
         self.exhausted = False  # read to its end
         self.taken = 0  # items that the source gave
 
@@ -128,7 +128,7 @@ class Inbox:
         self.taken += 1
         self._items.append(item)
 
-    def end(self, failure: Fault | None = None) -> None:
+    def end(self, failure: FailureMark | None = None) -> None:
         """No more will come."""
         self._over = True
         self.failure = self.failure or failure
@@ -151,9 +151,9 @@ class Inbox:
             if self._over:
                 self.exhausted = True
                 return
-            yield NOTHING
+            yield PENDING
 
-    def state(self) -> State:
+    def state(self) -> Readiness:
         if self._items:
             return READY
         return ENDED if self._over else IDLE
@@ -183,7 +183,7 @@ class AsyncSource(Stage):
         outlet: Outlet,
         fused: Sequence[FusedOperation],
         *,
-        account: Account | None = None,
+        account: StepCounters | None = None,
     ) -> None:
         self.inbox = Inbox()  # where it puts what the source gives, for its chain to pull
         super().__init__(Chain(host, source.name, self.inbox, outlet, fused), kind="source", account=account)
@@ -240,7 +240,7 @@ class AsyncSource(Stage):
                     finally:  # in here, where the source was opened: it may hold a scope open over its yields
                         self._is_over = True
                         try:
-                            chain.outlet.settle()  # nobody is to wait for this stage while it closes the source
+                            chain.outlet.turn_over()  # nobody is to wait for this stage while it closes the source
                         finally:
                             await self.close_source()  # noqa: ASYNC102  # shielded there
                 if not self.has_rest():
@@ -293,7 +293,7 @@ class AsyncSource(Stage):
         if self.chain.turn.is_over():  # a source may always have an item at once
             await self.breathe()
         self.chain.turn.left -= 1
-        self.chain.outlet.settle()
+        self.chain.outlet.turn_over()
         while self._resumed is not None and not self.is_stopping():  # it may be paused anew meanwhile
             await self._wait_resumed(self._resumed)
         self._leave_if_drained()
@@ -335,7 +335,7 @@ class AsyncSource(Stage):
                 raise
             self._fail_source(error)
         else:
-            if item is NOTHING:
+            if item is END:
                 self.inbox.end()
             else:
                 self.inbox.put(item)
@@ -360,7 +360,7 @@ class AsyncSource(Stage):
             self.waited_input += self.chain.now() - since
 
     async def next(self) -> Any:
-        """Wait for one item; `NOTHING` at the end."""
+        """Wait for one item; `END` at the end."""
         raise NotImplementedError
 
     async def close_source(self) -> None:
@@ -375,7 +375,7 @@ class AsyncSource(Stage):
             self.inbox.end()
             self.chain.keep_cleanup_error(error)
         else:
-            self.inbox.end(Fault(noted(error, self.name, self.inbox.taken, self.attempts), self.chain))
+            self.inbox.end(FailureMark(noted(error, self.name, self.inbox.taken, self.attempts), self.chain))
 
     def is_stopping(self) -> bool:
         """Whether no further item is wanted: then an error is one of cleanup."""
@@ -397,10 +397,10 @@ class AsyncIterableSource(AsyncSource):
         try:
             return await anext(self._iterator)
         except StopAsyncIteration:
-            return NOTHING
+            return END
 
     async def rethrow(self, error: BaseException) -> Any:
-        return await thrown(self._iterator, error, NOTHING)
+        return await thrown(self._iterator, error, END)
 
     async def close_source(self) -> None:
         await self.end_life(getattr(self._iterator, "aclose", None))
@@ -481,7 +481,7 @@ class ChannelSource(AsyncSource):
                     pass
             return await channel.receive()
         except trio.EndOfChannel:
-            return NOTHING
+            return END
 
     async def close_source(self) -> None:
         try:
@@ -538,7 +538,7 @@ class ProducerSource(AsyncSource):
         error, self._error = self._error, None
         if error is not None:
             reason = self.chain.stopped or reason_behind(self.chain.failure)
-            self.chain.host.ledger.unread(Fault(noted(error, self.name, self.inbox.taken), self.chain), reason)
+            self.chain.host.ledger.unread(FailureMark(noted(error, self.name, self.inbox.taken), self.chain), reason)
 
     async def _produce(self) -> None:
         try:
@@ -566,7 +566,7 @@ class ProducerSource(AsyncSource):
         await self._returned.wait()  # it may close the channel first, and raise then
         error, self._error = self._error, None
         if error is None:
-            return NOTHING
+            return END
         raise error  # not in a handler: the context of the user's error stays the user's
 
     async def close_source(self) -> None:

@@ -14,9 +14,10 @@ from typing import Any
 
 import trio
 
-from ..core.attempt import Account
-from ..core.inlet import CANCELLED, Inlet, worth_a_pull
-from ..core.parking import AWAKE, Parking
+from ..core.parking import WOKEN, Parking
+from ..core.protocols import Inlet, worth_a_pull
+from ..core.signals import CANCELLED
+from ..core.step_counters import StepCounters
 from ..core.turn import BURST
 from .chain import FULL, OVER, STARVED, TURN_OVER, BurstEnd, Chain
 
@@ -32,12 +33,17 @@ class Stage:
     """
 
     def __init__(
-        self, chain: Chain, *, kind: str = "sync", account: Account | None = None, divert_account: Account | None = None
+        self,
+        chain: Chain,
+        *,
+        kind: str = "sync",
+        account: StepCounters | None = None,
+        divert_counters: StepCounters | None = None,
     ) -> None:
         self.chain = chain  # what it drives
         self.kind = kind  # as reports call it
         self.account = account  # what the policies of its step count, if it has one
-        self.divert_account = divert_account  # the same for the step that its failures are diverted to
+        self.divert_counters = divert_counters  # the same for the step that its failures are diverted to
         self.started = False  # a later input of a concat waits for its turn
         self.left: float | None = None  # when it ended
         self.waited_input = 0.0  # seconds in which it had nothing to take, except the wait that is not over
@@ -147,7 +153,7 @@ class Stage:
             if turn.left < BURST and turn.is_over():  # bursts that found no room in the end make a turn together: a
                 await self.breathe()  # partition has room again at once
                 continue
-            most = outlet.turn()
+            most = outlet.burst_room()
             end = self.burst(room if room < most else most)
             if end is OVER:
                 return
@@ -187,9 +193,9 @@ class Stage:
         """Let others run, in the middle of a turn."""
         outlet = self.chain.outlet
         if outlet.passed == self._passed:
-            outlet.settle()  # or a stage in which all is filtered out would hold up its neighbours
+            outlet.turn_over()  # or a stage in which all is filtered out would hold up its neighbours
         else:
-            outlet.unsettle()  # or a fan-in would choose without it, once in 64 items
+            outlet.turn_continues()  # or a fan-in would choose without it, once in 64 items
         self._passed = outlet.passed
         await trio.lowlevel.checkpoint()
         self.chain.turn.begin()
@@ -197,7 +203,7 @@ class Stage:
     async def park(self, reason: BurstEnd) -> None:
         """Wait until a neighbour calls; not if this stage was stopped, or has what it waits for, in this very turn."""
         chain = self.chain
-        chain.outlet.settle()  # first: it may stop this stage, or give it room, and nobody would wake it then
+        chain.outlet.turn_over()  # first: it may stop this stage, or give it room, and nobody would wake it then
         if chain.stopped is not None or (chain.outlet.room() if reason is FULL else worth_a_pull(chain.inlet)):
             chain.turn.end()  # instead of a wait: others get their turn before the next burst
             return
@@ -227,4 +233,4 @@ class Stage:
         """Wake the task, which is parked."""
         if self._task is not None:
             self.parked_for = None
-            trio.lowlevel.reschedule(self._task, AWAKE)
+            trio.lowlevel.reschedule(self._task, WOKEN)

@@ -15,7 +15,7 @@ from trio.lowlevel import Abort, current_task, reschedule
 from trio.testing import wait_all_tasks_blocked
 
 from funcpipe_trio._runtime.core import parking
-from funcpipe_trio._runtime.core.parking import AWAKE, Parking
+from funcpipe_trio._runtime.core.parking import WOKEN, Parking
 
 
 class _More:
@@ -60,7 +60,7 @@ class Place:
             parked.append(await self.park())
 
     def wake(self):
-        reschedule(self.task, AWAKE)
+        reschedule(self.task, WOKEN)
 
 
 def test_with_this_trio_the_message_is_sent_again():

@@ -10,7 +10,7 @@ import trio
 from funcpipe_trio import Backoff, CircuitBreaker, CircuitOpen, OnError, Pipeline, PolicyReport, RateLimit, Retry, Step
 from funcpipe_trio.testing import run_virtual
 
-NOTHING = {
+PENDING = {
     "retries": 0, "timeouts": 0, "opened": 0, "refused": 0, "abandoned": 0,
     "waited_rate": 0.0, "waited_retry": 0.0, "waited_circuit": 0.0,
 }  # fmt: skip
@@ -31,7 +31,7 @@ def test_each_count_has_its_words(name):
     """One thing happened: one thing is said."""
     value, words = SAID[name]
 
-    assert PolicyReport(**{**NOTHING, name: value}).describe() == words
+    assert PolicyReport(**{**PENDING, name: value}).describe() == words
 
 
 def test_all_of_it_in_one_line_and_of_nothing_nothing():
@@ -39,7 +39,7 @@ def test_all_of_it_in_one_line_and_of_nothing_nothing():
     everything = PolicyReport(**{name: value for name, (value, _words) in SAID.items()})
 
     assert everything.describe() == ", ".join(words for _value, words in SAID.values())
-    assert PolicyReport(**NOTHING).describe() == ""
+    assert PolicyReport(**PENDING).describe() == ""
 
 
 async def report_of(pipeline):

@@ -344,7 +344,7 @@ def test_a_main_module_that_cannot_be_loaded_says_why_and_where(case, tmp_path):
 def test_a_main_module_that_never_ends_to_load_is_ended(tmp_path):
     """By the worker itself, which shows where it was."""
     hang = f"import time\n{IN_WORKER} time.sleep(1000)\n"
-    limit = "from funcpipe_trio._runtime.runners import workers; workers.START_LIMIT = 0.5"
+    limit = "from funcpipe_trio._runtime.runners import worker_processes; worker_processes.START_LIMIT = 0.5"
     (tmp_path / "script.py").write_text(hang + BAD.format(first=limit))
 
     status, out, err = run_python("script.py", folder=tmp_path)

@@ -1,6 +1,6 @@
 """`RateLimiter`: a token bucket that many tasks wait at. Which of them goes next, and what does a cancelled one leave?
 
-The choice is `sansio.token_bucket`, the waiting is `TokenLine`: first come, first served, whatever each one costs.
+The choice is `sansio.token_bucket`, the waiting is `TokenQueue`: first come, first served, whatever each one costs.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from ..._base import checks
 from ..._base.frozen import dataclass
 from ..._base.shown import shown
 from ...policies.rate_limit import RateLimit
-from .token_line import SharedBucket, TokenLine
+from .token_queue import SharedBucket, TokenQueue
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class RateLimiter:
 
     def __init__(self, rate_limit: RateLimit) -> None:
         self._shared = SharedBucket(_limit("RateLimiter", rate_limit))
-        self._line = TokenLine(self._shared)
+        self._line = TokenQueue(self._shared)
 
     def __repr__(self) -> str:
         return f"RateLimiter({self._shared.bucket.rate_limit!r})"

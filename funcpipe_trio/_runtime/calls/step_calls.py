@@ -1,7 +1,7 @@
-"""The async operations as calls on one item: a result, `NOTHING` (dropped), or `EndBefore` (the stream ends before it).
+"""The async operations as calls on one item: a result, `PENDING` (dropped), or `EndBefore` (the stream ends before it).
 
-Where the user gave a step in place of a function, the call takes an `Attempt` beside the item and hands it on to the
-step's policies; that is what ``*attempt`` stands for below.
+Where the user gave a step instead of a function, the call also takes a `CallContext` and hands it on to the policies of
+the step; that is what ``*attempt`` stands for below.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from ..._base.functions import AnyFunction, is_async
 from ..._plan import operations as plan
 from ..._plan.steps import step_of
 from ...policies.on_error import Divert
-from ..core.attempt import Account, Attempt, Layered
-from ..core.inlet import NOTHING
+from ..core.call_context import CallContext, Layered
+from ..core.signals import PENDING
+from ..core.step_counters import StepCounters
 from ..core.user_code import OR_CONCURRENCY, awaiting, interruptible, not_awaitable
 from .calling import Calling, EndBefore
 from .layers import layers_of
@@ -23,8 +24,8 @@ from .started import StartedStep
 Call = Callable[..., Awaitable[Any]]
 
 
-def calling_of(operation: plan.Operation, account_of: Callable[[str, object], Account]) -> Calling:
-    """Make what a stage calls; fresh for each run, for some keep state. `account_of` gives the books of a step."""
+def calling_of(operation: plan.Operation, counters_of: Callable[[str, object], StepCounters]) -> Calling:
+    """Make what a stage calls; fresh for each run, for some keep state. `counters_of` gives the books of a step."""
     assert isinstance(operation, plan.WithFunction)
     is_layered = step_of(operation.fn) is not None
     fn = layered(operation.fn) if is_layered else operation.fn
@@ -34,10 +35,10 @@ def calling_of(operation: plan.Operation, account_of: Callable[[str, object], Ac
     return Calling(
         _CALLS[type(operation)](operation, fn),
         is_layered=is_layered,
-        account=account_of(operation.name, operation.fn) if is_layered else None,
+        account=counters_of(operation.name, operation.fn) if is_layered else None,
         on_error=on_error,
         divert=layered(on_error.step) if isinstance(on_error, Divert) else None,
-        divert_account=account_of(f"{operation.name} (diverting)", on_error.step)
+        divert_counters=counters_of(f"{operation.name} (diverting)", on_error.step)
         if isinstance(on_error, Divert)
         else None,
     )
@@ -51,7 +52,7 @@ def layered(fn: Any) -> Layered:
     if step is not None:
         return layers_of(step)
 
-    async def plain(item: Any, attempt: Attempt) -> Any:
+    async def plain(item: Any, attempt: CallContext) -> Any:
         return await interruptible(fn, item)
 
     return plain
@@ -71,14 +72,14 @@ def _mapping(operation: plan.Map, fn: Call) -> Call:
 
 
 def _filtering(operation: plan.Filter, fn: Call) -> Call:
-    async def call(item: Any, *attempt: Attempt) -> Any:
-        return item if await fn(item, *attempt) else NOTHING
+    async def call(item: Any, *attempt: CallContext) -> Any:
+        return item if await fn(item, *attempt) else PENDING
 
     return call
 
 
 def _tapping(operation: plan.Tap, fn: Call) -> Call:
-    async def call(item: Any, *attempt: Attempt) -> Any:
+    async def call(item: Any, *attempt: CallContext) -> Any:
         await fn(item, *attempt)
         return item
 
@@ -97,7 +98,7 @@ def _scanning(operation: plan.Scan, fn: Call) -> Call:
 
 
 def _taking_while(operation: plan.TakeWhile, fn: Call) -> Call:
-    async def call(item: Any, *attempt: Attempt) -> Any:
+    async def call(item: Any, *attempt: CallContext) -> Any:
         return item if await fn(item, *attempt) else EndBefore(item)
 
     return call
@@ -106,10 +107,10 @@ def _taking_while(operation: plan.TakeWhile, fn: Call) -> Call:
 def _skipping_while(operation: plan.SkipWhile, fn: Call) -> Call:
     skipping = True
 
-    async def call(item: Any, *attempt: Attempt) -> Any:
+    async def call(item: Any, *attempt: CallContext) -> Any:
         nonlocal skipping
         skipping = skipping and bool(await fn(item, *attempt))
-        return NOTHING if skipping else item
+        return PENDING if skipping else item
 
     return call
 

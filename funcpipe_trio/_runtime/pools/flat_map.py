@@ -23,15 +23,15 @@ import trio
 from ..._plan.nodes import Plan, is_awaitable, plan_of
 from ...policies.on_error import Failure
 from ..calls.calling import Calling
-from ..core.inlet import END, Inlet
-from ..core.parking import AWAKE, Parking
-from ..core.protocols import Host, Outlet
+from ..core.parking import WOKEN, Parking
+from ..core.protocols import Host, Inlet, Outlet
+from ..core.signals import END
 from ..core.user_code import interruptible, interruptibly
-from ..operations.fused import FusedOperation
+from ..operations.base import FusedOperation
 from ..stages.chain import FULL, STARVED, TURN_OVER, BurstEnd
 from ..stages.lifetime import Lifetime, thrown
 from .crew import Worker
-from .nested import InnerAccount
+from .nested import NestedRun
 from .pool import Pool
 
 
@@ -64,7 +64,7 @@ class Children:
         return True
 
 
-class ExpandingPool(Pool):
+class FlatMapPool(Pool):
     """Workers that iterate what an async function, or an async generator function, gives for an item."""
 
     def __init__(
@@ -145,7 +145,7 @@ class ExpandingPool(Pool):
 
     async def _run(self, worker: Worker, inner: Plan) -> None:
         """Let the results of a pipeline out, which is run for that in this task."""
-        account = InnerAccount(self, lambda: self.reason() if self.is_superfluous(worker) else None)
+        account = NestedRun(self, lambda: self.reason() if self.is_superfluous(worker) else None)
         opening = self.chain.host.open_inner(inner, account.discard)
         run: Any = None
         try:
@@ -220,7 +220,7 @@ class ExpandingPool(Pool):
                 elif hand or (end is FULL and self.has_leftovers()):
                     await self._stand(worker)
                 else:
-                    self.chain.outlet.settle()
+                    self.chain.outlet.turn_over()
                     return
         finally:
             children.are_waiting = False
@@ -252,7 +252,7 @@ class ExpandingPool(Pool):
 
     async def _stand(self, worker: Worker) -> None:
         """Wait in line for room."""
-        self.chain.outlet.settle()  # first: who hears that may stop this stage, or give it room
+        self.chain.outlet.turn_over()  # first: who hears that may stop this stage, or give it room
         if self.is_superfluous(worker):
             return
         self._line[worker] = True  # where it stands, or at the end
@@ -287,7 +287,7 @@ class ExpandingPool(Pool):
     def _wake_up(self, worker: Worker) -> None:
         self._line[worker] = False
         assert worker.task is not None
-        trio.lowlevel.reschedule(worker.task, AWAKE)
+        trio.lowlevel.reschedule(worker.task, WOKEN)
 
     def move_on(self, worker: Worker) -> BurstEnd:
         end = super().move_on(worker)

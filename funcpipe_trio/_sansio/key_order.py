@@ -18,7 +18,7 @@ Place: TypeAlias = tuple[int, Hashable, Any]
 """Position, key, and the item (as whatever its owner keeps of it)."""
 
 
-class Lanes:
+class KeyOrder:
     """Items that wait, each in the lane of its key."""
 
     def __init__(self) -> None:

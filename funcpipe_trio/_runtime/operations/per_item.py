@@ -1,97 +1,18 @@
-"""The fused operations at work: how does an operation run without a task, a link or a queue of its own?
-
-The rule: each is an ordinary generator over the values of the one before it. It answers each value it is given at
-once, with a value or with `NOTHING` (this one gave none), and passes `NOTHING` on; it never loops by itself, so the
-stage that drives it sees every step, and can count, stop or breathe between any two.
-
-An error of the user's function is told to the stage with the operation's name and the item's number, and then passes
-through the generators behind, so that one that collects (a batch) lets out what came before.
-"""
+"""The operations that give at most one value for each: map, filter, scan, tap, take, skip and their kin."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import Any, Final
 
 import trio
 
-from ..._base.errors import MisuseError
 from ..._plan import operations as plan
-from ..._sansio.tolerance import Tolerance
-from ...policies.on_error import Emit, Failure, OnError, Skip, Stop
-from ..core.failures import add_note, failure_of, noted
-from ..core.inlet import NOT_NEEDED, NOTHING
-from ..core.protocols import OperationHost
-from ..core.user_code import ASYNC_DEF, OR_CONCURRENCY, not_awaitable
+from ..core.signals import NOT_NEEDED, PENDING
+from .base import FusedOperation
 
-ENOUGH: Final[Any] = object()
+END_BEFORE: Final[Any] = object()
 """The answer of an operation that ends the stream before a value."""
-
-
-class FusedOperation:
-    """What all fused operations share: a name, the stage they run in, and an account."""
-
-    name: str
-
-    deadline: float = math.inf
-    """When it will have something to say even if no value comes."""
-
-    may_end = False
-    """Whether it may end the stream without being asked for another value."""
-
-    may_keep = False
-    """Whether it may ever have more to give without being given a value."""
-
-    def __init__(self, operation: plan.Operation) -> None:
-        self.name = operation.name
-        self.chain: OperationHost
-        self.dropped = self.created = self.absorbed = 0
-        self._vetted: type | None = None
-        self._use = OR_CONCURRENCY if isinstance(operation, plan.Concurrent | plan.FlatMap) else ASYNC_DEF
-        self.on_error: OnError = operation.on_error if isinstance(operation, plan.Map | plan.FlatMap) else plan.STOP
-        self._tolerance = Tolerance(self.on_error) if isinstance(self.on_error, Skip) else None
-
-    def stream(self, values: Iterator[Any]) -> Iterator[Any]:
-        """Make the generator; called once."""
-        raise NotImplementedError
-
-    @property
-    def has_more(self) -> bool:
-        """Whether it would give another value without being given one."""
-        return False
-
-    def held(self) -> list[Any]:
-        """Hand out, and forget, what it holds."""
-        return []
-
-    def tick(self, now: float) -> None:
-        """Hear what time it is."""
-
-    @trio.lowlevel.enable_ki_protection
-    def failed(self, error: BaseException, number: int, value: Any) -> Any:
-        """Do what the policy says with a value at which the function raised: raise, or answer what takes its place."""
-        policy, met = self.on_error, failure_of(error)
-        if met is None or isinstance(policy, Stop) or isinstance(met, MisuseError):
-            self.chain.failing(error, self.name, number, value)
-        limit = None if self._tolerance is None else self._tolerance.failed(number + 1)
-        if limit is not None:
-            met = noted(met, self.name, number)
-            add_note(met, limit)
-            self.chain.failing(met, self.name, number, value)
-        self.chain.failures[type(met).__name__] += 1
-        if isinstance(policy, Emit):
-            self.chain.as_failures += 1
-            return Failure(value, noted(met, self.name, number), self.name, 1)
-        self.chain.failed += 1
-        return NOTHING
-
-    def vet(self, result: Any) -> type:
-        """Refuse a result that should have been awaited; answer its type, of which others need not be vetted."""
-        if type(result) is not self._vetted:
-            not_awaitable(self.name, result, self._use)
-        self._vetted = type(result)
-        return self._vetted
 
 
 class PerItem(FusedOperation):
@@ -101,30 +22,30 @@ class PerItem(FusedOperation):
     def stream(self, values: Iterator[Any]) -> Iterator[Any]:
         apply, number = self.apply, 0
         for value in values:
-            if value is NOTHING:
-                yield NOTHING
+            if value is PENDING:
+                yield PENDING
                 continue
             try:
                 result = apply(value)
             except BaseException as error:  # noqa: ASYNC103  # `failing` raises
                 self.chain.failing(error, self.name, number, value)
             number += 1
-            if result is ENOUGH:
+            if result is END_BEFORE:
                 self.chain.discard(value, NOT_NEEDED)
                 return
             yield result
 
     def apply(self, value: Any) -> Any:
-        """Answer the value that takes this one's place, `NOTHING`, or `ENOUGH`."""
+        """Answer the value that takes this one's place, `PENDING`, or `END_BEFORE`."""
         raise NotImplementedError
 
     def drop(self) -> Any:
         """Let the value fall."""
         self.dropped += 1
-        return NOTHING
+        return PENDING
 
 
-class Mapping(FusedOperation):
+class MapOp(FusedOperation):
     """Each value becomes what the function answers."""
 
     def __init__(self, operation: plan.Map) -> None:
@@ -136,8 +57,8 @@ class Mapping(FusedOperation):
         # As in `PerItem`, but with the user's function called right here: a third less time for the commonest of all.
         fn, number, vetted = self._fn, 0, None
         for value in values:
-            if value is NOTHING:
-                yield NOTHING
+            if value is PENDING:
+                yield PENDING
                 continue
             try:
                 result = fn(value)
@@ -150,7 +71,7 @@ class Mapping(FusedOperation):
             number += 1
 
 
-class Filtering(PerItem):
+class FilterOp(PerItem):
     """Only the values that the function says yes to."""
 
     def __init__(self, operation: plan.Filter | plan.SkipWhile | plan.TakeWhile) -> None:
@@ -169,7 +90,7 @@ class Filtering(PerItem):
         return bool(answer)
 
 
-class SkippingWhile(Filtering):
+class SkipWhileOp(FilterOp):
     """The values from the first that the function says no to."""
 
     _skipping = True
@@ -179,14 +100,14 @@ class SkippingWhile(Filtering):
         return self.drop() if self._skipping else value
 
 
-class TakingWhile(Filtering):
+class TakeWhileOp(FilterOp):
     """The values before the first that the function says no to."""
 
     def apply(self, value: Any) -> Any:
-        return value if self.says_yes(value) else ENOUGH
+        return value if self.says_yes(value) else END_BEFORE
 
 
-class Scanning(FusedOperation):
+class ScanOp(FusedOperation):
     """Each value becomes the state so far."""
 
     def __init__(self, operation: plan.Scan) -> None:
@@ -195,11 +116,11 @@ class Scanning(FusedOperation):
 
     @trio.lowlevel.disable_ki_protection  # user code runs in it
     def stream(self, values: Iterator[Any]) -> Iterator[Any]:
-        # Written out as in `Mapping`, for the same reason: `fold` is made of it.
+        # Written out as in `MapOp`, for the same reason: `fold` is made of it.
         fn, state, number, vetted = self._fn, self._state, 0, None
         for value in values:
-            if value is NOTHING:
-                yield NOTHING
+            if value is PENDING:
+                yield PENDING
                 continue
             try:
                 state = fn(state, value)
@@ -211,7 +132,7 @@ class Scanning(FusedOperation):
             yield state
 
 
-class Tapping(PerItem):
+class TapOp(PerItem):
     """The function sees each value; the value goes on."""
 
     def __init__(self, operation: plan.Tap) -> None:
@@ -223,7 +144,7 @@ class Tapping(PerItem):
         return value
 
 
-class Enumerating(PerItem):
+class EnumerateOp(PerItem):
     """Each value becomes ``(number, value)``."""
 
     def __init__(self, operation: plan.Enumerate) -> None:
@@ -235,7 +156,7 @@ class Enumerating(PerItem):
         return self._number, value
 
 
-class Skipping(PerItem):
+class SkipOp(PerItem):
     """All but the first values."""
 
     def __init__(self, operation: plan.Skip) -> None:
@@ -249,7 +170,7 @@ class Skipping(PerItem):
         return self.drop()
 
 
-class Taking(FusedOperation):
+class TakeOp(FusedOperation):
     """The first values; it ends with the last of them, and pulls no further."""
 
     may_end = True
@@ -265,6 +186,6 @@ class Taking(FusedOperation):
             return
         for value in values:
             yield value
-            left -= value is not NOTHING
+            left -= value is not PENDING
             if not left:
                 return

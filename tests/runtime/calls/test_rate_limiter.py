@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from trio.testing import assert_checkpoints, wait_all_tasks_blocked
 
 from funcpipe_trio import Pipeline, RateLimit, RateLimiter, RateLimiterStatistics, Step
-from funcpipe_trio._runtime.calls import limiter as limiter_module
-from funcpipe_trio._runtime.core import line
+from funcpipe_trio._runtime.calls import rate_limiter
+from funcpipe_trio._runtime.core import wait_queue
 from funcpipe_trio._sansio import token_bucket
 from funcpipe_trio.testing import interrupt_everywhere, run_virtual
 from funcpipe_trio.testing._schedule import Schedule, scheduled
@@ -635,7 +635,7 @@ def test_ctrl_c_at_any_step_leaves_it_whole(interrupts):
 class AtLine:
     """Sends the signal of Ctrl-C at the n-th line of the limiter's own code that is run."""
 
-    FILES = (limiter_module.__file__, line.__file__, token_bucket.__file__)
+    FILES = (rate_limiter.__file__, wait_queue.__file__, token_bucket.__file__)
 
     def __init__(self, number):
         self.number = number

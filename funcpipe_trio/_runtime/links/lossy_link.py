@@ -34,11 +34,11 @@ class LossyLink(Link):
     def room(self) -> int:
         return sys.maxsize
 
-    def turn(self) -> int:
+    def burst_room(self) -> int:
         """As many as there are places for; then the receiver may take some, before something is dropped."""
         return self.capacity - len(self.buffer) or sys.maxsize
 
-    def spare(self) -> int:
+    def waiting_room(self) -> int:
         """As for any link: what waits for an earlier result is held, whatever becomes of it here."""
         return self.capacity - len(self.buffer)
 

@@ -9,15 +9,15 @@ import trio
 
 from ..._base.errors import BufferOverflow
 from ..._sansio.usage import Used
-from ..core.inlet import Inlet, Receiver
+from ..core.protocols import Inlet, Receiver
 from ..junctions.fan_in import FanInInlet, MergeInlet, MergeInput, ZipInlet
-from ..junctions.fan_out import Fork, Joint
+from ..junctions.fan_out import Fork, Join
 from ..links.fair_link import FairLink
 from ..links.link import Link
+from ..operations.fair_by import FairByOp
 from ..pools.pool import Pool
 from ..reports.bottleneck import Basis, Wiring, name_bottleneck
 from ..reports.report import InputReport, LinkReport, PolicyReport, RemakeReport, Report, RunStatistics, StageReport
-from ..stages.gate import Gate
 from ..stages.sources import AsyncSource
 from ..stages.stage import Stage
 from .efforts import spent_by
@@ -107,7 +107,7 @@ def _stage(stage: AnyStage, spent: Used, in_pauses: float) -> StageReport:
         as_failures=chain.as_failures,
         failures=tuple(sorted(chain.failures.items())),
         policies=None if stage.account is None else PolicyReport.of(stage.account),
-        divert=None if stage.divert_account is None else PolicyReport.of(stage.divert_account),
+        divert=None if stage.divert_counters is None else PolicyReport.of(stage.divert_counters),
     )
 
 
@@ -131,7 +131,7 @@ def _turned_away(link: FairLink) -> int:
     stage = link.sender
     assert isinstance(stage, Stage | Pool)
     gate = stage.chain.fused[-1]
-    assert isinstance(gate, Gate)
+    assert isinstance(gate, FairByOp)
     return gate.dropped + stage.chain.failures[BufferOverflow.__name__]
 
 
@@ -183,7 +183,7 @@ def _inputs(fan_in: Inlet) -> list[InputReport]:
             cost=each.flow.service,
             contested=each.contested,
             share=float(each.contested / contested) if contested else 0.0,
-            kind="branches" if isinstance(fan_in, Joint) else "merge",
+            kind="branches" if isinstance(fan_in, Join) else "merge",
         )
         for each in fan_in.inputs
     ]

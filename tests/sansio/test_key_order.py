@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from funcpipe_trio._sansio.lanes import Lanes
+from funcpipe_trio._sansio.key_order import KeyOrder
 
 KEYS = ["a", 1, None, ("x", 2), b"b", 2.5]  # they have a hash, and no order
 
@@ -32,8 +32,8 @@ class Opaque:
 
 
 def filled(keys):
-    """Lanes with an item for each of these keys; the items are their positions."""
-    lanes = Lanes()
+    """KeyOrder with an item for each of these keys; the items are their positions."""
+    lanes = KeyOrder()
     for position, key in enumerate(keys):
         lanes.add(key, position, position)
     return lanes
@@ -44,8 +44,8 @@ def state(lanes):
 
 
 def test_new_lanes_are_empty():
-    assert state(Lanes()) == (0, 0, False)
-    assert Lanes().withdraw(lambda position: True) == []
+    assert state(KeyOrder()) == (0, 0, False)
+    assert KeyOrder().withdraw(lambda position: True) == []
 
 
 def test_items_of_one_key_go_one_at_a_time_and_in_order():
@@ -119,7 +119,7 @@ def test_when_nothing_is_unwanted_nothing_changes():
 
 def test_an_item_may_be_anything():
     """None, False and what cannot be compared are items; NaN is a key."""
-    lanes, nan = Lanes(), float("nan")
+    lanes, nan = KeyOrder(), float("nan")
     for position, item in enumerate([None, False, Opaque(2)]):
         lanes.add(nan, position, item)
     for position in range(3, 6):
@@ -150,7 +150,7 @@ def test_ten_thousand_keys_leave_nothing_behind():
 
 
 def test_keys_that_come_and_go_hold_one_lane():
-    lanes = Lanes()
+    lanes = KeyOrder()
     for position in range(10_000):
         lanes.add(position, position, position)
         assert (lanes.keys, lanes.take()) == (1, position)
@@ -190,7 +190,7 @@ events = st.one_of(
 @given(trace=st.lists(events, max_size=80))
 def test_the_lanes_do_what_the_rule_says(trace):
     """Per key in order and one at a time, the oldest free item first, through every withdrawal."""
-    lanes, model = Lanes(), Model()
+    lanes, model = KeyOrder(), Model()
     for position, (event, number) in enumerate(trace):
         if event == "add":
             lanes.add(KEYS[number], position, Opaque(position))

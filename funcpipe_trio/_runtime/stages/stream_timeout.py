@@ -10,51 +10,22 @@ before it, as that of a user's function would; if there is no room, when there i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import trio
 
-from ..._base.shown import named
 from ..._plan import timing as plan
 from ..._sansio.watchdog import Watchdog
-from ..core.failures import add_note, noted
-from ..core.inlet import BEHIND_FAILURE, END, NOT_NEEDED, NOTHING, Fault, Inlet, worth_a_pull
-from ..core.protocols import Host, Outlet
-from ..operations.fused import FusedOperation
+from ..core.failures import noted
+from ..core.protocols import Host, Inlet, Outlet, worth_a_pull
+from ..core.signals import BEHIND_FAILURE, NOT_NEEDED, FailureMark
+from ..operations.base import FusedOperation
+from ..operations.stream_timeout import StreamTimeoutOp
 from .chain import STARVED, BurstEnd, Chain
 from .stage import Stage
 
 
-class Watching(FusedOperation):
-    """Passes values on, until a time is over: then it fails."""
-
-    overdue: str | None = None
-    """The time that is over."""
-    heard: bool = False
-    """Whether a value came since this was last asked."""
-    has_failed: bool = False
-    """Whether its failure has left; if not, it waits for room."""
-
-    @trio.lowlevel.enable_ki_protection
-    def stream(self, values: Iterator[Any]) -> Iterator[Any]:
-        while self.overdue is None:
-            value = next(values, END)
-            if value is END:
-                return
-            self.heard = self.heard or value is not NOTHING
-            yield value
-        self.has_failed = True
-        self.chain.failing(self.error(), self.name, 0, NOTHING)
-
-    def error(self) -> Exception:
-        """Say which time is over."""
-        error = trio.TooSlowError(f"the stream was too slow at {named(self.name)}")
-        add_note(error, self.overdue or "")
-        return error
-
-
-class WatchedStage(Stage):
+class StreamTimeoutStage(Stage):
     """A stage that passes items on, and fails when they do not come in time."""
 
     def __init__(
@@ -66,7 +37,7 @@ class WatchedStage(Stage):
         fused: Sequence[FusedOperation],
         operation: plan.Watched,
     ) -> None:
-        self._watching = Watching(operation)
+        self._watching = StreamTimeoutOp(operation)
         self._dog = _watchdog_of(operation)
         self._came: float | None = None  # when what it waited for came
         self._timer = trio.CancelScope()  # of the wait for input
@@ -99,7 +70,7 @@ class WatchedStage(Stage):
 
     def leave(self) -> None:
         if self._watching.overdue is not None and not self._watching.has_failed:  # nobody needed to read that far
-            failure = Fault(noted(self._watching.error(), self._watching.name, None), self.chain)
+            failure = FailureMark(noted(self._watching.error(), self._watching.name, None), self.chain)
             self.chain.host.ledger.unread(failure, self.chain.stopped or NOT_NEEDED)
             self._watching.has_failed = True
         super().leave()

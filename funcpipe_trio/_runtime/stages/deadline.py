@@ -19,7 +19,7 @@ from .chain import BurstEnd, Chain
 from .stage import Stage
 
 
-class TimedStage(Stage):
+class DeadlineStage(Stage):
     """A sync stage whose first operation also has something to say when a time has come."""
 
     def __init__(self, chain: Chain) -> None:
@@ -58,7 +58,7 @@ class TimedStage(Stage):
             self._timer.deadline = self._at = deadline
 
 
-class TimedSource(Stage):
+class DeadlineSource(Stage):
     """The stage of a sync iterable, with operations fused into it that have something to say when a time has come."""
 
     def burst(self, room: int) -> BurstEnd:

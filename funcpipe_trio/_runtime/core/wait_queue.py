@@ -16,10 +16,10 @@ from collections.abc import Callable
 
 import trio
 
-from .parking import AWAKE
+from .parking import WOKEN
 
 
-class _Place:
+class _Waiter:
     """One task in the line."""
 
     __slots__ = ("is_parked", "task")
@@ -31,12 +31,12 @@ class _Place:
         self.is_parked = False
 
 
-class WaitingLine:
+class WaitQueue:
     """Tasks that wait in the order in which they came."""
 
     def __init__(self) -> None:
         # In the order of arrival; no dict: where many have left, that takes long to find its first.
-        self._places: OrderedDict[_Place, None] = OrderedDict()
+        self._places: OrderedDict[_Waiter, None] = OrderedDict()
 
     def __len__(self) -> int:
         """How many wait."""
@@ -48,7 +48,7 @@ class WaitingLine:
         Checkpoint: if it waits, or if that is asked for (the place is taken before).
         Cancellation: the place is given back; a task that is cancelled does not ask.
         """
-        place = _Place(trio.lowlevel.current_task())
+        place = _Waiter(trio.lowlevel.current_task())
         self._places[place] = None
         try:
             if checkpoint:
@@ -70,12 +70,12 @@ class WaitingLine:
         first = self._first()
         if first is not None and first.is_parked:
             first.is_parked = False
-            trio.lowlevel.reschedule(first.task, AWAKE)
+            trio.lowlevel.reschedule(first.task, WOKEN)
 
-    def _first(self) -> _Place | None:
+    def _first(self) -> _Waiter | None:
         return next(iter(self._places), None)
 
-    async def _park(self, place: _Place, until: float) -> None:
+    async def _park(self, place: _Waiter, until: float) -> None:
         def unpark(_raise_cancel: object) -> trio.lowlevel.Abort:
             place.is_parked = False
             return trio.lowlevel.Abort.SUCCEEDED

@@ -20,13 +20,14 @@ from ..._plan.check import claim_sources
 from ..._plan.layout import lay_out
 from ..._plan.nodes import Plan
 from ..core.failures import is_cancellation, leaves_of
-from ..core.inlet import CANCELLED, NOT_NEEDED, Inlet
 from ..core.ledger import Ledger, OnDiscard
 from ..core.misused import misused
+from ..core.protocols import Inlet
+from ..core.signals import CANCELLED, NOT_NEEDED
 from ..links.sink import Sink
 from .build import build
 from .engine import Engine
-from .parts import Machinery
+from .parts import Parts
 from .run import Consumer, Run
 
 T = TypeVar("T")
@@ -42,7 +43,7 @@ _ELSEWHERE = (
 )
 
 
-class Opening(Generic[T]):
+class RunContext(Generic[T]):
     """Open a run for the length of an ``async with`` block; all its tasks have ended when the block is left."""
 
     __slots__ = ("_cleanup_timeout", "_consumer", "_manager", "_on_discard", "_plan", "_sink", "_task")
@@ -86,13 +87,13 @@ class Opening(Generic[T]):
             raise
         return Run(self._consumer)
 
-    def _build(self, machinery: Machinery) -> Inlet:
+    def _build(self, machinery: Parts) -> Inlet:
         """Make the parts of the run; answer what its consumer takes from."""
         return build(lay_out(self._plan), machinery, self._sink)
 
-    def _inner(self, plan: Plan, on_discard: OnDiscard) -> Opening[Any]:
+    def _inner(self, plan: Plan, on_discard: OnDiscard) -> RunContext[Any]:
         """Open a run inside this one."""
-        return Opening(plan, on_discard=on_discard, cleanup_timeout=self._cleanup_timeout)
+        return RunContext(plan, on_discard=on_discard, cleanup_timeout=self._cleanup_timeout)
 
     @trio.lowlevel.enable_ki_protection
     async def __aexit__(

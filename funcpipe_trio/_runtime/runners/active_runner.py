@@ -13,25 +13,25 @@ import trio
 
 from ..._base.functions import AnyFunction
 from ..._plan.steps import RunnerPlan
-from ..core.attempt import Attempt
+from ..core.call_context import CallContext
 
-Admit = Callable[[Any, Attempt], Awaitable[Any]]
+Admit = Callable[[Any, CallContext], Awaitable[Any]]
 
 
-class Running(Protocol):
+class ActiveRunner(Protocol):
     """A runner at work for one start of a step."""
 
-    async def call(self, fn: AnyFunction, item: Any, attempt: Attempt, admit: Admit | None) -> Any:
+    async def call(self, fn: AnyFunction, item: Any, attempt: CallContext, admit: Admit | None) -> Any:
         """Run ``fn(item)``."""
 
 
-def start_runner(plan: RunnerPlan) -> Running:
+def start_runner(plan: RunnerPlan) -> ActiveRunner:
     """Make what a runner needs at work; fresh for each start of a step."""
-    running: Running = plan.start()
+    running: ActiveRunner = plan.start()
     return running
 
 
-async def admitted(item: Any, attempt: Attempt, admit: Admit | None) -> None:
+async def admitted(item: Any, attempt: CallContext, admit: Admit | None) -> None:
     """Wait until a call that has its place may begin; nothing is taken for one that is cancelled."""
     await trio.lowlevel.checkpoint_if_cancelled()
     if admit is not None:

@@ -1,6 +1,6 @@
 """Tasks that wait for tokens, of one bucket or of several at once: who asks, and who must be told when one leaves?
 
-The choice is `sansio.token_claims`. Tasks that need the same buckets stand in one `WaitingLine`, whose first asks, and
+The choice is `sansio.token_claims`. Tasks that need the same buckets stand in one `WaitQueue`, whose first asks, and
 takes the tokens of all its buckets in the step in which it goes on: none is held meanwhile, so none can be lost, and no
 two tasks can wait for each other. A bucket knows the lines in which somebody waits for its tokens. The first of each
 has a *claim* there, older or younger than others by the number with which it came; a younger one may pass an older one
@@ -23,7 +23,7 @@ from ..._sansio.cost_grid import CostGrid
 from ..._sansio.token_bucket import TokenBucket
 from ..._sansio.token_claims import Claim, delays, may_start, ready_at
 from ...policies.rate_limit import RateLimit
-from ..core.line import WaitingLine
+from ..core.wait_queue import WaitQueue
 from .one_run import OneRun
 
 Cost = int | Fraction
@@ -39,7 +39,7 @@ class SharedBucket:
     bucket: TokenBucket
     joined: int
     """How many came to wait."""
-    lines: dict[TokenLine, None]
+    lines: dict[TokenQueue, None]
     """Those in which somebody waits."""
 
     def __init__(self, rate_limit: RateLimit) -> None:
@@ -72,12 +72,12 @@ class SharedBucket:
             line.poke()
 
 
-class _Place:
+class _Claimant:
     """A task in a line, and what it claims."""
 
     __slots__ = ("claim", "costs", "followers", "numbers", "ready")
 
-    followers: dict[TokenLine, None]
+    followers: dict[TokenQueue, None]
     """The lines whose first must not delay it."""
     ready: float
     """When its tokens were to be there, as it last heard."""
@@ -98,13 +98,13 @@ class _Place:
                 line.poke()
 
 
-class TokenLine:
+class TokenQueue:
     """The tasks that wait for tokens of the same buckets, in the order in which they came."""
 
     def __init__(self, *buckets: SharedBucket) -> None:
         self._buckets = buckets
-        self._line = WaitingLine()
-        self._places: OrderedDict[_Place, None] = OrderedDict()  # as the places in the line
+        self._line = WaitQueue()
+        self._places: OrderedDict[_Claimant, None] = OrderedDict()  # as the places in the line
 
     def __len__(self) -> int:
         """How many wait."""
@@ -124,7 +124,7 @@ class TokenLine:
             return False
         if self._is_alone():
             return self._buckets[0].take(self._buckets[0].now(), costs[0]) is None
-        return self._ask(_Place(self._buckets, costs)) is None
+        return self._ask(_Claimant(self._buckets, costs)) is None
 
     async def take(self, costs: Sequence[Cost], *, checkpoint: bool = False) -> None:
         """Wait for tokens of all buckets; they are taken in the step in which this returns.
@@ -133,14 +133,14 @@ class TokenLine:
         Cancellation: the place in line is given back, and nothing was taken.
         """
         self._now()
-        place = _Place(self._buckets, costs)
+        place = _Claimant(self._buckets, costs)
         self._join(place)
         try:
             await self._line.join(lambda: self._ask(place), checkpoint=checkpoint)
         finally:
             self._leave(place)
 
-    def _ask(self, place: _Place) -> float | None:
+    def _ask(self, place: _Claimant) -> float | None:
         """Take the tokens of who is first here, or answer when to ask again."""
         now = self._now()
         if self._is_alone():
@@ -164,9 +164,9 @@ class TokenLine:
         lines = self._buckets[0].lines
         return len(self._buckets) == 1 and (not lines or (len(lines) == 1 and self in lines))
 
-    def _older(self, place: _Place) -> list[_Place]:
+    def _older(self, place: _Claimant) -> list[_Claimant]:
         """Give those who came before, a line's first for the line; at each bucket the youngest first."""
-        older: list[_Place] = []
+        older: list[_Claimant] = []
         for each in self._buckets:
             number = place.numbers.get(each, inf)
             firsts = [
@@ -176,16 +176,16 @@ class TokenLine:
         return older
 
     @property
-    def _first(self) -> _Place | None:
+    def _first(self) -> _Claimant | None:
         return next(iter(self._places), None)
 
-    def _join(self, place: _Place) -> None:
+    def _join(self, place: _Claimant) -> None:
         self._places[place] = None
         for each in self._buckets:
             place.numbers[each], each.joined = each.joined, each.joined + 1
             each.lines[self] = None
 
-    def _leave(self, place: _Place) -> None:
+    def _leave(self, place: _Claimant) -> None:
         del self._places[place]
         if not self._places:
             for each in self._buckets:

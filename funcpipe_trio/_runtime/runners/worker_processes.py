@@ -33,14 +33,14 @@ START_LIMIT = 60.0
 
 _GUARD = 'Use `if __name__ == "__main__":` for what only the program itself shall do.'
 
-_workers: trio.lowlevel.RunVar[Workers] = trio.lowlevel.RunVar("worker processes of funcpipe_trio")
+_workers: trio.lowlevel.RunVar[WorkerProcesses] = trio.lowlevel.RunVar("worker processes of funcpipe_trio")
 
 
 class Unread(Exception):
     """An order was not read: its call never began."""
 
 
-class Workers:
+class WorkerProcesses:
     """The worker processes of a trio run."""
 
     def __init__(self) -> None:
@@ -49,12 +49,12 @@ class Workers:
         self._starting = 0
 
     @staticmethod
-    def of_this_run() -> Workers:
+    def of_this_run() -> WorkerProcesses:
         """Give those of the trio run at work."""
         try:
             return _workers.get()
         except LookupError:
-            _workers.set(Workers())
+            _workers.set(WorkerProcesses())
             return _workers.get()
 
     async def take(self) -> Worker:

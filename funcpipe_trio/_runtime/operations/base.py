@@ -1,0 +1,91 @@
+"""The fused operations at work: how does an operation run without a task, a link or a queue of its own?
+
+The rule: each is an ordinary generator over the values of the one before it. It answers each value it is given at
+once, with a value or with `PENDING` (this one gave none), and passes `PENDING` on; it never loops by itself, so the
+stage that drives it sees every step, and can count, stop or breathe between any two.
+
+An error of the user's function is told to the stage with the operation's name and the item's number, and then passes
+through the generators behind, so that one that collects (a batch) lets out what came before.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import trio
+
+from ..._base.errors import MisuseError
+from ..._plan import operations as plan
+from ..._sansio.tolerance import Tolerance
+from ...policies.on_error import Emit, Failure, OnError, Skip, Stop
+from ..core.failures import add_note, failure_of, noted
+from ..core.protocols import OperationHost
+from ..core.signals import PENDING
+from ..core.user_code import ASYNC_DEF, OR_CONCURRENCY, not_awaitable
+
+
+class FusedOperation:
+    """What all fused operations share: a name, the stage they run in, and an account."""
+
+    name: str
+
+    deadline: float = math.inf
+    """When it will have something to say even if no value comes."""
+
+    may_end = False
+    """Whether it may end the stream without being asked for another value."""
+
+    may_keep = False
+    """Whether it may ever have more to give without being given a value."""
+
+    def __init__(self, operation: plan.Operation) -> None:
+        self.name = operation.name
+        self.chain: OperationHost
+        self.dropped = self.created = self.absorbed = 0
+        self._vetted: type | None = None
+        self._use = OR_CONCURRENCY if isinstance(operation, plan.Concurrent | plan.FlatMap) else ASYNC_DEF
+        self.on_error: OnError = operation.on_error if isinstance(operation, plan.Map | plan.FlatMap) else plan.STOP
+        self._tolerance = Tolerance(self.on_error) if isinstance(self.on_error, Skip) else None
+
+    def stream(self, values: Iterator[Any]) -> Iterator[Any]:
+        """Make the generator; called once."""
+        raise NotImplementedError
+
+    @property
+    def has_more(self) -> bool:
+        """Whether it would give another value without being given one."""
+        return False
+
+    def held(self) -> list[Any]:
+        """Hand out, and forget, what it holds."""
+        return []
+
+    def tick(self, now: float) -> None:
+        """Hear what time it is."""
+
+    @trio.lowlevel.enable_ki_protection
+    def failed(self, error: BaseException, number: int, value: Any) -> Any:
+        """Do what the policy says with a value at which the function raised: raise, or answer what takes its place."""
+        policy, met = self.on_error, failure_of(error)
+        if met is None or isinstance(policy, Stop) or isinstance(met, MisuseError):
+            self.chain.failing(error, self.name, number, value)
+        limit = None if self._tolerance is None else self._tolerance.failed(number + 1)
+        if limit is not None:
+            met = noted(met, self.name, number)
+            add_note(met, limit)
+            self.chain.failing(met, self.name, number, value)
+        self.chain.failures[type(met).__name__] += 1
+        if isinstance(policy, Emit):
+            self.chain.as_failures += 1
+            return Failure(value, noted(met, self.name, number), self.name, 1)
+        self.chain.failed += 1
+        return PENDING
+
+    def vet(self, result: Any) -> type:
+        """Refuse a result that should have been awaited; answer its type, of which others need not be vetted."""
+        if type(result) is not self._vetted:
+            not_awaitable(self.name, result, self._use)
+        self._vetted = type(result)
+        return self._vetted

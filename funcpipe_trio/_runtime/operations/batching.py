@@ -1,0 +1,122 @@
+"""The operations that make one value of many: what do they hold, and when does it go out?
+
+They hold a batch that is not full, and closed ones for which there was no room yet. What `held` returns is what of that
+has not gone out; it is discarded when the stage is stopped.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import trio
+
+from ..._base import checks
+from ..._base.shown import named
+from ..._plan import operations as plan
+from ..._sansio.batcher import Batcher
+from ..core.signals import PENDING
+from .base import FusedOperation
+
+
+class BatchOp(FusedOperation):
+    """Lists of values, closed by number, cost or age."""
+
+    may_keep = True
+
+    def __init__(self, operation: plan.Batch) -> None:
+        super().__init__(operation)
+        self._batcher = Batcher(operation.max_items, operation.max_cost, operation.max_delay)
+        self._cost = operation.cost if operation.max_cost is not None else None
+        self._timed = operation.max_delay is not None
+        self._is_simple = operation.max_cost is None
+        self._due = False
+        self._number = 0
+        self._closed: deque[list[Any]] = deque()
+
+    @property
+    def deadline(self) -> float:  # type: ignore[override]  # a constant where nothing is timed
+        """When the open batch is due."""
+        return self._batcher.deadline
+
+    def tick(self, now: float) -> None:
+        """Mark the open batch as due, if it is."""
+        self._due = self._batcher.is_due(now)  # never without items: the deadline is their first one's
+
+    @trio.lowlevel.enable_ki_protection
+    def stream(self, values: Iterator[Any]) -> Iterator[Any]:
+        batcher = self._batcher
+        try:
+            yield from self._by_number(values) if self._is_simple else self._by_all(values)
+        except Exception:  # what came before a failure goes out before it
+            if batcher.items:
+                yield self._emitted(batcher.close())
+            raise
+        if batcher.items:
+            yield self._emitted(batcher.close())
+
+    @trio.lowlevel.enable_ki_protection
+    def _by_all(self, values: Iterator[Any]) -> Iterator[Any]:
+        batcher, closed = self._batcher, self._closed
+        for value in values:
+            if self._due:
+                self._due = False
+                closed.append(batcher.close())
+            if value is not PENDING:
+                self._add(value)
+            if not closed:
+                yield PENDING
+            while closed:
+                yield self._emitted(closed.popleft())
+
+    @trio.lowlevel.enable_ki_protection
+    def _by_number(self, values: Iterator[Any]) -> Iterator[Any]:
+        """Do the same where no cost counts: a value closes one batch at most, so none has to be kept here."""
+        batcher = self._batcher
+        for value in values:
+            closed = None
+            if self._due:  # it was not full, so it was to hold two at least: the value cannot fill the next one
+                self._due = False
+                closed = batcher.close()
+            if value is not PENDING:
+                if not batcher.items:
+                    batcher.begin(self.chain.now() if self._timed else 0.0)
+                closed = batcher.append(value) or closed
+            yield PENDING if closed is None else self._emitted(closed)
+
+    @property
+    def has_more(self) -> bool:
+        return bool(self._closed)
+
+    def held(self) -> list[Any]:
+        """Give the items that are in no batch that went out."""
+        items = [item for batch in self._closed for item in batch]
+        self._closed.clear()
+        return items + self._batcher.close()
+
+    def _add(self, value: Any) -> None:
+        """Put one value into the batcher; what it closes is held here until it goes out."""
+        try:
+            cost = 1 if self._cost is None else _cost(self.name, self._cost, value)
+        except BaseException as error:  # noqa: ASYNC103  # `failing` raises
+            self.chain.failing(error, self.name, self._number, value)
+        self._number += 1
+        now = self.chain.now() if self._timed and not self._batcher.items else 0.0
+        self._closed.extend(self._batcher.add(value, cost, now))
+
+    def _emitted(self, batch: list[Any]) -> list[Any]:
+        self.absorbed += len(batch)
+        self.created += 1
+        return batch
+
+
+@trio.lowlevel.disable_ki_protection  # user code runs in it
+def _cost(name: str, fn: Callable[[Any], Any], item: Any) -> float:
+    """Ask what an item costs, and check the answer."""
+    value, where = fn(item), f"batch {named(name)}"
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise checks.refuse(TypeError, where, "cost", "be a number >= 0", value)
+    if not value >= 0:
+        raise checks.refuse(ValueError, where, "cost", "be a number >= 0", value)
+    return value

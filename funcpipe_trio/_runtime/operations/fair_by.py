@@ -1,0 +1,71 @@
+"""Before the queues of a `fair_by`: what is each item's key and cost, and what if one finds its queue full?
+
+It is the last operation of its stage. It puts nothing anywhere: it answers an item with its entry, which the stage puts
+into the fair link in the same turn; an item to be dropped is dropped here. To divert one is to wait for a step, which
+an operation cannot, so its stage does (`DivertingStage`): it takes the item back out of the link. An error of the step
+is raised here then, in the item's place, so it ends the stream as any other does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import trio
+
+from ..._base import checks
+from ..._base.shown import named
+from ..._plan.fair_by import FairBy
+from ..._sansio.keyed_fair_queue import Entry
+from ..core.signals import PENDING
+from ..core.user_code import not_awaitable
+from ..links.fair_link import FairLink
+from .base import FusedOperation
+
+
+class FairByOp(FusedOperation):
+    """Each item becomes its entry, or is dropped."""
+
+    def __init__(self, operation: FairBy, link: FairLink) -> None:
+        super().__init__(operation)
+        self.link = link  # what its stage puts the entries into
+        self._key, self._cost = operation.key, operation.share.cost
+        self._drops = operation.overflow == "drop_newest"
+        self.number = 0  # how many items came before the one at hand
+        self.undiverted: tuple[Any, Exception] | None = None
+        """The item at hand, and the error of the step that it was diverted to, until that is raised here."""
+
+    @trio.lowlevel.enable_ki_protection
+    def stream(self, values: Iterator[Any]) -> Iterator[Any]:
+        for value in values:
+            if value is PENDING:
+                yield PENDING
+                continue
+            try:
+                entry = self._entry(value)
+            except BaseException as raised:  # noqa: ASYNC103  # `failing` raises
+                self.chain.failing(raised, self.name, self.number, value)
+            if self._drops and self.link.lanes.is_full(entry):
+                self.dropped += 1
+                self.chain.host.ledger.drop(value, self.name, "drop_newest")
+                yield PENDING
+            else:
+                yield entry
+                if self.undiverted is not None:
+                    (_item, error), self.undiverted = self.undiverted, None
+                    self.chain.failing(error, self.name, self.number, value)
+            self.number += 1
+
+    def held(self) -> list[Any]:
+        """Return the item whose diversion failed, if the stage was stopped before it could say so."""
+        if self.undiverted is None:
+            return []
+        (item, error), self.undiverted = self.undiverted, None
+        self.chain.keep_cleanup_error(error)
+        return [item]
+
+    @trio.lowlevel.disable_ki_protection  # user code runs in it
+    def _entry(self, value: Any) -> Entry:
+        where, key = f"fair_by {named(self.name)}", not_awaitable("key", self._key(value))
+        cost = 1 if self._cost is None else checks.cost(where, "cost", self._cost(value))
+        return self.link.lanes.entry(value, key, cost)

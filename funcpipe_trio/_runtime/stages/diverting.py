@@ -1,0 +1,73 @@
+"""The stage before a `fair_by` that diverts: who waits for the step that gets an item whose queue is full?
+
+The stage does, one item at a time: it takes the item back out of the link, so it owns it until the step is done. An
+error of the step is left to the operation (`FairByOp`), which raises it in the item's place.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import trio
+
+from ..._base.errors import BufferOverflow
+from ...policies.on_error import Failure
+from ..calls.own_context import OwnContext
+from ..core.call_context import CallContext, Layered
+from ..core.failures import add_note, failure_of, noted
+from ..core.signals import NO_ITEM
+from ..core.step_counters import StepCounters
+from ..operations.fair_by import FairByOp
+from .chain import Chain
+from .stage import Stage
+
+
+class DivertingStage(Stage):
+    """A sync stage that gives the items that find their queues full to a step, one at a time."""
+
+    def __init__(
+        self, chain: Chain, gate: FairByOp, divert: Layered, account: StepCounters, *, kind: str = "sync"
+    ) -> None:
+        super().__init__(chain, kind=kind, divert_counters=account)
+        self._gate = gate  # the last operation of the chain
+        self._divert_to = divert  # the step, called as a pool calls one
+        self._account = account  # what the policies of that step count
+        self._diverted: Any = NO_ITEM  # the item that is with the step
+
+    async def main(self) -> None:
+        self._context = OwnContext()
+        with trio.CancelScope() as self.scope:  # the step waits as it likes
+            await super().main()
+
+    async def wait_room(self) -> None:
+        gate = self._gate
+        entry = gate.link.lanes.take_back()
+        if entry is None:
+            await super().wait_room()
+            return
+        gate.link.passed -= 1  # it did not pass after all: it is this stage's again
+        self._diverted = entry.item
+        self.chain.outlet.turn_over()
+        await self._divert(gate)
+        if self._context.renew() or self.chain.turn.is_over():  # a step may never wait
+            await self.breathe()
+
+    async def _divert(self, gate: FairByOp) -> None:
+        overflow = noted(BufferOverflow("the queue of its key is full"), gate.name, gate.number)
+        failure = Failure(self._diverted, overflow, gate.name, 0)
+        try:
+            await self._divert_to(failure, CallContext(self._account, gate.number))
+        except BaseException as raised:  # noqa: ASYNC103  # raised again if it must pass
+            error = failure_of(raised)
+            if error is None:
+                raise
+            add_note(error, "diverting a BufferOverflow")
+            gate.undiverted, self._diverted = (self._diverted, error), NO_ITEM
+            return  # noqa: ASYNC104  # an Exception, kept for the report
+        self._diverted = NO_ITEM
+        self.chain.failed += 1
+        self.chain.failures[BufferOverflow.__name__] += 1
+
+    def held(self) -> list[Any]:
+        item, self._diverted = self._diverted, NO_ITEM
+        return [*super().held(), *([] if item is NO_ITEM else [item])]
