@@ -51,13 +51,13 @@ class _WatchedRunning:
         self._inner = inner
         self._watcher = watcher
 
-    async def call(self, fn: AnyFunction, item: Any, attempt: CallContext, admit: Admit | None) -> Any:
-        async def watched(item: Any, attempt: CallContext) -> None:
+    async def call(self, fn: AnyFunction, item: Any, context: CallContext, admit: Admit | None) -> Any:
+        async def watched(item: Any, context: CallContext) -> None:
             if admit is not None:
-                await admit(item, attempt)
+                await admit(item, context)
             self._watcher.call()
 
-        return self._watcher.inside(await self._inner.call(fn, item, attempt, watched))
+        return self._watcher.inside(await self._inner.call(fn, item, context, watched))
 
 
 def has_second_chances(step: StepPlan) -> bool:

@@ -156,7 +156,7 @@ def put_an_item_down_before_it_is_buried(patch):
     async def hasty(self, worker, failure):
         pool, item = self._pool, worker.item
         pool.put_down(worker)
-        await self._call.divert(failure, worker.attempt)
+        await self._call.divert(failure, worker.context)
         worker.item = item
         pool.calls += 1
         self._call, call = Quiet(self._call), self._call

@@ -19,7 +19,7 @@ class Calling:
     fn: Callable[[Any], Awaitable[Any]] | Layered
     is_layered: bool = False
     """Whether it is a step's, which takes an `CallContext` too."""
-    account: StepCounters | None = None
+    counters: StepCounters | None = None
     """Where a step counts."""
     on_error: OnError = STOP
     divert: Layered | None = None

@@ -22,12 +22,12 @@ def circuit_around(inner: Layered, policy: CircuitBreaker) -> Layered:
     """Put one circuit, which all calls share, around a call."""
     circuit = _Circuit(policy)
 
-    async def guarded(item: Any, attempt: CallContext) -> Any:
-        permit = await circuit.enter(attempt)
+    async def guarded(item: Any, context: CallContext) -> Any:
+        permit = await circuit.enter(context)
         try:
-            result = await inner(item, attempt)
+            result = await inner(item, context)
         except Exception as error:
-            attempt.account.opened += circuit.failed(permit, error)
+            context.counters.opened += circuit.failed(permit, error)
             raise
         except BaseException:
             circuit.abandoned(permit)
@@ -46,18 +46,18 @@ class _Circuit:
         self._breaker = Breaker(policy)
         self._line = WaitQueue()
 
-    async def enter(self, attempt: CallContext) -> int:
+    async def enter(self, context: CallContext) -> int:
         """Get a permit: at once, or when there is one, or never (`CircuitOpen`)."""
         if not len(self._line):
             answer = self._breaker.admit(trio.current_time())
             if not isinstance(answer, Refused):
                 return answer
             if not self._policy.wait:
-                attempt.account.refused += 1
+                context.counters.refused += 1
                 raise self._open(answer)
-        return await self._wait(attempt)
+        return await self._wait(context)
 
-    async def _wait(self, attempt: CallContext) -> int:
+    async def _wait(self, context: CallContext) -> int:
         permit = -1
 
         def ask() -> float | None:
@@ -72,7 +72,7 @@ class _Circuit:
         try:
             await self._line.join(ask)
         finally:
-            attempt.account.waited_circuit += trio.current_time() - since
+            context.counters.waited_circuit += trio.current_time() - since
         return permit
 
     def succeeded(self, permit: int) -> None:

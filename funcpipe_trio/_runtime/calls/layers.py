@@ -46,9 +46,9 @@ def _row(parts: tuple[Part, ...]) -> Layered:
     if len(made) == 1:
         return made[0]
 
-    async def row(item: Any, attempt: CallContext) -> Any:
+    async def row(item: Any, context: CallContext) -> Any:
         for part in made:
-            item = await part(item, attempt)
+            item = await part(item, context)
         return item
 
     return row
@@ -76,7 +76,7 @@ def _part(part: Part) -> Layered:
 
 
 def _call(fn: AnyFunction) -> Layered:
-    def made(item: Any, attempt: CallContext) -> Awaitable[Any]:
+    def made(item: Any, context: CallContext) -> Awaitable[Any]:
         return interruptible(fn, item)  # not awaited here: each coroutine around a call costs 150 ns
 
     return made
@@ -87,7 +87,7 @@ def _pure(fn: AnyFunction) -> Layered:
     def apply(item: Any) -> Any:
         return fn(item)
 
-    async def made(item: Any, attempt: CallContext) -> Any:  # noqa: ASYNC124  # layers await what is inside them
+    async def made(item: Any, context: CallContext) -> Any:  # noqa: ASYNC124  # layers await what is inside them
         return _no_awaitable(apply(item), "a pure function of a step", "Use .then(Step(fn)) for an async one.")
 
     return made
@@ -113,26 +113,26 @@ def _placed(placed: Placed) -> Layered:
     fn, running = call.fn, start_runner(call.runner)
     outside, inside = (_admission(limits) if limits else None for limits in (placed.outside, placed.inside))
 
-    async def made(item: Any, attempt: CallContext) -> Any:
-        return _no_awaitable(await running.call(fn, item, attempt, inside), *_ELSEWHERE)
+    async def made(item: Any, context: CallContext) -> Any:
+        return _no_awaitable(await running.call(fn, item, context, inside), *_ELSEWHERE)
 
     if placed.timeout is None:
         return made
     seconds = placed.timeout.seconds
 
-    async def timed(item: Any, attempt: CallContext) -> Any:
-        async def admit(item: Any, attempt: CallContext) -> None:
+    async def timed(item: Any, context: CallContext) -> Any:
+        async def admit(item: Any, context: CallContext) -> None:
             if outside is not None:
-                await outside(item, attempt)
+                await outside(item, context)
             limit.begin(seconds)
             if inside is not None:
-                await inside(item, attempt)
+                await inside(item, context)
 
-        with attempt.within(inf) as limit:
-            result = await running.call(fn, item, attempt, admit)
+        with context.within(inf) as limit:
+            result = await running.call(fn, item, context, admit)
             if limit.is_met():
                 return _no_awaitable(result, *_ELSEWHERE)
-        raise _late(seconds, attempt) from None
+        raise _late(seconds, context) from None
 
     return timed
 
@@ -144,9 +144,9 @@ _ELSEWHERE = "the function that a runner runs", "Use Step(fn) without on for an 
 
 
 def _limited(inner: Layered, admit: Layered) -> Layered:
-    async def limited(item: Any, attempt: CallContext) -> Any:
-        await admit(item, attempt)
-        return await inner(item, attempt)
+    async def limited(item: Any, context: CallContext) -> Any:
+        await admit(item, context)
+        return await inner(item, context)
 
     return limited
 
@@ -157,7 +157,7 @@ def _admission(limits: tuple[Limit, ...]) -> Layered:
     line = limiters[0]._line if len(limiters) == 1 else TokenQueue(*(limiter._shared for limiter in limiters))
     costs_of = _costs(limits, limiters)
 
-    async def admit(item: Any, attempt: CallContext) -> None:
+    async def admit(item: Any, context: CallContext) -> None:
         costs = costs_of(item)
         if line.try_take(costs):
             return
@@ -165,7 +165,7 @@ def _admission(limits: tuple[Limit, ...]) -> Layered:
         try:
             await line.take(costs)
         finally:
-            attempt.account.waited_rate += trio.current_time() - since
+            context.counters.waited_rate += trio.current_time() - since
 
     return admit
 
@@ -193,25 +193,25 @@ def _costs(limits: tuple[Limit, ...], limiters: list[RateLimiter]) -> Callable[[
 
 
 def _timed(inner: Layered, seconds: float, *, has_retry: bool) -> Layered:
-    async def timed(item: Any, attempt: CallContext) -> Any:
-        before, around = attempt.last_error, attempt.deadline
-        with attempt.within(seconds) as limit:
+    async def timed(item: Any, context: CallContext) -> Any:
+        before, around = context.last_error, context.deadline
+        with context.within(seconds) as limit:
             if has_retry:  # else nobody asks, and it takes 5 % of the time of a call
-                attempt.deadline = min(around, limit.deadline)
+                context.deadline = min(around, limit.deadline)
             try:
-                result = await inner(item, attempt)
+                result = await inner(item, context)
             finally:
-                attempt.deadline = around
+                context.deadline = around
             if limit.is_met():  # a call that ends at its deadline, or behind it, is late
                 return result
         # What a retry inside was about, if it was at work.
-        raise _late(seconds, attempt) from (None if attempt.last_error is before else attempt.last_error)
+        raise _late(seconds, context) from (None if context.last_error is before else context.last_error)
 
     return timed
 
 
-def _late(seconds: float, attempt: CallContext) -> trio.TooSlowError:
-    attempt.account.timeouts += 1
+def _late(seconds: float, context: CallContext) -> trio.TooSlowError:
+    context.counters.timeouts += 1
     error = trio.TooSlowError(f"not done after {seconds:g} s")
     error.add_note(f"timeout of {seconds:g} s")
     return error
@@ -221,25 +221,25 @@ def _late(seconds: float, attempt: CallContext) -> trio.TooSlowError:
 
 
 def _retried(inner: Layered, retry: Retry) -> Layered:
-    async def retried(item: Any, attempt: CallContext) -> Any:
+    async def retried(item: Any, context: CallContext) -> Any:
         attempts: RetryState | None = None  # made when it is needed: most calls succeed
         while True:
-            attempt.tries(1 if attempts is None else attempts.number, retry.attempts)
+            context.tries(1 if attempts is None else attempts.number, retry.attempts)
             try:
-                result = await inner(item, attempt)
+                result = await inner(item, context)
             except Exception as error:
-                attempts = attempts or attempt.account.attempts(retry, attempt.number)
-                wait = _ask(attempts, error, attempt.deadline)
+                attempts = attempts or context.counters.attempts(retry, context.number)
+                wait = _ask(attempts, error, context.deadline)
                 if wait is None:
-                    attempt.tries(attempts.number, retry.attempts)  # a retry inside counts its own
+                    context.tries(attempts.number, retry.attempts)  # a retry inside counts its own
                     if (note := attempts.note()) is not None:
                         add_note(error, note)
                     raise
-                attempt.last_error = error
+                context.last_error = error
             else:
-                attempt.got_through()
+                context.got_through()
                 return result
-            await attempt.account.back_off(wait)
+            await context.counters.back_off(wait)
 
     return retried
 

@@ -33,7 +33,7 @@ class StartedStep(Generic[A, B]):
         self.plan = plan
         self._layered = layers_of(plan)
         self._run_with_it = OneRun(f"the started step {plan.name!r}", "Use step.start() in each of them.")
-        self._account = StepCounters()
+        self._counters = StepCounters()
         self._calls = 0
 
     def layered(self) -> Layered:
@@ -45,7 +45,7 @@ class StartedStep(Generic[A, B]):
         # Another run's are the circuits that are open, and the threads that were left behind.
         if trio.lowlevel.current_clock() is not self._run_with_it.clock and self._run_with_it.enter():
             self._layered = layers_of(self.plan)
-            self._account.seed = None
+            self._counters.seed = None
         return self._layered
 
     def __repr__(self) -> str:
@@ -67,18 +67,18 @@ class StartedStep(Generic[A, B]):
         """
         number, self._calls = self._calls, self._calls + 1
         await trio.lowlevel.checkpoint()
-        attempt = CallContext(self._account, number)
+        context = CallContext(self._counters, number)
         try:
-            return await self._run(item, attempt)  # type: ignore[no-any-return]  # the step gave it its type
+            return await self._run(item, context)  # type: ignore[no-any-return]  # the step gave it its type
         except Exception as error:
-            tried = "" if attempt.of is None else f", attempt {attempt.tried} of {attempt.of}"
+            tried = "" if context.of is None else f", attempt {context.tried} of {context.of}"
             add_note(error, f"in step {named(self.plan.name)}{tried}")
             raise
 
     @trio.lowlevel.enable_ki_protection  # the layers' own steps; user code in them is not protected
-    async def _run(self, item: Any, attempt: CallContext) -> Any:
-        return await self.layered()(item, attempt)
+    async def _run(self, item: Any, context: CallContext) -> Any:
+        return await self.layered()(item, context)
 
     def statistics(self) -> PolicyReport:
         """Say what its policies did so far. Sync."""
-        return PolicyReport.of(self._account)
+        return PolicyReport.of(self._counters)

@@ -1,7 +1,7 @@
 """The async operations as calls on one item: a result, `PENDING` (dropped), or `EndBefore` (the stream ends before it).
 
 Where the user gave a step instead of a function, the call also takes a `CallContext` and hands it on to the policies of
-the step; that is what ``*attempt`` stands for below.
+the step; that is what ``*context`` stands for below.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def calling_of(operation: plan.Operation, counters_of: Callable[[str, object], S
     return Calling(
         _CALLS[type(operation)](operation, fn),
         is_layered=is_layered,
-        account=counters_of(operation.name, operation.fn) if is_layered else None,
+        counters=counters_of(operation.name, operation.fn) if is_layered else None,
         on_error=on_error,
         divert=layered(on_error.step) if isinstance(on_error, Divert) else None,
         divert_counters=counters_of(f"{operation.name} (diverting)", on_error.step)
@@ -52,7 +52,7 @@ def layered(fn: Any) -> Layered:
     if step is not None:
         return layers_of(step)
 
-    async def plain(item: Any, attempt: CallContext) -> Any:
+    async def plain(item: Any, context: CallContext) -> Any:
         return await interruptible(fn, item)
 
     return plain
@@ -72,15 +72,15 @@ def _mapping(operation: plan.Map, fn: Call) -> Call:
 
 
 def _filtering(operation: plan.Filter, fn: Call) -> Call:
-    async def call(item: Any, *attempt: CallContext) -> Any:
-        return item if await fn(item, *attempt) else PENDING
+    async def call(item: Any, *context: CallContext) -> Any:
+        return item if await fn(item, *context) else PENDING
 
     return call
 
 
 def _tapping(operation: plan.Tap, fn: Call) -> Call:
-    async def call(item: Any, *attempt: CallContext) -> Any:
-        await fn(item, *attempt)
+    async def call(item: Any, *context: CallContext) -> Any:
+        await fn(item, *context)
         return item
 
     return call
@@ -98,8 +98,8 @@ def _scanning(operation: plan.Scan, fn: Call) -> Call:
 
 
 def _taking_while(operation: plan.TakeWhile, fn: Call) -> Call:
-    async def call(item: Any, *attempt: CallContext) -> Any:
-        return item if await fn(item, *attempt) else EndBefore(item)
+    async def call(item: Any, *context: CallContext) -> Any:
+        return item if await fn(item, *context) else EndBefore(item)
 
     return call
 
@@ -107,9 +107,9 @@ def _taking_while(operation: plan.TakeWhile, fn: Call) -> Call:
 def _skipping_while(operation: plan.SkipWhile, fn: Call) -> Call:
     skipping = True
 
-    async def call(item: Any, *attempt: CallContext) -> Any:
+    async def call(item: Any, *context: CallContext) -> Any:
         nonlocal skipping
-        skipping = skipping and bool(await fn(item, *attempt))
+        skipping = skipping and bool(await fn(item, *context))
         return PENDING if skipping else item
 
     return call

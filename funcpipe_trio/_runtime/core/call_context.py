@@ -13,10 +13,10 @@ from .time_limit import TimeLimit
 class CallContext:
     """One item on its way through the policies of a step; used again for the next."""
 
-    __slots__ = ("account", "deadline", "kept_limit", "last_error", "number", "of", "tried")
+    __slots__ = ("counters", "deadline", "kept_limit", "last_error", "number", "of", "tried")
 
-    def __init__(self, account: StepCounters, number: int = 0, kept_limit: TimeLimit | None = None) -> None:
-        self.account = account  # where the policies count
+    def __init__(self, counters: StepCounters, number: int = 0, kept_limit: TimeLimit | None = None) -> None:
+        self.counters = counters  # where the policies count
         self.kept_limit = kept_limit  # a reusable time limit, owned and closed by the worker; None for a single call
         self.deadline = inf  # when the first of the timeouts around what runs now is over
         self.begin(number)
@@ -46,4 +46,4 @@ class CallContext:
 
 
 Layered: TypeAlias = Callable[[Any, CallContext], Awaitable[Any]]
-"""A function with its policies: takes an item and its attempt."""
+"""A function with its policies: takes an item and its context."""

@@ -30,27 +30,27 @@ from .link import Link
 class FairLink(Link):
     """Bounded queues by key with one sender and one receiver, and an end that stands behind them all."""
 
-    __slots__ = ("_refilling", "lanes")
+    __slots__ = ("_must_refill", "queues")
 
     buffer: Any
     name: str
 
     def __init__(self, ledger: Ledger, operation: FairBy) -> None:
         super().__init__(ledger, operation.capacity, operation.name)
-        self.lanes = KeyedFairQueue(operation.share.weight_of, operation.share.capacity, operation.max_keys)
-        self.buffer = self.lanes  # what a link asks of it is its length
-        self.put = self.lanes.add
-        self._refilling = False  # whether the sender was woken for room and has not run
+        self.queues = KeyedFairQueue(operation.share.weight_of, operation.share.capacity, operation.max_keys)
+        self.buffer = self.queues  # what a link asks of it is its length
+        self.put = self.queues.add
+        self._must_refill = False  # whether the sender was woken for room and has not run
 
     # ---- the sender's side
 
     def room(self) -> int:
-        return 0 if self.lanes.outside is not None else self.capacity - len(self.lanes)
+        return 0 if self.queues.outside is not None else self.capacity - len(self.queues)
 
     waiting_room = room
 
     def finish(self, failure: FailureMark | None) -> None:
-        self._refilling = False
+        self._must_refill = False
         super().finish(failure)
 
     def turn_over(self) -> None:
@@ -62,22 +62,22 @@ class FairLink(Link):
     def _ran(self, *, refilling: bool) -> None:
         """Note that the sender had its turn; what is here does not wait for the next, which may be endless."""
         before = self.state()
-        self._refilling, self.refilling = False, refilling
+        self._must_refill, self.refilling = False, refilling
         if self.state() is not before:
             self.receiver.on_input()
 
     def set_weight(self, key: Hashable, weight: int | Fraction) -> None:
         """Give a key another weight, from the next choice on."""
-        self.lanes.set_weight(key, weight)
+        self.queues.set_weight(key, weight)
 
     # ---- the receiver's side
 
     @trio.lowlevel.enable_ki_protection
     def items(self) -> Iterator[Any]:
-        lanes = self.lanes
+        queues = self.queues
         while True:
-            while lanes and not self._refilling:
-                item = lanes.take()
+            while queues and not self._must_refill:
+                item = queues.take()
                 self.release()  # at once, or a burst of pulls would empty queues that the sender would have refilled
                 yield item
             if self.closed is not None:
@@ -88,15 +88,15 @@ class FairLink(Link):
             yield PENDING
 
     def state(self) -> Readiness:
-        return REFILLING if self._refilling else super().state()
+        return REFILLING if self._must_refill else super().state()
 
     def release(self, *, parking: bool = False) -> None:
-        if self.wants_room and self.lanes.outside is None:
+        if self.wants_room and self.queues.outside is None:
             self.wants_room = False
-            self._refilling = self.refilling = self.sender.on_room()
+            self._must_refill = self.refilling = self.sender.on_room()
 
     def _discard_buffer(self, reason: str) -> None:
-        items = self.lanes.clear()
+        items = self.queues.clear()
         self.discarded += len(items)
         for item in items:
             self.ledger.discard(item, self.sender.name, reason)

@@ -45,7 +45,7 @@ class FairByOp(FusedOperation):
                 entry = self._entry(value)
             except BaseException as raised:  # noqa: ASYNC103  # `failing` raises
                 self.chain.failing(raised, self.name, self.number, value)
-            if self._drops and self.link.lanes.is_full(entry):
+            if self._drops and self.link.queues.is_full(entry):
                 self.dropped += 1
                 self.chain.host.ledger.drop(value, self.name, "drop_newest")
                 yield PENDING
@@ -68,4 +68,4 @@ class FairByOp(FusedOperation):
     def _entry(self, value: Any) -> Entry:
         where, key = f"fair_by {named(self.name)}", not_awaitable("key", self._key(value))
         cost = 1 if self._cost is None else checks.cost(where, "cost", self._cost(value))
-        return self.link.lanes.entry(value, key, cost)
+        return self.link.queues.entry(value, key, cost)

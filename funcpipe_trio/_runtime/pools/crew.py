@@ -28,7 +28,6 @@ class Worker:
     """One task of a pool, and the item in its hands."""
 
     __slots__ = (
-        "attempt",
         "context",
         "item",
         "limit",
@@ -39,12 +38,13 @@ class Worker:
         "scope",
         "task",
         "turn",
+        "variables",
     )
 
-    def __init__(self, account: StepCounters, seconds: float) -> None:
+    def __init__(self, counters: StepCounters, seconds: float) -> None:
         self.limit = TimeLimit(0.0, is_kept=True)  # of its calls, if the step has one
-        self.attempt = CallContext(account, kept_limit=self.limit)  # what the policies of the step keep of its call
-        self.context: OwnContext  # the context variables that each of its calls begins with; made in its task
+        self.context = CallContext(counters, kept_limit=self.limit)  # what the policies of the step keep of its call
+        self.variables: OwnContext  # the context variables that each of its calls begins with; made in its task
         self.scope = trio.CancelScope()  # ends its call when that is no longer needed
         self.turn = Turn(seconds)  # how long it may go on; it counts items
         self.item: Any = NO_ITEM  # in its hands; it is given up with it
@@ -59,7 +59,7 @@ class Crew:
     """Workers, of which those who wait can be called in."""
 
     def __init__(
-        self, chain: Chain, size: int, work: Callable[[Worker], Awaitable[None]], account: StepCounters
+        self, chain: Chain, size: int, work: Callable[[Worker], Awaitable[None]], counters: StepCounters
     ) -> None:
         self.size = size  # places: so many calls at once
         self.usage = Usage()  # how many of its places are in use, over time
@@ -68,7 +68,7 @@ class Crew:
         self.coming = 0  # workers with empty hands that were started or woken, and have not run since
         self._chain = chain  # its run, its name and its clock
         self._work = work  # what a worker does until the pool ends
-        self._account = account  # what the policies of the step count
+        self._counters = counters  # what the policies of the step count
 
     def begin(self) -> None:
         """Employ the first one."""
@@ -91,7 +91,7 @@ class Crew:
         return False
 
     def _employ(self) -> None:
-        worker = Worker(self._account, self._chain.host.slice)
+        worker = Worker(self._counters, self._chain.host.slice)
         worker.parking = Parking(partial(self._give_up_waiting, worker))
         self.workers.append(worker)
         self.usage.hire(self._chain.now())

@@ -93,7 +93,7 @@ class FlatMapPool(Pool):
 
     async def serve(self, worker: Worker, item: Any) -> None:
         self.take_up(worker, item)
-        if worker.context.renew():
+        if worker.variables.renew():
             await trio.lowlevel.checkpoint()
         if self.is_superfluous(worker):  # by then, or by whatever gave the item: no call begins any more
             self.chain.discard(self.put_down(worker), self.reason())
@@ -145,8 +145,8 @@ class FlatMapPool(Pool):
 
     async def _run(self, worker: Worker, inner: Plan) -> None:
         """Let the results of a pipeline out, which is run for that in this task."""
-        account = NestedRun(self, lambda: self.reason() if self.is_superfluous(worker) else None)
-        opening = self.chain.host.open_inner(inner, account.discard)
+        nested = NestedRun(self, lambda: self.reason() if self.is_superfluous(worker) else None)
+        opening = self.chain.host.open_inner(inner, nested.discard)
         run: Any = None
         try:
             async with opening as run:
@@ -155,7 +155,7 @@ class FlatMapPool(Pool):
                 await self._let_out_rest(worker, children)
         finally:
             if run is not None:
-                account.close(run.report, sys.exception())
+                nested.close(run.report, sys.exception())
 
     # ---- its children
 

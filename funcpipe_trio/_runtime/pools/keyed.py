@@ -1,7 +1,7 @@
 """A stage that works on one item of each key at a time: which items wait for which, and what may they hold up?
 
 An item is taken while there is a place for it, whether its key is free or not; an item of a busy key waits in the lane
-of that key (`sansio.lanes`), and others go past it. Items that wait are counted with the calls that run:
+of that key (`sansio.key_order`), and others go past it. Items that wait are counted with the calls that run:
 
     calls + items in lanes + results that wait + values in the link  <=  concurrency + capacity of that link
 
@@ -61,21 +61,21 @@ class KeyedPool(Pool):
     ) -> None:
         super().__init__(host, name, inlet, outlet, fused, call, concurrency=concurrency, ordered=ordered)
         self._key = key  # what is asked for an item's key, when it is taken
-        self._lanes = KeyOrder()  # items that were taken and wait for their key
+        self._key_order = KeyOrder()  # items that were taken and wait for their key
         self._keys: dict[Worker, Hashable] = {}  # the key that each worker holds
 
     def is_over(self) -> bool:
-        return self.order.ended or (super().is_over() and not len(self._lanes))
+        return self.order.ended or (super().is_over() and not len(self._key_order))
 
     def staff(self) -> None:
-        if self._lanes.ready:
+        if self._key_order.ready:
             if not self.crew.coming:
                 self.crew.call_in()
         else:
             super().staff()
 
     def occupied(self) -> int:
-        return super().occupied() + len(self._lanes)
+        return super().occupied() + len(self._key_order)
 
     # ---- taking
 
@@ -86,14 +86,14 @@ class KeyedPool(Pool):
             return PENDING
         if self.calls + 1 == size and not self.chain.outlet.room() and self.has_leftovers():
             return PENDING  # items in lanes were let in before: the last worker stays to see the room
-        if not self._lanes.ready:
+        if not self._key_order.ready:
             item = super().admit()
             if item is PENDING or item is END:
                 return item
             self._sort_in(item)
             if self.chain.stopped is not None:  # by the key function: it is given up with all that is in lanes
                 return PENDING
-        return self._lanes.take() if self._lanes.ready else DEFERRED
+        return self._key_order.take() if self._key_order.ready else DEFERRED
 
     def _sort_in(self, item: Any) -> None:
         position, number = self.order.begin(), self.received
@@ -108,7 +108,7 @@ class KeyedPool(Pool):
             self._store(_Entry(item, object(), position, number, error))  # without a key: in a lane of its own
 
     def _store(self, entry: _Entry) -> None:
-        self._lanes.add(entry.key, entry.position, entry)
+        self._key_order.add(entry.key, entry.position, entry)
 
     def take_up(self, worker: Worker, item: _Entry) -> None:
         self._keys[worker] = item.key
@@ -122,12 +122,12 @@ class KeyedPool(Pool):
         if worker.refusal is None:
             return super().called(worker)
         error, worker.refusal = worker.refusal, None
-        worker.attempt.begin(worker.number)  # or the attempts of the item before it would be taken for its own
+        worker.context.begin(worker.number)  # or the attempts of the item before it would be taken for its own
         return _raised(error)
 
     def put_down(self, worker: Worker) -> Any:
         """Free the lane; an error of the key function that nobody met, as no call began, is kept."""
-        self._lanes.done(self._keys.pop(worker))
+        self._key_order.done(self._keys.pop(worker))
         error, worker.refusal = worker.refusal, None
         if error is not None:
             self.chain.host.ledger.keep(error)
@@ -141,7 +141,7 @@ class KeyedPool(Pool):
 
     def _give_up(self, is_given_up: Callable[[int], bool]) -> None:
         """Give up items in lanes, by their positions; and the errors of their keys, which nobody met."""
-        for entry in self._lanes.withdraw(is_given_up):
+        for entry in self._key_order.withdraw(is_given_up):
             if entry.error is not None:
                 self.chain.host.ledger.keep(entry.error)
             self.chain.discard(entry.item, self.reason())

@@ -143,12 +143,12 @@ class Outcomes:
     def _failure_of(self, worker: Worker, error: Exception) -> Failure[Any]:
         name = self._pool.chain.name
         met = noted(error, name, worker.number, self._attempts(worker))
-        return Failure(worker.item, met, name, worker.attempt.tried if self._call.is_layered else 1)
+        return Failure(worker.item, met, name, worker.context.tried if self._call.is_layered else 1)
 
     def _attempts(self, worker: Worker) -> str:
-        attempt = worker.attempt
-        is_told = self._call.is_layered and attempt.of is not None
-        return f", attempt {attempt.tried} of {attempt.of}" if is_told else ""
+        context = worker.context
+        is_told = self._call.is_layered and context.of is not None
+        return f", attempt {context.tried} of {context.of}" if is_told else ""
 
     def _count(self, error: Exception) -> None:
         self._pool.chain.failures[type(error).__name__] += 1

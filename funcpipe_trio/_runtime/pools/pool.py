@@ -74,10 +74,10 @@ class Pool:
         self.chain = Chain(host, name, self.results, outlet, fused)  # what results go through
         self.call = call  # what it calls, and what it does when that fails
         self.outcomes = Outcomes(self, call)
-        self.crew = Crew(self.chain, concurrency, self._employed, call.account or StepCounters())
+        self.crew = Crew(self.chain, concurrency, self._employed, call.counters or StepCounters())
         self.source = inlet  # where items come from
         self.kind = "async"  # as reports call it
-        self.account, self.divert_counters = call.account, call.divert_counters  # what their policies count
+        self.counters, self.divert_counters = call.counters, call.divert_counters  # what their policies count
         self.started = False  # a later input of a concat waits for its turn
         self.left: float | None = None  # when it ended
         self.received = 0  # items that it took, which numbers them
@@ -235,7 +235,7 @@ class Pool:
         chain, order, turn = self.chain, self.order, worker.turn
         self.crew.coming -= 1
         turn.begin()
-        worker.context = OwnContext()
+        worker.variables = OwnContext()
         while chain.stopped is None:
             # Most results went straight through. To ask here whether any is left, and in `take_up` whether anybody
             # comes, takes 3 to 5 % of the instructions of an item off, at concurrency 10 and 100.
@@ -276,7 +276,7 @@ class Pool:
     async def serve(self, worker: Worker, item: Any) -> None:
         """Call the function with the item, and hand in what comes of it."""
         self.take_up(worker, item)
-        if worker.context.renew():
+        if worker.variables.renew():
             await trio.lowlevel.checkpoint()
         if self.is_superfluous(worker):  # by then, or by whatever gave the item: no call begins any more
             self.chain.discard(self.put_down(worker), self.reason())
@@ -297,8 +297,8 @@ class Pool:
         fn: Any = self.call.fn
         if not self.call.is_layered:
             return interruptible(fn, worker.item)
-        worker.attempt.begin(worker.number)
-        return fn(worker.item, worker.attempt)  # type: ignore[no-any-return]  # one of two shapes
+        worker.context.begin(worker.number)
+        return fn(worker.item, worker.context)  # type: ignore[no-any-return]  # one of two shapes
 
     def take_up(self, worker: Worker, item: Any) -> None:
         """Put an item into a worker's hands, and let the next one begin."""

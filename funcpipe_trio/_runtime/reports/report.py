@@ -63,9 +63,9 @@ class PolicyReport:
     """Seconds in which calls waited for a circuit to close."""
 
     @staticmethod
-    def of(account: StepCounters) -> PolicyReport:
+    def of(counters: StepCounters) -> PolicyReport:
         """Read an account."""
-        return PolicyReport(**{name: getattr(account, name) for name in PolicyReport.__slots__})
+        return PolicyReport(**{name: getattr(counters, name) for name in PolicyReport.__slots__})
 
     def describe(self) -> str:
         """Say what is not nothing, in a few words; empty if all is."""

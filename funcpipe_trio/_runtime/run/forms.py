@@ -112,8 +112,8 @@ def _plain(site: Site, _head: None, kind: str = "sync") -> Stage:
         return Stage(site.chain(), kind=kind)
     gate = site.fused[-1]
     assert isinstance(gate, FairByOp)
-    account = site.parts.account(f"{site.layout.name} (diverting)", overflow.step)
-    return DivertingStage(site.chain(), gate, layered(overflow.step), account, kind=kind)
+    counters = site.parts.counters(f"{site.layout.name} (diverting)", overflow.step)
+    return DivertingStage(site.chain(), gate, layered(overflow.step), counters, kind=kind)
 
 
 def _iterable(site: Site, head: Source) -> Stage:
@@ -153,8 +153,8 @@ def _source(site: Site, head: Source) -> Stage:
 def _restarting(site: Site, head: RestartingSource) -> Stage:
     from ..stages.restarting import RestartedSource
 
-    account = site.parts.account(head.name, head.retry)
-    source = RestartedSource(site.parts.host, head, site.outlet, site.fused, account)
+    counters = site.parts.counters(head.name, head.retry)
+    source = RestartedSource(site.parts.host, head, site.outlet, site.fused, counters)
     site.parts.sources.append(source)
     return source
 
@@ -178,7 +178,7 @@ def _watched(site: Site, head: timing.Watched) -> Stage:
 
 
 def _pool(site: Site, head: plan.Operation, *, ordered: bool = True, make: Callable[..., Pool] = Pool) -> Pool:
-    call = calling_of(head, site.parts.account)
+    call = calling_of(head, site.parts.counters)
     return make(*site.ends(), call, concurrency=site.layout.concurrency, ordered=ordered)
 
 

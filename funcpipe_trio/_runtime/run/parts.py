@@ -31,7 +31,7 @@ class Parts:
         self.seed: int | None = None
         """What the jitter of this run is computed from; None if no policy of the plan needs it."""
 
-    def account(self, stage: str, policies: object) -> StepCounters:
+    def counters(self, stage: str, policies: object) -> StepCounters:
         """Open the books of a stage, for a `Retry`, or for a step or what is called like one."""
         plan = step_of(policies)
         is_seeded = needs_seed(policies) if isinstance(policies, Retry) else plan is not None and plan.needs_seed()

@@ -106,7 +106,7 @@ def _stage(stage: AnyStage, spent: Used, in_pauses: float) -> StageReport:
         offered=spent.offered,
         as_failures=chain.as_failures,
         failures=tuple(sorted(chain.failures.items())),
-        policies=None if stage.account is None else PolicyReport.of(stage.account),
+        policies=None if stage.counters is None else PolicyReport.of(stage.counters),
         divert=None if stage.divert_counters is None else PolicyReport.of(stage.divert_counters),
     )
 
@@ -122,7 +122,7 @@ def _link(link: Link) -> LinkReport:
         dropped=link.dropped,
         name=link.name,
         turned_away=_turned_away(link) if isinstance(link, FairLink) else 0,
-        cost=link.lanes.cost if isinstance(link, FairLink) else 0,
+        cost=link.queues.cost if isinstance(link, FairLink) else 0,
     )
 
 
@@ -190,7 +190,7 @@ def _inputs(fan_in: Inlet) -> list[InputReport]:
 
 
 def _keys(link: FairLink) -> list[InputReport]:
-    total = link.lanes.cost
+    total = link.queues.cost
     return [
         InputReport(
             merge=link.name,
@@ -202,5 +202,5 @@ def _keys(link: FairLink) -> list[InputReport]:
             share=float(Fraction(each.cost) / total) if total else 0.0,
             kind="fair_by",
         )
-        for each in link.lanes.accounts()
+        for each in link.queues.accounts()
     ]

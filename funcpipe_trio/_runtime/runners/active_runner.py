@@ -21,7 +21,7 @@ Admit = Callable[[Any, CallContext], Awaitable[Any]]
 class ActiveRunner(Protocol):
     """A runner at work for one start of a step."""
 
-    async def call(self, fn: AnyFunction, item: Any, attempt: CallContext, admit: Admit | None) -> Any:
+    async def call(self, fn: AnyFunction, item: Any, context: CallContext, admit: Admit | None) -> Any:
         """Run ``fn(item)``."""
 
 
@@ -31,8 +31,8 @@ def start_runner(plan: RunnerPlan) -> ActiveRunner:
     return running
 
 
-async def admitted(item: Any, attempt: CallContext, admit: Admit | None) -> None:
+async def admitted(item: Any, context: CallContext, admit: Admit | None) -> None:
     """Wait until a call that has its place may begin; nothing is taken for one that is cancelled."""
     await trio.lowlevel.checkpoint_if_cancelled()
     if admit is not None:
-        await admit(item, attempt)
+        await admit(item, context)

@@ -111,17 +111,17 @@ class _ExecutorRunner:
         self._broken = BrokenExecutor if plan.broken is None else plan.broken
         self._places = trio.CapacityLimiter(math.inf if plan.limit is None else plan.limit)
 
-    async def call(self, fn: AnyFunction, item: Any, attempt: CallContext, admit: Admit | None) -> Any:
+    async def call(self, fn: AnyFunction, item: Any, context: CallContext, admit: Admit | None) -> Any:
         borrower = object()
         await self._places.acquire_on_behalf_of(borrower)
         try:
             self._at_hand()  # before it is admitted, for to make one may take a while
-            await admitted(item, attempt, admit)
-            return await self._call(fn, item, attempt)
+            await admitted(item, context, admit)
+            return await self._call(fn, item, context)
         finally:
             self._places.release_on_behalf_of(borrower)
 
-    async def _call(self, fn: AnyFunction, item: Any, attempt: CallContext) -> Any:
+    async def _call(self, fn: AnyFunction, item: Any, context: CallContext) -> Any:
         executor = self._at_hand()
         try:
             try:
@@ -132,7 +132,7 @@ class _ExecutorRunner:
                 self._forget(executor)
                 executor = self._at_hand()
                 future = executor.submit(fn, item)  # it has not begun, so it is no second call
-            await outside(self._done(future, attempt))
+            await outside(self._done(future, context))
             return future.result()
         except self._broken as error:
             self._forget(executor)
@@ -163,7 +163,7 @@ class _ExecutorRunner:
         if self._make is not None and executor is self._executor:
             self._executor = None
 
-    async def _done(self, future: Any, attempt: CallContext) -> None:
+    async def _done(self, future: Any, context: CallContext) -> None:
         """Wait for a future, without a thread."""
         task, token = trio.lowlevel.current_task(), trio.lowlevel.current_trio_token()
         is_waiting = True
@@ -182,7 +182,7 @@ class _ExecutorRunner:
             if not withdrawn and future.done():  # in this order, or one that ends in between would be lost
                 return trio.lowlevel.Abort.FAILED  # it is on its way here
             is_waiting = False
-            attempt.account.abandoned += not withdrawn
+            context.counters.abandoned += not withdrawn
             return trio.lowlevel.Abort.SUCCEEDED
 
         future.add_done_callback(done)

@@ -83,15 +83,15 @@ class _Threads:
         self._abandon = plan.abandon_on_cancel
         self._places = trio.CapacityLimiter(plan.limit)
 
-    async def call(self, fn: AnyFunction, item: Any, attempt: CallContext, admit: Admit | None) -> Any:
+    async def call(self, fn: AnyFunction, item: Any, context: CallContext, admit: Admit | None) -> Any:
         place = _Place(self._places)
         await self._places.acquire_on_behalf_of(place)
         try:
-            await admitted(item, attempt, admit)
+            await admitted(item, context, admit)
             limiter = cast(trio.CapacityLimiter, place)  # trio takes what acts like one, though its types do not say so
             return await trio.to_thread.run_sync(fn, item, limiter=limiter, abandon_on_cancel=self._abandon)
         except trio.Cancelled:  # left behind even if its thread has ended since: its result is lost
-            attempt.account.abandoned += self._abandon and place.is_used
+            context.counters.abandoned += self._abandon and place.is_used
             raise
         finally:
             if not place.is_used:
@@ -184,31 +184,31 @@ class _Processes:
         self._places = trio.CapacityLimiter(limit)
         self._orders, self._workers = orders, worker_processes
 
-    async def call(self, fn: AnyFunction, item: Any, attempt: CallContext, admit: Admit | None) -> Any:
+    async def call(self, fn: AnyFunction, item: Any, context: CallContext, admit: Admit | None) -> Any:
         order = self._orders.order_of(fn, item)
         borrower = object()
         await self._places.acquire_on_behalf_of(borrower)
         try:
             answer = None
             while answer is None:  # again, if its worker had ended before it read the order
-                answer = await self._answer(fn, item, order, attempt, admit)
+                answer = await self._answer(fn, item, order, context, admit)
         finally:
             self._places.release_on_behalf_of(borrower)
         return self._orders.result_of(*answer, fn)
 
     async def _answer(
-        self, fn: AnyFunction, item: Any, order: bytes, attempt: CallContext, admit: Admit | None
+        self, fn: AnyFunction, item: Any, order: bytes, context: CallContext, admit: Admit | None
     ) -> tuple[bytes, bytes, int] | None:
         workers = self._workers.WorkerProcesses.of_this_run()
         worker = await outside(workers.take())
         try:
-            await admitted(item, attempt, admit)  # when there is a worker, for its start takes a while
+            await admitted(item, context, admit)  # when there is a worker, for its start takes a while
             try:
                 return *await outside(worker.ask(function_name(fn), order)), worker.number
             except self._workers.Unread:
                 return None
             except trio.Cancelled:
-                attempt.account.abandoned += 1
+                context.counters.abandoned += 1
                 raise
         finally:
             workers.give_back(worker)
@@ -253,6 +253,6 @@ class _ByFunction:
     def __init__(self, runner: AnyFunction) -> None:
         self._runner = runner
 
-    async def call(self, fn: AnyFunction, item: Any, attempt: CallContext, admit: Admit | None) -> Any:
-        await admitted(item, attempt, admit)
+    async def call(self, fn: AnyFunction, item: Any, context: CallContext, admit: Admit | None) -> Any:
+        await admitted(item, context, admit)
         return await interruptible(self._runner, fn, item)

@@ -26,12 +26,12 @@ class DivertingStage(Stage):
     """A sync stage that gives the items that find their queues full to a step, one at a time."""
 
     def __init__(
-        self, chain: Chain, gate: FairByOp, divert: Layered, account: StepCounters, *, kind: str = "sync"
+        self, chain: Chain, gate: FairByOp, divert: Layered, counters: StepCounters, *, kind: str = "sync"
     ) -> None:
-        super().__init__(chain, kind=kind, divert_counters=account)
+        super().__init__(chain, kind=kind, divert_counters=counters)
         self._gate = gate  # the last operation of the chain
         self._divert_to = divert  # the step, called as a pool calls one
-        self._account = account  # what the policies of that step count
+        self._counters = counters  # what the policies of that step count
         self._diverted: Any = NO_ITEM  # the item that is with the step
 
     async def main(self) -> None:
@@ -41,7 +41,7 @@ class DivertingStage(Stage):
 
     async def wait_room(self) -> None:
         gate = self._gate
-        entry = gate.link.lanes.take_back()
+        entry = gate.link.queues.take_back()
         if entry is None:
             await super().wait_room()
             return
@@ -56,7 +56,7 @@ class DivertingStage(Stage):
         overflow = noted(BufferOverflow("the queue of its key is full"), gate.name, gate.number)
         failure = Failure(self._diverted, overflow, gate.name, 0)
         try:
-            await self._divert_to(failure, CallContext(self._account, gate.number))
+            await self._divert_to(failure, CallContext(self._counters, gate.number))
         except BaseException as raised:  # noqa: ASYNC103  # raised again if it must pass
             error = failure_of(raised)
             if error is None:

@@ -33,16 +33,16 @@ class RestartedSource(AsyncSource):
         source: RestartingSource,
         outlet: Outlet,
         fused: Sequence[FusedOperation],
-        account: StepCounters,
+        counters: StepCounters,
     ) -> None:
-        super().__init__(host, source, outlet, fused, account=account)
+        super().__init__(host, source, outlet, fused, counters=counters)
         self._retry = source.retry
-        self._restarts = Restarts(source.retry, source.reset_after, stage=account.stage, seed=account.seed or 0)
+        self._restarts = Restarts(source.retry, source.reset_after, stage=counters.stage, seed=counters.seed or 0)
         self._iterator: Any = None  # what is open
         self._is_async = False  # it is an async iterator
         self._broken: object = None  # the iterator that has failed: one that is given once more is refused
         self._is_misused = False  # by a callable whose next try would be no better
-        self._account = account  # where its waits are counted
+        self._counters = counters  # where its waits are counted
 
     async def next(self) -> Any:
         return await self._until_given(self._asked)
@@ -61,7 +61,7 @@ class RestartedSource(AsyncSource):
             if wait is None:
                 raise failure  # not in a handler: the context of the user's error stays the user's
             await self._close_broken()
-            await self._account.back_off(wait)
+            await self._counters.back_off(wait)
             ask = self._asked
 
     async def _asked(self) -> Any:

@@ -183,10 +183,10 @@ class AsyncSource(Stage):
         outlet: Outlet,
         fused: Sequence[FusedOperation],
         *,
-        account: StepCounters | None = None,
+        counters: StepCounters | None = None,
     ) -> None:
         self.inbox = Inbox()  # where it puts what the source gives, for its chain to pull
-        super().__init__(Chain(host, source.name, self.inbox, outlet, fused), kind="source", account=account)
+        super().__init__(Chain(host, source.name, self.inbox, outlet, fused), kind="source", counters=counters)
         self.source = source  # what it opens
         self.attempts = ""  # what the note of its failure says of those before
         self.scope: trio.CancelScope = trio.CancelScope()  # around everything; it ends what the source waits for

@@ -37,12 +37,12 @@ class Stage:
         chain: Chain,
         *,
         kind: str = "sync",
-        account: StepCounters | None = None,
+        counters: StepCounters | None = None,
         divert_counters: StepCounters | None = None,
     ) -> None:
         self.chain = chain  # what it drives
         self.kind = kind  # as reports call it
-        self.account = account  # what the policies of its step count, if it has one
+        self.counters = counters  # what the policies of its step count, if it has one
         self.divert_counters = divert_counters  # the same for the step that its failures are diverted to
         self.started = False  # a later input of a concat waits for its turn
         self.left: float | None = None  # when it ended

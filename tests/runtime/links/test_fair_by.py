@@ -148,7 +148,7 @@ def test_random_arrivals_keep_order_and_lag(overflow, arrivals, capacity, weight
 
     async def main():
         async with line.open(on_discard=lambda item, stage, reason: dropped.append(item)) as run:
-            lanes = run._engine.inlet.lanes
+            lanes = run._engine.inlet.queues
             while True:
                 await trio.sleep(0.75)
                 await trio.testing.wait_all_tasks_blocked()

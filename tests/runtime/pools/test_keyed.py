@@ -350,7 +350,7 @@ def test_an_idle_key_costs_nothing():
             _now, peak = tracemalloc.get_traced_memory()
             tracemalloc.stop()
             (pool,) = [stage for stage in run._engine.stages if isinstance(stage, KeyedPool)]
-            return peak, pool._lanes.keys, len(pool._lanes), len(pool._keys)
+            return peak, pool._key_order.keys, len(pool._key_order), len(pool._keys)
 
     small, *_ = run_virtual(main, 500)
     large, keys, waiting, entries = run_virtual(main, 10_000)

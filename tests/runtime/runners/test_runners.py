@@ -98,12 +98,12 @@ class Caller:
 
     def __init__(self, plan):
         self.running = plan.start()
-        self.account = StepCounters()
+        self.counters = StepCounters()
         self.admitted = []
         self.ended = {}
 
     async def call(self, fn, item, admit=None):
-        self.ended[item] = await self.running.call(fn, item, CallContext(self.account), admit)
+        self.ended[item] = await self.running.call(fn, item, CallContext(self.counters), admit)
 
     async def admit(self, item, attempt):
         self.admitted.append(item)
@@ -238,7 +238,7 @@ def test_a_cancel_waits_for_the_thread():
                 await wait_all_tasks_blocked()
                 seen.append((dict(caller.ended), caller.free()))
             calls.let_end()
-        return [*seen, (caller.ended, caller.free(), caller.account.abandoned)]
+        return [*seen, (caller.ended, caller.free(), caller.counters.abandoned)]
 
     assert run(main) == [({}, (0, 0)), ({1: 10}, (1, 0), 0)]
 
@@ -261,7 +261,7 @@ def test_a_function_in_a_thread_can_see_the_cancel():
             await begun.wait()
             nursery.cancel_scope.cancel()
             cancelled.set()
-        return caller.ended, caller.free(), caller.account.abandoned
+        return caller.ended, caller.free(), caller.counters.abandoned
 
     assert run(main) == ({}, (1, 0), 0)
 
@@ -288,7 +288,7 @@ def test_an_abandoned_call_keeps_its_place_until_its_thread_ends():
             nursery.start_soon(caller.call, calls, 1)
             await calls.begun(1)
             nursery.cancel_scope.cancel()
-        left = caller.account.abandoned, caller.free()
+        left = caller.counters.abandoned, caller.free()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(caller.call, calls, 2)
             await wait_all_tasks_blocked()
@@ -356,7 +356,7 @@ def test_no_place_is_lost(name, abandon):
                 nursery.cancel_scope.cancel()
             calls.let_end(4)
         await caller.all_free(2)
-        return caller.free(), caller.account.abandoned
+        return caller.free(), caller.counters.abandoned
 
     left_behind = 2 * (abandon and name == "cancelled in the call")
     assert run(main) == ((0, 0), left_behind)
@@ -546,7 +546,7 @@ async def cancelled(pool, meanwhile=lambda future: None):
         await wait_all_tasks_blocked()
         meanwhile(pool.futures[0])
         nursery.cancel_scope.cancel()
-    return caller.ended, caller.account.abandoned
+    return caller.ended, caller.counters.abandoned
 
 
 def test_a_call_that_has_not_begun_is_withdrawn():
@@ -608,7 +608,7 @@ def test_a_late_end_wakes_nobody():
         with trio.CancelScope() as scope:
             token.run_sync_soon(scope.cancel)
             await trio.sleep_forever()
-        return caller.account.abandoned, scope.cancelled_caught
+        return caller.counters.abandoned, scope.cancelled_caught
 
     assert run(main) == (1, True)
 
@@ -749,7 +749,7 @@ def test_a_cancel_kills_the_worker(begun):
             nursery.start_soon(caller.call, _work.say_pid_and_hang, path)
             pid = await wait()
             nursery.cancel_scope.cancel()
-        killed = is_gone(pid), caller.account.abandoned, caller.free()
+        killed = is_gone(pid), caller.counters.abandoned, caller.free()
         await caller.call(_work.own_pid, 1)
         return killed, caller.ended[1] != pid
 
@@ -794,7 +794,7 @@ open({str(tmp_path / "go")!r}).read()
                 nursery.start_soon(caller.call, _work.own_pid, item)
                 await wait_all_tasks_blocked()
                 nursery.cancel_scope.cancel()
-        cancelled = dict(caller.ended), caller.account.abandoned, caller.free()[0]
+        cancelled = dict(caller.ended), caller.counters.abandoned, caller.free()[0]
         async with trio.open_nursery() as nursery:
             nursery.start_soon(caller.call, _work.own_pid, "pid")
             await trio.to_thread.run_sync((tmp_path / "go").write_text, "go")
@@ -821,7 +821,7 @@ def test_a_call_that_waits_for_its_turn_is_not_left_behind():
             await waits.wait()
             nursery.cancel_scope.cancel()
         await caller.call(_work.own_pid, "after")
-        return len(set(caller.ended.values())), list(caller.ended), caller.account.abandoned, caller.free()
+        return len(set(caller.ended.values())), list(caller.ended), caller.counters.abandoned, caller.free()
 
     assert run(main) == (1, ["before", "after"], 0, (1, 0))
 
