@@ -1,4 +1,4 @@
-"""The laws of the lanes, each with the mutants of `lanes.py` that it kills.
+"""The laws of the lanes, each with the mutants of `key_order.py` that it kills.
 
 | law | mutant |
 |---|---|

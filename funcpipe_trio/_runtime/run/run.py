@@ -11,7 +11,6 @@ import math
 from collections import deque
 from collections.abc import Hashable, Iterator
 from fractions import Fraction
-from time import perf_counter
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 from weakref import WeakSet
@@ -23,7 +22,7 @@ from ..._base.errors import Aborted, StateError
 from ..core.parking import WOKEN
 from ..core.protocols import worth_a_pull
 from ..core.signals import ABORTED, END, ENDED, GRACE_OVER, NOT_NEEDED, PENDING
-from ..core.turn import BURST
+from ..core.turn import Turn
 from ..reports.report import Report, RunStatistics
 from .engine import Engine
 from .settings import set_concurrency, set_weight
@@ -143,13 +142,13 @@ class Run(trio.abc.ReceiveChannel[T], Generic[T]):
     report. Several tasks may receive.
     """
 
-    __slots__ = ("_budget", "_consumer", "_engine", "_iterated_by", "_slice_end")
+    __slots__ = ("_consumer", "_engine", "_iterated_by", "_turn")
 
     def __init__(self, consumer: Consumer) -> None:
         self._consumer = consumer
         self._engine = consumer.engine
-        self._budget = 0
-        self._slice_end = 0.0
+        self._turn = Turn(self._engine.slice)  # of an `async for`: items that it may take without a checkpoint
+        self._turn.end()  # the first one comes with a checkpoint
         self._iterated_by: WeakSet[trio.lowlevel.Task] = WeakSet()  # a run may outlive any number of them
 
     def __aiter__(self) -> Run[T]:
@@ -191,14 +190,16 @@ class Run(trio.abc.ReceiveChannel[T], Generic[T]):
     async def __anext__(self) -> T:
         """Take the next item; a checkpoint at least once in 64 items or 10 ms."""
         # A checkpoint at each item would cost 4 us more per item.
-        if self._budget > 0 and perf_counter() < self._slice_end:
-            self._budget -= 1
+        turn = self._turn
+        if not turn.is_over():
+            turn.left -= 1
             take, wait = self._consumer.take, self._consumer.wait
             try:
                 while (item := take()) is PENDING:
                     # Not by `receive`, which asks once more: 5 % of the time of an item that is waited for.
                     await wait()
-                    self._budget, self._slice_end = BURST - 1, perf_counter() + self._engine.slice
+                    turn.begin()
+                    turn.left -= 1
                 return item  # type: ignore[no-any-return]  # as in `receive`
             except (trio.EndOfChannel, Aborted):
                 pass  # `receive` meets it again, with a checkpoint
@@ -206,7 +207,8 @@ class Run(trio.abc.ReceiveChannel[T], Generic[T]):
             item = await self.receive()
         except trio.EndOfChannel:
             raise StopAsyncIteration from None
-        self._budget, self._slice_end = BURST - 1, perf_counter() + self._engine.slice
+        turn.begin()
+        turn.left -= 1
         return item
 
     async def aclose(self) -> None:
