@@ -16,12 +16,12 @@ from .forms import stage_of
 from .parts import Parts
 
 
-def build(line: SegmentLayout, machinery: Parts, end: Sink | Fork | None = None) -> Inlet:
+def build(line: SegmentLayout, parts: Parts, end: Sink | Fork | None = None) -> Inlet:
     """Make the stages, links and fan-ins of a line; answer the inlet that its consumer takes from.
 
     With an end, the last stage fills that in place of a link; the answer is then what that stage takes from.
     """
-    inlet: Inlet | None = _origin(line, machinery)
+    inlet: Inlet | None = _origin(line, parts)
     stages = line.stages
     if end is not None and not stages:  # a fan-in has no task, so somebody must pull
         stages = (StageLayout(_puller(line), None, (), 1),)
@@ -31,11 +31,11 @@ def build(line: SegmentLayout, machinery: Parts, end: Sink | Fork | None = None)
         end.capacity = stages[-1].capacity
     for layout in stages:
         is_last = layout is stages[-1]
-        outlet = end if end is not None and is_last else _link(layout, machinery)
-        stage = stage_of(layout, inlet, outlet, machinery)
+        outlet = end if end is not None and is_last else _link(layout, parts)
+        stage = stage_of(layout, inlet, outlet, parts)
         outlet.sender = stage
         if isinstance(outlet, Link):
-            machinery.links.append(outlet)
+            parts.links.append(outlet)
             inlet = outlet
     assert inlet is not None or end is not None
     return inlet  # type: ignore[return-value]  # with an end nobody takes from it
@@ -46,38 +46,38 @@ def _puller(line: SegmentLayout) -> str:
     return origin.joint if isinstance(origin, FanOutLayout) else origin.name if origin is not None else "sink"
 
 
-def _origin(line: SegmentLayout, machinery: Parts) -> Inlet | None:
+def _origin(line: SegmentLayout, parts: Parts) -> Inlet | None:
     origin = line.origin
     if isinstance(origin, FanInLayout):
-        return _fan_in(origin, machinery)
+        return _fan_in(origin, parts)
     if isinstance(origin, FanOutLayout):
-        return _fan_out(origin, machinery)
-    return None if origin is None else _branch(origin, machinery)
+        return _fan_out(origin, parts)
+    return None if origin is None else _branch(origin, parts)
 
 
-def _fan_out(layout: FanOutLayout, machinery: Parts) -> Join:
-    ledger = machinery.host.ledger
+def _fan_out(layout: FanOutLayout, parts: Parts) -> Join:
+    ledger = parts.host.ledger
     is_partition = layout.kind == "partition"
     fork = Partitioning(layout.name) if is_partition else Broadcasting(layout.name)
-    machinery.forks[layout.name] = fork
-    build(layout.trunk, machinery, fork)
-    branches = [(key, build(line, machinery)) for key, line in layout.branches]
+    parts.forks[layout.name] = fork
+    build(layout.trunk, parts, fork)
+    branches = [(key, build(line, parts)) for key, line in layout.branches]
     joint = Join(layout.joint, ledger, branches, fork)
     fork.joint = joint
-    machinery.fan_ins.append(joint)
+    parts.fan_ins.append(joint)
     return joint
 
 
-def _branch(layout: BranchLayout, machinery: Parts) -> Link:
-    link = _sized_link(machinery.host.ledger, layout)
-    machinery.links.append(link)
-    machinery.forks[layout.fan_out].add(layout.key, link)
+def _branch(layout: BranchLayout, parts: Parts) -> Link:
+    link = _sized_link(parts.host.ledger, layout)
+    parts.links.append(link)
+    parts.forks[layout.fan_out].add(layout.key, link)
     return link
 
 
-def _fan_in(layout: FanInLayout, machinery: Parts) -> FanInInlet:
-    ledger = machinery.host.ledger
-    inputs = [(key, build(line, machinery)) for key, line in layout.inputs]
+def _fan_in(layout: FanInLayout, parts: Parts) -> FanInInlet:
+    ledger = parts.host.ledger
+    inputs = [(key, build(line, parts)) for key, line in layout.inputs]
     inlets = [inlet for _key, inlet in inputs]
     made: FanInInlet
     if layout.kind == "concat":
@@ -86,12 +86,12 @@ def _fan_in(layout: FanInLayout, machinery: Parts) -> FanInInlet:
         made = ZipInlet(layout.name, ledger, inlets, strict=layout.strict)
     else:
         made = MergeInlet(layout.name, ledger, inputs, layout.share or FairShare())
-    machinery.fan_ins.append(made)
+    parts.fan_ins.append(made)
     return made
 
 
-def _link(layout: StageLayout, machinery: Parts) -> Link:
-    ledger = machinery.host.ledger
+def _link(layout: StageLayout, parts: Parts) -> Link:
+    ledger = parts.host.ledger
     if layout.fair_by is not None:
         return FairLink(ledger, layout.fair_by)
     return _sized_link(ledger, layout)

@@ -52,7 +52,7 @@ class Engine:
     """When its last task had ended; None before."""
     ledger: Ledger
     """What was given up, and the errors that were met."""
-    machinery: Parts
+    parts: Parts
     """Its links, fan-ins, forks and sources."""
     open_inner: Callable[[Plan, OnDiscard], Any]
     """Opens a run within this one; it is given from above, as who opens knows who is opened."""
@@ -79,9 +79,9 @@ class Engine:
         # Else one seed would not be one trace: a busy machine would cut bursts elsewhere.
         self.slice = SLICE if is_real(trio.lowlevel.current_clock()) else inf
         self.stages: list[AnyStage] = []  # upstream first
-        self.machinery = Parts(self)
+        self.parts = Parts(self)
         self.sink = sink  # takes what comes out, where no consumer does
-        self.inlet: Inlet = make(self.machinery)  # what the consumer takes from
+        self.inlet: Inlet = make(self.parts)  # what the consumer takes from
         self.outcome: Outcome | None = None  # how it ends, once that is decided
         self.over = trio.Event()
         self.draining = False
@@ -159,7 +159,7 @@ class Engine:
         """Let the sources take no more."""
         if not self.draining and self.outcome is None:
             self.draining = True
-            for part in (*self.machinery.sources, *self.machinery.fan_ins):
+            for part in (*self.parts.sources, *self.parts.fan_ins):
                 part.drain()
 
     def pause(self) -> None:
@@ -167,7 +167,7 @@ class Engine:
         if self.paused_since is None and not self.draining and self.outcome is None:
             self.paused_since = trio.current_time()
             self.efforts.pause(self.paused_since)
-            for source in self.machinery.sources:
+            for source in self.parts.sources:
                 source.pause()
             for stage in self.stages:
                 stage.on_pause()
@@ -179,7 +179,7 @@ class Engine:
             self.paused += now - self.paused_since
             self.paused_since = None
             self.efforts.resume(now)
-            for source in self.machinery.sources:
+            for source in self.parts.sources:
                 source.resume()
             for stage in self.stages:
                 stage.on_resume()
@@ -215,7 +215,7 @@ class Engine:
 
     def finish(self, *, cancelled: bool) -> None:
         """Close the books: all tasks have ended."""
-        for link in self.machinery.links:  # nothing is here, unless a task was killed between two of its steps
+        for link in self.parts.links:  # nothing is here, unless a task was killed between two of its steps
             link.close(CANCELLED)
         self.resume()
         self.ended = trio.current_time()

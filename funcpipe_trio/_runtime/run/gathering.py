@@ -157,15 +157,13 @@ class _PoolContext(RunContext[None]):
         super().__init__(Plan(source), on_discard=None, cleanup_timeout=5.0, sink=Sink(_ignore))
         self._name, self._gathering, self._items, self._concurrency = name, gathering, items, concurrency
 
-    def _build(self, machinery: Parts) -> Inlet:
+    def _build(self, parts: Parts) -> Inlet:
         assert isinstance(self._plan.origin, Source)
         assert self._sink is not None
         inlet = IterableInlet(self._plan.origin)
-        machinery.sources.append(inlet)
+        parts.sources.append(inlet)
         call = Calling(self._gathering)
-        pool = Pool(
-            machinery.host, self._name, inlet, self._sink, (), call, concurrency=self._concurrency, ordered=False
-        )
+        pool = Pool(parts.host, self._name, inlet, self._sink, (), call, concurrency=self._concurrency, ordered=False)
         inlet.chain, self._sink.sender = pool.chain, pool
         return inlet
 

@@ -87,9 +87,9 @@ class RunContext(Generic[T]):
             raise
         return Run(self._consumer)
 
-    def _build(self, machinery: Parts) -> Inlet:
+    def _build(self, parts: Parts) -> Inlet:
         """Make the parts of the run; answer what its consumer takes from."""
-        return build(lay_out(self._plan), machinery, self._sink)
+        return build(lay_out(self._plan), parts, self._sink)
 
     def _inner(self, plan: Plan, on_discard: OnDiscard) -> RunContext[Any]:
         """Open a run inside this one."""

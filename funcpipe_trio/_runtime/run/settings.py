@@ -46,9 +46,9 @@ def set_weight(engine: Engine, key: Hashable, weight: Any, merge: str | None) ->
 
 def _weighted(engine: Engine) -> list[Weighted]:
     """Give all that shares by weight."""
-    machinery = engine.machinery
-    merges: list[Weighted] = [each for each in machinery.fan_ins if isinstance(each, MergeInlet)]
-    return merges + [link for link in machinery.links if isinstance(link, FairLink)]
+    parts = engine.parts
+    merges: list[Weighted] = [each for each in parts.fan_ins if isinstance(each, MergeInlet)]
+    return merges + [link for link in parts.links if isinstance(link, FairLink)]
 
 
 def _keys(weighted: Weighted) -> str:

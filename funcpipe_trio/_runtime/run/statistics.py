@@ -31,21 +31,21 @@ def statistics_of(engine: Engine) -> RunStatistics:
     all_spent = [spent_by(stage, now) for stage in engine.stages]
     worked, in_pauses = engine.efforts.apart(all_spent, now)
     stages = tuple(map(_stage, engine.stages, all_spent, in_pauses))
-    links = tuple(_link(link) for link in engine.machinery.links)
+    links = tuple(_link(link) for link in engine.parts.links)
     elapsed = now - engine.began
     basis = Basis(_wiring_of(engine), tuple(worked))
     return RunStatistics(
         taken=sum(stage.received for stage in stages if stage.kind == "source"),
         delivered=engine.delivered if engine.sink is None else engine.sink.passed,
-        failed=sum(stage.failed for stage in stages) + sum(each.failed for each in engine.machinery.fan_ins),
+        failed=sum(stage.failed for stage in stages) + sum(each.failed for each in engine.parts.fan_ins),
         dropped=sum(stage.dropped for stage in stages) + sum(link.dropped for link in links),
         discarded=engine.ledger.discarded,
         elapsed=elapsed,
         stages=stages,
         links=links,
         inputs=tuple(
-            [each for fan_in in engine.machinery.fan_ins for each in _inputs(fan_in)]
-            + [each for link in engine.machinery.links if isinstance(link, FairLink) for each in _keys(link)]
+            [each for fan_in in engine.parts.fan_ins for each in _inputs(fan_in)]
+            + [each for link in engine.parts.links if isinstance(link, FairLink) for each in _keys(link)]
         ),
         remade=tuple(RemakeReport(*each) for each in _remade(engine) if any(each[1:])),
         paused=engine.paused + (0.0 if engine.paused_since is None else now - engine.paused_since),
@@ -63,14 +63,14 @@ def report_of(engine: Engine) -> Report:
         error=engine.ledger.error,
         cleanup_errors=tuple(engine.ledger.cleanup_errors),
         cleanup_error_count=engine.ledger.cleanup_error_count,
-        seed=engine.machinery.seed,
+        seed=engine.parts.seed,
     )
 
 
 def _remade(engine: Engine) -> Iterator[tuple[str, int, int]]:
     """Say of everything that makes other values how many it used, and made; in the order of the stream."""
-    zips = [each for each in engine.machinery.fan_ins if isinstance(each, ZipInlet)]
-    forks = list(engine.machinery.forks.values())
+    zips = [each for each in engine.parts.fan_ins if isinstance(each, ZipInlet)]
+    forks = list(engine.parts.forks.values())
     for stage in [*engine.stages, None]:
         for each in zips:
             if _taker(each) is stage:
@@ -143,7 +143,7 @@ def _wiring_of(engine: Engine) -> Wiring:
 
 
 def _wiring(engine: Engine) -> Wiring:
-    stages, links = engine.stages, engine.machinery.links
+    stages, links = engine.stages, engine.parts.links
     numbers: dict[object, int] = {part: number for parts in (stages, links) for number, part in enumerate(parts)}
     takers = [_taker(link) for link in links]
     return Wiring(
