@@ -109,7 +109,7 @@ def wrong_filters(where, name, call):
         yield TypeError, partial(call, value), f"{rule}, not {shown(value)}"
     for value in (ASYNC, ASYNC_GENERATOR, async_call, partial(async_call)):
         yield TypeError, partial(call, value), f"{where}: {name} must be a sync function, not {shown(value)}"
-    rule = f"{where}: {name} must name Exception or kinds of it: what ends a task is never met by a policy"
+    rule = f"{where}: {name} must name Exception or subclasses of it: policies never handle what ends a task"
     for value in (BaseException, KeyboardInterrupt, trio.Cancelled, (OSError, SystemExit), (GeneratorExit, OSError)):
         yield ValueError, partial(call, value), f"{rule}, not {shown(value)}"
 

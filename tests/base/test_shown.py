@@ -210,4 +210,4 @@ def test_what_an_error_says_is_told_in_one_line():
     assert told(ValueError()) == "ValueError: "
     assert told(ValueError("a\n\x1bb")) == "ValueError: a\\n\\x1bb"
     assert told(ValueError("x" * 10**7)) == f"ValueError: {'x' * 497}..."
-    assert told(Broken()) == "Broken: (what it says cannot be shown)"
+    assert told(Broken()) == "Broken: (its text cannot be shown)"
