@@ -1,4 +1,4 @@
-"""Steps under watch: the same step, with each of its functions wrapped."""
+"""Watched steps: the same step, with each of its functions wrapped."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ __all__ = ["Watcher", "has_second_chances", "wrap_step"]
 
 
 class Watcher(Protocol):
-    """Who has the steps under watch."""
+    """The object that watches the steps."""
 
     def call(self) -> None:
-        """Hear of a call of user code; may raise what it shall fail with."""
+        """Called at each call of user code; may raise the error with which it is to fail."""
 
     def wrapped(self, fn: AnyFunction) -> AnyFunction:
-        """Give the function under watch."""
+        """Return the watched form of a function."""
 
     def inside(self, result: Any) -> Any:
-        """Give what a function gave, under watch."""
+        """Return the watched form of a function's result."""
 
 
 @dataclass(frozen=True)
 class _Watched:
-    """A runner whose calls are under watch; their function is not, for it may have to be sent to a process."""
+    """A runner whose calls are watched; their function is not wrapped, since it may have to be sent to a process."""
 
     inner: RunnerPlan
     watcher: Watcher
@@ -61,7 +61,7 @@ class _WatchedRunning:
 
 
 def has_second_chances(step: StepPlan) -> bool:
-    """Tell whether a failed call may be no failure of the step, or the failure of another call."""
+    """Return whether a failed call may not fail the step, or may fail another call."""
     return any(isinstance(layer, Retry | CircuitBreaker) for layer in _layers(step.parts))
 
 
@@ -73,7 +73,7 @@ def _layers(parts: tuple[Part, ...]) -> Iterator[Layer]:
 
 
 def wrap_step(step: StepPlan, watcher: Watcher) -> StepPlan:
-    """Give a step with all of its user code under watch."""
+    """Return a step with all its user code watched."""
     return StepPlan(step.name, _parts(step.parts, watcher))
 
 

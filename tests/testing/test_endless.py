@@ -148,7 +148,7 @@ def test_every_campaign_comes_back(endless, campaign):
     gc.collect()
 
     assert f"the stage: {endless.__name__}, line " in str(met.value)
-    assert f"To see it again, add to the arguments of {campaign.__name__}: only=(0, 0)" in str(met.value)
+    assert f"To reproduce it, add to the arguments of {campaign.__name__}: only=(0, 0)" in str(met.value)
 
 
 @pytest.mark.parametrize("campaign", [cancel_everywhere, interrupt_everywhere], ids=lambda fn: fn.__name__)

@@ -373,7 +373,7 @@ CAUGHT = [
     Caught(drop_the_last_of_a_burst, explore_schedules, LINEAR, r"\d+ items in flight, above the bound of \d+"),
     Caught(own_an_item_twice, explore_schedules, LEAVING, r"taken: \d+, accounted for: \d+"),
     Caught(deliver_twice, explore_schedules, LINEAR, r"taken: \d+, accounted for: \d+"),
-    Caught(keep_a_discard_to_oneself, explore_schedules, LEAVING, r"items given up: 0, the report says: \d+"),
+    Caught(keep_a_discard_to_oneself, explore_schedules, LEAVING, r"items discarded: 0, the report says: \d+"),
     Caught(clear_the_buffer, explore_schedules, LEAVING, r"taken: \d+, accounted for: \d+"),
     Caught(overtake, explore_schedules, FAILING, r"the failure came after \[.*\]"),
     Caught(wrap_the_error, fail_everywhere, LINEAR, r"the run raised RuntimeError.*, not the error of user code"),
@@ -381,7 +381,7 @@ CAUGHT = [
     Caught(swallow_interrupts, interrupt_everywhere, LINEAR, r"KeyboardInterrupt did not arrive, but None"),
     Caught(drain_by_stopping, drain_everywhere, POOLED, r"raised Aborted"),
     Caught(linger, cancel_everywhere, LINEAR, r"\d+ steps from the cancellation to the end, above \d+"),
-    Caught(claim_completion, cancel_everywhere, POOLED, r"the run says it is complete, but gave up \d+ items"),
+    Caught(claim_completion, cancel_everywhere, POOLED, r"the run says it is complete, but discarded \d+ items"),
 ]
 
 
