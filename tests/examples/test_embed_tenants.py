@@ -659,7 +659,7 @@ def test_service_that_gives_no_answer_ends_the_run_in_a_line(
     status, out, err = run("acme=notes")
 
     assert status == 1
-    assert err == f"embed_tenants: the service gives no answer: {problem}; the same command embeds the rest\n"
+    assert err == f"embed_tenants: the service does not answer: {problem}; the same command embeds the rest\n"
     assert lines_with(out, "vectors: ") == [f"vectors: 0 new, 0 in {tmp_path}/vectors.db"]
 
 
@@ -733,7 +733,7 @@ WEIGHT = "the weight of here must be an int or a fraction above 0, such as 3 or 
         ([""], f"{FORM} ''"),
         (["a=here", "b=missing"], "missing does not exist"),
         (["a=missing:2"], "missing does not exist"),
-        (["a=file"], "file is no folder"),
+        (["a=file"], "file is not a folder"),
         (["a=:2"], "a folder must come before ':2'"),
         (["a=" + "x" * 300], f"cannot use {'x' * 300}: File name too long"),
         (["a=here:0"], f"{WEIGHT} '0'"),

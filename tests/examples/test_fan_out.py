@@ -70,7 +70,7 @@ def test_wrong_arguments_are_one_line(tmp_path):
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.splitlines() == [f"fan_out: there is no log {tmp_path / 'nowhere.log'}"]
     done = started(tmp_path)
-    assert (done.returncode, done.stdout, done.stderr) == (2, "", f"fan_out: {tmp_path} is a folder, no log\n")
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", f"fan_out: {tmp_path} is a folder, not a log\n")
     (tmp_path / "file").write_text("")
     done = started("--out", tmp_path / "file")
     problem = f"fan_out: cannot make the folder {tmp_path / 'file'}: File exists\n"
