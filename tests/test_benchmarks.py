@@ -181,7 +181,7 @@ def test_an_environment_that_is_not_there_is_not_made_unasked(tmp_path, monkeypa
     said = _libraries.missing(contender, make=False)
     (tmp_path / "funcpipe-benchmarks").mkdir()
 
-    assert said == "lib==1 needs an environment of its own, which is not there"
+    assert said == "lib==1 needs its own environment, which does not exist"
     assert _libraries.missing(contender, make=False) == said
 
 
