@@ -228,7 +228,7 @@ def test_where_the_time_goes_is_shown_with_a_missed_target():
 
 
 def test_a_look_counts_for_the_innermost_function_of_a_package(monkeypatch):
-    """What the standard library does for it is its own cost; whoever took signals before takes them again."""
+    """What the standard library does for it is its own cost; the previous signal handler is restored."""
     before = signal.getsignal(signal.SIGALRM)
     monkeypatch.setattr(_profile, "ENOUGH", 0.2)
 

@@ -183,7 +183,7 @@ class Tenant:
     ids=lambda _: "",
 )
 def test_a_key_is_shown_to_people_as_it_calls_itself(key, words, in_quotes):
-    """Never an address, and not without end; what cannot be printed is left to whoever puts it into a line."""
+    """Never an address, and not without end; what cannot be printed is left to the caller that puts it into a line."""
     assert (label(key), quoted(key)) == (words, in_quotes)
 
 

@@ -254,7 +254,7 @@ def test_waiting_for_its_turn_is_no_part_of_a_calls_time(world):
 
 
 def test_circuit_opens_after_four_failures_and_closes_after_a_probe(world):
-    """While it is open nothing is called; one probe finds out, then all that waited goes on."""
+    """While it is open nothing is called; one probe finds out, then all that waited continues."""
     world.fake.script = {number: world.example.Unavailable("down") for number in (1, 2, 3, 4, 5)}
 
     report = world.run(world.tenant("acme", named("acme", 40)))

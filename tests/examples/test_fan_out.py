@@ -114,7 +114,7 @@ def test_a_pipe_is_a_log(start, tmp_path):
 
 @pytest.mark.skipif(os.name != "posix", reason="makes a FIFO")
 def test_ctrl_c_does_not_wait_for_who_writes_into_a_pipe(start, tmp_path):
-    """Neither while it has been opened by nobody else, nor while nothing comes."""
+    """Neither while no other process has opened it, nor while nothing arrives."""
     os.mkfifo(tmp_path / "pipe")
     for writers in (0, 1):
         writer = os.open(tmp_path / "pipe", os.O_RDWR) if writers else None

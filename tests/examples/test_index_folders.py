@@ -1,6 +1,6 @@
 """The example that indexes folders: real threads, real files, a real database, and a real Ctrl-C.
 
-No clock is asked here, but for the run that is interrupted: it must still have work when its first batch is written.
+No clock is read here, except in the run that is interrupted: it must still have work when its first batch is written.
 """
 
 import importlib.util
@@ -495,7 +495,7 @@ def test_progress_on_a_terminal(start, tmp_path, environ, is_rewritten):
     ours, theirs = os.openpty()
     process = start("index_folders", "folder", stderr=theirs, env={"TERM": "xterm", **environ})
     out, _ = process.communicate(timeout=60)
-    os.write(theirs, b"<end>")  # a terminal that nobody has open may lose what it has not passed on
+    os.write(theirs, b"<end>")  # a terminal that no process has open may lose what it has not passed on
     shown = b""
     while not shown.endswith(b"<end>"):
         shown += os.read(ours, 1 << 16)

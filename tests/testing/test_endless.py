@@ -1,4 +1,4 @@
-"""Whatever the code under test does, but for never giving the processor back: the kit returns, and says where it stood.
+"""Whatever the code under test does, unless it never awaits: the kit returns, and says where it stood.
 
 The law is put through every way of not ending that is known, under `run_virtual` and under every campaign, with
 warnings as errors.
@@ -207,7 +207,7 @@ def test_run_virtual_says_in_which_way(endless, problem):
 
 
 def test_what_waits_for_idleness_or_ends_in_time_is_not_stuck():
-    """No deadline is to come, and yet it goes on; nor does a year hurt, nor as many steps as are allowed."""
+    """No deadline is to come, and yet it continues; nor does a year hurt, nor as many steps as are allowed."""
 
     async def main():
         await trio.testing.wait_all_tasks_blocked(0.01)

@@ -135,7 +135,7 @@ def test_a_script_in_text_fails_and_ends_in_time():
 
 
 def test_a_late_item_comes_at_once():
-    """Who asks late does not shift what comes after."""
+    """Asking late does not shift what comes after."""
 
     async def main():
         script = aiter(Script("ab-c|"))
@@ -419,7 +419,7 @@ def test_a_seed_gives_the_same_order_again():
 
 
 async def race(run, lab):
-    """A consumer with a race of its own: who of its two tasks is first?"""
+    """A consumer with its own race: which of its two tasks is first?"""
     log = []
 
     async def note(name):

@@ -220,7 +220,7 @@ def forget_to_give_room_back(patch):
 
 
 def spin(patch):
-    """Look again and again in place of parking."""
+    """Look again and again instead of parking."""
 
     async def look_again(self):
         await self._breathe()
