@@ -135,7 +135,7 @@ class _Process:
 
     def __init__(self, benchmark: str, case: str, contender: Contender, items: int) -> None:
         self._where = f"{benchmark}, {case}, {contender.name}"
-        python = interpreter(contender.apart, make=False) if contender.apart else sys.executable
+        python = interpreter(contender.isolated, make=False) if contender.isolated else sys.executable
         self._process = subprocess.Popen(
             [str(python), "-m", "benchmarks._contender", benchmark, case, contender.name, str(items)],
             cwd=_ROOT,

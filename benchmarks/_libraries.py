@@ -1,7 +1,7 @@
 """Which of the contenders' libraries are installed, and in which version?
 
 A contender may need libraries that are not installed: then it is not measured, and the result says so. A contender
-whose library is incompatible with trio >= 0.34 names a requirement (`Contender.apart`), for which an environment is
+whose library is incompatible with trio >= 0.34 names a requirement (`Contender.isolated`), for which an environment is
 created once, outside this repository, and kept.
 """
 
@@ -30,8 +30,8 @@ def missing(contender: Contender, *, make: bool) -> str | None:
     for name in contender.needs:
         if not _is_there(name):
             return f"{name} is not installed"
-    if contender.apart and interpreter(contender.apart, make=make) is None:
-        return f"{contender.apart} needs its own environment, which does not exist"
+    if contender.isolated and interpreter(contender.isolated, make=make) is None:
+        return f"{contender.isolated} needs its own environment, which does not exist"
     return None
 
 
@@ -48,8 +48,8 @@ def versions(contenders: Sequence[Contender]) -> dict[str, str]:
     """Return the versions of the libraries that contenders need."""
     found = {}
     for contender in contenders:
-        if contender.apart:
-            name, _, number = contender.apart.partition("==")
+        if contender.isolated:
+            name, _, number = contender.isolated.partition("==")
             found[name] = number
         for name in contender.needs:
             try:

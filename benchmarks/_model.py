@@ -46,7 +46,7 @@ class Contender:
 
     `view` converts the result to what all contenders must agree on; it is not timed. `times` multiplies the items of
     the measured run, for a benchmark about how cost grows. `needs` names what it imports beyond this project's own
-    dependencies; `apart` is a requirement (``"name==1.2.3"``) that gets its own environment.
+    dependencies; `isolated` is a requirement (``"name==1.2.3"``) that gets its own environment.
     """
 
     name: str
@@ -54,7 +54,7 @@ class Contender:
     view: Callable[[Any], object] = lambda result: result
     times: int = 1
     needs: tuple[str, ...] = ()
-    apart: str = ""
+    isolated: str = ""
 
     @property
     def is_ours(self) -> bool:
@@ -123,7 +123,7 @@ class Case:
 class Benchmark:
     """One question, and the cases that answer it.
 
-    `unit` is the unit of the cost, and `in_a_second` how many of them, for time, are one second. `most_rounds` is for a
+    `unit` is the unit of the cost, and `per_second` how many of them, for time, are one second. `most_rounds` is for a
     benchmark whose rounds all have the same result.
     """
 
@@ -132,7 +132,7 @@ class Benchmark:
     unit: str
     cases: tuple[Case, ...]
     metric: Metric = Metric.CPU
-    in_a_second: float = 1e9
+    per_second: float = 1e9
     most_rounds: int | None = None
 
     def case(self, name: str) -> Case:
@@ -218,4 +218,4 @@ class CaseResult:
         if self.benchmark.metric is Metric.PEAK:
             return sample.peak / 2**20
         seconds = sample.wall if self.benchmark.metric is Metric.WALL else sample.cpu
-        return seconds * self.benchmark.in_a_second / (self.items * self.case.parts)
+        return seconds * self.benchmark.per_second / (self.items * self.case.parts)

@@ -41,7 +41,7 @@ LIBRARIES = Case(
         Contender("trio", way("by_trio:batch", SIZE)),
         Contender("streamable", way("by_streamable:batch", SIZE), needs=("streamable", "uvloop")),
         Contender("aiostream, by number", way("by_aiostream:batch", SIZE), needs=("aiostream", "uvloop")),
-        Contender("slurry", way("by_slurry:batch", SIZE), apart="slurry==1.3.1"),
+        Contender("slurry", way("by_slurry:batch", SIZE), isolated="slurry==1.3.1"),
     ),
     targets=tuple(Target(each, "funcpipe") for each in ("trio", "streamable", "aiostream, by number", "slurry")),
     items=100_000,

@@ -25,7 +25,7 @@ def _case(inputs: int) -> Case:
     libraries = (
         Contender("aiostream", way("by_aiostream:fair", inputs), needs=("aiostream", "uvloop")),
         Contender("streamable", way("by_streamable:fair", inputs), needs=("streamable", "uvloop")),
-        Contender("slurry", way("by_slurry:fair", inputs), apart="slurry==1.3.1"),
+        Contender("slurry", way("by_slurry:fair", inputs), isolated="slurry==1.3.1"),
     )
     return Case(
         name=f"{inputs:_} inputs",

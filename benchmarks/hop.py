@@ -30,7 +30,7 @@ def _contenders(stages: int, capacity: int) -> tuple[Contender, ...]:
         Contender("anyio on uvloop", way("by_anyio:hop", "uvloop", stages, capacity), needs=("anyio", "uvloop")),
     ]
     if capacity == 1:
-        peers.append(Contender("slurry", way("by_slurry:hop", stages), apart="slurry==1.3.1"))
+        peers.append(Contender("slurry", way("by_slurry:hop", stages), isolated="slurry==1.3.1"))
     return (Contender("funcpipe", way("ours:hop", stages, capacity)), *peers)
 
 

@@ -35,7 +35,7 @@ BENCHMARK = Benchmark(
     name="imports",
     question="how long does it take to import the package, next to trio?",
     unit="ms per import",
-    in_a_second=1e3,
+    per_second=1e3,
     cases=(
         Case(
             name="import",

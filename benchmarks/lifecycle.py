@@ -35,6 +35,6 @@ BENCHMARK = Benchmark(
     name="lifecycle",
     question="what does it cost to start a pipeline and to leave it?",
     unit="us per start and end",
-    in_a_second=1e6,
+    per_second=1e6,
     cases=(_case(STAGES), *map(_case, OTHER_STAGES)),
 )

@@ -75,7 +75,7 @@ def _counting_less() -> Iterator[None]:
 
 def _begin_wait(stage: Stage, reason: Pause) -> None:
     """Begin a wait as `Stage._begin_wait` does, without reading the clock."""
-    stage.outlet.settle()
+    stage.outlet.turn_over()
     stage._parked_for = reason
 
 

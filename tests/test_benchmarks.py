@@ -39,14 +39,14 @@ FACTS = {
 @pytest.mark.parametrize(("name", "case"), CASES, ids=[f"{name}, {case.name}" for name, case in CASES])
 def test_all_contenders_give_the_same_result(name, case):
     """What is compared does the same work. (Those whose library is not here, or in an environment of its own, not.)"""
-    here = [each for each in case.contenders if not each.apart and _libraries.missing(each, make=False) is None]
+    here = [each for each in case.contenders if not each.isolated and _libraries.missing(each, make=False) is None]
 
     digests = {each.name: each.digest(case.check_items) for each in here}
 
     assert agreed_digest(case, digests) == digests[case.contenders[0].name]
 
 
-APART = [(name, case, each) for name, case in CASES for each in case.contenders if each.apart]
+APART = [(name, case, each) for name, case in CASES for each in case.contenders if each.isolated]
 
 
 @pytest.mark.parametrize(
@@ -54,9 +54,9 @@ APART = [(name, case, each) for name, case in CASES for each in case.contenders 
 )
 def test_a_contender_in_an_environment_of_its_own_gives_the_same_result(name, case, contender):
     """It is asked there, and needs nothing of this environment."""
-    python = _libraries.interpreter(contender.apart, make=False)
+    python = _libraries.interpreter(contender.isolated, make=False)
     if python is None:
-        pytest.skip(f"{contender.apart} is not there; a benchmark without --quick makes its environment")
+        pytest.skip(f"{contender.isolated} is not there; a benchmark without --quick makes its environment")
 
     command = [python, "-m", "benchmarks._contender", name, case.name, contender.name, "1"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL)
@@ -176,7 +176,7 @@ def test_a_contender_whose_library_is_missing_is_not_started():
 def test_an_environment_that_is_not_there_is_not_made_unasked(tmp_path, monkeypatch):
     """With --quick nothing is fetched; half an environment does not count as one."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    contender = Contender("apart", int, apart="lib==1")
+    contender = Contender("isolated", int, isolated="lib==1")
 
     said = _libraries.missing(contender, make=False)
     (tmp_path / "funcpipe-benchmarks").mkdir()

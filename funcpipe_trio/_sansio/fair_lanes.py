@@ -59,7 +59,7 @@ class Entry:
         self.lane = lane
 
 
-class FairLanes:
+class KeyedFairQueue:
     """Bounded queues by key, and the fair choice among them."""
 
     cost: int | Fraction

@@ -18,7 +18,7 @@ Place: TypeAlias = tuple[int, Hashable, Any]
 """Position, key, and the item (in whatever form its owner keeps it)."""
 
 
-class Lanes:
+class KeyOrder:
     """Items that wait, each in the lane of its key."""
 
     def __init__(self) -> None:

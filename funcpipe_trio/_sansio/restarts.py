@@ -13,14 +13,14 @@ from __future__ import annotations
 from functools import partial
 
 from ..policies.retry import Retry
-from .retrying import Attempts
+from .retrying import RetryState
 
 
 class Restarts:
     """The openings of one source."""
 
     def __init__(self, retry: Retry, reset_after: float, *, stage: str = "", seed: int = 0) -> None:
-        self._begun = partial(Attempts, retry, stage=stage, seed=seed)
+        self._begun = partial(RetryState, retry, stage=stage, seed=seed)
         self._reset_after = reset_after
         self._series = 0
         self._opened = 0.0

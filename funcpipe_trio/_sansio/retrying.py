@@ -24,7 +24,7 @@ from .backoff import backoff_delay
 _SHOWN = 8
 
 
-class Attempts:
+class RetryState:
     """The attempts of one item under one `Retry`."""
 
     number: int

@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar
 
 import trio
 
-from .._runtime.run.opening import Opening
+from .._runtime.run.run_context import RunContext
 from .._runtime.run.run import Run
 from ..pipeline import Pipeline
 
@@ -36,7 +36,7 @@ class Probe(Generic[T]):
     def __init__(self, pipeline: Pipeline[T]) -> None:
         self.log: list[tuple[float, T]] = []
         self.discarded: list[tuple[Any, str, str]] = []
-        self._opening: Opening[T] = pipeline.open(on_discard=lambda *given: self.discarded.append(given))
+        self._opening: RunContext[T] = pipeline.open(on_discard=lambda *given: self.discarded.append(given))
         self._run: Run[T] | None = None
         self._start = 0.0
 

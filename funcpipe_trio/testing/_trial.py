@@ -22,7 +22,7 @@ import trio
 
 from .._base import checks
 from .._base.functions import function_name
-from .._runtime.core.inlet import BEHIND_FAILURE, NOT_NEEDED
+from .._runtime.core.signals import BEHIND_FAILURE, NOT_NEEDED
 from .._runtime.pools.nested import INSIDE
 from .._runtime.reports.report import Report
 from .._runtime.run.run import Run

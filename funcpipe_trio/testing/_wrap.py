@@ -8,8 +8,8 @@ from typing import Any, Protocol
 
 from .._base.functions import AnyFunction
 from .._plan.steps import Call, Layer, Limit, Part, Pure, RunnerPlan, StepPlan, Within
-from .._runtime.core.attempt import Attempt
-from .._runtime.runners.running import Admit, Running, start_runner
+from .._runtime.core.call_context import CallContext
+from .._runtime.runners.active_runner import Admit, ActiveRunner, start_runner
 from ..policies.circuit_breaker import CircuitBreaker
 from ..policies.retry import Retry
 
@@ -42,17 +42,17 @@ class _Watched:
     def problem(self, fn: AnyFunction) -> str | None:
         return self.inner.problem(fn)
 
-    def start(self) -> Running:
+    def start(self) -> ActiveRunner:
         return _WatchedRunning(start_runner(self.inner), self.watcher)
 
 
 class _WatchedRunning:
-    def __init__(self, inner: Running, watcher: Watcher) -> None:
+    def __init__(self, inner: ActiveRunner, watcher: Watcher) -> None:
         self._inner = inner
         self._watcher = watcher
 
-    async def call(self, fn: AnyFunction, item: Any, attempt: Attempt, admit: Admit | None) -> Any:
-        async def watched(item: Any, attempt: Attempt) -> None:
+    async def call(self, fn: AnyFunction, item: Any, attempt: CallContext, admit: Admit | None) -> Any:
+        async def watched(item: Any, attempt: CallContext) -> None:
             if admit is not None:
                 await admit(item, attempt)
             self._watcher.call()

@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from funcpipe_trio._sansio.fair_lanes import MOST_ACCOUNTS, FairLanes
+from funcpipe_trio._sansio.keyed_fair_queue import MOST_ACCOUNTS, KeyedFairQueue
 from funcpipe_trio._sansio.key_accounts import KeyAccounts
 from funcpipe_trio.testing import assert_fair
 
 
 def lanes_of(weights=None, capacity=16, max_keys=100):
-    return FairLanes(lambda key: (weights or {}).get(key, 1), capacity, max_keys)
+    return KeyedFairQueue(lambda key: (weights or {}).get(key, 1), capacity, max_keys)
 
 
 def add(lanes, key, item=None, cost=1):

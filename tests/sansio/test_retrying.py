@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from funcpipe_trio._base.errors import CircuitOpen, FuncpipeError
 from funcpipe_trio._base.shown import shown
 from funcpipe_trio._sansio.backoff import backoff_delay
-from funcpipe_trio._sansio.retrying import Attempts, is_meant
+from funcpipe_trio._sansio.retrying import RetryState, is_meant
 from funcpipe_trio.policies.retry import Backoff, Retry
 
 STEADY = Backoff(1, 1, 1, jitter=0)
@@ -27,7 +27,7 @@ STEADY = Backoff(1, 1, 1, jitter=0)
 
 def waits_of(retry, errors, item=0):
     """What each error is answered with, until one is final."""
-    attempts, waits = Attempts(retry, item), []
+    attempts, waits = RetryState(retry, item), []
     for error in errors:
         waits.append(attempts.failed(error))
         if waits[-1] is None:
@@ -39,7 +39,7 @@ def waits_of(retry, errors, item=0):
 def test_a_call_is_tried_as_often_as_the_policy_says(attempts, item, seed):
     """The waits are the backoff's for this item, attempt by attempt; the last error is final."""
     retry = Retry(attempts, backoff=Backoff(seed=seed))
-    machine = Attempts(retry, item, stage="embed", seed=seed)
+    machine = RetryState(retry, item, stage="embed", seed=seed)
     waits, numbers = [], [machine.number]
     while (wait := machine.failed(OSError())) is not None:
         waits.append(wait)
@@ -51,7 +51,7 @@ def test_a_call_is_tried_as_often_as_the_policy_says(attempts, item, seed):
 
 
 def test_an_error_that_is_not_meant_is_final_and_counts_nothing():
-    attempts = Attempts(Retry(3, on=OSError, backoff=STEADY), 0)
+    attempts = RetryState(Retry(3, on=OSError, backoff=STEADY), 0)
 
     assert [attempts.failed(error) for error in (OSError(), ValueError(), ValueError())] == [1.0, None, None]
     assert (attempts.number, attempts.note()) == (2, "waited 1 s between its attempts")
@@ -89,7 +89,7 @@ def gives_a_promise(error):
 
 def test_a_predicate_that_gives_something_to_await_is_an_error():
     """It would mean yes whatever it comes to; the attempt does not count."""
-    attempts = Attempts(Retry(2, on=gives_a_promise), 0)
+    attempts = RetryState(Retry(2, on=gives_a_promise), 0)
     message = "gives_a_promise must be a sync predicate, but returned something to await"
 
     for ask in (lambda: attempts.failed(OSError()), lambda: is_meant(gives_a_promise, OSError())):
@@ -152,7 +152,7 @@ def test_what_the_error_asks_for_counts_as_an_attempt():
     """The backoff continues by the number of the attempt, wherever the earlier waits came from."""
     answers = iter([5, None, 0])
     retry = Retry(5, backoff=Backoff(1, 2, 100, jitter=0), retry_after=lambda error: next(answers, None))
-    attempts = Attempts(retry, 0)
+    attempts = RetryState(retry, 0)
 
     assert [attempts.failed(OSError()) for _ in range(5)] == [5, 2.0, 0, 8.0, None]
     assert attempts.note() == "waited 5, 2, 0, 8 s between its attempts"
@@ -172,7 +172,7 @@ def test_what_the_error_asks_for_counts_as_an_attempt():
     ],
 )
 def test_what_is_no_time_is_refused_and_counts_nothing(kind, asked):
-    attempts = Attempts(Retry(2, retry_after=lambda error: asked), 0)
+    attempts = RetryState(Retry(2, retry_after=lambda error: asked), 0)
     message = f"Retry: what retry_after(KeyError) gives must be a finite number, not {shown(asked)}"
 
     with pytest.raises(kind, match=rf"^{re.escape(message)}$"):
@@ -188,7 +188,7 @@ def test_an_error_of_the_predicate_or_of_retry_after_passes_unchanged():
 
     for retry in (Retry(2, on=fails), Retry(2, retry_after=fails)):
         with pytest.raises(ZeroDivisionError, match=r"^$") as caught:
-            Attempts(retry, 0).failed(OSError())
+            RetryState(retry, 0).failed(OSError())
         assert caught.value is broken
 
 
@@ -208,7 +208,7 @@ def test_an_error_of_the_predicate_or_of_retry_after_passes_unchanged():
 )
 def test_the_note_tells_the_waits_and_of_many_the_first_and_the_sum(waits, note):
     given_waits = iter(waits)
-    attempts = Attempts(Retry(100, retry_after=lambda error: next(given_waits)), 0)
+    attempts = RetryState(Retry(100, retry_after=lambda error: next(given_waits)), 0)
     for _ in waits:
         attempts.failed(OSError())
 
@@ -257,7 +257,7 @@ def test_an_open_circuit_in_a_group_is_retried_only_if_it_is_named(meant, error)
     open_circuits = [leaf for leaf in leaves_of(error) if isinstance(leaf, CircuitOpen)]
     expected = means_all(meant, error) and all(isinstance(leaf, named) for leaf in open_circuits)
 
-    assert (Attempts(Retry(2, on=meant), 0).failed(error) is not None) is expected
+    assert (RetryState(Retry(2, on=meant), 0).failed(error) is not None) is expected
 
 
 @given(error=errors)
@@ -265,7 +265,7 @@ def test_a_predicate_gets_a_group_as_it_is(error):
     asked = []
     retry = Retry(2, on=lambda each: asked.append(each) or True, retry_after=lambda each: asked.append(each) or 0.0)
 
-    assert Attempts(retry, 0).failed(error) == 0
+    assert RetryState(retry, 0).failed(error) == 0
     assert [each is error for each in asked] == [True, True]
 
 

@@ -13,13 +13,13 @@ import pytest
 import trio
 
 from funcpipe_trio import FairChannel, FairShare, Pipeline, fair_merge
-from funcpipe_trio._runtime.core.inlet import BEHIND_FAILURE, NOTHING
+from funcpipe_trio._runtime.core.signals import BEHIND_FAILURE, PENDING
 from funcpipe_trio._runtime.core.ledger import Ledger
 from funcpipe_trio._runtime.links.link import Link
 from funcpipe_trio._runtime.pools import pool as pools
 from funcpipe_trio._runtime.pools.pool import Pool
 from funcpipe_trio._runtime.run.engine import Engine
-from funcpipe_trio._runtime.run.opening import Opening
+from funcpipe_trio._runtime.run.run_context import RunContext
 from funcpipe_trio._runtime.run.run import Run
 from funcpipe_trio._runtime.stages import stage as stages
 from funcpipe_trio._runtime.stages.sources import AsyncIterableSource, AsyncSource, IterableInlet
@@ -254,7 +254,7 @@ def own_an_item_twice(patch):
             if self.ended or self.closed is not None:
                 self.exhausted = self.closed is None
                 return
-            yield NOTHING
+            yield PENDING
 
     patch.setattr(Link, "items", items)
 
@@ -265,7 +265,7 @@ def deliver_twice(patch):
     def stuttering(self):
         for number, item in enumerate(items(self)):
             yield item
-            if number == 2 and item is not NOTHING:
+            if number == 2 and item is not PENDING:
                 yield item
 
     patch.setattr(Link, "items", stuttering)
@@ -311,13 +311,13 @@ def lose_the_error(patch):
 
 
 def swallow_interrupts(patch):
-    leave = Opening.__aexit__
+    leave = RunContext.__aexit__
 
     async def quiet(self, kind, error, traceback):
         await leave(self, kind, error, traceback)
         return isinstance(error, KeyboardInterrupt)
 
-    patch.setattr(Opening, "__aexit__", quiet)
+    patch.setattr(RunContext, "__aexit__", quiet)
 
 
 def drain_by_stopping(patch):

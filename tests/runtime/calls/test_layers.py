@@ -24,7 +24,7 @@ from funcpipe_trio import (
     Retry,
     Step,
 )
-from funcpipe_trio._runtime.core.line import WaitingLine
+from funcpipe_trio._runtime.core.wait_queue import WaitQueue
 from funcpipe_trio.testing import run_virtual
 from funcpipe_trio.testing._schedule import Schedule, scheduled
 
@@ -290,7 +290,7 @@ def with_line(script):
     """Run a script with a line, a way to join it, and what happened."""
 
     async def main():
-        line, log = WaitingLine(), []
+        line, log = WaitQueue(), []
         async with trio.open_nursery() as nursery:
 
             async def join(name, *answers, seconds=math.inf):
@@ -350,7 +350,7 @@ def test_a_task_that_is_cancelled_does_not_ask():
     """Also when it was woken before, in the same step: what there is goes to the next."""
 
     async def main():
-        line, asked = WaitingLine(), []
+        line, asked = WaitQueue(), []
         scope = trio.CancelScope()
 
         async def first():
