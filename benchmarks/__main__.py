@@ -21,21 +21,21 @@ from ._model import CaseResult
 __all__ = ["main"]
 
 _DESCRIPTION = """\
-Measure funcpipe_trio next to other ways to do the same work.
+Compare funcpipe_trio with other ways to do the same work.
 
-Every contender runs in a process of its own, in an order that rotates from round to round, after all have given the
-same result. Compare only figures of one run with each other: what a machine gives changes from minute to minute."""
+Every contender runs in its own process, in an order that rotates from round to round, after all have given the same
+result. Compare only figures from one run: the speed of a machine changes from minute to minute."""
 
 _EPILOG = f"""\
 names: {", ".join(NAMES)}
-soak, with options of its own (soak --help), measures nothing: it looks for what could be lost when all goes wrong
+soak, with its own options (soak --help), measures nothing: it checks that nothing is lost when everything goes wrong
 
-exit status: 0 when everything was measured, also if a target was missed (this is a measurement, not a test);
+exit status: 0 when everything was measured, even if a target was missed (this is a measurement, not a test);
 1 if contenders disagree or one fails; 2 for a wrong argument."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; answer its exit status."""
+    """Run the command; return its exit status."""
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments[:1] == ["soak"]:
         return soak.main(arguments[1:])
@@ -59,34 +59,34 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("names", nargs="*", metavar="NAME", help="what to measure; else everything")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="what to measure (default: everything)")
     parser.add_argument(
         "--quick",
         action="store_true",
-        help=f"few items, {QUICK.rounds} rounds in place of {FULL.rounds}: for a first look; "
-        "without a NAME only the first case of each, once: to see that all works",
+        help=f"few items, {QUICK.rounds} rounds instead of {FULL.rounds}: for a first look; "
+        "without a NAME only the first case of each, once: to check that everything works",
     )
     parser.add_argument(
         "--scale",
         type=float,
         default=1.0,
         metavar="PART",
-        help="use this part of the items, above 0 and up to 1: for a slow machine (default: %(default)s)",
+        help="use this fraction of the items, above 0 and up to 1: for a slow machine (default: %(default)s)",
     )
     parser.add_argument(
         "--rounds",
         type=int,
         metavar="N",
-        help=f"measure so many times, at least 1: for a noisy machine (default: {FULL.rounds}, quick {QUICK.rounds})",
+        help=f"number of rounds, at least 1: more for a noisy machine (default: {FULL.rounds}, quick {QUICK.rounds})",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write every sample to this file")
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="also put tables in their places in this page")
-    parser.add_argument("--plot", type=Path, metavar="DIR", help="also draw how cost grows (needs matplotlib)")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="also update the tables of this page")
+    parser.add_argument("--plot", type=Path, metavar="DIR", help="also plot how cost grows (needs matplotlib)")
     return parser
 
 
 def _problem(options: argparse.Namespace) -> str | None:
-    """Say what is wrong with the arguments, before the measurement, not minutes after it."""
+    """Return what is wrong with the arguments, before the measurement rather than minutes later."""
     for name in options.names:
         if name not in NAMES:
             return f"NAME must be one of {', '.join(NAMES)}, not {name!r}"
@@ -116,7 +116,7 @@ def _run(options: argparse.Namespace, command: str) -> None:
     if options.rounds is not None:
         effort = replace(effort, rounds=options.rounds)
     benchmarks = [load(name) for name in dict.fromkeys(options.names or NAMES)]
-    # With --quick nothing is fetched: it has to work, and be over soon, on a machine without a network.
+    # With --quick nothing is downloaded: it has to work, and finish soon, on a machine without a network.
     why_not = partial(missing, make=not options.quick)
     able = [one for each in benchmarks for case in each.cases for one in case.contenders if why_not(one) is None]
     facts = _report.machine(versions(able))
@@ -127,7 +127,7 @@ def _run(options: argparse.Namespace, command: str) -> None:
         for result in measure(benchmark, effort, why_not):
             print("\n".join(_report.case_lines(result)), flush=True)
             results.append(result)
-        _write(options, command, facts, results)  # each time: what is measured is kept if a later one fails
+        _write(options, command, facts, results)  # after each one, so that results are kept if a later one fails
     print(f"\n{_report.summary(results)}")
 
 

@@ -1,7 +1,7 @@
-"""Random pipelines that go wrong at random, over items that are counted one by one.
+"""Random pipelines that fail at random, with items that are counted one by one.
 
-`Books` are kept from the user's side only: what sources handed over, what functions let fall or failed at, what came
-out, what ``on_discard`` heard. They must close without a look at the report; then the report must say the same.
+`Books` count only from the user's side: what sources handed over, what functions dropped or failed at, what came out,
+what ``on_discard`` got. They must add up without the report; then the report must agree.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from funcpipe_trio import FairShare, Pipeline, Report, concat, fair_merge, merge
 __all__ = ["Books", "InjectedError", "Item", "Maker"]
 
 PAUSES = (0.0, 0.0, 0.0, 0.0005, 0.001, 0.003)
-"""Seconds that something takes, here and there."""
+"""Seconds that various things take."""
 WEIGHTS = (1, 2, 10, 10**9)
 
 Pace = Callable[[Any], float]
@@ -29,11 +29,11 @@ Strike = Callable[[Any], None]
 
 
 class InjectedError(Exception):
-    """A failure of user code that was asked for."""
+    """A deliberate failure of user code."""
 
 
 class Item:
-    """An item; it is itself, whatever its number."""
+    """An item; compared by identity, whatever its number."""
 
     __slots__ = ("number",)
 
@@ -42,7 +42,7 @@ class Item:
 
 
 def items_in(value: Any) -> list[Item]:
-    """Give every item in a value: batches and tuples taken isolated."""
+    """Return every item in a value, including those in batches and tuples."""
     if isinstance(value, Item):
         return [value]
     if isinstance(value, list | tuple):
@@ -51,69 +51,69 @@ def items_in(value: Any) -> list[Item]:
 
 
 class Books:
-    """What became of every item of one run."""
+    """What happened to every item of one run."""
 
     def __init__(self) -> None:
         self.produced: list[Item] = []
-        self.taken: int | None = 0  # items that sources handed over; None where a source is not counted
+        self.taken: int | None = 0  # items that sources handed over; None if a source is not counted
         self.delivered: list[Item] = []
-        self.values = 0  # delivered ones; a batch is one
+        self.values = 0  # values delivered; a batch is one
         self.dropped: list[Item] = []
         self.heard: list[tuple[Any, str, str]] = []
-        self.failures: list[Any] = []  # values at which user code raised, None for that of a source
+        self.failures: list[Any] = []  # values at which user code raised, None for a source
         self.errors: list[InjectedError] = []
-        self.expanded: list[Item] = []  # items whose children have all come
+        self.expanded: list[Item] = []  # items whose children have all been made
         self.opened = self.closed = 0
         self.thread_calls = 0
         self.threads: set[int] = set()
 
     def produce(self, number: int) -> Item:
-        """Make an item that the run has from now on."""
+        """Make an item that belongs to the run from now on."""
         return self.accept(Item(number))
 
     def accept(self, item: Item) -> Item:
-        """Note an item that a source handed over."""
+        """Record an item that a source handed over."""
         if self.taken is not None:
             self.taken += 1
         self.produced.append(item)
         return item
 
     def child(self, number: int) -> Item:
-        """Make an item out of another one."""
+        """Make a child of another item."""
         item = Item(number)
         self.produced.append(item)
         return item
 
     def deliver(self, value: Any) -> None:
-        """Note what the consumer got."""
+        """Record what the consumer got."""
         self.values += 1
         self.delivered += items_in(value)
 
     def drop(self, value: Any) -> None:
-        """Note what an operation let fall."""
+        """Record what an operation dropped."""
         self.dropped += items_in(value)
 
     def hear(self, value: Any, stage: str, reason: str) -> None:
-        """Note what was given up; fit for ``on_discard``."""
+        """Record what was discarded; pass this as ``on_discard``."""
         self.heard.append((value, stage, reason))
 
     def fail(self, value: Any) -> None:
-        """Raise at a value."""
+        """Fail at a value."""
         self.failures.append(value)
         self.errors.append(InjectedError(f"failure {len(self.errors)}"))
         raise self.errors[-1]
 
     def problems(self, report: Report | None) -> list[str]:
-        """Say all that does not add up."""
+        """Return everything that does not add up."""
         discarded = Counter(item for value, _, _ in self.heard for item in items_in(value))
         fates = Counter(self.delivered) + Counter(self.dropped) + discarded
-        for value in self.failures:  # one behind an earlier failure is told as discarded
+        for value in self.failures:  # one behind an earlier failure is reported as discarded
             fates.update(item for item in items_in(value) if item not in discarded)
         fates.update(item for item in self.expanded if not fates[item])
         produced = Counter(self.produced)
         lost, twice = (produced - fates).total(), (fates - produced).total()
         found = [f"{lost} of {len(self.produced)} items were lost"] if lost else []
-        found += [f"{twice} items became more than one thing"] if twice else []
+        found += [f"{twice} items were counted more than once"] if twice else []
         if self.opened != self.closed:
             found.append(f"{self.opened} sources were opened, {self.closed} closed")
         return found if report is None else found + self._differences(report)
@@ -133,11 +133,11 @@ class Books:
 
 
 class Maker:
-    """Makes one random pipeline, from a seed, that writes into its books.
+    """Makes one random pipeline, from a seed, that records what it does in its books.
 
     Args:
-      seed: decides the pipeline, and all its pauses and failures.
-      books: where it writes.
+      seed: determines the pipeline, and all its pauses and failures.
+      books: where it records.
       threads: the limiter of its threads.
     """
 
@@ -148,7 +148,7 @@ class Maker:
         self._fragile = self._chance.random() < 0.5
 
     def pipeline(self, depth: int = 2) -> Pipeline[Any]:
-        """Make a line of operations over a source, or over some such lines joined, nested to a depth."""
+        """Make a chain of operations on a source, or on several such chains joined, nested to a depth."""
         chance = self._chance
         pipeline = self._join(depth) if depth and chance.random() < 0.45 else self._source()
         for _ in range(chance.choice((0, 1, 1, 2, 3, 4))):
@@ -158,12 +158,12 @@ class Maker:
     # ---- chance
 
     def _pace(self) -> Pace:
-        """Give how long something takes, by the value it is done to."""
+        """Return a function from a value to how long its processing takes."""
         pauses = [self._chance.choice(PAUSES) for _ in range(7)]
         return lambda value: pauses[sum(item.number for item in items_in(value)) % 7]
 
     def _strike(self) -> Strike:
-        """Give a function that each piece of user code calls: it may raise, once."""
+        """Return a function that each piece of user code calls: it may raise, once."""
         at = self._chance.choice((0, 1, 2, 5, 15, 50)) if self._fragile and self._chance.random() < 0.3 else -1
         calls = count()
 
@@ -208,7 +208,7 @@ class Maker:
                     yield books.produce(number)
             finally:
                 books.closed += 1
-                await trio.sleep(cleanup)  # noqa: ASYNC102  # the run's own limit is what is tried here
+                await trio.sleep(cleanup)  # noqa: ASYNC102  # this tests the run's own limit
 
         return Pipeline.from_async_iterable(items)
 
@@ -370,7 +370,7 @@ OPERATIONS = (
 
 
 class _Channel(trio.abc.ReceiveChannel[Item]):
-    """A receive channel of the user's own."""
+    """A user-defined receive channel."""
 
     def __init__(self, books: Books, numbers: range, pace: Pace, strike: Strike) -> None:
         self._books = books

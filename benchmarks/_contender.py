@@ -1,4 +1,4 @@
-"""The process of one contender: does a small piece of the work, waits for its turn, then does the work and measures it.
+"""The process of one contender: does a small piece of the work, waits for its turn, then does and measures the work.
 
 A contender that hangs is ended after `LIMIT` seconds, with a traceback.
 """
@@ -24,12 +24,12 @@ LIMIT = 1800.0
 
 
 def main(benchmark_name: str, case_name: str, contender_name: str, items: str) -> None:
-    """Print a digest of the small piece's result; when told to go on, print the measurement, or a profile."""
+    """Print a digest of the small piece's result; when told to continue, print the measurement, or a profile."""
     faulthandler.dump_traceback_later(LIMIT, exit=True)
     benchmark = load(benchmark_name)
     case = benchmark.case(case_name)
     contender = case.contender(contender_name)
-    print(contender.digest(case.check_items), flush=True)  # warms it up, too
+    print(contender.digest(case.check_items), flush=True)  # this also warms it up
     turn, work = sys.stdin.readline().strip(), int(items) * contender.times
     if turn:
         faulthandler.dump_traceback_later(LIMIT, exit=True)  # waiting for its turn does not count
@@ -44,7 +44,7 @@ def _times(contender: Contender, items: int) -> Sample:
     sample = Sample(time.process_time() - cpu, time.perf_counter() - wall)
     if isinstance(result, Timed):
         sample = result.sample
-    del result  # kept until here: to free it is not part of the work
+    del result  # kept until here: freeing it is not part of the work
     return sample
 
 

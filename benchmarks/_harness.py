@@ -1,11 +1,11 @@
-"""What does one contender cost next to another, on a machine that is never quiet?
+"""What does one contender cost compared with another, on a machine that is never quiet?
 
 The rule: a benchmark has cases, a case has contenders that do the same work. In every round each contender gets a fresh
-process, which first does a small piece of the work; only if all give the same result are they timed, one at a time, in
-an order that rotates from round to round. So noise that lasts meets all of them, and a ratio of medians from one run
-means something where the medians alone do not.
+process, which first does a small piece of the work; only if all results agree are they timed, one at a time, in an
+order that rotates from round to round. So lasting noise affects all of them, and a ratio of medians from one run is
+meaningful even though the medians alone are not.
 
-It does not compare with an earlier run, and it knows nothing about what the contenders do.
+It does not compare with earlier runs, and it knows nothing about what the contenders do.
 """
 
 from __future__ import annotations
@@ -43,25 +43,25 @@ NAMES = (
 """The benchmarks, in the order in which they run."""
 
 PROFILE = "profile"
-"""What a contender is told if it is to say where its time goes."""
+"""Tells a contender to report where its time goes."""
 
 _ROOT = Path(__file__).parents[1]
 
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """How much is measured: rounds, items enough for a figure or few, all cases of a benchmark or its first."""
+    """How much is measured: the rounds, many items or few, all cases of a benchmark or only the first."""
 
     rounds: int
     few_items: bool = False
     first_case: bool = False
     scale: float = 1.0
-    """The part of the items that is used, but never less than a first look takes."""
+    """The fraction of the items that is used, but never fewer than `--quick` uses."""
     profiles: bool = True
-    """Whether to look where the time of ours goes if a target is missed."""
+    """Whether to profile our contenders if a target is missed."""
 
     def rounds_of(self, benchmark: Benchmark) -> int:
-        """Give the rounds that a benchmark gets."""
+        """Return the number of rounds for a benchmark."""
         return min(self.rounds, benchmark.most_rounds or self.rounds)
 
 
@@ -70,7 +70,7 @@ SMOKE = Effort(rounds=1, few_items=True, first_case=True, profiles=False)
 
 
 class BenchmarkError(Exception):
-    """A benchmark that has no meaning: contenders that disagree, or one that failed."""
+    """A benchmark without meaning: contenders disagree, or one failed."""
 
 
 def load(name: str) -> Benchmark:
@@ -80,7 +80,7 @@ def load(name: str) -> Benchmark:
 
 
 def agreed_digest(case: Case, digests: dict[str, str]) -> str:
-    """Give the one digest that all contenders came to.
+    """Return the one digest that all contenders have.
 
     Raises:
       BenchmarkError: if they differ.
@@ -94,7 +94,7 @@ def measure(benchmark: Benchmark, effort: Effort, missing: Callable[[Contender],
     """Measure a benchmark, case by case; `missing` says why a contender cannot run.
 
     Raises:
-      BenchmarkError: if a contender fails, or gives another result than the others.
+      BenchmarkError: if a contender fails, or its result differs from the others.
     """
     for case in benchmark.cases[: 1 if effort.first_case else None]:
         reasons = {each.name: missing(each) for each in case.contenders}
@@ -106,7 +106,7 @@ def measure(benchmark: Benchmark, effort: Effort, missing: Callable[[Contender],
 
 
 def _profiles(result: CaseResult) -> dict[str, Profile]:
-    """Look where the time goes of those of ours that miss a target."""
+    """Profile those of our contenders that miss a target."""
     missed = {name for each in result.missed for name in (each.left, each.right)}
     found = {}
     for contender in result.contenders:
@@ -131,7 +131,7 @@ def _round(
 
 
 class _Process:
-    """A contender in a process of its own, which waits for its turn without using the processor."""
+    """A contender in its own process, which waits for its turn without using the processor."""
 
     def __init__(self, benchmark: str, case: str, contender: Contender, items: int) -> None:
         self._where = f"{benchmark}, {case}, {contender.name}"
@@ -153,7 +153,7 @@ class _Process:
             pass
 
     def answer(self) -> str:
-        """Wait for what it has to say next."""
+        """Wait for its next line."""
         assert self._process.stdout is not None
         line = self._process.stdout.readline().strip()
         if not line:
@@ -161,11 +161,11 @@ class _Process:
         return line
 
     def sample(self) -> Sample:
-        """Let it run, and take the measurement."""
+        """Let it run, and return the measurement."""
         return Sample(**self._told("go"))
 
     def profile(self) -> Profile:
-        """Let it run, and take where its time went."""
+        """Let it run, and return where its time went."""
         return Profile(tuple(tuple(each) for each in self._told(PROFILE)["functions"]))
 
     def _told(self, what: str) -> Any:

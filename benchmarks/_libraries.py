@@ -1,8 +1,8 @@
-"""Which of the contenders' libraries are there, and in which version?
+"""Which of the contenders' libraries are installed, and in which version?
 
-A contender may need libraries that are not installed: then it is not measured, and the result says so. One whose
-library cannot live beside trio >= 0.34 names a requirement (`Contender.isolated`), for which an environment is made
-once, outside this repository, and kept.
+A contender may need libraries that are not installed: then it is not measured, and the result says so. A contender
+whose library is incompatible with trio >= 0.34 names a requirement (`Contender.isolated`), for which an environment is
+created once, outside this repository, and kept.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from ._model import Contender
 __all__ = ["interpreter", "missing", "versions"]
 
 LIMIT = 120.0
-"""Seconds that making an environment may take."""
+"""Seconds that creating an environment may take."""
 
 
 def missing(contender: Contender, *, make: bool) -> str | None:
-    """Say why a contender cannot run; None if it can. With `make`, an environment that it needs is made."""
+    """Return why a contender cannot run; None if it can. With `make`, create the environment that it needs."""
     for name in contender.needs:
         if not _is_there(name):
             return f"{name} is not installed"
     if contender.isolated and interpreter(contender.isolated, make=make) is None:
-        return f"{contender.isolated} needs an environment of its own, which is not there"
+        return f"{contender.isolated} needs its own environment, which does not exist"
     return None
 
 
@@ -45,7 +45,7 @@ def _is_there(name: str) -> bool:
 
 
 def versions(contenders: Sequence[Contender]) -> dict[str, str]:
-    """Give the versions of the libraries that contenders need."""
+    """Return the versions of the libraries that contenders need."""
     found = {}
     for contender in contenders:
         if contender.isolated:
@@ -60,7 +60,7 @@ def versions(contenders: Sequence[Contender]) -> dict[str, str]:
 
 
 def interpreter(requirement: str, *, make: bool) -> Path | None:
-    """Give the Python of a requirement's environment; None if there is none, and none can be made."""
+    """Return the Python of a requirement's environment; None if there is none and none can be created."""
     home = _cache() / f"{requirement.replace('==', '-')}-py{sys.version_info.major}.{sys.version_info.minor}"
     python = home / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     if not (home / "complete").exists() and not (make and _make(requirement, home, python)):
@@ -72,7 +72,7 @@ def _cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "funcpipe-benchmarks"
 
 
-@cache  # asked once a run, also when it fails
+@cache  # called once per run, even if it fails
 def _make(requirement: str, home: Path, python: Path) -> bool:
     uv = shutil.which("uv")
     if uv is None:
@@ -80,11 +80,11 @@ def _make(requirement: str, home: Path, python: Path) -> bool:
     for command in (
         [uv, "venv", "--quiet", "--clear", "--python", sys.executable, str(home)],
         [uv, "pip", "install", "--quiet", "--python", str(python), requirement],
-        [str(python), "-c", f"import {requirement.partition('==')[0]}"],  # what is old may not know this Python
+        [str(python), "-c", f"import {requirement.partition('==')[0]}"],  # an old release may not support this Python
     ):
         try:
             subprocess.run(command, check=True, capture_output=True, timeout=LIMIT)
         except (subprocess.SubprocessError, OSError):
             return False
-    (home / "complete").touch()  # what was interrupted half-way does not count
+    (home / "complete").touch()  # an interrupted installation does not count
     return True

@@ -1,8 +1,8 @@
-"""The tables of a page: what was measured, put between the page's markers.
+"""The tables of a page: results, placed between the page's markers.
 
 A page has, for each benchmark that it shows, the lines ``<!-- benchmark NAME -->`` and ``<!-- end of NAME -->``, and
-``<!-- targets -->`` and ``<!-- end of targets -->`` for the targets of all; what is between them is replaced, all else
-stays. So its words are written by hand, and its numbers are not.
+``<!-- targets -->`` and ``<!-- end of targets -->`` for the targets of all; the text between them is replaced, and
+everything else stays. So the words of a page are written by hand, and its numbers are not.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ __all__ = ["page_with", "page_with_targets", "places"]
 
 
 def places(page: str) -> set[str]:
-    """Find the benchmarks that a page has a place for."""
+    """Return the benchmarks for which a page has a place."""
     return set(re.findall(r"^<!-- benchmark (\w+) -->$", page, re.MULTILINE))
 
 
 def page_with(page: str, name: str, block: Sequence[CaseResult], facts: dict[str, Any], command: str) -> str:
-    """Give the page with the results of one benchmark in their place; a page without that place stays as it is."""
+    """Return the page with the results of one benchmark in their place; a page without that place is unchanged."""
     return _replaced(page, f"benchmark {name}", name, _block(block, facts, command))
 
 
 def page_with_targets(page: str, results: Sequence[CaseResult], order: Sequence[str]) -> str:
-    """Give the page with the targets of all benchmarks in one table; those of a benchmark not in the results stay."""
+    """Return the page with the targets of all benchmarks in one table; rows of benchmarks not in the results stay."""
     found = _between("targets", "targets").search(page)
     rows: dict[str, list[str]] = {name: [] for name in order}
     for line in found[2].splitlines() if found else ():
@@ -73,7 +73,7 @@ def _block(results: Sequence[CaseResult], facts: dict[str, Any], command: str) -
 
 
 def _profiles(result: CaseResult) -> list[str]:
-    """Show where the time goes of those that miss a target."""
+    """Format the profiles of contenders that miss a target."""
     lines = []
     for name, profile in result.profiles.items():
         lines += ["", f"Where the time of {name} goes, {result.case.name}: {parts(profile)}.", ""]
@@ -82,7 +82,7 @@ def _profiles(result: CaseResult) -> list[str]:
 
 
 def _alike(results: Sequence[CaseResult]) -> list[list[CaseResult]]:
-    """Group cases that share most contenders: a table each."""
+    """Group cases that share contenders: one table per group."""
     groups: list[list[CaseResult]] = []
     for result in results:
         if groups and _names(groups[-1][0].case) & _names(result.case):

@@ -1,6 +1,6 @@
-"""The words of a benchmark, as values: a question has cases, a case has contenders that do the same work, and targets.
+"""The parts of a benchmark, as values: a question has cases, a case has targets and contenders that do the same work.
 
-What was measured is a value, too (`CaseResult`); how it is measured is in `_harness`.
+The results are also values (`CaseResult`); how they are measured is in `_harness`.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ class Metric(Enum):
 
     CPU = "CPU time"
     WALL = "elapsed time"
-    """As the contender itself took it (`Timed`), else of the whole run."""
+    """As measured by the contender itself (`Timed`), otherwise of the whole run."""
     PEAK = "peak memory"
 
 
 def way(where: str, *arguments: object) -> Callable[[int], Any]:
-    """Name a function of `benchmarks.contenders`, ``"by_trio:hop"`` say: it is imported when it is called.
+    """Name a function of `benchmarks.contenders`, for example ``"by_trio:hop"``: it is imported when it is called.
 
-    Its library may be missing, or be in another environment, so to import a benchmark must not import it.
+    Its library may be missing, or be in another environment, so importing a benchmark must not import it.
     """
     return partial(_call, where, arguments)
 
@@ -42,11 +42,11 @@ def _call(where: str, arguments: tuple[object, ...], items: int) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """One way to do the work: ``run(items)`` does it all, and gives a result.
+    """One way to do the work: ``run(items)`` does all of it, and returns a result.
 
-    `view` makes of the result what all contenders must agree on; it is not timed. `times` multiplies the items of the
-    measured run, for a benchmark that asks how cost grows. `needs` names what it imports beyond this project's own
-    needs; `isolated` is a requirement (``"name==1.2.3"``) that gets an environment of its own.
+    `view` converts the result to what all contenders must agree on; it is not timed. `times` multiplies the items of
+    the measured run, for a benchmark about how cost grows. `needs` names what it imports beyond this project's own
+    dependencies; `isolated` is a requirement (``"name==1.2.3"``) that gets its own environment.
     """
 
     name: str
@@ -58,19 +58,19 @@ class Contender:
 
     @property
     def is_ours(self) -> bool:
-        """Whether it is this project that does the work."""
+        """Whether this project does the work."""
         if not isinstance(self.run, partial):
             return False
         return self.run.func is not _call or self.run.args[0].startswith("ours:")  # the first: in the benchmark's file
 
     def digest(self, items: int) -> str:
-        """Do the work, and give a short text that is the same for the same result."""
+        """Do the work, and return a short text that is the same for the same result."""
         return hashlib.sha256(repr(self.view(self.run(items))).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A bound for the ratio (or the difference) of two contenders' medians; without one it is only shown."""
+    """A bound for the ratio (or the difference) of two contenders' medians; without a bound it is only shown."""
 
     left: str
     right: str
@@ -83,7 +83,7 @@ class Target:
         return left - right if self.difference else left / right
 
     def met(self, value: float) -> bool:
-        """Tell whether a value keeps the bound."""
+        """Return whether a value is within the bound."""
         return (self.at_least is None or value >= self.at_least) and (self.at_most is None or value <= self.at_most)
 
     def __str__(self) -> str:
@@ -91,7 +91,7 @@ class Target:
 
     @property
     def bound(self) -> str:
-        """Say the bound; empty if there is none."""
+        """The bound as text; empty if there is none."""
         if self.at_least is not None:
             return f">= {self.at_least:g}"
         return "" if self.at_most is None else f"<= {self.at_most:g}"
@@ -101,8 +101,8 @@ class Target:
 class Case:
     """One setting of a benchmark.
 
-    `parts` is what one item's cost is divided by, its hops say. `points` has the numbers that change from case to case,
-    by their names: over each of them the cost is drawn.
+    `parts` is the divisor of one item's cost, for example its hops. `points` has the numbers that vary from case to
+    case, by name: the cost is plotted over each of them.
     """
 
     name: str
@@ -123,8 +123,8 @@ class Case:
 class Benchmark:
     """One question, and the cases that answer it.
 
-    `unit` says what a cost is in, and `per_second` how many of it, for time, are one second. `most_rounds` is for a
-    benchmark whose rounds all give the same.
+    `unit` is the unit of the cost, and `per_second` how many of them, for time, are one second. `most_rounds` is for a
+    benchmark whose rounds all have the same result.
     """
 
     name: str
@@ -142,7 +142,7 @@ class Benchmark:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What one run cost: seconds, and bytes where memory is the question."""
+    """What one run cost: seconds, and bytes if memory is measured."""
 
     cpu: float
     wall: float
@@ -151,7 +151,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Timed:
-    """A result of a contender that measures itself, because it has to get ready first."""
+    """A result of a contender that measures itself, because it needs preparation first."""
 
     result: Any
     sample: Sample
@@ -173,9 +173,9 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class CaseResult:
-    """The samples of one case, a row for each round; `items` is what a contender with `times` of 1 was given.
+    """The samples of one case, one row per round; `items` is the number for a contender with `times` of 1.
 
-    `missing` says why a contender was not measured, `profiles` where the time goes of those of ours that miss a target.
+    `missing` says why a contender was not measured; `profiles` where those that miss a target spend their time.
     """
 
     benchmark: Benchmark
@@ -187,17 +187,17 @@ class CaseResult:
 
     @property
     def contenders(self) -> tuple[Contender, ...]:
-        """Those that were measured."""
+        """The contenders that were measured."""
         return tuple(each for each in self.case.contenders if each.name not in self.missing)
 
     @property
     def targets(self) -> tuple[Target, ...]:
-        """Those whose contenders were both measured."""
+        """The targets whose contenders were both measured."""
         return tuple(each for each in self.case.targets if not {each.left, each.right} & self.missing.keys())
 
     @property
     def missed(self) -> tuple[Target, ...]:
-        """Those that were not reached."""
+        """The targets that were not reached."""
         return tuple(each for each in self.targets if not each.met(self.compared(each).median))
 
     def spread(self, contender: str) -> Spread:
@@ -205,11 +205,11 @@ class CaseResult:
         return Spread.over([self._cost(sample[contender]) for sample in self.rounds])
 
     def wall(self, contender: str) -> float:
-        """Give the median of a contender's elapsed time, in seconds."""
+        """Return the median of a contender's elapsed time, in seconds."""
         return median(sample[contender].wall for sample in self.rounds)
 
     def compared(self, target: Target) -> Spread:
-        """Compare two contenders: their medians, and the range of what the single rounds would have said."""
+        """Compare two contenders: their medians, and the range over the single rounds."""
         single = [target.of(self._cost(each[target.left]), self._cost(each[target.right])) for each in self.rounds]
         value = target.of(self.spread(target.left).median, self.spread(target.right).median)
         return Spread(value, min(single), max(single))

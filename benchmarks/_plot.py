@@ -1,4 +1,4 @@
-"""How cost grows with stages, capacity, inputs or concurrency: one picture for each number that a benchmark changes."""
+"""How does cost grow with stages, capacity, inputs or concurrency? One plot for each number that a benchmark varies."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ._model import CaseResult
 __all__ = ["draw"]
 
 COLOURS = 10
-"""How many lines have a colour of their own; the others are dashed."""
+"""How many lines have their own colour; the others are dashed."""
 
 
 def draw(results: Sequence[CaseResult], folder: Path) -> list[Path]:
@@ -56,6 +56,6 @@ def _draw(points: Sequence[CaseResult], axis: str, file: Path) -> None:
     plot.yaxis.set_major_formatter("{x:g}")
     plot.grid(True, axis="y", alpha=0.3)
     figure.legend(loc="outside right upper", fontsize="small")
-    # The same results make the same file; text stays text, which is a fraction of its outlines.
+    # The same results make the same file; text stays text, which is much smaller than outlines.
     with rc_context({"svg.hashsalt": benchmark.name, "svg.fonttype": "none"}):
         figure.savefig(file, metadata={"Date": None})

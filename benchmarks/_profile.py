@@ -1,8 +1,8 @@
-"""Where does the time of a contender go? The stack is looked at a thousand times a second.
+"""Where does the time of a contender go? The stack is sampled a thousand times a second.
 
-A look counts for the innermost function of this project, of trio or of the benchmark's own work: what these call (a
+A sample counts for the innermost function of this project, of trio or of the benchmark's own work: what these call (a
 class of `outcome`, a selector) is their cost. Unlike a profiler that counts calls, it makes no function look slower
-than it is; it only comes late, at the next place where Python handles signals.
+than it is; a sample is only taken late, at the next place where Python handles signals.
 """
 
 from __future__ import annotations
@@ -18,27 +18,27 @@ from typing import Any
 __all__ = ["ABLE", "Profile", "profiled"]
 
 ABLE = hasattr(signal, "setitimer")
-"""Whether this system has the timer that it takes; Windows has none."""
+"""Whether this system has the timer that it needs; Windows does not."""
 
 EVERY, END_BEFORE = 0.001, 3.0
-"""Seconds between two looks, and how long to go on, by running again if need be."""
+"""Seconds between two samples, and how long to continue, by running again if needed."""
 
 _PACKAGES = ("funcpipe_trio", "trio", "benchmarks")
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """How many looks met each function: (package, "module.function", looks), the most first."""
+    """How many samples hit each function: (package, "module.function", samples), the most first."""
 
     functions: tuple[tuple[str, str, int], ...]
 
     @property
     def looks(self) -> int:
-        """All of them."""
+        """The number of all samples."""
         return sum(count for _package, _name, count in self.functions)
 
     def packages(self) -> dict[str, float]:
-        """Give each package's part, the greatest first."""
+        """Return the share of each package, largest first."""
         found: Counter[str] = Counter()
         for package, _name, count in self.functions:
             found[package] += count
@@ -46,11 +46,11 @@ class Profile:
 
 
 def profiled(run: Callable[[], Any]) -> Profile:
-    """Look where the time of a call goes, which is made again until there is enough to see; in the main thread only."""
+    """Profile a call, which is repeated until there are enough samples; in the main thread only."""
     found: Counter[tuple[str, str]] = Counter()
 
     def look(_signal: int, frame: FrameType | None) -> None:
-        signal.set_wakeup_fd(-1)  # or each look would wake trio's loop up, which nobody else does
+        signal.set_wakeup_fd(-1)  # otherwise each sample would wake trio's loop
         found[_place(frame)] += 1
 
     before = signal.signal(signal.SIGALRM, look)
@@ -66,7 +66,7 @@ def profiled(run: Callable[[], Any]) -> Profile:
 
 
 def _place(frame: FrameType | None) -> tuple[str, str]:
-    """Ask the module for its name: the path of any library may lead through a folder that is named as a package is."""
+    """Use the name of the module: the path of any library may contain a folder named like a package."""
     while frame is not None:
         package, _dot, module = frame.f_globals.get("__name__", "").partition(".")
         if package in _PACKAGES:

@@ -1,4 +1,4 @@
-"""What a result reads like: on the screen, and as JSON."""
+"""How are results shown? On the screen, and as JSON."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ FUNCTIONS = 12
 
 
 def machine(libraries: Mapping[str, str]) -> dict[str, Any]:
-    """Say where this runs, and with which versions of the others' libraries."""
+    """Return where this runs, and the versions of the other libraries."""
     return {
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "trio": version("trio"),
@@ -53,7 +53,7 @@ def _processor() -> str:
 
 
 def machine_line(facts: dict[str, Any]) -> str:
-    """Say it in one line, and the libraries in a second."""
+    """Format it as one line, and the libraries as a second."""
     load = "" if facts["load"] is None else f", load {facts['load']:.1f}"
     libraries = ", ".join(f"{name} {number}" for name, number in facts["libraries"].items())
     return (
@@ -63,7 +63,7 @@ def machine_line(facts: dict[str, Any]) -> str:
 
 
 def heading(benchmark: Benchmark, effort: Effort) -> str:
-    """Say what is asked, and in what unit the answer is."""
+    """Format the question, and the unit of the answer."""
     return (
         f"{benchmark.name}: {benchmark.question}\n  {benchmark.metric.value}, {benchmark.unit}; "
         f"median of {effort.rounds_of(benchmark)} (min..max), elapsed time of the whole run"
@@ -71,7 +71,7 @@ def heading(benchmark: Benchmark, effort: Effort) -> str:
 
 
 def case_lines(result: CaseResult) -> list[str]:
-    """Show one case: a line for each contender, then one for each target."""
+    """Format one case: a line for each contender, then one for each target."""
     width = max(len(each.name) for each in result.case.contenders)
     lines = [f"  {result.case.name}, {result.items:_} items"]
     for each in result.case.contenders:
@@ -90,29 +90,29 @@ def case_lines(result: CaseResult) -> list[str]:
 
 
 def parts(profile: Profile) -> str:
-    """Show which package takes how much."""
+    """Format the share of each package."""
     return ", ".join(f"{package} {share:.0%}" for package, share in profile.packages().items())
 
 
 def most(profile: Profile) -> list[tuple[float, str]]:
-    """Give the functions that take the most, each with its share."""
+    """Return the functions that take the most, each with its share."""
     return [(count / profile.looks, f"{package}.{name}") for package, name, count in profile.functions[:FUNCTIONS]]
 
 
 def shown(spread: Spread) -> str:
-    """Show a median and, if there was more than one value, its range; to about three digits."""
+    """Format a median and, if there was more than one value, its range; to about three digits."""
     digits = 0 if abs(spread.median) >= 100 else 1 if abs(spread.median) >= 10 else 2
     between = "" if spread.low == spread.high else f" ({spread.low:.{digits}f}..{spread.high:.{digits}f})"
     return f"{spread.median:.{digits}f}{between}"
 
 
 def verdict(result: CaseResult, target: Target) -> str:
-    """Say whether a target was reached."""
+    """Return whether a target was reached, as text."""
     return "NOT REACHED" if target in result.missed else "reached"
 
 
 def summary(results: Sequence[CaseResult]) -> str:
-    """Say how many targets were reached, and name the others."""
+    """Return how many targets were reached, and the others by name."""
     bounds = sum(bool(target.bound) for result in results for target in result.targets)
     missed = [
         f"  {each.benchmark.name}, {each.case.name}: {target} is {shown(each.compared(target))}, not {target.bound}"
@@ -123,7 +123,7 @@ def summary(results: Sequence[CaseResult]) -> str:
 
 
 def as_json(result: CaseResult) -> dict[str, Any]:
-    """Give one case with all its samples."""
+    """Return one case with all its samples."""
     return {
         "benchmark": result.benchmark.name,
         "question": result.benchmark.question,

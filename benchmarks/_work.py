@@ -1,6 +1,6 @@
-"""The work that contenders do on an item: most of it costs next to nothing, so that what is around it shows.
+"""The work that contenders do on an item: most of it costs almost nothing, so that the overhead shows.
 
-It imports no event loop: it is for the contenders of all of them.
+It imports no event loop, since contenders of all of them use it.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 __all__ = ["MAX_DELAY", "TIMEOUT", "add", "answer", "compute", "inc"]
 
 MAX_DELAY = TIMEOUT = 60.0
-"""Seconds that are never over, of a batch and of a call."""
+"""Seconds that never pass, for a batch and for a call."""
 
 
 def inc(number: int) -> int:
@@ -20,12 +20,12 @@ def add(total: int, number: int) -> int:
 
 
 def compute(loops: int, number: int) -> int:
-    """Pure Python that computes, about 0.065 us a loop."""
+    """Compute something in pure Python, about 0.065 us per loop."""
     for step in range(loops):
         number = (number * 31 + step) % 65_521
     return number
 
 
 async def answer(number: int) -> int:
-    """An async call that has its answer and never waits."""
+    """An async call that never waits."""
     return number

@@ -1,11 +1,11 @@
 """What do batches and a rate limit add to an item?
 
-Items are added up: as they are; by batches of 100, which would also leave 60 s after their first item; under a rate
-that is never reached. What is asked is the difference: how much the operation adds to an item. Once its items come
-straight from a list, so that the operation has no link before it but what it needs itself; once over a link.
+Items are added up: as they are; in batches of 100, which would also leave 60 s after their first item; under a rate
+limit that is never reached. The difference is what the operation adds to an item. In one case the items come directly
+from a list, so that the operation has no link before it except what it needs itself; in the other over a link.
 
-By batches, so do the others: trio by hand with ``move_on_after``, slurry and streamable with their operators; aiostream
-has batches by number only.
+The other libraries also use batches: trio by hand with ``move_on_after``, slurry and streamable with their operators;
+aiostream has batches by number only.
 """
 
 from __future__ import annotations

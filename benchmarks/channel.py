@@ -1,8 +1,8 @@
-"""What does `FairChannel` alone cost, without any pipeline, next to a trio memory channel?
+"""What does `FairChannel` alone cost, without any pipeline, compared with a trio memory channel?
 
-N tasks ``await send(item)``, one task ``async for``: each into an input of its own, or all into clones of one memory
-channel (anyio: stream, asyncio: queue), which gives no shares. Like trio's, our ``send`` and ``receive`` always are a
-checkpoint, so both pay for two trips through the scheduler; asyncio's queue yields only when it is full or empty.
+N tasks ``await send(item)``, one task ``async for``: each sends into its own input, or all into clones of one memory
+channel (anyio: stream, asyncio: queue), which gives no shares. Like trio's, our ``send`` and ``receive`` are always
+checkpoints, so both pay for two trips through the scheduler; asyncio's queue yields only when it is full or empty.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from ._model import Benchmark, Case, Contender, Target, way
 __all__ = ["BENCHMARK"]
 
 MOST = {1: None, 10: 1.35, 100: None, 1_000: 1.5}
-"""Times what a memory channel costs, by the number of inputs."""
+"""Upper bounds, as multiples of the cost of a memory channel, by the number of inputs."""
 
 
 def _case(inputs: int) -> Case:

@@ -1,13 +1,13 @@
-"""What does a fair merge cost, next to a merge that is not fair, and does it grow with the number of inputs?
+"""What does a fair merge cost, compared with a merge that is not fair, and does it grow with the number of inputs?
 
-N sources are merged into one stream, which is summed up. The contenders give no shares at all. By hand, each source is
-a task that sends into the same channel, so that nothing stands between it and the consumer; that starts as few tasks as
-the fair merge does. Of the libraries, aiostream hands out what is ready first in the order of its list, slurry and
-streamable go round. The same number of items is divided among the sources.
+N sources are merged into one stream, which is summed up. The contenders give no shares. By hand, each source is a task
+that sends into the same channel, so that nothing stands between it and the consumer; that starts as few tasks as the
+fair merge does. Of the libraries, aiostream hands out what is ready first in the order of its list, slurry and
+streamable use round-robin. The same number of items is divided among the sources.
 
-How it grows: both contenders merge a million items, a hundred from each input; one in a single run with ten thousand
-inputs, the other in a thousand runs, one after another, with ten inputs each. So both set up and end ten thousand
-inputs, and what is left is what the number of inputs costs.
+Growth: both contenders merge a million items, a hundred from each input; one in a single run with ten thousand inputs,
+the other in a thousand runs, one after another, with ten inputs each. So both set up and end ten thousand inputs, and
+the difference is the cost of the number of inputs.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["BENCHMARK"]
 
 MOST = 10_000
 LIBRARIES = 1_000
-"""Inputs up to which the libraries take part: beyond, most of their time is set-up."""
+"""The largest number of inputs for the libraries: above it, most of their time is setup."""
 
 
 def _case(inputs: int) -> Case:

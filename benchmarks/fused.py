@@ -1,9 +1,9 @@
-"""What do sync operations cost that share a task, next to plain generators?
+"""What do sync operations that share a task cost, compared with plain generators?
 
 Five sync maps are fused into the stage of the source, and the sum into the same stage: one task, no link. The bound is
-set by a chain of generator expressions that call the same functions, without trio: the floor of what Python can do, for
-it counts nothing, checks nothing and never lets others run. The libraries that pull or push through a chain of
-operators, without tasks, are here, too.
+relative to a chain of generator expressions that call the same functions, without trio: the minimum in Python, since it
+counts nothing, checks nothing and never lets others run. The libraries that pull or push through a chain of operators,
+without tasks, are also measured.
 """
 
 from __future__ import annotations

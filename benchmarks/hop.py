@@ -1,13 +1,13 @@
 """What does it cost to pass an item from one task to the next?
 
-Stages, each a task of its own, add one to every item; the last one adds the results up. With the source that is one
-task more than stages, so as many hops as stages. A sync map is fused into the stage before it, so our pipeline sets a
-buffer in front of each one: that ends a stage, and gives the link its capacity.
+Stages, each in its own task, add one to every item; the last one adds up the results. With the source that is one more
+task than stages, so as many hops as stages. A sync map is fused into the stage before it, so our pipeline has a buffer
+before each one: that ends a stage, and gives the link its capacity.
 
 The contenders are what their users would write first. Trio and anyio yield at every send and every receive; asyncio's
-queue, like our links, only when it is full or empty. Slurry's channels have capacity 0, and no other; it is shown at 1.
+queue, like our links, only when it is full or empty. Slurry's channels always have capacity 0; it is shown at 1.
 
-At capacity 1 nothing can be gained by handing over more than one item at a time; the target is only not to lose.
+At capacity 1 handing over more than one item at a time gains nothing; the target is only not to lose.
 """
 
 from __future__ import annotations

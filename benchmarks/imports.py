@@ -1,7 +1,7 @@
-"""How long does it take to import the package, next to trio, which it cannot do without?
+"""How long does it take to import the package, compared with trio, which it needs?
 
-Each import is made in fresh interpreters, one after another, and each takes the CPU time of the import statement alone,
-with the compiled files in place. The others are here to compare; anyio imports its event loop only when it runs.
+Each import is made in fresh interpreters, one after another, and each measures the CPU time of the import statement
+alone, with the compiled files present. The others are for comparison; anyio imports its event loop only when it runs.
 """
 
 from __future__ import annotations

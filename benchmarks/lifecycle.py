@@ -1,9 +1,9 @@
 """What does it cost to start a pipeline and to leave it?
 
 A pipeline of ten stages is opened, all its tasks get their first turn, and it is left while its source waits. The
-contender is the least that ten tasks can cost: a nursery with ten tasks that wait, and its cancellation. The source is
-an async generator, iterated by the first of the ten: a producer would be an eleventh task, with a nursery and a channel
-of its own. The unit is one such start and end.
+contender is the minimum for ten tasks: a nursery with ten tasks that wait, and its cancellation. The source is an async
+generator, iterated by the first of the ten: a producer would be an eleventh task, with its own nursery and channel. The
+unit is one such start and end.
 """
 
 from __future__ import annotations

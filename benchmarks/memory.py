@@ -1,10 +1,10 @@
 """Does memory grow with the length of the stream?
 
 Two sources are merged fairly, each item goes through an async call with ten calls at once, and the consumer is slow: it
-gives all other tasks their turn, twice, before it takes the next item, so that every link is full all the time. The
-peak (of what Python allocates, by tracemalloc) is measured once for N items and once for 100 N. A run that kept one
-word for each of a million items would show as 8 MB. One round is enough: the peak is the same in each, and a million
-items take minutes under tracemalloc.
+lets all other tasks run, twice, before it takes the next item, so that every link is always full. The peak (of what
+Python allocates, by tracemalloc) is measured once for N items and once for 100 N. A run that kept one word for each of
+a million items would show as 8 MB. One round is enough: the peak is the same in each, and a million items take minutes
+under tracemalloc.
 """
 
 from __future__ import annotations

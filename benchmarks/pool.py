@@ -1,16 +1,16 @@
 """What does it cost to put an item through an async call, with several calls at once?
 
-The call is one bare checkpoint (``asyncio.sleep(0)``), so that the pool around it shows. On trio and on asyncio the
-contender is a worker pool written by hand: a task feeds a channel, N workers take from it and send to a second, the
-main task collects. Ordered, its workers carry each item's number, and the main task keeps early results in a dict until
-their turn; unlike ours that dict has no bound, which makes it cheaper. The libraries do it with the one operator that
-they have for it; all of them run on uvloop.
+The call is a single checkpoint (``asyncio.sleep(0)``), so that the cost of the pool shows. On trio and on asyncio the
+contender is a hand-written worker pool: a task feeds a channel, N workers take from it and send to a second, the main
+task collects. In the ordered version the workers carry each item's number, and the main task keeps early results in a
+dict until their turn; unlike ours that dict has no bound, which makes it cheaper. The libraries use the one operator
+that they have for it; all of them run on uvloop.
 
-Two things are no pools, and here to show what a pool can cost at least: the calls alone on trio, so many at once,
-without a queue, an order or an end; and streamable at a concurrency of 1, which is a plain loop without a task.
+Two contenders are not pools, and show the minimum for a pool: the calls alone on trio, that many at once, without a
+queue, an order or an end; and streamable at a concurrency of 1, which is a plain loop without a task.
 
-Mind that trio's trip through the scheduler costs several times as much as uvloop's, and that every contender makes at
-least one per item.
+Note that a trip through trio's scheduler costs several times as much as one through uvloop's, and that every contender
+makes at least one per item.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ LIBRARIES = {
 
 ALONE = "trio, the calls alone"
 
-# The results of an ordered pool must be in order already, those of an unordered one only be the same.
+# The results of an ordered pool must already be in order; those of an unordered one are sorted first.
 VIEWS: dict[str, Callable[[list[int]], object]] = {
     "ordered": tuple,
     "unordered": lambda results: tuple(sorted(results)),

@@ -1,13 +1,13 @@
-"""From which duration of a call on does a process pay, and what does chunking bring?
+"""How long must a call take for a process to pay off, and what does chunking gain?
 
-A pure Python function, which holds the interpreter while it computes, is put on a list of items: where it is (a sync
-map), in two threads, in two worker processes item by item, and in two worker processes by chunks of 4, 16 and 64 items.
+A pure Python function, which holds the interpreter while it computes, is applied to a list of items: in place (a sync
+map), in two threads, in two worker processes item by item, and in two worker processes in chunks of 4, 16 and 64 items.
 Two processes on two free cores can at best double the speed.
 
-What is compared is elapsed time, for most of the CPU time is spent in other processes; each contender takes it when its
-workers have started, and have imported what they need. There is no target: how fast two processes are is up to the
-machine. The samples (``--json``) also have the CPU time of the pipeline's own process alone, which is what a call costs
-the event loop, and which a busy machine does not change much.
+Elapsed time is compared, since most of the CPU time is spent in other processes; each contender measures it once its
+workers have started and imported what they need. There is no target: how fast two processes are depends on the machine.
+The samples (``--json``) also contain the CPU time of the pipeline's own process alone, which is what a call costs the
+event loop, and which a busy machine does not change much.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ __all__ = ["BENCHMARK"]
 WORKERS = 2
 CHUNKS = (4, 16, 64)
 LOOPS = {0.05: 770, 0.3: 4_600, 1: 15_400, 5: 77_000}
-"""Loops of the function that take about so many milliseconds."""
+"""Loops of the function that take about that many milliseconds."""
 
 
 def _timed(make: Callable[[int], Pipeline[int]], first: int, items: int) -> Timed:
     """Run a pipeline twice in one trio run, so with the same workers, and time the second run.
 
-    The first gets so many items that all workers start.
+    The first run gets enough items to start all workers.
     """
 
     async def main() -> Timed:
@@ -89,7 +89,7 @@ def _case(milliseconds: float) -> Case:
 
 BENCHMARK = Benchmark(
     name="processes",
-    question="from which duration of a call on does a process pay, and what does chunking bring?",
+    question="how long must a call take for a process to pay off, and what does chunking gain?",
     unit="ns per item",
     cases=tuple(map(_case, LOOPS)),
     metric=Metric.WALL,

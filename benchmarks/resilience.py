@@ -1,8 +1,8 @@
 """What do a timeout and retries around a call cost when the call succeeds?
 
-Each item goes through one async call in a stage of its own, one at a time: bare; with ``trio.fail_after`` around it,
+Each item goes through one async call in a separate stage, one at a time: bare; with ``trio.fail_after`` around it,
 inside the user's function, which is the least that a trio user would write; and as a `Step` with a timeout and three
-attempts. The call has its answer at once, or blocks once. No time is ever over.
+attempts. The call returns at once, or blocks once. No timeout ever expires.
 """
 
 from __future__ import annotations

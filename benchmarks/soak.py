@@ -2,8 +2,8 @@
 
 The command: ``python -m benchmarks soak [--minutes M] [--quick] [--seed N]``. It measures no speed. Rounds of random
 pipelines run side by side in one trio run; functions and sources fail, and runs are cancelled, aborted, drained and
-left at random. After each run its books are closed (see `_chaos`), after each round nothing may be left: no task, no
-thread of the pool. Memory after the first fifth of the time is held against memory at the end.
+left at random. After each run its books must add up (see `_chaos`); after each round nothing may be left: no task, no
+thread of the pool. Memory after the first fifth of the time is compared with memory at the end.
 
 Real time is not repeatable; a seed repeats the pipeline, its pauses and failures, and what is done to the run.
 """
@@ -32,14 +32,14 @@ __all__ = ["LostError", "Soak", "main", "soak"]
 
 MINUTES, QUICK_MINUTES = 1.0, 5 / 60
 SIDE_BY_SIDE = 24
-"""Runs at once."""
+"""Number of runs at once."""
 THREADS = 8
 PATIENCE = 60.0
-"""Seconds after which a run is called stuck; none has more than some seconds of work."""
+"""Seconds after which a run counts as stuck; none has more than a few seconds of work."""
 WARM_UP = 0.2
-"""Part of the time after which memory must be flat."""
+"""Fraction of the time after which memory must be flat."""
 GROWTH = 20_000
-"""Blocks of memory (some 2 MB) that caches and chance may add."""
+"""Blocks of memory (about 2 MB) that caches and chance may add."""
 PAGE = 4096
 
 DISTURBANCES = ("nothing", "nothing", "cancel", "abort", "drain", "drain with grace", "drain at once")
@@ -47,7 +47,7 @@ CONSUMERS = ("take all", "take all", "leave", "raise", "sink")
 
 
 class LostError(Exception):
-    """Something was lost, or left behind; `seed` is that of the run, or of the first of the runs that did it."""
+    """Something was lost, or left behind; `seed` is that of the run, or of the first run of the round."""
 
     def __init__(self, message: str, seed: int) -> None:
         super().__init__(message)
@@ -55,7 +55,7 @@ class LostError(Exception):
 
 
 class _LeaveError(Exception):
-    """What a consumer raises to leave its block."""
+    """Raised by a consumer to leave its block."""
 
 
 @dataclass(slots=True)
@@ -71,13 +71,13 @@ class Soak:
     failures: int = 0
     thread_calls: int = 0
     threads: int = 0
-    """Threads of the operating system that worked for one round, at most."""
+    """The most operating system threads that worked for one round."""
     longest_exit: float = 0.0
-    """Seconds from a cancellation, an abort or a consumer's leave to the end of the block, at most."""
+    """The most seconds from a cancellation, an abort or a consumer leaving to the end of the block."""
     blocks: tuple[int, int] = (0, 0)
     """Blocks of memory in use, after the warm-up and at the end."""
     resident: tuple[float, float] = (0.0, 0.0)
-    """Resident memory in MiB, likewise; 0 where the system does not tell."""
+    """Resident memory in MiB, at the same times; 0 if the system does not report it."""
 
     def add(self, play: _Play) -> None:
         """Count one run."""
@@ -93,7 +93,7 @@ class Soak:
         self.longest_exit = max(self.longest_exit, play.exit)
 
     def lines(self) -> list[str]:
-        """Say it for people."""
+        """Format it for people."""
         outcomes = ", ".join(f"{number} {outcome}" for outcome, number in self.outcomes.most_common())
         start, end = self.blocks
         return [
@@ -130,7 +130,7 @@ class _Play:
         self._errors: list[BaseException] = []
 
     async def run(self) -> None:
-        """Run it; keep what it raised."""
+        """Run it; keep the errors it raised."""
         with trio.move_on_after(PATIENCE) as patience:
             try:
                 await (self._sink() if self.consumer == "sink" else self._block())
@@ -141,20 +141,20 @@ class _Play:
         if self._ended_at is not None:
             self.exit = trio.current_time() - self._ended_at
         if patience.cancelled_caught:
-            self._errors.append(TimeoutError(f"not over after {PATIENCE:g} s"))
+            self._errors.append(TimeoutError(f"not finished after {PATIENCE:g} s"))
 
     def problems(self) -> list[str]:
-        """Say all that must not be."""
+        """Return everything that is wrong."""
         found = ["".join(traceback.format_exception(error)) for error in self._errors]
         found += self.books.problems(self.report)
         ended_well = self.disturbance in ("nothing", "drain", "drain at once") and not self.books.failures
-        if ended_well:  # nobody is told of anything but what nobody needed
+        if ended_well:  # only items that were not needed may be discarded
             given_up = Counter(reason for _, _, reason in self.books.heard if reason != "not needed")
-            found += [f"{number} items were given up, reason {reason!r}" for reason, number in given_up.items()]
+            found += [f"{number} items were discarded, reason {reason!r}" for reason, number in given_up.items()]
         return found
 
     def _met(self, error: BaseException) -> None:
-        """Keep an error that nothing here explains."""
+        """Keep an error unless this play explains it."""
         if isinstance(error, BaseExceptionGroup):
             for inner in error.exceptions:
                 self._met(inner)
@@ -175,7 +175,7 @@ class _Play:
                 await self._disturb(run, outside)
 
     async def _drive(self, task_status: trio.TaskStatus[Run[Any]]) -> None:
-        """Run it with a sink, whose report is there however it ends."""
+        """Run it with a sink, whose report exists however it ends."""
         watched, status = self.pipeline.tap(self.books.deliver), _Status(task_status)
         try:
             await watched.run(on_discard=self.books.hear, task_status=status)
@@ -246,7 +246,7 @@ class _Status(trio.TaskStatus[Any]):
 
 
 async def soak(seconds: float, seed: int) -> Soak:
-    """Play rounds until the time is over.
+    """Run rounds until the time is over.
 
     Raises:
       LostError: at the first round in which something was lost.
@@ -272,7 +272,7 @@ async def soak(seconds: float, seed: int) -> Soak:
 
 
 async def _round(done: Soak, seeds: range, threads: trio.CapacityLimiter) -> None:
-    """Run some pipelines side by side, and look at each when all are over."""
+    """Run some pipelines side by side, and check each when all have ended."""
     plays = [_Play(seed, threads) for seed in seeds]
     async with trio.open_nursery() as nursery:
         for play in plays:
@@ -286,7 +286,7 @@ async def _round(done: Soak, seeds: range, threads: trio.CapacityLimiter) -> Non
 
 
 def _memory() -> tuple[int, float]:
-    """Give the blocks of memory in use, and the resident MiB."""
+    """Return the blocks of memory in use, and the resident MiB."""
     gc.collect()
     status = Path("/proc/self/statm")
     resident = int(status.read_text(encoding="ascii").split()[1]) * PAGE / 2**20 if status.exists() else 0.0
@@ -294,11 +294,11 @@ def _memory() -> tuple[int, float]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; answer its exit status: 0 if nothing was lost, else 1."""
+    """Run the command; return its exit status: 0 if nothing was lost, otherwise 1."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks soak", description=__doc__.splitlines()[0])
-    parser.add_argument("--minutes", type=float, metavar="M", help=f"how long; else {MINUTES:g}")
+    parser.add_argument("--minutes", type=float, metavar="M", help=f"how long (default: {MINUTES:g})")
     parser.add_argument("--quick", action="store_true", help="5 seconds only")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="the first run's; each later one has one more")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the first run; each later one adds 1")
     options = parser.parse_args(arguments)
     minutes = options.minutes if options.minutes is not None else QUICK_MINUTES if options.quick else MINUTES
     if not 0 < minutes < float("inf"):
@@ -307,7 +307,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         done = trio.run(soak, minutes * 60, options.seed)
     except LostError as lost:
-        print(f"soak: {lost}\nTo see it again, with some luck: --seed {lost.seed}", file=sys.stderr)
+        print(f"soak: {lost}\nTo try to reproduce it: --seed {lost.seed}", file=sys.stderr)
         return 1
     print("\n".join(f"  {line}" for line in done.lines()))
     return 0

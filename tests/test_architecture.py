@@ -36,7 +36,7 @@ def layer(module: Path) -> str:
 
 
 def imports(module: Path) -> list[tuple[str, bool]]:
-    """Give what a module imports when it is loaded: names from the package's root on, and whether they are ours."""
+    """Return what a module imports when it is loaded: names from the package's root on, and whether they are ours."""
     tree = ast.parse((ROOT / module).read_text())
     typing_only = {
         id(inner)

@@ -109,7 +109,7 @@ def wrong_filters(where, name, call):
         yield TypeError, partial(call, value), f"{rule}, not {shown(value)}"
     for value in (ASYNC, ASYNC_GENERATOR, async_call, partial(async_call)):
         yield TypeError, partial(call, value), f"{where}: {name} must be a sync function, not {shown(value)}"
-    rule = f"{where}: {name} must name Exception or kinds of it: what ends a task is never met by a policy"
+    rule = f"{where}: {name} must name Exception or subclasses of it: policies never handle what ends a task"
     for value in (BaseException, KeyboardInterrupt, trio.Cancelled, (OSError, SystemExit), (GeneratorExit, OSError)):
         yield ValueError, partial(call, value), f"{rule}, not {shown(value)}"
 
@@ -547,14 +547,14 @@ def test_a_time_may_be_an_int_or_a_float(value):
 
 @pytest.mark.parametrize("value", ["-1", True, None])
 def test_the_grace_of_a_drain_is_a_time(value):
-    """A drain refuses a grace that is no number, and the run goes on."""
+    """A drain refuses a grace that is not a number, and the run continues."""
     message = f"Run.drain: grace must be a number of seconds >= 0, not {shown(value)}"
     refused_in_a_run(TypeError, message, lambda run: run.drain(grace=value))
 
 
 @pytest.mark.parametrize("value", [-1, math.nan, -math.inf])
 def test_the_grace_of_a_drain_is_not_negative(value):
-    """A drain refuses a grace below zero, and the run goes on."""
+    """A drain refuses a grace below zero, and the run continues."""
     message = f"Run.drain: grace must be a number of seconds >= 0, not {shown(value)}"
     refused_in_a_run(ValueError, message, lambda run: run.drain(value))
 
@@ -681,7 +681,7 @@ def test_all_problems_of_a_plan_are_told_at_once(driver):
 
 
 def test_a_plan_that_cannot_work_is_not_described():
-    """`describe` raises what a run would raise, but for sources that were used."""
+    """`describe` raises what a run would raise, except for sources that were used."""
     message = concurrency_problem("str", "str")
 
     with pytest.raises(PlanError, match=rf"^{re.escape(message)}$"):
@@ -773,7 +773,7 @@ def test_a_one_shot_source_that_appears_twice_is_refused_and_not_used_up(make):
 
 @one_shots
 def test_a_used_one_shot_plan_can_still_be_described(make):
-    """The description of a plan does not hang on whether it was run."""
+    """The description of a plan does not depend on whether it was run."""
     line, kind = make()
     before = line.map(same).describe()
 
@@ -796,7 +796,7 @@ def test_a_used_one_shot_plan_can_still_be_described(make):
     ],
 )
 def test_a_replayable_source_works_again_and_again(source):
-    """What can be iterated anew gives the same each time, also in two places of one plan."""
+    """What can be iterated again gives the same each time, also in two places of one plan."""
     assert run_virtual(source.collect) == run_virtual(source.collect) == [1, 2, 3]
     assert run_virtual(concat(source, source).collect) == [1, 2, 3, 1, 2, 3]
 

@@ -181,7 +181,7 @@ def test_an_environment_that_is_not_there_is_not_made_unasked(tmp_path, monkeypa
     said = _libraries.missing(contender, make=False)
     (tmp_path / "funcpipe-benchmarks").mkdir()
 
-    assert said == "lib==1 needs an environment of its own, which is not there"
+    assert said == "lib==1 needs its own environment, which does not exist"
     assert _libraries.missing(contender, make=False) == said
 
 
@@ -228,7 +228,7 @@ def test_where_the_time_goes_is_shown_with_a_missed_target():
 
 
 def test_a_look_counts_for_the_innermost_function_of_a_package(monkeypatch):
-    """What the standard library does for it is its own cost; whoever took signals before takes them again."""
+    """What the standard library does for it is its own cost; the previous signal handler is restored."""
     before = signal.getsignal(signal.SIGALRM)
     monkeypatch.setattr(_profile, "ENOUGH", 0.2)
 

@@ -803,7 +803,7 @@ async def test_a_full_batch_leaves_at_once():
 @pytest.mark.parametrize("later", [[], [1000 * MS]])
 @in_virtual_time
 async def test_a_partial_batch_leaves_when_its_time_is_over(later):
-    """H-2: a batch leaves max_delay after its first item, whether the source stalls for a while or for ever."""
+    """H-2: a batch leaves max_delay after its first item, whether the source stalls for a while or forever."""
 
     async def source():
         await trio.sleep(100 * MS)

@@ -193,7 +193,7 @@ USUAL = {
 
 
 def public_calls():
-    """Give every public function and method by name, the async ones as sync ones."""
+    """Return every public function and method by name, the async ones as sync ones."""
     faces = {name: getattr(funcpipe_trio, name) for name in vars(funcpipe_trio) if not name.startswith("_")}
     things = {
         "Pipeline": LINE,
@@ -217,7 +217,7 @@ CALLS = {name: fn for name, fn in public_calls() if name not in NO_FACES}
 
 
 def arguments_of(fn):
-    """Give the parameters of a function, and usual arguments for those that it needs."""
+    """Return the parameters of a function, and usual arguments for those that it needs."""
     with suppress(ValueError, TypeError):
         parameters = inspect.signature(fn).parameters.values()
         usual = {

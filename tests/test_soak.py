@@ -44,4 +44,4 @@ def test_an_item_that_is_lost_is_found(monkeypatch, capsys):
     run = re.match(r"^soak: run (\d+) ", said)
     assert run is not None
     assert "items were lost\n" in said
-    assert said.endswith(f"To see it again, with some luck: --seed {run[1]}\n")
+    assert said.endswith(f"To try to reproduce it: --seed {run[1]}\n")

@@ -82,7 +82,7 @@ async def never_async(*args):
 
 
 async def refused(call):
-    """Give the outcome of a call: what it returned, or the type, arguments and notes of what it raised; and when."""
+    """Return the outcome of a call: what it returned, or the type, arguments and notes of what it raised; and when."""
     try:
         outcome = await call
     except Exception as error:
@@ -757,7 +757,7 @@ def test_one_step_runs_many_times_at_once():
 
 
 def test_the_context_is_the_callers():
-    """Context variables of who calls the step, or opens the pipeline, are seen in the function, and in a runner."""
+    """Context variables of the step's caller, or the pipeline's opener, are seen in the function and in a runner."""
     who = contextvars.ContextVar("who", default="nobody")
 
     async def ask(item):
@@ -1122,7 +1122,7 @@ def test_gather_under_every_order_of_tasks(calls, concurrency, seed):
     if failures:
         end, _ = failures[0]
         assert now == end
-        # What starts at that very instant may or may not: of those that did, the earliest item's failure is raised.
+        # What starts exactly then may or may not: of those that did, the earliest item's failure is raised.
         assert result in [number for at, number in failures if at == end]
         assert result == min(number for at, number in failures if at == end and number in {n for _, n in starts})
         assert all(at <= end for at, _ in starts)
@@ -1170,7 +1170,7 @@ def test_an_error_out_of_a_cancelled_call_is_never_the_first():
 
 
 def test_gather_keeps_nothing_but_the_results():
-    """Memory at 10^5 items as at 10^3, but for the list of results."""
+    """Memory at 10^5 items as at 10^3, except for the list of results."""
 
     async def main(many):
         tracemalloc.start()

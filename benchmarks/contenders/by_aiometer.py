@@ -1,4 +1,4 @@
-"""aiometer: an async function over a list, with so many calls at once; on uvloop."""
+"""aiometer: an async function over a list, with a number of calls at once; on uvloop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""aiostream's operators in a pipe, on uvloop. They pull: there is no task but where an async function is mapped."""
+"""aiostream's operators in a pipe, on uvloop. They pull: only mapping an async function makes tasks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .by_asyncio import visit
 __all__ = ["batch", "fair", "fused", "pool"]
 
 pipe: Any = typed_pipe
-"""Its types refuse a function of one argument, which its documentation uses."""
+"""Its types reject a function of one argument, which its documentation uses."""
 
 
 async def _sum(values: Any) -> int:
@@ -46,5 +46,5 @@ def fair(inputs: int, items: int) -> int:
 
 
 def batch(size: int, items: int) -> int:
-    """By number only: it has no batches by time."""
+    """Only by number: it has no batches by time."""
     return uvloop.run(_sum(stream.iterate(range(items)) | pipe.chunks(size) | pipe.map(sum)))

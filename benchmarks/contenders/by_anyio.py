@@ -1,4 +1,4 @@
-"""anyio's memory object streams in a task group, the way its documentation uses them; on trio, or on uvloop."""
+"""anyio's memory object streams in a task group, as in its documentation; on trio, or on uvloop."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .._work import add, inc
 
 __all__ = ["channel", "hop"]
 
-CAPACITY = 16  # of a stream, where a benchmark does not say
+CAPACITY = 16  # of a stream, unless a benchmark sets it
 BACKENDS: dict[str, dict[str, Any]] = {
     "trio": {"backend": "trio"},
     "uvloop": {"backend": "asyncio", "backend_options": {"use_uvloop": True}},

@@ -1,7 +1,7 @@
 """The same as `by_trio` with what asyncio has: bounded queues and a task group, on uvloop.
 
-A queue has no end on Python 3.11, so an object that is no item says it. Who collects from a pool of workers knows how
-many results will come.
+A queue cannot be closed on Python 3.11, so an object that is not an item marks the end. The collector of a pool knows
+how many results will come.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from .._work import add, inc
 
 __all__ = ["channel", "fair", "hop", "pool_ordered", "pool_unordered", "visit"]
 
-CAPACITY = 16  # of a queue, where a benchmark does not say
+CAPACITY = 16  # of a queue, unless a benchmark sets it
 END = None
 
 
@@ -138,4 +138,4 @@ def fair(inputs: int, items: int) -> int:
 
 
 channel = fair
-"""A queue that many put into is all that it is."""
+"""It is nothing more than a queue that many tasks put into."""

@@ -1,4 +1,4 @@
-"""Plain generators: no tasks, no waiting; the floor of what Python can do."""
+"""Plain generators: no tasks, no waiting; the minimum in Python."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""reactivex: it pushes, without backpressure; what waits is a future, on uvloop."""
+"""reactivex: it pushes, without backpressure; async calls are futures, on uvloop."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ __all__ = ["fused", "pool_unordered"]
 
 
 def fused(maps: int, items: int) -> int:
-    source: Any = reactivex.from_iterable(range(items))  # its types know of a fixed number of operators
+    source: Any = reactivex.from_iterable(range(items))  # its types allow a fixed number of operators
     total: int = source.pipe(*(operators.map(inc) for _ in range(maps)), operators.reduce(add, 0)).run()
     return total
 
 
 def pool_unordered(concurrency: int, items: int) -> list[int]:
-    """Each call is an observable that starts when it is subscribed to, and so many are subscribed to at once."""
+    """Each call is an observable that starts when it is subscribed to; `concurrency` are subscribed to at once."""
 
     async def main() -> list[int]:
         loop = asyncio.get_running_loop()

@@ -1,6 +1,6 @@
-"""slurry: sections in a pipeline, each a task, joined by channels of capacity 0, which it does not let one change.
+"""slurry: sections in a pipeline, each a task, joined by channels with a fixed capacity of 0.
 
-It works with trio < 0.22 only, so it runs in an environment of its own, and nothing here may import funcpipe_trio.
+It works only with trio < 0.22, so it runs in its own environment, and nothing here may import funcpipe_trio.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ async def _sum(*sections: object) -> int:
 
 
 def hop(stages: int, items: int) -> int:
-    """The consumer is the last stage; the first section iterates the source itself, but the tap is a hop, too."""
+    """The consumer is the last stage; the first section iterates the source itself, but the tap is also a hop."""
 
     async def main() -> int:
         total = 0

@@ -1,4 +1,4 @@
-"""streamable's fluent operations; where they wait, on uvloop. They pull: only `concurrency` makes tasks."""
+"""streamable's fluent operations, on uvloop if they wait. They pull: only `concurrency` makes tasks."""
 
 from __future__ import annotations
 

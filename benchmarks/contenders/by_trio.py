@@ -9,7 +9,7 @@ from .._work import MAX_DELAY, add, inc
 
 __all__ = ["batch", "calls", "channel", "fair", "fair_runs", "hop", "lifecycle", "pool_ordered", "pool_unordered"]
 
-CAPACITY = 16  # of a channel, where a benchmark does not say; that of a link, by default
+CAPACITY = 16  # of a channel, unless a benchmark sets it; the default of a link
 
 
 def hop(stages: int, capacity: int, items: int) -> int:
@@ -40,7 +40,7 @@ async def _stage(receive: trio.MemoryReceiveChannel[int], send: trio.MemorySendC
 
 
 def calls(concurrency: int, items: int) -> list[int]:
-    """The calls of a pool, as many at once, and nothing else: no pool on trio can cost less."""
+    """Only the calls of a pool, as many at once: no pool on trio can cost less."""
     results = [0] * items
 
     async def share(first: int) -> None:
@@ -128,11 +128,11 @@ def fair(inputs: int, items: int) -> int:
 
 
 channel = fair
-"""A memory channel with many senders is all that it is."""
+"""It is nothing more than a memory channel with many senders."""
 
 
 def fair_runs(inputs: int, most_inputs: int, items: int) -> int:
-    """Forward so many items, an equal number from each input, in as many runs one after another as that takes."""
+    """Forward the items, an equal number from each input, in as many consecutive runs as that takes."""
     each = max(1, items // most_inputs)
 
     async def main() -> int:
@@ -173,7 +173,7 @@ def batch(size: int, items: int) -> int:
 
 
 async def _next_batch(receive: trio.MemoryReceiveChannel[int], size: int) -> list[int]:
-    """Wait for the first item, then for more until it is full or its time is over; empty at the end."""
+    """Wait for the first item, then for more until the batch is full or its time is over; empty at the end."""
     collected: list[int] = []
     try:
         collected.append(await receive.receive())

@@ -34,7 +34,7 @@ def hop(stages: int, capacity: int, items: int) -> int:
 
 
 def hop_line(stages: int, capacity: int, items: int) -> Pipeline[int]:
-    """A sync map is fused into the stage before it, so a buffer in front of each ends that stage."""
+    """A sync map is fused into the stage before it, so a buffer before each ends that stage."""
     line = Pipeline.from_iterable(range(items))
     for _ in range(stages):
         line = line.buffer(capacity).map(inc)
@@ -54,7 +54,7 @@ def pool(concurrency: int, ordered: bool, items: int) -> list[int]:
 
 
 def fair(inputs: int, items: int) -> int:
-    """Merge so many items; of fewer items than inputs, each from an input of its own."""
+    """Merge the items; if there are fewer items than inputs, each from its own input."""
     inputs = min(inputs, items)
     return trio.run(_merged(inputs, items // inputs).fold, add, 0)
 
@@ -64,7 +64,7 @@ def _merged(inputs: int, each: int) -> Pipeline[int]:
 
 
 def fair_runs(inputs: int, most_inputs: int, items: int) -> int:
-    """Merge so many items, an equal number from each input, in as many runs one after another as that takes."""
+    """Merge the items, an equal number from each input, in as many consecutive runs as that takes."""
     each = max(1, items // most_inputs)
 
     async def main() -> int:
@@ -129,7 +129,7 @@ def unlimited(linked: bool, items: int) -> int:
 
 
 def lifecycle(stages: int, items: int) -> int:
-    """Open a pipeline and leave it at once, so many times; its source has nothing to give and does not end."""
+    """Open a pipeline and leave it at once, `items` times; its source yields nothing and does not end."""
     line = Pipeline.from_async_iterable(_silent)
     for _ in range(stages - 1):
         line = line.buffer(16).map(inc)

@@ -1,17 +1,17 @@
-"""Embed the texts of several tenants by a service that is slow, strict and flaky; store the vectors in SQLite.
+"""Embed the texts of several tenants with a service that is slow, strict and flaky; store the vectors in SQLite.
 
     embed_tenants.py                                     # three tenants, whose texts are docstrings of this Python
     embed_tenants.py acme=~/notes:3 bolt=~/mail          # folders; while both have work, three calls to one
     embed_tenants.py acme=~/notes --db vectors.sqlite3 --seed 7
 
-The service is a stand-in, which this program starts on this machine (`flaky_service.py`, beside this file): it allows
-so many calls in any second and counts them itself, and now and then it is busy, broken or slow. A text that it can
-never embed becomes a dead letter. The last line compares its count with what it allows.
+The service is a stand-in, which this program starts on this machine (`flaky_service.py`, next to this file): it allows
+a fixed number of calls in any second and counts them itself, and now and then it is busy, broken or slow. A text that
+it can never embed becomes a dead letter. The last line compares its count with what it allows.
 
 It shows a plan that can be read before it runs (`plan`, the first function below), with every policy in it: timeouts,
-retries that wait as long as the service asks, a rate limit, a circuit breaker, dead letters, shares by weight. It takes
-its service and store as protocols, so its test runs the same plan in virtual time. The run can be stopped at any
-moment: what is stored stays, each batch is one transaction, and the same command embeds only what is missing.
+retries that wait as long as the service asks, a rate limit, a circuit breaker, dead letters, shares by weight. The plan
+takes its service and store as protocols, so its test runs the same plan in virtual time. The run can be stopped at any
+moment: stored vectors stay, each batch is one transaction, and the same command embeds only what is missing.
 """
 
 from __future__ import annotations
@@ -63,17 +63,17 @@ from funcpipe_trio import (
 )
 
 DATABASE = "funcpipe_vectors.sqlite3"
-CONCURRENCY = 4  # calls under way at once
+CONCURRENCY = 4  # calls at once
 BURST = 2
-# A call counts at the service when it arrives, not when it starts. Those that arrive in a second are those that start
-# in it, at most BURST + rate, and those that were under way before it began, at most CONCURRENCY: so no delay on the
-# way can break the contract, as long as a call that is given up has arrived by then.
+# A call counts at the service when it arrives, not when it starts. The calls that arrive in a second are those that
+# start in it, at most BURST + rate, and those already on their way, at most CONCURRENCY: so network delays cannot break
+# the contract, as long as an abandoned call has arrived by then.
 LIMIT = RateLimit(CONTRACT - BURST - CONCURRENCY, burst=BURST)
 
 
 @dataclass(frozen=True, slots=True)
 class Tenant:
-    """Whose texts, and how much of the service they get while others want it too."""
+    """A tenant's texts, and its share of the service while others want it too."""
 
     name: str
     texts: Pipeline[str]
@@ -82,14 +82,14 @@ class Tenant:
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """What is embedded."""
+    """A text to embed."""
 
     tenant: str
     content: str
 
     @property
     def key(self) -> bytes:
-        """What tells whether it is stored already: a hash of its content."""
+        """A hash of its content, to check whether it is already stored."""
         return blake2b(f"{self.tenant}\0{self.content}".encode(), digest_size=16).digest()
 
 
@@ -98,11 +98,11 @@ Row = tuple[Text, Vector]
 
 
 class Unavailable(Exception):
-    """The service gave no answer; later it may."""
+    """The service gave no answer; it may later."""
 
 
 class Busy(Unavailable):
-    """The service is called too often; `retry_after` is the seconds that it asks to wait, if it says so."""
+    """The service is called too often; `retry_after` is the number of seconds that it asks to wait, if it does."""
 
     def __init__(self, message: str, retry_after: float | None = None) -> None:
         super().__init__(message)
@@ -114,20 +114,20 @@ class Unfit(Exception):
 
 
 class EmbeddingService(Protocol):
-    """What makes vectors of texts."""
+    """Makes vectors of texts."""
 
     async def embed(self, texts: Sequence[str]) -> Sequence[Vector | Unfit]:
-        """Give a vector for each text, or say why there is none; raise `Unavailable` if it cannot answer now."""
+        """Return for each text a vector, or why there is none; raise `Unavailable` if it cannot answer now."""
 
 
 class Store(Protocol):
-    """What keeps them."""
+    """Keeps the vectors."""
 
     def lacks(self, text: Text) -> bool:
-        """Say whether it is not known yet what becomes of a text."""
+        """Return whether a text is neither stored nor refused."""
 
     async def upsert(self, rows: Sequence[Row]) -> int:
-        """Store vectors, all or none; give the number of those that are new."""
+        """Store vectors, all or none; return the number of new ones."""
 
     async def bury(self, failure: Failure[tuple[Text, Unfit]]) -> None:
         """Keep a text that got no vector, with the reason."""
@@ -140,7 +140,7 @@ def plan(tenants: Sequence[Tenant], service: EmbeddingService, store: Store, lim
     """Describe the work; nothing happens yet. Each item that comes out is the number of vectors a batch has added."""
     embed = (
         Step(partial(embed_batch, service), name="embed")
-        .timeout(1)  # of one call; it does not wait for its turn in this time
+        .timeout(1)  # of one call, without its wait for the rate limit
         .rate_limit(limiter)  # each attempt is a call
         .circuit_breaker(CircuitBreaker(failures=4, reset_after=0.5, on=is_outage, wait=True))
         .retry(Retry(8, on=(Unavailable, trio.TooSlowError), backoff=Backoff(0.1), retry_after=asked_wait))
@@ -153,9 +153,9 @@ def plan(tenants: Sequence[Tenant], service: EmbeddingService, store: Store, lim
     share = FairShare({tenant.name: tenant.weight for tenant in tenants}, capacity=4)  # of the calls
     return (
         fair_merge(batches, share)
-        .map(embed, concurrency=CONCURRENCY, ordered=False)  # a service that stays away ends the run
+        .map(embed, concurrency=CONCURRENCY, ordered=False)  # a service that stays unavailable ends the run
         .unbatch()
-        .map(accept, on_error=OnError.divert(store.bury))  # a text that it refuses does not
+        .map(accept, on_error=OnError.divert(store.bury))  # a refused text does not
         .batch(100, max_delay=0.5, name="collect")
         .buffer(1)
         .map(store.upsert)
@@ -176,7 +176,7 @@ async def embed_batch(service: EmbeddingService, batch: Sequence[Text]) -> list[
 
 
 def is_outage(error: Exception) -> bool:
-    """Tell what the circuit breaker counts: a service that asks to wait is well."""
+    """Return whether the circuit breaker counts an error: a service that asks to wait works."""
     return not isinstance(error, Busy)
 
 
@@ -186,7 +186,7 @@ def asked_wait(error: Exception) -> float | None:
 
 
 def accept(answer: tuple[Text, Vector | Unfit]) -> Row:
-    """Let a vector pass."""
+    """Return the row for a vector; raise if there is none."""
     text, vector = answer
     if isinstance(vector, Unfit):
         raise vector
@@ -197,7 +197,7 @@ def accept(answer: tuple[Text, Vector | Unfit]) -> Row:
 
 
 class HttpService:
-    """The service behind a URL; a call is one request, with no second try of its own."""
+    """The service behind a URL; a call is one request, without retries here."""
 
     def __init__(self, client: httpx.AsyncClient) -> None:
         self._client = client
@@ -209,7 +209,7 @@ class HttpService:
         except httpx.TransportError as error:
             raise Unavailable(f"no connection: {error}") from error
         if answer.status_code == 429:
-            seconds = answer.headers.get("Retry-After", "")  # a date is allowed, too; this service gives none
+            seconds = answer.headers.get("Retry-After", "")  # HTTP also allows a date; this service sends none
             raise Busy("429 Too Many Requests", float(seconds) if seconds.isdigit() else None)
         if answer.is_server_error:
             raise Unavailable(f"{answer.status_code} {answer.reason_phrase}")
@@ -220,7 +220,7 @@ class HttpService:
 # The database
 
 
-OURS = 0x66756E65  # what `PRAGMA application_id` says of a database that this program made
+OURS = 0x66756E65  # the `PRAGMA application_id` of databases made by this program
 SCHEMA = (
     "CREATE TABLE embedding (key BLOB PRIMARY KEY, tenant TEXT, text TEXT, vector BLOB)",
     "CREATE TABLE dead_letter (key BLOB PRIMARY KEY, tenant TEXT, text TEXT, reason TEXT)",
@@ -263,20 +263,20 @@ class SqliteStore:
             return connection.executemany(*change).rowcount
 
     def size(self, table: str) -> int:
-        """Give the number of rows in a table."""
+        """Return the number of rows in a table."""
         return int(self._connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
 
 
 class Refused(Exception):
-    """Something that the user asked for cannot be done; the message says what and why, in a line."""
+    """Something that the user asked for cannot be done; the message says what and why, in one line."""
 
 
 @contextmanager
 def open_store(file: Path) -> Iterator[SqliteStore]:
-    """Open the database, or make it; close it at the end. Nothing is left behind if it cannot be used."""
+    """Open or create the database; close it at the end. Leave nothing behind if it cannot be used."""
     is_new = not file.exists()
     try:
-        # Not bound to a thread: each transaction may run in another one, but never two at a time.
+        # Not bound to a thread: transactions may run in different threads, but never two at a time.
         connection = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
         try:
             prepare(connection)
@@ -292,14 +292,14 @@ def open_store(file: Path) -> Iterator[SqliteStore]:
 
 
 def prepare(connection: sqlite3.Connection) -> None:
-    """Make the tables in a new database; refuse one that cannot be written, or is not of this program."""
+    """Create the tables in a new database; refuse one that is not writable or belongs to another program."""
     with connection:
         connection.execute("BEGIN IMMEDIATE")
         tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
         owner = connection.execute("PRAGMA application_id").fetchone()[0]
         if tables and owner != OURS:
             raise sqlite3.DatabaseError("it belongs to another program")
-        for statement in SCHEMA[-1:] if tables else SCHEMA:  # a write in any case, to see that it can be written
+        for statement in SCHEMA[-1:] if tables else SCHEMA:  # write in any case, to check that it is writable
             connection.execute(statement)
 
 
@@ -307,7 +307,7 @@ def prepare(connection: sqlite3.Connection) -> None:
 
 
 async def work(tenants: Sequence[Tenant], url: str, store: SqliteStore) -> Report:
-    """Show the plan, and run it to its end with a progress line beside it."""
+    """Show the plan, and run it to its end while a progress line is shown."""
     async with httpx.AsyncClient(base_url=url, timeout=None, trust_env=False) as client:  # the step has the timeouts
         pipeline = plan(tenants, HttpService(client), store, RateLimiter(LIMIT))
         print(pipeline.describe(), end="\n\n", flush=True)
@@ -319,19 +319,19 @@ async def work(tenants: Sequence[Tenant], url: str, store: SqliteStore) -> Repor
 
 
 async def show_progress(store: SqliteStore) -> None:
-    """Say now and then how far it is."""
+    """Print the progress now and then."""
     async for elapsed, _ in periodic(2):
         if elapsed > 0:
             print(f"{elapsed:6.1f} s  {progress(store)}", file=sys.stderr, flush=True)
 
 
 def progress(store: SqliteStore) -> str:
-    """Say how far it is."""
+    """Return the progress as text."""
     return f"{store.added:,} vectors stored, {store.buried:,} dead letters"
 
 
 async def embed_tenants(tenants: Sequence[Tenant], file: Path, seed: int) -> int:
-    """Embed what has no vector yet; give the exit status."""
+    """Embed what has no vector yet; return the exit status."""
     report, status = None, 0
     with open_store(file) as store, serving(seed) as server:
         try:
@@ -340,7 +340,7 @@ async def embed_tenants(tenants: Sequence[Tenant], file: Path, seed: int) -> int
             status = complain(f"interrupted: {progress(store)}; the same command embeds the rest", 130)
         except* (Unavailable, trio.TooSlowError, httpx.HTTPError) as failed:
             status = complain(
-                f"the service gives no answer: {failed.exceptions[0]}; the same command embeds the rest", 1
+                f"the service does not answer: {failed.exceptions[0]}; the same command embeds the rest", 1
             )
         except* sqlite3.Error as failed:
             status = complain(f"writing {shown(file)} failed: {failed.exceptions[0]}", 1)
@@ -356,8 +356,8 @@ async def embed_tenants(tenants: Sequence[Tenant], file: Path, seed: int) -> int
 
 
 def texts_in(name: str, folder: Path) -> Pipeline[str]:
-    """Describe where the texts of a tenant come from: what is read, only as far as there is room for it."""
-    aside = threads(2, abandon_on_cancel=True)  # it only reads, so Ctrl-C need not wait for it
+    """Describe where the texts of a tenant come from: files are read only as far as there is room for their texts."""
+    aside = threads(2, abandon_on_cancel=True)  # these only read, so Ctrl-C need not wait for them
     return (
         Pipeline.from_iterable([folder], name=f"folder of {name}")
         .flat_map(Step(files).on(aside), name=f"list {name}")
@@ -366,13 +366,13 @@ def texts_in(name: str, folder: Path) -> Pipeline[str]:
 
 
 def files(folder: Path) -> list[Path]:
-    """List the files under a folder that hold texts; links to folders are not followed, so there are no loops."""
+    """List the text files under a folder; links to folders are not followed, so there are no loops."""
     found = (Path(here, name) for here, _, names in os.walk(folder) for name in names)
     return sorted(path for path in found if path.suffix in {".md", ".py", ".rst", ".txt"} and path.is_file())
 
 
 def texts(path: Path) -> list[str]:
-    """Read the paragraphs of a file, or the docstrings of a module; a file that cannot be read has none."""
+    """Read the paragraphs of a file, or the docstrings of a module; return none for an unreadable file."""
     try:
         text = path.read_text(encoding="utf-8-sig", errors="replace")
         if path.suffix != ".py":
@@ -387,18 +387,18 @@ def texts(path: Path) -> list[str]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the program; give its exit status."""
+    """Run the program; return its exit status."""
     options = parser().parse_args(argv)
     try:
         tenants = tenants_of(options.tenants or samples())
         run = partial(embed_tenants, tenants, Path(os.path.realpath(options.db)), options.seed)
-        return trio.run(run, restrict_keyboard_interrupt_to_checkpoints=True)  # so it never strikes half-way through
+        return trio.run(run, restrict_keyboard_interrupt_to_checkpoints=True)  # so it never interrupts half-way
     except Refused as error:
         return complain(str(error), 2)
 
 
 def complain(message: str, status: int) -> int:
-    """Say in a line what is wrong; give the exit status back."""
+    """Print one line about what is wrong; return the exit status."""
     print(f"embed_tenants: {shown(message)}", file=sys.stderr)
     return status
 
@@ -408,11 +408,11 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="embed_tenants.py", allow_abbrev=False, description="Embed the texts of several tenants, fairly."
     )
-    tenant = "a name, a folder of texts, and a weight: an int or a fraction such as 1/3, else 1. Without any: samples"
+    tenant = "a name, a folder of texts, and a weight: an int or a fraction such as 1/3 (default: 1). Default: samples"
     made.add_argument("tenants", nargs="*", metavar="NAME=FOLDER[:WEIGHT]", help=tenant)
-    database = "the SQLite file, made if it is not there (default: %(default)s in the current folder)"
+    database = "the SQLite file, created if it does not exist (default: %(default)s in the current folder)"
     made.add_argument("--db", type=Path, default=DATABASE, metavar="FILE", help=database)
-    made.add_argument("--seed", type=int, default=1, help="gives the service other faults (default: %(default)s)")
+    made.add_argument("--seed", type=int, default=1, help="selects the faults of the service (default: %(default)s)")
     return made
 
 
@@ -431,7 +431,7 @@ def tenants_of(arguments: Sequence[str]) -> list[Tenant]:
 
 
 def folder_and_weight(argument: str) -> tuple[Path, int | Fraction]:
-    """Take ``FOLDER:WEIGHT`` apart; a folder whose own name has a ``:`` is a folder all the same."""
+    """Split ``FOLDER:WEIGHT``; the name of an existing folder may itself contain a ``:``."""
     whole = Path(argument).expanduser()
     folder, colon, weight = argument.rpartition(":")
     if not colon or whole.is_dir():
@@ -441,7 +441,7 @@ def folder_and_weight(argument: str) -> tuple[Path, int | Fraction]:
     path = Path(folder).expanduser()
     try:
         if not path.is_dir():
-            raise Refused(f"{shown(path)} {'is no folder' if path.exists() else 'does not exist'}")
+            raise Refused(f"{shown(path)} {'is not a folder' if path.exists() else 'does not exist'}")
     except OSError as error:
         raise Refused(f"cannot use {shown(folder)}: {error.strerror}") from None
     if not re.fullmatch(r"0*[1-9][0-9]{0,17}(/0*[1-9][0-9]{0,17})?", weight):
@@ -451,13 +451,13 @@ def folder_and_weight(argument: str) -> tuple[Path, int | Fraction]:
 
 
 def samples() -> list[str]:
-    """Give three tenants the docstrings of packages of the standard library."""
+    """Return three tenants with the docstrings of packages of the standard library."""
     library = sysconfig.get_path("stdlib")
     return [f"acme={library}/asyncio:3", f"bolt={library}/email:1", f"cozy={library}/http:1"]
 
 
 def shown(name: str | Path) -> str:
-    """Give a name as a terminal can show it: one of a file may hold any bytes, and escape codes."""
+    """Make a name printable: file names may contain any bytes, including escape codes."""
     text = os.fsencode(name).decode(errors="backslashreplace")
     return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
 

@@ -1,18 +1,18 @@
 """Sort the access log of a web server: each line goes to an archive, and to the report on its kind.
 
-    fan_out.py                              # a log of 20,000 lines, which it makes up
+    fan_out.py                              # a generated log of 20,000 lines
     fan_out.py access.log other.log         # logs in the common format of web servers
     fan_out.py access.log --out sorted
-    zcat old.log.gz | fan_out.py /dev/stdin         # any file that can be read, also a pipe
+    zcat old.log.gz | fan_out.py /dev/stdin         # any readable file, including a pipe
 
 In the folder it writes the archive (``archive.log.gz``, every line), ``errors.txt`` (the lines of requests that the
-server failed to answer, and how often for each path), ``traffic.txt`` (bytes by path, of those it answered), and
-``unreadable.txt`` (lines that are no requests).
+server failed to answer, and how often for each path), ``traffic.txt`` (bytes by path, of the answered ones), and
+``unreadable.txt`` (lines that are not requests).
 
-It shows a plan with branches (`plan`, the first function below). `broadcast` gives each line to the archive and to the
-sorting; `partition` gives each request to the branch that its status names. All branches work at once, each at its own
-pace; the one that writes the archive compresses in a thread and is the slowest, so it holds up the reading of the log
-as soon as its buffer is full, and nobody else. Stopped at any moment, the files hold what was written until then.
+It shows a plan with branches (`plan`, the first function below). `broadcast` sends each line to the archive and to the
+sorting; `partition` sends each request to the branch for its status. All branches work at the same time, each at its
+own pace. The archive branch compresses in a thread and is the slowest, so once its buffer is full it holds up the
+reading of the log, but no other branch. If it is stopped, the files hold what was written until then.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ LINE = re.compile(r'\S+ \S+ \S+ \[[^\]]+\] "\S+ (?P<path>\S+)[^"]*" (?P<status>\
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One line of a log; without a status it is no request."""
+    """One line of a log; without a status it is not a request."""
 
     line: str
     path: str = ""
@@ -60,7 +60,7 @@ class Request:
 
     @staticmethod
     def read(line: str) -> Request:
-        """Take a line apart."""
+        """Parse a line."""
         found = LINE.match(line)
         if found is None:
             return Request(line)
@@ -69,14 +69,14 @@ class Request:
 
 
 class Writable(Protocol):
-    """What the branches need of a file."""
+    """What the branches need from a file."""
 
     def write(self, data: bytes, /) -> object:
         """Write all of it."""
 
 
 def plan(lines: Pipeline[str], archive: Writable, tally: Tally) -> Pipeline[object]:
-    """Give the whole plan; what is counted is in `tally` when it has run."""
+    """Return the whole plan; after a run the counts are in `tally`."""
     pack = Step(partial(write_lines, archive), name="archive").on(threads(1))
 
     def archived(requests: Pipeline[Request]) -> Pipeline[object]:
@@ -96,7 +96,7 @@ def plan(lines: Pipeline[str], archive: Writable, tally: Tally) -> Pipeline[obje
 
 
 def kind(request: Request) -> str:
-    """Name the branch that a request goes to."""
+    """Return the name of the branch for a request."""
     if not request.status:
         return "unreadable"
     return "failed" if request.status >= 500 else "answered"
@@ -118,24 +118,24 @@ class Tally:
         self.sizes[request.path] += request.size
 
     def failed(self, request: Request) -> None:
-        """Note a request that the server failed to answer."""
+        """Record a request that the server failed to answer."""
         self.errors[request.path] += 1
         write_lines(self._errors, [request.line])
 
     def unreadable(self, request: Request) -> None:
-        """Note a line that is no request."""
+        """Record a line that is not a request."""
         self.count_unreadable += 1
         write_lines(self._strange, [request.line])
 
 
 def write_lines(file: Writable, lines: list[str]) -> int:
-    """Write lines; give how many."""
+    """Write lines; return how many."""
     file.write("".join(f"{line}\n" for line in lines).encode(errors="surrogateescape"))
     return len(lines)
 
 
 async def lines_of(logs: Sequence[Path]) -> AsyncIterator[str]:
-    """Give the lines of all logs, one log after the other, each as soon as it is there: a log may be a pipe."""
+    """Yield the lines of all logs, one log after the other, each line as soon as it arrives: a log may be a pipe."""
     for log in logs:
         rest = b""
         with await aside(partial(FileIO, log), log) as file:
@@ -143,7 +143,7 @@ async def lines_of(logs: Sequence[Path]) -> AsyncIterator[str]:
                 *lines, rest = (rest + chunk).split(b"\n")
                 for line in lines:
                     yield text_of(line)  # noqa: ASYNC119  # read by `aclosing`
-                if len(rest) > CHUNK:  # it would be kept for as long as it goes on
+                if len(rest) > CHUNK:  # otherwise an endless line would be kept
                     yield text_of(rest)  # noqa: ASYNC119  # read by `aclosing`
                     rest = b""
         if rest:
@@ -151,18 +151,18 @@ async def lines_of(logs: Sequence[Path]) -> AsyncIterator[str]:
 
 
 async def aside(read: Callable[[], T], log: Path) -> T:
-    """Read in a thread; Ctrl-C does not wait for who writes into a pipe."""
+    """Read in a thread; Ctrl-C does not wait for the writer of a pipe."""
     is_pipe = not await trio.Path(log).is_file()
     return await trio.to_thread.run_sync(read, abandon_on_cancel=is_pipe)
 
 
 def text_of(line: bytes) -> str:
-    """Take any bytes for text."""
+    """Decode any bytes as text."""
     return line.decode(errors="surrogateescape")
 
 
 def made_up(count: int = 20_000, seed: int = 1) -> Iterator[str]:
-    """Make up a log: a few paths, of which one fails now and then, and some noise."""
+    """Generate a log: a few paths, one of which sometimes fails, and some noise."""
     chance = random.Random(seed)
     paths = ("/", "/index.html", "/style.css", "/api/orders", "/api/search?q=trio", "/favicon.ico")
     for number in range(count):
@@ -177,7 +177,7 @@ def made_up(count: int = 20_000, seed: int = 1) -> Iterator[str]:
 
 
 async def sort_log(lines: Pipeline[str], folder: Path) -> int:
-    """Run the plan, with its files in a folder; what was found is written and told even if it is stopped."""
+    """Run the plan, with its files in a folder; results are written and printed even if it is stopped."""
     with (
         gzip.open(folder / "archive.log.gz", "wb", compresslevel=6) as archive,
         (folder / "errors.txt").open("wb") as errors,
@@ -200,7 +200,7 @@ async def sort_log(lines: Pipeline[str], folder: Path) -> int:
 
 
 def tell(tally: Tally, folder: Path) -> None:
-    """Say in a few lines what was found."""
+    """Print a summary in a few lines."""
     failed = tally.errors.total()
     lines = tally.count_answered + failed + tally.count_unreadable
     print(f"{lines} lines: {tally.count_answered} answered, {failed} failed, {tally.count_unreadable} unreadable")
@@ -210,11 +210,12 @@ def tell(tally: Tally, folder: Path) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the program; give its exit status."""
+    """Run the program; return its exit status."""
     options = parser().parse_args(argv)
     for log in options.logs:
         if log.is_dir() or not log.exists():
-            return complain(f"{shown(log)} is a folder, no log" if log.is_dir() else f"there is no log {shown(log)}", 2)
+            problem = f"{shown(log)} is a folder, not a log" if log.is_dir() else f"there is no log {shown(log)}"
+            return complain(problem, 2)
     if options.logs:
         lines = Pipeline.from_async_iterable(partial(lines_of, options.logs), name="logs")
     else:
@@ -227,13 +228,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def complain(message: str, status: int) -> int:
-    """Say in a line what is wrong; give the exit status back."""
+    """Print one line about what is wrong; return the exit status."""
     print(f"fan_out: {shown(message)}", file=sys.stderr)
     return status
 
 
 def shown(name: str | Path) -> str:
-    """Give a name as a terminal can show it: one of a file, or of a log, may hold any bytes, and escape codes."""
+    """Make a name printable: file names and logs may contain any bytes, including escape codes."""
     text = os.fsencode(name).decode(errors="backslashreplace")
     return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
 
@@ -241,7 +242,7 @@ def shown(name: str | Path) -> str:
 def parser() -> argparse.ArgumentParser:
     """Make the parser of the command line."""
     made = argparse.ArgumentParser(prog="fan_out.py", allow_abbrev=False, description="Sort the log of a web server.")
-    made.add_argument("logs", nargs="*", type=Path, metavar="LOG", help="logs to read; without any, one is made up")
+    made.add_argument("logs", nargs="*", type=Path, metavar="LOG", help="logs to read; by default a generated one")
     folder = "where to write (default: %(default)s in the current folder)"
     made.add_argument("--out", type=Path, default=Path(FOLDER), metavar="DIR", help=folder)
     return made

@@ -1,8 +1,8 @@
 """A stand-in for an embedding service: a small HTTP server on this machine, strict, and flaky in a repeatable way.
 
-It allows so many calls in any second, counts them itself, and refuses more: 429, with Retry-After. Besides, its mood,
-which depends on nothing but its seed and the number of the call, makes it busy with others (429 too), broken (500) or
-slow. A text that is too long gets a 422 of its own in the answer.
+It allows a fixed number of calls in any second, counts them itself, and refuses more: 429, with Retry-After. In
+addition, depending only on its seed and the number of the call, it is busy with others (also 429), broken (500) or
+slow. A text that is too long gets its own 422 in the answer.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Server(ThreadingHTTPServer):
         self._lock = threading.Lock()
 
     def arrive(self) -> tuple[int, int]:
-        """Count a call; give its number, and how many there were in the second that ends with it."""
+        """Count a call; return its number, and how many there were in the second that ends with it."""
         with self._lock:
             now = time.monotonic()
             self._recent.append(now)
@@ -62,7 +62,7 @@ class Server(ThreadingHTTPServer):
             return self.calls, len(self._recent)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing of a client that went away: one that was too slow for it, or Ctrl-C."""
+        """Print nothing if the client went away: the service was too slow for it, or Ctrl-C ended it."""
         if not isinstance(sys.exc_info()[1], ConnectionError):
             super().handle_error(request, client_address)
 
@@ -80,13 +80,13 @@ class Handler(BaseHTTPRequestHandler):
         length = int(self.headers["Content-Length"])
         body = self.rfile.read(length)
         if len(body) < length:
-            raise ConnectionError("the client went away within its request")
+            raise ConnectionError("the client went away during its request")
         texts = json.loads(body)
         number, recent = self.server.arrive()
         mood = mood_of(self.server.seed, number)
         if mood == "slow":
             time.sleep(1.5)
-        if recent > CONTRACT or mood == "busy":  # with other clients of the same account, say
+        if recent > CONTRACT or mood == "busy":  # with other clients of the same account, for example
             self.answer(429, {"Retry-After": "1"}, "too many calls")
         elif mood == "broken":
             self.answer(500, {}, "out of order")
@@ -103,18 +103,18 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Say nothing of each request."""
+        """Do not log requests."""
 
 
 def mood_of(seed: int, number: int) -> str:
-    """Say what the service does at its n-th call."""
+    """Return how the service treats its n-th call."""
     if 40 <= number < 46:
         return "broken"  # for a while: the circuit opens
     return random.Random(f"{seed} {number}").choices(("well", "busy", "broken", "slow"), (88, 4, 4, 4))[0]
 
 
 def embedded(text: str) -> dict[str, object]:
-    """Make a vector of a text: how often it has words of each kind."""
+    """Make a vector of a text: word counts by hash."""
     if len(text) > LONGEST:
         return {"status": 422, "detail": f"longer than {LONGEST} characters"}
     vector = [0] * DIMENSIONS

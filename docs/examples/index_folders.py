@@ -1,14 +1,14 @@
-"""Index the text files of several folders for full-text search; folders share the one writer by weight.
+"""Index the text files of several folders for full-text search; the folders share one writer by weight.
 
-    index_folders.py                                     # the standard library of this Python: its larger packages
+    index_folders.py                                     # the larger packages of this Python's standard library
     index_folders.py ~/notes ~/mail                      # two folders, equal shares
     index_folders.py /usr/share/doc=3 /usr/lib/python3   # while both have work, three passages to one
     index_folders.py docs --db docs.sqlite3 --query "exit status"
 
 It shows a plan that can be read before it runs (`plan`, the first function below), folders that are walked lazily and
-read eight files at a time in threads, a weighted fair merge right in front of a slow writer, batches closed by number
-or age, and a run that can be stopped at any moment: each batch is one transaction, and a passage that is in the index
-already is not added again, so the same command started once more only completes what is missing.
+read eight files at a time in threads, a weighted fair merge directly before a slow writer, batches closed by size or
+age, and a run that can be stopped at any moment: each batch is one transaction, and a passage that is already in the
+index is not added again, so running the same command again only adds what is missing.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ from trio_util import periodic
 from funcpipe_trio import FairShare, Pipeline, Report, fair_merge
 
 DATABASE = "funcpipe_index.sqlite3"
-LARGEST = 1_000_000  # bytes of a file that is read
+LARGEST = 1_000_000  # bytes of the largest file that is read
 LINES = 20  # lines of a passage
-COMPILED = {".a", ".dll", ".dylib", ".exe", ".o", ".pyc", ".pyd", ".so"}  # files that hold no text
+COMPILED = {".a", ".dll", ".dylib", ".exe", ".o", ".pyc", ".pyd", ".so"}  # files without text
 
 
 @dataclass(frozen=True, slots=True)
 class Tenant:
-    """A folder, and how much of the writer it gets while others want it too."""
+    """A folder, and its share of the writer while others want it too."""
 
     name: str
     folder: Path
@@ -60,7 +60,7 @@ class Tenant:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """What is in a file; `problem` says why nothing is."""
+    """The content of a file; `problem` says why there is none."""
 
     path: Path
     text: str = ""
@@ -69,7 +69,7 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """Some lines of a document: what is found."""
+    """Some lines of a document: a search result."""
 
     path: Path
     line: int
@@ -90,7 +90,7 @@ def plan(tenants: Sequence[Tenant], index: Index, files: Files) -> Pipeline[int]
         .flat_map(split)
         for tenant in tenants
     }
-    # Room for a batch and more: a tenant that is read as fast as its share is written never looks idle to the merge.
+    # Room for more than a batch: a tenant that is read as fast as its share is written never looks idle to the merge.
     share = FairShare({tenant.name: tenant.weight for tenant in tenants}, capacity=256)
     return fair_merge(passages, share).batch(200, max_delay=0.5).buffer(1).map(index.add, name="write")
 
@@ -99,18 +99,18 @@ def plan(tenants: Sequence[Tenant], index: Index, files: Files) -> Pipeline[int]
 
 
 async def walk(folder: Path, *, apart_from: Path) -> AsyncIterator[Path]:
-    """Give the files under a folder, fetched in a thread, only as far as they are asked for."""
+    """Yield the files under a folder, listed in a thread, only as far as they are asked for."""
     files = list_files(folder, apart_from)
     try:
         while chunk := await trio.to_thread.run_sync(lambda: list(islice(files, 64))):
             for path in chunk:
                 yield path
     finally:
-        files.close()  # the run closes this generator in any case, and that closes the folder it is in
+        files.close()  # the run always closes this generator, and this closes the folder being read
 
 
 def list_files(folder: Path, apart_from: Path) -> Generator[Path, None, None]:
-    """Give all that is no folder, but for the database. Links to folders are not followed, so there are no loops."""
+    """Yield everything except folders and the database. Links to folders are not followed, so there are no loops."""
     own = str(apart_from)
     waiting = [folder]
     while waiting:
@@ -123,7 +123,7 @@ def list_files(folder: Path, apart_from: Path) -> Generator[Path, None, None]:
                     elif entry.path.removesuffix("-journal") != own and not os.path.isdir(entry):
                         yield Path(entry.path)
         except OSError:
-            yield here  # to be counted with the files that cannot be read
+            yield here  # counted with the unreadable files
 
 
 async def read(path: Path) -> Document:
@@ -132,13 +132,13 @@ async def read(path: Path) -> Document:
 
 
 def read_text(path: Path) -> Document:
-    """Read a file; whatever is wrong with it is an answer, not an error."""
+    """Read a file; a problem with it is returned, not raised."""
     if path.suffix in COMPILED:
         return Document(path, problem="compiled, so not opened")
     try:
         mode = path.stat().st_mode
-        if not S_ISREG(mode):  # opening a FIFO would wait for ever
-            return Document(path, problem="unreadable folder" if S_ISDIR(mode) else "no regular file")
+        if not S_ISREG(mode):  # opening a FIFO would wait forever
+            return Document(path, problem="unreadable folder" if S_ISDIR(mode) else "not a regular file")
         with path.open("rb") as file:
             data = file.read(LARGEST + 1)
         if b"\0" in data:
@@ -154,14 +154,14 @@ def read_text(path: Path) -> Document:
 
 @dataclass(slots=True)
 class Files:
-    """What became of the files."""
+    """What happened to the files."""
 
     read: int = 0
     skipped: Counter[str] = field(default_factory=Counter)
-    """How many for each reason."""
+    """The number for each reason."""
 
     def keep_text(self, document: Document) -> bool:
-        """Let a document pass that could be read, and count the others by what was wrong."""
+        """Pass documents that could be read, and count the others by problem."""
         if document.problem:
             self.skipped[document.problem] += 1
         else:
@@ -170,8 +170,8 @@ class Files:
 
 
 def split(document: Document) -> Iterator[Passage]:
-    """Cut a document into passages; blank ones are left out."""
-    lines = document.text.split("\n")  # as editors count them: splitlines() would cut at form feeds too
+    """Split a document into passages; skip blank ones."""
+    lines = document.text.split("\n")  # as editors count them: splitlines() would also split at form feeds
     for start in range(0, len(lines), LINES):
         text = "\n".join(lines[start : start + LINES])
         if text.strip():
@@ -179,16 +179,16 @@ def split(document: Document) -> Iterator[Passage]:
 
 
 class Index:
-    """The database: a table of passages, and the full-text index over it. One call at a time."""
+    """The database: a table of passages with a full-text index. One call at a time."""
 
     def __init__(self, connection: sqlite3.Connection, file: Path) -> None:
         self.file = file
         self.written = self.added = 0
         self._connection = connection
-        self._one = trio.CapacityLimiter(1)  # its own: eight readers a tenant may use up the common one
+        self._one = trio.CapacityLimiter(1)  # its own: eight readers per tenant may use up the default one
 
     async def add(self, batch: list[Passage]) -> int:
-        """Write a batch, in a thread, in one transaction; give the number of passages that are new."""
+        """Write a batch, in a thread, in one transaction; return the number of new passages."""
         added = await trio.to_thread.run_sync(self._insert, batch, limiter=self._one)
         self.written += len(batch)
         self.added += added
@@ -201,11 +201,11 @@ class Index:
             return connection.executemany(sql, map(row, batch)).rowcount
 
     def size(self) -> int:
-        """Give the number of passages in the index, by this run and those before."""
+        """Return the number of passages in the index, from this run and earlier ones."""
         return int(self._connection.execute("SELECT count(*) FROM passage").fetchone()[0])
 
     def find(self, query: str, limit: int) -> tuple[int, list[tuple[str, int, str]]]:
-        """Give the number of passages with all these words, and the best as path, line and snippet."""
+        """Return the number of passages with all these words, and the best as path, line and snippet."""
         words = " ".join('"' + word.replace('"', '""') + '"' for word in query.split())
         count = "SELECT count(*) FROM words WHERE words MATCH ?"
         best = (
@@ -217,25 +217,25 @@ class Index:
 
 
 def row(passage: Passage) -> tuple[bytes, str, int, str]:
-    """Make a row of a passage; its hash is what tells whether it is in the index already."""
+    """Make a row of a passage; its hash shows whether it is already in the index."""
     content = b"\0".join((os.fsencode(passage.path), b"%d" % passage.line, passage.text.encode()))
     return blake2b(content, digest_size=16).digest(), shown(passage.path), passage.line, passage.text
 
 
 def shown(path: str | Path) -> str:
-    """Give a path as text, also if its name is not: a database and a terminal take no other."""
+    """Return a path as text even if its name is not: a database and a terminal accept nothing else."""
     return printable(os.fsencode(path).decode(errors="backslashreplace"))
 
 
 def printable(text: str) -> str:
-    """Write escape codes, and whatever else a terminal would not show, as Python does in a string."""
+    """Escape what a terminal would not show, including escape codes, as in a Python string."""
     return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
 
 
 # The database
 
 
-OURS = 0x66756E63  # what `PRAGMA application_id` says of a database that this program made
+OURS = 0x66756E63  # the `PRAGMA application_id` of databases made by this program
 SCHEMA = (
     "CREATE TABLE passage (id INTEGER PRIMARY KEY, hash BLOB UNIQUE, path TEXT, line INTEGER, text TEXT)",
     "CREATE VIRTUAL TABLE words USING fts5(text, content='passage', content_rowid='id')",
@@ -246,15 +246,15 @@ SCHEMA = (
 
 
 class Refused(Exception):
-    """Something that the user asked for cannot be done; the message says what and why, in a line."""
+    """Something that the user asked for cannot be done; the message says what and why, in one line."""
 
 
 @contextmanager
 def open_index(file: Path) -> Iterator[Index]:
-    """Open the database, or make it; close it at the end. Nothing is left behind if it cannot be used."""
+    """Open or create the database; close it at the end. Leave nothing behind if it cannot be used."""
     is_new = not file.exists()
     try:
-        # Not bound to a thread: each batch may be written by another one, but never two at a time.
+        # Not bound to a thread: batches may be written by different threads, but never two at a time.
         connection = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
         try:
             prepare(connection)
@@ -270,14 +270,14 @@ def open_index(file: Path) -> Iterator[Index]:
 
 
 def prepare(connection: sqlite3.Connection) -> None:
-    """Make the tables in a new database; refuse one that cannot be written, or is not of this program."""
+    """Create the tables in a new database; refuse one that is not writable or belongs to another program."""
     with connection:
         connection.execute("BEGIN IMMEDIATE")
         tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
         owner = connection.execute("PRAGMA application_id").fetchone()[0]
         if tables and owner != OURS:
             raise sqlite3.DatabaseError("it belongs to another program")
-        for statement in SCHEMA[-1:] if tables else SCHEMA:  # a write in any case, to see that it can be written
+        for statement in SCHEMA[-1:] if tables else SCHEMA:  # write in any case, to check that it is writable
             connection.execute(statement)
 
 
@@ -285,7 +285,7 @@ def prepare(connection: sqlite3.Connection) -> None:
 
 
 async def work(pipeline: Pipeline[int], index: Index, files: Files) -> Report:
-    """Run the plan to its end, with a progress line beside it."""
+    """Run the plan to its end while a progress line is shown."""
     async with trio.open_nursery() as nursery:
         nursery.start_soon(show_progress, index, files)
         report = await pipeline.run()
@@ -294,7 +294,7 @@ async def work(pipeline: Pipeline[int], index: Index, files: Files) -> Report:
 
 
 async def show_progress(index: Index, files: Files) -> None:
-    """Say how far it is: on a terminal in one line that is rewritten, else now and then, when there is news."""
+    """Show the progress: on a terminal in one line that is rewritten, otherwise now and then if there is news."""
     terminal, said, next_time = sys.stderr.isatty() and os.environ.get("TERM") != "dumb", 0, 0.0
     try:
         async for elapsed, _ in periodic(0.1):
@@ -310,20 +310,20 @@ async def show_progress(index: Index, files: Files) -> None:
 
 
 def progress(elapsed: float, index: Index, files: Files, width: int = 80) -> str:
-    """Say how far it is, in no more than a line of a terminal of some width."""
+    """Return the progress, in at most one terminal line of the given width."""
     parts = (f"{elapsed:6.1f} s", f"{index.written:,} passages written", f"{files.skipped.total():,} files skipped")
     lines = ["  ".join(parts[:1]), "  ".join(parts[:2]), f"{parts[0]}  {parts[1]}, {parts[2]}"]
     return max((line for line in lines if len(line) < width), key=len, default="")
 
 
 def columns() -> int:
-    """Give the width of the terminal that shows the progress."""
+    """Return the width of the terminal that shows the progress."""
     given = os.environ.get("COLUMNS", "")
     return (given.isdecimal() and int(given)) or os.get_terminal_size(sys.stderr.fileno()).columns or 80
 
 
 async def index_folders(tenants: Sequence[Tenant], file: Path, query: str) -> int:
-    """Build the index and answer the query; give the exit status."""
+    """Build the index and answer the query; return the exit status."""
     files = Files()
     report, status = None, 0
     with open_index(file) as index:
@@ -344,7 +344,7 @@ async def index_folders(tenants: Sequence[Tenant], file: Path, query: str) -> in
 
 
 def show_result(index: Index, files: Files) -> None:
-    """Say what became of the files, and what the index holds now."""
+    """Print what happened to the files, and what the index holds now."""
     skipped = files.skipped.total()
     print(f"files: {files.read + skipped:,} found, {files.read:,} read, {skipped:,} skipped")
     for problem, count in files.skipped.most_common():
@@ -353,7 +353,7 @@ def show_result(index: Index, files: Files) -> None:
 
 
 def show_answer(index: Index, query: str) -> None:
-    """Say where the words of the query are."""
+    """Print where the words of the query are."""
     number, best = index.find(query, 3)
     print(f"\npassages with {query!r}: {number:,}" + (", the best:" if best else ""))
     for path, line, snippet in best:
@@ -364,20 +364,20 @@ def show_answer(index: Index, query: str) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the program; give its exit status."""
+    """Run the program; return its exit status."""
     options = parser().parse_intermixed_args(argv)
     try:
         if not options.query.split():
-            raise Refused("--query must hold a word")
+            raise Refused("--query must contain a word")
         tenants = tenants_of(options.paths) if options.paths else standard_library()
         run = partial(index_folders, tenants, Path(os.path.realpath(options.db)), options.query)
-        return trio.run(run, restrict_keyboard_interrupt_to_checkpoints=True)  # so it never strikes half-way through
+        return trio.run(run, restrict_keyboard_interrupt_to_checkpoints=True)  # so it never interrupts half-way
     except Refused as error:
         return complain(str(error), 2)
 
 
 def complain(message: str, status: int) -> int:
-    """Say in a line what is wrong; give the exit status back."""
+    """Print one line about what is wrong; return the exit status."""
     print(f"index_folders: {printable(message)}", file=sys.stderr)
     return status
 
@@ -387,23 +387,23 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="index_folders.py", allow_abbrev=False, description="Build a full-text index of the text files in folders."
     )
-    weight = "a folder; its weight is an int or a fraction such as 1/3, else 1. Without any: the standard library"
+    weight = "a folder; its weight is an int or a fraction such as 1/3 (default: 1). Default: the standard library"
     made.add_argument("paths", nargs="*", metavar="PATH[=WEIGHT]", help=weight)
-    database = "the SQLite file, made if it is not there (default: %(default)s in the current folder)"
+    database = "the SQLite file, created if it does not exist (default: %(default)s in the current folder)"
     made.add_argument("--db", type=Path, default=DATABASE, metavar="FILE", help=database)
-    query = "words that a passage must hold, shown with the best passages at the end (default: %(default)s)"
+    query = "words that a passage must contain; the best passages are shown at the end (default: %(default)s)"
     made.add_argument("--query", default="read file", metavar="WORDS", help=query)
     return made
 
 
 def tenants_of(arguments: Sequence[str]) -> list[Tenant]:
-    """Make a tenant of each argument, named by the last parts of its path that tell it from the others."""
+    """Make a tenant of each argument, named by as many last parts of its path as make it unique."""
     weights: dict[Path, int | Fraction] = {}
     for argument in arguments:
         try:
             path, weight = folder_and_weight(argument)
             if not path.is_dir():
-                raise Refused(f"{shown(path)} {'is no folder' if path.exists() else 'does not exist'}")
+                raise Refused(f"{shown(path)} {'is not a folder' if path.exists() else 'does not exist'}")
             folder = path.resolve()
         except OSError as error:
             raise Refused(f"cannot use {shown(argument)}: {error.strerror}") from None
@@ -414,7 +414,7 @@ def tenants_of(arguments: Sequence[str]) -> list[Tenant]:
 
 
 def folder_and_weight(argument: str) -> tuple[Path, int | Fraction]:
-    """Take ``PATH=WEIGHT`` apart; a folder whose own name has a ``=`` is a path all the same."""
+    """Split ``PATH=WEIGHT``; the name of an existing folder may itself contain a ``=``."""
     whole = Path(argument)
     path, equals, weight = argument.rpartition("=")
     if not argument or (equals and not path and not whole.exists()):
@@ -444,7 +444,7 @@ def standard_library(count: int = 6) -> list[Tenant]:
     modules = {folder: sum(1 for _ in folder.rglob("*.py")) for folder in packages if folder.is_dir()}
     largest = sorted(modules, key=lambda folder: (-modules[folder], folder.name))[:count]
     if not largest:
-        raise Refused("this Python has no folder with its standard library; give folders to index")
+        raise Refused("this Python has no folder with its standard library; name folders to index")
     return [Tenant(folder.name, folder) for folder in largest]
 
 

@@ -1,17 +1,18 @@
 """Serve the lines of several tenants over TCP, while one of them floods the server: plainly first, then fairly.
 
-    noisy_tenant.py                                      # three tenants, one of whom is noisy; both ways, a second each
+    noisy_tenant.py                                      # three tenants, one of them noisy; both ways, a second each
     noisy_tenant.py --way fair --seconds 5 --noisy 100   # one way only, with 100 connections of the noisy one
     noisy_tenant.py --weight small=3 --weight tiny=1/2
 
-A client sends a line, ``tenant text``, and waits for the answer; a few workers make the answers. In one queue for all
-everyone waits behind the noisy tenant's lines. With `fair_by` each tenant has a short queue of its own, and the workers
-take from them by weight: the others wait for a worker, and no longer. A line that its tenant's queue has no room for
-gets ``429 too many requests`` at once, so the noisy tenant holds up nobody in them, and no line of it waits long
-either. Who sends a line without end is hung up on.
+A client sends a line, ``tenant text``, and waits for the answer; a few workers make the answers. In one queue for all,
+everyone waits behind the noisy tenant's lines. With `fair_by` each tenant has its own short queue, and the workers take
+from the queues by weight: the others only wait for a worker. A line for which its tenant's queue has no room gets ``429
+too many requests`` at once, so the noisy tenant holds up no other, and none of its own lines waits long either. The
+server hangs up on a client that sends an endless line.
 
-Fairness begins at these queues: on its way to them a line is first come, first served, among those of all connections.
-With some hundred busy connections (``--noisy 500``) that is where the others wait, so limit them where you accept them.
+Fairness begins at these queues: on the way to them, lines of all connections are served first come, first served. With
+some hundred busy connections (``--noisy 500``) that is where the others wait, so limit connections where you accept
+them.
 
 The server is real, on a port of this machine; its clients are tasks of the same program. The plan is the function
 `plan`, which takes its jobs as a pipeline, so its test runs it in virtual time.
@@ -58,7 +59,7 @@ Weights = Mapping[str, int | Fraction]
 
 @dataclass(eq=False, slots=True)
 class Job:
-    """A line that wants an answer."""
+    """A line that needs an answer."""
 
     tenant: str
     text: str
@@ -67,14 +68,14 @@ class Job:
     is_answered: trio.Event = field(default_factory=trio.Event)
 
     def finish(self, answer: str) -> None:
-        """Give the answer to whoever waits for it."""
+        """Give the answer to the task that waits for it."""
         self.answer = answer
         self.is_answered.set()
 
 
 @dataclass(slots=True)
 class Account:
-    """What became of the lines of one tenant."""
+    """What happened to the lines of one tenant."""
 
     done: int = 0
     refused: int = 0
@@ -88,7 +89,7 @@ class Account:
 def plan(
     jobs: Pipeline[Job], work: Callable[[Job], Awaitable[object]], weights: Weights, *, is_fair: bool
 ) -> Pipeline[object]:
-    """Describe what becomes of jobs; nothing happens yet."""
+    """Describe how jobs are processed; nothing happens yet."""
     share = FairShare(weights, capacity=ROOM)
     queued = (
         jobs.fair_by(tenant, share, max_keys=TENANTS, overflow=OnError.divert(refuse))
@@ -99,18 +100,18 @@ def plan(
 
 
 def tenant(job: Job) -> str:
-    """Tell whose job it is."""
+    """Return the tenant of a job."""
     return job.tenant
 
 
 async def refuse(failure: Failure[Job]) -> None:
-    """Answer a job whose tenant has too many already."""
+    """Answer a job whose tenant already has too many."""
     failure.item.finish("429 too many requests")
     await trio.lowlevel.checkpoint()
 
 
 class Service:
-    """The workers' work, and who had to wait for it how long."""
+    """What the workers do, and how long each tenant had to wait for it."""
 
     def __init__(self) -> None:
         self.accounts: dict[str, Account] = {}
@@ -122,7 +123,7 @@ class Service:
         job.finish(f"200 {job.text.upper()}")
 
     def account(self, tenant: str) -> Account:
-        """Give the account of a tenant."""
+        """Return the account of a tenant."""
         return self.accounts.setdefault(tenant, Account())
 
 
@@ -137,14 +138,14 @@ class Intake:
     is_closing: trio.Event = field(default_factory=trio.Event)
 
     async def __call__(self, jobs: trio.MemorySendChannel[Job]) -> None:
-        """Take connections until it is closed."""
+        """Accept connections until it is closed."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(trio.serve_listeners, partial(self._talk, jobs), self.listeners)
             await self.is_closing.wait()
             nursery.cancel_scope.cancel()
 
     async def _talk(self, jobs: trio.MemorySendChannel[Job], stream: trio.SocketStream) -> None:
-        with suppress(trio.BrokenResourceError):  # a client that has gone wants no answer
+        with suppress(trio.BrokenResourceError):  # a client that has gone needs no answer
             async with stream, aclosing(lines(stream)) as received:
                 async for line in received:
                     name, _, text = line.partition(" ")
@@ -155,7 +156,7 @@ class Intake:
 
 
 async def lines(stream: trio.abc.ReceiveStream) -> AsyncGenerator[str, None]:
-    """Give the lines that a stream holds, up to one that is too long; what has no end is no line."""
+    """Yield the complete lines of a stream, up to one that is too long."""
     rest = b""
     async for chunk in stream:
         *whole, rest = (rest + chunk).split(b"\n")
@@ -163,7 +164,7 @@ async def lines(stream: trio.abc.ReceiveStream) -> AsyncGenerator[str, None]:
             if len(line) > LONGEST:
                 return
             yield line.decode(errors="replace")
-        if len(rest) > LONGEST:  # it would be kept for as long as it goes on
+        if len(rest) > LONGEST:  # otherwise an endless line would be kept
             return
 
 
@@ -171,7 +172,7 @@ async def lines(stream: trio.abc.ReceiveStream) -> AsyncGenerator[str, None]:
 
 
 async def client(name: str, port: int, until: float, service: Service, *, is_noisy: bool) -> None:
-    """Send lines, one at a time, until the time is over; a noisy one makes no pause unless it is refused."""
+    """Send lines, one at a time, until the time is over; a noisy client pauses only when it is refused."""
     account = service.account(name)
     async with await trio.open_tcp_stream("127.0.0.1", port) as stream, aclosing(lines(stream)) as answers:
         while trio.current_time() < until:
@@ -184,7 +185,7 @@ async def client(name: str, port: int, until: float, service: Service, *, is_noi
 
 
 async def clients(port: int, seconds: float, noisy: int, service: Service) -> None:
-    """Let a noisy tenant come with many connections, and two others with one each."""
+    """Start a noisy tenant with many connections, and two others with one each."""
     until = trio.current_time() + seconds
     async with trio.open_nursery() as nursery:
         for name, connections in (("noisy", noisy), ("small", 1), ("tiny", 1)):
@@ -198,7 +199,7 @@ async def clients(port: int, seconds: float, noisy: int, service: Service) -> No
 
 
 async def serve(is_fair: bool, seconds: float, noisy: int, weights: Weights) -> int:
-    """Serve the clients until they have gone, and tell what became of them; give the exit status."""
+    """Serve the clients until they have gone, and print what happened; return the exit status."""
     service, status = Service(), 0
     (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
     intake = Intake([listener])
@@ -219,7 +220,7 @@ async def serve(is_fair: bool, seconds: float, noisy: int, weights: Weights) -> 
 
 
 def table(accounts: Mapping[str, Account]) -> str:
-    """Show what became of each tenant's lines."""
+    """Format what happened to each tenant's lines."""
     rows = [f"{'tenant':10}{'answered':>10}{'refused':>10}{'median wait':>14}{'worst wait':>14}"]
     for name, account in accounts.items():
         waits = account.waits or [0.0]
@@ -231,7 +232,7 @@ def table(accounts: Mapping[str, Account]) -> str:
 
 
 def printable(name: str) -> str:
-    """Give a name as a terminal can show it: it came over the net, and may hold escape codes."""
+    """Make a name printable: it came over the network, and may contain escape codes."""
     return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in name)
 
 
@@ -239,19 +240,19 @@ def printable(name: str) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the program; give its exit status."""
+    """Run the program; return its exit status."""
     options = parser().parse_args(argv)
     for way in WAYS if options.way == "both" else (options.way,):
         print(WAYS[way])
         run = partial(serve, way == "fair", options.seconds, options.noisy, dict(options.weight))
-        # Ctrl-C that comes at any other place could break the server, which then would never end.
+        # Ctrl-C at any other place could break the server, which then would never end.
         if status := trio.run(run, restrict_keyboard_interrupt_to_checkpoints=True):
             return status
     return 0
 
 
 def complain(message: str, status: int) -> int:
-    """Say in a line what is wrong; give the exit status back."""
+    """Print one line about what is wrong; return the exit status."""
     print(f"noisy_tenant: {printable(message)}", file=sys.stderr)
     return status
 
@@ -259,14 +260,14 @@ def complain(message: str, status: int) -> int:
 def parser() -> argparse.ArgumentParser:
     """Make the parser of the command line."""
     made = argparse.ArgumentParser(
-        prog="noisy_tenant.py", allow_abbrev=False, description="Serve several tenants, one of whom is noisy."
+        prog="noisy_tenant.py", allow_abbrev=False, description="Serve several tenants, one of which is noisy."
     )
     made.add_argument("--way", choices=("both", *WAYS), default="both", help="(default: %(default)s)")
-    made.add_argument("--seconds", type=positive, default=1.0, help="of each way (default: %(default)s)")
+    made.add_argument("--seconds", type=positive, default=1.0, help="for each way (default: %(default)s)")
     made.add_argument(
         "--noisy", type=connections, default=40, metavar="N", help="connections of the noisy tenant (default: 40)"
     )
-    weight = "how much a tenant gets while others want it, too: an int or a fraction such as 1/3, else 1"
+    weight = "a tenant's share while others want it too: an int or a fraction such as 1/3 (default: 1)"
     made.add_argument("--weight", type=weight_of, action="append", default=[], metavar="TENANT=WEIGHT", help=weight)
     return made
 

@@ -1,18 +1,18 @@
-"""Follow a sensor that is faster than what is behind it: a gauge, an archive; and settings that are edited meanwhile.
+"""Follow a sensor that is faster than its gauge and its archive, while settings are edited.
 
     overload.py                                   # for five seconds, then the reports
-    overload.py --seconds 60 --rate 20000         # readings in a second
+    overload.py --seconds 60 --rate 20000         # readings per second
     overload.py --settings gauge.txt              # a file to edit while this runs; its first word is the limit
 
 The sensor and the archive are stand-ins, which this program starts on this machine; both are real sockets. The archive
-allows so many calls in any second, and counts them itself. Neither it nor the gauge can keep up with the sensor, and
-each of the three pipelines below (`gauge`, `archive`, `settings`) says in its plan what it does about that:
+allows a fixed number of calls in any second, and counts them itself. Neither it nor the gauge can keep up with the
+sensor, and each of the three pipelines below (`gauge`, `archive`, `settings`) says in its plan what it does about that:
 
-  gauge     shows the latest reading and drops what it is too slow for; a sensor that falls silent is a failure
+  gauge     shows the latest reading and drops what it is too slow for; a silent sensor is a failure
   archive   sends batches at the pace that the archive allows, and drops the oldest of those that cannot wait
-  settings  loads the file when it was quiet for a moment, not at each of the writes of one save
+  settings  loads the file when it has been quiet for a moment, not at each write of one save
 
-At the end it prints what became of every reading, also when Ctrl-C stops it earlier.
+At the end, or when Ctrl-C stops it, it prints what happened to every reading.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ import trio
 
 from funcpipe_trio import Pipeline, RateLimit, Report, Run
 
-SILENCE = 5.0  # seconds without a reading after which the sensor is taken for dead
-QUIET = 0.25  # seconds without a write after which a file is taken for saved
+SILENCE = 5.0  # seconds without a reading after which the sensor counts as dead
+QUIET = 0.25  # seconds without a write after which a file counts as saved
 PACE = RateLimit(4)  # calls to the archive
-# A call counts there when it arrives. Those that arrive in a second are those that start in it, at most burst + rate,
-# and the one that was under way before it began.
+# A call counts there when it arrives. The calls that arrive in a second are those that start in it, at most
+# burst + rate, and the one already on its way.
 CONTRACT = PACE.burst + 4 + 1
 
 
@@ -74,7 +74,7 @@ def archive(readings: Pipeline[Reading], send: Callable[[list[Reading]], Awaitab
 
 
 def settings(writes: Pipeline[float], load: Callable[[float], Awaitable[None]]) -> Pipeline[None]:
-    """Load a file that was written, when it is not being written."""
+    """Load a file that was written, once it is no longer being written."""
     return writes.debounce(QUIET, name="quiet").map(load, name="load")
 
 
@@ -83,12 +83,12 @@ def settings(writes: Pipeline[float], load: Callable[[float], Awaitable[None]]) 
 
 @dataclass
 class Sensor:
-    """Readings in a second, to whoever connects."""
+    """Sends `rate` readings per second to each client that connects."""
 
     rate: int
 
     async def serve(self, stream: trio.SocketStream) -> None:
-        """Send for ever: a hundred times a second, all that was measured since."""
+        """Send forever: a hundred times a second, everything measured since."""
         chance, number, began = Random(1), 0, trio.current_time()
         try:
             while True:
@@ -102,7 +102,7 @@ class Sensor:
 
 
 async def lines_of(port: int, channel: trio.MemorySendChannel[list[bytes]]) -> None:
-    """Connect to the sensor, and read: all lines that have come at a time."""
+    """Connect to the sensor, and read all lines that have arrived at a time."""
     async with channel, await trio.open_tcp_stream("127.0.0.1", port) as stream:
         rest = b""
         async for received in stream:
@@ -122,7 +122,7 @@ def parsed(lines: list[bytes]) -> Iterator[Reading]:
 
 @dataclass
 class Archive:
-    """Takes batches, a line each, and counts the calls."""
+    """Accepts batches, one line each, and counts the calls."""
 
     calls: int = 0
     readings: int = 0
@@ -154,14 +154,14 @@ async def send_to(stream: trio.SocketStream, batch: list[Reading]) -> None:
     line = json.dumps([[reading.number, reading.value] for reading in batch])
     await stream.send_all(line.encode() + b"\n")
     if await stream.receive_some() != b"ok\n":
-        raise ConnectionError("the archive did not take a batch")
+        raise ConnectionError("the archive did not accept a batch")
 
 
 # ---- the settings, and the gauge
 
 
 async def writes_to(path: trio.Path) -> AsyncIterator[float]:
-    """Look at a file, twenty times a second, and say when it was written."""
+    """Check a file twenty times a second, and yield when it was written."""
     before = written = 0
     while True:
         with suppress(FileNotFoundError):  # some editors put a new file in its place
@@ -173,7 +173,7 @@ async def writes_to(path: trio.Path) -> AsyncIterator[float]:
 
 
 async def edit(path: trio.Path) -> None:
-    """Save the settings as editors do: empty the file, write a part, write all."""
+    """Save the settings as editors do: empty the file, write a part, write everything."""
     for limit in range(25, 1000):
         for text in ("", "# limit", f"{limit}\n# above it the gauge shows an alarm\n"):
             await path.write_text(text)
@@ -198,7 +198,7 @@ class Gauge:
         await trio.sleep(0.05)
 
     async def load(self, path: trio.Path, _written: float) -> None:
-        """Take the limit from the file; one that has none changes nothing."""
+        """Read the limit from the file; a file without one changes nothing."""
         try:
             self.limit = float((await path.read_text()).split()[0])
             self.loaded += 1
@@ -210,7 +210,7 @@ class Gauge:
 
 
 async def follow(seconds: float, rate: int, given: Path | None) -> int:
-    """Follow the sensor, and say what became of its readings, also when it is interrupted; give the exit status."""
+    """Follow the sensor, and print what happened to its readings, even if interrupted; return the exit status."""
     store, display, runs, status = Archive(), Gauge(), dict[str, Run[None]](), 0
     with tempfile.TemporaryDirectory() as folder:
         path = trio.Path(given or f"{folder}/gauge.txt")
@@ -225,7 +225,7 @@ async def follow(seconds: float, rate: int, given: Path | None) -> int:
                     plans = plans_of(sensor_port, stream, path, display)
                     await run_for(seconds, plans, runs)
                 servers.cancel_scope.cancel()
-        except* KeyboardInterrupt:  # nurseries put it into a group
+        except* KeyboardInterrupt:  # nurseries wrap it in a group
             done = f"{display.drawn:,} readings shown, {store.readings:,} sent, settings loaded {display.loaded} times"
             status = complain(f"interrupted: {done}", 130)
     tell({name: run.report for name, run in runs.items()}, display, store)
@@ -233,7 +233,7 @@ async def follow(seconds: float, rate: int, given: Path | None) -> int:
 
 
 def plans_of(port: int, stream: trio.SocketStream, path: trio.Path, display: Gauge) -> dict[str, Pipeline[None]]:
-    """Put the three plans together, and show them."""
+    """Build the three plans, and show them."""
     readings = Pipeline.from_producer(partial(lines_of, port), name="sensor").flat_map(parsed)
     writes = Pipeline.from_async_iterable(partial(writes_to, path), name="writes")
     plans = {
@@ -247,7 +247,7 @@ def plans_of(port: int, stream: trio.SocketStream, path: trio.Path, display: Gau
 
 
 async def run_for(seconds: float, plans: dict[str, Pipeline[None]], runs: dict[str, Run[None]]) -> None:
-    """Run plans side by side for a time, then let each finish what it has taken; `runs` are theirs as they begin."""
+    """Run plans side by side for a time, then let each finish what it has taken; `runs` gets each run as it starts."""
     async with trio.open_nursery() as nursery:
         for name, plan in plans.items():
             runs[name] = await nursery.start(plan.run)
@@ -263,7 +263,7 @@ async def port_of(nursery: trio.Nursery, serve: Callable[[trio.SocketStream], Aw
 
 
 def tell(reports: dict[str, Report], display: Gauge, store: Archive) -> None:
-    """Show the reports, and say in a line each what became of what came."""
+    """Show the reports, and one line for each about what happened to its input."""
     print()
     for name, report in reports.items():
         print(f"\n{name}: {report.describe()}")
@@ -271,9 +271,9 @@ def tell(reports: dict[str, Report], display: Gauge, store: Archive) -> None:
         return
     shown, sent, loaded = reports["gauge"], reports["archive"], reports["settings"]
     (waiting,) = (link for link in sent.links if link.behind == "batch")
-    print(f"\ngauge: {shown.stages[0].created} readings came, {display.drawn} shown, {shown.dropped} dropped")
+    print(f"\ngauge: {shown.stages[0].created} readings arrived, {display.drawn} shown, {shown.dropped} dropped")
     batches = f"{store.readings} sent in {store.calls} batches, {waiting.dropped} batches dropped"
-    print(f"archive: {sent.stages[0].created} readings came, {batches}")
+    print(f"archive: {sent.stages[0].created} readings arrived, {batches}")
     print(f"settings: {loaded.taken} writes seen, {display.loaded} loaded, {loaded.dropped} superseded")
     print(f"the archive counted at most {store.most} calls in a second; it allows {CONTRACT}")
 
@@ -282,11 +282,11 @@ def tell(reports: dict[str, Report], display: Gauge, store: Archive) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the program; give its exit status."""
+    """Run the program; return its exit status."""
     made = parser()
     given = made.parse_args(arguments)
     if not (0 < given.seconds < 10**6 and 0 < given.rate <= 10**6):
-        made.error("--seconds and --rate must be above 0, and not above a million")
+        made.error("--seconds and --rate must be above 0 and at most a million")
     if given.settings is not None and not given.settings.is_file():
         made.error(f"--settings must be a file: {shown(given.settings)}")
     run = partial(follow, given.seconds, given.rate, given.settings)
@@ -294,13 +294,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def complain(message: str, status: int) -> int:
-    """Say in a line what is wrong; give the exit status back."""
+    """Print one line about what is wrong; return the exit status."""
     print(f"overload: {message}", file=sys.stderr)
     return status
 
 
 def shown(path: Path | trio.Path) -> str:
-    """Give a path as a terminal can show it: its name may hold any bytes, and escape codes."""
+    """Make a path printable: its name may contain any bytes, including escape codes."""
     text = os.fsencode(path).decode(errors="backslashreplace")
     return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
 
@@ -310,7 +310,7 @@ def parser() -> argparse.ArgumentParser:
     about = "Follow a sensor that is too fast."
     made = argparse.ArgumentParser(prog="overload.py", allow_abbrev=False, description=about)
     made.add_argument("--seconds", type=float, default=5.0, help="how long (default: %(default)g)")
-    made.add_argument("--rate", type=int, default=5000, help="readings in a second (default: %(default)s)")
+    made.add_argument("--rate", type=int, default=5000, help="readings per second (default: %(default)s)")
     made.add_argument("--settings", type=Path, metavar="FILE", help="a file whose first word is the limit")
     return made
 

@@ -1,1 +1,1 @@
-"""What every floor stands on: errors, checks of arguments, how values and names are shown, frozen values."""
+"""What every layer builds on: errors, argument checks, how values and names are shown, frozen values."""

@@ -1,7 +1,7 @@
-"""What a value must be, said once: each function returns the value or raises with the value and the rule.
+"""What must a value be? Each function states one rule: it returns the value, or raises with the value and the rule.
 
 A wrong type is a `TypeError`, a wrong range a `ValueError`; both read ``<where>: <name> must <rule>, not <value>``.
-A bool is not a number here: ``capacity=True`` is a slip, not a one.
+A bool is not a number here: ``capacity=True`` is a mistake, not a 1.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ def refuse(
     *,
     show: Callable[[object], str] = shown,
 ) -> Exception:
-    """Make the error of one broken rule; ``use`` is the usual fix, `show` how the value is shown."""
+    """Make the error for one broken rule; ``use`` is the usual fix, ``show`` formats the value."""
     fix = f"\n{use}" if use else ""
     return kind(f"{where}: {name} must {rule}, not {show(value)}{fix}")
 
 
 def integer(where: str, name: str, value: Any, *, at_least: int) -> int:
-    """Check an int of at least ``at_least``, and one that can be a length: no larger than `sys.maxsize`."""
+    """Check for an int of at least ``at_least`` that can be a length: at most `sys.maxsize`."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise refuse(TypeError, where, name, f"be an int >= {at_least}", value)
     if value < at_least:
@@ -44,14 +44,14 @@ def integer(where: str, name: str, value: Any, *, at_least: int) -> int:
 
 
 def any_integer(where: str, name: str, value: Any) -> int:
-    """Check an int of any size."""
+    """Check for an int of any size."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise refuse(TypeError, where, name, "be an int", value)
     return value
 
 
 def boolean(where: str, name: str, value: Any) -> bool:
-    """Check a bool: what is merely true or false by its nature is a slip."""
+    """Check for an actual bool: other truthy or falsy values are rejected."""
     if not isinstance(value, bool):
         raise refuse(TypeError, where, name, "be a bool", value)
     return value
@@ -66,7 +66,7 @@ def number(
     above: float | None = None,
     at_most: float | None = None,
 ) -> float:
-    """Check a finite number in a range: an int or float, not NaN."""
+    """Check for a finite number in a range: an int or float, not NaN."""
     limits = [(">=", at_least), (">", above), ("<=", at_most)]
     said = " and ".join(f"{sign} {limit:g}" for sign, limit in limits if limit is not None)
     rule = f"be a finite number {said}".rstrip()
@@ -79,7 +79,7 @@ def number(
 
 
 def seconds(where: str, name: str, value: Any, *, positive: bool = True, finite: bool = True) -> float:
-    """Check a time in seconds: an int or float, not NaN, above zero (or not below it)."""
+    """Check for a time in seconds: an int or float, not NaN, above zero (or at least zero)."""
     rule = "be a number of seconds " + ("> 0" if positive else ">= 0")
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise refuse(TypeError, where, name, rule, value)
@@ -89,15 +89,15 @@ def seconds(where: str, name: str, value: Any, *, positive: bool = True, finite:
 
 
 def is_finite(value: float) -> bool:
-    """Tell whether a number is a finite float, or can be one."""
+    """Return whether a number is a finite float or can be converted to one."""
     try:
         return math.isfinite(value)
-    except OverflowError:  # an int beyond any float
+    except OverflowError:  # an int too large for a float
         return False
 
 
 def text(where: str, name: str, value: Any) -> str:
-    """Check a string that is not empty."""
+    """Check for a string that is not empty."""
     if not isinstance(value, str):
         raise refuse(TypeError, where, name, "be a str", value)
     if not value:
@@ -106,7 +106,7 @@ def text(where: str, name: str, value: Any) -> str:
 
 
 def choice(where: str, name: str, value: Any, choices: tuple[str, ...]) -> str:
-    """Check a word that must be one of a few."""
+    """Check for one of a few words."""
     rule = f"be {', '.join(map(repr, choices[:-1]))} or {choices[-1]!r}"
     if not isinstance(value, str):
         raise refuse(TypeError, where, name, rule, value)
@@ -116,14 +116,14 @@ def choice(where: str, name: str, value: Any, choices: tuple[str, ...]) -> str:
 
 
 def callable_(where: str, name: str, value: Any) -> Callable[..., Any]:
-    """Check that something can be called."""
+    """Check for a callable."""
     if not callable(value):
         raise refuse(TypeError, where, name, "be callable", value)
     return value  # type: ignore[no-any-return]  # callable() narrows Any to a callable of unknown shape
 
 
 def sync_callable(where: str, name: str, value: Any) -> Callable[..., Any]:
-    """Check a function that gives its answer without being awaited."""
+    """Check for a function whose result is not awaited."""
     callable_(where, name, value)
     if is_async(value) or yields_async(value):
         raise refuse(TypeError, where, name, "be a sync function", value)
@@ -131,25 +131,25 @@ def sync_callable(where: str, name: str, value: Any) -> Callable[..., Any]:
 
 
 def takes(where: str, name: str, value: Callable[..., Any], count: int) -> Callable[..., Any]:
-    """Check that a function can be called with so many arguments, where it says what it takes."""
+    """Check that a function can be called with ``count`` arguments, if it has a signature."""
     try:
         inspect.signature(value).bind(*range(count))
     except TypeError as error:
         raise TypeError(f"{where}: {name} must take {count} arguments: {error}") from None
-    except ValueError:  # one of C, that does not say
+    except ValueError:  # a C function without a signature
         pass
     return value
 
 
 def async_callable(where: str, name: str, value: Any, rule: str = "be an async function") -> Callable[..., Any]:
-    """Check a function whose answer is awaited."""
+    """Check for a function whose result is awaited."""
     if not callable(value) or not is_async(value):
         raise refuse(TypeError, where, name, rule, value)
     return value  # type: ignore[no-any-return]  # as above
 
 
 def weight(where: str, name: str, value: Any) -> int | Fraction:
-    """Check a weight: an exact positive number, so that shares stay exact for ever; one that can be printed."""
+    """Check for a weight: an exact positive number, so that shares stay exact forever, and one that can be printed."""
     checked = _exact(where, name, value, "be a positive int or Fraction")
     if not (is_finite(checked.numerator) and is_finite(checked.denominator)):
         raise refuse(ValueError, where, name, "have a numerator and a denominator < 1e308", value)
@@ -157,7 +157,7 @@ def weight(where: str, name: str, value: Any) -> int | Fraction:
 
 
 def cost(where: str, name: str, value: Any) -> int | Fraction:
-    """Check a cost: an exact positive number; a cost of zero would let one input run for ever."""
+    """Check for a cost: an exact positive number; with a cost of zero one input could run forever."""
     return _exact(where, name, value, "be a positive int or Fraction")
 
 
@@ -170,7 +170,7 @@ def _exact(where: str, name: str, value: Any, rule: str) -> int | Fraction:
 
 
 def _as_fraction(value: object) -> str:
-    """Show the float's user the exact number to write instead."""
+    """Suggest the exact number to write instead of a float."""
     if isinstance(value, float) and math.isfinite(value) and value > 0:
         near = Fraction(value).limit_denominator(1000) or Fraction(value)
         return f"Use Fraction({near.numerator}, {near.denominator})."

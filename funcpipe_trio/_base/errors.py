@@ -1,16 +1,16 @@
-"""The errors of this package; everything else is trio's own, or the user's, and passes unchanged."""
+"""The errors of this package; all others are trio's or the user's and pass through unchanged."""
 
 from __future__ import annotations
 
 
 class FuncpipeError(Exception):
-    """The base of every error that this package itself raises."""
+    """Base class of the errors that this package itself raises."""
 
 
 class PlanError(FuncpipeError, ValueError):
     """A pipeline cannot work as described; raised before any task starts.
 
-    One error lists all the problems that were found, a line each.
+    One error lists all the problems that were found, one per line.
 
     Args:
       problems: what is wrong, one sentence each; at least one.
@@ -29,23 +29,23 @@ class PlanError(FuncpipeError, ValueError):
 
 
 class Aborted(FuncpipeError):
-    """The run was stopped by ``run.abort()``, or by a cancellation, before its end; what it held was discarded."""
+    """The run was stopped early by ``run.abort()`` or a cancellation; the items it held were discarded."""
 
 
 class BufferOverflow(FuncpipeError):
-    """A buffer with ``overflow="fail"``, or the queue of an item's key, was full when one more item came."""
+    """A buffer with ``overflow="fail"``, or the queue of an item's key, was full when another item arrived."""
 
 
 class CircuitOpen(FuncpipeError):
     """A call was not made because its circuit breaker is open.
 
     Args:
-      message: what to say.
+      message: the text of the error.
       retry_after: seconds after which to try again, or None.
     """
 
     retry_after: float | None
-    """Seconds after which to try again; None: when the probe that is under way has an answer."""
+    """Seconds after which to try again; None: when the probe that is in progress has finished."""
 
     def __init__(self, message: str, retry_after: float | None = None) -> None:
         super().__init__(message)
@@ -53,30 +53,30 @@ class CircuitOpen(FuncpipeError):
 
 
 class MisuseError(TypeError):
-    """A function gave something to await where nobody awaits it, or nothing of the kind where it is awaited.
+    """A function returned an awaitable where nothing awaits it, or something else where an awaitable was needed.
 
-    A mistake in the program, so no policy meets it: it is not tried again, skipped, or put in an item's place.
+    This is a mistake in the program, so no policy handles it: it is not retried, skipped or emitted.
     """
 
 
 class WorkerDied(FuncpipeError):
-    """The process or executor that ran a call is gone; nobody knows how far the call came. Its cause may say more."""
+    """The process or executor that ran a call is gone; how far the call got is unknown. Its cause may say more."""
 
 
 class WorkerError(FuncpipeError):
-    """What stands for an error of a worker process that cannot be pickled, or not be made again from its pickle.
+    """Replaces an error of a worker process that cannot be pickled or unpickled.
 
-    Its notes have the worker's traceback.
+    Its notes contain the worker's traceback.
 
     Args:
       type_name: the type of the error, with its module.
-      text: what the error said.
+      text: the text of the error.
     """
 
     type_name: str
-    """The type of the error, with its module unless that is the main one."""
+    """The type of the error, with its module unless that is ``__main__``."""
     text: str
-    """What the error said, shortened if it is very long."""
+    """The text of the error, shortened if it is very long."""
 
     def __init__(self, type_name: str, text: str) -> None:
         super().__init__(type_name, text)
@@ -88,4 +88,4 @@ class WorkerError(FuncpipeError):
 
 
 class StateError(FuncpipeError, RuntimeError):
-    """A call does not fit the state of the object; nothing was changed by it."""
+    """A call does not fit the state of the object; it changed nothing."""

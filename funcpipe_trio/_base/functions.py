@@ -1,4 +1,4 @@
-"""What can be said of a user's function without calling it: its name, and whether it must be awaited."""
+"""What can be known about a user's function without calling it: its name, and whether its result must be awaited."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from typing import Any
 AnyFunction = Callable[..., Any]
 
 LONGEST_NAME = 200
-"""Characters of a function's name, at most: it stands in every error, plan and report."""
+"""The most characters of a function's name to show: it appears in every error, plan and report."""
 
 
 def is_async(fn: AnyFunction) -> bool:
-    """Tell whether calling ``fn`` gives something to await."""
+    """Return whether calling ``fn`` returns an awaitable."""
     fn = _bare(fn)
     return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(_call(fn))
 
 
 def yields_async(fn: AnyFunction) -> bool:
-    """Tell whether ``fn`` is an async generator function."""
+    """Return whether ``fn`` is an async generator function."""
     fn = _bare(fn)
     return inspect.isasyncgenfunction(fn) or inspect.isasyncgenfunction(_call(fn))
 
 
 def never_awaitable(fn: AnyFunction) -> bool:
-    """Tell whether what ``fn`` gives can surely not be awaited; of most, nobody knows before they are called."""
+    """Return whether the result of ``fn`` is certainly not awaitable; for most functions only a call can tell."""
     fn = _bare(fn)
     if isinstance(fn, type):
         return type(fn).__call__ is type.__call__ and not hasattr(fn, "__await__")
@@ -36,14 +36,14 @@ def never_awaitable(fn: AnyFunction) -> bool:
 
 
 def function_name(fn: AnyFunction) -> str:
-    """Name a function as the plan shows it."""
+    """Return the name of a function as the plan shows it."""
     fn = _bare(fn)
     name = getattr(fn, "__name__", None)
     return (name if isinstance(name, str) and name else type(fn).__name__)[:LONGEST_NAME]
 
 
 def _call(fn: AnyFunction) -> object:
-    """Find what runs when an object with ``__call__`` is called: its type's, for a class is called by its metaclass."""
+    """Return the ``__call__`` that runs: that of the type, since a class is called through its metaclass."""
     return type(fn).__call__
 
 

@@ -1,7 +1,7 @@
-"""Where is a public class from? Tracebacks, pickles and pages say: from where a user finds it.
+"""Which module is a public class from? Tracebacks, pickles and docs name the one that users import it from.
 
-The names in the annotations of a class mean something only in the module that it was written in, so they are told where
-that is: `typing.get_type_hints` finds them all the same.
+The annotations of a class resolve only in the module that defines it, so each of them is given that module:
+`typing.get_type_hints` still works.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import ForwardRef
 
 
 def publish(names: Mapping[str, object], module: str) -> None:
-    """Let the classes among the names of a module say that they are from there."""
+    """Set ``__module__`` of the classes in a namespace to that module."""
     for face in names.values():
         if not isinstance(face, type):
             continue

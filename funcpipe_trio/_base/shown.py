@@ -1,10 +1,10 @@
-r"""How is a user's value shown in a message, a plan or a report? Briefly, and never what is inside an item.
+r"""How is a user's value shown in a message, a plan or a report? Briefly, and never the content of an item.
 
-A wrong argument may be an item, or a list of a million: a message that prints it whole is 8 MB long, and tells whoever
-reads the log what was on the card. So of a value that is no name and no number only its type and size are said; its own
-``__repr__`` is not asked, which may fail, or take for ever. Names and keys are shown, for that is what they are for,
-but not all of a long one, and with what no printer prints (escape codes of terminals, line breaks, halves of
-characters) written as Python writes it: ``\x1b``.
+A wrong argument may be an item, or a list of a million: a message that prints all of it is 8 MB long, and shows readers
+of the log what was on the card. So a value that is neither a name nor a number is shown by its type and size; its
+``__repr__`` is not called, which may fail or never return. Names and keys are shown, since that is their purpose; a
+long one is shortened, and what cannot be printed (terminal escape codes, line breaks, lone surrogates) is escaped as
+Python does it: ``\x1b``.
 """
 
 from __future__ import annotations
@@ -19,45 +19,45 @@ from typing import Any
 from .functions import LONGEST_NAME, function_name, is_async, yields_async
 
 _NAME = 60  # characters of a name
-_OPTION = 40  # characters of a word where one of a few is asked for
-_TEXT = 500  # characters of what an error says
+_OPTION = 40  # characters of a word where one of a few is expected
+_TEXT = 500  # characters of an error's text
 _LINE = 2000  # characters of a line
 _BITS = 128  # of a number
-_ROW = 240  # characters of names in a row
+_ROW = 240  # characters of a list of names
 _FEW = 5  # parts of a key
 _SIZED = (str, bytes, bytearray, list, tuple, dict, set, frozenset, range)
 _FUNCTIONS = (FunctionType, BuiltinFunctionType, MethodType, partial)
 
 
 def line_of(text: str) -> str:
-    """Make one line of a plan or a report, whatever is in it."""
+    """Make one line of a plan or a report from any text."""
     return escaped(cut(text, _LINE))
 
 
 def escaped(text: str) -> str:
-    """Write what cannot be printed as Python would in a string."""
+    """Escape characters that cannot be printed, as in a Python string."""
     if text.isprintable():
         return text
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
 def cut(text: str, most: int = _NAME) -> str:
-    """Give the beginning of a text that is too long."""
+    """Return the text, shortened if it is too long."""
     return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
 def type_name(value: object) -> str:
-    """Name the type of a value, whatever its metaclass says."""
+    """Return the name of a value's type, even if its metaclass overrides ``__name__``."""
     return _name_of(type(value))
 
 
 def kind_of(value: object) -> str:
-    """Say what a value is, not which: ``an int``."""
+    """Return the type of a value with its article: ``an int``."""
     return _a(type_name(value))
 
 
 def shown(value: object) -> str:
-    """Show a value that is not what it must be: itself if it is a number or the like, else its type and size."""
+    """Show a rejected value: the value itself if it is a number or similar, otherwise its type and size."""
     kind: Any = type(value)
     if value is None or kind in (bool, float, complex):
         return repr(value)
@@ -73,12 +73,12 @@ def shown(value: object) -> str:
 
 
 def option(value: object) -> str:
-    """Show what was given where one of a few words is asked for."""
+    """Show a value that was given where one of a few words is expected."""
     return repr(value) if type(value) is str and len(value) <= _OPTION else shown(value)
 
 
 def named(name: object) -> str:
-    """Show a name, or a key, in quotes if it is text."""
+    """Show a name or a key, in quotes if it is a string."""
     if type(name) is str:
         return repr(cut(name)) if len(name) <= LONGEST_NAME else shown(name)
     if type(name) is tuple:
@@ -91,7 +91,7 @@ def named(name: object) -> str:
 
 
 def listed(names: Iterable[object]) -> str:
-    """Show the first of some names, and say how many more there are."""
+    """Show the first few names, and how many more there are."""
     first: list[str] = []
     size = more = 0
     for name in names:
@@ -104,7 +104,7 @@ def listed(names: Iterable[object]) -> str:
 
 
 def label(key: object) -> str:
-    """Show a key to people, as a plan or a report does: what it says of itself, if it says anything."""
+    """Show a key as a plan or a report does: by its own ``str()`` if its type defines one."""
     kind: Any = type(key)
     if isinstance(key, str):
         return cut(str.__str__(key))
@@ -112,21 +112,21 @@ def label(key: object) -> str:
         return named(key)
     try:
         return cut(str(key))
-    except Exception:  # of the key's own, or that of a number without end
+    except Exception:  # raised by the key itself, or an int with too many digits
         return shown(key)
 
 
 def quoted(key: object) -> str:
-    """Show a key as `label` does, but in quotes if it is text."""
+    """Show a key as `label` does, but in quotes if it is a string."""
     return named(key) if type(key) is str else label(key)
 
 
 def told(error: BaseException) -> str:
-    """Say what an error says, or at least what it is."""
+    """Return the type and text of an error, or at least its type."""
     try:
         text = str(error)
-    except Exception:  # of the error's own
-        text = "(what it says cannot be shown)"
+    except Exception:  # raised by the error's own `__str__`
+        text = "(its text cannot be shown)"
     return f"{type_name(error)}: {escaped(cut(text, _TEXT))}"
 
 

@@ -1,1 +1,1 @@
-"""Pure state machines: told what happened (and the time, where it matters), they answer what comes next."""
+"""Pure state machines: they are told what happened (and the time, where it matters) and return what comes next."""

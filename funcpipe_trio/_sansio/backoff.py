@@ -1,13 +1,13 @@
 """How long does an item wait before its next attempt? A pure function of policy, seed, stage, item and attempt.
 
 The k-th wait is ``min(initial * factor**(k-1), longest) * (1 + jitter * u)`` with u in [-1, 1]. u is a hash, not the
-next number of a generator that all items share: so a wait depends on nothing that runs beside it, and a run can be
+next number of a generator that all items share: so a wait does not depend on what else runs, and a run can be
 repeated. With m, the finaliser of SplitMix64 (Steele, Lea, Flood 2014), and ^, the exclusive or,
 
     u = 2 * m(m(m(s) ^ item) ^ k) / (2**64 - 1) - 1,    s = seed, then s = m(s) ^ byte for each byte of the stage's name
 
-The seed is the policy's own; where it has none, that of the run, which somebody else has drawn: many runs that lose the
-same server at one instant do not come back at one instant. Nor do many stages of one run, whatever the seed.
+The seed is that of the policy; if it has none, that of the run, which is drawn elsewhere: many runs that lose the same
+server at the same time do not come back at the same time. Nor do many stages of one run, whatever the seed.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ _MASK = 2**64 - 1
 
 
 def backoff_delay(backoff: Backoff, item: int, attempt: int, *, stage: str = "", seed: int = 0) -> float:
-    """Give the seconds to wait after a failed attempt.
+    """Return the seconds to wait after a failed attempt.
 
     Args:
       backoff: the policy.
       item: number of the item, from 0.
       attempt: number of the attempt that failed, from 1.
       stage: name of the stage.
-      seed: of the run; it counts if the policy names none.
+      seed: the seed of the run, used if the policy has none.
     """
     wait = min(_grown(backoff.initial, backoff.factor, attempt - 1), backoff.longest)
     if not backoff.jitter:
@@ -37,13 +37,13 @@ def _grown(initial: float, factor: float, times: int) -> float:
     if initial == 0:
         return 0.0
     try:
-        return initial * float(factor) ** times  # a power of an int would be exact, however many digits that takes
-    except OverflowError:  # beyond any float, so beyond the longest wait
+        return initial * float(factor) ** times  # a power of an int would be exact, with any number of digits
+    except OverflowError:  # too large for a float, so above the longest wait
         return float("inf")
 
 
 def _chance(seed: int, stage: str, item: int, attempt: int) -> float:
-    """Give a number in [-1, 1] that looks random and never changes."""
+    """Return a number in [-1, 1] that looks random and never changes."""
     for byte in stage.encode("utf-8", "surrogatepass"):
         seed = _mixed(seed) ^ byte
     mixed = _mixed(_mixed(_mixed(seed) ^ item) ^ attempt)

@@ -1,8 +1,8 @@
 """When is a batch full? A batch closes at a number of items, at a cost, or at an age.
 
 The rule: an item joins the open batch unless its cost would take the batch over `max_cost`; then the open batch
-closes first. A batch closes the instant it holds `max_items` or costs `max_cost`. Its age counts from its first item:
-it is due at that time + `max_delay`. An item that costs more than `max_cost` is a batch of its own.
+closes first. A batch closes as soon as it holds `max_items` or costs `max_cost`. Its age counts from its first item:
+it is due at that time + `max_delay`. An item that costs more than `max_cost` is a batch by itself.
 
 The invariant: items leave in the order they came, each in exactly one batch. It is told the time; it never waits.
 """
@@ -14,7 +14,7 @@ from typing import Any
 
 
 class Batcher:
-    """Collects items and answers with the batches that became complete."""
+    """Collects items and returns the batches that become complete."""
 
     __slots__ = ("_cost", "_max_cost", "_max_delay", "_max_items", "deadline", "items")
 
@@ -29,7 +29,7 @@ class Batcher:
         self.deadline = math.inf
 
     def add(self, item: Any, cost: float, now: float) -> list[list[Any]]:
-        """Take an item; answer the batches that this closes, oldest first (none, one or two)."""
+        """Take an item; return the batches that this closes, oldest first (none, one or two)."""
         closed = [self.close()] if self.items and self._cost + cost > self._max_cost else []
         if not self.items:
             self.begin(now)
@@ -40,11 +40,11 @@ class Batcher:
         return closed
 
     def begin(self, now: float) -> None:
-        """Hear when the first item of a batch comes; with `append` it does what `add` does where no cost counts."""
+        """Called when the first item of a batch arrives; with `append` it does what `add` does without costs."""
         self.deadline = now + self._max_delay
 
     def append(self, item: Any) -> list[Any] | None:
-        """Take an item that costs nothing; answer the batch that it completes, if it does."""
+        """Take an item that costs nothing; return the batch that it completes, None otherwise."""
         items = self.items
         items.append(item)
         return self.close() if len(items) >= self._max_items else None
@@ -54,6 +54,6 @@ class Batcher:
         return now >= self.deadline
 
     def close(self) -> list[Any]:
-        """Hand out the open batch, and begin a new one."""
+        """Return the open batch, and begin a new one."""
         items, self.items, self._cost, self.deadline = self.items, [], 0, math.inf
         return items

@@ -2,12 +2,12 @@
 
     closed     calls go through; `failures` failed in a row, or `ratio` of the last `window`, open it
     open       calls are refused until `reset_after` seconds have passed; the next one then is the probe
-    half-open  one probe is under way, the others are refused; its success closes, its failure opens
+    half-open  one probe is in progress, the others are refused; its success closes, its failure opens
 
-Each change of state begins a new *generation*; a permit carries the one it was given in, and what a call of an earlier
-generation comes to changes nothing: twenty calls that were under way when it opened do not open it again.
+Each change of state begins a new *generation*; a permit carries the one it was given in, and the outcome of a call of
+an earlier generation changes nothing: twenty calls that were in progress when it opened do not open it again.
 
-It never waits and never calls: it is told the time, and what became of each call that it let through.
+It never waits and never calls: it is told the time, and the outcome of each call that it let through.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ class Refused:
     """A call may not be made."""
 
     until: float | None
-    """When to try again; None: when the probe that is under way has an answer."""
+    """When to try again; None: when the probe in progress has an answer."""
 
 
 class Breaker:
-    """One circuit breaker at work."""
+    """The state of one circuit breaker."""
 
     opened: int
-    """How often it opened."""
+    """How often it has opened."""
     why: str
     """What opened it last."""
 
@@ -51,7 +51,7 @@ class Breaker:
         return "closed" if self._is_closed else "half-open" if self._until is None else "open"
 
     def admit(self, now: float) -> int | Refused:
-        """Answer a permit for one call, to be handed in with what becomes of it; or that it is refused."""
+        """Return a permit for one call, to be handed in with its outcome; or that the call is refused."""
         if self._is_closed:
             return self._generation
         if self._until is not None:
@@ -64,7 +64,7 @@ class Breaker:
         return self._generation
 
     def succeeded(self, permit: int) -> None:
-        """Hear that a call got its answer."""
+        """Called when a call got its answer."""
         if permit != self._generation:
             return
         if not self._is_closed:
@@ -74,7 +74,7 @@ class Breaker:
         self._remember(failed=False)
 
     def failed(self, permit: int, now: float) -> None:
-        """Hear that a call failed."""
+        """Called when a call failed."""
         if permit != self._generation:
             return
         if not self._is_closed:
@@ -91,7 +91,7 @@ class Breaker:
                 self._open(now, f"{failures} of the last {policy.window} calls failed")
 
     def abandoned(self, permit: int) -> None:
-        """Hear that a call was given up, so that nobody knows: a probe leaves its place to the next."""
+        """Called when a call was abandoned, so its outcome is unknown: a probe leaves its place to the next."""
         if permit == self._generation:
             self._is_probing = False
 

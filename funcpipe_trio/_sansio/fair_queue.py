@@ -11,7 +11,7 @@ served among equals, and says how far virtual time V has come: V is the tag of t
 Invariant: ``V <= tag <= V + cost_max / weight`` for every ready flow. From it follows the bound: over any interval in
 which two flows f and m are both ready, ``|service_f/w_f - service_m/w_m| <= cost_max_f/w_f + cost_max_m/w_m``.
 
-Tags are integers, never floats, and stay exact for ever. One unit of service by weight is ``2**bits`` ticks; the part
+Tags are integers, never floats, and stay exact forever. One unit of service by weight is ``2**bits`` ticks; the part
 of a tick that a division leaves over is carried to the flow's next charge, so roundings do not add up: they cost each
 of two flows less than one tick, once. Weights count relative to the first one, so 3:7 and 3*10**15 : 7*10**15 are the
 same arithmetic. With relative weights a/b the lag of two flows is a multiple of ``1/(a_f * a_m)``; ``bits`` makes a
@@ -21,7 +21,7 @@ int costs it holds without any slack. Fraction costs are counted exactly too, up
 
 A flow that leaves with a debt finds it when it comes back before V has reached it. A crowd of ever new flows would
 starve the others, each of them entitled to its first turn at V; so where more debts are left behind than flows are
-present, a new flow takes over the oldest of them. This bounds their memory, too.
+present, a new flow takes over the oldest of them. This also bounds their memory.
 
 It is not told the time, holds no items, and does not space a heavy flow's items out among many light ones.
 """
@@ -42,11 +42,11 @@ from .cost_grid import CostGrid
 K = TypeVar("K")
 
 _GUARD_BITS = 32  # how much finer a tick is than int costs need: the slack left to Fraction costs
-_SLACK = 16  # how many entries may be dead, or debts left behind, before something is done about them
+_SLACK = 16  # how many entries may be dead, or debts left behind, before they are cleaned up
 
 
 class Flow(Generic[K]):
-    """One flow of a `FairQueue`, made by its `add`; read-only outside of the queue."""
+    """One flow of a `FairQueue`, made by its `add`; read-only outside the queue."""
 
     __slots__ = ("_denominator", "_entry", "_numerator", "_rest", "_tag", "key", "served", "service", "weight")
 
@@ -88,21 +88,21 @@ class FairQueue(Generic[K]):
         """The number of flows that are ready; read-only."""
         self._now = 0  # virtual time V
         self._latest = 0  # no tag is above it
-        self._unit: int | Fraction = 0  # the weight that others are measured by: the first one
-        self._heaviest = 1  # greatest numerator of a relative weight
+        self._unit: int | Fraction = 0  # the weight that others are relative to: the first one
+        self._heaviest = 1  # the largest numerator of a relative weight
         self._grid = CostGrid()
         self._bits = _GUARD_BITS
 
     def add(self, key: K, weight: int | Fraction) -> Flow[K]:
-        """Let a flow take part; it joins level with the others, and is not ready yet.
+        """Add a flow; it joins level with the others, and is not ready yet.
 
         A key that was removed while it was ahead of its share, and that comes back before virtual time has caught up
-        with it, keeps that debt: leaving and joining again gains nothing. Nor does coming under ever new names: where
-        more debts were left behind than flows are present, a new key takes over the oldest.
+        with it, keeps that debt: leaving and joining again gains nothing. Nor do ever new names: where more debts were
+        left behind than flows are present, a new key takes over the oldest.
 
         Args:
           key: its name; hashable, and not present.
-          weight: its share relative to the others', an int or Fraction > 0.
+          weight: its share relative to the others, an int or Fraction > 0.
 
         Raises:
           TypeError: if the weight is not an int or Fraction.
@@ -120,7 +120,7 @@ class FairQueue(Generic[K]):
         return flow
 
     def remove(self, flow: Flow[K]) -> None:
-        """Take a flow out, ready or not; its debt is remembered until virtual time has passed it."""
+        """Remove a flow, ready or not; its debt is remembered until virtual time has passed it."""
         if flow._entry < 0:
             return
         del self._flows[flow.key]
@@ -131,7 +131,7 @@ class FairQueue(Generic[K]):
         self._forget()
 
     def ready(self, flow: Flow[K]) -> None:
-        """Say that a flow has something to send; nothing happens if it is ready already.
+        """Mark a flow as having something to send; idempotent.
 
         Raises:
           StateError: if the flow was removed.
@@ -146,7 +146,7 @@ class FairQueue(Generic[K]):
         self._enter(flow)
 
     def idle(self, flow: Flow[K]) -> None:
-        """Say that a flow has nothing to send after all; nothing happens if it is not ready."""
+        """Mark a flow as having nothing to send after all; idempotent."""
         if flow._entry <= 0:
             return
         flow._entry = 0
@@ -157,9 +157,9 @@ class FairQueue(Generic[K]):
             self._level()
 
     def select(self) -> Flow[K] | None:
-        """Return the flow to be served now, None if none is ready.
+        """Return the flow to be served now; None if none is ready.
 
-        It decides nothing: asked again before `charge`, it gives the same answer.
+        This changes nothing: called again before `charge`, it returns the same flow.
         """
         heap = self._heap
         while heap:
@@ -170,7 +170,7 @@ class FairQueue(Generic[K]):
         return None
 
     def charge(self, flow: Flow[K], cost: int | Fraction = 1, *, still_ready: bool) -> int | Fraction:
-        """Count one service of the flow that `select` gave.
+        """Count one service of the flow that `select` returned.
 
         Args:
           flow: the flow that `select` would return now.
@@ -178,15 +178,15 @@ class FairQueue(Generic[K]):
           still_ready: whether the flow has more to send.
 
         Returns:
-          The cost as it was counted, see `cost_grid`; whoever adds it up should add that.
+          The cost as it was counted, see `cost_grid`; callers that sum costs should sum this one.
 
         Raises:
           StateError: if another flow, or none, is selected.
           TypeError: if the cost is not an int or Fraction.
           ValueError: if the cost is not positive.
         """
-        # With select 0.68 us at n=2, 0.92 at n=100, 1.13 at n=1000, where the same in floats without any checks takes
-        # 0.40, 0.65, 0.80 (CPU time, best of 40; CPython 3.11, a slow shared core): one function, no calls but heapq's.
+        # With select 0.68 us at n=2, 0.92 at n=100, 1.13 at n=1000, while the same in floats without any checks takes
+        # 0.40, 0.65, 0.80 (CPU time, best of 40; CPython 3.11, a slow shared core): one function, only heapq is called.
         heap = self._heap
         if flow._entry <= 0 or heap[0][1] != flow._entry:
             raise StateError(f"cannot charge flow {named(flow.key)} while it is not selected")
@@ -214,12 +214,12 @@ class FairQueue(Generic[K]):
             if not self.backlogged:
                 self._level()
         if odd:
-            # Last: finer ticks may tell flows apart that were equal, and put another one on top of the heap.
+            # Last: finer ticks may distinguish flows that were equal, and put another one on top of the heap.
             self._refine()
         return cost
 
     def set_weight(self, flow: Flow[K], weight: int | Fraction) -> None:
-        """Change a weight from the next charge on; a debt is kept as cost, so it is paid off at the new speed.
+        """Change a weight from the next charge on; a debt is kept as a cost, so it is paid off at the new rate.
 
         One change moves the flow by at most ``cost_max * |1/new - 1/old|`` of normalised service.
 
@@ -239,7 +239,7 @@ class FairQueue(Generic[K]):
         self._heaviest = max(self._heaviest, relative.numerator)
         self._refine()
         if weight != flow.weight:
-            flow._rest = 0  # less than a tick, in parts that the new weight would take for larger or smaller ones
+            flow._rest = 0  # less than a tick, in parts whose size depends on the weight
             if flow._tag > self._now:
                 # Without this a flow raised from 1/1000 to 10 would first wait out a thousand items of old debt.
                 flow._tag = self._now + (flow._tag - self._now) * flow.weight // weight
@@ -257,13 +257,13 @@ class FairQueue(Generic[K]):
         return max(Fraction(0), Fraction(ahead) / flow._numerator)
 
     def _enter(self, flow: Flow[K]) -> None:
-        """Give a flow a new entry in the heap, behind its equals; an older one dies."""
+        """Push a new heap entry for a flow, behind its equals; an older one becomes dead."""
         self._entries += 1
         flow._entry = self._entries
         heappush(self._heap, (flow._tag, flow._entry, flow))
 
     def _compact(self) -> None:
-        """Drop the dead entries when they are the most, so that the heap stays as small as the backlog."""
+        """Drop the dead entries when they are the majority, so that the heap is about as small as the backlog."""
         if len(self._heap) > 2 * self.backlogged + _SLACK:
             self._rebuild()
 
@@ -272,13 +272,13 @@ class FairQueue(Generic[K]):
         heapify(self._heap)
 
     def _level(self) -> None:
-        """End a busy period: one tick past the latest tag, all debts are over, rests too."""
+        """End a busy period: one tick past the latest tag, all debts and rests are cleared."""
         self._now = self._latest = self._latest + 1
         self._heap.clear()
         self._departed.clear()
 
     def _past(self, key: K) -> Flow[K] | None:
-        """Return the flow whose debt a new one has: the same key's, or in a crowd the one that left first."""
+        """Return the flow whose debt a new one takes over: that of the same key, or in a crowd the first that left."""
         past = self._departed.pop(key, None)
         if past is None and len(self._departed) > len(self._flows) + _SLACK:
             _, past = self._departed.popitem(last=False)
@@ -293,7 +293,7 @@ class FairQueue(Generic[K]):
             del self._departed[key]
 
     def _counted(self, cost: int | Fraction) -> int | Fraction:
-        """Put a cost on the grid; if that becomes finer for it, parts of a tick do, too. No tag changes."""
+        """Put a cost on the grid; if that makes the grid finer, so become the parts of a tick. No tag changes."""
         before = self._grid.unit
         cost = self._grid.counted(cost)
         if (finer := self._grid.unit // before) > 1:
@@ -304,7 +304,7 @@ class FairQueue(Generic[K]):
         return cost
 
     def _refine(self) -> None:
-        """Make a tick at most ``2**-32`` of the lag between flows that any two weights can show; exact: tags shift."""
+        """Make a tick at most ``2**-32`` of the smallest lag that any two weights can have; exact: tags are shifted."""
         shift = _GUARD_BITS + 2 * (self._heaviest * self._grid.unit - 1).bit_length() - self._bits
         if shift <= 0:
             return

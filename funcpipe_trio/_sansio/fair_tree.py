@@ -3,11 +3,11 @@
 Every branch is a `FairQueue` over its children, and a branch competes in its parent's queue as one flow. The choice
 walks from the root to a leaf; the charge walks back, the same cost at every level (hierarchical start-time fair
 queueing, P. Goyal, H. M. Vin, H. Cheng, SIGCOMM 1996). The bound of the queue holds between any two siblings, whatever
-the consumer's speed: a branch that is served slowly, since its own siblings are busy, is still fair inside.
+the consumer's speed: a branch that is served slowly because its own siblings are busy is still fair inside.
 
 Invariant: a branch is ready in its parent's queue exactly while one of its leaves is ready.
 
-It holds no items. Strict priorities are not its business: a tier that must never wait is another tree.
+It holds no items. It has no strict priorities: a tier that must never wait is another tree.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Node(Generic[K]):
         return len(self._children)
 
     def child(self, key: K) -> Node[K] | None:
-        """Return the node directly under it that has this key, None if there is none."""
+        """Return the node directly under it that has this key; None if there is none."""
         return self._children.get(key)
 
 
@@ -74,13 +74,13 @@ class FairTree(Generic[K]):
         return self._queue.backlogged > 0
 
     def add(self, parent: Node[K], key: K, weight: int | Fraction, *, branch: bool = False) -> Node[K]:
-        """Let a node take part under another; it joins level with its siblings, or keeps its debt (see `FairQueue`).
+        """Add a node under another; it joins level with its siblings, or keeps its debt (see `FairQueue`).
 
         Args:
           parent: the root, or a branch.
           key: its name among its siblings; hashable, and not present.
-          weight: its share relative to its siblings', an int or Fraction > 0.
-          branch: whether it will have nodes under it; else it is a leaf.
+          weight: its share relative to its siblings, an int or Fraction > 0.
+          branch: whether it will have nodes under it; otherwise it is a leaf.
 
         Raises:
           StateError: if the parent is a leaf.
@@ -95,7 +95,7 @@ class FairTree(Generic[K]):
         return node
 
     def remove(self, node: Node[K]) -> None:
-        """Take a node out, ready or not; its debt among its siblings is remembered while it lasts.
+        """Remove a node, ready or not; its debt among its siblings is remembered while it lasts.
 
         Raises:
           StateError: if it is the root, or nodes are under it.
@@ -109,7 +109,7 @@ class FairTree(Generic[K]):
             del node.parent._children[flow.key]
 
     def ready(self, leaf: Node[K]) -> None:
-        """Say that a leaf has something to send; nothing happens if it is ready already.
+        """Mark a leaf as having something to send; idempotent.
 
         Raises:
           StateError: if the node is a branch, or was removed.
@@ -120,14 +120,14 @@ class FairTree(Generic[K]):
             queue.ready(flow)
 
     def idle(self, leaf: Node[K]) -> None:
-        """Say that a leaf has nothing to send after all; nothing happens if it is not ready."""
+        """Mark a leaf as having nothing to send after all; idempotent."""
         for queue, flow in leaf._path:
             queue.idle(flow)
             if queue.backlogged:
                 return
 
     def select(self) -> Node[K] | None:
-        """Return the leaf to be served now, None if none is ready; it decides nothing (see `FairQueue.select`)."""
+        """Return the leaf to be served now; None if none is ready. It changes nothing (see `FairQueue.select`)."""
         node, queue = self.root, self._queue
         while True:
             flow = queue.select()
@@ -139,7 +139,7 @@ class FairTree(Generic[K]):
             queue = node._queue
 
     def charge(self, leaf: Node[K], cost: int | Fraction = 1, *, still_ready: bool) -> int | Fraction:
-        """Count one service of the leaf that `select` gave, at every level above it.
+        """Count one service of the leaf that `select` returned, at every level above it.
 
         Args:
           leaf: the leaf that `select` would return now.
@@ -154,7 +154,7 @@ class FairTree(Generic[K]):
           TypeError: if the cost is not an int or Fraction.
           ValueError: if the cost is not positive.
         """
-        # One level checks itself; with more, the inner queue would be charged before an outer one could object.
+        # A single level checks itself; with more, the inner queue would be charged before an outer one could refuse.
         if len(leaf._path) > 1 and self.select() is not leaf:
             raise StateError(f"cannot charge leaf {named(leaf.flow.key)} while it is not selected")
         counted = cost

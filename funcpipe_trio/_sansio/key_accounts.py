@@ -1,11 +1,11 @@
-"""What was each key of a stream served, when there is no end of new keys?
+"""What was each key of a stream served, when new keys keep coming?
 
-Every key that holds items has an account. When its last item is gone the account is put aside; put aside are kept those
-with the greatest cost, up to a limit, and the rest is forgotten. So memory does not grow with the number of keys that
-ever came, and whoever used the most is always there to be seen. A key that comes back finds its account if it was kept,
-and starts anew if not.
+Every key that holds items has an account. When its last item is gone, the account is put aside; of these, the ones with
+the highest cost are kept, up to a limit, and the rest are forgotten. So memory does not grow with the number of keys
+that ever came, and the keys that used the most are always visible. A key that comes back resumes its account if it was
+kept, and starts a new one if not.
 
-It decides nothing: who is served next is the fair queue's.
+It decides nothing: the fair queue decides which key is served next.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ class KeyAccount:
         self.taken = 0
         self.cost = 0
         self.contested = 0
-        """Its cost while another key had an item, too."""
+        """Its cost while another key also had an item."""
 
     def count(self, cost: int | Fraction, *, contested: bool) -> None:
-        """Count one item that was handed over; `cost` as the fair queue counted it, or sums would grow without end."""
+        """Count one item that was handed over, with the `cost` that the fair queue counted, to keep sums short."""
         self.taken += 1
         self.cost += cost
         if contested:
@@ -50,21 +50,21 @@ class KeyAccounts:
         self._kept: dict[Hashable, KeyAccount] = {}
 
     def __len__(self) -> int:
-        """How many are put aside."""
+        """How many accounts are put aside."""
         return len(self._kept)
 
     def resume(self, key: Hashable, weight: int | Fraction) -> KeyAccount:
-        """Give the account of a key that holds items from now on."""
+        """Return the account of a key that holds items from now on."""
         return self._kept.pop(key, None) or KeyAccount(key, weight)
 
     def put_aside(self, account: KeyAccount) -> None:
-        """Take the account of a key that holds none any more."""
+        """Put aside the account of a key that no longer holds items."""
         self._kept[account.key] = account
-        if len(self._kept) > 2 * self._limit:  # in bulk: looking for the least each time would cost more than serving
+        if len(self._kept) > 2 * self._limit:  # in bulk: finding the lowest each time would cost more than serving
             self._kept = {each.key: each for each in self._greatest(self._kept.values())}
 
     def greatest(self, live: Iterable[KeyAccount]) -> list[KeyAccount]:
-        """Give those of the greatest cost, of the kept and the live, the greatest first."""
+        """Return those with the highest cost, of the kept and the live ones, highest first."""
         return self._greatest([*live, *self._kept.values()])
 
     def _greatest(self, accounts: Iterable[KeyAccount]) -> list[KeyAccount]:

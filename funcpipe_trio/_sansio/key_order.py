@@ -15,14 +15,14 @@ from heapq import heappop, heappush
 from typing import Any, TypeAlias
 
 Place: TypeAlias = tuple[int, Hashable, Any]
-"""Position, key, and the item (as whatever its owner keeps of it)."""
+"""Position, key, and the item (in whatever form its owner keeps it)."""
 
 
 class KeyOrder:
     """Items that wait, each in the lane of its key."""
 
     def __init__(self) -> None:
-        self._lanes: dict[Hashable, deque[Place]] = {}  # what waits behind the first of each key
+        self._lanes: dict[Hashable, deque[Place]] = {}  # the items that wait behind the first of each key
         self._free: list[Place] = []  # a heap: by position, which no two items share, so nothing else is compared
         self._waiting = 0
 
@@ -64,7 +64,7 @@ class KeyOrder:
             del self._lanes[key]
 
     def withdraw(self, is_unwanted: Callable[[int], bool]) -> list[Any]:
-        """Give up the waiting items whose position is unwanted, oldest first; the others stay where they are."""
+        """Remove and return the waiting items whose position is unwanted, oldest first; the others stay."""
         gone: list[Place] = []
 
         def keep(places: Iterable[Place]) -> list[Place]:
@@ -77,6 +77,6 @@ class KeyOrder:
         self._free = keep(sorted(was_free))  # sorted: a heap
         for position, key, _entry in was_free:
             if is_unwanted(position):
-                self.done(key)  # nobody works on it, so the next of its key is free
+                self.done(key)  # no worker has it, so the next of its key is free
         self._waiting -= len(gone)
         return [entry for _position, _key, entry in sorted(gone)]

@@ -1,9 +1,9 @@
 """Which item of one mixed stream goes next, so that the keys in it share by weight, and which item is in no queue yet?
 
 Each key that has items has a *lane*: a queue of at most `capacity` items, first come first served, and a flow in a
-`FairQueue`, which says whose first item is next. Of one stream it cannot be known which key comes next, so one item
-may wait *outside*: its lane is full, or it would need a lane more than `max_keys`. The stream stands still behind it.
-It enters in the very step in which a place for it comes free, so a key with an item outside never looks idle.
+`FairQueue`, which says whose first item is next. The next key of a stream cannot be known in advance, so one item may
+wait *outside*: its lane is full, or it would need a lane more than `max_keys`. The stream stands still behind it. It
+enters in the same step in which a place for it becomes free, so a key with an item outside never looks idle.
 
 Invariants: a lane holds 1 to `capacity` items; there are at most `max_keys` lanes; while an item is outside there is no
 place for it. So at most ``max_keys * capacity + 1`` items are here.
@@ -11,7 +11,7 @@ place for it. So at most ``max_keys * capacity + 1`` items are here.
 A key whose last item was taken is forgotten in that step. Its debt is not: the `FairQueue` keeps it until virtual time
 has passed it, so a key gains nothing by coming and going.
 
-It never waits, and does not say what becomes of an item outside: that is the caller's.
+It never waits, and does not decide what happens to an item outside: that is up to the caller.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .fair_queue import FairQueue, Flow
 from .key_accounts import KeyAccount, KeyAccounts
 
 MOST_ACCOUNTS = 100
-"""Keys in a report, at most: the greatest. A report of a hundred thousand keys is no report."""
+"""The most keys in a report, those with the highest cost. A report of a hundred thousand keys is useless."""
 
 
 class Lane:
@@ -43,7 +43,7 @@ class Lane:
 
 
 class Entry:
-    """An item with its key and cost; `lane` is the lane of its key, if there is one."""
+    """An item with its key and cost; `lane` is the lane of its key, None if it has none."""
 
     __slots__ = ("cost", "item", "key", "lane")
 
@@ -64,11 +64,11 @@ class KeyedFairQueue:
 
     cost: int | Fraction
     outside: Entry | None
-    """The item that no queue has room for."""
+    """The item for which no queue has room."""
 
     def __init__(self, weight_of: Callable[[Any], int | Fraction], capacity: int, max_keys: int) -> None:
         self._weight_of = weight_of
-        self._changed: dict[Hashable, int | Fraction] = {}  # weights that were set later
+        self._changed: dict[Hashable, int | Fraction] = {}  # weights set later
         self._capacity = capacity
         self._max_keys = max_keys
         self._lanes: dict[Hashable, Lane] = {}
@@ -77,7 +77,7 @@ class KeyedFairQueue:
         self._inside = 0
         self.outside = None
         self.cost = 0
-        """Cost of all that was handed over."""
+        """Total cost of the items handed over."""
 
     def __len__(self) -> int:
         """How many items are here."""
@@ -89,7 +89,7 @@ class KeyedFairQueue:
         return len(self._lanes)
 
     def entry(self, item: Any, key: Hashable, cost: int | Fraction) -> Entry:
-        """Look up the lane of an item that is to be added next; nothing is changed.
+        """Look up the lane of the item to be added next; this changes nothing.
 
         Raises:
           TypeError: if the key is not hashable.
@@ -101,7 +101,7 @@ class KeyedFairQueue:
         return entry.lane is not None and len(entry.lane.entries) == self._capacity
 
     def add(self, entry: Entry) -> bool:
-        """Take an item; answer whether it had to stay outside, which only one may."""
+        """Take an item; return whether it had to stay outside, which only one may."""
         if self.is_full(entry) or (entry.lane is None and len(self._lanes) == self._max_keys):
             self.outside = entry
             return True
@@ -135,7 +135,7 @@ class KeyedFairQueue:
         return entry.item
 
     def take_back(self) -> Entry | None:
-        """Give up the item outside if it is there because the queue of its own key is full."""
+        """Remove and return the item outside if the queue of its own key is full; None otherwise."""
         entry = self.outside
         if entry is None or entry.lane is None:
             return None
@@ -143,7 +143,7 @@ class KeyedFairQueue:
         return entry
 
     def clear(self) -> list[Any]:
-        """Give up all items; those of a key in their order."""
+        """Remove and return all items; those of a key in order."""
         items = [entry.item for lane in self._lanes.values() for entry in lane.entries]
         if self.outside is not None:
             items.append(self.outside.item)
@@ -155,7 +155,7 @@ class KeyedFairQueue:
         return items
 
     def accounts(self) -> list[KeyAccount]:
-        """Give what the keys were served: those of the greatest cost, at most `MOST_ACCOUNTS`, the greatest first."""
+        """Return what the keys were served: the `MOST_ACCOUNTS` with the highest cost, highest first."""
         return self._accounts.greatest(lane.account for lane in self._lanes.values())
 
     def _enter(self, entry: Entry) -> None:
@@ -176,7 +176,7 @@ class KeyedFairQueue:
         return lane
 
     def _forget(self, lane: Lane) -> None:
-        """Let a key go that has no item left; its place is for the item outside, if one waits for that."""
+        """Remove a key without items; its place goes to the item outside, if that waits for one."""
         del self._lanes[lane.flow.key]
         self._queue.remove(lane.flow)
         self._accounts.put_aside(lane.account)

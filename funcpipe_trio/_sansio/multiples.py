@@ -1,8 +1,8 @@
 """When is the next multiple of a period? No drift, and never the same one twice.
 
-The rule: multiples are counted from a start, and each is computed from its number, never from the one before: so
-rounding does not add up. What it answers is after `now`, and its number is above every number that it answered before:
-so no rounding places two on one multiple.
+The rule: multiples are counted from a start, and each is computed from its number, never from the previous one: so
+rounding does not add up. The result is after `now`, and its number is above every number returned before: so rounding
+never puts two on the same multiple.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 
 EXACT = 2.0**53
-"""Above it not every whole number is a float, so multiples can no longer be told apart."""
+"""Above it not every whole number is a float, so multiples can no longer be distinguished."""
 
 
 class Multiples:
@@ -31,12 +31,12 @@ class Multiples:
         self._start = now
 
     def after(self, now: float) -> float:
-        """Give the time of the first multiple after `now` that was not given before."""
+        """Return the time of the first multiple after `now` that was not returned before."""
         passed = (now - self._start) / self._period
         if passed >= EXACT:
             return math.nextafter(now, math.inf)
         number = max(math.floor(passed), self._last + 1)
-        if self._start + number * self._period <= now:  # as it should be; but a quotient may be rounded up
+        if self._start + number * self._period <= now:  # the usual case; but a quotient may be rounded up
             number += 1
         self._last = number
         return max(self._start + number * self._period, math.nextafter(now, math.inf))

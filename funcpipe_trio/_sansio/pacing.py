@@ -1,15 +1,15 @@
-"""When may an item go on, and which one, if the clock decides that? The machines behind the operations of time.
+"""When may an item continue, and which one, if the clock decides that? The machines behind the time operations.
 
-The rule of all: a pacer takes items (`add`, unless it `is_full`) and hands out one at a time (`pop`), not before
-`deadline`. A deadline comes before an item of the same instant: an item that arrives just when the one before it is due
-does not take its place. So what is handed out does not depend on which task the scheduler runs first.
+The common rule: a pacer takes items (`add`, unless it `is_full`) and hands out one at a time (`pop`), not before
+`deadline`. A deadline comes before an item of the same instant: an item that arrives exactly when the previous one is
+due does not replace it. So what is handed out does not depend on which task the scheduler runs first.
 
-  Throttler   each item when the bucket has its tokens; they are taken when it is handed out, not when it came
-  Debouncer   the last item, when no newer one came for a time
+  Throttler   each item when the bucket has its tokens; they are taken when it is handed out, not when it arrived
+  Debouncer   the last item, when no newer one has arrived for a time
   Sampler     the last item, at the first multiple of a period after the item that began to wait
-  Delayer     each item, a time after it came
+  Delayer     each item, a time after it arrived
 
-The invariant: items leave in the order in which they came; each leaves, or is counted in `superseded`. At the `end`
+The invariant: items leave in the order in which they arrived; each leaves, or is counted in `superseded`. At the `end`
 what a Debouncer or Sampler keeps is due at once. They are told the time; they never wait.
 """
 
@@ -31,7 +31,7 @@ class Pacer:
     deadline: float
     """When the next item may be handed out; infinite if there is none."""
     superseded: int
-    """Items whose place a newer one took."""
+    """Number of items replaced by a newer one."""
 
     def __init__(self, capacity: int) -> None:
         self.items: deque[Any] = deque()
@@ -41,11 +41,11 @@ class Pacer:
 
     @property
     def is_full(self) -> bool:
-        """Whether it takes no further item now."""
+        """Whether it can take no further item now."""
         return len(self.items) >= self._capacity
 
     def begin(self, now: float) -> None:
-        """Hear that the run starts."""
+        """Called when the run starts."""
 
     def add(self, item: Any, cost: int | Fraction, now: float) -> None:
         """Take an item; `cost` is in tokens."""
@@ -57,10 +57,10 @@ class Pacer:
         return self.items.popleft()
 
     def end(self) -> None:
-        """Hear that no more will come."""
+        """Called when no more items will arrive."""
 
     def clear(self) -> list[Any]:
-        """Hand out, and forget, what is kept."""
+        """Remove and return the kept items."""
         items = list(self.items)
         self.items.clear()
         self.deadline = math.inf
@@ -68,14 +68,14 @@ class Pacer:
 
 
 class Throttler(Pacer):
-    """Each item when a token bucket lets it.
+    """Each item when a token bucket allows it.
 
-    To ask the bucket costs more than all else that is done for an item. So after a yes `credit` more items of cost 1
-    may go on unasked (whoever lets one go takes 1 off). They are paid for together, before the next question or in
-    `settle`, which ends the turn. To take a token later than its item left never leaves more in the bucket, so the
-    bound holds as ever, in every window. It may leave less, by what a full bucket would have gained again within the
-    turn (10 ms and one item; nothing where no time passes in a turn), but not to who keeps the pace: what was asked for
-    was taken at once, so while each item gains a token there is one for the next.
+    Asking the bucket costs more than everything else that is done for an item. So after a yes, `credit` more items of
+    cost 1 may pass without asking (the caller subtracts 1 for each). They are paid for together, before the next
+    question or in `settle`, which ends the turn. TakeOp a token later than its item left never leaves more in the
+    bucket, so the bound still holds in every window. Paying late can only cost tokens that a full bucket would have
+    regained within the turn (10 ms and one item; nothing if no time passes in a turn); a sender that stays within the
+    rate loses nothing, because the token that was asked for is taken at once.
     """
 
     _cost: int | Fraction
@@ -96,13 +96,13 @@ class Throttler(Pacer):
 
     @property
     def owes(self) -> bool:
-        """Whether it has lent a credit; it must be settled at the end of the turn."""
+        """Whether it has given a credit, which must be settled at the end of the turn."""
         return self._lent > 0
 
     def passes(self, now: float) -> bool:
-        """Say whether an item of cost 1 may go on as it comes, and take its token; only while none is kept.
+        """Return whether an item of cost 1 may pass at once, and take its token; call it only while no item is kept.
 
-        The same as `add` and `pop` at one instant, at half their cost.
+        The same as `add` and `pop` at the same time, at half their cost.
         """
         self.settle(now)
         if self._bucket.take(now, 1) is not None:
@@ -111,20 +111,20 @@ class Throttler(Pacer):
         return True
 
     def settle(self, now: float) -> None:
-        """Take the tokens of what went on by credit; there is none until the next question."""
+        """Take the tokens of the items that passed on credit; there is no credit until the next question."""
         owed, self.credit, self._lent = self._lent - self.credit, 0, 0
         if owed:
-            self._bucket.take(now, owed)  # it held so much, and holds no less now
+            self._bucket.take(now, owed)  # it held that many, and still does
 
     def pop(self, now: float) -> Any:
         """Hand out the item that is due, and take its tokens."""
-        # Now, and not when the item came: one that had to wait for room would leave together with the next.
+        # Now, and not when the item arrived: one that had to wait for room would leave together with the next.
         self._bucket.take(now, self._cost)
         return super().pop(now)
 
 
 class Latest(Pacer):
-    """Keeps the last item only."""
+    """Keeps only the last item."""
 
     deadline: float
     superseded: int
@@ -134,23 +134,23 @@ class Latest(Pacer):
 
     @property
     def is_full(self) -> bool:
-        """Never: a newer item takes the place of the one that is kept."""
+        """Never: a newer item replaces the one that is kept."""
         return False
 
     def replace(self, item: Any) -> None:
-        """Keep this item in place of the one before it."""
+        """Keep this item instead of the previous one."""
         self.superseded += len(self.items)
         self.items.clear()
         self.items.append(item)
 
     def end(self) -> None:
-        """Hear that no more will come: what is kept is due."""
+        """Called when no more items will arrive: what is kept is due."""
         if self.items:
             self.deadline = -math.inf
 
 
 class Debouncer(Latest):
-    """The last item, when no newer one came for `delay` seconds."""
+    """The last item, when no newer one has arrived for `delay` seconds."""
 
     deadline: float
 
@@ -159,7 +159,7 @@ class Debouncer(Latest):
         self._delay = delay
 
     def add(self, item: Any, cost: int | Fraction, now: float) -> None:
-        """Take an item in place of the one before it; the time begins again."""
+        """Take an item instead of the previous one; the time starts again."""
         self.replace(item)
         self.deadline = now + self._delay
 
@@ -174,18 +174,18 @@ class Sampler(Latest):
         self._multiples = Multiples(period)
 
     def begin(self, now: float) -> None:
-        """Hear that the run starts: multiples are counted from here."""
+        """Called when the run starts: multiples are counted from here."""
         self._multiples.begin(now)
 
     def add(self, item: Any, cost: int | Fraction, now: float) -> None:
-        """Take an item in place of the one before it, if there is one, and at the same multiple."""
+        """Take an item instead of the previous one, if there is one, for the same multiple."""
         if not self.items:
             self.deadline = self._multiples.after(now)
         self.replace(item)
 
 
 class Delayer(Pacer):
-    """Each item, `seconds` after it came; at most so many wait."""
+    """Each item, `seconds` after it arrived; at most `capacity` of them wait."""
 
     deadline: float
 
@@ -195,13 +195,13 @@ class Delayer(Pacer):
         self._dues: deque[float] = deque()
 
     def add(self, item: Any, cost: int | Fraction, now: float) -> None:
-        """Take an item; it is due so much later."""
+        """Take an item; it is due `seconds` later."""
         self.items.append(item)
         self._dues.append(now + self._seconds)
         self.deadline = self._dues[0]
 
     def pop(self, now: float) -> Any:
-        """Hand out the item that is due; the next one is so at its own time."""
+        """Hand out the item that is due; the next one is due at its own time."""
         item = super().pop(now)
         self._dues.popleft()
         if self._dues:

@@ -1,8 +1,8 @@
-"""Was this key seen lately? A memory of the keys seen last, of a fixed size.
+"""Was this key seen recently? A memory of the keys seen last, of a fixed size.
 
 The rule: it knows the last `remember` distinct keys of all that it was asked about, whatever it answered (least
-recently seen, first forgotten). So a key that keeps coming is known for as long as fewer than `remember` others come
-in between, and one that stays away is forgotten.
+recently seen, first forgotten). So a key that keeps coming is known as long as fewer than `remember` others come in
+between, and one that stays away is forgotten.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class RecentKeys:
         self._keys: dict[Hashable, None] = {}  # in the order in which they were last seen
 
     def is_new(self, key: Hashable) -> bool:
-        """See a key; answer whether it was not known before."""
+        """Record a key; return whether it was not known before."""
         keys = self._keys
         is_new = key not in keys
         if not is_new:

@@ -1,10 +1,10 @@
 """Which finished call comes next? `InOrder` answers by position, `AsCompleted` by time of completion.
 
-The rule: every call gets a position when it begins. A result or a failure is handed in at its position; `pop` gives
-what comes next, if that is known. A failure is an end: in order, it stands at its position, what is behind it is
+The rule: every call gets a position when it begins. A result or a failure is handed in at its position; `pop` returns
+what comes next, if that is known. A failure is an end: in order, it stands at its position, everything behind it is
 superfluous, and an earlier failure replaces it; as completed, it stands behind all that completed before it.
 
-The invariant: what was handed in is popped once, or given back as superfluous, never both. It never waits.
+The invariant: what was handed in is popped once, or returned as superfluous, never both. It never waits.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class InOrder:
     def __init__(self) -> None:
         self._done: dict[int, Any] = {}
         self.waiting: Sized = self._done
-        """The results that wait; to be counted without a call."""
+        """The waiting results; can be counted without a method call."""
         self._next = 0
         self._begun = 0
         self._failed_at: int | None = None
@@ -41,7 +41,7 @@ class InOrder:
         return self._failed_at == self._next
 
     def begin(self) -> int:
-        """Give a call its position."""
+        """Return the position of a new call."""
         self._begun += 1
         return self._begun - 1
 
@@ -54,14 +54,14 @@ class InOrder:
         self._done[position] = result
 
     def pass_by(self, position: int) -> bool:
-        """Count a result as handed in and popped, if it would come next; say whether it did."""
+        """If a result would come next, count it as handed in and popped; return whether it does."""
         if position != self._next:
             return False
         self._next += 1
         return True
 
     def fail(self, position: int, failure: Any) -> tuple[Any, list[Any]]:
-        """Hand in a failure; answer the later failure that it replaces (or None), and the results behind it."""
+        """Hand in a failure; return the later failure that it replaces (or None), and the results behind it."""
         replaced, self.failure, self._failed_at = self.failure, failure, position
         behind = sorted(done for done in self._done if done > position)
         return replaced, [self._done.pop(done) for done in behind]
@@ -73,12 +73,12 @@ class InOrder:
         return result
 
     def end(self, failure: Any) -> tuple[Any, list[Any]]:
-        """Let a failure stand in the place of the result that was popped last; answer as `fail` does."""
+        """Replace the result that was popped last by a failure; return what `fail` does."""
         self._next -= 1
         return self.fail(self._next, failure)
 
     def clear(self) -> list[Any]:
-        """Give up every result that waits."""
+        """Remove and return every waiting result."""
         waiting = [self._done[position] for position in sorted(self._done)]
         self._done.clear()
         return waiting
@@ -90,7 +90,7 @@ class AsCompleted:
     def __init__(self) -> None:
         self._done: deque[Any] = deque()
         self.waiting: Sized = self._done
-        """The results that wait; to be counted without a call."""
+        """The waiting results; can be counted without a method call."""
         self._begun = 0
         self.failure: Any = None
 
@@ -109,7 +109,7 @@ class AsCompleted:
         return self.failure is not None and not self._done
 
     def begin(self) -> int:
-        """Give a call its position: results do not ask for it, but lanes of keys go by it."""
+        """Return the position of a new call: unused for results, but lanes of keys need it."""
         self._begun += 1
         return self._begun - 1
 
@@ -122,11 +122,11 @@ class AsCompleted:
         self._done.append(result)
 
     def pass_by(self, position: int) -> bool:
-        """Say whether a result would come next, if it was handed in now."""
+        """Return whether a result would come next if it were handed in now."""
         return not self._done
 
     def fail(self, position: int, failure: Any) -> tuple[Any, list[Any]]:
-        """Hand in the failure; it replaces none, and nothing that completed is behind it."""
+        """Hand in the failure; it replaces no other, and no completed result is behind it."""
         self.failure = failure
         return None, []
 
@@ -135,12 +135,12 @@ class AsCompleted:
         return self._done.popleft()
 
     def end(self, failure: Any) -> tuple[Any, list[Any]]:
-        """Let a failure stand in the place of the result that was popped last; all that waits came after it."""
+        """Replace the result that was popped last by a failure; all waiting results came after it."""
         replaced, self.failure = self.failure, failure
         return replaced, self.clear()
 
     def clear(self) -> list[Any]:
-        """Give up every result that waits."""
+        """Remove and return every waiting result."""
         waiting = list(self._done)
         self._done.clear()
         return waiting

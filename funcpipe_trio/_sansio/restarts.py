@@ -2,8 +2,8 @@
 
 The rule: its openings are the attempts of a `Retry`, counted from 1. A source that fails `reset_after` seconds or more
 after it was opened has been healthy: its failure is the first of a new series. So a feed that breaks once a day is
-restarted for ever, and one that is broken is given up after `attempts` openings in a row. Each series has its own
-jitter: its number is what the number of an item is elsewhere.
+restarted forever, and a broken one is abandoned after `attempts` openings in a row. Each series has its own jitter: its
+number is used like the number of an item elsewhere.
 
 It is told the time and each error as it comes; it never waits.
 """
@@ -28,20 +28,20 @@ class Restarts:
 
     @property
     def number(self) -> int:
-        """The opening that is in use, from 1, in this series."""
+        """The number of the current opening in this series, from 1."""
         return self._attempts.number
 
     def opened(self, now: float) -> None:
-        """Hear that it is being opened."""
+        """Called when it is being opened."""
         self._opened = now
 
     def failed(self, error: Exception, now: float) -> float | None:
-        """Answer the seconds to wait before it is opened again, or None: the error is final."""
+        """Return the seconds to wait before it is opened again, or None: the error is final."""
         if now >= self._opened + self._reset_after:  # as deadlines are counted: a difference may be rounded below
             self._series += 1
             self._attempts = self._begun(self._series)
         return self._attempts.failed(error)
 
     def note(self) -> str | None:
-        """Tell of the waits of this series, for the final error; None if there were none."""
+        """Describe the waits of this series, for the final error; None if there were none."""
         return self._attempts.note()

@@ -1,11 +1,11 @@
 """Is a failed call tried again, and after how long? One machine for one item, told each error as it comes.
 
-The rule: attempts are counted from 1; an error that the policy names is answered with a wait while attempts are left,
-any other with None, which is final. The wait is the policy's backoff, or what ``retry_after`` says of the error.
-A group of errors is named if all its leaves are. A wait that would end at a known deadline, or behind it, is not begun:
-the next attempt could not be made, and what went wrong is known now.
+The rule: attempts are counted from 1; for an error that the policy names the answer is a wait while attempts are left,
+for any other None, which is final. The wait is the policy's backoff, or what ``retry_after`` returns for the error. A
+group of errors is named if all its leaves are. A wait that would end at or after a known deadline is not begun: the
+next attempt could not be made, and what went wrong is already known.
 
-It only ever hears of an `Exception`: what cancels a task or ends the program is no event of a retry.
+It is only told of an `Exception`: what cancels a task or ends the program is not an event of a retry.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class RetryState:
     """The attempts of one item under one `Retry`."""
 
     number: int
-    """The attempt that runs, from 1."""
+    """The number of the current attempt, from 1."""
 
     def __init__(self, retry: Retry, item: int, *, stage: str = "", seed: int = 0) -> None:
         self._retry = retry
@@ -40,7 +40,7 @@ class RetryState:
         self.number = 1
 
     def failed(self, error: Exception, now: float = 0.0, deadline: float = inf) -> float | None:
-        """Answer the seconds to wait before the next attempt, or None: the error is final.
+        """Return the seconds to wait before the next attempt, or None: the error is final.
 
         Args:
           error: what the attempt failed with.
@@ -66,7 +66,7 @@ class RetryState:
         return wait
 
     def note(self) -> str | None:
-        """Tell of the waits, and of one that would have been too long, for the final error; None if there were none."""
+        """Describe the waits, and one that would have been too long, for the final error; None if there were none."""
         return "; ".join(filter(None, (self._waited(), self._too_late))) or None
 
     def _waited(self) -> str:
@@ -78,17 +78,17 @@ class RetryState:
 
 
 def is_meant(meant: ErrorFilter, error: Exception) -> bool:
-    """Tell whether a filter of errors means an error.
+    """Return whether an error filter matches an error.
 
-    Types mean what is of them, and a group all of whose leaves are: whoever opens a nursery raises one. A predicate is
-    asked about the group as it is. None means what is a mistake in the program.
+    Types match their instances, and a group if they match all its leaves, since nurseries raise groups. A predicate
+    gets the group as it is. No filter matches a mistake in the program.
     """
     if isinstance(error, MisuseError):
         return False
     if isinstance(meant, type | tuple):
         return all(isinstance(part, meant) for part in _parts(error, meant))
     answer: Any = meant(error)
-    if isinstance(answer, Awaitable):  # which would always mean yes
+    if isinstance(answer, Awaitable):  # which is always true
         raise MisuseError(
             f"{cut(escaped(function_name(meant)))} must be a sync predicate, but returned something to await"
         )
@@ -98,16 +98,16 @@ def is_meant(meant: ErrorFilter, error: Exception) -> bool:
 def _is_retried(meant: ErrorFilter, error: Exception) -> bool:
     if isinstance(meant, type | tuple):
         kinds = meant if isinstance(meant, tuple) else (meant,)
-        named = tuple(kind for kind in kinds if issubclass(kind, CircuitOpen))  # Exception is no name
+        named = tuple(kind for kind in kinds if issubclass(kind, CircuitOpen))  # on=Exception does not name it
         if any(isinstance(part, CircuitOpen) and not isinstance(part, named) for part in _parts(error)):
             return False
     return is_meant(meant, error)
 
 
 def _parts(error: BaseException, whole: type[Exception] | tuple[type[Exception], ...] = ()) -> Iterator[BaseException]:
-    """Give the leaves of a group, and in place of a group within it that is one of `whole`, that group itself.
+    """Yield the leaves of a group, except that an inner group of one of the `whole` types is yielded itself.
 
-    A loop: groups may be nested deeper than a stack is.
+    A loop, since groups may be nested deeper than the stack.
     """
     waiting = [error]
     while waiting:

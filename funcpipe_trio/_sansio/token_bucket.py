@@ -1,16 +1,16 @@
-"""May a call that costs so much start now, and if not, when? Exactly, however long the bucket lives.
+"""May a call of a given cost start now, and if not, when? Exact, however long the bucket lives.
 
 The rule: the bucket holds at most `burst` tokens, starts full, and gains ``rate/per`` tokens a second; a call takes
 what it costs, or waits until that is there. So in every window [s, t] the calls that start cost at most
 ``burst + rate/per * (t - s)``. (Turner 1986, the leaky bucket as a meter; ITU-T I.371 calls the same rule GCRA.)
 
 The invariant is kept in integers. Time is counted in ticks of 2**-64 s: every float from 2**-11 s on is a whole number
-of them, so nothing is rounded; a smaller one is rounded to the bucket's disadvantage. Tokens are counted in units so
-small that a tick gains a whole number, and a cost is one: a cost of 1/3 makes them three times as small. (A cost that
-would make them smaller than 2**-1023 of a token is rounded up.) With floats, a wait of 1/3 s would end a bit early once
-in two times, and the bound would be broken by one call.
+of them, so nothing is rounded; a smaller one is rounded so that fewer calls start. Tokens are counted in units so small
+that a tick gains a whole number of them, and a cost is a whole number: a cost of 1/3 makes them three times as small.
+(A cost that would make them smaller than 2**-1023 of a token is rounded up.) With floats, a wait of 1/3 s would end
+slightly early half of the time, and the bound would be broken by one call.
 
-It decides nothing about who is next: whoever asks is answered.
+It does not decide which call is next: it answers each call that asks.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from ..policies.rate_limit import RateLimit
 
 _TICKS = 2**64
 _SCALE = 2.0**64
-_FINEST = 1024  # bits of the units in a token: costs of ever new denominators must not make numbers without end
-_LAST = 1023  # bits of the last tick: what is behind it no clock reaches, and a float could not count it
+_FINEST = 1024  # bits of the units in a token: costs of ever new denominators must not make numbers grow forever
+_LAST = 1023  # bits of the last tick: no clock gets past it, and a float could not represent it
 
 
 class TokenBucket:
@@ -34,10 +34,10 @@ class TokenBucket:
     def __init__(self, rate_limit: RateLimit) -> None:
         self._adopt(rate_limit)
         self._level = self._most
-        self._since: int | None = None  # the tick at which the level was right; none yet: nothing was taken
+        self._since: int | None = None  # the tick at which the level was right; None: nothing was taken yet
 
     def take(self, now: float, cost: int | Fraction) -> float | None:
-        """Take the tokens of a call and answer None; or take nothing, and answer the first instant at which it may.
+        """Take the tokens of a call and return None; or take nothing, and return the earliest time at which it can.
 
         Args:
           now: seconds, on a clock that does not go back.
@@ -51,9 +51,9 @@ class TokenBucket:
         return self._reaches(need)
 
     def when(self, now: float, cost: int | Fraction, *, behind: int | Fraction = 0) -> float:
-        """Say from when on a call of that cost may start, if no other starts before it; nothing is taken.
+        """Return the earliest time at which a call of that cost may start, if no other starts before it; take nothing.
 
-        With `behind`: if one of that cost starts now, or as soon as it may.
+        With `behind`: if a call of that cost starts first, now or as soon as it may.
         """
         need, level = self._units(cost + behind), self._level_at(now)
         if level >= need:
@@ -63,15 +63,15 @@ class TokenBucket:
         return _not_before(begin + -((level - need) // self._gain))
 
     def whole_tokens(self, now: float) -> int:
-        """Say how many calls of cost 1 may start by now: until more are taken, no later instant allows fewer."""
+        """Return how many calls of cost 1 may start now: until tokens are taken, no later time allows fewer."""
         return self._level_at(now) // self._token
 
     def tokens(self, now: float) -> float:
-        """Say how many tokens it holds."""
+        """Return how many tokens it holds."""
         return self._level_at(now) / self._token
 
     def set_rate(self, now: float, rate_limit: RateLimit) -> None:
-        """Go on under another limit; the tokens that are there stay, as far as the new burst holds them."""
+        """Continue under another limit; the tokens stay, up to the new burst."""
         tokens = Fraction(self._level_at(now), self._token)
         was_full = self._since is None
         self._adopt(rate_limit)
@@ -82,20 +82,20 @@ class TokenBucket:
             self._level, self._since = min(self._most, math.floor(tokens * self._token)), math.ceil(now * _SCALE)
 
     def rebase(self, now: float) -> None:
-        """Go on by another clock, which says `now`: what is there stays, and time counts from here on."""
+        """Continue with another clock, which shows `now`: the tokens stay, and time counts from here on."""
         if self._since is not None:
             self._since = math.ceil(now * _SCALE)
 
     def _adopt(self, rate_limit: RateLimit) -> None:
         self.rate_limit = rate_limit
         per_second = Fraction(rate_limit.rate) / Fraction(rate_limit.per)
-        self._gain = per_second.numerator  # units a tick
-        self._token = per_second.denominator * _TICKS  # units a token
+        self._gain = per_second.numerator  # units per tick
+        self._token = per_second.denominator * _TICKS  # units per token
         self._most = rate_limit.burst * self._token
 
     def _reaches(self, need: int) -> float:
-        """Give the first instant at which it holds so much."""
-        assert self._since is not None  # a bucket that gave nothing is full
+        """Return the earliest time at which it holds that much."""
+        assert self._since is not None  # a bucket from which nothing was taken is full
         return _not_before(self._since + -((self._level - need) // self._gain))
 
     def _units(self, cost: int | Fraction) -> int:
@@ -105,7 +105,7 @@ class TokenBucket:
         return math.ceil(cost * self._token)
 
     def _refine(self, parts: int) -> None:
-        """Count in units so many times as small, while they have a sane size."""
+        """Make the units smaller by a factor, unless their number becomes too large."""
         if (self._token * parts).bit_length() <= _FINEST:
             self._gain *= parts
             self._token *= parts
@@ -117,11 +117,11 @@ class TokenBucket:
             return self._level
         passed = math.floor(now * _SCALE) - self._since
         level = self._level + self._gain * passed if passed > 0 else self._level
-        return level if level < self._most else self._most  # comparing is three times as fast as min and max are
+        return level if level < self._most else self._most  # comparing is three times as fast as min and max
 
 
 def _not_before(tick: int) -> float:
-    """Give the first float that is not before a tick: rounded down, a call would start too early."""
+    """Return the first float that is not before a tick: rounded down, a call would start too early."""
     if tick.bit_length() > _LAST:
         return math.inf
     second = tick / _TICKS

@@ -1,14 +1,15 @@
 """May a call that needs tokens of several buckets start now, while others wait for tokens of some of them?
 
-The rule: it takes what it costs from all its buckets in one instant, the first at which all of them have it, so that it
-counts at each of them when it starts. And it stands back behind each of those who came before that would then start
-later than without it. So who waits for another bucket holds up nobody at this one, as long as what it needs here will
-be there in time; and whoever came first of all goes as soon as the buckets allow, whatever others take: nobody starves.
+The rule: it takes what it costs from all its buckets at once, as soon as all of them have it, so that it counts at each
+of them when it starts. And it waits behind each earlier call that would then start later than without it. So a call
+that waits for another bucket holds up no call at this one, as long as what it needs here will be there in time; and the
+first call of all starts as soon as the buckets allow, whatever others take: no call starves.
 
-Calls that need the same buckets are served in the order in which they came, by this rule itself: the one that came
-first waits for one of those, and to take anything from that delays it. With one bucket it is first come, first served.
+From this rule it follows that calls that need the same buckets are served in the order in which they came: the first
+one waits for one of those buckets, and taking anything from that one delays it. With one bucket it is first come, first
+served.
 
-It does not know who waits: it is told the claims of those who came before. It takes nothing.
+It does not know the waiting calls: it is told the claims of the earlier ones. It takes nothing.
 """
 
 from __future__ import annotations
@@ -24,15 +25,15 @@ Claim: TypeAlias = Mapping[TokenBucket, int | Fraction]
 
 
 def ready_at(now: float, claim: Claim) -> float:
-    """Say from when on all its buckets have the tokens of a call, if no other starts before."""
+    """Return the earliest time at which all its buckets have the tokens of a call, if no other starts before."""
     return max(bucket.when(now, cost) for bucket, cost in claim.items())
 
 
 def may_start(now: float, claim: Claim, earlier: Iterable[Claim]) -> float | Claim | None:
-    """Answer None if a call may start now; else when to ask again, or the claim of who must have gone before.
+    """Return None if a call may start now; otherwise when to ask again, or the claim of the call that must go first.
 
-    Of those who came before it names the first that would be delayed. As long as that one does not become later, the
-    answer stays what it is: to start later would delay it as much, or more, for what a full bucket gains is lost.
+    That is the first of the earlier calls that would be delayed. As long as that one does not become later, the answer
+    stays the same: starting later would delay it as much or more, since what a full bucket gains is lost.
     """
     for other in earlier:
         if delays(now, claim, other):
@@ -42,7 +43,7 @@ def may_start(now: float, claim: Claim, earlier: Iterable[Claim]) -> float | Cla
 
 
 def delays(now: float, claim: Claim, other: Claim) -> bool:
-    """Tell whether a call, if it takes its tokens first, lets another start later than that could without it."""
+    """Return whether a call that takes its tokens first delays another call."""
     shared = claim.keys() & other.keys()
     if not shared:
         return False

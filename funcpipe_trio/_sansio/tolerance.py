@@ -1,7 +1,7 @@
 """How many items may fail before the stream must end? Asked at each failed item, in the order of the stream.
 
 The rule: more than `max_failures` is too many; so is more than `max_ratio` of all items so far, once there are
-`min_items`. The failure that crosses a limit is the one that ends the stream.
+`min_items`. The failure that exceeds a limit is the one that ends the stream.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ class Tolerance:
         self._failures = 0
 
     def failed(self, items: int) -> str | None:
-        """Count a failed item; answer None, or the note for its error that says which limit it crossed.
+        """Count a failed item; return None, or the note for its error that says which limit it exceeded.
 
         Args:
-          items: the items so far, this one included.
+          items: the number of items so far, including this one.
         """
         self._failures += 1
         skip, counts = self._skip, f"{self._failures} of {items} items failed"

@@ -1,15 +1,15 @@
 """How much of its places does a pool use? The integrals over time of how many are in use, and of how many wait.
 
-The rule: each change is told with its time. The integral of a count until the time t is ``count * t``, less the times
-at which it grew by one, plus those at which it shrank; so a change costs one addition, and what has not ended counts,
-too. At each instant a place is one of three:
+The rule: each change comes with its time. The integral of a count until the time t is ``count * t``, minus the times at
+which it grew by one, plus those at which it shrank; so a change costs one addition, and what has not ended counts as
+well. At each instant a place is in one of three states:
 
-  in use   its worker waits for nobody else: as a rule it is in a call
+  in use   its worker waits for no other task: usually it is in a call
   waiting  its worker has nothing to take (starved), or no room for what it has (blocked)
-  free     nobody was hired for it; nothing is counted
+  free     it has no worker; nothing is counted
 
-A pool is *stalled* while places are not in use and yet can take nothing: what came before is not through. Then all that
-is behind it waits for its calls as if every place were in one, so in the seconds that it *worked* the rest counts, too.
+A pool is *stalled* while places are not in use and yet can take nothing, because an earlier item is not finished. Then
+everything behind it waits for its calls as if every place were in one, so these places also count as having *worked*.
 
 The invariant: used + stalled <= offered, the number of places times the time (but while the number is lowered, more may
 be in use than are offered). It decides nothing, and does not know what its places are.
@@ -22,21 +22,21 @@ from .._base.frozen import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Used:
-    """What came of it until some instant: seconds, over all places, but for `worked`."""
+    """The totals until some time: seconds, over all places except for `worked`."""
 
     used: float
     stalled: float
-    """Not in use, while what came before was not through."""
+    """Not in use while an earlier item was not finished."""
     offered: float
     """The integral of the number of places."""
     starved: float
     blocked: float
     worked: float
-    """Seconds, counted as a part of one while a part of the places was in use."""
+    """Seconds, counted in part while only part of the places was in use."""
 
 
 class Usage:
-    """Places, all of them free in the beginning."""
+    """Places, all of them free at the beginning."""
 
     __slots__ = (
         "_began",
@@ -68,22 +68,22 @@ class Usage:
         self._offered = self._worked = self._worked_until = 0.0  # when it was resized
 
     def begin(self, now: float, places: int) -> None:
-        """Offer so many places from now on."""
-        self._began = now  # from where times are counted: they must not lose digits
+        """Offer `places` places from now on."""
+        self._began = now  # times are counted from here, so that they do not lose digits
         self._places = places
 
     def hire(self, now: float) -> None:
-        """Hear that one more is in use."""
+        """Called when one more is in use."""
         self._in_use += 1
         self._in_use_times += now - self._began
 
     def dismiss(self, now: float) -> None:
-        """Hear that one less is in use."""
+        """Called when one fewer is in use."""
         self._in_use -= 1
         self._in_use_times -= now - self._began
 
     def park(self, now: float, starved: bool) -> None:
-        """Hear that one that was in use waits for something to take (`starved`), or for room."""
+        """Called when one that was in use waits for something to take (`starved`), or for room."""
         now -= self._began
         self._in_use -= 1
         self._in_use_times -= now
@@ -95,7 +95,7 @@ class Usage:
             self._blocked_times += now
 
     def unpark(self, now: float, starved: bool) -> None:
-        """Hear that it is in use again."""
+        """Called when it is in use again."""
         now -= self._began
         self._in_use += 1
         self._in_use_times += now
@@ -107,7 +107,7 @@ class Usage:
             self._blocked_times -= now
 
     def stall(self, now: float, is_stalled: bool) -> None:
-        """Hear whether what came before is in the way."""
+        """Called with whether an earlier item is in the way."""
         if is_stalled is not self.is_stalled:
             now -= self._began
             self._stalled = self._stalled_until(now)
@@ -115,7 +115,7 @@ class Usage:
             self.is_stalled = is_stalled
 
     def resize(self, now: float, places: int) -> None:
-        """Offer so many places from now on."""
+        """Offer `places` places from now on."""
         done, was_stalled = self.read(now), self.is_stalled
         self.stall(now, False)
         self._offered, self._worked, self._worked_until = done.offered, done.worked, done.used + done.stalled
@@ -123,7 +123,7 @@ class Usage:
         self.stall(now, was_stalled)
 
     def read(self, now: float) -> Used:
-        """Add up what came of it until now."""
+        """Return the totals until now."""
         now -= self._began
         seconds = now - self._resized
         used, stalled = self._used(now), self._stalled_until(now)

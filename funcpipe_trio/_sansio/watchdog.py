@@ -1,10 +1,10 @@
-"""Has a stream taken too long: between two items, to its first one, or in all?
+"""Has a stream taken too long: between two items, to its first one, or in total?
 
-The rule: `idle` counts from the start, then from each item, and not while somebody waits for room behind; `first` ends
-with the first item; `whole` always counts. While the run is paused, neither of the first two does: they start anew when
-it goes on. What happens at the very instant of a deadline is too late.
+The rule: `idle` counts from the start, then from each item, and not while there is no room behind; `first` ends with
+the first item; `whole` always counts. While the run is paused, neither of the first two does: they start again when it
+resumes. What happens exactly at a deadline is too late.
 
-It says what is overdue, once; it never waits.
+It reports what is overdue, once; it never waits.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import math
 
 
 class Watchdog:
-    """Three deadlines of one stream, each of which may be without limit."""
+    """Three deadlines of one stream, each of which may be infinite."""
 
     __slots__ = ("_first", "_first_at", "_idle", "_idle_at", "_is_first_due", "_is_paused", "_whole", "whole_at")
 
@@ -27,37 +27,37 @@ class Watchdog:
 
     @property
     def deadline(self) -> float:
-        """When something is overdue, if nothing comes and there is room."""
+        """When something is overdue, if no item arrives and there is room."""
         if self._is_paused:
             return self.whole_at
         return min(self._idle_at, self._first_at, self.whole_at)
 
     def begin(self, now: float) -> None:
-        """Hear that the run starts."""
+        """Called when the run starts."""
         self._idle_at, self._first_at, self.whole_at = now + self._idle, now + self._first, now + self._whole
 
     def heard(self, now: float) -> None:
-        """Hear that an item came."""
+        """Called when an item arrives."""
         self._idle_at, self._first_at = now + self._idle, math.inf
         self._is_first_due = False
 
     def resumed(self, now: float) -> None:
-        """Hear that there is room again: until now nobody could have taken an item."""
+        """Called when there is room again: until now no item could have been taken."""
         self._idle_at = now + self._idle
 
     def pause(self) -> None:
-        """Hear that the sources are to take nothing."""
+        """Called when the sources are to take nothing."""
         self._is_paused = True
 
     def go_on(self, now: float) -> None:
-        """Hear that they go on."""
+        """Called when they resume."""
         self._is_paused = False
         self._idle_at = now + self._idle
         if self._is_first_due:
             self._first_at = now + self._first
 
     def overdue(self, now: float) -> str | None:
-        """Say which time has passed, and go to sleep; None if none has."""
+        """Return which deadline has passed, and clear all deadlines; None if none has passed."""
         if now < self.deadline:
             return None
         said = [

@@ -1,8 +1,8 @@
 """Which items are in a window together? Two rules: by time and number without overlap, by number with it.
 
-Tumbling: time is cut at multiples of a period from a beginning. An item is in the window of the instant in which it
-is added, and at the very multiple that is the later one. A window closes at its end, or the instant it holds
-`max_items`; then what follows until that end is a further window. A window without items does not exist.
+Tumbling: time is cut at multiples of a period from a beginning. An item is in the window of the time at which it is
+added, and exactly at a multiple that is the later one. A window closes at its end, or as soon as it holds `max_items`;
+then what follows until that end is another window. There are no windows without items.
 
 Sliding: the windows begin at every `step`-th item and hold `size` items. With a step above the size, the items between
 two windows are in none.
@@ -23,7 +23,7 @@ from .multiples import EXACT
 
 
 class TumblingWindows(Batcher):
-    """Collects items, and answers with the windows that became complete; `deadline` is the end of the open one."""
+    """Collects items, and returns the windows that become complete; `deadline` is the end of the open one."""
 
     __slots__ = ("_began", "_period")
 
@@ -37,7 +37,7 @@ class TumblingWindows(Batcher):
         self._began = began
 
     def add(self, item: Any, cost: float, now: float) -> list[list[Any]]:
-        """Take an item; answer the windows that this closes, oldest first (none, one or two)."""
+        """Take an item; return the windows that this closes, oldest first (none, one or two)."""
         closed = [self.close()] if self.items and self.is_due(now) else []
         closed += super().add(item, cost, now)
         if len(self.items) == 1:
@@ -45,9 +45,9 @@ class TumblingWindows(Batcher):
         return closed
 
     def _end(self, now: float) -> float:
-        """Give the first multiple of the period after `now`."""
+        """Return the first multiple of the period after `now`."""
         passed = (now - self._began) / self._period
-        if passed >= EXACT:  # it may be infinite, too
+        if passed >= EXACT:  # it may also be infinite
             return nextafter(now, inf)
         number = floor(passed)
         if self._began + number * self._period > now:  # the division was rounded up
@@ -58,7 +58,7 @@ class TumblingWindows(Batcher):
 
 
 class SlidingWindows:
-    """Collects items, and answers with the window that each completes."""
+    """Collects items, and returns the window that each completes."""
 
     __slots__ = ("_items", "_size", "_step", "_unseen", "gap")
 
@@ -73,11 +73,11 @@ class SlidingWindows:
         self.gap = 0
 
     def skip(self) -> None:
-        """Pass over an item between two windows."""
+        """Skip an item between two windows."""
         self.gap -= 1
 
     def add(self, item: Any) -> tuple[tuple[Any, ...], int] | None:
-        """Take an item; answer the window that it completes, and how many of its items were in none before."""
+        """Take an item; return the window that it completes, and how many of its items were in none before."""
         self._items.append(item)
         self._unseen += 1
         if len(self._items) < self._size:
@@ -90,7 +90,7 @@ class SlidingWindows:
         return window, new
 
     def close(self) -> list[Any]:
-        """Hand out the items that were in no window, and forget all."""
+        """Return the items that were in no window, and forget all items."""
         unseen = list(islice(self._items, len(self._items) - self._unseen, None))
         self._items.clear()
         self._unseen = 0

@@ -1,4 +1,4 @@
-"""When calls that would only fail are not made any more, and when they are tried again."""
+"""When are calls that would only fail no longer made, and when are they tried again?"""
 
 from __future__ import annotations
 
@@ -13,30 +13,28 @@ __all__ = ["CircuitBreaker"]
 
 @dataclass(frozen=True, slots=True)
 class CircuitBreaker:
-    """Say when to stop calling something that fails, and when to try it again.
+    """When to stop calling something that fails, and when to try it again.
 
-    *Closed*, calls go through. It *opens* after `failures` failed calls in a row, or when at least `ratio` of the last
-    `window` calls failed; then calls fail at once with `CircuitOpen`, which says when to try again. After
-    `reset_after` seconds it is *half-open*: the next call goes through as a probe, the others still fail; a probe that
-    succeeds closes the circuit, one that fails opens it again, one that is cancelled leaves its place to the next. What
-    becomes of calls that began before it opened does not count afterwards.
+    While it is *closed*, calls go through. It *opens* after `failures` failed calls in a row, or when at least `ratio`
+    of the last `window` calls failed; then calls fail at once with `CircuitOpen`, which says when to try again. After
+    `reset_after` seconds it is *half-open*: the next call goes through as a probe, and the others still fail. A probe
+    that succeeds closes the circuit; one that fails opens it again; one that is cancelled leaves its place to the next.
+    The results of calls that began before it opened do not count afterwards.
 
     Args:
-      failures: failed calls in a row that open it, an int >= 1; None: a row does not.
+      failures: failed calls in a row that open it, an int >= 1; None: no number of failures in a row opens it.
       reset_after: seconds > 0 from opening to the probe.
-      ratio: part of the last `window` calls whose failure opens it, above 0 and at most 1, looked at when a call fails;
-        needs `window`.
-      window: the calls that `ratio` looks back on, an int >= 1; before so many were made, the ratio does not count.
-      on: the errors that count as failures of a call: an exception type, a tuple of them, or a sync predicate; any
-        other error counts as an answer. Types mean an `ExceptionGroup`, too, if they mean all its leaves; a predicate
-        gets the group as it is.
-      wait: whether a call that comes while it is open waits, first come first served, in place of failing.
+      ratio: fraction of the last `window` calls that opens it when they fail, above 0 and at most 1, checked when a
+        call fails; needs `window`.
+      window: number of calls that `ratio` looks back on, an int >= 1; the ratio counts only after that many calls.
+      on: the errors that count as failures: an exception type, a tuple of them, or a sync predicate; any other error
+        counts as an answer. Types also match an `ExceptionGroup` if they match all its leaves; a predicate gets the
+        group as it is.
+      wait: whether a call made while it is open waits, first come first served, instead of failing.
 
     Raises:
-      TypeError: if an argument has a wrong type, or one of `ratio` and `window` comes without the other.
+      TypeError: if an argument has a wrong type, or `ratio` or `window` is given without the other.
       ValueError: if an argument is out of range, or nothing could ever open it.
-
-    Checkpoint: never (a value).
     """
 
     failures: int | None = 5
@@ -63,7 +61,7 @@ class CircuitBreaker:
             raise ValueError("CircuitBreaker: failures or ratio must be given: nothing would open it")
 
     def describe(self) -> str:
-        """Say it in a few words."""
+        """One-line description."""
         row = "a failure" if self.failures == 1 else f"{self.failures} failures in a row"
         opens = [] if self.failures is None else [row]
         if self.ratio is not None:

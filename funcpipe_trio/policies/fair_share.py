@@ -1,4 +1,4 @@
-"""How inputs share a consumer: their weights, their room, and what one item costs."""
+"""How do inputs share a consumer? By their weights, their capacity, and what one item costs."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ K = TypeVar("K")
 
 @dataclass(frozen=True, slots=True)
 class FairShare(Generic[K]):
-    """Say how much of a consumer each input gets while it competes with others.
+    """How much of a consumer each input gets while it competes with others.
 
-    An input of weight 3 gets three times the service of an input of weight 1, whenever both have items. Shares are
-    exact for ever, so weights are exact numbers; only their ratios count, not their unit.
+    An input of weight 3 gets three times the service of an input of weight 1 while both have items. Shares stay exact
+    forever, so weights are exact numbers; only their ratios matter, not their unit.
 
     Args:
       weights: weight of each input, by its key: an int or Fraction > 0. Copied; read-only afterwards.
@@ -31,14 +31,12 @@ class FairShare(Generic[K]):
       capacity: items that each input may hold, an int >= 1. One is enough for the shares; more lets a consumer take
         several items per wake-up.
       cost: ``cost(item)`` is the service that one item uses, an int or Fraction > 0; a sync function. Without it
-        every item costs 1. Costs are counted exactly while their common denominator has at most 1024 bits; one that
-        brings a denominator beyond that is rounded up, by less than ``2**-1023``.
+        every item costs 1. Costs are counted exactly while their common denominator has at most 1024 bits; a cost
+        that would need more is rounded up, by less than ``2**-1023``.
 
     Raises:
-      TypeError: if an argument has a wrong type; a float weight too, for it is not exact.
+      TypeError: if an argument has a wrong type; this includes a float weight, which is not exact.
       ValueError: if an argument is out of range.
-
-    Checkpoint: never (a value).
     """
 
     weights: Mapping[K, int | Fraction] = field(default_factory=dict)
@@ -66,7 +64,7 @@ class FairShare(Generic[K]):
         return _remade, (dict(self.weights), self.default_weight, self.capacity, self.cost)
 
     def weight_of(self, key: K) -> int | Fraction:
-        """Return the weight of one input: the one given for its key, else the default.
+        """Return the weight of one input: the one given for its key, or the default.
 
         Args:
           key: the key of the input; any hashable value.
@@ -77,5 +75,5 @@ class FairShare(Generic[K]):
 
 
 def _remade(weights: dict[Any, Any], default_weight: Any, capacity: int, cost: Any) -> FairShare[Any]:
-    """Make a copy: a read-only mapping cannot be copied or pickled by itself."""
+    """Make a copy; a read-only mapping cannot be copied or pickled."""
     return FairShare(weights, default_weight=default_weight, capacity=capacity, cost=cost)

@@ -1,4 +1,4 @@
-"""What becomes of an item at which a call failed for good: the stream ends, or goes on without it."""
+"""What happens to an item whose call failed for good? The stream ends, or continues without the item."""
 
 from __future__ import annotations
 
@@ -17,47 +17,44 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Failure(Generic[T]):
-    """An item at which a call failed, with the error: what `OnError.emit` puts in its place and `divert` hands on."""
+    """An item whose call failed, with the error; `OnError.emit` puts it in the item's place, `divert` passes it on."""
 
     item: T = field(repr=False)  # it may hold secrets, or be endless
     """The item as the stage received it."""
     error: Exception
-    """The error itself, with notes on where and after how many attempts."""
+    """The error itself, with notes that say where it was raised and after how many attempts."""
     stage: str
     """Name of the stage."""
     attempts: int
-    """How often the call was tried."""
+    """How many times the call was tried."""
 
 
 class OnError:
-    """What to do with an item whose call failed (after its retries): `stop`, `skip`, `emit` or `divert`.
-
-    Checkpoint: never (a value).
-    """
+    """What to do with an item whose call failed (after its retries): `stop`, `skip`, `emit` or `divert`."""
 
     __slots__ = ()
 
     def describe(self) -> str:
-        """Say it in a few words."""
+        """One-line description."""
         raise NotImplementedError
 
     @staticmethod
     def stop() -> Stop:
-        """End the stream: what is before the item is delivered, then its error is raised; so too if nothing is said."""
+        """End the stream: what is before the item is delivered, then its error is raised. This is the default."""
         return Stop()
 
     @staticmethod
     def skip(max_failures: int | None = None, max_ratio: float | None = None, min_items: int = 100) -> Skip:
-        """Go on without the item; it counts as failed. Too many such items end the stream.
+        """Continue without the item, which counts as failed. Too many such items end the stream.
 
-        The failure that crosses a limit is raised, with a note that names the limit and the counts. Limits look at the
+        The failure that exceeds a limit is raised, with a note that names the limit and the counts. Limits count the
         items in the order in which they leave the stage, so with ``ordered=True`` the outcome depends on the items
         alone.
 
         Args:
           max_failures: items that may fail, an int >= 0; None: any number.
-          max_ratio: part of the items that may fail, 0 to 1; looked at when `min_items` are through. None: any part.
-          min_items: items before the ratio counts, an int >= 1.
+          max_ratio: fraction of the items that may fail, 0 to 1; None: any.
+          min_items: items that must have left the stage before the ratio counts, an int >= 1.
 
         Raises:
           TypeError: if an argument has a wrong type.
@@ -67,15 +64,15 @@ class OnError:
 
     @staticmethod
     def emit() -> Emit:
-        """Put a `Failure` in the item's place; it goes on as a value of the stream (and counts as one)."""
+        """Put a `Failure` in the item's place; it continues as a value of the stream (and counts as one)."""
         return Emit()
 
     @staticmethod
     def divert(step: Callable[[Failure[Any]], Awaitable[object]]) -> Divert:
-        """Give a `Failure` to a step (dead letters) and go on without the item, which counts as failed.
+        """Pass a `Failure` to a step (dead letters) and continue without the item, which counts as failed.
 
-        The step runs in the place of the call, so within the same `concurrency`; its own error ends the stream, at the
-        item's place.
+        The step takes the place of the call, so it is within the same `concurrency`. An error of the step ends the
+        stream at the item's place.
 
         Args:
           step: a `Step`, or an async function.
@@ -92,7 +89,7 @@ class Stop(OnError):
     """See `OnError.stop`."""
 
     def describe(self) -> str:
-        """Say it in a few words."""
+        """One-line description."""
         return "stop"
 
 
@@ -113,7 +110,7 @@ class Skip(OnError):
         checks.integer("OnError.skip", "min_items", self.min_items, at_least=1)
 
     def describe(self) -> str:
-        """Say it in a few words."""
+        """One-line description."""
         limits = [] if self.max_failures is None else [f"at most {self.max_failures}"]
         if self.max_ratio is not None:
             limits.append(f"at most {self.max_ratio:.1%} from {self.min_items} items on")
@@ -126,7 +123,7 @@ class Emit(OnError):
     """See `OnError.emit`."""
 
     def describe(self) -> str:
-        """Say it in a few words."""
+        """One-line description."""
         return "emit a Failure in its place"
 
 
@@ -141,5 +138,5 @@ class Divert(OnError):
         checks.async_callable("OnError.divert", "step", self.step, "be a Step or an async function")
 
     def describe(self) -> str:
-        """Say it in a few words."""
+        """One-line description."""
         return f"divert to {function_name(self.step)}"

@@ -1,4 +1,4 @@
-"""How many calls may start in how much time."""
+"""How many calls may start in a given time?"""
 
 from __future__ import annotations
 
@@ -14,29 +14,27 @@ __all__ = ["RateLimit"]
 
 
 _LATE = Fraction(2, 100)
-"""Seconds by which a timer may be late (the loop is busy, the machine is shared): so long is the rate's least burst."""
+"""Seconds by which a timer may be late (a busy loop, a shared machine); the default burst covers this time."""
 
 
 @dataclass(frozen=True, slots=True)
 class RateLimit:
-    """Say how many calls may start: a token bucket that holds `burst` tokens and gains `rate` of them in `per` seconds.
+    """How many calls may start: a token bucket that holds `burst` tokens and gains `rate` of them in `per` seconds.
 
-    In every window of time [s, t], what the calls that start cost is at most ``burst + rate/per * (t - s)``; a call
-    costs 1 unless something else is said. The bucket is full at the start. (Turner's leaky bucket as a meter; the ATM
-    Forum's GCRA is the same rule.)
+    In every window of time [s, t], the calls that start cost at most ``burst + rate/per * (t - s)`` in total; a call
+    costs 1 by default. The bucket is full at the start. (Turner's leaky bucket as a meter; the ATM Forum's GCRA is the
+    same rule.)
 
     Args:
-      rate: tokens that come in `per` seconds, a number > 0.
+      rate: tokens gained in `per` seconds, a number > 0.
       per: seconds > 0.
-      burst: tokens that the bucket holds, so calls that may start at once after a rest: an int >= 1. None (the default)
-        is what comes in 0.02 s, at least 1: a bucket that is full when a timer is late loses what comes meanwhile, so
-        with a burst of 1 the calls of a limit of 1000 a second are some hundreds less. The attribute is the number.
+      burst: tokens that the bucket holds, so calls that may start at once after a pause: an int >= 1. None (the
+        default) is what is gained in 0.02 s, at least 1: while a timer is late, a full bucket loses tokens, so with a
+        burst of 1 a limit of 1000 a second allows some hundreds fewer. The attribute is always the number.
 
     Raises:
       TypeError: if an argument has a wrong type.
       ValueError: if an argument is out of range.
-
-    Checkpoint: never (a value).
     """
 
     rate: float
@@ -54,5 +52,5 @@ class RateLimit:
             object.__setattr__(self, name, value)
 
     def describe(self) -> str:
-        """Say it in a few words."""
+        """One-line description."""
         return f"{self.rate:g} in {self.per:g} s, burst {self.burst}"

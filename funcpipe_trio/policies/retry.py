@@ -1,4 +1,4 @@
-"""How often a call is tried, on which errors, and how long is waited in between."""
+"""How often is a call tried, on which errors, and with what wait in between?"""
 
 from __future__ import annotations
 
@@ -13,34 +13,33 @@ from .._base.functions import function_name
 __all__ = ["Backoff", "ErrorFilter", "Retry", "error_filter", "filter_name", "needs_seed"]
 
 ErrorFilter: TypeAlias = type[Exception] | tuple[type[Exception], ...] | Callable[[Exception], bool]
-"""Which errors are meant: a type, several types (a group is meant if all its leaves are), or a sync predicate."""
+"""Which errors match: a type, several types (a group matches if all its leaves do), or a sync predicate."""
 
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """Say how long to wait before the next attempt.
+    """How long to wait before the next attempt.
 
     The wait after the k-th failed attempt is ``min(initial * factor**(k-1), maximum) * (1 + jitter * u)``, where ``u``,
-    in [-1, 1], is computed from a seed, the name of the stage, the number of the item and k: it does not depend on what
-    runs beside it.
+    in [-1, 1], is computed from a seed, the name of the stage, the number of the item and k: it does not depend on
+    what else runs.
 
-    Without a `seed` each run draws one, and so does each start of a step: many that fail at one instant do not all come
-    back at one instant. The report shows it (``report.seed``), and with that as `seed` a run waits as the one before
-    did. Under any clock but trio's own (`testing.run_virtual`, a ``MockClock``) nothing is drawn: the runs of such a
-    program are numbered, so it waits alike each time.
+    Without a `seed` each run draws one, and so does each start of a step: calls that fail at the same time do not all
+    retry at the same time. The report shows the seed (``report.seed``); pass it as `seed` to repeat the waits of that
+    run. Under any clock except trio's own (`testing.run_virtual`, a ``MockClock``) nothing is drawn: the runs of such a
+    program are numbered, so its waits are the same each time.
 
     Args:
       initial: seconds >= 0 after the first failed attempt.
-      factor: by which each wait is longer than the one before, >= 1.
-      maximum: seconds >= 0 that no wait exceeds (jitter aside); None (the default) is 10, or `initial` if that is more.
-      jitter: part of the wait by which it may be shorter or longer, 0 to 1.
-      seed: an int, for the same jitter in every run; None (the default) for that of the run.
+      factor: by which each wait is longer than the previous one, >= 1.
+      maximum: seconds >= 0 that no wait exceeds (apart from jitter); None (the default) is 10, or `initial` if that is
+        more.
+      jitter: fraction of the wait by which it may be shorter or longer, 0 to 1.
+      seed: an int, for the same jitter in every run; None (the default) for the seed of the run.
 
     Raises:
       TypeError: if an argument has a wrong type.
       ValueError: if an argument is out of range.
-
-    Checkpoint: never (a value).
     """
 
     initial: float = 0.1
@@ -60,11 +59,11 @@ class Backoff:
 
     @property
     def longest(self) -> float:
-        """Seconds that no wait exceeds (jitter aside)."""
+        """Seconds that no wait exceeds (apart from jitter)."""
         return max(10.0, self.initial) if self.maximum is None else self.maximum
 
     def describe(self) -> str:
-        """Say it in a few words."""
+        """One-line description."""
         grown = f" x {self.factor:g}" if self.factor > 1 else ""
         swing = f" +-{self.jitter:.0%}" if self.jitter else ""
         return f"{self.initial:g} s{grown} up to {self.longest:g} s{swing}"
@@ -72,27 +71,26 @@ class Backoff:
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """Say how often a call is tried.
+    """How often a call is tried.
 
     When the attempts are used up, or an error is not one to retry, the last error itself is raised, with a note on the
-    attempts and the waits; so it is if the next wait would end at the deadline of a timeout around it in its step, or
-    behind that. A cancellation, KeyboardInterrupt, SystemExit or GeneratorExit is never retried.
+    attempts and the waits. The same happens if the next wait would end at or after the deadline of a timeout around the
+    retry in its step. A cancellation, KeyboardInterrupt, SystemExit or GeneratorExit is never retried.
 
     Args:
-      attempts: calls in all, an int >= 1; 1 is no retry.
+      attempts: calls in total, an int >= 1; 1 means no retry.
       on: the errors to retry: an exception type, a tuple of them, or a sync predicate ``on(error) -> bool``. A
-        `CircuitOpen` is retried only if it is named here (or the predicate says so). Types mean an `ExceptionGroup`,
-        too, if they mean all its leaves, as of a call with a nursery inside; a predicate gets the group as it is.
+        `CircuitOpen` is retried only if it is named here (or the predicate accepts it). Types also match an
+        `ExceptionGroup` if they match all its leaves, as from a call with a nursery inside; a predicate gets the group
+        as it is.
       backoff: how long to wait in between.
-      retry_after: ``retry_after(error)`` gives the seconds to wait in place of the backoff (from the ``Retry-After`` of
-        an HTTP answer, say), or None; a time that has passed (< 0) means at once. A sync function; of a group, too, it
-        gets the group as it is.
+      retry_after: ``retry_after(error)`` returns the seconds to wait instead of the backoff (from the ``Retry-After``
+        header of an HTTP response, for example), or None; a time in the past (< 0) means at once. A sync function; it
+        also gets a group as it is.
 
     Raises:
       TypeError: if an argument has a wrong type.
       ValueError: if an argument is out of range.
-
-    Checkpoint: never (a value).
     """
 
     attempts: int = 3
@@ -110,26 +108,26 @@ class Retry:
             checks.sync_callable("Retry", "retry_after", self.retry_after)
 
     def describe(self) -> str:
-        """Say it in a few words."""
+        """One-line description."""
         asked = "" if self.retry_after is None else f", or what {function_name(self.retry_after)} says"
         waits = f", waits {self.backoff.describe()}{asked}" if self.attempts > 1 else ""
         return f"up to {self.attempts} attempts on {filter_name(self.on)}{waits}"
 
 
 def needs_seed(retry: Retry) -> bool:
-    """Tell whether a wait may depend on a seed that the policy does not have."""
+    """Return whether a wait may depend on a seed that the policy does not have."""
     return retry.attempts > 1 and retry.backoff.seed is None and retry.backoff.jitter > 0
 
 
 def error_filter(where: str, name: str, value: object) -> None:
-    """Check what says which errors are meant."""
+    """Check a value that selects errors."""
     rule = "be an exception type, a tuple of them, or a sync predicate"
     kinds = value if isinstance(value, tuple) else (value,)
     if isinstance(value, type | tuple):
         if not kinds or not all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in kinds):
             raise checks.refuse(TypeError, where, name, rule, value)
         if not all(issubclass(kind, Exception) for kind in kinds):
-            rule = "name Exception or kinds of it: what ends a task is never met by a policy"
+            rule = "name Exception or subclasses of it: policies never handle what ends a task"
             raise checks.refuse(ValueError, where, name, rule, value)
     elif not callable(value):
         raise checks.refuse(TypeError, where, name, rule, value)
@@ -138,5 +136,5 @@ def error_filter(where: str, name: str, value: object) -> None:
 
 
 def filter_name(value: ErrorFilter) -> str:
-    """Name the errors as the plan shows them."""
+    """Return the errors as the plan names them."""
     return " or ".join(map(function_name, value)) if isinstance(value, tuple) else function_name(value)

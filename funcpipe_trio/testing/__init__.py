@@ -1,8 +1,8 @@
-"""What proves a pipeline: virtual time, scripted sources, probes, and campaigns that try every way it can end.
+"""How do you test a pipeline? In virtual time, with scripted sources, probes, and campaigns that try every ending.
 
-``cancel_everywhere(make)``, where ``make`` is a function that gives your pipeline, is all it takes;
-``fail_everywhere``, ``interrupt_everywhere``, ``drain_everywhere`` and ``explore_schedules`` go the same way. Works in
-any test runner, or without one. Hypothesis strategies are in `funcpipe_trio.testing.strategies`.
+``cancel_everywhere(make)``, where ``make`` is a function that returns your pipeline, is all it takes;
+``fail_everywhere``, ``interrupt_everywhere``, ``drain_everywhere`` and ``explore_schedules`` work the same way, in any
+test runner or without one. Hypothesis strategies are in `funcpipe_trio.testing.strategies`.
 """
 
 from ._campaign import Campaign as Campaign

@@ -1,7 +1,7 @@
-"""Campaigns: put one scenario through every point at which it can be disturbed, and through many schedules.
+"""Campaigns: disturb one scenario at every possible point, and run it under many schedules.
 
-Each gives a `Campaign` that sums it up. The first trial that shows something wrong raises `CampaignError` with its seed
-and point; ``only=(seed, point)`` runs that one again.
+Each returns a `Campaign` that sums it up. The first trial that shows a problem raises `CampaignError` with its seed and
+point; ``only=(seed, point)`` runs that trial again.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ Replay = tuple[int, int]
 
 
 class CampaignError(AssertionError):
-    """A campaign found something wrong; the message says how to see it again."""
+    """A campaign found a problem; the message says how to reproduce it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +46,11 @@ class Campaign:
 
     name: str
     runs: int
-    """Trials, the undisturbed ones too."""
+    """Number of trials, including the undisturbed ones."""
     schedules: int
-    """Different orders of tasks among them."""
+    """Number of different task orders among them."""
     steps_to_exit: int
-    """The most steps of tasks between a disturbance and the end of the run."""
+    """The most task steps between a disturbance and the end of the run."""
     tasks: int
     """The most tasks a run had."""
 
@@ -62,21 +62,21 @@ class Campaign:
 def cancel_everywhere(
     scenario: Subject, *, seeds: Iterable[int] = (0,), every: int = 1, only: Replay | None = None
 ) -> Campaign:
-    """Run it undisturbed, then cancel it from outside at its 1st, 2nd, ... step of a task.
+    """Run it undisturbed, then cancel it from outside at its 1st, 2nd, ... task step.
 
-    A cancelled run must end within 12 steps for each of its tasks and 20 more, give up what it held, close its sources,
-    and never look complete.
+    A cancelled run must end within 12 steps per task plus 20, discard what it held, close its sources, and never look
+    complete.
 
     Args:
       scenario: a `Scenario`, or a function that makes the pipeline.
-      seeds: the orders of tasks to do this for.
-      every: try each n-th point only, an int >= 1.
-      only: one ``(seed, point)`` to see again; point 0 is the undisturbed run.
+      seeds: repeat this for each of these task orders.
+      every: try only each n-th point, an int >= 1.
+      only: one ``(seed, point)`` to run again; point 0 is the undisturbed run.
 
     Raises:
-      CampaignError: at the first trial that shows something wrong.
-      TypeError: if `scenario` is neither (a pipeline, say), or `every` no int.
-      ValueError: if it is below 1.
+      CampaignError: at the first trial that shows a problem.
+      TypeError: if `scenario` is neither (but a pipeline, for example), or `every` is not an int.
+      ValueError: if `every` is below 1.
     """
 
     def examine(trial: Trial) -> None:
@@ -95,7 +95,7 @@ def cancel_everywhere(
 def interrupt_everywhere(
     scenario: Subject, *, seeds: Iterable[int] = (0,), every: int = 1, only: Replay | None = None
 ) -> Campaign:
-    """Send the signal of Ctrl-C at every step of a task: KeyboardInterrupt must arrive once, and in no group.
+    """Send the signal of Ctrl-C at every task step: KeyboardInterrupt must arrive once, not in an exception group.
 
     For the arguments see `cancel_everywhere`. Call it from the main thread.
     """
@@ -107,7 +107,7 @@ def interrupt_everywhere(
     def disturb(run: Run[Any] | None, scope: trio.CancelScope) -> None:
         signal.raise_signal(signal.SIGINT)
 
-    # A program that was started in the background has the signal ignored, and trio then leaves it so.
+    # In a program that was started in the background the signal is ignored, and trio does not change that.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         return _at_every_point("interrupt_everywhere", scenario, seeds, every, only, disturb, examine)
@@ -118,7 +118,7 @@ def interrupt_everywhere(
 def drain_everywhere(
     scenario: Subject, *, seeds: Iterable[int] = (0,), every: int = 1, only: Replay | None = None
 ) -> Campaign:
-    """Drain the run at every step of a task: all that was taken must be delivered, and the run end normally.
+    """Drain the run at every task step: all items taken must be delivered, and the run must end normally.
 
     For the arguments see `cancel_everywhere`.
     """
@@ -128,7 +128,7 @@ def drain_everywhere(
             raise trial.error
         lost = lost_items(trial.lab)
         if lost:
-            raise TrialError(f"a drained run gave up {len(lost)} items, the first in {lost[0][1]!r}: {lost[0][2]}")
+            raise TrialError(f"a drained run discarded {len(lost)} items, the first in {lost[0][1]!r}: {lost[0][2]}")
         if trial.report is not None and trial.report.outcome not in ("drained", "completed", "left"):
             raise TrialError(f"a drained run ended as {trial.report.outcome!r}")
 
@@ -146,16 +146,16 @@ def drain_everywhere(
 def fail_everywhere(
     scenario: Subject, *, seeds: Iterable[int] = (0,), every: int = 1, only: Replay | None = None
 ) -> Campaign:
-    """Let the 1st, 2nd, ... call of user code raise: the run must raise that very error, or keep it in its report.
+    """Make the 1st, 2nd, ... call of user code fail: the run must raise exactly that error or keep it in its report.
 
-    Calls of user code are those of the pipeline's functions, and each item that a source hands over. For the arguments
-    see `cancel_everywhere`; the point is the number of the call.
+    Calls of user code are the calls of the pipeline's functions, and each item that a source hands over. For the
+    arguments see `cancel_everywhere`; the point is the number of the call.
     """
     subject = _scenario("fail_everywhere", scenario)
     checks.integer("fail_everywhere", "every", every, at_least=1)
 
     def trials(seed: int) -> Iterator[Trial]:
-        undisturbed = run_trial(subject, Schedule(seed), seed=seed)  # first: one that does not end, ends nowhere
+        undisturbed = run_trial(subject, Schedule(seed), seed=seed)  # first: if it does not end, no trial will
         yield undisturbed
         for point in range(1, undisturbed.lab.calls + 1, every):
             yield run_trial(subject, Schedule(seed), seed=seed, point=point, fail_at=point)
@@ -187,17 +187,17 @@ def explore_schedules(
     most: int = 10_000,
     only: Replay | None = None,
 ) -> Campaign:
-    """Run the scenario undisturbed under many orders of tasks; it must end, and lose nothing, under each.
+    """Run the scenario undisturbed under many task orders; it must end, and lose nothing, under each.
 
     Args:
       scenario: a `Scenario`, or a function that makes the pipeline.
-      seeds: one order of tasks for each.
-      exhaustive: go through all orders there are in place of seeds; for tiny scenarios.
-      most: orders to try with `exhaustive`, at most.
-      only: one ``(seed, 0)`` to see again; with `exhaustive`, the seed is the number of the order.
+      seeds: each selects one task order.
+      exhaustive: try all possible orders instead of seeds; for tiny scenarios.
+      most: the most orders to try with `exhaustive`.
+      only: one ``(seed, 0)`` to run again; with `exhaustive`, the seed is the number of the order.
 
     Raises:
-      CampaignError: at the first trial that shows something wrong.
+      CampaignError: at the first trial that shows a problem.
     """
     subject = _scenario("explore_schedules", scenario)
 
@@ -229,12 +229,12 @@ def explore_schedules(
 
 
 def _follows(trial: Trial) -> bool:
-    """Whether the error may be what a policy made of the one that was injected."""
+    """Whether a policy may have raised this error because of the injected one."""
     return trial.lab.is_resilient and isinstance(trial.error, CircuitOpen | InjectedError)
 
 
 def _was_dealt_with(trial: Trial) -> bool:
-    """Whether a policy says that it dealt with the error (a retry does not tell of which)."""
+    """Whether a policy reports that it handled the error (a retry does not report which one)."""
     stages = () if trial.report is None else trial.report.stages
     policies = [each for stage in stages for each in (stage.policies, stage.divert) if each is not None]
     retried = any(each.retries for each in policies)
@@ -261,12 +261,12 @@ def _at_every_point(
     disturb: Callable[[Run[Any] | None, trio.CancelScope], None],
     examine: Callable[[Trial], None],
 ) -> Campaign:
-    """Run a trial undisturbed, then one for each point of it, disturbed there."""
+    """Run an undisturbed trial, then one trial disturbed at each point of it."""
     subject = _scenario(name, scenario)
     checks.integer(name, "every", every, at_least=1)
 
     def trials(seed: int) -> Iterator[Trial]:
-        undisturbed = run_trial(subject, Schedule(seed), seed=seed)  # first: one that does not end, ends nowhere
+        undisturbed = run_trial(subject, Schedule(seed), seed=seed)  # first: if it does not end, no trial will
         yield undisturbed
         for point in range(1, undisturbed.steps + 1, every):
             yield run_trial(subject, Schedule(seed), seed=seed, point=point, disturb=disturb)
@@ -279,7 +279,7 @@ def _at_every_point(
 
 
 def _replay(name: str, only: Any) -> Replay:
-    """Check which trial is to be seen again."""
+    """Check the argument that selects one trial."""
     if not (isinstance(only, tuple) and [type(each) for each in only] == [int, int]):
         raise checks.refuse(TypeError, name, "only", "be a (seed, point) of two ints", only)
     seed, point = only
@@ -294,7 +294,7 @@ def _again_at(
     examine: Callable[[Trial], None],
     is_reached: Callable[[Trial], bool],
 ) -> Campaign:
-    """See one trial again; it shows nothing if its point is not reached any more."""
+    """Run one trial again; it proves nothing if its point is no longer reached."""
     trials: list[Trial] = []
 
     def one() -> Iterator[Trial]:
@@ -303,14 +303,14 @@ def _again_at(
 
     campaign = _summed(name, subject, [one()], examine)
     if at[1] and not is_reached(trials[0]):
-        raise ValueError(f"{name}: only={at}: the run ends before that point now, so nothing was shown")
+        raise ValueError(f"{name}: only={at}: the run now ends before that point, so nothing was shown")
     return campaign
 
 
 def _again(name: str, subject: Scenario, at: Replay, how: str) -> str:
     if subject.code is None:
-        return f"To see it again, add to the arguments of {name}: only={at}{how}"
-    return f"To see it again: {name}({subject.code}, only={at}{how})"
+        return f"To reproduce it, add to the arguments of {name}: only={at}{how}"
+    return f"To reproduce it: {name}({subject.code}, only={at}{how})"
 
 
 def _summed(
@@ -320,7 +320,7 @@ def _summed(
     examine: Callable[[Trial], None],
     how: str = "",
 ) -> Campaign:
-    """Run and examine trials; sum them up, or say which one shows what is wrong."""
+    """Run and examine trials; sum them up, or report the one that shows a problem."""
     require_private_names()
     runs = worst = tasks = 0
     digests: set[int] = set()
@@ -335,7 +335,7 @@ def _summed(
                 worst = max(worst, trial.steps_to_exit or 0)
                 tasks = max(tasks, trial.tasks)
         except KeyboardInterrupt:
-            raise  # somebody wants this to stop
+            raise  # the user wants this to stop
         except BaseException as error:
             at = getattr(error, "at", None) or ((last.seed, last.point) if last is not None else (0, 0))
             what = str(error) if isinstance(error, TrialError) else f"raised {error!r}"

@@ -1,4 +1,4 @@
-"""How fair was it? Measured on what was handed over, not on what a scheduler meant to do."""
+"""How fair was it? Measured on what was handed over, not on what a scheduler intended."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ def service_lag(
     backlog: Sequence[Set[Hashable]] | None = None,
     costs: Sequence[int | Fraction] | None = None,
 ) -> dict[tuple[Hashable, Hashable], Fraction]:
-    """Give, for each two inputs, how far their service by weight ever came apart while both were backlogged.
+    """Return, for each pair of inputs, the largest difference in weighted service while both were backlogged.
 
-    Over every interval in which inputs f and m both had items, take the cost that each was served, divided by its
-    weight; the lag is the greatest difference of the two. Start-time fair queueing keeps it at or below
+    For every interval in which inputs f and m both had items, take the cost that each was served, divided by its
+    weight; the lag is the largest difference between the two. Start-time fair queueing keeps it at or below
     ``cost_f/weight_f + cost_m/weight_m`` (Goyal, Vin, Cheng 1996).
 
     Args:
       log: the inputs in the order in which they were served.
       weights: their weights, int or Fraction > 0.
-      backlog: for each entry of the log, the inputs that had an item at that instant (the one served too); all of
-        them, always, if not given.
-      costs: the cost of each entry; 1 if not given.
+      backlog: for each entry of the log, the inputs that had an item at that time (including the one served); by
+        default always all of them.
+      costs: the cost of each entry; 1 by default.
     """
     return {pair: _pair_lag(pair, log, weights, backlog, costs) for pair in combinations(weights, 2)}
 
@@ -39,10 +39,10 @@ def assert_fair(
     backlog: Sequence[Set[Hashable]] | None = None,
     costs: Sequence[int | Fraction] | None = None,
 ) -> None:
-    """Assert that the bound of `service_lag` holds for each two inputs; the arguments are the same.
+    """Assert that the bound of `service_lag` holds for each pair of inputs; it takes the same arguments.
 
     Raises:
-      AssertionError: if it does not, with the pair, its lag and its bound.
+      AssertionError: if it does not hold; the message names the pair, its lag and its bound.
     """
     greatest: dict[Hashable, int | Fraction] = dict.fromkeys(weights, 0)
     for number, key in enumerate(log):

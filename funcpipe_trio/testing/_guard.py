@@ -1,14 +1,14 @@
-"""Run trio in virtual time, and come back: whatever the code does, short of never giving the processor back.
+"""Run trio in virtual time, and always return, unless the code never yields to the event loop.
 
-* Time stands still while a thread, a process or an executor is at work (see `_outside`). The clock is then told to jump
-  only after `PATIENCE` real seconds in which nothing happens, which is one of the ways to be stuck.
-* Stuck is: all tasks wait, and no deadline comes; virtual time is over; the steps of tasks are; somebody outside does
-  not come back. What is kept of it is which task stood where.
-* A run that is stuck is cancelled, and every shield in it taken down, again and again. Code that swallows even that
-  for ever is left where it stands: the clock raises in trio's own loop. Its tasks are kept, so that no finalizer of
-  theirs runs outside of trio.
+* Time stands still while a thread, a process or an executor is at work (see `_outside`). The clock then jumps only
+  after `PATIENCE` real seconds in which nothing happens, which is one of the ways to be stuck.
+* A run is stuck when all tasks wait and there is no deadline; when the virtual time or the task steps are used up; or
+  when work outside does not return. Where each task stood is kept.
+* A stuck run is cancelled, and every shield in it is removed, repeatedly. Code that swallows even that forever is
+  abandoned where it stands: the clock raises in trio's own loop. Its tasks are kept alive, so that none of their
+  finalizers runs outside trio.
 
-An instrument does all that, since tasks can neither see that the others wait, nor act when one of them spins.
+An instrument does all this, since a task can neither see that the others wait nor act while one of them spins.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 PATIENCE = 30.0
-"""Real seconds to wait for what is done outside, while nothing else happens."""
+"""Real seconds to wait for work outside while nothing else happens."""
 _LAST_STEPS = 10_000
-"""Steps to end in, for a run that is stuck, before it is left."""
+"""Steps in which a stuck run must end before it is abandoned."""
 _BETWEEN = 100
-"""Steps after which the shields that it has put up meanwhile are taken down, too."""
+"""Steps after which the shields that it has set in the meantime are removed as well."""
 _IDLE = 3
-"""Looks at an idle run: in the first, whoever waits for idleness is woken."""
+"""Checks of an idle run: at the first, tasks that wait for idleness are woken."""
 
 _left: list[trio.lowlevel.Task | None] = []
 """Runs that could not be ended."""
@@ -49,9 +49,9 @@ class Stuck(Exception):
     """A run did not end by itself.
 
     Args:
-      problem: what is the matter.
-      tasks: which task stood where, a line for each.
-      out_of_time: whether nothing would ever happen, or not within the virtual time there is.
+      problem: what is wrong.
+      tasks: where each task stood, one per line.
+      out_of_time: whether nothing would ever happen, or not within the available virtual time.
     """
 
     def __init__(self, problem: str, tasks: str, out_of_time: bool) -> None:
@@ -69,9 +69,9 @@ class Guard(trio.abc.Instrument):
     """Watches one run.
 
     Args:
-      seconds: the virtual time at which it is called stuck.
-      steps: the steps of its tasks at which it is.
-      steps_at_once: those in which virtual time does not go on.
+      seconds: the virtual time after which it counts as stuck.
+      steps: the number of task steps after which it does.
+      steps_at_once: the same for steps in which virtual time does not advance.
     """
 
     def __init__(self, *, seconds: float, steps: int, steps_at_once: int | None = None) -> None:
@@ -83,7 +83,7 @@ class Guard(trio.abc.Instrument):
         self._stuck: Stuck | None = None
         self._runnable = 0
         self._count = 0
-        """Steps of tasks; for a run that is stuck, looks at it when it is idle, too."""
+        """Task steps; for a stuck run, also the checks while it is idle."""
         self._now, self._count_then = 0.0, 0
         self._idle = 0
         self._held_since: float | None = None
@@ -112,7 +112,7 @@ class Guard(trio.abc.Instrument):
             raise self._stuck from None
         return result
 
-    # ---- what trio tells
+    # ---- called by trio
 
     def task_scheduled(self, task: trio.lowlevel.Task) -> None:
         self._runnable += 1
@@ -147,10 +147,10 @@ class Guard(trio.abc.Instrument):
             shut(trio.lowlevel.current_trio_token())
             self.clock.current_time = self._leave  # type: ignore[method-assign]  # what the loop calls next
 
-    # ---- what it does
+    # ---- actions
 
     def _hold(self, hold: bool) -> None:
-        """Let time stand still, or go on."""
+        """Stop the clock, or let it run."""
         if hold == (self._held_since is not None):
             if self._held_since is not None and time.monotonic() - self._held_since > PATIENCE:
                 self._give_up(f"no answer from a thread, a process or a socket in {PATIENCE:g} s of real time")
@@ -160,9 +160,9 @@ class Guard(trio.abc.Instrument):
         _wake_the_loop()  # it has read the old threshold already
 
     def _look(self, now: float) -> None:
-        """See whether the run goes on and on."""
+        """Check whether the run exceeds its limits."""
         if now > self._seconds:
-            self._give_up(f"no end: {self._seconds:g} virtual seconds are over", out_of_time=True)
+            self._give_up(f"no end: {self._seconds:g} virtual seconds have passed", out_of_time=True)
         elif self._count > self._steps:
             self._give_up(f"no end: {self._steps} steps of tasks, in {now:g} virtual seconds")
         elif now != self._now:
@@ -180,7 +180,7 @@ class Guard(trio.abc.Instrument):
         _wake_the_loop()
 
     def _release(self) -> None:
-        """Take down the shields of a run that is cancelled, in which new ones may stand."""
+        """Remove the shields of a cancelled run, which may have set new ones."""
         if self._count < self._next_release:
             return
         self._next_release = self._count + _BETWEEN
@@ -194,7 +194,7 @@ class Guard(trio.abc.Instrument):
 
 
 def _keep(root: trio.lowlevel.Task | None) -> None:
-    """Keep a run, also when Python ends: what its tasks do as they are finalized makes no sense outside of trio."""
+    """Keep a run alive, even when Python exits: the finalizers of its tasks make no sense outside trio."""
     if not _left:
         atexit.register(gc.freeze)
     _left.append(root)

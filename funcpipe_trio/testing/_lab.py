@@ -1,7 +1,7 @@
-"""A pipeline under watch: every call of user code counted, every item counted where it is made and where it arrives.
+"""A watched pipeline: counts every call of user code, and every item where it is produced and where it arrives.
 
-`Lab.wrap` gives the same plan with its functions and sources wrapped. So any pipeline can be put through the campaigns
-as it is, and what the run reports is held against counts that the run does not make itself.
+`Lab.wrap` returns the same plan with its functions and sources wrapped. So the campaigns can run any pipeline as it is,
+and compare the run's report with counts that the run does not make itself.
 """
 
 from __future__ import annotations
@@ -40,26 +40,26 @@ class InjectedError(Exception):
 
 @dataclass(slots=True)
 class Sources:
-    """How many iterators of user code were opened, and closed."""
+    """How many iterators of user code were opened and closed."""
 
     opened: int = 0
     closed: int = 0
 
 
 class Lab:
-    """Counts of one run, made outside of it, which its report is held against.
+    """Independent counts of one run, to compare its report with.
 
-    The consumer of a `Scenario` gets it, and counts in it what it takes.
+    The consumer of a `Scenario` gets it and counts the items it takes.
 
     Attributes:
       delivered: items that the consumer took; it counts them itself.
       produced: items that the sources handed over.
       calls: calls of user code so far: the pipeline's functions, and each item of a source.
-      discarded: ``(item, stage, reason)`` of each item that the run gave up.
-      overflowed: the same of each that a buffer dropped, as it was told to.
-      fail_at: the number of the call that fails, None if none does.
+      discarded: ``(item, stage, reason)`` of each item that the run discarded.
+      overflowed: the same for each item that a buffer dropped because of its overflow policy.
+      fail_at: the number of the call that fails; None if none does.
       injected: the error that it raised; None before.
-      sources: how many sources were opened, and closed.
+      sources: how many sources were opened and closed.
     """
 
     def __init__(self, fail_at: int | None = None) -> None:
@@ -70,29 +70,29 @@ class Lab:
         self.delivered: int = 0
         self.discarded: list[tuple[Any, str, str]] = []
         self.overflowed: list[tuple[Any, str, str]] = []
-        """What a policy of overflow dropped; it counts as dropped."""
+        """What an overflow policy dropped; it counts as dropped."""
         self.sources: Sources = Sources()
         self.all_counted: bool = True
-        """Whether every source of the plan is one whose items are counted here."""
+        """Whether the items of every source in the plan are counted here."""
         self.one_to_one: bool = True
-        """Whether each item taken becomes at most one delivered."""
+        """Whether each item taken becomes at most one item delivered."""
         self.is_resilient: bool = False
-        """Whether the plan has policies that may deal with a failure."""
+        """Whether the plan has policies that may handle a failure."""
         self._steps: dict[object, Step[Any, Any] | StartedStep[Any, Any]] = {}
 
     def call(self) -> None:
-        """Note a call of user code, and fail if it is its turn."""
+        """Count a call of user code, and fail if it is the one to fail."""
         self.calls += 1
         if self.calls == self.fail_at:
             self.injected = InjectedError(f"call {self.calls} of user code")
             raise self.injected
 
     def discard(self, item: Any, stage: str, reason: str) -> None:
-        """Take what a run gives up; fit for ``on_discard``."""
+        """Record an item that the run discards; pass this as ``on_discard``."""
         (self.overflowed if reason in _POLICIES else self.discarded).append((item, stage, reason))
 
     def wrap(self, watched: Plan) -> Plan:
-        """Give the plan with all user code under watch."""
+        """Return the plan with all its user code watched."""
         regrouping = plan.Batch | plan.Unbatch | plan.FlatMap | Window | Sliding
         if any(isinstance(operation, regrouping) for operation in watched.operations):
             self.one_to_one = False
@@ -134,7 +134,7 @@ class Lab:
         return share if share.cost is None else replace(share, cost=self.wrapped(share.cost))
 
     def _step(self, step: Step[Any, Any] | StartedStep[Any, Any]) -> Callable[..., Any]:
-        """Wrap a step; one that was started, once, for all who share it."""
+        """Wrap a step; wrap a started one once, for all that share it."""
         if step not in self._steps:
             wrapped = wrap_step(step.plan, self)
             self.is_resilient = self.is_resilient or has_second_chances(wrapped)
@@ -143,7 +143,7 @@ class Lab:
         return self._steps[step]
 
     def wrapped(self, fn: Callable[..., Any]) -> Callable[..., Any]:
-        """Give a function, or a step, under watch."""
+        """Return the watched form of a function or step."""
         if isinstance(fn, Step | StartedStep):
             return self._step(fn)
         if yields_async(fn):
@@ -179,7 +179,7 @@ class Lab:
             return call
 
     def inside(self, result: Any) -> Any:
-        """Watch the pipeline that a function gave, too."""
+        """If a function returned a pipeline, watch that as well."""
         inner = plan_of(result)
         return result if inner is None else Pipeline(_InnerLab(self).wrap(inner))
 
@@ -206,7 +206,7 @@ class Lab:
         return retry if isinstance(retry.on, type | tuple) else replace(retry, on=self.wrapped(retry.on))
 
     def _reopened(self, origin: Callable[[], Any]) -> Any:
-        """Open a source that may be opened often."""
+        """Open a source that may be opened repeatedly."""
         self.call()
         made = origin()
         return (_WatchedAsyncIterator if hasattr(type(made), "__aiter__") else _WatchedIterator)(self, made)
@@ -221,7 +221,7 @@ class Lab:
 
 
 class _InnerLab(Lab):
-    """Watches a pipeline inside another: its calls and sources count with those outside, its items do not."""
+    """Watches a pipeline inside another: its calls and sources count with the outer ones, its items do not."""
 
     def __init__(self, outer: Lab) -> None:
         super().__init__()
@@ -239,7 +239,7 @@ class _InnerLab(Lab):
 
 
 class _WatchedIterator:
-    """A sync source under watch: no generator, so that one which nobody closes is not closed by the collector."""
+    """A watched sync source; not a generator, which the garbage collector would close if nothing else did."""
 
     def __init__(self, lab: Lab, origin: Any) -> None:
         self._lab = lab
@@ -254,7 +254,7 @@ class _WatchedIterator:
         try:
             item = next(self._inner)
             self._lab.call()
-        except BaseException:  # it has ended, well or not
+        except BaseException:  # it has ended, normally or not
             self.close()
             raise
         self._lab.produced += 1
@@ -268,7 +268,7 @@ class _WatchedIterator:
 
 
 class _WatchedAsyncIterator:
-    """An async source under watch; it may be closed only by the task that opened it."""
+    """A watched async source; only the task that opened it may close it."""
 
     def __init__(self, lab: Lab, origin: Any) -> None:
         self._lab = lab
@@ -302,7 +302,7 @@ class _WatchedAsyncIterator:
 
 
 class _WatchedReceive(trio.abc.ReceiveChannel[Any]):
-    """The channel of a source: counts what it gave."""
+    """The channel of a source: counts what it returned."""
 
     def __init__(self, lab: Lab, inner: Any) -> None:
         self._lab = lab
@@ -329,7 +329,7 @@ class _WatchedReceive(trio.abc.ReceiveChannel[Any]):
 
 
 class _WatchedMemoryReceive(_WatchedReceive):
-    """A channel that can also be asked without waiting, as trio's memory channels can."""
+    """A channel that can also receive without waiting, as trio's memory channels can."""
 
     def receive_nowait(self) -> Any:
         self._ask()

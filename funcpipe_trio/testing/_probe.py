@@ -1,4 +1,4 @@
-"""A consumer that takes on demand, and remembers when it got what."""
+"""A consumer that takes items on demand, and records when each one arrived."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any, Generic, TypeVar
 
 import trio
 
+from .._runtime.run.run_context import RunContext
 from .._runtime.run.run import Run
 from .._runtime.run.run_context import RunContext
 from ..pipeline import Pipeline
@@ -18,12 +19,12 @@ T = TypeVar("T")
 
 
 class Probe(Generic[T]):
-    """Open a pipeline for the length of a block, and take from it step by step.
+    """Open a pipeline for the duration of a block, and take items from it one by one.
 
-    ``log`` holds every ``(virtual time, item)``, times counted from the opening. A failed expectation shows it.
+    ``log`` holds every ``(virtual time, item)``, with times relative to the opening. A failed expectation shows it.
 
     Args:
-      pipeline: what to run; what it discards is kept in ``discarded``.
+      pipeline: the pipeline to run; the items it discards are kept in ``discarded``.
 
     Example::
 
@@ -42,13 +43,13 @@ class Probe(Generic[T]):
 
     @property
     def run(self) -> Run[T]:
-        """The run, to look at, drain or abort."""
+        """The run, to inspect, drain or abort."""
         assert self._run is not None, "the block of the probe was not entered"
         return self._run
 
     @property
     def items(self) -> list[T]:
-        """What was taken so far."""
+        """The items taken so far."""
         return [item for _, item in self.log]
 
     async def __aenter__(self) -> Probe[T]:
@@ -69,10 +70,10 @@ class Probe(Generic[T]):
         return self.items[len(self.log) - count :]
 
     async def expect(self, *items: T, at: float | None = None) -> None:
-        """Take as many items as given, and compare; with `at`, the last must come at that time.
+        """Take as many items as given, and compare; with `at`, the last must arrive at that time.
 
         Raises:
-          AssertionError: if they differ, or the stream ends before.
+          AssertionError: if they differ, or the stream ends early.
         """
         for expected in items:
             try:
@@ -85,23 +86,23 @@ class Probe(Generic[T]):
             raise AssertionError(self._told(f"expected {items[-1]!r} at {at:g} s, not at {self._now():g} s"))
 
     async def expect_nothing(self, seconds: float) -> None:
-        """Wait, and see that no item comes; one that does come is taken into the log.
+        """Wait, and check that no item arrives; one that does is added to the log.
 
         Raises:
-          AssertionError: if an item comes, or the stream ends.
+          AssertionError: if an item arrives, or the stream ends.
         """
         with trio.move_on_after(seconds):
             try:
                 await self.take()
             except trio.EndOfChannel:
                 raise AssertionError(self._told(f"expected nothing for {seconds:g} s, but the stream ended")) from None
-            raise AssertionError(self._told(f"expected nothing for {seconds:g} s, but an item came"))
+            raise AssertionError(self._told(f"expected nothing for {seconds:g} s, but an item arrived"))
 
     async def expect_end(self, *, at: float | None = None) -> None:
-        """See that the stream ends now.
+        """Check that the stream ends now.
 
         Raises:
-          AssertionError: if another item comes, or it ends at another time.
+          AssertionError: if another item arrives, or the stream ends at another time.
         """
         try:
             await self.take()
@@ -109,13 +110,13 @@ class Probe(Generic[T]):
             if at is not None and self._now() != at:
                 raise AssertionError(self._told(f"expected the end at {at:g} s, not at {self._now():g} s")) from None
         else:
-            raise AssertionError(self._told("expected the end, but an item came"))
+            raise AssertionError(self._told("expected the end, but an item arrived"))
 
     async def expect_error(self, kind: type[Exception]) -> Exception:
-        """See that the stream fails now, and give the error.
+        """Check that the stream fails now, and return the error.
 
         Raises:
-          AssertionError: if an item comes, or the end.
+          AssertionError: if an item arrives, or the stream ends normally.
         """
         try:
             await self.take()
@@ -123,7 +124,7 @@ class Probe(Generic[T]):
             raise AssertionError(self._told(f"expected {kind.__name__}, but the stream ended")) from None
         except kind as error:
             return error
-        raise AssertionError(self._told(f"expected {kind.__name__}, but an item came"))
+        raise AssertionError(self._told(f"expected {kind.__name__}, but an item arrived"))
 
     def _now(self) -> float:
         return trio.current_time() - self._start
@@ -133,4 +134,4 @@ class Probe(Generic[T]):
 
 
 def _lines(log: Sequence[tuple[float, object]]) -> list[str]:
-    return [f"  {time:>8g} s  {item!r}" for time, item in log] or ["  (nothing came)"]
+    return [f"  {time:>8g} s  {item!r}" for time, item in log] or ["  (nothing arrived)"]

@@ -1,14 +1,14 @@
 """Choose the order in which trio runs tasks. THE ONE FILE THAT USES PRIVATE NAMES OF TRIO.
 
-In each batch of runnable tasks trio may run them in any order. Its own scheduler only reverses a batch now and then, so
-many orders are never seen. There is no public way to choose; what is used here is what trio offers to Hypothesis: a
-flag that sorts each batch by task, and a source of randomness that then shuffles it.
+Trio may run the tasks of each batch in any order. Its own scheduler only reverses a batch now and then, so many orders
+never occur. There is no public way to choose the order; this uses what trio offers to Hypothesis: a flag that sorts
+each batch by task, and a source of randomness that then shuffles it.
 
-Nor is there a public way to see the scopes around a task, which is needed to end a run whose cleanup waits shielded for
-ever. Without it, such a run is left, not ended (see `_guard`); and to tell threads that come back that a run which
-was left is over.
+There is also no public way to see the scopes around a task, which is needed to end a run whose cleanup waits forever
+in a shield (without it, such a run is abandoned, see `_guard`), or to tell returning threads that an abandoned run is
+over.
 
-`missing_private_names` says which of these a release of trio has taken away; a test asks it.
+`missing_private_names` returns those that a release of trio has removed; a test checks it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ __all__ = [
 
 
 def missing_private_names() -> list[str]:
-    """Name what this file needs from trio and does not find; empty if all is well."""
+    """Return what this file needs from trio and does not find; empty if it finds everything."""
     needed = {
         "trio._core._run._ALLOW_DETERMINISTIC_SCHEDULING": hasattr(_trio_run, "_ALLOW_DETERMINISTIC_SCHEDULING"),
         "trio._core._run._r": isinstance(getattr(_trio_run, "_r", None), random.Random),
@@ -49,22 +49,22 @@ def missing_private_names() -> list[str]:
 
 
 def require_private_names() -> None:
-    """Raise what a campaign on a trio without them raises."""
+    """Raise the error of a campaign on a version of trio without these names."""
     if missing := missing_private_names():
-        raise RuntimeError(f"this trio has no {', '.join(missing)}: its schedules cannot be chosen")
+        raise RuntimeError(f"this version of trio lacks {', '.join(missing)}: its schedules cannot be chosen")
 
 
 class Schedule(random.Random):
-    """Shuffle every batch of tasks fully, from a seed, and remember what was chosen.
+    """Shuffle every batch of tasks fully, from a seed, and remember the choices.
 
     Args:
-      seed: the same seed gives the same order of tasks.
+      seed: the same seed gives the same task order.
     """
 
     def __init__(self, seed: int) -> None:
         super().__init__(seed)
         self.digest: int = 0
-        """Tells schedules apart: equal for equal choices."""
+        """Distinguishes schedules: equal for equal choices."""
 
     def shuffle(self, x: Any) -> None:
         """Order one batch of tasks."""
@@ -76,12 +76,12 @@ class Schedule(random.Random):
 
 
 class Choices(Schedule):
-    """Order every batch by a list of choices, then by the first order there is: for going through all schedules."""
+    """Order batches by a list of choices, and later ones by their first order; used to try all schedules."""
 
     def __init__(self, choices: list[int]) -> None:
         super().__init__(0)
         self.taken: list[tuple[int, int]] = []
-        """Each choice made, and out of how many."""
+        """Each choice made, and the number of alternatives."""
         self._choices = choices
 
     def shuffle(self, x: Any) -> None:
@@ -99,7 +99,7 @@ class Choices(Schedule):
         x[:] = ordered
 
     def following(self) -> list[int] | None:
-        """Give the choices of the next schedule, None if this was the last."""
+        """Return the choices of the next schedule; None if this was the last."""
         taken = list(self.taken)
         while taken:
             choice, ways = taken.pop()
@@ -110,7 +110,7 @@ class Choices(Schedule):
 
 @contextmanager
 def scheduled(schedule: Schedule) -> Iterator[Schedule]:
-    """Let a schedule order the tasks of every `trio.run` inside of the block."""
+    """Order the tasks of every `trio.run` in the block by a schedule."""
     require_private_names()
     module: Any = _trio_run
     before = module._ALLOW_DETERMINISTIC_SCHEDULING, module._r
@@ -122,7 +122,7 @@ def scheduled(schedule: Schedule) -> Iterator[Schedule]:
 
 
 def shields_around(task: Any) -> Iterator[trio.CancelScope]:
-    """Give every shielded scope around a task, near ones first; none if this trio does not tell."""
+    """Yield every shielded scope around a task, innermost first; none if this version of trio does not show them."""
     status = getattr(task, "_cancel_status", None)
     while status is not None:
         if status._scope.shield:
@@ -131,7 +131,7 @@ def shields_around(task: Any) -> Iterator[trio.CancelScope]:
 
 
 def shut(token: trio.lowlevel.TrioToken) -> None:
-    """Have a run take no more calls from threads, as one that has ended does not."""
+    """Make a run refuse calls from threads, as one that has ended does."""
     queue: Any = getattr(token, "_reentry_queue", None)
     if queue is not None:
         queue.done = True

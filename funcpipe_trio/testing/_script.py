@@ -1,4 +1,4 @@
-"""A source written as a timeline: what it gives, and when, and what was done to it."""
+"""A source written as a timeline: what it yields and when, and a record of how it was used."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ class Fail:
 
 
 class Script:
-    """Make a source from a timeline; give it to ``Pipeline.from_async_iterable``.
+    """Make a source from a timeline; pass it to ``Pipeline.from_async_iterable``.
 
-    As text, each character is one step of time: a letter or digit is an item, ``-`` is a step in which nothing comes,
-    ``(abc)`` are items at one instant, ``#`` fails with a `RuntimeError`, ``|`` ends the stream. As pairs,
-    ``(time, item)`` or ``(time, Fail(error))``, in seconds from the start of the run. An item whose time has passed,
-    because nobody asked for it then, comes at once.
+    As text, each character is one step of time: a letter or digit is an item, ``-`` is a step without one, ``(abc)``
+    are items at the same time, ``#`` fails with a `RuntimeError`, ``|`` ends the stream. As pairs, ``(time, item)`` or
+    ``(time, Fail(error))``, with times in seconds from the start of the run. An item whose time has passed before it
+    was asked for comes at once.
 
     Args:
       timeline: the text, or the pairs in order of time.
-      step: seconds of one character.
+      step: seconds per character.
 
     Raises:
-      TypeError: if the timeline is no text and no pairs.
-      ValueError: if the text has a character that means nothing, or times go backwards.
+      TypeError: if the timeline is neither text nor pairs.
+      ValueError: if the text has an unknown character, or times go backwards.
     """
 
     def __init__(self, timeline: str | Iterable[tuple[float, Any]], *, step: float = 1.0) -> None:
@@ -48,15 +48,15 @@ class Script:
         if any(late[0] < early[0] for early, late in zip(self.timeline, self.timeline[1:], strict=False)):
             raise ValueError("Script: timeline must not go backwards in time")
         self.asked: int = 0
-        """How many items were asked for, in the last run."""
+        """How many items the last run asked for."""
         self.opened: int = 0
         """How many runs opened it."""
         self.closed: int = 0
-        """How many runs closed it, or saw its end."""
+        """How many runs closed it or reached its end."""
         self.cancelled: bool = False
-        """Whether it was cancelled while it was asked, in the last run."""
+        """Whether the last run cancelled it while asking for an item."""
         self.cancel_reason: str | None = None
-        """Why, as trio tells it."""
+        """Why, as reported by trio."""
 
     def __aiter__(self) -> AsyncIterator[Any]:
         return self._play()

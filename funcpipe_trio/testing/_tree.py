@@ -1,4 +1,4 @@
-"""The tasks of a trio run, and where each one waits."""
+"""Which tasks does a trio run have, and where does each one wait?"""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _MARKS = (Parking.__await__.__code__, outside.__code__)
 
 
 def waiting_tasks() -> str:
-    """Tell which tasks there are, indented under the task that holds their nursery, and where each one waits."""
+    """List the tasks, each indented under the task that holds its nursery, and where each one waits."""
     root = trio.lowlevel.current_root_task()
     return "\n".join(_told(root, 0)) if root is not None else ""
 
@@ -35,16 +35,16 @@ def _told(task: trio.lowlevel.Task, depth: int) -> Iterator[str]:
 
 
 def frames_of(task: trio.lowlevel.Task) -> list[tuple[CodeType, int]]:
-    """Give the code and line of each function that a task is in, as far as trio can follow what it awaits."""
+    """Return the code and line of each function that a task is in, as far as trio can follow what it awaits."""
     frames = []
-    with contextlib.suppress(TypeError):  # `anext(iterator, default)` hides what is below
+    with contextlib.suppress(TypeError):  # `anext(iterator, default)` hides the frames below it
         for frame, line in task.iter_await_frames():
             frames.append((frame.f_code, line))
     return frames
 
 
 def all_tasks() -> Iterator[trio.lowlevel.Task]:
-    """Give every task of the trio run."""
+    """Yield every task of the trio run."""
     root = trio.lowlevel.current_root_task()
     tasks = [] if root is None else [root]
     while tasks:
@@ -54,5 +54,5 @@ def all_tasks() -> Iterator[trio.lowlevel.Task]:
 
 
 def _only_parks(code: CodeType) -> bool:
-    """Whether a piece of code is trio's own, or does what trio's does: where that waits says nothing to a user."""
+    """Whether a frame is trio's own or only parks: such frames are skipped, since they tell a user nothing."""
     return code.co_filename.startswith(_TRIO) or code in _MARKS

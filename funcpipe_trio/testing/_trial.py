@@ -1,14 +1,14 @@
-"""One run of a scenario under watch: driven on a schedule, disturbed at one point, and then examined.
+"""One watched run of a scenario: driven by a schedule, disturbed at one point, and then examined.
 
-What is examined after every trial, whatever became of the run:
+Checked after every trial, however the run ended:
 
-  conservation  what the sources handed over is what the report says was taken; what the consumer got is what it says
-                was delivered; each item discarded was told to ``on_discard`` once; stages and links add up
-  leaks         no source that was opened is open when the block is left; it was closed by the task that opened it
-  truth         a run that says "completed" gave up nothing but what was not needed
+  conservation  the report counts as taken what the sources handed over, and as delivered what the consumer got; each
+                discarded item was passed to ``on_discard`` once; stages and links add up
+  leaks         every source that was opened is closed when the block is left, by the task that opened it
+  truth         a run that reports "completed" discarded only what was not needed
   bound         the items in flight never exceeded ``max_in_flight`` (where every operation is one-to-one)
-  an end        no deadlock (all tasks wait, and no deadline comes), no livelock (tasks run, and no time passes), and
-                a bound of steps and of virtual time for all that goes on and on; whatever it is, the trial comes back
+  an end        no deadlock (all tasks wait, and there is no deadline), no livelock (tasks run, and no time passes), and
+                a limit of steps and of virtual time for everything else; the trial always returns
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ __all__ = ["Consume", "Scenario", "Trial", "TrialError", "lost_items", "run_tria
 class Consume(Protocol):
     """The consumer of a scenario: an async function ``consume(run, lab)``.
 
-    It drives the run as your program would: takes from it, leaves early, drains it, looks at what it got. For each item
-    that it takes it adds 1 to ``lab.delivered``, which is held against what the run says was delivered. What it raises
-    is found wrong by the campaign; so ``assert`` in it what must be true of your results, under every disturbance::
+    It drives the run as your program would: takes items, leaves early, drains the run, checks what it got. For each
+    item that it takes it adds 1 to ``lab.delivered``, which is compared with what the run reports as delivered. If it
+    raises, the campaign fails; so ``assert`` in it what must be true of your results under every disturbance::
 
         async def consume(run, lab):
             async for item in run:
@@ -53,15 +53,15 @@ class Consume(Protocol):
 
 
 LIVELOCK = 200_000
-"""Steps of tasks at one instant of virtual time that no scenario needs."""
+"""Task steps at one instant of virtual time, more than any scenario needs."""
 STEPS = 500_000
-"""Steps of tasks that no scenario needs."""
+"""Task steps, more than any scenario needs."""
 PATIENCE = 1e8
-"""Virtual seconds after which a scenario is called dead."""
+"""Virtual seconds after which a scenario counts as stuck."""
 
 
 class TrialError(AssertionError):
-    """A trial showed something that must not be; `at` is its seed and point."""
+    """A trial showed a problem; `at` is its seed and point."""
 
     at: tuple[int, int] | None = None
 
@@ -73,17 +73,17 @@ async def _take_all(run: Run[Any], lab: Lab) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """What a campaign runs again and again: a pipeline, and who consumes it.
+    """What a campaign runs repeatedly: a pipeline and its consumer.
 
     Args:
-      make: a sync function of no arguments that makes the pipeline, a fresh one each time (so that one-shot sources
-        work). It is called inside of the trio run.
+      make: a sync function without arguments that makes the pipeline, a fresh one each time (so that one-shot sources
+        work). It is called inside the trio run.
       consume: an async function ``consume(run, lab)`` that drives the run, and counts what it gets in
-        ``lab.delivered``; see `Consume` and `Lab`. If it is not given, everything is taken.
-      name: what messages call it; best the name of the variable that holds it, for then they give a line to paste.
+        ``lab.delivered``; see `Consume` and `Lab`. By default everything is taken.
+      name: its name in messages; best the name of the variable that holds it, so that they contain a line to paste.
 
     Raises:
-      TypeError: if an argument has a wrong type, `make` is a pipeline, say.
+      TypeError: if an argument has a wrong type, for example if `make` is a pipeline.
 
     Example::
 
@@ -107,12 +107,12 @@ class Scenario:
 
     @property
     def title(self) -> str:
-        """What messages call it."""
+        """Its name in messages."""
         return self.name or function_name(self.make)
 
     @property
     def code(self) -> str | None:
-        """How to write it in a program, as far as its names tell; None if they do not."""
+        """How to write it in a program, if that follows from its names; None otherwise."""
         if self.name:
             return self.name if self.name.isidentifier() else None
         parts: list[object] = [self.make] if self.consume is _take_all else [self.make, self.consume]
@@ -132,21 +132,21 @@ class Trial:
     report: Report | None = None
     error: BaseException | None = None
     steps: int = 0
-    """Steps of tasks from the opening to the end."""
+    """Task steps from the opening to the end."""
     steps_to_exit: int | None = None
-    """Steps from the disturbance to the end; None if it came too late."""
+    """Task steps from the disturbance to the end; None if it came too late."""
     tasks: int = 0
-    """The most tasks that the run had."""
+    """The most tasks that the run had at once."""
     digest: int = 0
     left_open: int = 0
-    """Sources that were open when the block was left."""
+    """Number of sources that were open when the block was left."""
     threads_lent: int = 0
-    """Threads that worked then."""
+    """Number of threads that were still working at that time."""
     stuck: str | None = None
 
 
 class _Watch(trio.abc.Instrument):
-    """Counts steps, and disturbs the run at one of them."""
+    """Counts task steps, and disturbs the run at one of them."""
 
     def __init__(self, trial: Trial, disturb: Callable[[], None] | None) -> None:
         self._trial = trial
@@ -154,7 +154,7 @@ class _Watch(trio.abc.Instrument):
         self._started = False
         self._disturbed_at: int | None = None
         self.scope: trio.CancelScope = trio.CancelScope()
-        self._live = 0  # tasks of the run, and the consumer's
+        self._live = 0  # tasks of the run and of the consumer
 
     def start(self) -> None:
         self._started = True
@@ -194,14 +194,14 @@ def run_trial(
 
     Args:
       scenario: what to run.
-      schedule: the order of tasks.
-      seed: what made the schedule, for messages.
-      point: the step of a task at which to disturb it.
+      schedule: the task order.
+      seed: the seed of the schedule, for messages.
+      point: the task step at which to disturb it.
       fail_at: the call of user code that fails.
       disturb: what to do at the point: it gets the run, and the scope around everything.
 
     Raises:
-      TrialError: if something is not as it must be.
+      TrialError: if a check fails.
     """
     trial = Trial(Lab(fail_at), seed, point)
     running: list[Run[Any]] = []
@@ -215,7 +215,7 @@ def run_trial(
         except BaseException as error:  # noqa: ASYNC103  # sync: kept for the examination
             trial.error = _bare(error)
     trial.digest = schedule.digest
-    if running and trial.stuck is None:  # a run that was left where it stood has none
+    if running and trial.stuck is None:  # an abandoned run has no report
         trial.report = running[0].report
     try:
         _examine(trial)
@@ -238,7 +238,7 @@ async def _main(scenario: Scenario, trial: Trial, watch: _Watch, running: list[R
     lab = trial.lab
     pipeline: object = scenario.make()
     if not isinstance(pipeline, Pipeline):
-        raise TypeError(f"{scenario.title} must give a pipeline, not a {type(pipeline).__name__}")
+        raise TypeError(f"{scenario.title} must return a pipeline, not a {type(pipeline).__name__}")
     watched: Pipeline[Any] = Pipeline(lab.wrap(pipeline._plan))
     bound = watched.max_in_flight
     watch.start()
@@ -248,7 +248,7 @@ async def _main(scenario: Scenario, trial: Trial, watch: _Watch, running: list[R
                 running.append(run)
                 await scenario.consume(_Bounded(run, bound, trial), lab)  # type: ignore[arg-type]
     finally:
-        trial.left_open = lab.sources.opened - lab.sources.closed  # now: trio closes what it finds at its own end
+        trial.left_open = lab.sources.opened - lab.sources.closed  # now: trio closes async generators when it ends
         trial.threads_lent = threads_left_behind()
         watch.stop()
 
@@ -287,7 +287,7 @@ class _Bounded:
 
 
 def _examine(trial: Trial) -> None:
-    """Raise what a trial shows that must not be."""
+    """Raise if a trial shows a problem."""
     if trial.stuck is not None:
         raise TrialError(trial.stuck)
     if isinstance(trial.error, TrialError):
@@ -304,16 +304,16 @@ def _examine(trial: Trial) -> None:
     else:
         problems += _sums(lab, report)
         lost = lost_items(lab)
-        if report.outcome == "completed" and report.error is None and lost:  # an error may stand where nobody reads
-            problems.append(f"the run says it is complete, but gave up {len(lost)} items: {lost[0][2]}")
+        if report.outcome == "completed" and report.error is None and lost:  # an error may stand where nothing reads it
+            problems.append(f"the run says it is complete, but discarded {len(lost)} items: {lost[0][2]}")
     if problems:
         raise TrialError("\n".join(problems))
 
 
 def lost_items(lab: Lab) -> list[tuple[Any, str, str]]:
-    """Give what a run that went to its end has given up, though it was needed.
+    """Return the items that a run discarded although they were needed.
 
-    What stood behind a failure in a pipeline within the pipeline is no loss: a policy outside met that failure.
+    Items behind a failure in an inner pipeline are not lost: a policy of the outer one handled that failure.
     """
     return [
         (item, stage, reason)
@@ -325,7 +325,7 @@ def lost_items(lab: Lab) -> list[tuple[Any, str, str]]:
 def _sums(lab: Lab, report: Report) -> list[str]:
     pairs = [
         ("delivered", lab.delivered, "the report says", report.delivered),
-        ("items given up", len(lab.discarded), "the report says", report.discarded),
+        ("items discarded", len(lab.discarded), "the report says", report.discarded),
     ]
     if lab.all_counted:
         pairs.append(("produced", lab.produced, "the report says taken", report.taken))

@@ -1,4 +1,4 @@
-"""Run async code in virtual time, from sync code."""
+"""Run async code in virtual time from sync code."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ _FOREVER = 1e9
 
 
 def run_virtual(async_fn: Callable[[*Ts], Awaitable[T]], *args: *Ts, max_steps: int = 1_000_000) -> T:
-    """Run ``async_fn(*args)`` on trio with a clock of its own, which starts at 0 and jumps when every task waits.
+    """Run ``async_fn(*args)`` on trio with its own clock, which starts at 0 and jumps when every task waits.
 
-    Sleeping takes no real time, and two runs see the same times. Fit for property tests: each example gets a fresh
-    clock, where a fixture would share one. While a task waits for a thread (of `trio.to_thread`), or for a call on
-    `threads`, `processes` or an `executor`, time stands still.
+    Sleeping takes no real time, and two runs see the same times. It suits property tests: each example gets a fresh
+    clock, while a fixture would share one. Time stands still while a task waits for a thread (of `trio.to_thread`), or
+    for a call on `threads`, `processes` or an `executor`.
 
-    It comes back in any case: a run that does not end is cancelled, and its shields are taken down; what does not end
-    then is left where it stands. One thing it cannot end: code that never awaits.
+    It always returns: a run that does not end is cancelled, and its shields are removed; a run that still does not end
+    is abandoned. The only thing it cannot end is code that never awaits.
 
     Args:
       async_fn: the async function to run.
       args: its positional arguments.
-      max_steps: steps of tasks (a step goes from one wait to the next) to be done in, an int >= 1.
+      max_steps: the most task steps (a step goes from one wait to the next) that it may take, an int >= 1.
 
     Returns:
       What the function returns.
@@ -37,12 +37,12 @@ def run_virtual(async_fn: Callable[[*Ts], Awaitable[T]], *args: *Ts, max_steps: 
     Raises:
       BaseException: what the function raises, unchanged.
       AssertionError: if the function is not done when every task waits for another, or after 10**9 virtual seconds,
-        after `max_steps`, or after 30 real seconds in which nothing happens but a call in a thread or a process. Says
-        which task stands where.
-      TypeError: if `async_fn` is no function, or `max_steps` no int.
-      ValueError: if it is below 1.
+        after `max_steps`, or after 30 real seconds in which nothing happens except a call in a thread or a process. The
+        message says where each task stands.
+      TypeError: if `async_fn` is not a function, or `max_steps` is not an int.
+      ValueError: if `max_steps` is below 1.
 
-    Checkpoint: never (sync; it may not be called inside of a trio run).
+    Checkpoint: never (sync; it must not be called inside a trio run).
     """
     checks.integer("run_virtual", "max_steps", max_steps, at_least=1)
     given: Any = async_fn

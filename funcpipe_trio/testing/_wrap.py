@@ -1,4 +1,4 @@
-"""Steps under watch: the same step, with each of its functions wrapped."""
+"""Watched steps: the same step, with each of its functions wrapped."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from .._base.functions import AnyFunction
 from .._plan.steps import Call, Layer, Limit, Part, Pure, RunnerPlan, StepPlan, Within
 from .._runtime.core.call_context import CallContext
-from .._runtime.runners.active_runner import ActiveRunner, Admit, start_runner
+from .._runtime.runners.active_runner import Admit, ActiveRunner, start_runner
 from ..policies.circuit_breaker import CircuitBreaker
 from ..policies.retry import Retry
 
@@ -17,21 +17,21 @@ __all__ = ["Watcher", "has_second_chances", "wrap_step"]
 
 
 class Watcher(Protocol):
-    """Who has the steps under watch."""
+    """The object that watches the steps."""
 
     def call(self) -> None:
-        """Hear of a call of user code; may raise what it shall fail with."""
+        """Called at each call of user code; may raise the error with which it is to fail."""
 
     def wrapped(self, fn: AnyFunction) -> AnyFunction:
-        """Give the function under watch."""
+        """Return the watched form of a function."""
 
     def inside(self, result: Any) -> Any:
-        """Give what a function gave, under watch."""
+        """Return the watched form of a function's result."""
 
 
 @dataclass(frozen=True)
 class _Watched:
-    """A runner whose calls are under watch; their function is not, for it may have to be sent to a process."""
+    """A runner whose calls are watched; their function is not wrapped, since it may have to be sent to a process."""
 
     inner: RunnerPlan
     watcher: Watcher
@@ -51,8 +51,8 @@ class _WatchedRunning:
         self._inner = inner
         self._watcher = watcher
 
-    async def call(self, fn: AnyFunction, item: Any, context: CallContext, admit: Admit | None) -> Any:
-        async def watched(item: Any, context: CallContext) -> None:
+    async def call(self, fn: AnyFunction, item: Any, attempt: CallContext, admit: Admit | None) -> Any:
+        async def watched(item: Any, attempt: CallContext) -> None:
             if admit is not None:
                 await admit(item, context)
             self._watcher.call()
@@ -61,7 +61,7 @@ class _WatchedRunning:
 
 
 def has_second_chances(step: StepPlan) -> bool:
-    """Tell whether a failed call may be no failure of the step, or the failure of another call."""
+    """Return whether a failed call may not fail the step, or may fail another call."""
     return any(isinstance(layer, Retry | CircuitBreaker) for layer in _layers(step.parts))
 
 
@@ -73,7 +73,7 @@ def _layers(parts: tuple[Part, ...]) -> Iterator[Layer]:
 
 
 def wrap_step(step: StepPlan, watcher: Watcher) -> StepPlan:
-    """Give a step with all of its user code under watch."""
+    """Return a step with all its user code watched."""
     return StepPlan(step.name, _parts(step.parts, watcher))
 
 

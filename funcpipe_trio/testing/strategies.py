@@ -8,7 +8,7 @@ Not imported by ``funcpipe_trio.testing``, so that the kit works where Hypothesi
     def test_any_pipeline(pipeline):
         cancel_everywhere(lambda: pipeline, every=7)
 
-All of them shrink: to fewer and simpler items, operations and inputs, to no delay, to weight and cost 1.
+All of them shrink: to fewer and simpler items, operations and inputs, to no delay, and to weight and cost 1.
 """
 
 from __future__ import annotations
@@ -39,26 +39,26 @@ _PERIODS = (0.25, 1.0, 3.0)
 
 
 class Trouble(Exception):
-    """A failure of user code, as `failures` makes it."""
+    """A failure of user code, made by `failures`."""
 
 
 # ---- values
 
 
 def weights(keys: Collection[K]) -> st.SearchStrategy[dict[K, int | Fraction]]:
-    """Give a weight to each key: small ones, fractions, and ones that are far apart; fit for `FairShare`."""
+    """Generate a weight for each key, suitable for `FairShare`: small ones, fractions, and ones far apart."""
     return st.fixed_dictionaries({key: costs() for key in keys})
 
 
 def costs() -> st.SearchStrategy[int | Fraction]:
-    """Give what one item costs, an int or Fraction > 0; extremes too."""
+    """Generate the cost of one item, an int or Fraction > 0, including extremes."""
     return st.one_of(
         st.integers(1, 10), st.sampled_from(_EXTREMES), st.fractions(Fraction(1, 1000), 1000, max_denominator=1000)
     )
 
 
 def failures() -> st.SearchStrategy[Exception]:
-    """Give an exception of user code: plain ones, a group, and those that elsewhere mean the end of a stream."""
+    """Generate an exception of user code: plain ones, a group, and those that elsewhere mean the end of a stream."""
     return st.one_of(
         st.builds(Trouble, st.sampled_from(("first", "second"))),
         st.builds(TimeoutError),
@@ -73,11 +73,11 @@ def failures() -> st.SearchStrategy[Exception]:
 def arrivals(
     draw: st.DrawFn, *, max_items: int = 8, start: int = 0, fail: bool = False
 ) -> list[tuple[float, int | Fail]]:
-    """Give a timeline for `Script`: ints from `start` on, in bursts, at intervals, after silence.
+    """Generate a timeline for `Script`: ints from `start` on, in bursts, at intervals, after silence.
 
     Args:
-      draw: Hypothesis gives this one.
-      max_items: items at most.
+      draw: provided by Hypothesis.
+      max_items: the most items.
       start: the first item.
       fail: whether it may end with a failure.
     """
@@ -91,12 +91,12 @@ def arrivals(
     return timeline
 
 
-# ---- functions: values, so that a failing example shows them
+# ---- functions, as values, so that a failing example shows them
 
 
 @dataclass(frozen=True)
 class Same:
-    """Give the item as it is."""
+    """Return the item unchanged."""
 
     def __call__(self, item: int) -> int:
         return item
@@ -104,7 +104,7 @@ class Same:
 
 @dataclass(frozen=True)
 class Plus:
-    """Give the item, moved."""
+    """Return the item plus an offset."""
 
     offset: int
 
@@ -114,7 +114,7 @@ class Plus:
 
 @dataclass(frozen=True)
 class Wait:
-    """Give the item, after a time that hangs on it."""
+    """Return the item, after a delay that depends on it."""
 
     delays: tuple[float, ...]
 
@@ -126,7 +126,7 @@ class Wait:
 
 @dataclass(frozen=True)
 class NoMultiple:
-    """Say yes to what is no multiple."""
+    """Accept what is not a multiple."""
 
     of: int
 
@@ -136,7 +136,7 @@ class NoMultiple:
 
 @dataclass(frozen=True)
 class NoMultipleAfter:
-    """Say yes to what is no multiple, after a time."""
+    """Accept what is not a multiple, after a delay."""
 
     of: int
     delay: float
@@ -148,7 +148,7 @@ class NoMultipleAfter:
 
 @dataclass(frozen=True)
 class Rest:
-    """Give the rest of a division: a key that many items have."""
+    """Return the remainder of a division: a key that many items share."""
 
     of: int
 
@@ -158,7 +158,7 @@ class Rest:
 
 @dataclass(frozen=True)
 class Twins:
-    """Give the item and one that no other item is."""
+    """Return the item and a second one that is unique."""
 
     offset: int
 
@@ -168,7 +168,7 @@ class Twins:
 
 @dataclass(frozen=True)
 class TwinsAfter:
-    """Give the item and one that no other item is, each after a time."""
+    """Yield the item and a second one that is unique, each after a delay."""
 
     offset: int
     delay: float
@@ -182,7 +182,7 @@ class TwinsAfter:
 
 @dataclass(frozen=True)
 class TwinPipelines:
-    """Give the pipeline of the item and one that no other item is, each after a time."""
+    """Return a pipeline of the item and a second one that is unique, each after a delay."""
 
     offset: int
     wait: Wait
@@ -199,7 +199,7 @@ class Send:
     delay: float
 
     async def __call__(self, channel: trio.MemorySendChannel[int]) -> None:
-        with channel:  # to close it in `async with` waits, and a cancellation then would replace its own error
+        with channel:  # `async with` would wait, and a cancellation there would replace the error
             for item in self.items:
                 await trio.sleep(self.delay)
                 await channel.send(item)
@@ -225,23 +225,23 @@ def _each(items: tuple[int, ...]) -> tuple[int, ...]:
 
 
 _BASE = 1000
-"""Each source has a range of its own; no more items are drawn."""
+"""Each source has its own range of this size, and never more items."""
 _TWIN = 10**6
-"""Above all items of sources; doubled for each expansion, so sums of some of them are unique."""
+"""Above all items of sources; doubled for each expansion, so that sums of them are unique."""
 
 
 @st.composite
 def pipelines(draw: st.DrawFn, *, max_items: int = 8, max_operations: int = 4, depth: int = 1) -> Pipeline[int]:
-    """Give a whole pipeline: sources, operations, fan-ins of other pipelines.
+    """Generate a whole pipeline: sources, operations, fan-ins of other pipelines.
 
-    Its items are ints, and no two are equal. It is replayable, ends by itself if its consumer reads on, and takes no
-    real time under a `MockClock`: its functions, sync and async, wait in virtual time only. A failing test notes the
+    Its items are ints, and no two are equal. It is replayable, ends by itself if its consumer keeps reading, and takes
+    no real time under a `MockClock`: its functions, sync and async, wait in virtual time only. A failing test notes the
     pipeline's description.
 
     Args:
-      draw: Hypothesis gives this one.
-      max_items: items of each source at most, below 1000.
-      max_operations: operations in a row at most.
+      draw: provided by Hypothesis.
+      max_items: the most items of each source, below 1000.
+      max_operations: the most operations in a row.
       depth: how deep fan-ins may be nested; 0: none.
     """
     pipeline = _drawn(draw, count(), count(), max_items, max_operations, depth)
@@ -267,7 +267,7 @@ def _drawn(
 
 
 def _source(draw: st.DrawFn, start: int, max_items: int) -> Pipeline[int]:
-    # The length first, for every kind: so one can be put in the place of another, and shrinking gets to the simplest.
+    # Draw the length first for every kind, so that one kind can replace another, and shrinking reaches the simplest.
     items = range(start, start + draw(st.integers(0, max_items)))
     kind = draw(st.sampled_from(("iterable", "script", "producer", "ticks")))
     if kind == "script":

@@ -1,4 +1,4 @@
-"""Each rule of `checks`: what it lets through comes back as it was, what it refuses is told with the value."""
+"""Each rule of `checks`: what it accepts is returned unchanged, what it refuses is reported with the value."""
 
 import math
 import re
@@ -99,7 +99,7 @@ def test_a_number_may_be_its_limit_unless_it_must_be_above_it():
     ],
 )
 def test_a_number_outside_of_its_limits_is_a_value_error(limits, value, rule):
-    """All limits are told, whichever was broken; no number is infinite or NaN."""
+    """All limits are named, whichever was broken; infinity and NaN are refused."""
     with refusal(ValueError, f"here: x must be a finite number {rule}, not {shown(value)}"):
         checks.number("here", "x", value, **limits)
 
@@ -240,6 +240,6 @@ def test_what_is_not_exact_is_a_type_error(check, name, value):
     ],
 )
 def test_a_float_is_told_the_simplest_fraction_near_it(check, name, value, use):
-    """Denominators go up to 1000; a float that no such fraction is near is told exactly."""
+    """Denominators go up to 1000; a float with no such fraction near it is shown exactly."""
     with refusal(TypeError, f"here: {name} must be a positive int or Fraction, not {shown(value)}\nUse {use}."):
         check("here", name, value)

@@ -54,7 +54,7 @@ class Standard:
 
 
 def test_signature_and_text_are_the_standard_ones():
-    """Catches a stand-in that is shown in place of the method, and a field that lost one of its settings."""
+    """Catches a stand-in that is shown instead of the method, and a field that lost one of its settings."""
     assert inspect.signature(Late) == inspect.signature(Standard)
     assert repr(Late(3, last=2.0)) == repr(Standard(3, last=2.0)).replace("Standard", "Late")
 

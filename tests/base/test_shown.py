@@ -183,7 +183,7 @@ class Tenant:
     ids=lambda _: "",
 )
 def test_a_key_is_shown_to_people_as_it_calls_itself(key, words, in_quotes):
-    """Never an address, and not without end; what cannot be printed is left to whoever puts it into a line."""
+    """Never an address, and not without end; what cannot be printed is left to the caller that puts it into a line."""
     assert (label(key), quoted(key)) == (words, in_quotes)
 
 
@@ -210,4 +210,4 @@ def test_what_an_error_says_is_told_in_one_line():
     assert told(ValueError()) == "ValueError: "
     assert told(ValueError("a\n\x1bb")) == "ValueError: a\\n\\x1bb"
     assert told(ValueError("x" * 10**7)) == f"ValueError: {'x' * 497}..."
-    assert told(Broken()) == "Broken: (what it says cannot be shown)"
+    assert told(Broken()) == "Broken: (its text cannot be shown)"

@@ -254,7 +254,7 @@ def test_waiting_for_its_turn_is_no_part_of_a_calls_time(world):
 
 
 def test_circuit_opens_after_four_failures_and_closes_after_a_probe(world):
-    """While it is open nothing is called; one probe finds out, then all that waited goes on."""
+    """While it is open nothing is called; one probe finds out, then all that waited continues."""
     world.fake.script = {number: world.example.Unavailable("down") for number in (1, 2, 3, 4, 5)}
 
     report = world.run(world.tenant("acme", named("acme", 40)))
@@ -659,7 +659,7 @@ def test_service_that_gives_no_answer_ends_the_run_in_a_line(
     status, out, err = run("acme=notes")
 
     assert status == 1
-    assert err == f"embed_tenants: the service gives no answer: {problem}; the same command embeds the rest\n"
+    assert err == f"embed_tenants: the service does not answer: {problem}; the same command embeds the rest\n"
     assert lines_with(out, "vectors: ") == [f"vectors: 0 new, 0 in {tmp_path}/vectors.db"]
 
 
@@ -733,7 +733,7 @@ WEIGHT = "the weight of here must be an int or a fraction above 0, such as 3 or 
         ([""], f"{FORM} ''"),
         (["a=here", "b=missing"], "missing does not exist"),
         (["a=missing:2"], "missing does not exist"),
-        (["a=file"], "file is no folder"),
+        (["a=file"], "file is not a folder"),
         (["a=:2"], "a folder must come before ':2'"),
         (["a=" + "x" * 300], f"cannot use {'x' * 300}: File name too long"),
         (["a=here:0"], f"{WEIGHT} '0'"),

@@ -70,7 +70,7 @@ def test_wrong_arguments_are_one_line(tmp_path):
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.splitlines() == [f"fan_out: there is no log {tmp_path / 'nowhere.log'}"]
     done = started(tmp_path)
-    assert (done.returncode, done.stdout, done.stderr) == (2, "", f"fan_out: {tmp_path} is a folder, no log\n")
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", f"fan_out: {tmp_path} is a folder, not a log\n")
     (tmp_path / "file").write_text("")
     done = started("--out", tmp_path / "file")
     problem = f"fan_out: cannot make the folder {tmp_path / 'file'}: File exists\n"
@@ -114,7 +114,7 @@ def test_a_pipe_is_a_log(start, tmp_path):
 
 @pytest.mark.skipif(os.name != "posix", reason="makes a FIFO")
 def test_ctrl_c_does_not_wait_for_who_writes_into_a_pipe(start, tmp_path):
-    """Neither while it has been opened by nobody else, nor while nothing comes."""
+    """Neither while no other process has opened it, nor while nothing arrives."""
     os.mkfifo(tmp_path / "pipe")
     for writers in (0, 1):
         writer = os.open(tmp_path / "pipe", os.O_RDWR) if writers else None

@@ -1,6 +1,6 @@
 """The example that indexes folders: real threads, real files, a real database, and a real Ctrl-C.
 
-No clock is asked here, but for the run that is interrupted: it must still have work when its first batch is written.
+No clock is read here, except in the run that is interrupted: it must still have work when its first batch is written.
 """
 
 import importlib.util
@@ -224,7 +224,7 @@ def test_what_cannot_be_read_is_skipped_and_counted(run, example, tmp_path):
         "files: 10 found, 2 read, 8 skipped",
         "  1 skipped: binary",
         "  1 skipped: larger than 1000000 bytes",
-        "  1 skipped: no regular file",
+        "  1 skipped: not a regular file",
         "  1 skipped: text, but not in UTF-8",
         "  1 skipped: unreadable (No such file or directory)",
         "  3 skipped: compiled, so not opened",
@@ -371,7 +371,7 @@ WEIGHT = "the weight of here must be an int or a fraction above 0, such as 3 or 
     [
         (["missing"], "missing does not exist"),
         (["here", "missing=2"], "missing does not exist"),
-        (["file"], "file is no folder"),
+        (["file"], "file is not a folder"),
         (["file/below"], "file/below does not exist"),
         (["x" * 300], f"cannot use {'x' * 300}: File name too long"),
         ([""], "a path is empty"),
@@ -384,7 +384,7 @@ WEIGHT = "the weight of here must be an int or a fraction above 0, such as 3 or 
         (["here="], f"{WEIGHT} ''"),
         (["here", "./here/../here=2"], "the folder here/../here is given twice"),
         (["here", "link"], "the folder link is given twice"),
-        (["here", "--query", " "], "--query must hold a word"),
+        (["here", "--query", " "], "--query must contain a word"),
     ],
 )
 def test_bad_input_is_one_line_and_makes_nothing(run, tmp_path, arguments, message):
@@ -495,7 +495,7 @@ def test_progress_on_a_terminal(start, tmp_path, environ, is_rewritten):
     ours, theirs = os.openpty()
     process = start("index_folders", "folder", stderr=theirs, env={"TERM": "xterm", **environ})
     out, _ = process.communicate(timeout=60)
-    os.write(theirs, b"<end>")  # a terminal that nobody has open may lose what it has not passed on
+    os.write(theirs, b"<end>")  # a terminal that no process has open may lose what it has not passed on
     shown = b""
     while not shown.endswith(b"<end>"):
         shown += os.read(ours, 1 << 16)

@@ -122,7 +122,7 @@ def test_a_wrong_argument_is_refused(arguments):
 
 
 def test_names_of_files_are_shown_as_a_terminal_can_show_them(example, tmp_path, capsys):
-    """Of a file that is not there, and of one whose first word is no number."""
+    """Of a file that is not there, and of one whose first word is not a number."""
     with pytest.raises(SystemExit):
         example.main(["--settings", f"{tmp_path}/no\x1b[2J"])
     path = tmp_path / "set\n\x1b[2J"

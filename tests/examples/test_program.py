@@ -1,7 +1,7 @@
 """What holds for every example as a program: how it begins, and how it ends when it is stopped or not read.
 
 Where Ctrl-C strikes is not left to chance: the program sends it to itself, from a module that Python imports before
-any other (`sitecustomize`) or in the place of another.
+any other (`sitecustomize`) or instead of another.
 """
 
 import os
@@ -61,7 +61,7 @@ def test_ctrl_c_while_it_ends_is_no_more_than_a_line(end, name):
 @pytest.mark.parametrize("number", [5, 8])
 @pytest.mark.parametrize("name", LONG)
 def test_ctrl_c_while_a_task_starts_ends_it_in_a_line(end, name, number):
-    """Between the two steps in which a nursery takes a task over: one that is lost there is waited for, for ever."""
+    """Between the two steps in which a nursery takes a task over: one that is lost there is waited for, forever."""
     code = f"""{CTRL_C}
 import trio
 class Strikes(trio.abc.Instrument):

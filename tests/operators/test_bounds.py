@@ -171,7 +171,7 @@ class Watch(trio.abc.Instrument):
         self._copies = copies  # how many values each token will have been in
         self._left: Counter[int] = Counter()
         self._gone = 0
-        self._told_too = 0  # values that a stage counts as dropped or failed, and which were told here
+        self._told_too = 0  # values that a stage counts as dropped or failed, and which were reported here
 
     def leaves(self, value: Any) -> None:
         """Note that a value is no longer in the run."""

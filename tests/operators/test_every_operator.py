@@ -95,7 +95,7 @@ async def play(pipeline: Pipeline[Any], feed: Feed, consume: Consume = take_all)
 
 
 def books_hold(case: Case, played: Played) -> None:
-    """Every source is closed, each item given up was told once, and all sums hold."""
+    """Every source is closed, each discarded item was reported once, and all sums hold."""
     report = played.report
     assert played.left_open == 0
     assert report.delivered == len(played.got)
@@ -114,7 +114,7 @@ def books_hold(case: Case, played: Played) -> None:
 
 
 def seen(case: Case, results: list[Any]) -> Any:
-    """Give what is compared of results: a list, or how often each is there where order is not promised."""
+    """Return what is compared of results: a list, or how often each is there where order is not promised."""
     values = [plain(result) for result in case.view(results)]
     return values if case.ordered else Counter(values)
 

@@ -1,4 +1,4 @@
-"""P1 when Ctrl-C strikes: at whatever bytecode where Python can let it in, each item is counted, and told of, once.
+"""P1 when Ctrl-C strikes: at whatever bytecode where Python can let it in, each item is counted and reported once.
 
 A trace function stands for the signal: it raises it in a frame of the runtime that trio does not protect, before one of
 the instructions at which the interpreter looks for signals, or behind a call into C. One trial for each such moment.
@@ -38,7 +38,7 @@ class Striking:
         self.is_behind_call = False
 
     def __call__(self, frame, event, argument):
-        self.is_behind_call = False  # of Python code, behind which nobody looks
+        self.is_behind_call = False  # of Python code, behind which nothing is checked
         if not frame.f_code.co_filename.startswith(RUNTIME):
             return None
         frame.f_trace_opcodes, frame.f_trace_lines = True, False

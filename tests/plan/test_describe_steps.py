@@ -1,7 +1,7 @@
 """How plans with steps read, and what of them cannot work; the texts are golden.
 
 Mutants that die here: a policy that the text leaves out, or shows in another order; the divert step unchecked; a step
-checked in `map` only; the first problem in place of all; an address or a value in the text.
+checked in `map` only; the first problem instead of all; an address or a value in the text.
 """
 
 import pytest

@@ -65,7 +65,7 @@ def test_a_burst_below_one_is_refused(burst):
 @settings(max_examples=50)
 @given(rate=st.integers(100, 10_000), lateness=st.lists(st.floats(0, 0.01), min_size=1, max_size=20))
 def test_a_timer_that_is_late_loses_nothing(rate, lateness):
-    """Up to 10 ms, from 100 calls a second on: who takes whatever is there has had all that came since the start."""
+    """Up to 10 ms, from 100 calls a second on: a caller that takes all there is got everything since the start."""
     bucket, now, taken = TokenBucket(RateLimit(rate)), 0.0, 0
     for late in lateness * 3:
         while (again := bucket.take(now, 1)) is None:

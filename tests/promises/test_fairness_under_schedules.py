@@ -3,9 +3,9 @@
 What was served is logged where it changes hands, with the inputs that held an item at that instant. So a bound is
 checked over every interval there was, also of inputs that flap, sleep, die, come late or change their weight.
 
-Mutants that die here: first come first served in place of the queue; credit for time away; the debt forgotten of an
+Mutants that die here: first come first served instead of the queue; credit for time away; the debt forgotten of an
 input that was idle, or closed, for a moment; a merge that charges 1 whatever an item costs, or does not wait for an
-input whose producer was woken (REFILLING); a debt rescaled the wrong way at a change of weight; ticks that do not get
+input whose producer was woken (REFILLING); a debt rescaled the wrong way at a change of weight; ticks that do not become
 finer with the weights; the part of a tick that a division leaves over dropped; float tags.
 """
 
@@ -61,7 +61,7 @@ class Log:
         self.weights.append(weight)
 
     def worst(self, weights_):
-        """Give the greatest lag of two inputs there was, in parts of its bound: fair is <= 1."""
+        """Return the greatest lag of two inputs there was, in parts of its bound: fair is <= 1."""
         dearest = dict.fromkeys(weights_, 0)
         for key, cost in zip(self.keys, self.costs, strict=True):
             if key in dearest:
@@ -97,7 +97,7 @@ class Feed:
 
 
 def death():
-    """Raise in place of the next pause."""
+    """Raise instead of the next pause."""
     raise Death
     yield
 
@@ -416,7 +416,7 @@ def test_greedy_inputs_of_a_merge_share_exactly(of, capacity):
         assert_fair(log.keys, dict(enumerate(of)), log.backlogs)
 
 
-# ---- for ever
+# ---- forever
 
 
 @pytest.mark.parametrize("of", [(3, 7), (10**15 + 1, 7 * 10**15), (Fraction(1, 3), 1, Fraction(22, 7))], ids=str)

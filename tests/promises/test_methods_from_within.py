@@ -265,7 +265,7 @@ def test_from_closing_code(kind, method):
 
 @pytest.mark.parametrize("method", ["abort", "drain_nowait", "pause", "resume"])
 def test_another_thread_is_refused_before_anything_has_changed(method):
-    """With how to do it right; and the run goes on as if nothing had been."""
+    """With how to do it right; and the run continues as if nothing had been."""
     caught = []
 
     def thread(run):

@@ -1,8 +1,8 @@
-"""P1: every item taken from a source becomes exactly one thing, whatever happens, and is told of once.
+"""P1: every item taken from a source becomes exactly one thing, whatever happens, and is reported once.
 
 Mutants that die here: a link that forgets its buffer when it is closed; a worker cancelled in its call that says
-nothing of its item; a result behind a failure that is counted and not told; a superseded failure that stays counted as
-failed; a batch that is told as a batch before it went out; a producer whose last item is in nobody's hands.
+nothing of its item; a result behind a failure counted and not reported; a superseded failure that still counts as
+failed; a batch that is reported as a batch before it went out; a producer whose last item is in nobody's hands.
 """
 
 from hypothesis import given, settings

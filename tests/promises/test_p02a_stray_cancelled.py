@@ -30,7 +30,7 @@ from ._places import BAD, ITEMS, PLACES, Code, line
 
 
 async def somebody_elses():
-    """Give a `Cancelled` that belongs to a scope which is long left."""
+    """Return a `Cancelled` that belongs to a scope which is long left."""
     kept = None
     with trio.CancelScope() as scope:
         scope.cancel()
@@ -62,7 +62,7 @@ WAYS = {
 
 
 def causes(error):
-    """Give an error, and all that it comes of."""
+    """Return an error, and all that it comes of."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__

@@ -164,7 +164,7 @@ def in_a_merge_of_a_branch(line, policy):
 @pytest.mark.parametrize("policy", ["drop_oldest", "drop_newest", "fail"])
 @pytest.mark.parametrize("shape", LOSSY)
 def test_what_stands_before_a_buffer_that_drops_is_counted(shape, policy, into):
-    """P4: a stage goes on though that buffer is full, so what it gathers, or holds back, comes on top; and no more."""
+    """P4: a stage continues though that buffer is full, so what it gathers or holds back is added; and no more."""
     make, expected = LOSSY[shape]
     plan = into(make(Pipeline.from_async_iterable(lambda: seconds(1000))), policy)
 
@@ -181,7 +181,7 @@ def test_what_stands_before_a_buffer_that_drops_is_counted(shape, policy, into):
 
 
 def test_a_batch_without_a_number_has_no_bound():
-    """P4 says so, in place of a number that would not hold."""
+    """P4 says so, instead of a number that would not hold."""
     assert ITEMS.batch(max_delay=1).max_in_flight == math.inf
 
 

@@ -310,7 +310,7 @@ def test_the_source_is_closed_at_the_instant_of_the_failure():
 
 
 def test_the_source_is_closed_although_an_earlier_call_goes_on():
-    """Item 1 fails at t = 2; the call of item 0 goes on until 50; the source is asked no more from 2 on."""
+    """Item 1 fails at t = 2; the call of item 0 continues until 50; the source is asked no more from 2 on."""
     closed = []
 
     async def source():
@@ -658,7 +658,7 @@ def test_a_function_that_raises_an_error_it_made_before_keeps_its_cause():
 )
 @pytest.mark.parametrize("capacity", [None, 1], ids=["fused", "behind a link"])
 def test_a_stream_that_ends_with_what_was_let_out_ahead_of_a_failure_has_ended_well(is_async, end, expected, capacity):
-    """The batch goes out before the failure; who needs no more of it needs no failure either, fused or not."""
+    """The batch goes out before the failure; a consumer that needs no more of it gets no failure, fused or not."""
     call = failing(3)
 
     def fn(item):

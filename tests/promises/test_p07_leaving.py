@@ -1,6 +1,6 @@
 """P7: leaving the block, in whatever way, closes every source once, in the task that opened it, before the block ends.
 
-Mutants that die here: a source that is closed by whoever left; a source closed twice (at its end, and when left); a
+Mutants that die here: a source closed by the task that left; a source closed twice (at its end, and when left); a
 channel in a part of the plan that never ran, left open; a body's exception wrapped in a group, or lost to a source's.
 """
 
@@ -121,7 +121,7 @@ def test_a_source_is_closed_once_by_the_task_that_opened_it(way, shape, kind):
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_channel_of_a_part_that_never_ran_is_closed_too(way):
-    """The run owns a channel: who sends there must hear that nobody will take, even if nobody ever asked."""
+    """The run owns a channel: a sender must learn that nothing will be taken, even if nothing was asked for."""
 
     async def main():
         send, receive = trio.open_memory_channel(0)

@@ -2,8 +2,8 @@
 
 Nobody else can have it once the run has closed the channel. An item counts as taken when it is handed on or given up.
 
-Mutants that die here: a channel that is closed with items in it; a drain that a sender can keep up for ever; a sender
-who is told that an item was accepted which nobody will have; an item counted twice.
+Mutants that die here: a channel that is closed with items in it; a drain that a sender can keep up forever; a sender
+that is told that an item was accepted which nobody will have; an item counted twice.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ async def use(run, how, scope, got):
 @pytest.mark.parametrize("how", ENDINGS)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_sent_is_delivered_or_told(shape, how, capacity):
-    """What was accepted is somewhere; whoever waited to send hears that it was not, or it was."""
+    """What was accepted is somewhere; a task that waited to send learns that it was not, or it was."""
     gone, got, accepted = [], [], []
 
     async def send(channel, item):
@@ -115,7 +115,7 @@ def test_sent_is_delivered_or_told(shape, how, capacity):
 
 
 def test_a_sender_cannot_keep_a_drain_up():
-    """Who sends again at once hears that the channel is closed."""
+    """A task that sends again at once learns that the channel is closed."""
 
     async def flood(channel):
         sent = 0

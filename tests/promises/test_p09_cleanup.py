@@ -1,7 +1,7 @@
 """P9: cleanup that awaits is shielded, for at most `cleanup_timeout`; its error never takes the place of the first.
 
 Mutants that die here: cleanup without a shield (it is cancelled at its first await); a shield without a deadline (it
-hangs for ever); an error of cleanup that is raised, that hides the first one, or that is lost.
+hangs forever); an error of cleanup that is raised, that hides the first one, or that is lost.
 """
 
 import pytest
@@ -180,7 +180,7 @@ def test_a_sync_iterator_whose_close_raises_is_kept_in_the_report():
 
 
 def test_an_on_discard_that_raises_changes_nothing_but_the_report():
-    """P1, P9: every item is still told of once."""
+    """P1, P9: every item is still reported once."""
     told = []
 
     def on_discard(item, stage, reason):

@@ -88,7 +88,7 @@ def feed_of(kind, log):
 
 
 class Iterated:
-    """The same as an async iterable that is no generator itself."""
+    """The same as an async iterable that is not a generator itself."""
 
     def __init__(self, feed):
         self.feed = feed()
@@ -251,7 +251,7 @@ def lease_of(lasts, log, *, fails=False):
 @pytest.mark.parametrize("lasts", [0.2, 0.5, 0.75, 1, 1.9, 4])
 @pytest.mark.parametrize("source", ["source", "restarting", "flat_map", "concat", "a stage"])
 def test_its_own_deadline_is_thrown_into_it(source, lasts, slow, capacity):
-    """Whatever the library waits for then: the feed goes on where its scope ends, and the run ends well."""
+    """Whatever the library waits for then: the feed continues where its scope ends, and the run ends well."""
     log = []
 
     async def main():
@@ -281,7 +281,7 @@ RENEWED = ["source", "restarting", "flat_map", "flat_map in order", "inner pipel
 
 
 def renewed(given, lasts=1):
-    """Give each item under a new lease."""
+    """Return each item under a new lease."""
 
     async def feed():
         for number in count():
@@ -469,7 +469,7 @@ def test_what_it_raises_then_is_its_failure(source, lasts, slow):
 
 @pytest.mark.parametrize("pause", [0, 3])
 def test_it_strikes_while_the_run_is_paused(pause):
-    """What the feed gives then may still come; the run goes on after `resume`."""
+    """What the feed gives then may still come; the run continues after `resume`."""
     log = []
 
     async def main():
@@ -509,7 +509,7 @@ class Clumsy:
 
 
 def test_what_cannot_be_thrown_into_a_source_is_its_failure():
-    """It is no generator, so it cannot hear of it: the run fails, and says in which source."""
+    """It is not a generator, so it cannot hear of it: the run fails, and says in which source."""
 
     async def main():
         got = []
@@ -529,7 +529,7 @@ def test_what_cannot_be_thrown_into_a_source_is_its_failure():
 
 @pytest.mark.parametrize("kind", ["nursery", "scope", "deadline"])  # what shields itself is cut off by nobody
 def test_a_good_bye_without_end_is_cut_off(kind):
-    """Closing has `cleanup_timeout` seconds, and is told of then, once."""
+    """Closing has `cleanup_timeout` seconds, and is then reported, once."""
 
     async def feed():
         async with holding(kind):

@@ -141,7 +141,7 @@ def test_it_is_in_the_log_where_there_is_no_report(name, source, error, caplog):
 
 
 def test_nothing_is_logged_where_there_is_a_report(caplog):
-    """Whoever gets it can look."""
+    """The caller that gets it can look."""
     report = run_virtual(feed().take(3).run)
 
     assert report.cleanup_errors == (CLOSING,)

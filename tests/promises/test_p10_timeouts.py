@@ -2,7 +2,7 @@
 
 Mutants that die here: `except TooSlowError` that takes the user's for ours; a cancel scope around a call that eats it;
 a timeout that looks at the clock only when its scope is left; one that takes a result because nothing was cancelled; a
-scope around the worker in place of the call, so that the next item is cancelled.
+scope around the worker instead of the call, so that the next item is cancelled.
 """
 
 import pytest
@@ -44,7 +44,7 @@ def test_a_timeout_that_user_code_raises_is_the_error(kind):
 
 
 def test_a_scope_of_the_user_inside_a_call_ends_that_call_only():
-    """`move_on_after` in user code: the stream goes on with what it answers."""
+    """`move_on_after` in user code: the stream continues with what it answers."""
 
     async def call(item):
         with trio.move_on_after(1):
@@ -59,7 +59,7 @@ def test_a_scope_of_the_user_inside_a_call_ends_that_call_only():
 
 
 def test_a_receive_given_up_by_a_deadline_loses_nothing():
-    """A deadline at the very instant an item comes: it is received now or next time, never neither."""
+    """A deadline exactly when an item comes: it is received now or next time, never neither."""
 
     async def source():
         for number in range(20):
@@ -86,7 +86,7 @@ async def sleeps(seconds):
 
 
 async def works(seconds):
-    """Work that holds up everything else: the clock goes on, and nobody looks at it."""
+    """Work that holds up everything else: the clock continues, and nothing reads it."""
     trio.lowlevel.current_clock().jump(seconds)
     return seconds
 
@@ -135,7 +135,7 @@ def test_the_instant_of_the_deadline_is_too_late(call, seed):
 @pytest.mark.parametrize("call", [sleeps, works, sleeps_then_works, hears, shielded])
 @pytest.mark.parametrize("seed", range(4))
 def test_a_late_call_does_not_harm_the_next_item(call, seed):
-    """A worker whose call returned in the tick of its deadline goes on with the next item, uncancelled."""
+    """A worker whose call returned in the tick of its deadline continues with the next item, uncancelled."""
 
     async def main():
         pipeline = Pipeline.from_iterable([1, 0.5, 1, 0.25]).map(Step(call).timeout(1), on_error=OnError.skip())
@@ -269,7 +269,7 @@ def test_timeouts_of_calls_side_by_side_do_not_touch_each_other(seed):
 
 @pytest.mark.parametrize("seed", range(6))
 def test_a_timeout_really_cancels(seed):
-    """When it is raised, the call has ended: its cleanup was run, and nothing of it goes on."""
+    """When it is raised, the call has ended: its cleanup was run, and nothing of it continues."""
     ended = []
 
     async def call(item):

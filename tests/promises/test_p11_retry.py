@@ -1,9 +1,9 @@
 """P11: what ends a task or the program is never retried; attempts and waits are exact, however a step is run.
 
 Mutants that die here: `except BaseException` around an attempt; a predicate that is asked about a cancellation; one
-attempt more or less; a wait after the last attempt; a wait by the number of all failures in place of the item's; jitter
+attempt more or less; a wait after the last attempt; a wait by the number of all failures instead of the item's; jitter
 from a generator that all items share; `retry_after` that is added to the backoff, or ignored; a wait that is begun
-though the time is over when it ends (by the outermost timeout, or the innermost, or at that very instant), or one that
+though the time is over when it ends (by the outermost timeout, or the innermost, or exactly then), or one that
 is not begun for a timeout that is not around it, is over, or is the caller's.
 """
 
@@ -115,7 +115,7 @@ def test_a_cancellation_is_never_retried(run, on):
 
 @every_way
 def test_a_cancellation_of_the_calls_own_is_not_retried_as_an_error(run):
-    """A group of a cancellation and an error is no `Exception`: it passes, and one call was made."""
+    """A group of a cancellation and an error is not an `Exception`: it passes, and one call was made."""
     calls = []
 
     async def call(item):
@@ -285,7 +285,7 @@ def test_a_predicate_decides(run):
 
 @at_once
 def test_what_retry_after_says_is_waited(run):
-    """In place of the backoff; None leaves it to the backoff, and a time that has passed means at once."""
+    """Instead of the backoff; None leaves it to the backoff, and a time that has passed means at once."""
     waits = {0: iter([5, None, -3]), 1: iter([None, 0.25, 2])}
     calls = []
 
@@ -370,7 +370,7 @@ def test_an_open_circuit_is_not_hammered():
 
 
 def test_attempts_are_counted_per_item_in_the_report():
-    """A stage that goes on says of each failed item how many attempts it had, and how long was waited in all."""
+    """A stage that continues says of each failed item how many attempts it had, and how long was waited in all."""
     calls = Calls(2)
     step = Step(calls).retry(Retry(2, backoff=Backoff(3, jitter=0)))
 

@@ -5,7 +5,7 @@ caller is never later than the rule allows.
 
 Mutants that die here: a limit on results, or before there is a place for the call; a bucket for each worker, each
 stage or each start where one is shared; a token lost to a cancellation, or given twice; a refill rounded up; a wait
-that ends early by a bit; one second in place of `per`.
+that ends early by a bit; one second instead of `per`.
 """
 
 import math
@@ -36,7 +36,7 @@ from funcpipe_trio.testing._schedule import Schedule, scheduled
 
 
 def most_in_any_window(log, limit):
-    """Give the most by which the calls of any window are above ``rate * (t - s)``: by the rule, at most the burst."""
+    """Return the most by which the calls of any window are above ``rate * (t - s)``: by the rule, at most the burst."""
     rate = Fraction(limit.rate) / Fraction(limit.per)
     total, lowest, most = Fraction(0), None, Fraction(0)
     for when, cost in log:
@@ -376,7 +376,7 @@ def test_a_waiting_item_that_is_cancelled_is_given_up_and_its_token_stays():
 
 
 def test_an_item_that_waits_too_long_is_late():
-    """A timeout around the limit ends its wait; the token goes to the next, and the stage goes on."""
+    """A timeout around the limit ends its wait; the token goes to the next, and the stage continues."""
     api = Api()
 
     async def main():

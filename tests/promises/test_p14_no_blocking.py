@@ -62,7 +62,7 @@ def test_a_merge_keeps_the_concurrency_beneath_its_inputs():
 
 
 def test_a_zip_that_ends_in_a_merge_lets_go_of_its_longer_input():
-    """P14, P7: the longer input of the zip is full and would wait for ever; the merge ends all the same."""
+    """P14, P7: the longer input of the zip is full and would wait forever; the merge ends all the same."""
 
     async def main():
         short, long = Pipeline.from_iterable([1]), Pipeline.from_iterable(range(100))
@@ -73,7 +73,7 @@ def test_a_zip_that_ends_in_a_merge_lets_go_of_its_longer_input():
 
 @pytest.mark.parametrize("seed", range(20))
 def test_an_input_that_is_being_closed_delays_no_other(seed):
-    """What the others have goes on while the source of one is closed, however long that takes."""
+    """What the others have continues while the source of one is closed, however long that takes."""
 
     class Feed:
         number = 0

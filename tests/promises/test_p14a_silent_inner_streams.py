@@ -30,7 +30,7 @@ async def called(name):
 
 
 class Connection:
-    """An async iterable that is no generator."""
+    """An async iterable that is not a generator."""
 
     def __init__(self, name):
         self.inner = connection(name)

@@ -1,6 +1,6 @@
-"""P18: it works nested, many times at once, and in guest mode; context variables come from whoever opened the run.
+"""P18: it works nested, many times at once, and in guest mode; context variables are those of the run's opener.
 
-Mutants that die here: state kept in the plan; a task started in the context of whoever happened to wake it; a group
+Mutants that die here: state kept in the plan; a task started in the context of the task that woke it; a group
 around what leaves a block.
 """
 

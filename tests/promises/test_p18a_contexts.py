@@ -138,7 +138,7 @@ def test_gather_does_the_same():
 
 
 def test_the_attempts_of_one_item_share_their_context():
-    """They are one call: a trace that the first began goes on in the second."""
+    """They are one call: a trace that the first began continues in the second."""
     seen = []
 
     async def call(item):
@@ -156,7 +156,7 @@ def test_the_attempts_of_one_item_share_their_context():
 
 
 def test_what_a_function_of_the_stage_sets_no_call_sees():
-    """The sync functions behind a call run in the task of whoever moves its result on."""
+    """The sync functions behind a call run in the task that moves its result on."""
     seen = []
 
     async def call(item):

@@ -1,4 +1,4 @@
-"""P19: misuse is told before any task starts, and all problems of a plan at once.
+"""P19: misuse is reported before any task starts, and all problems of a plan at once.
 
 Mutants that die here: a check that runs when the first item comes; one that stops at the first problem; a plan whose
 one-shot source is marked as used although nothing began.

@@ -85,7 +85,7 @@ async def agiving(item=0):
 
 
 class Iterated:
-    """An iterator of a class of one's own, sync and async."""
+    """An iterator of a user-defined class, sync and async."""
 
     def __init__(self, _item=0):
         self.number = 0

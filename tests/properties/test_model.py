@@ -2,7 +2,7 @@
 
 Each `Part` of a drawn pipeline says it twice: as an operation, and as a function from list to list. Order is compared
 where every part promises it; where one does not, what came is compared as a bag, and no part follows whose results
-hang on positions (`take`, `scan`, `batch`): except in wild rows, which are only asked to end, and for their sums.
+depend on positions (`take`, `scan`, `batch`): except in wild rows, which are only asked to end, and for their sums.
 Consumers are of four kinds, and each example has an order of tasks of its own.
 
 Mutants that die here: an operation that loses its last item when the next one ends early; branches that wait in a
@@ -43,7 +43,7 @@ class Part:
 
     apply: Callable[[Line], Line]
     model: Callable[[Items], Items] | None = list
-    """None: what comes hangs on the schedule."""
+    """None: what comes depends on the schedule."""
     ordered: bool = True
     stops: bool = False
     """Whether it may end before its source, and so never meet the failure that stands there."""
@@ -117,7 +117,7 @@ def waiting(pause: Callable[[int], float], fn: Callable[[Any], Any]) -> Callable
 
 
 def pauses(draw: Draw) -> Callable[[int], float]:
-    """Give how long each item takes."""
+    """Return how long each item takes."""
     seconds = draw(st.lists(st.sampled_from((0, 0.25, 1, 3)), min_size=1, max_size=3))
     return lambda item: seconds[item % len(seconds)]
 
@@ -219,7 +219,7 @@ def sharing(draw: Draw) -> Part:
     return Part(partial(Pipeline.fair_by, **how), ordered=False)
 
 
-# ---- parts that hang on positions
+# ---- parts that depend on positions
 
 
 def cutting(draw: Draw) -> Part:
@@ -332,7 +332,7 @@ BY_POSITION = (cutting, adding_up, numbering, gathering, first_of_each_key)
 def rows(
     draw: Draw, depth: int = 2, most: int = 5, *, ordered: bool = True, joins: bool = True, wild: bool = False
 ) -> Part:
-    """Give parts in a row."""
+    """Generate parts in a row."""
     row = Part(lambda line: line, ordered=ordered)
     for _ in range(draw(st.integers(0, most))):
         kinds: list[Callable[..., Part]] = [*ANYWHERE]
@@ -351,7 +351,7 @@ def rows(
 
 @st.composite
 def forks(draw: Draw) -> Part:
-    """Give branches within branches, with anything in them and behind."""
+    """Generate branches within branches, with anything in them and behind."""
     return branching(draw, 3, wild=True).then(draw(rows(1, 2, ordered=False, wild=True)))
 
 
@@ -395,7 +395,7 @@ def sources(draw: Draw, error: Exception | None = None) -> Whole:
 
 @st.composite
 def wholes(draw: Draw, depth: int = 2) -> Whole:
-    """Give a whole pipeline and what it gives."""
+    """Generate a whole pipeline and its expected output."""
     return draw(sources()).then(draw(rows(max(depth, 0), 5 if depth == 2 else 2)))
 
 

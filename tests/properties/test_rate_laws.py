@@ -1,10 +1,10 @@
 """What the system before this one said of its rate limit, and where that failed, as tests of this one.
 
 T1 to T4 are its laws, with bounds that have no slack (it allowed one item more); L-1 to L-4 its measured defects: it
-limited results in place of calls, was tested with a sleep that did not sleep, kept its tokens in one iteration, and
+limited results instead of calls, was tested with a sleep that did not sleep, kept its tokens in one iteration, and
 lost an item that waited for a token.
 
-Mutants that die here: burst + 1; a limiter behind the call; a bucket per stream; a charge for what is no call.
+Mutants that die here: burst + 1; a limiter behind the call; a bucket per stream; a charge for what is not a call.
 """
 
 import math
@@ -67,7 +67,7 @@ def test_t2_calls_in_any_window(limit, n, window):
 
 @pytest.mark.parametrize(("costs", "times"), [([1] * 5, [0, 0, 1, 2, 3]), ([2, 1, 2, 1], [0, 1, 3, 4])])
 def test_t3_a_call_takes_exactly_its_cost(costs, times):
-    """One token without a cost function, else what it says; nothing for an item that is no call."""
+    """One token without a cost function, else what it says; nothing for an item that is not a call."""
     api = Api()
 
     async def main():

@@ -1,7 +1,7 @@
 """What the system before this one said of retries and timeouts, and where that failed, as tests of this one.
 
-R1 to R10 and D1 are its laws, with exact executions, waits and instants in place of bounds; the tests of defects name
-its R-1 to R-7: a timeout of the call's own taken for the policy's, a warning in place of a refusal, a policy of one
+R1 to R10 and D1 are its laws, with exact executions, waits and instants instead of bounds; the tests of defects name
+its R-1 to R-7: a timeout of the call's own taken for the policy's, a warning instead of a refusal, a policy of one
 attempt that changed errors, a default that could not be made, jitter that depended on other calls, no bound on the
 whole, and a timeout that cancelled nothing.
 
@@ -313,7 +313,7 @@ def test_defect_r6_an_attempt_far_out_waits_like_one_that_is_capped():
 
 
 def test_defect_r6_what_the_service_asks_for_is_waited():
-    """`retry_after` is read from the error, in place of the backoff."""
+    """`retry_after` is read from the error, instead of the backoff."""
 
     class Busy(Exception):
         retry_after = 42.0

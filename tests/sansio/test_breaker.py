@@ -76,7 +76,7 @@ def test_one_failure_may_be_enough():
     ],
 )
 def test_a_part_of_the_last_calls_opens_it_once_there_are_so_many(ratio, outcomes, last):
-    """Not before four were answered, and by the last four alone; a call that was given up is no answer."""
+    """Not before four were answered, and by the last four alone; a call that was given up is not an answer."""
     breaker = Breaker(CircuitBreaker(None, ratio=ratio, window=4))
 
     assert told(breaker, outcomes) == ["closed"] * (len(outcomes) - 1) + [last]
@@ -113,7 +113,7 @@ def test_a_success_never_opens_it():
 
 
 def test_open_it_refuses_until_the_instant_of_the_probe():
-    """At that instant, not after it; who is refused is told it."""
+    """At that instant, not after it; a refused caller is told it."""
     breaker = tripped(CircuitBreaker(2, 30), now=5.0)
     assert [breaker.admit(now) for now in (5.0, 34.9)] == [Refused(35.0)] * 2
     assert breaker.state == "open"
@@ -189,7 +189,7 @@ def test_the_row_and_the_window_start_anew_when_it_closes():
 
 
 class AgainstTheModel(RuleBasedStateMachine):
-    """Calls overlap, end in any order and any way, and time goes on: the breaker does what the model does."""
+    """Calls overlap, end in any order and any way, and time continues: the breaker does what the model does."""
 
     @initialize(
         failures=st.integers(1, 4),

@@ -223,7 +223,7 @@ def sizes(queue):
 def test_costs_of_ever_new_denominators_do_not_make_ever_longer_numbers():
     """Each item takes as long as the one before: from 400 items on, no number grows.
 
-    And the bound holds, but for what was rounded.
+    And the bound holds, except for what was rounded.
     """
     bench, denominators, found = Bench([1, 3]), primes(), []
     for number in range(1000):
@@ -550,7 +550,7 @@ def test_ticks_are_as_fine_as_weights_and_costs_ask_and_no_finer(flow_weights, c
 
 
 def test_the_part_of_a_tick_counts_as_debt():
-    """A cost of 1 at a weight of 3 is no whole number of ticks; the debt is 1 all the same."""
+    """A cost of 1 at a weight of 3 is not a whole number of ticks; the debt is 1 all the same."""
     bench = Bench([1, 3])
     bench.push(0)
     bench.push(1, count=2)

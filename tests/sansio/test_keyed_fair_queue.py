@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from funcpipe_trio._sansio.keyed_fair_queue import MOST_ACCOUNTS, KeyedFairQueue
 from funcpipe_trio._sansio.key_accounts import KeyAccounts
 from funcpipe_trio._sansio.keyed_fair_queue import MOST_ACCOUNTS, KeyedFairQueue
 from funcpipe_trio.testing import assert_fair
@@ -203,7 +204,7 @@ def test_hundred_thousand_keys_leave_nothing_behind():
 
 
 def test_accounts_say_what_each_key_was_served_and_where_it_counted():
-    """`contested` is the cost while another key had an item; a key that comes back goes on in its account."""
+    """`contested` is the cost while another key had an item; a key that comes back continues in its account."""
     lanes = lanes_of({"a": 2})
     for key, cost in (("a", 3), ("a", 3), ("b", 1), ("a", 3)):
         add(lanes, key, cost=cost)

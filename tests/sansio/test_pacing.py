@@ -1,6 +1,6 @@
 """Pacers: which item may leave, and when; against models, without a loop.
 
-Mutants that die here: tokens taken when an item comes in place of when it leaves; a debounce that counts from its first
+Mutants that die here: tokens taken when an item comes instead of when it leaves; a debounce that counts from its first
 item; a sample that moves with each item; superseded items counted once too often, or not; a tail that waits at the end;
 a delay that counts from when the item before left; a credit that is not paid, is paid twice, or is lent before the
 token of the question is taken.
@@ -88,7 +88,7 @@ def test_a_delayed_item_leaves_in_its_own_time():
 
 @pytest.mark.parametrize("pacer", [Debouncer(2.0), Sampler(2.0), Delayer(2.0, 3), Throttler(RateLimit(1))])
 def test_what_is_kept_can_be_taken_back(pacer):
-    """For whoever gives it up; then nothing is due."""
+    """For the caller that discards it; then nothing is due."""
     pacer.begin(0.0)
     pacer.add("a", 1, 0.5)
 
@@ -136,7 +136,7 @@ def test_a_throttled_item_leaves_at_once_while_there_are_tokens():
 
 
 def goes_on(throttler, now):
-    """Whether an item may go on as it comes: by credit, or when asked."""
+    """Whether an item may continue as it comes: by credit, or when asked."""
     if throttler.credit:
         throttler.credit -= 1
         return True

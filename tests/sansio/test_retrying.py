@@ -149,7 +149,7 @@ def test_the_error_itself_is_asked_and_a_final_one_is_not():
 
 
 def test_what_the_error_asks_for_counts_as_an_attempt():
-    """The backoff goes on by the number of the attempt, whoever named the waits before."""
+    """The backoff continues by the number of the attempt, wherever the earlier waits came from."""
     answers = iter([5, None, 0])
     retry = Retry(5, backoff=Backoff(1, 2, 100, jitter=0), retry_after=lambda error: next(answers, None))
     attempts = RetryState(retry, 0)

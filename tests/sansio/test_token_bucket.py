@@ -7,7 +7,7 @@
 | nothing comes later than it must | the instant a tick or a float later; `>` for `>=`; a start that is not full |
 | it is the rule in fractions | rate, cost or level rounded; a change of rate that drops or fills what was there |
 | a refusal changes nothing | a level or an instant that is written before the question is answered |
-| no drift | a float in place of the ticks |
+| no drift | a float instead of the ticks |
 | numbers without end | units refined by every new denominator; an instant beyond all floats |
 """
 
@@ -333,7 +333,7 @@ def test_a_hundred_thousand_waits_do_not_drift():
 
 @pytest.mark.parametrize("rate", [1e-300, 5e-324])
 def test_what_comes_after_all_time_never_comes(rate):
-    """A wait that no float can count is for ever; nobody meets an OverflowError."""
+    """A wait that no float can count is forever; nobody meets an OverflowError."""
     bucket = TokenBucket(RateLimit(rate, per=1e300))
     bucket.take(1.0, 1)
 

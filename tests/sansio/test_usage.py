@@ -2,7 +2,7 @@
 
 Mutants of `usage.py` that die here: a place that is in use while it waits; a wait of one kind taken for the other;
 what has not ended left out; the number of places of now times all the time; more than all of the time worked while
-there were more calls than places; a stall that counts places in use, or goes on; times not counted from the beginning.
+there were more calls than places; a stall of places in use, or an endless one; times not counted from the beginning.
 """
 
 from dataclasses import astuple

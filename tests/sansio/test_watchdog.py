@@ -25,7 +25,7 @@ def watchdog(**times):
     ("times", "at", "why"), [({"idle": 5}, 105, IDLE), ({"first": 3}, 103, FIRST), ({"whole": 20}, 120, WHOLE)]
 )
 def test_a_time_is_over_at_its_deadline(times, at, why):
-    """P10: the very instant is too late; the float before it is not. It is said once."""
+    """P10: exactly at the deadline is too late; the float before it is not. It is reported once."""
     dog = watchdog(**times)
 
     assert dog.deadline == at
@@ -36,7 +36,7 @@ def test_a_time_is_over_at_its_deadline(times, at, why):
 
 
 def test_an_item_begins_the_idle_time_again_and_ends_the_first():
-    """The whole's time goes on."""
+    """The whole's time continues."""
     dog = watchdog(idle=5, first=3, whole=20)
     dog.heard(102)
 

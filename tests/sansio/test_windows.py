@@ -18,7 +18,7 @@ times = st.lists(st.integers(0, 200), max_size=30).map(lambda each: sorted(time 
 
 
 def tumbled(windows, arrivals):
-    """Give the windows with the times at which they closed, as a task would see them that looks at every eighth."""
+    """Return the windows with the times at which they closed, as a task would see them that looks at every eighth."""
     arrivals, now, closed = [*arrivals], 0.0, []
     while arrivals or windows.items:
         if windows.is_due(now):
@@ -53,7 +53,7 @@ def test_a_full_window_closes_at_once_and_the_next_ends_at_the_same_multiple(arr
 
 
 def test_an_item_that_comes_late_to_a_window_opens_the_next():
-    """Who adds it need not have looked at the time: a period may end in the middle of a burst."""
+    """The caller that adds it need not have looked at the time: a period may end in the middle of a burst."""
     windows = TumblingWindows(2, 1.0, 10.0)
 
     assert windows.add("a", 1, 10.5) == []

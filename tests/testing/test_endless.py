@@ -1,4 +1,4 @@
-"""Whatever the code under test does, but for never giving the processor back: the kit returns, and says where it stood.
+"""Whatever the code under test does, unless it never awaits: the kit returns, and says where it stood.
 
 The law is put through every way of not ending that is known, under `run_virtual` and under every campaign, with
 warnings as errors.
@@ -148,7 +148,7 @@ def test_every_campaign_comes_back(endless, campaign):
     gc.collect()
 
     assert f"the stage: {endless.__name__}, line " in str(met.value)
-    assert f"To see it again, add to the arguments of {campaign.__name__}: only=(0, 0)" in str(met.value)
+    assert f"To reproduce it, add to the arguments of {campaign.__name__}: only=(0, 0)" in str(met.value)
 
 
 @pytest.mark.parametrize("campaign", [cancel_everywhere, interrupt_everywhere], ids=lambda fn: fn.__name__)
@@ -207,7 +207,7 @@ def test_run_virtual_says_in_which_way(endless, problem):
 
 
 def test_what_waits_for_idleness_or_ends_in_time_is_not_stuck():
-    """No deadline is to come, and yet it goes on; nor does a year hurt, nor as many steps as are allowed."""
+    """No deadline is to come, and yet it continues; nor does a year hurt, nor as many steps as are allowed."""
 
     async def main():
         await trio.testing.wait_all_tasks_blocked(0.01)

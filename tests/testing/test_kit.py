@@ -135,7 +135,7 @@ def test_a_script_in_text_fails_and_ends_in_time():
 
 
 def test_a_late_item_comes_at_once():
-    """Who asks late does not shift what comes after."""
+    """Asking late does not shift what comes after."""
 
     async def main():
         script = aiter(Script("ab-c|"))
@@ -274,11 +274,11 @@ BOTH = "log:\n         0 s  'a'\n         2 s  'b'\n"
         (expect_wrong_item, "expected 'x', not 'b'\n" + BOTH + "now: 2 s"),
         (expect_wrong_time, "expected 'b' at 1 s, not at 2 s\n" + BOTH + "now: 2 s"),
         (expect_item_at_end, "expected 'c', but the stream ended\n" + BOTH + "now: 3 s"),
-        (expect_nothing_but_item, "expected nothing for 2.5 s, but an item came\n" + BOTH + "now: 2 s"),
+        (expect_nothing_but_item, "expected nothing for 2.5 s, but an item arrived\n" + BOTH + "now: 2 s"),
         (expect_nothing_but_end, "expected nothing for 2 s, but the stream ended\n" + BOTH + "now: 3 s"),
-        (expect_end_but_item, "expected the end, but an item came\n" + BOTH + "now: 2 s"),
+        (expect_end_but_item, "expected the end, but an item arrived\n" + BOTH + "now: 2 s"),
         (expect_end_at_wrong_time, "expected the end at 2 s, not at 3 s\n" + BOTH + "now: 3 s"),
-        (expect_error_but_item, "expected ValueError, but an item came\n" + BOTH + "now: 2 s"),
+        (expect_error_but_item, "expected ValueError, but an item arrived\n" + BOTH + "now: 2 s"),
         (expect_error_but_end, "expected ValueError, but the stream ended\n" + BOTH + "now: 3 s"),
     ],
 )
@@ -318,7 +318,7 @@ def test_an_empty_log_says_so():
             await probe.expect("a")
 
     with pytest.raises(
-        AssertionError, match=r"^expected 'a', but the stream ended\nlog:\n  \(nothing came\)\nnow: 0 s$"
+        AssertionError, match=r"^expected 'a', but the stream ended\nlog:\n  \(nothing arrived\)\nnow: 0 s$"
     ):
         run_virtual(main)
 
@@ -419,7 +419,7 @@ def test_a_seed_gives_the_same_order_again():
 
 
 async def race(run, lab):
-    """A consumer with a race of its own: who of its two tasks is first?"""
+    """A consumer with its own race: which of its two tasks is first?"""
     log = []
 
     async def note(name):
@@ -444,7 +444,7 @@ def test_a_schedule_that_fails_is_replayed(exhaustive):
     runs, seed = int(message.split("after ")[1].split()[0]), int(message.split("only=(")[1].split(",")[0])
     again = f"only=({seed}, 0), exhaustive=True)" if exhaustive else f"only=({seed}, 0))"
 
-    assert message.endswith(f"To see it again: explore_schedules(race, {again}")
+    assert message.endswith(f"To reproduce it: explore_schedules(race, {again}")
     assert isinstance(met.value.__cause__, AssertionError)
     for _ in range(3):
         with pytest.raises(CampaignError, match=r"^explore_schedules of race, after 0 good runs: raised Assertion"):
@@ -469,7 +469,7 @@ def test_a_private_name_that_vanished_is_named(owner, name, told, monkeypatch):
     monkeypatch.delattr(owner, name)
 
     assert missing_private_names() == [told]
-    with pytest.raises(RuntimeError, match=rf"^this trio has no {told}: its schedules cannot be chosen$"):
+    with pytest.raises(RuntimeError, match=rf"^this version of trio lacks {told}: its schedules cannot be chosen$"):
         explore_schedules(tiny)
 
 
@@ -542,7 +542,7 @@ def test_a_scenario_checks_itself(arguments, told):
 
 
 def test_what_makes_no_pipeline_is_told():
-    with pytest.raises(CampaignError, match=r"raised TypeError\('dict must give a pipeline, not a dict'\)"):
+    with pytest.raises(CampaignError, match=r"raised TypeError\('dict must return a pipeline, not a dict'\)"):
         explore_schedules(dict)
 
 
@@ -571,7 +571,7 @@ def test_the_line_to_see_it_again_can_be_pasted(scenario, again):
     """Where the names tell; else it says what to add."""
     with pytest.raises(CampaignError) as met:
         explore_schedules(scenario)
-    assert str(met.value).splitlines()[-1] == f"To see it again{again}"
+    assert str(met.value).splitlines()[-1] == f"To reproduce it{again}"
 
 
 @pytest.mark.parametrize(
@@ -693,7 +693,7 @@ def test_a_thread_that_is_still_lent_is_seen():
 def test_a_replay_that_shows_nothing_says_so():
     """The run is another one by now; else it would look as if the fault were gone."""
     for campaign in (cancel_everywhere, fail_everywhere, drain_everywhere):
-        with pytest.raises(ValueError, match=r"only=\(0, 100000\): the run ends before that point now"):
+        with pytest.raises(ValueError, match=r"only=\(0, 100000\): the run now ends before that point"):
             campaign(lambda: Pipeline.from_iterable(range(3)).map(str), only=(0, 100_000))
         for wrong in (3, (0,), ("a", 1), [0, 1]):
             with pytest.raises(TypeError, match=r"only must be a \(seed, point\) of two ints"):

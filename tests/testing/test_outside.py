@@ -1,4 +1,4 @@
-"""Virtual time stands still while a thread, a process or an executor is at work, whoever sent the work there.
+"""Virtual time stands still while a thread, a process or an executor is at work, wherever the work came from.
 
 Each kind of runner gives its results under `run_virtual` and passes the campaigns; a timeout of virtual seconds never
 strikes during a call that takes none of them.
@@ -98,7 +98,7 @@ def test_processes_pass_the_campaigns(kind, pools):
 
 
 async def measured(call):
-    """Give what else went on in virtual time while a call was made."""
+    """Return what else went on in virtual time while a call was made."""
     ticks = 0
 
     async def tick():

@@ -13,12 +13,14 @@ import pytest
 import trio
 
 from funcpipe_trio import FairChannel, FairShare, Pipeline, fair_merge
+from funcpipe_trio._runtime.core.signals import BEHIND_FAILURE, PENDING
 from funcpipe_trio._runtime.core.ledger import Ledger
 from funcpipe_trio._runtime.core.signals import BEHIND_FAILURE, PENDING
 from funcpipe_trio._runtime.links.link import Link
 from funcpipe_trio._runtime.pools import outcomes
 from funcpipe_trio._runtime.pools.pool import Pool
 from funcpipe_trio._runtime.run.engine import Engine
+from funcpipe_trio._runtime.run.run_context import RunContext
 from funcpipe_trio._runtime.run.run import Run
 from funcpipe_trio._runtime.run.run_context import RunContext
 from funcpipe_trio._runtime.stages import chain
@@ -221,7 +223,7 @@ def forget_to_give_room_back(patch):
 
 
 def spin(patch):
-    """Look again and again in place of parking."""
+    """Look again and again instead of parking."""
 
     async def look_again(self):
         await self.breathe()
@@ -373,7 +375,7 @@ CAUGHT = [
     Caught(drop_the_last_of_a_burst, explore_schedules, LINEAR, r"\d+ items in flight, above the bound of \d+"),
     Caught(own_an_item_twice, explore_schedules, LEAVING, r"taken: \d+, accounted for: \d+"),
     Caught(deliver_twice, explore_schedules, LINEAR, r"taken: \d+, accounted for: \d+"),
-    Caught(keep_a_discard_to_oneself, explore_schedules, LEAVING, r"items given up: 0, the report says: \d+"),
+    Caught(keep_a_discard_to_oneself, explore_schedules, LEAVING, r"items discarded: 0, the report says: \d+"),
     Caught(clear_the_buffer, explore_schedules, LEAVING, r"taken: \d+, accounted for: \d+"),
     Caught(overtake, explore_schedules, FAILING, r"the failure came after \[.*\]"),
     Caught(wrap_the_error, fail_everywhere, LINEAR, r"the run raised RuntimeError.*, not the error of user code"),
@@ -381,7 +383,7 @@ CAUGHT = [
     Caught(swallow_interrupts, interrupt_everywhere, LINEAR, r"KeyboardInterrupt did not arrive, but None"),
     Caught(drain_by_stopping, drain_everywhere, POOLED, r"raised Aborted"),
     Caught(linger, cancel_everywhere, LINEAR, r"\d+ steps from the cancellation to the end, above \d+"),
-    Caught(claim_completion, cancel_everywhere, POOLED, r"the run says it is complete, but gave up \d+ items"),
+    Caught(claim_completion, cancel_everywhere, POOLED, r"the run says it is complete, but discarded \d+ items"),
 ]
 
 

@@ -35,7 +35,7 @@ class Calls:
 
 
 class Request:
-    """Something to await that is no coroutine."""
+    """Something to await that is not a coroutine."""
 
     def __init__(self, calls, item):
         self.calls, self.item = calls, item

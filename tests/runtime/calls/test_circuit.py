@@ -1,4 +1,4 @@
-"""A circuit breaker around the call of a stage: when it opens, whom it lets through, who waits and in which order.
+"""A circuit breaker around the call of a stage: when it opens, which calls pass, which wait, and in which order.
 
 Mutants that die here: a second probe; a probe that is let through before, or after, its instant; a probe that is
 cancelled and keeps its place; the late failure of a call from before it opened that opens it again; a late success

@@ -383,7 +383,7 @@ def test_a_poke_lets_the_first_ask_before_its_time():
 
 
 def test_an_error_of_the_question_leaves_the_line_to_the_next():
-    """It goes to who asked."""
+    """It goes to the caller."""
 
     async def script(line, join):
         def fail():

@@ -99,7 +99,7 @@ PAIRS = [
 
 @pytest.mark.parametrize(("first", "second"), PAIRS)
 def test_the_second_run_is_refused(first, second):
-    """Whatever it wants, while the first is not over; the first one goes on, and nothing was changed."""
+    """Whatever it wants, while the first is not over; the first one continues, and nothing was changed."""
     make, use, message = USES[first]
     thing = make()
 

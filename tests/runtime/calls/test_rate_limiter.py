@@ -226,7 +226,7 @@ def test_a_task_that_gives_up_leaves_its_place_and_all_tokens():
 
 
 def test_a_dear_head_that_gives_up_lets_the_next_go_at_once():
-    """What it waited for is there for the next, at that very instant."""
+    """What it waited for is there for the next, exactly then."""
 
     async def script(waiters):
         await waiters.come("first", 4)
@@ -500,7 +500,7 @@ def test_it_serves_several_runs_one_after_the_other():
 
 
 def test_a_run_that_is_cancelled_leaves_no_waiter_to_the_next():
-    """Nobody stands in line for ever because a run came to its end."""
+    """Nobody stands in line forever because a run came to its end."""
     limiter = RateLimiter(SLOW)
 
     async def crowd():

@@ -2,7 +2,7 @@
 
 Mutants that die here: a token taken of one limiter while another has none, or kept by a task that is cancelled; limits
 that are met one after the other, because they were written so; a call that waits for one limiter and holds up others at
-the next, or is held up by them for ever; a task that nobody wakes when who was before it left, or became later; a cost
+the next, or is held up by them forever; a task that is not woken when the one before it left, or became later; a cost
 that is asked of the wrong limiter, or of one of them only.
 """
 
@@ -65,7 +65,7 @@ tasks = st.tuples(
 @settings(max_examples=150, deadline=None)
 @given(st.tuples(limits, limits, limits), st.lists(tasks, max_size=14), st.integers(0, 2**32))
 def test_the_bounds_are_exact_and_no_token_is_lost(three, program, seed):
-    """Who is patient is served, in the order of arrival among those who need the same; who is not leaves nothing."""
+    """Patient tasks are served, in order of arrival among those that need the same; others leave nothing behind."""
     limiters = [RateLimiter(limit) for limit in three]
     calls, came, gave_up = Calls(), {}, []  # in the order in which they came to the limiters
 
@@ -376,7 +376,7 @@ class Steps(trio.abc.Instrument):
 
 @pytest.mark.parametrize("lines", [5, 60])
 def test_a_token_wakes_few_however_many_wait(lines):
-    """Who leaves wakes who may be next, not the first of each line."""
+    """A task that leaves wakes the one that may be next, not the first of each line."""
 
     async def main():
         shared, steps = RateLimiter(RateLimit(10, burst=1)), Steps()

@@ -144,7 +144,7 @@ FLEETS = {
 
 @pytest.mark.parametrize("fleet", FLEETS)
 def test_a_fleet_that_fails_at_one_instant_spreads(fleet):
-    """P11a: each attempt after the first has an instant of its own, but for a coincidence; and the next time the same.
+    """P11a: each attempt after the first has its own instant, except by coincidence; and the next time the same.
 
     Where the first final error ends the others, only some of the attempts are seen.
     """
@@ -165,7 +165,7 @@ def test_a_fleet_that_fails_at_one_instant_spreads(fleet):
 
 @pytest.mark.parametrize("fleet", ["runs of a feed", "runs of a step", "steps alone", "steps that were started"])
 def test_a_seed_that_is_given_is_that_of_every_run(fleet):
-    """Whoever gives one wants runs that wait alike."""
+    """A user who passes one wants runs with the same waits."""
     down = Down(Backoff(10, maximum=1000, jitter=1, seed=5))
     run_virtual(FLEETS[fleet](down))
 

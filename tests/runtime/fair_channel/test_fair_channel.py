@@ -34,7 +34,7 @@ async def feed(source, items):
 
 
 async def greedy(source, item):
-    """Send the item for ever."""
+    """Send the item forever."""
     with source:
         while True:
             await source.send(item)
@@ -180,7 +180,7 @@ def test_a_waiting_channel_leaves_virtual_time_alone():
 
     now, steps = run_virtual(main)
     assert now == 3600
-    assert steps <= 2  # the sender goes on, the receiver wakes
+    assert steps <= 2  # the sender continues, the receiver wakes
 
 
 def test_one_item_costs_one_step_of_each_side():
@@ -434,7 +434,7 @@ def test_no_cancellation_loses_or_doubles_an_item(capacity, senders, receivers):
                 receiving.start_soon(live, life, receive_all, channel, pause, received)
             async with trio.open_nursery() as sending:
                 for name, (key, count, pause, life) in enumerate(senders):
-                    # Receivers may all be gone: nobody sends for ever.
+                    # Receivers may all be gone: nobody sends forever.
                     until = life or ("seconds", 100)
                     sending.start_soon(live, until, send_some, sources[key], name, count, pause, accepted)
             for source in sources:

@@ -29,7 +29,7 @@ async def nap(item):
 
 
 async def take(pipeline, slow=0.0, told=None):
-    """Give what a consumer got, its error, and the report."""
+    """Return what a consumer got, its error, and the report."""
     got, error = [], None
     try:
         async with pipeline.open(on_discard=None if told is None else lambda *given: told.append(given)) as run:
@@ -142,7 +142,7 @@ def test_when_no_branch_is_left_the_source_is_closed():
 
 
 def test_what_one_branch_gives_does_not_wait_for_the_other():
-    """P15: an item that is ready in one branch leaves while the other one's call goes on."""
+    """P15: an item that is ready in one branch leaves while the other one's call continues."""
 
     async def probe():
         seen = []
@@ -430,7 +430,7 @@ def test_a_branch_with_a_buffer_that_fails_fails_alone(kind):
 @pytest.mark.parametrize("names", ["a", "ab"])
 @pytest.mark.parametrize("kind", ["broadcast", "partition"])
 def test_when_the_last_branch_failed_by_its_buffer_the_trunk_is_stopped(kind, names, concurrency):
-    """It has nobody left to wait for: it waited for ever, for the failed branches were read to their ends already."""
+    """It has nobody left to wait for: it waited forever, for the failed branches were read to their ends already."""
 
     async def endless():
         number = 0

@@ -2,7 +2,7 @@
 
 Mutants that die here: a choice made ahead of the hand-over; a link that hands over while its sender was woken for room
 and has not run (the schedule decides the shares), or one that waits for a sender which never stops; an item at a full
-queue that is lost, told twice, counted twice, or diverted though only `max_keys` is in its way; an error that overtakes
+queue lost, reported twice, counted twice, or diverted though only `max_keys` is in its way; an error that overtakes
 items of other keys; a sink that takes past the queues.
 """
 
@@ -125,7 +125,7 @@ def test_costs_count():
 
 
 def test_a_lone_key_gets_everything():
-    """Work is conserved: with nobody else there a weight of a thousandth is no limit."""
+    """Work is conserved: with nobody else there a weight of a thousandth is not a limit."""
     assert run_virtual(fair("a" * 100, {"a": Fraction(1, 1000)}).count) == 100
 
 
@@ -309,7 +309,7 @@ def diverted(keys, tell, **rest):
 
 
 def test_what_has_no_room_is_diverted():
-    """The step gets the item, with a `BufferOverflow` and the place; it counts as failed, the rest goes on."""
+    """The step gets the item, with a `BufferOverflow` and the place; it counts as failed, the rest continues."""
     told = []
 
     async def tell(failure):
@@ -417,7 +417,7 @@ def test_a_step_that_never_waits_does_not_starve_others():
 
     async def tell(failure):
         told.append(failure.item)
-        if len(told) > 5000:  # or it would run for ever
+        if len(told) > 5000:  # or it would run forever
             raise Boom("others are starved")
 
     async def main():

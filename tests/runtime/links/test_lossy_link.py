@@ -1,7 +1,7 @@
-"""Buffers that never make their sender wait: what is kept, what is dropped, and who hears of it.
+"""Buffers that never make their sender wait: what is kept, what is dropped, and where it is reported.
 
 Mutants that die here: a link that holds one item more in the middle of a burst; the newest dropped for the oldest; an
-item told twice, or as discarded; an overflow that overtakes what the buffer holds; items dropped before the receiver,
+item reported twice, or as discarded; an overflow that overtakes what the buffer has; items dropped before the receiver,
 which is ready, had a turn; a fast source that never lets its receiver run; a pool that stops taking because the link
 behind is full, or takes more than its bound; a policy that is kept when a later buffer says otherwise.
 """
@@ -42,7 +42,7 @@ def books(run):
     [("drop_oldest", ["a", "d", "e"], ["b", "c"]), ("drop_newest", ["a", "b", "c"], ["d", "e"])],
 )
 def test_what_a_full_buffer_drops(policy, kept, dropped):
-    """Each dropped item is told once, with the policy as its reason, and counts as dropped: in the run and the link."""
+    """Each dropped item is reported once, with the policy as its reason, and counts as dropped in run and link."""
 
     async def main():
         async with Probe(script("abcde|").buffer(2, overflow=policy)) as probe:
@@ -217,7 +217,7 @@ def test_a_pool_goes_on_behind_which_items_are_dropped(ordered):
 
 
 def test_a_batch_is_dropped_whole():
-    """And told as the batch that it was."""
+    """And reported as the batch that it was."""
 
     async def main():
         async with Probe(Pipeline.from_iterable(range(6)).batch(2).buffer(1, overflow="drop_newest")) as probe:

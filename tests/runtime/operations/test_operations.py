@@ -610,7 +610,7 @@ def assert_same(operation, got, expected):
 
 
 def assert_books_close(operation, report, given_up):
-    """Check every sum of a report, and that each discarded item was told once."""
+    """Check every sum of a report, and that each discarded item was reported once."""
     for stage in report.stages:
         came = stage.received + stage.created
         went = stage.emitted + stage.absorbed + stage.failed + stage.dropped + stage.discarded
@@ -685,7 +685,7 @@ async def test_an_operation_is_what_its_model_is(operation, source):
 @pytest.mark.parametrize("number", [0, 1, 2, 16, 17])
 @in_virtual_time
 async def test_an_operation_is_what_its_model_is_on_short_streams(operation, number):
-    """Streams that are empty, of one item, or just as long as a link are no exception."""
+    """Streams that are empty, of one item, or just as long as a link are not an exception."""
     line = operation.apply(Pipeline.from_iterable(ITEMS[:number]), User())
 
     assert_same(operation, await line.collect(), operation.model(ITEMS[:number]))
@@ -902,7 +902,7 @@ async def test_what_is_in_flight_stays_within_the_bound(operation, source):
 @pytest.mark.parametrize("operation", [op for op in OPERATIONS if op.reaches and op.inputs == 1], ids=repr)
 @in_virtual_time
 async def test_a_slow_consumer_meets_the_bound(operation):
-    """With a consumer that hardly takes anything, as much is in flight as the plan says: the bound is no guess."""
+    """With a consumer that hardly takes anything, as much is in flight as the plan says: the bound is not a guess."""
     line = operation.apply(Pipeline.from_iterable(EVERY_ITEM), User())
 
     assert await most_in_flight(operation, line, 60) == line.max_in_flight
@@ -1166,7 +1166,7 @@ async def test_an_ending_can_be_cancelled(ending, source):
 
 @in_virtual_time
 async def test_the_first_of_nothing_is_an_error_without_a_default():
-    """`first` of an empty stream raises, unless it was told what to give."""
+    """`first` of an empty stream raises, unless it was told what to return."""
     message = r"^Pipeline\.first: the stream is empty\nUse default= to get a value in its place\.$"
 
     with pytest.raises(LookupError, match=message):

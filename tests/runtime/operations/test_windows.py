@@ -22,7 +22,7 @@ def fails_at_the_end(items):
 
 
 def timed(pipeline):
-    """Give the probe's log of a whole run, and the report."""
+    """Return the probe's log of a whole run, and the report."""
 
     async def main():
         async with Probe(pipeline) as probe:
@@ -143,7 +143,7 @@ def test_a_stop_gives_up_only_what_is_in_no_window_that_went_out():
 
 
 def test_a_failure_comes_behind_the_full_windows_and_the_rest_is_dropped():
-    """As at the end of the stream, so the counts do not hang on when the failure is met."""
+    """As at the end of the stream, so the counts do not depend on when the failure is met."""
 
     async def main():
         async with Probe(Pipeline.from_iterable(lambda: fails_at_the_end(range(4))).sliding(3, 2)) as probe:

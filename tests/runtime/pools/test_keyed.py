@@ -1,9 +1,9 @@
 """`key=` on `map`: one item of each key at a time, in order, others at once, and what waits is bounded.
 
-Mutants that die here: the key freed when its call ends in place of when its item has been dealt with; the lane taken
+Mutants that die here: the key freed when its call ends instead of when its item has been dealt with; the lane taken
 from its end; items that wait counted nowhere; a failure that gives up what waits before it, or keeps what waits behind
 it; positions that are all alike when unordered; a lane kept for a key without items; an item whose key function fails
-told the attempts of the item before; an intake that goes on for as long as there are items and places.
+told the attempts of the item before; an intake that continues for as long as there are items and places.
 """
 
 import tracemalloc
@@ -146,7 +146,7 @@ latencies = st.lists(st.sampled_from([0, 0, 0.5, 1, 7]), min_size=1, max_size=7)
 def test_items_of_one_key_go_one_at_a_time_and_in_order(
     table, latencies, bad, concurrency, capacity, ordered, policy, slow, seed
 ):
-    """P3, P14: for all keys, latencies, failures and schedules; every item has its end, none waits for ever."""
+    """P3, P14: for all keys, latencies, failures and schedules; every item has its end, none waits forever."""
     key = keys_of(table)
     call, busy_at_divert = Worked(key, latencies, bad), []
 
@@ -547,7 +547,7 @@ def test_an_item_without_a_key_was_tried_once_whatever_came_before():
 
 
 def test_a_keyboard_interrupt_of_a_key_ends_the_run():
-    """It is no failure of the item, which is discarded, once."""
+    """It is not a failure of the item, which is discarded, once."""
 
     def key(item):
         raise KeyboardInterrupt
@@ -570,7 +570,7 @@ def test_a_keyboard_interrupt_of_a_key_ends_the_run():
 @pytest.mark.parametrize("end", ["cancel", "abort", "leave", "close"])
 @pytest.mark.parametrize("ordered", [True, False])
 def test_items_that_wait_for_their_key_are_discarded_once(end, ordered):
-    """At 0.5 s one item is in its call and six wait for their key: each is told once, with the reason of the end."""
+    """At 0.5 s one item is in its call and six wait for their key: each is reported once, with the reason."""
     call = Worked(lambda item: 0, (1,))
     pipeline = numbers(7).map(call, key=call.key, concurrency=2, ordered=ordered)
     told = []
@@ -669,7 +669,7 @@ def test_at_every_point_it_can_be_cancelled_and_drained(ordered):
 
 @pytest.mark.parametrize("ordered", [True, False])
 def test_it_ends_under_every_schedule_also_when_left_in_the_middle(ordered):
-    """P14, P7: no schedule makes it wait for ever; a consumer who leaves after five items is let go."""
+    """P14, P7: no schedule makes it wait forever; a consumer who leaves after five items is let go."""
 
     async def leave(run, lab):
         async for _item in run:

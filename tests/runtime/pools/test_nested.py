@@ -146,7 +146,7 @@ def test_an_inner_failure_is_the_items_and_arrives_as_it_is():
 
 
 def test_a_policy_meets_an_inner_failure_as_that_of_the_item():
-    """What came before it has gone out; the next item goes on."""
+    """What came before it has gone out; the next item continues."""
 
     def divide(number):
         return 6 // (number - 3)
@@ -247,7 +247,7 @@ def test_errors_of_inner_cleanup_are_kept_with_those_of_the_run():
 
 @pytest.mark.parametrize("way", ["abort", "leave", "cancel", "drain without grace"])
 def test_an_inner_run_is_stopped_with_its_item(way):
-    """At that instant; what it held is told under both names, with the outer run's reason; its source is closed."""
+    """At that instant; what it held is reported under both names, with the outer run's reason; its source is closed."""
     script = Script("a-b--------------c|")
 
     def inner(item):
@@ -359,7 +359,7 @@ def test_inner_runs_within_inner_runs_tell_their_whole_way():
 
 
 def test_what_an_inner_buffer_drops_counts_as_dropped_outside():
-    """P1: a policy dropped it, so it is told with that policy, and is not among the discarded items."""
+    """P1: a policy dropped it, so it is reported with that policy, and is not among the discarded items."""
 
     def inner(item):
         return Pipeline.from_iterable("abc", name="inner").buffer(1, overflow="drop_newest").map(later)

@@ -3,10 +3,10 @@
 Each policy is held against a model on lists, under random latencies, schedules, concurrency and capacities.
 
 Mutants that die here: limits asked in the order of completion (``self._tolerance.failed`` called in `_meet`); one
-failure more or less than the limit; the ratio of finished calls in place of items that had their turn; the failure
+failure more or less than the limit; the ratio of finished calls instead of items that had their turn; the failure
 that crosses the limit counted among those gone on after; results behind it delivered; a `Failure` behind those that
 completed later; the attempts of the item before; a place in a flat_map's link kept for a child that never comes; a
-diverted item put down before its step has ended, or put down twice; the error of the divert step in place of its item.
+diverted item put down before its step has ended, or put down twice; the error of the divert step instead of its item.
 """
 
 from functools import partial
@@ -146,7 +146,7 @@ def numbers(count):
 
 
 def skipping(skip, count, bad):
-    """The definition of `OnError.skip`: what goes on, the item that ends the stream, and the note that says why."""
+    """The definition of `OnError.skip`: what continues, the item that ends the stream, and the note that says why."""
     out, failures = [], 0
     for number in range(count):
         if number not in bad:
@@ -181,7 +181,7 @@ bads = st.sets(st.integers(0, 29), max_size=20)
     seed=st.integers(0, 10**6),
 )
 def test_an_ordered_pool_skips_as_the_list_model_does(skip, bad, latencies, concurrency, capacity, slow, seed):
-    """What is delivered, the error, its notes and the failed count hang on the items alone, not on time or schedule."""
+    """What is delivered, the error, its notes and the failed count depend only on the items, not time or schedule."""
     call = failing(bad, latencies)
     pipeline = numbers(30).buffer(2).map(call, concurrency=concurrency, on_error=skip).buffer(capacity)
     with scheduled(Schedule(seed)):
@@ -481,7 +481,7 @@ def test_cancelled_or_drained_at_any_point_everything_adds_up(plan):
 
 @pytest.mark.parametrize("plan", [disturbed, disturbed_flat])
 def test_it_ends_under_every_schedule(plan):
-    """P14: no order of tasks makes it wait for ever, or lose an item."""
+    """P14: no order of tasks makes it wait forever, or lose an item."""
     explore_schedules(plan, seeds=range(40))
 
 
@@ -734,7 +734,7 @@ def test_divert_goes_on_without_the_item_until_its_own_step_fails(bad, worse, la
     assert type(seen.error.__context__) is Boom
     assert notes_of(seen.error.__context__) == (f"in stage 'call', item {last}",)
     assert {reason for _item, reason in seen.told} <= {"behind a failure"}
-    # Every error behind it is kept somewhere: counted as diverted, or with those met besides.
+    # Every error behind it is kept somewhere: counted as diverted, or with the others.
     assert len(seen.told) == len({item for item, _reason in seen.told})
 
 
@@ -763,7 +763,7 @@ def test_divert_runs_within_the_concurrency_of_its_stage():
 
 
 def test_divert_makes_a_stage_of_a_sync_function():
-    """The step waits, so the function gets a stage of its own; what it returns goes on, one item at a time."""
+    """The step waits, so the function gets a stage of its own; what it returns continues, one item at a time."""
     letters = []
 
     async def divert(failure):
@@ -837,7 +837,7 @@ def test_a_divert_step_that_is_too_slow_ends_the_stream_there():
 
 
 def test_a_started_step_as_divert_keeps_its_state_over_runs():
-    """The rate of one letter per 10 s holds over two runs that share the step; a fresh Step begins anew."""
+    """The rate of one letter per 10 s holds over two runs that share the step; a fresh Step starts again."""
     times = []
 
     async def divert(failure):
@@ -856,7 +856,7 @@ def test_a_started_step_as_divert_keeps_its_state_over_runs():
 
 
 def test_an_item_cancelled_in_its_divert_is_discarded_once():
-    """Cancelled from outside while the step has it: told once, not failed; its error is kept with the others."""
+    """Cancelled from outside while the step has it: reported once, not failed; its error is kept with the others."""
 
     async def main():
         told = []

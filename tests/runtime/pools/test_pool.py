@@ -1,4 +1,4 @@
-"""Who of a pool's workers comes when: what a call costs in task steps, and that no item waits for want of a worker."""
+"""Which of a pool's workers comes when: what a call costs in task steps, and that no item waits for lack of one."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_all_workers_are_at_work_when_items_come_at_once(ordered: bool) -> None:
 
 
 def test_an_item_that_comes_while_children_fill_the_link_is_taken_at_once() -> None:
-    """There is a worker for it. Fault: who waits for room is woken, cannot take it, and calls nobody in."""
+    """There is a worker for it. Fault: a worker that waits for room is woken, cannot take it, and calls no other in."""
 
     async def main() -> list[tuple[float, int]]:
         opened = []

@@ -1,10 +1,10 @@
 """What a report says limited the run, in virtual time: programs whose limit is known by construction, and a law.
 
-Mutants that die here: whoever is busiest, though what it gave was turned away; a source that waits for the outside in
+Mutants that die here: the busiest part, though what it gave was turned away; a source that waits for the outside in
 place of the stage that the outside waits for; one lost item that is taken for a flood; a branch that drops, though
 another one takes everything; a fan-in that hides what comes behind it; places that were never hired taken for busy
 ones; free places that the order, or a key, keeps from working taken for idle ones; what is done in a pause, or after
-the end; the whole of a run in place of the time that was asked for.
+the end; the whole of a run instead of the time that was asked for.
 """
 
 import pytest
@@ -120,7 +120,7 @@ def test_what_outpaces_a_buffer_that_drops_does_not_limit():
 
 
 def test_what_loses_next_to_nothing_does_limit():
-    """A burst at the beginning is no flood."""
+    """A burst at the beginning is not a flood."""
 
     async def mostly_slow():
         for number in range(100):
@@ -170,7 +170,7 @@ def test_a_trunk_is_outpacing_only_if_every_branch_loses():
 
 
 def test_a_pause_is_nobodys_work():
-    """A source that is paused waits as everyone does: what limits is who worked the rest of the time."""
+    """A paused source waits as everything does: the limit is what worked the rest of the time."""
 
     async def main():
         async with trio.open_nursery() as nursery:
@@ -245,7 +245,7 @@ def test_the_last_call_is_the_limit_when_all_wait_for_it(places):
 
 
 def test_an_ordered_stage_whose_head_is_through_is_not_the_limit_any_more():
-    """Its workers were told to wait for the head, and nothing woke them since: that is no sign that they still do."""
+    """Its workers were told to wait for the head, and nothing woke them since: they may no longer wait."""
 
     async def later(run):
         earlier = run.statistics()
@@ -375,7 +375,7 @@ def test_nobody_limits_a_time_in_which_the_run_was_paused():
 
 @pytest.mark.parametrize("work", [0.5, 2])
 def test_a_pause_changes_nothing_of_what_limits(work):
-    """Whoever is still at work in it, if only the consumer that pauses its own run and sleeps."""
+    """The part that still works in it, if only the consumer that pauses its own run and sleeps."""
 
     async def main():
         async with every(1, 600).buffer(1).pipe(working(work)).buffer(1).open() as run:
@@ -396,7 +396,7 @@ def test_a_pause_changes_nothing_of_what_limits(work):
 
 
 def test_it_is_seen_between_two_snapshots_through_merges_queues_and_branches():
-    """A flood that is turned away is no limit in a part of a run either."""
+    """A flood that is turned away is not a limit in a part of a run either."""
 
     async def later(run):
         earlier = run.statistics()
@@ -424,7 +424,7 @@ def test_it_is_seen_between_two_snapshots_through_merges_queues_and_branches():
 
 @st.composite
 def lines(draw):
-    """Give a source, stages and a consumer; of each how long it takes for an item, over its places."""
+    """Return a source, stages and a consumer; of each how long it takes for an item, over its places."""
     stages = draw(
         st.lists(
             st.tuples(st.integers(1, 96), st.integers(1, 8), st.booleans(), st.integers(1, 20)), min_size=1, max_size=4

@@ -95,7 +95,7 @@ REPORTS = [each for each in REPORTS if isinstance(each, type)]
 
 
 def documented(cls):
-    """Give the docstring that stands under each field of a class, as its source has them."""
+    """Return the docstring that stands under each field of a class, as its source has them."""
     (tree,) = (node for node in ast.walk(ast.parse(inspect.getsource(report))) if _defines(node, cls))
     texts = {}
     for node, after in itertools.pairwise([*tree.body, ast.Pass()]):

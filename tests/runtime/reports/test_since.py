@@ -76,7 +76,7 @@ def everything():
 
 
 def flat(statistics):
-    """Give all that adds up, by where it stands."""
+    """Return all that adds up, by where it stands."""
     numbers = {name: getattr(statistics, name) for name in ("taken", "delivered", "failed", "dropped", "discarded")}
     numbers |= {"elapsed": statistics.elapsed, "paused": statistics.paused}
     for kind in ("stages", "links"):

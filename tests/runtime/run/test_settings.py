@@ -52,7 +52,7 @@ every_source = pytest.mark.parametrize("source", SOURCES.values(), ids=SOURCES)
 
 @every_source
 def test_a_paused_source_is_not_taken_from(source):
-    """What was taken before goes on; then all is quiet, until it is resumed; nothing is lost, or comes twice."""
+    """What was taken before continues; then all is quiet, until it is resumed; nothing is lost, or comes twice."""
 
     async def main():
         got = []
@@ -201,7 +201,7 @@ def test_timers_and_calls_go_on_while_the_run_is_paused():
 
 
 def test_pausing_from_within_user_code():
-    """The item at hand goes on, the next is not asked for."""
+    """The item at hand continues, the next is not asked for."""
 
     async def main():
         asked = []
@@ -277,7 +277,7 @@ def test_which_merge_is_meant():
 
 
 def test_a_run_without_weights_says_so():
-    """In place of that a merge named None is not there."""
+    """Instead of that a merge named None is not there."""
 
     async def main():
         async with Pipeline.from_iterable([1]).open() as run:
@@ -447,7 +447,7 @@ def test_a_timeout_of_the_stream_starts_anew_when_it_goes_on(watch, late):
 
 
 def test_items_that_come_while_a_run_is_paused_do_not_start_the_clock():
-    """What was taken before goes on, and then there is silence that does not count."""
+    """What was taken before continues, and then there is silence that does not count."""
 
     async def slowly(item):
         await trio.sleep(10)

@@ -1,4 +1,4 @@
-"""Executors that break, and those that are made anew: who is asked for one, when, and how often?
+"""Executors that break, and those that are made again: what is asked for one, when, and how often?
 
 Mutants that die here: a function that makes executors and is asked by each call that failed, or by each call; a broken
 executor that is kept; a call that a broken executor did not take, told as one that died; an error of the engine that is
@@ -88,7 +88,7 @@ class Maker:
 
 
 def test_an_executor_is_made_at_the_first_call():
-    """Not with the step, nor with its start; once for all calls of a start, anew for the next start."""
+    """Not with the step, nor with its start; once for all calls of a start, again for the next start."""
     maker = Maker()
     step = Step(_work.double).on(executor(maker))
     counts = [len(maker.made)]
@@ -121,7 +121,7 @@ def test_a_class_is_a_function_that_makes_one():
 
 
 def test_what_is_made_is_not_shut_down():
-    """It belongs to who made it: it works on behind the run."""
+    """It belongs to its maker: it still works after the run."""
     maker = Maker(partial(ThreadPoolExecutor, 1))
     run(Pipeline.from_iterable(range(3)).map(Step(_work.double).on(executor(maker))).run)
 
@@ -232,7 +232,7 @@ def test_one_that_broke_unseen_costs_no_call():
 
 
 def test_a_maker_of_broken_ones_is_asked_twice_a_call():
-    """No call asks for ever."""
+    """No call asks forever."""
 
     def make():
         pool = Frail()
@@ -272,7 +272,7 @@ def test_an_error_of_the_maker_is_the_calls():
 
 @pytest.mark.parametrize("made", [None, 4, ThreadPoolExecutor])
 def test_what_is_no_executor_is_refused_when_it_is_made(made):
-    """With the name of who made it."""
+    """With the name of its maker."""
 
     def make():
         return made
@@ -299,7 +299,7 @@ def test_something_to_await_is_no_executor():
 
 
 def test_one_that_is_not_made_anew_says_how_it_could_be():
-    """It is the user's own, and raises for ever."""
+    """It is the user's own, and raises forever."""
     pool = Frail()
     pool.break_down()
     message = r"^the executor of double is broken\nUse executor\(lambda: \.\.\.\), which makes a new one then\.\n"

@@ -293,7 +293,7 @@ def test_a_call_that_waits_for_its_place_has_no_token(where, policies, pipes):
     assert by_hand(main) == (1, 4)
 
 
-# ---- a runner of one's own, in virtual time
+# ---- a user-defined runner, in virtual time
 
 
 class Slow:
@@ -353,7 +353,7 @@ EVERY_SECOND = RateLimit(1)
     ],
 )
 def test_timeouts_and_limits_count_what_is_inside_of_them(policies, expected):
-    """In the order in which they are written, to the instant."""
+    """In the order in which they are written, exactly."""
     assert ends(policies(Step(int).on(Slow(0.5)))) == expected
 
 

@@ -41,8 +41,7 @@ from funcpipe_trio import (
     processes,
     threads,
 )
-from funcpipe_trio._runtime.core.call_context import CallContext
-from funcpipe_trio._runtime.core.step_counters import StepCounters
+from funcpipe_trio._runtime.core.call_context import StepCounters, CallContext
 from tests.runtime.runners import _work
 
 
@@ -98,12 +97,12 @@ class Caller:
 
     def __init__(self, plan):
         self.running = plan.start()
-        self.counters = StepCounters()
+        self.account = StepCounters()
         self.admitted = []
         self.ended = {}
 
     async def call(self, fn, item, admit=None):
-        self.ended[item] = await self.running.call(fn, item, CallContext(self.counters), admit)
+        self.ended[item] = await self.running.call(fn, item, CallContext(self.account), admit)
 
     async def admit(self, item, attempt):
         self.admitted.append(item)
@@ -225,7 +224,7 @@ def test_calls_that_wait_for_a_thread_take_no_tokens():
 
 
 def test_a_cancel_waits_for_the_thread():
-    """By default nothing of a call goes on behind its end; nothing is left behind then."""
+    """By default nothing of a call continues behind its end; nothing is left behind then."""
 
     async def main():
         calls, caller = Calls(), Caller(threads(1))
@@ -280,7 +279,7 @@ def test_a_timeout_ends_a_function_that_looks_for_it():
 
 
 def test_an_abandoned_call_keeps_its_place_until_its_thread_ends():
-    """The caller goes on at once; the next call waits for the thread."""
+    """The caller continues at once; the next call waits for the thread."""
 
     async def main():
         calls, caller = Calls(), Caller(threads(1, abandon_on_cancel=True))
@@ -300,7 +299,7 @@ def test_an_abandoned_call_keeps_its_place_until_its_thread_ends():
 
 
 def test_the_report_says_that_the_outcome_is_unknown():
-    """An abandoned call is counted, and told."""
+    """An abandoned call is counted and reported."""
 
     async def main():
         calls = Calls()
@@ -380,7 +379,7 @@ def test_a_thread_has_the_context_of_its_caller():
 
 @pytest.mark.parametrize("where", ["threads", "executor"])
 def test_a_system_exit_ends_the_run_as_it_is(where):
-    """It is no failure of an item: no policy meets it, and it comes in no group."""
+    """It is not a failure of an item: no policy meets it, and it comes in no group."""
 
     def leaves(item):
         sys.exit(item)
@@ -429,7 +428,7 @@ def test_something_to_await_is_no_result():
         run(Step(lambda item: late()).on(threads(1)), 1)
 
 
-# ---- an async function of one's own
+# ---- a user-defined async function
 
 
 def test_any_async_function_can_run_it():
@@ -558,7 +557,7 @@ def test_a_call_that_has_not_begun_is_withdrawn():
 
 
 def test_a_call_that_runs_is_left_behind(caplog):
-    """The caller goes on at once, and it is counted; that it ends when the trio run has ended harms nobody."""
+    """The caller continues at once, and it is counted; that it ends when the trio run has ended harms nobody."""
     pool = ByHand()
 
     assert run(cancelled, pool, Future.set_running_or_notify_cancel) == ({}, 1)
@@ -740,7 +739,7 @@ def test_no_worker_is_started_that_no_call_waits_for(monkeypatch):
 
 
 def test_a_cancel_kills_the_worker(begun):
-    """It is gone when the caller goes on; the next call works in another, and nothing is left."""
+    """It is gone when the caller continues; the next call works in another, and nothing is left."""
     path, wait = begun
 
     async def main():
@@ -776,7 +775,7 @@ def test_a_timeout_kills_the_worker_and_a_later_attempt_has_another(begun, tmp_p
 
 
 def test_a_cancel_does_not_wait_for_a_worker_that_starts(tmp_path, monkeypatch):
-    """The caller goes on at once, and the next call has that worker: of two starts there is one process."""
+    """The caller continues at once, and the next call has that worker: of two starts there is one process."""
     slow = tmp_path / "slow.py"
     slow.write_text(f"""
 import os
@@ -806,7 +805,7 @@ open({str(tmp_path / "go")!r}).read()
 
 
 def test_a_call_that_waits_for_its_turn_is_not_left_behind():
-    """Cancelled in the admission, with a place and a worker: it had not begun, and the worker goes on."""
+    """Cancelled in the admission, with a place and a worker: it had not begun, and the worker continues."""
 
     async def main():
         caller, waits = Caller(processes(1)), trio.Event()
@@ -856,7 +855,7 @@ def test_a_dead_worker_is_a_failure_like_any_other(tmp_path):
 
 
 def test_an_item_that_cannot_be_loaded_fails_its_own_call():
-    """The worker goes on, and later answers go to their own calls."""
+    """The worker continues, and later answers go to their own calls."""
 
     async def main():
         step = Step(_work.double).on(processes(1)).start()
@@ -885,7 +884,7 @@ def test_an_item_that_cannot_be_sent_fails_before_it_needs_a_worker():
 
 
 def test_workers_ignore_ctrl_c():
-    """A terminal sends it to them, too: they go on, and it is no answer to a later call."""
+    """A terminal sends it to them, too: they go on, and it is not an answer to a later call."""
 
     async def main():
         step = Step(_work.own_pid).on(processes(1)).start()

@@ -355,7 +355,7 @@ def test_a_function_that_never_ends_is_ended(deed, tmp_path):
 
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM], ids=lambda number: number.name)
 def test_a_handler_that_a_function_left_strikes_no_later_call(number, capfd, tmp_path):
-    """What it raises while the worker waits is nobody's: it is shown, and the worker goes on."""
+    """What it raises while the worker waits is nobody's: it is shown, and the worker continues."""
     os.mkfifo(tmp_path / "struck")
     struck = os.open(tmp_path / "struck", os.O_RDWR | os.O_NONBLOCK)
 

@@ -1,6 +1,6 @@
 """The program of a worker by itself, with a parent that does nothing for it: what it does where nobody ends it.
 
-Mutants that die here: an answer that is written to a file of the function's; a worker that goes on without a parent.
+Mutants that die here: an answer that is written to a file of the function's; a worker that continues without a parent.
 """
 
 import pickle

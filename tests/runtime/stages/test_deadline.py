@@ -1,4 +1,4 @@
-"""The stage that awaits a time beside its input: its one scope is used up by each time that comes, and made anew.
+"""The stage that awaits a time beside its input: its one scope is used up by each time that comes, and made again.
 
 And the stage of a sync iterable, which needs none, for it is silent only while it is paused. Mutants that die there: a
 time that is not awaited while paused, is awaited before that only, or for the first of several operations only; a time
@@ -15,7 +15,7 @@ from funcpipe_trio.testing import Script, run_virtual
 
 
 def log_of(pipeline, *, busy=0.0):
-    """Give when each value was taken, by a consumer that is busy for so long after each."""
+    """Return when each value was taken, by a consumer that is busy for so long after each."""
 
     async def main():
         log = []
@@ -51,7 +51,7 @@ def test_an_item_at_the_very_instant_of_the_age_is_in_the_next_batch_under_any_o
 
 
 def test_an_age_that_comes_while_there_is_no_room_does_not_keep_the_loop_busy():
-    """Catches a deadline that stands while the stage waits for room: it would be begun anew without end."""
+    """Catches a deadline that stands while the stage waits for room: it would be started again without end."""
     line = Pipeline.from_async_iterable(Script("abcdefgh|")).batch(1, max_delay=0.5).buffer(1)
 
     assert [value for _at, value in log_of(line, busy=3.0)] == [[letter] for letter in "abcdefgh"]
@@ -110,7 +110,7 @@ def paused_at(number, items, gather, acts):
 
 @pytest.mark.parametrize("gather", GATHERED.values(), ids=GATHERED)
 def test_what_was_gathered_leaves_in_its_time_though_the_source_is_paused(gather):
-    """It was taken, and timers go on; the next one's time counts from its own first item."""
+    """It was taken, and timers continue; the next one's time counts from its own first item."""
     log, given_up, report = paused_at(4, range(8), gather, [(5.0, "resume")])
 
     assert log == [(0.0, [0, 1, 2]), (2.0, [3, 4]), (5.0, [5, 6, 7])]
@@ -147,7 +147,7 @@ def test_each_of_several_has_its_time():
 
 @pytest.mark.parametrize("gather", GATHERED.values(), ids=GATHERED)
 def test_what_was_gathered_leaves_though_nothing_else_gets_as_far(gather):
-    """A filter lets nothing through; the clock goes on meanwhile: at most one burst late."""
+    """A filter lets nothing through; the clock continues meanwhile: at most one burst late."""
 
     def is_first(number):
         trio.lowlevel.current_clock().jump(0.01)

@@ -59,7 +59,7 @@ class Feed:
 
 
 def test_it_is_closed_and_opened_again_after_the_backoff():
-    """What came before goes on, the second wait is twice the first, and the end of a feed is the end of the stream."""
+    """Earlier items continue, the second wait is twice the first, and the end of a feed is the end of the stream."""
     feed = Feed("ab", "", "c")
 
     async def main():
@@ -112,7 +112,7 @@ def test_the_last_error_itself_is_raised_when_the_openings_are_used_up():
 
 
 def test_a_feed_that_was_healthy_begins_a_new_row():
-    """Each of these lasts 2 s, which is `reset_after`: with two openings in a row it goes on for ever."""
+    """Each of these lasts 2 s, which is `reset_after`: with two openings in a row it continues forever."""
     feed = Feed("ab", "ab", "ab", "ab", "c")
 
     got = run_virtual(Pipeline.restarting(feed, Retry(2, OSError, Backoff(1, jitter=0)), reset_after=2).collect)
@@ -145,7 +145,7 @@ def test_an_error_that_is_not_meant_ends_the_stream_at_once():
 
 
 def test_an_error_may_say_how_long_to_wait():
-    """`Retry.retry_after` in place of the backoff."""
+    """`Retry.retry_after` instead of the backoff."""
     feed = Feed("a", "b")
     retry = Retry(3, OSError, retry_after=lambda error: 30)
 
@@ -186,7 +186,7 @@ def test_nothing_waits_for_the_end_of_a_backoff(way):
 
 
 def test_an_error_of_closing_the_broken_one_is_kept_and_changes_nothing():
-    """P9: also when the cleanup awaits; the restart goes on."""
+    """P9: also when the cleanup awaits; the restart continues."""
     cleanup = ValueError("cleanup")
 
     class Broken:
@@ -289,7 +289,7 @@ def test_a_predicate_that_raises_is_the_error():
 
 
 def test_one_feed_that_restarts_delays_no_other():
-    """P14: a merge goes on with the inputs that have something."""
+    """P14: a merge continues with the inputs that have something."""
 
     async def main():
         feed = Pipeline.restarting(Feed("a", "b"), Retry(3, OSError, Backoff(9, jitter=0)), reset_after=99)

@@ -5,7 +5,7 @@ All in virtual time, so every instant is exact; where two things happen at one i
 Mutants that die here: an item that came just when another was due takes its place, or does not, as the scheduler likes;
 a debounce that stops taking while there is no room; tokens taken before there is room; a tail lost at the end, at a
 failure or at a drain; a failure that overtakes what is kept; a timeout that counts the time of a slow consumer; an item
-at the instant of a deadline that is in time; a clock that wakes its stage for ever when the time is over.
+at the instant of a deadline that is in time; a clock that wakes its stage forever when the time is over.
 """
 
 import itertools
@@ -50,7 +50,7 @@ def played(line, *, pause=0.0):
 
 
 def under_schedules(main, count=40):
-    """Give what came of many orders of tasks."""
+    """Return what came of many orders of tasks."""
     answers = []
     for seed in range(count):
         with scheduled(Schedule(seed)):
