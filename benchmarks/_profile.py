@@ -20,7 +20,7 @@ __all__ = ["ABLE", "Profile", "profiled"]
 ABLE = hasattr(signal, "setitimer")
 """Whether this system has the timer that it needs; Windows does not."""
 
-EVERY, END_BEFORE = 0.001, 3.0
+EVERY, ENOUGH = 0.001, 3.0
 """Seconds between two samples, and how long to continue, by running again if needed."""
 
 _PACKAGES = ("funcpipe_trio", "trio", "benchmarks")
@@ -56,7 +56,7 @@ def profiled(run: Callable[[], Any]) -> Profile:
     before = signal.signal(signal.SIGALRM, look)
     signal.setitimer(signal.ITIMER_REAL, EVERY, EVERY)
     try:
-        end = time.perf_counter() + END_BEFORE
+        end = time.perf_counter() + ENOUGH
         while time.perf_counter() < end:
             run()
     finally:

@@ -72,15 +72,19 @@ def _counting_less() -> Iterator[None]:
         yield
 
 
-def _begin_wait(stage: Stage, reason: Pause) -> None:
-    """Begin a wait as `Stage._begin_wait` does, without reading the clock."""
-    stage.outlet.turn_over()
-    stage._parked_for = reason
-
-
-def _end_wait(stage: Stage) -> None:
-    """End it, also without reading the clock."""
-    stage._spent, stage._slice_end = 0, perf_counter() + SLICE
+async def _park(stage: Stage, reason: BurstEnd) -> None:
+    """Wait as `Stage.park` does, without reading the clock."""
+    chain = stage.chain
+    chain.outlet.turn_over()
+    if chain.stopped is not None or (chain.outlet.room() if reason is FULL else worth_a_pull(chain.inlet)):
+        chain.turn.end()
+        return
+    if reason is FULL:
+        chain.inlet.release(parking=True)
+        chain.outlet.wants_room = True
+    stage.parked_for = reason
+    await stage._parking
+    chain.turn.begin()
 
 
 def _commit(link: Link, count: int) -> None:

@@ -8,7 +8,6 @@ from typing import Any, Generic, TypeVar
 
 import trio
 
-from .._runtime.run.run_context import RunContext
 from .._runtime.run.run import Run
 from .._runtime.run.run_context import RunContext
 from ..pipeline import Pipeline

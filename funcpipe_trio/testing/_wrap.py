@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from .._base.functions import AnyFunction
 from .._plan.steps import Call, Layer, Limit, Part, Pure, RunnerPlan, StepPlan, Within
 from .._runtime.core.call_context import CallContext
-from .._runtime.runners.active_runner import Admit, ActiveRunner, start_runner
+from .._runtime.runners.active_runner import ActiveRunner, Admit, start_runner
 from ..policies.circuit_breaker import CircuitBreaker
 from ..policies.retry import Retry
 
@@ -51,8 +51,8 @@ class _WatchedRunning:
         self._inner = inner
         self._watcher = watcher
 
-    async def call(self, fn: AnyFunction, item: Any, attempt: CallContext, admit: Admit | None) -> Any:
-        async def watched(item: Any, attempt: CallContext) -> None:
+    async def call(self, fn: AnyFunction, item: Any, context: CallContext, admit: Admit | None) -> Any:
+        async def watched(item: Any, context: CallContext) -> None:
             if admit is not None:
                 await admit(item, context)
             self._watcher.call()

@@ -5,7 +5,7 @@ checked over every interval there was, also of inputs that flap, sleep, die, com
 
 Mutants that die here: first come first served instead of the queue; credit for time away; the debt forgotten of an
 input that was idle, or closed, for a moment; a merge that charges 1 whatever an item costs, or does not wait for an
-input whose producer was woken (REFILLING); a debt rescaled the wrong way at a change of weight; ticks that do not become
+input whose producer was woken (REFILLING); a debt rescaled the wrong way at a change of weight; ticks that do not get
 finer with the weights; the part of a tick that a division leaves over dropped; float tags.
 """
 

@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from funcpipe_trio._sansio.keyed_fair_queue import MOST_ACCOUNTS, KeyedFairQueue
 from funcpipe_trio._sansio.key_accounts import KeyAccounts
 from funcpipe_trio._sansio.keyed_fair_queue import MOST_ACCOUNTS, KeyedFairQueue
 from funcpipe_trio.testing import assert_fair

@@ -13,14 +13,12 @@ import pytest
 import trio
 
 from funcpipe_trio import FairChannel, FairShare, Pipeline, fair_merge
-from funcpipe_trio._runtime.core.signals import BEHIND_FAILURE, PENDING
 from funcpipe_trio._runtime.core.ledger import Ledger
 from funcpipe_trio._runtime.core.signals import BEHIND_FAILURE, PENDING
 from funcpipe_trio._runtime.links.link import Link
 from funcpipe_trio._runtime.pools import outcomes
 from funcpipe_trio._runtime.pools.pool import Pool
 from funcpipe_trio._runtime.run.engine import Engine
-from funcpipe_trio._runtime.run.run_context import RunContext
 from funcpipe_trio._runtime.run.run import Run
 from funcpipe_trio._runtime.run.run_context import RunContext
 from funcpipe_trio._runtime.stages import chain

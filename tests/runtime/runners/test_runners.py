@@ -41,7 +41,7 @@ from funcpipe_trio import (
     processes,
     threads,
 )
-from funcpipe_trio._runtime.core.call_context import StepCounters, CallContext
+from funcpipe_trio._runtime.core.call_context import CallContext, StepCounters
 from tests.runtime.runners import _work
 
 
