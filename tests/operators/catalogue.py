@@ -217,7 +217,7 @@ def on(name: str, apply: Callable[[Line], Line], model: Model = list, **flags: A
 
 
 class Trouble(Exception):
-    """A failure that a row's policy deals with."""
+    """A failure that a row's policy deals with, as none does with a `Boom`."""
 
 
 def wrapped(item: Any) -> tuple[Any]:

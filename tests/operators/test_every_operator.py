@@ -30,14 +30,11 @@ from funcpipe_trio.testing import (
     fail_everywhere,
     run_virtual,
 )
+from tests._kit import Boom
 
 from .catalogue import CASES, OPERATORS, Case, Feed, Token, Trouble, after, plain, tokens
 
 every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-
-
-class Boom(Exception):
-    """A failure of user code that no policy deals with."""
 
 
 @dataclass

@@ -16,12 +16,9 @@ from hypothesis import strategies as st
 
 from funcpipe_trio import Aborted, FairShare, Pipeline, concat, fair_merge, merge, zip_pipelines
 from funcpipe_trio.testing import run_virtual
+from tests._kit import Boom
 
 from ._schedules import Tasks, shuffled
-
-
-class Boom(Exception):
-    """A failure of user code."""
 
 
 class Mine(Exception):

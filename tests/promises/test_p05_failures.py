@@ -13,9 +13,9 @@ import trio
 
 from funcpipe_trio import FairShare, OnError, Pipeline, RateLimit, concat, fair_merge, merge, zip_pipelines
 from funcpipe_trio.testing import run_virtual
+from tests._kit import Boom
 
 from ._schedules import shuffled
-from ._world import Boom
 
 NUMBERS = Pipeline.from_iterable(range(20))
 

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 
 from funcpipe_trio import Pipeline, RateLimit, concat, fair_merge, merge, zip_pipelines
 from funcpipe_trio.testing import run_virtual
+from tests._kit import Boom
 
-from ._world import Boom, End, Mine, World, lines
+from ._world import End, Mine, World, lines
 
 WAYS = ("break", "return", "raise", "aclose", "cancel")
 

@@ -26,6 +26,7 @@ from funcpipe_trio import (
     zip_pipelines,
 )
 from funcpipe_trio.testing import Scenario, cancel_everywhere, drain_everywhere, explore_schedules, run_virtual
+from tests._kit import Boom
 
 
 class Log:
@@ -124,10 +125,6 @@ SOURCES = {
     "a stage": lambda feed: Pipeline.from_async_iterable(feed).map(Step.pure(lambda item: item), concurrency=2),
     "a batch": lambda feed: Pipeline.from_async_iterable(feed).batch(2, max_delay=1),
 }
-
-
-class Boom(Exception):
-    pass
 
 
 async def sees(run, how, scope):

@@ -27,14 +27,11 @@ from hypothesis import strategies as st
 from funcpipe_trio import FairShare, OnError, Pipeline, RateLimit, Report, concat, fair_merge, merge, zip_pipelines
 from funcpipe_trio.testing import run_virtual
 from funcpipe_trio.testing._schedule import Schedule, scheduled
+from tests._kit import Boom
 
 Line = Pipeline[Any]
 Items = list[Any]
 Draw = st.DrawFn
-
-
-class Boom(Exception):
-    """A failure of a source."""
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import Any
 import trio
 
 from funcpipe_trio import Aborted, Failure
+from tests._kit import Boom
 
 # ---- items
 
@@ -111,10 +112,6 @@ def num_of(id: Any) -> int:
 
 
 # ---- errors
-
-
-class Boom(Exception):
-    pass
 
 
 class Falsy(Exception):

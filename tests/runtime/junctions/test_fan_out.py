@@ -13,10 +13,7 @@ import trio
 
 from funcpipe_trio import BufferOverflow, Pipeline, PlanError, merge
 from funcpipe_trio.testing import Scenario, explore_schedules, run_virtual
-
-
-class Boom(Exception):
-    """A failure of user code."""
+from tests._kit import Boom
 
 
 def same(items):

@@ -19,10 +19,7 @@ from hypothesis import strategies as st
 from funcpipe_trio import Aborted, BufferOverflow, FairShare, OnError, Pipeline, Step, concat, fair_merge, merge
 from funcpipe_trio.testing import Probe, Script, assert_fair, run_virtual
 from funcpipe_trio.testing._schedule import Schedule, scheduled
-
-
-class Boom(Exception):
-    pass
+from tests._kit import Boom
 
 
 def first(item):

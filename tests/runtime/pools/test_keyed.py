@@ -19,45 +19,9 @@ from funcpipe_trio import Backoff, Failure, OnError, Pipeline, Retry, Step
 from funcpipe_trio._runtime.pools.keyed import KeyedPool
 from funcpipe_trio.testing import Scenario, cancel_everywhere, drain_everywhere, explore_schedules, run_virtual
 from funcpipe_trio.testing._schedule import Schedule, scheduled
+from tests._kit import Boom, outcome_of, take
 
 of_a_call = ContextVar("of_a_call")
-
-
-class Boom(Exception):
-    """A failure of user code."""
-
-
-class Outcome:
-    """What a consumer who took everything it could has seen."""
-
-    def __init__(self):
-        self.items = []
-        self.times = []
-        self.told = []
-        self.error = None
-        self.report = None
-
-    def tell(self, item, stage, reason):
-        self.told.append((item, reason))
-
-
-async def take(pipeline, *, slow=0.0):
-    seen = Outcome()
-    try:
-        async with pipeline.open(on_discard=seen.tell) as run:
-            async for item in run:
-                seen.items.append(item)
-                seen.times.append(trio.current_time())
-                if slow:
-                    await trio.sleep(slow)
-    except Exception as error:
-        seen.error = error
-    seen.report = run.report
-    return seen
-
-
-def outcome_of(pipeline, **how):
-    return run_virtual(partial(take, pipeline, **how))
 
 
 def adds_up(report):

@@ -12,10 +12,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from funcpipe_trio import OnError, Pipeline, PlanError, Step
 from funcpipe_trio.testing import Probe, Script, run_virtual
-
-
-class Trouble(Exception):
-    pass
+from tests._kit import Boom
 
 
 async def later(item):
@@ -124,7 +121,7 @@ def test_a_slow_inner_source_delays_no_other():
 
 def test_an_inner_failure_is_the_items_and_arrives_as_it_is():
     """The original object, behind all that came before it, with notes of both places."""
-    error = Trouble("inner")
+    error = Boom("inner")
 
     def raising(letter):
         if letter == "d":
@@ -135,7 +132,7 @@ def test_an_inner_failure_is_the_items_and_arrives_as_it_is():
         pipeline = OUTER.flat_map(lambda item: text("page", item).map(raising), concurrency=1, name="pages")
         async with Probe(pipeline) as probe:
             await probe.expect("a", "b", "c", at=3)
-            met = await probe.expect_error(Trouble)
+            met = await probe.expect_error(Boom)
         return met, probe.run.report
 
     met, report = run_virtual(main)
@@ -187,7 +184,7 @@ def test_what_stood_behind_a_failure_that_a_policy_met_is_told():
     async def raising(number):
         await trio.sleep(0.5)
         if number == 1:
-            raise Trouble
+            raise Boom
         await trio.sleep(0.5)
         return number
 
@@ -224,7 +221,7 @@ def test_what_an_inner_policy_met_is_seen_outside():
 
 def test_errors_of_inner_cleanup_are_kept_with_those_of_the_run():
     """P9."""
-    cleanup = Trouble("cleanup")
+    cleanup = Boom("cleanup")
 
     def source():
         try:
@@ -302,13 +299,13 @@ def test_a_failure_elsewhere_stops_the_inner_runs_behind_it():
     async def fail_late(item):
         if item == "x":
             await trio.sleep(2.5)
-            raise Trouble
+            raise Boom
         return Pipeline.from_iterable([item, item]).map(later, concurrency=2).map(later)
 
     async def main():
         async with Probe(Pipeline.from_iterable("xy").flat_map(fail_late, concurrency=2, name="outer")) as probe:
             await probe.expect("y", at=2)
-            await probe.expect_error(Trouble)
+            await probe.expect_error(Boom)
         return probe
 
     assert run_virtual(main).discarded == [

@@ -9,8 +9,6 @@ completed later; the attempts of the item before; a place in a flat_map's link k
 diverted item put down before its step has ended, or put down twice; the error of the divert step in place of its item.
 """
 
-from functools import partial
-
 import pytest
 import trio
 from hypothesis import given, settings
@@ -30,48 +28,7 @@ from funcpipe_trio import (
 )
 from funcpipe_trio.testing import Scenario, cancel_everywhere, drain_everywhere, explore_schedules, run_virtual
 from funcpipe_trio.testing._schedule import Schedule, scheduled
-
-
-class Boom(Exception):
-    """A failure of user code."""
-
-
-class Outcome:
-    """What a consumer who took everything it could has seen."""
-
-    def __init__(self):
-        self.items = []
-        self.times = []
-        self.told = []
-        self.error = None
-        self.report = None
-
-    def tell(self, item, stage, reason):
-        self.told.append((item, reason))
-
-
-async def take(pipeline, *, slow=0.0, after=None, then=None):
-    """Receive to the end, or until `after` items, then do `then(run)`; answer what came of it."""
-    seen = Outcome()
-    try:
-        async with pipeline.open(on_discard=seen.tell) as run:
-            async for item in run:
-                seen.items.append(item)
-                seen.times.append(trio.current_time())
-                if len(seen.items) == after:
-                    if then is None:
-                        break
-                    then(run)
-                if slow:
-                    await trio.sleep(slow)
-    except Exception as error:
-        seen.error = error
-    seen.report = run.report
-    return seen
-
-
-def outcome_of(pipeline, **how):
-    return run_virtual(partial(take, pipeline, **how))
+from tests._kit import Boom, Outcome, outcome_of
 
 
 def adds_up(report):

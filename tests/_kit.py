@@ -1,0 +1,60 @@
+"""What many test files share: the failure of most tests, and how to run a pipeline and note what it gives.
+
+A helper stands here if two files need the same one; what only one file needs stands in that file. Fixtures that are
+used everywhere are in `tests/conftest.py`.
+"""
+
+from functools import partial
+
+import trio
+
+from funcpipe_trio.testing import run_virtual
+
+# ---- what user code raises
+
+
+class Boom(Exception):
+    """A failure of user code."""
+
+
+# ---- how to run
+
+
+class Outcome:
+    """What a consumer who took everything it could has seen."""
+
+    def __init__(self):
+        self.items = []
+        self.times = []
+        self.told = []
+        self.error = None
+        self.report = None
+
+    def tell(self, item, stage, reason):
+        """Note what is discarded, and why."""
+        self.told.append((item, reason))
+
+
+async def take(pipeline, *, slow=0.0, after=None, then=None):
+    """Receive to the end, or until `after` items, then do `then(run)` or leave; answer with an `Outcome`."""
+    seen = Outcome()
+    try:
+        async with pipeline.open(on_discard=seen.tell) as run:
+            async for item in run:
+                seen.items.append(item)
+                seen.times.append(trio.current_time())
+                if len(seen.items) == after:
+                    if then is None:
+                        break
+                    then(run)
+                if slow:
+                    await trio.sleep(slow)
+    except Exception as error:
+        seen.error = error
+    seen.report = run.report
+    return seen
+
+
+def outcome_of(pipeline, **how):
+    """Do what `take` does, in virtual time."""
+    return run_virtual(partial(take, pipeline, **how))
