@@ -1,4 +1,4 @@
-"""What many test files share: the failure of most tests, and how to run a pipeline and note what it gives.
+"""What many test files share: the failure, the items, the functions and the sources of most tests, and how to run them.
 
 A helper stands here if two files need the same one; what only one file needs stands in that file. Fixtures that are
 used everywhere are in `tests/conftest.py`.
@@ -15,6 +15,40 @@ from funcpipe_trio.testing import run_virtual
 
 class Boom(Exception):
     """A failure of user code."""
+
+
+async def stray_cancelled():
+    """Give a `Cancelled` that belongs to a scope which is long left."""
+    kept = None
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        try:
+            await trio.lowlevel.checkpoint()
+        except trio.Cancelled as error:
+            kept = error
+            raise
+    return kept
+
+
+# ---- functions for a stage
+
+
+async def one_step(item):
+    """Give the item back after a checkpoint."""
+    await trio.lowlevel.checkpoint()
+    return item
+
+
+async def nap(item):
+    """Give the item back a second later."""
+    await trio.sleep(1)
+    return item
+
+
+async def in_place(fn, *args):
+    """Be a runner for `Step.on` that calls the function where it is."""
+    await trio.lowlevel.checkpoint()
+    return fn(*args)
 
 
 # ---- how to run

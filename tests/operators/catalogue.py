@@ -30,6 +30,7 @@ from funcpipe_trio import (
     merge,
     zip_pipelines,
 )
+from tests._kit import in_place
 
 Line = Pipeline[Any]
 Items = list[Any]
@@ -271,11 +272,6 @@ def same(item: Any) -> Any:
 
 nap = after(same)
 second = after(same, lambda each: 1)
-
-
-async def in_place(fn: Callable[..., Any], *args: Any) -> Any:
-    await trio.lowlevel.checkpoint()
-    return fn(*args)
 
 
 async def bury(failure: Failure[Any]) -> None:

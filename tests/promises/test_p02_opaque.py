@@ -13,6 +13,7 @@ import trio.lowlevel
 
 from funcpipe_trio import FairShare, Pipeline, RateLimit, concat, fair_merge, merge, zip_pipelines
 from funcpipe_trio.testing import run_virtual
+from tests._kit import one_step
 
 from ._schedules import shuffled
 
@@ -26,18 +27,13 @@ class Secret:
     __eq__ = __ne__ = __hash__ = __bool__ = __len__ = __repr__ = __str__ = __iter__ = __lt__ = __format__ = _refuse
 
 
-async def same(item):
-    await trio.lowlevel.checkpoint()
-    return item
-
-
 async def children(item):
     yield item
 
 
 SHAPES = {
-    "a pool": lambda p: p.map(same, concurrency=3),
-    "unordered": lambda p: p.map(same, concurrency=3, ordered=False),
+    "a pool": lambda p: p.map(one_step, concurrency=3),
+    "unordered": lambda p: p.map(one_step, concurrency=3, ordered=False),
     "batches": lambda p: p.batch(3).unbatch(),
     "timed batches": lambda p: p.batch(3, max_delay=1).unbatch(),
     "flat": lambda p: p.flat_map(lambda item: [item]).flat_map(children, concurrency=2),
@@ -85,7 +81,7 @@ def test_several_receivers_get_each_item_once(seed):
             await trio.lowlevel.checkpoint()
 
     async def main():
-        pipeline = Pipeline.from_iterable(range(200)).map(same, concurrency=4)
+        pipeline = Pipeline.from_iterable(range(200)).map(one_step, concurrency=4)
         async with pipeline.open() as run, trio.open_nursery() as nursery:
             for mine in got:
                 nursery.start_soon(receiver, run, mine)

@@ -13,6 +13,7 @@ import trio.lowlevel
 
 from funcpipe_trio import Aborted, FairShare, Pipeline, PlanError, concat, fair_merge, merge, zip_pipelines
 from funcpipe_trio.testing import run_virtual
+from tests._kit import nap
 
 from ._schedules import Tasks, shuffled
 from ._world import Do, From, Join, Line, World
@@ -103,7 +104,7 @@ def test_whoever_still_reads_from_a_shielded_scope_is_told():
     async def main():
         met = None
         with trio.CancelScope() as outside:
-            async with Pipeline.from_iterable(range(100)).map(later, concurrency=2).open() as run:
+            async with Pipeline.from_iterable(range(100)).map(nap, concurrency=2).open() as run:
                 outside.cancel()
                 with trio.CancelScope(shield=True):
                     with pytest.raises(Aborted) as caught:
@@ -115,11 +116,6 @@ def test_whoever_still_reads_from_a_shielded_scope_is_told():
     met, outcome = run_virtual(main)
     assert outcome == "cancelled"
     assert "cancelled" in str(met)
-
-
-async def later(item):
-    await trio.sleep(1)
-    return item
 
 
 def test_user_code_that_turns_its_cancellation_into_an_error_does_not_hide_it():
@@ -196,7 +192,7 @@ KILLED = {
     "a source": lambda kind: Pipeline.from_iterable(raising_source(kind)),
     "an async source": lambda kind: Pipeline.from_async_iterable(raising_async_source(kind)),
     "a producer": lambda kind: Pipeline.from_producer(raising_producer(kind)),
-    "a merge": lambda kind: merge(NUMBERS.map(raising(kind)), NUMBERS.map(later)),
+    "a merge": lambda kind: merge(NUMBERS.map(raising(kind)), NUMBERS.map(nap)),
     "a merge's cost": lambda kind: fair_merge({"a": NUMBERS}, FairShare(cost=lambda x: raising_sync(kind)(x) + 1)),
     "a concat": lambda kind: concat(NUMBERS.map(raising(kind)), NUMBERS),
     "a zip": lambda kind: zip_pipelines(NUMBERS.map(raising(kind)), NUMBERS),

@@ -163,15 +163,3 @@ ERRORS: dict[str, Callable[[], BaseException]] = {
 }
 STOPS = ("stopiter", "stopasync", "endofchannel")  # user code that raises these: a RuntimeError with it as cause
 FATAL = ("keyboard", "falsybase")
-
-
-async def stray_cancelled() -> trio.Cancelled:
-    """A `Cancelled` that belongs to no scope any more."""
-    with trio.CancelScope() as scope:
-        scope.cancel()
-        try:
-            await trio.lowlevel.checkpoint()
-        except trio.Cancelled as error:
-            kept = error
-            raise
-    return kept

@@ -13,16 +13,11 @@ import trio
 
 from funcpipe_trio import BufferOverflow, Pipeline, PlanError, merge
 from funcpipe_trio.testing import Scenario, explore_schedules, run_virtual
-from tests._kit import Boom
+from tests._kit import Boom, nap
 
 
 def same(items):
     return items
-
-
-async def nap(item):
-    await trio.sleep(1)
-    return item
 
 
 async def take(pipeline, slow=0.0, told=None):

@@ -12,12 +12,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from funcpipe_trio import OnError, Pipeline, PlanError, Step
 from funcpipe_trio.testing import Probe, Script, run_virtual
-from tests._kit import Boom
-
-
-async def later(item):
-    await trio.sleep(1)
-    return item
+from tests._kit import Boom, nap
 
 
 def text(name, script):
@@ -248,7 +243,7 @@ def test_an_inner_run_is_stopped_with_its_item(way):
     script = Script("a-b--------------c|")
 
     def inner(item):
-        return Pipeline.from_async_iterable(script, name="source").map(later, concurrency=2)
+        return Pipeline.from_async_iterable(script, name="source").map(nap, concurrency=2)
 
     async def main():
         with trio.CancelScope() as scope:
@@ -269,7 +264,7 @@ def test_an_inner_run_is_stopped_with_its_item(way):
     stage = probe.run.report.stages[1]
 
     assert time == 2.5
-    assert sorted(probe.discarded) == [("b", "outer > later", reason), ("item", "outer", reason)]
+    assert sorted(probe.discarded) == [("b", "outer > nap", reason), ("item", "outer", reason)]
     assert (script.opened, script.closed, script.cancelled) == (1, 1, True)
     assert (stage.received, stage.created, stage.emitted, stage.discarded) == (1, 2, 1, 2)
     assert probe.run.report.discarded == 2
@@ -300,7 +295,7 @@ def test_a_failure_elsewhere_stops_the_inner_runs_behind_it():
         if item == "x":
             await trio.sleep(2.5)
             raise Boom
-        return Pipeline.from_iterable([item, item]).map(later, concurrency=2).map(later)
+        return Pipeline.from_iterable([item, item]).map(nap, concurrency=2).map(nap)
 
     async def main():
         async with Probe(Pipeline.from_iterable("xy").flat_map(fail_late, concurrency=2, name="outer")) as probe:
@@ -309,7 +304,7 @@ def test_a_failure_elsewhere_stops_the_inner_runs_behind_it():
         return probe
 
     assert run_virtual(main).discarded == [
-        ("y", "outer > later#2", "behind a failure"),
+        ("y", "outer > nap#2", "behind a failure"),
         ("y", "outer", "behind a failure"),
     ]
 
@@ -339,7 +334,7 @@ def test_inner_runs_within_inner_runs_tell_their_whole_way():
         return Pipeline.from_iterable([item]).flat_map(innermost, concurrency=1, name="middle")
 
     def innermost(item):
-        return Pipeline.from_iterable([item]).map(later)
+        return Pipeline.from_iterable([item]).map(nap)
 
     async def main():
         async with Probe(Pipeline.from_iterable("x").flat_map(middle, concurrency=1, name="outer")) as probe:
@@ -349,7 +344,7 @@ def test_inner_runs_within_inner_runs_tell_their_whole_way():
     told = run_virtual(main)
 
     assert told == [
-        ("x", "outer > middle > later", "not needed"),
+        ("x", "outer > middle > nap", "not needed"),
         ("x", "outer > middle", "not needed"),
         ("x", "outer", "not needed"),
     ]
@@ -359,7 +354,7 @@ def test_what_an_inner_buffer_drops_counts_as_dropped_outside():
     """P1: a policy dropped it, so it is told with that policy, and is not among the discarded items."""
 
     def inner(item):
-        return Pipeline.from_iterable("abc", name="inner").buffer(1, overflow="drop_newest").map(later)
+        return Pipeline.from_iterable("abc", name="inner").buffer(1, overflow="drop_newest").map(nap)
 
     async def main():
         async with Probe(Pipeline.from_iterable([1]).flat_map(inner, concurrency=1, name="outer")) as probe:

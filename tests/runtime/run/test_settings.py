@@ -15,11 +15,7 @@ import trio
 
 from funcpipe_trio import FairShare, Pipeline, RateLimit, Step, concat, fair_merge, merge
 from funcpipe_trio.testing import Script, run_virtual
-
-
-async def nap(item):
-    await trio.sleep(1)
-    return item
+from tests._kit import nap
 
 
 async def produce(channel):
