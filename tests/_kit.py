@@ -92,3 +92,25 @@ async def take(pipeline, *, slow=0.0, after=None, then=None):
 def outcome_of(pipeline, **how):
     """Do what `take` does, in virtual time."""
     return run_virtual(partial(take, pipeline, **how))
+
+
+# ---- what a report adds up to
+
+
+def assert_stages_balance(report):
+    """Check that all that came into each stage, or was made there, is what went out of it, in one way or another."""
+    for stage in report.stages:
+        out = stage.emitted + stage.absorbed + stage.failed + stage.dropped + stage.discarded
+        assert stage.received + stage.created == out, stage
+
+
+def assert_links_balance(report):
+    """Check that all that was put into each link was taken out of it, dropped or discarded."""
+    for link in report.links:
+        assert link.passed == link.taken + link.discarded + link.dropped, link
+
+
+def assert_run_balances(report):
+    """Check that each item taken from the sources came to one end; for plans that are one to one."""
+    ends = report.delivered + report.failed + report.dropped + report.discarded
+    assert report.taken == ends, report.describe()

@@ -19,6 +19,7 @@ import trio.lowlevel
 
 from funcpipe_trio import Aborted, FairShare, OnError, Pipeline, StateError, Step, concat, fair_merge, merge
 from funcpipe_trio.testing import run_virtual
+from tests._kit import assert_links_balance, assert_stages_balance
 
 from ._places import PLACES, Code
 
@@ -70,11 +71,8 @@ def books_hold(report, got, told, *, told_all=True):
     assert report.delivered == got
     assert not told_all or report.discarded == len(told)
     assert all(isinstance(error, OSError) for error in report.cleanup_errors)  # what was to be diverted
-    for stage in report.stages:
-        out = stage.emitted + stage.absorbed + stage.failed + stage.dropped + stage.discarded
-        assert stage.received + stage.created == out, stage
-    for link in report.links:
-        assert link.passed == link.taken + link.discarded + link.dropped, link
+    assert_stages_balance(report)
+    assert_links_balance(report)
 
 
 async def drive(plan, holder, on_discard, slow):

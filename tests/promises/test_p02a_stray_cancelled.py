@@ -25,7 +25,7 @@ from funcpipe_trio import (
     gather,
 )
 from funcpipe_trio.testing import run_virtual
-from tests._kit import stray_cancelled
+from tests._kit import assert_stages_balance, stray_cancelled
 
 from ._places import BAD, ITEMS, PLACES, Code, line
 
@@ -91,9 +91,7 @@ def test_the_run_has_failed_and_lost_nothing(place):
 
     assert (report.outcome, report.error) == ("failed", met)
     assert (report.delivered, report.discarded) == (len(got), len(told))
-    for stage in report.stages:
-        out = stage.emitted + stage.absorbed + stage.failed + stage.dropped + stage.discarded
-        assert stage.received + stage.created == out, stage.name
+    assert_stages_balance(report)
 
 
 @pytest.mark.parametrize("concurrency", [1, 3])

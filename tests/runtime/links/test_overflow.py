@@ -14,7 +14,7 @@ import trio
 from funcpipe_trio import BufferOverflow, FairShare, Pipeline, fair_merge, merge
 from funcpipe_trio.testing import Probe, Script, run_virtual
 from funcpipe_trio.testing._schedule import Schedule, scheduled
-from tests._kit import nap, one_step
+from tests._kit import assert_links_balance, assert_stages_balance, nap, one_step
 
 
 def script(text):
@@ -24,11 +24,9 @@ def script(text):
 def books(run):
     """The sums of a report that must hold, whatever happened."""
     report = run.report
-    for stage in report.stages:
-        out = stage.emitted + stage.absorbed + stage.failed + stage.dropped + stage.discarded
-        assert stage.received + stage.created == out, stage
+    assert_stages_balance(report)
+    assert_links_balance(report)
     for link in report.links:
-        assert link.passed == link.taken + link.discarded + link.dropped, link
         assert link.peak <= link.capacity
     return report
 
