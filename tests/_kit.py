@@ -1,14 +1,21 @@
-"""What many test files share: the failure, the items, the functions and the sources of most tests, and how to run them.
+"""What many test files share: the failure, the items, the functions and the sources of most tests, how to run them, and sums.
 
 A helper stands here if two files need the same one; what only one file needs stands in that file. Fixtures that are
 used everywhere are in `tests/conftest.py`.
 """
 
-from functools import partial
+from contextlib import asynccontextmanager
+from functools import partial, wraps
+from itertools import count
 
 import trio
 
+from funcpipe_trio import Pipeline
 from funcpipe_trio.testing import run_virtual
+
+MS = 2.0**-10
+"""A millisecond whose multiples add up exactly."""
+
 
 # ---- what user code raises
 
@@ -28,6 +35,21 @@ async def stray_cancelled():
             kept = error
             raise
     return kept
+
+
+# ---- items
+
+
+class Opaque:
+    """An item that refuses every look."""
+
+    __slots__ = ()
+
+    def _refuse(self, *_args):
+        raise AssertionError("an item was looked at")
+
+    __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = __hash__ = __bool__ = __len__ = __iter__ = _refuse
+    __repr__ = __str__ = __format__ = __contains__ = __getitem__ = __call__ = __enter__ = _refuse
 
 
 # ---- functions for a stage
@@ -51,7 +73,74 @@ async def in_place(fn, *args):
     return fn(*args)
 
 
+# ---- sources
+
+
+async def endless():
+    """Give 0, 1, 2, ... and never wait."""
+    for number in count():
+        yield number
+
+
+def every(period, items):
+    """Make a source called "arrivals" that gives each item after a period."""
+
+    async def arrivals():
+        for item in items:
+            await trio.sleep(period)
+            yield item
+
+    return Pipeline.from_async_iterable(arrivals)
+
+
+@asynccontextmanager
+async def connection():
+    """Hold a nursery with a task open and raise no group, as libraries that open connections do."""
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.sleep_forever)
+            try:
+                yield
+            finally:
+                nursery.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        raise group.exceptions[0] from None
+
+
 # ---- how to run
+
+
+def in_virtual_time(test):
+    """Make a sync test of an async one: it runs on a clock of its own."""
+
+    @wraps(test)
+    def run(**arguments):
+        run_virtual(partial(test, **arguments))
+
+    return run
+
+
+def run_real(main, *args):
+    """Run on the real clock, with a watchdog: for what needs threads or processes."""
+
+    async def watched():
+        with trio.fail_after(60):
+            return await main(*args)
+
+    return trio.run(watched)
+
+
+async def received(pipeline, on_discard=None):
+    """Receive to the end, whatever it is: the items, the error or None, and the report."""
+    items = []
+    error = None
+    async with pipeline.open(on_discard=on_discard) as run:
+        try:
+            async for item in run:
+                items.append(item)
+        except Exception as met:
+            error = met
+    return items, error, run.report
 
 
 class Outcome:

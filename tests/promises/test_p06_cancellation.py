@@ -237,15 +237,7 @@ def test_an_interrupt_arrives_once_and_bare(place, body, kind):
     run_virtual(caught)
 
 
-@pytest.fixture
-def control_c():
-    """The signal is taken, even by a test run that was started in the background."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-def test_control_c_arrives_once_and_everything_is_closed(control_c):
+def test_control_c_arrives_once_and_everything_is_closed(interrupts):
     """The signal itself: it is raised in the main task, or in user code, and leaves the block bare."""
     closed = []
 

@@ -15,7 +15,7 @@ import trio
 from funcpipe_trio import FairShare, Pipeline, StateError, concat, fair_merge, merge
 from funcpipe_trio.testing import run_virtual
 from funcpipe_trio.testing._schedule import Schedule, scheduled
-from tests._kit import nap
+from tests._kit import endless, nap
 
 
 async def collect(run, items):
@@ -105,12 +105,6 @@ def test_a_source_that_is_being_waited_for_does_not_hold_up_a_drain(kind):
 
 def test_a_drain_hears_a_source_that_never_waits():
     """An async iterator with no checkpoint in it: the drain still stops the taking."""
-
-    async def endless():
-        number = 0
-        while True:
-            yield number
-            number += 1
 
     async def main():
         items = []

@@ -26,7 +26,7 @@ from funcpipe_trio import (
     zip_pipelines,
 )
 from funcpipe_trio.testing import Scenario, cancel_everywhere, drain_everywhere, explore_schedules, run_virtual
-from tests._kit import Boom
+from tests._kit import Boom, connection
 
 
 class Log:
@@ -42,15 +42,8 @@ class Log:
 async def holding(kind):
     """Hold open what a connection holds open."""
     if kind == "nursery":
-        try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(trio.sleep_forever)
-                try:
-                    yield
-                finally:
-                    nursery.cancel_scope.cancel()
-        except BaseExceptionGroup as group:  # as libraries that open connections do it
-            raise group.exceptions[0] from None
+        async with connection():
+            yield
     elif kind == "bare nursery":  # whose block ends by the GeneratorExit of its closing, in a group
         async with trio.open_nursery() as nursery:
             nursery.start_soon(trio.sleep_forever)

@@ -14,7 +14,7 @@ import trio
 from funcpipe_trio import BufferOverflow, FairShare, Pipeline, fair_merge, merge
 from funcpipe_trio.testing import Probe, Script, run_virtual
 from funcpipe_trio.testing._schedule import Schedule, scheduled
-from tests._kit import assert_links_balance, assert_stages_balance, nap, one_step
+from tests._kit import assert_links_balance, assert_stages_balance, endless, nap, one_step
 
 
 def script(text):
@@ -112,10 +112,6 @@ def test_a_sync_source_that_overflows_takes_no_further():
 @pytest.mark.parametrize("source", ["iterable", "async"])
 def test_a_source_without_end_lets_its_receiver_run(policy, source):
     """It has room always, and breathes all the same: the consumer gets its items, others their turns."""
-
-    async def endless():
-        for number in count():
-            yield number
 
     line = Pipeline.from_iterable(count()) if source == "iterable" else Pipeline.from_async_iterable(endless)
 

@@ -28,7 +28,7 @@ from funcpipe_trio import (
 )
 from funcpipe_trio.testing import Scenario, cancel_everywhere, drain_everywhere, explore_schedules, run_virtual
 from funcpipe_trio.testing._schedule import Schedule, scheduled
-from tests._kit import Boom, Outcome, assert_run_balances, assert_stages_balance, outcome_of
+from tests._kit import Boom, Opaque, Outcome, assert_run_balances, assert_stages_balance, outcome_of
 
 
 def assert_adds_up(report):
@@ -538,15 +538,6 @@ def bit_by_bit(call):
         yield call(item)
 
     return fn
-
-
-class Opaque:
-    """An item that must not be looked at."""
-
-    def _refuse(self, *_args):
-        raise AssertionError("an item was looked at")
-
-    __eq__ = __hash__ = __bool__ = __repr__ = __str__ = __len__ = __iter__ = _refuse
 
 
 STRANGE = [

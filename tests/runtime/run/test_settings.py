@@ -15,18 +15,13 @@ import trio
 
 from funcpipe_trio import FairShare, Pipeline, RateLimit, Step, concat, fair_merge, merge
 from funcpipe_trio.testing import Script, run_virtual
-from tests._kit import nap
+from tests._kit import endless, nap
 
 
 async def produce(channel):
     async with channel:
         for number in itertools.count():
             await channel.send(number)
-
-
-async def endless():
-    for number in itertools.count():
-        yield number
 
 
 def channel():
@@ -143,12 +138,6 @@ def test_a_source_whose_turn_comes_later_is_paused_too():
 
 def test_a_run_that_is_paused_anew_before_anybody_ran_stays_paused():
     """Caught here: a source that waits for one end of a pause only, and then takes an item in the next."""
-
-    async def endless():
-        number = 0
-        while True:
-            yield number
-            number += 1
 
     async def main():
         async with Pipeline.from_async_iterable(endless).buffer(5).map(nap).buffer(1).open() as run:
