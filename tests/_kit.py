@@ -1,4 +1,4 @@
-"""What many test files share: the failure, the items, the functions and the sources of most tests, how to run them, and sums.
+"""What many test files share: the failure, items, functions and sources of most tests, how to run them, and their sums.
 
 A helper stands here if two files need the same one; what only one file needs stands in that file. Fixtures that are
 used everywhere are in `tests/conftest.py`.

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from fractions import Fraction
+from functools import partial
 from itertools import product
 
 import pytest
@@ -75,6 +76,13 @@ def books_hold(report, got, told, *, told_all=True):
     assert_links_balance(report)
 
 
+def call_once(call, holder, calls):
+    """Call a method of the run that is held, the first time that user code comes here."""
+    if not calls:
+        calls.append(True)
+        call(holder[0])
+
+
 async def drive(plan, holder, on_discard, slow):
     """Take everything, quickly or slowly; give the report, and how many items came."""
     got = 0
@@ -96,11 +104,7 @@ def test_from_every_user_function(place, method, slow):
     """The run ends as the method says, and everything is accounted for."""
     call, outcomes = METHODS[method]
     holder, told, calls = [], [], []
-
-    def act():
-        if not calls:
-            calls.append(True)
-            call(holder[0])
+    act = partial(call_once, call, holder, calls)
 
     async def main():
         return await drive(PLACES[place](Code(act)), holder, lambda *what: told.append(what), slow)
@@ -118,11 +122,7 @@ def test_from_every_user_function_of_a_run_that_drives_itself(place, method):
     """The same for `run()`, whose last stage fills the sink."""
     call, outcomes = METHODS[method]
     holder, told, calls = [], [], []
-
-    def act():
-        if not calls:
-            calls.append(True)
-            call(holder[0])
+    act = partial(call_once, call, holder, calls)
 
     class Status:
         def started(self, run):

@@ -257,6 +257,16 @@ def test_a_silent_consumer_meets_the_bound_exactly(ordered, capacity):
     assert run_virtual(main) == pipeline.max_in_flight == 1 + 3 + capacity
 
 
+async def taken_while_it_runs(pipeline):
+    """Run it without a consumer for a while; give how many items it took."""
+    async with trio.open_nursery() as nursery:
+        run = await nursery.start(pipeline.run)
+        await trio.sleep(500)
+        taken = run.statistics().taken
+        nursery.cancel_scope.cancel()
+    return taken
+
+
 @pytest.mark.parametrize("key", [None, "one", "few"])
 @pytest.mark.parametrize("ordered", [True, False])
 def test_a_run_without_a_consumer_is_bounded_too(key, ordered):
@@ -267,15 +277,7 @@ def test_a_run_without_a_consumer_is_bounded_too(key, ordered):
     pipeline = numbers(10_000).map(call, concurrency=4, ordered=ordered, **options).tap(lambda item: done.append(item))
     done = []
 
-    async def main():
-        async with trio.open_nursery() as nursery:
-            run = await nursery.start(pipeline.run)
-            await trio.sleep(500)
-            taken = run.statistics().taken
-            nursery.cancel_scope.cancel()
-        return taken
-
-    taken = run_virtual(main)
+    taken = run_virtual(taken_while_it_runs, pipeline)
     assert taken - len(done) <= pipeline.max_in_flight == 16 + 4 + 16
     assert taken > 16
 
@@ -286,15 +288,7 @@ def test_a_buffer_at_the_end_sets_the_bound_of_a_run_without_a_consumer(capacity
     call = Worked(lambda item: item, (SLOW, *[1] * 999))
     pipeline = numbers(1000).buffer(1).map(call, concurrency=2).buffer(capacity)
 
-    async def main():
-        async with trio.open_nursery() as nursery:
-            run = await nursery.start(pipeline.run)
-            await trio.sleep(500)
-            taken = run.statistics().taken
-            nursery.cancel_scope.cancel()
-        return taken
-
-    assert run_virtual(main) == pipeline.max_in_flight == 3 + capacity
+    assert run_virtual(taken_while_it_runs, pipeline) == pipeline.max_in_flight == 3 + capacity
 
 
 def test_an_idle_key_costs_nothing():

@@ -41,6 +41,12 @@ SOURCES = {
 every_source = pytest.mark.parametrize("source", SOURCES.values(), ids=SOURCES)
 
 
+async def note_times(run, got):
+    """Take everything, and note what came when."""
+    async for item in run:
+        got.append((trio.current_time(), item))
+
+
 @every_source
 def test_a_paused_source_is_not_taken_from(source):
     """What was taken before goes on; then all is quiet, until it is resumed; nothing is lost, or comes twice."""
@@ -120,11 +126,7 @@ def test_a_source_whose_turn_comes_later_is_paused_too():
         pipeline = concat(Pipeline.from_iterable([0]).map(nap), Pipeline.from_iterable([1]), Pipeline.ticks(1).take(2))
         got = []
         async with pipeline.open() as run, trio.open_nursery() as nursery:
-
-            @nursery.start_soon
-            async def consume():
-                async for item in run:
-                    got.append((trio.current_time(), item))
+            nursery.start_soon(note_times, run, got)
 
             await trio.sleep(0.5)
             run.pause()
@@ -168,11 +170,7 @@ def test_timers_and_calls_go_on_while_the_run_is_paused():
             .batch(9, max_delay=3)
         )
         async with line.open() as run, trio.open_nursery() as nursery:
-
-            @nursery.start_soon
-            async def consume():
-                async for item in run:
-                    got.append((trio.current_time(), item))
+            nursery.start_soon(note_times, run, got)
 
             await trio.sleep(0.5)
             run.pause()
