@@ -55,7 +55,7 @@ def test_a_sensor_that_falls_silent_is_a_failure(example):
     """Five seconds after its last reading; that one is shown."""
     show = Slow(1)
 
-    with pytest.raises(trio.TooSlowError) as caught:
+    with pytest.raises(trio.TooSlowError, match=r"^the stream was too slow at 'idle_timeout'\n") as caught:
         run_virtual(example.gauge(script([(0, "a"), (3, "b"), (60, "c")]), show).run)
 
     assert [item for _, item in show.calls] == ["a", "b"]

@@ -322,7 +322,7 @@ def test_by_way_of_trio_a_thread_may():
     async def main():
         async with merge(feed(0.1)).filter(lambda _: False).open() as run:
             await trio.to_thread.run_sync(lambda: trio.from_thread.run_sync(run.abort))
-            with pytest.raises(Aborted):
+            with pytest.raises(Aborted, match=r"^the run was aborted$"):
                 await run.receive()
         return run.report.outcome
 
@@ -399,7 +399,7 @@ def test_the_reason_to_abort_is_kept(place):
     async def main():
         async with plans[place]().open() as run:
             holder[:] = [run]
-            with pytest.raises(Aborted):
+            with pytest.raises(Aborted, match=r"^the run was aborted$"):
                 async for _item in run:
                     pass
         return run.report

@@ -29,6 +29,8 @@ from tests._kit import assert_stages_balance, stray_cancelled
 
 from ._places import BAD, ITEMS, PLACES, Code, line
 
+STRAY = r"^Cancelled was raised, though no scope around it was cancelled"
+
 
 def raising(error):
     """Make user code that raises at one item."""
@@ -129,7 +131,7 @@ def test_a_retry_does_not_try_it_again():
             calls.append(item)
             return bad.fn(item)
 
-        with pytest.raises(RuntimeError):
+        with pytest.raises(RuntimeError, match=STRAY):
             await line().map(Step(call).retry(Retry(5))).run()
 
     run_virtual(main)
@@ -142,7 +144,7 @@ def test_gather_raises_it_as_an_error():
 
     async def main():
         stray = await stray_cancelled()
-        with pytest.raises(RuntimeError) as caught:
+        with pytest.raises(RuntimeError, match=STRAY) as caught:
             await gather(Step(raising(stray).wait), ITEMS, concurrency=2)
         return caught.value.__cause__ is stray
 

@@ -107,7 +107,7 @@ def test_whoever_still_reads_from_a_shielded_scope_is_told():
             async with Pipeline.from_iterable(range(100)).map(nap, concurrency=2).open() as run:
                 outside.cancel()
                 with trio.CancelScope(shield=True):
-                    with pytest.raises(Aborted) as caught:
+                    with pytest.raises(Aborted, match=r"^the run was cancelled$") as caught:
                         async for _ in run:
                             pass
                     met = caught.value

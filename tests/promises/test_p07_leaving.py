@@ -192,7 +192,7 @@ def test_receive_after_the_block_was_left_says_so():
     async def main():
         async with Pipeline.from_iterable(range(3)).open() as run:
             await run.receive()
-        with pytest.raises(trio.ClosedResourceError):
+        with pytest.raises(trio.ClosedResourceError, match=r"^the block of this run was left$"):
             await run.receive()
 
     run_virtual(main)

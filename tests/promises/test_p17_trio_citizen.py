@@ -103,7 +103,7 @@ def test_every_method_of_a_run_is_a_checkpoint():
                 await running.drain()
             with assert_checkpoints():
                 await running.aclose()
-            with assert_checkpoints(), pytest.raises(trio.ClosedResourceError):
+            with assert_checkpoints(), pytest.raises(trio.ClosedResourceError, match="block of this run was left"):
                 await running.receive()
         finally:
             await opening.__aexit__(None, None, None)

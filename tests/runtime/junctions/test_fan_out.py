@@ -528,7 +528,9 @@ def test_bad_plans_are_refused_all_at_once():
         "branch 'keeps' of 'broadcast': the pipeline that a branch function is given must not be used outside",
     ):
         assert part in said
-    with pytest.raises(PlanError):
+    with pytest.raises(
+        PlanError, match=r"^branch 'keeps' of 'broadcast': the pipeline that a branch function is given must not"
+    ):
         run_virtual(kept[0].collect)
     assert repr(kept[0]) == "<Pipeline >"  # it can be looked at from within its function
 

@@ -96,7 +96,7 @@ def test_a_sync_source_that_overflows_takes_no_further():
 
     async def main():
         got = []
-        with pytest.raises(BufferOverflow):
+        with pytest.raises(BufferOverflow, match=r"^the buffer of 3 behind 'iterable' was full\n"):
             async with Pipeline.from_iterable(count()).buffer(3, overflow="fail").open() as run:
                 await trio.sleep(1)
                 async for item in run:

@@ -326,7 +326,7 @@ def test_what_an_engine_calls_a_workers_death_is_one(broken, when):
     else:
         pool = Frail(error=KilledWorker)
         pool.break_down()
-        with pytest.raises(WorkerDied) as caught:
+        with pytest.raises(WorkerDied, match=r"^the executor of double is broken, or a worker of it died\n") as caught:
             run_real(Step(_work.double).on(executor(pool, broken=broken)), 4)
         assert type(caught.value.__cause__) is KilledWorker
 

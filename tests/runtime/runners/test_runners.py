@@ -712,7 +712,7 @@ def test_no_worker_is_started_that_no_call_waits_for(monkeypatch):
             await gather(step, range(9), concurrency=concurrency)
             counts.append(len(starts))
         for _ in range(2):
-            with pytest.raises(WorkerDied):
+            with pytest.raises(WorkerDied, match=r"^the worker process of die died: "):
                 await die(1)
             await gather(step, range(9), concurrency=3)
             counts.append(len(starts))
