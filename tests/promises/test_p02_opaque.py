@@ -13,9 +13,8 @@ import trio.lowlevel
 
 from funcpipe_trio import FairShare, Pipeline, RateLimit, concat, fair_merge, merge, zip_pipelines
 from funcpipe_trio.testing import run_virtual
+from funcpipe_trio.testing._schedule import Schedule, scheduled
 from tests._kit import Opaque, one_step
-
-from ._schedules import shuffled
 
 
 async def children(item):
@@ -77,7 +76,7 @@ def test_several_receivers_get_each_item_once(seed):
             for mine in got:
                 nursery.start_soon(receiver, run, mine)
 
-    with shuffled(seed):
+    with scheduled(Schedule(seed)):
         run_virtual(main)
 
     assert sorted(functools.reduce(operator.iadd, got, [])) == list(range(200))

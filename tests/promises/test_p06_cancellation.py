@@ -13,9 +13,10 @@ import trio.lowlevel
 
 from funcpipe_trio import Aborted, FairShare, Pipeline, PlanError, concat, fair_merge, merge, zip_pipelines
 from funcpipe_trio.testing import run_virtual
+from funcpipe_trio.testing._schedule import Schedule, scheduled
 from tests._kit import nap
 
-from ._schedules import Tasks, shuffled
+from ._tasks import Tasks
 from ._world import Do, From, Join, Line, World
 
 FEW = From("iterable", 7)
@@ -75,7 +76,7 @@ def test_cancelled_before_any_step_it_ends_at_once_and_clean(name, end):
     def play(step):
         world = World()
         pipeline = world.plan(PLANS[name])
-        with shuffled(7):
+        with scheduled(Schedule(7)):
             complete, called = run_virtual(cancelled_before, world, pipeline, step, end)
         if name == "a concat" and can_be_run(pipeline):
             world.closed += 2  # cancelled before the run began: it does not own the channels, and they work still

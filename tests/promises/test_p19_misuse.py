@@ -10,7 +10,7 @@ import trio
 from funcpipe_trio import FairShare, Pipeline, PlanError, concat, fair_merge, merge
 from funcpipe_trio.testing import run_virtual
 
-from ._schedules import Tasks
+from ._tasks import Tasks
 
 begun = []
 
