@@ -41,7 +41,7 @@ from funcpipe_trio import (
     processes,
     threads,
 )
-from funcpipe_trio._runtime.core.attempt import Account, Attempt
+from funcpipe_trio._runtime.core.call_context import StepCounters, CallContext
 from tests._kit import run_real
 from tests.runtime.runners import _work
 
@@ -90,12 +90,12 @@ class Caller:
 
     def __init__(self, plan):
         self.running = plan.start()
-        self.account = Account()
+        self.account = StepCounters()
         self.admitted = []
         self.ended = {}
 
     async def call(self, fn, item, admit=None):
-        self.ended[item] = await self.running.call(fn, item, Attempt(self.account), admit)
+        self.ended[item] = await self.running.call(fn, item, CallContext(self.account), admit)
 
     async def admit(self, item, attempt):
         self.admitted.append(item)
