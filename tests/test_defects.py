@@ -8,7 +8,6 @@ import math
 import re
 from collections import Counter
 from fractions import Fraction
-from functools import partial, wraps
 from itertools import count, groupby
 
 import pytest
@@ -16,31 +15,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from funcpipe_trio import FairShare, Pipeline, PlanError, concat, fair_merge, merge, zip_pipelines
-from funcpipe_trio.testing import run_virtual
-
-MS = 2.0**-10
-"""A millisecond whose multiples add up exactly."""
-
-
-def in_virtual_time(test):
-    """Make a sync test of an async one: it runs on a clock of its own."""
-
-    @wraps(test)
-    def run(**arguments):
-        run_virtual(partial(test, **arguments))
-
-    return run
-
-
-def every(period, items):
-    """A source that gives each item after a period."""
-
-    async def source():
-        for item in items:
-            await trio.sleep(period)
-            yield item
-
-    return Pipeline.from_async_iterable(source)
+from tests._kit import MS, every, in_virtual_time, received
 
 
 def silent_after(items):
@@ -74,19 +49,6 @@ async def timed(run, number=None):
             break
         log.append((trio.current_time(), item))
     return log
-
-
-async def received(pipeline):
-    """Receive to the end, whatever it is: the items, the error or None, and the report."""
-    items = []
-    error = None
-    async with pipeline.open() as run:
-        try:
-            async for item in run:
-                items.append(item)
-        except Exception as met:
-            error = met
-    return items, error, run.report
 
 
 def of_weights(*pipelines):

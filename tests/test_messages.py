@@ -513,7 +513,7 @@ def test_steps_escape_their_names(name):
 def test_a_channel_escapes_its_keys(name):
     channel = FairChannel()
     channel.open_input(name)
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(ValueError, match=r"^FairChannel: key must not be open already, not '") as caught:
         channel.open_input(name)
 
     assert_lines(str(caught.value))

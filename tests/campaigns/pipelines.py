@@ -31,6 +31,7 @@ from funcpipe_trio import (
     zip_pipelines,
 )
 from funcpipe_trio.testing import InjectedError, Lab, Scenario
+from tests._kit import in_place, one_step
 
 
 async def wait_by_item(item: Any) -> Any:
@@ -40,11 +41,6 @@ async def wait_by_item(item: Any) -> Any:
 
 
 async def at_once(item: Any) -> Any:
-    return item
-
-
-async def step(item: Any) -> Any:
-    await trio.lowlevel.checkpoint()
     return item
 
 
@@ -114,7 +110,7 @@ def ordered_pool() -> Pipeline[int]:
 
 
 def unordered_pool() -> Pipeline[int]:
-    return Pipeline.from_iterable(range(9)).map(wait_by_item, concurrency=4, ordered=False).buffer(1).map(step)
+    return Pipeline.from_iterable(range(9)).map(wait_by_item, concurrency=4, ordered=False).buffer(1).map(one_step)
 
 
 def pool_that_never_waits() -> Pipeline[int]:
@@ -134,8 +130,8 @@ def merge_of_three() -> Pipeline[int]:
 
 
 def nested_merge() -> Pipeline[int]:
-    inner = fair_merge({1: Pipeline.from_iterable(range(4)), 2: Pipeline.from_iterable(range(4)).map(step)})
-    return merge(inner, Pipeline.from_iterable(range(5)).map(wait_by_item)).map(step, concurrency=2)
+    inner = fair_merge({1: Pipeline.from_iterable(range(4)), 2: Pipeline.from_iterable(range(4)).map(one_step)})
+    return merge(inner, Pipeline.from_iterable(range(5)).map(wait_by_item)).map(one_step, concurrency=2)
 
 
 def concatenation() -> Pipeline[int]:
@@ -143,7 +139,7 @@ def concatenation() -> Pipeline[int]:
         Pipeline.from_iterable([1, 2]),
         Pipeline.from_iterable([]),
         Pipeline.from_async_iterable(lambda: numbers(3)),
-        Pipeline.from_iterable(range(3)).map(step, concurrency=2),
+        Pipeline.from_iterable(range(3)).map(one_step, concurrency=2),
     )
 
 
@@ -157,7 +153,7 @@ def batches_by_time() -> Pipeline[int]:
     return (
         Pipeline.from_async_iterable(lambda: numbers(7))
         .batch(3, max_delay=1)
-        .map(step, concurrency=2)
+        .map(one_step, concurrency=2)
         .unbatch()
         .filter(lambda x: x != 2)
     )
@@ -172,11 +168,11 @@ def expansion() -> Pipeline[int]:
 
 
 def take_that_ends_early() -> Pipeline[int]:
-    return Pipeline.from_async_iterable(lambda: numbers(50)).map(wait_by_item, concurrency=3).take(4).map(step)
+    return Pipeline.from_async_iterable(lambda: numbers(50)).map(wait_by_item, concurrency=3).take(4).map(one_step)
 
 
 def producer() -> Pipeline[int]:
-    return Pipeline.from_producer(produce).tap(step).take_while(lambda x: x < 5)
+    return Pipeline.from_producer(produce).tap(one_step).take_while(lambda x: x < 5)
 
 
 def channel() -> Pipeline[int]:
@@ -188,7 +184,7 @@ def channel() -> Pipeline[int]:
 
 
 def ticking() -> Pipeline[int]:
-    return Pipeline.ticks(2).take(5).map(step)
+    return Pipeline.ticks(2).take(5).map(one_step)
 
 
 # ---- steps and policies
@@ -224,7 +220,7 @@ def keyed_map_as_completed() -> Pipeline[int]:
         Pipeline.from_iterable(range(10))
         .map(fails_at_some, key=lambda x: x % 2, concurrency=2, ordered=False, on_error=OnError.skip())
         .buffer(2)
-        .map(step)
+        .map(one_step)
     )
 
 
@@ -235,13 +231,13 @@ def retry_with_failures() -> Pipeline[int]:
 
 def rate_limited() -> Pipeline[int]:
     limiter = RateLimiter(RateLimit(2, burst=2))
-    one, other = Step(step).rate_limit(limiter), Step(at_once).rate_limit(limiter, cost=lambda x: 1 + x % 2)
+    one, other = Step(one_step).rate_limit(limiter), Step(at_once).rate_limit(limiter, cost=lambda x: 1 + x % 2)
     return Pipeline.from_iterable(range(7)).map(one, concurrency=2).buffer(1).map(other, concurrency=3, ordered=False)
 
 
 def two_limits() -> Pipeline[int]:
     both, each = RateLimiter(RateLimit(4, burst=3)), RateLimit(2, burst=4)
-    dear = Step(step).rate_limit(both, each, cost={each: lambda x: 1 + x % 2})
+    dear = Step(one_step).rate_limit(both, each, cost={each: lambda x: 1 + x % 2})
     numbers = Pipeline.from_iterable(range(5))
     return merge(numbers.map(dear, concurrency=3), numbers.map(Step(at_once).rate_limit(both), concurrency=2))
 
@@ -277,7 +273,7 @@ def divert() -> Pipeline[int]:
 
 
 def in_threads() -> Pipeline[int]:
-    return Pipeline.from_iterable(range(5)).map(Step(abs).on(threads(2)).timeout(50), concurrency=3).map(step)
+    return Pipeline.from_iterable(range(5)).map(Step(abs).on(threads(2)).timeout(50), concurrency=3).map(one_step)
 
 
 class Frail(Executor):
@@ -298,11 +294,6 @@ class Frail(Executor):
         return future
 
 
-async def in_place(fn: Any, *args: Any) -> Any:
-    await trio.lowlevel.checkpoint()
-    return fn(*args)
-
-
 def on_runners() -> Pipeline[int]:
     limited = Step(abs).on(in_place).rate_limit(RateLimit(2)).timeout(5).rate_limit(RateLimit(1, burst=2)).timeout(50)
     remade = Step(abs).on(executor(Frail, limit=2)).timeout(5).retry(Retry(3, WorkerDied, Backoff(0.5)))
@@ -319,10 +310,10 @@ def broadcast() -> Pipeline[int]:
             {
                 "slow": lambda items: items.buffer(1).map(wait_by_item, concurrency=2).buffer(1),
                 "raw": lambda items: items,
-                "few": lambda items: items.tap(step).take(3),
+                "few": lambda items: items.tap(one_step).take(3),
             }
         )
-        .map(step)
+        .map(one_step)
     )
 
 
@@ -334,7 +325,7 @@ def partition() -> Pipeline[int]:
             lambda x: "abc"[x % 3],
             {
                 "a": lambda items: items.buffer(1).map(wait_by_item, concurrency=2),
-                "b": lambda items: items.buffer(1).map(step).buffer(1),
+                "b": lambda items: items.buffer(1).map(one_step).buffer(1),
                 "c": lambda items: items.filter(lambda x: x != 5),
             },
         )
@@ -348,9 +339,10 @@ def branches_in_branches() -> Pipeline[int]:
         .buffer(2)
         .broadcast(
             {
-                "late": lambda items: concat(Pipeline.from_iterable([-1]).map(step), items.buffer(1).map(step)),
+                "late": lambda items: concat(Pipeline.from_iterable([-1]).map(one_step), items.buffer(1).map(one_step)),
                 "split": lambda items: items.partition(
-                    lambda x: "xy"[x % 2], {"x": lambda odd: odd.take(2), "y": lambda even: even.buffer(1).map(step)}
+                    lambda x: "xy"[x % 2],
+                    {"x": lambda odd: odd.take(2), "y": lambda even: even.buffer(1).map(one_step)},
                 ),
             }
         )
@@ -390,7 +382,7 @@ def fair_by_that_diverts() -> Pipeline[int]:
         Pipeline.from_iterable(flood())
         .filter(lambda x: x != 3)
         .fair_by(by_three, FairShare(capacity=1), max_keys=2, overflow=OnError.divert(Step(tell).timeout(2)))
-        .map(step)
+        .map(one_step)
     )
 
 
@@ -436,7 +428,7 @@ def restarting_iterable() -> Pipeline[int]:
         if made < 3:
             raise OSError(f"feed {made} broke")
 
-    return Pipeline.restarting(feed, Retry(9, OSError, Backoff(0)), reset_after=math.inf).map(step)
+    return Pipeline.restarting(feed, Retry(9, OSError, Backoff(0)), reset_after=math.inf).map(one_step)
 
 
 # ---- windows
@@ -446,7 +438,7 @@ def windows_by_time() -> Pipeline[int]:
     return (
         Pipeline.from_async_iterable(lambda: numbers(7))
         .window(3, period=1.25)
-        .map(step, concurrency=2)
+        .map(one_step, concurrency=2)
         .unbatch()
         .buffer(1)
     )
@@ -460,7 +452,7 @@ def sliding_windows() -> Pipeline[tuple[int, ...]]:
         .buffer(2)
         .map(lambda window: window[-1])
         .sliding(2, 3)
-        .map(step)
+        .map(one_step)
     )
 
 
@@ -471,7 +463,7 @@ def distinct_items() -> Pipeline[int]:
         .distinct(remember=2)
         .pairwise()
         .distinct(lambda pair: pair[0], remember=1)
-        .map(step)
+        .map(one_step)
         .unbatch()
     )
 
@@ -483,12 +475,12 @@ def nested_pipelines() -> Pipeline[int]:
     def pages(item: int) -> Pipeline[int]:
         return Pipeline.from_async_iterable(lambda: numbers(item % 4)).map(wait_by_item, concurrency=2).buffer(2)
 
-    return Pipeline.from_iterable(range(7)).buffer(2).flat_map(pages, concurrency=3).buffer(2).map(step)
+    return Pipeline.from_iterable(range(7)).buffer(2).flat_map(pages, concurrency=3).buffer(2).map(one_step)
 
 
 def nested_twice() -> Pipeline[int]:
     def inner(item: int) -> Pipeline[int]:
-        return Pipeline.from_iterable(range(item)).map(step)
+        return Pipeline.from_iterable(range(item)).map(one_step)
 
     async def outer(item: int) -> Pipeline[int]:
         return merge(Pipeline.from_iterable([item]), Pipeline.ticks(1).take(2)).flat_map(inner, concurrency=2)
@@ -512,19 +504,26 @@ def dropping() -> Pipeline[int]:
         .buffer(2, overflow="drop_oldest")
         .map(wait_by_item, concurrency=2)
         .buffer(1, overflow="drop_newest")
-        .map(step)
+        .map(one_step)
         .buffer(1)
     )
 
 
 def overflowing() -> Pipeline[int]:
     lines = [Pipeline.from_async_iterable(lambda: numbers(4)).buffer(1, overflow="drop_oldest") for _ in range(2)]
-    return merge(*lines).map(step, concurrency=2, ordered=False).batch(2).unbatch().buffer(9, overflow="fail").map(step)
+    return (
+        merge(*lines)
+        .map(one_step, concurrency=2, ordered=False)
+        .batch(2)
+        .unbatch()
+        .buffer(9, overflow="fail")
+        .map(one_step)
+    )
 
 
 def dropping_in_pools() -> Pipeline[int]:
     def inner(item: int) -> Pipeline[int]:
-        return Pipeline.from_iterable(range(item % 4)).map(at_once).buffer(1, overflow="drop_newest").map(step)
+        return Pipeline.from_iterable(range(item % 4)).map(at_once).buffer(1, overflow="drop_newest").map(one_step)
 
     return (
         Pipeline.from_iterable(range(9))
@@ -562,7 +561,7 @@ def sampled() -> Pipeline[int]:
 
 
 def delayed() -> Pipeline[int]:
-    return Pipeline.from_async_iterable(numbers).delay(1.25, max_items=2).take(5).map(step).buffer(1)
+    return Pipeline.from_async_iterable(numbers).delay(1.25, max_items=2).take(5).map(one_step).buffer(1)
 
 
 def timed() -> Pipeline[int]:

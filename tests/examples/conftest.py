@@ -1,5 +1,6 @@
-"""How the tests start an example as a program of its own."""
+"""How the tests load an example as a module, run it here, and start it as a program of its own."""
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -31,3 +32,33 @@ def start(tmp_path):
     for process in started:
         with process:  # closes its pipes, and waits
             process.kill()
+
+
+@pytest.fixture(scope="module")
+def load():
+    """Load examples by name, as modules that are there until the last test of the file has ended."""
+    loaded = []
+
+    def load(name):
+        spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module  # dataclasses look their module up, and one example imports another
+        loaded.append(name)
+        spec.loader.exec_module(module)
+        return module
+
+    yield load
+    for name in loaded:
+        del sys.modules[name]
+
+
+@pytest.fixture
+def run(example, tmp_path, monkeypatch, capsys):
+    """Run the file's `example` in `tmp_path`, with the database `out.db`; give status, stdout, stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments, db="out.db"):
+        status = example.main([*map(str, arguments), "--db", str(db)])
+        return status, *capsys.readouterr()
+
+    return run

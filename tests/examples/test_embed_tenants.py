@@ -6,7 +6,6 @@ at another place in it: a rate limit outside of the retry (a retry costs no toke
 batches of any size. In the real runs no clock is asked: not one line depends on how fast this machine is.
 """
 
-import importlib.util
 import os
 import re
 import signal
@@ -37,29 +36,18 @@ from funcpipe_trio.testing import (
     run_virtual,
 )
 
-EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
-SCRIPT = EXAMPLES / "embed_tenants.py"
+SCRIPT = Path(__file__).parents[2] / "docs" / "examples" / "embed_tenants.py"
 FAULTY = 308  # a seed whose first eight calls meet each fault once
 
 
-def loaded(name):
-    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up, and one example imports the other
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture(scope="module")
+def service(load):
+    return load("flaky_service")
 
 
 @pytest.fixture(scope="module")
-def service():
-    yield loaded("flaky_service")
-    del sys.modules["flaky_service"]
-
-
-@pytest.fixture(scope="module")
-def example(service):
-    yield loaded("embed_tenants")
-    del sys.modules["embed_tenants"]
+def example(load, service):
+    return load("embed_tenants")
 
 
 # ---- the plan, in virtual time
@@ -436,18 +424,6 @@ def test_failing_anywhere_loses_nothing_silently(trials):
 
 
 @pytest.fixture
-def run(example, tmp_path, monkeypatch, capsys):
-    """Run the example in `tmp_path`, with the database `vectors.db`; give status, stdout, stderr."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments, db="vectors.db"):
-        status = example.main([*map(str, arguments), "--db", str(db)])
-        return status, *capsys.readouterr()
-
-    return run
-
-
-@pytest.fixture
 def calm(example, service, monkeypatch):
     """Let the service be well and allow more, so that a run takes no time."""
     monkeypatch.setattr(service, "mood_of", lambda seed, number: "well")
@@ -497,7 +473,7 @@ def test_texts_of_folders_are_embedded(run, service, calm, tmp_path):
     status, out, err = run("acme=notes:3", "bolt=code")
 
     assert (status, err) == (0, "")
-    assert content("vectors.db") == (
+    assert content("out.db") == (
         [
             row(service, "acme", "one line"),
             row(service, "acme", "three"),
@@ -508,7 +484,7 @@ def test_texts_of_folders_are_embedded(run, service, calm, tmp_path):
         [("acme", "x" * 2001, "longer than 2000 characters")],
     )
     assert out.splitlines()[-3:] == [
-        f"vectors: 5 new, 5 in {tmp_path}/vectors.db",
+        f"vectors: 5 new, 5 in {tmp_path}/out.db",
         "dead letters: 1 new, 1 in all",
         "calls: the service counted 2, at most 2 in a second; it allows 10000",
     ]
@@ -532,19 +508,19 @@ def test_second_run_adds_nothing(run, calm, tmp_path):
     folder = make_folder(tmp_path / "notes", 25)
     (folder / "long.txt").write_text("x" * 3000)
     run("acme=notes")
-    before = content("vectors.db")
+    before = content("out.db")
 
     status, out, err = run("acme=notes")
 
     assert (status, err) == (0, "")
     assert out.splitlines()[-3:] == [
-        f"vectors: 0 new, 25 in {tmp_path}/vectors.db",
+        f"vectors: 0 new, 25 in {tmp_path}/out.db",
         "dead letters: 0 new, 1 in all",
         "calls: the service counted 0, at most 0 in a second; it allows 10000",
     ]
-    assert content("vectors.db") == before
+    assert content("out.db") == before
     (folder / "new.txt").write_text("new")
-    assert lines_with(run("acme=notes")[1], "vectors: ") == [f"vectors: 1 new, 26 in {tmp_path}/vectors.db"]
+    assert lines_with(run("acme=notes")[1], "vectors: ") == [f"vectors: 1 new, 26 in {tmp_path}/out.db"]
 
 
 def test_faults_of_the_service_cost_nothing_but_time(service, tmp_path):
@@ -660,14 +636,14 @@ def test_service_that_gives_no_answer_ends_the_run_in_a_line(
 
     assert status == 1
     assert err == f"embed_tenants: the service does not answer: {problem}; the same command embeds the rest\n"
-    assert lines_with(out, "vectors: ") == [f"vectors: 0 new, 0 in {tmp_path}/vectors.db"]
+    assert lines_with(out, "vectors: ") == [f"vectors: 0 new, 0 in {tmp_path}/out.db"]
 
 
 def test_failing_write_is_one_line_and_leaves_whole_transactions(run, calm, service, tmp_path):
     make_folder(tmp_path / "notes", 5)
     run("acme=notes")
-    before = content("vectors.db")
-    with closing(sqlite3.connect("vectors.db")) as connection:
+    before = content("out.db")
+    with closing(sqlite3.connect("out.db")) as connection:
         connection.execute(
             "CREATE TRIGGER full BEFORE INSERT ON embedding WHEN new.text = 'mail 7'"
             " BEGIN SELECT RAISE(ABORT, 'no room'); END"
@@ -677,9 +653,9 @@ def test_failing_write_is_one_line_and_leaves_whole_transactions(run, calm, serv
     status, out, err = run("bolt=mail")
 
     assert status == 1
-    assert err == f"embed_tenants: writing {tmp_path}/vectors.db failed: no room\n"
-    assert lines_with(out, "vectors: ") == [f"vectors: 0 new, 5 in {tmp_path}/vectors.db"]
-    assert content("vectors.db") == before
+    assert err == f"embed_tenants: writing {tmp_path}/out.db failed: no room\n"
+    assert lines_with(out, "vectors: ") == [f"vectors: 0 new, 5 in {tmp_path}/out.db"]
+    assert content("out.db") == before
 
 
 def test_the_service_says_nothing_of_a_client_that_goes_away_within_its_request(service, capfd):
@@ -698,22 +674,22 @@ def test_the_service_says_nothing_of_a_client_that_goes_away_within_its_request(
 def test_interrupted_run_is_completed_by_the_next(run, start, calm, service, tmp_path):
     """Ctrl-C leaves a sound database and says how far it came; the next run makes it whole."""
     make_folder(tmp_path / "notes", 3000)
-    process = start("embed_tenants", "acme=notes", "--db", "vectors.db")
+    process = start("embed_tenants", "acme=notes", "--db", "out.db")
     for line in process.stderr:
         if re.search(r" [1-9][0-9]* vectors stored", line):
             break
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
 
-    there = len(content("vectors.db")[0])
+    there = len(content("out.db")[0])
     assert process.returncode == 130
     assert 0 < there < 3000
     assert err.splitlines()[-1] == (
         f"embed_tenants: interrupted: {there:,} vectors stored, 0 dead letters; the same command embeds the rest"
     )
-    assert lines_with(out, "vectors: ") == [f"vectors: {there:,} new, {there:,} in {tmp_path}/vectors.db"]
+    assert lines_with(out, "vectors: ") == [f"vectors: {there:,} new, {there:,} in {tmp_path}/out.db"]
     assert run("acme=notes")[0] == 0
-    assert content("vectors.db") == (sorted(row(service, "acme", text) for text in named("notes", 3000)), [])
+    assert content("out.db") == (sorted(row(service, "acme", text) for text in named("notes", 3000)), [])
 
 
 # ---- the command line
@@ -750,7 +726,7 @@ def test_bad_input_is_one_line_and_makes_nothing(run, tmp_path, arguments, messa
     (tmp_path / "file").touch()
 
     assert run(*arguments) == (2, "", f"embed_tenants: {message}\n")
-    assert not (tmp_path / "vectors.db").exists()
+    assert not (tmp_path / "out.db").exists()
 
 
 @pytest.mark.parametrize(
@@ -814,7 +790,7 @@ def test_folder_and_weight(example, tmp_path, monkeypatch, argument, folder, wei
 @pytest.mark.parametrize(
     ("db", "problem"),
     [
-        ("missing/vectors.db", "unable to open database file"),
+        ("missing/out.db", "unable to open database file"),
         ("here", "unable to open database file"),
         ("text", "file is not a database"),
         ("other.db", "it belongs to another program"),

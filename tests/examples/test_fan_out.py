@@ -1,7 +1,6 @@
 """The example that sorts a log: what each branch gets, however its run ends; then all of it, as a program."""
 
 import gzip
-import importlib.util
 import io
 import os
 import signal
@@ -18,12 +17,8 @@ SCRIPT = Path(__file__).parents[2] / "docs" / "examples" / "fan_out.py"
 
 
 @pytest.fixture(scope="module")
-def example():
-    spec = importlib.util.spec_from_file_location("fan_out_example", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+def example(load):
+    return load("fan_out")
 
 
 def started(*arguments, **how):

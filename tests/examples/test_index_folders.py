@@ -3,11 +3,9 @@
 No clock is read here, except in the run that is interrupted: it must still have work when its first batch is written.
 """
 
-import importlib.util
 import os
 import signal
 import sqlite3
-import sys
 from collections import Counter
 from contextlib import closing
 from fractions import Fraction
@@ -40,25 +38,8 @@ not_as_root = pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason
 
 
 @pytest.fixture(scope="module")
-def example():
-    spec = importlib.util.spec_from_file_location("index_folders", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
-
-
-@pytest.fixture
-def run(example, tmp_path, monkeypatch, capsys):
-    """Run the example in `tmp_path`, with the database `index.db`; give status, stdout, stderr."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments, db="index.db"):
-        status = example.main([*map(str, arguments), "--db", str(db)])
-        return status, *capsys.readouterr()
-
-    return run
+def example(load):
+    return load("index_folders")
 
 
 def make_folder(folder, files, passages):
@@ -101,12 +82,12 @@ def test_words_of_two_folders_are_found(run, tmp_path):
     assert status == 0
     assert out.splitlines()[-5:] == [
         "files: 3 found, 3 read, 0 skipped",
-        f"passages: 2 written, 2 of them new; 2 in {tmp_path}/index.db",
+        f"passages: 2 written, 2 of them new; 2 in {tmp_path}/out.db",
         "",
         "passages with 'fox quick': 1, the best:",
         f"  {notes}/a.txt:21: the [quick] brown [fox] jumps",
     ]
-    assert [(path, line) for _, path, line, _ in rows("index.db")[0]] in (
+    assert [(path, line) for _, path, line, _ in rows("out.db")[0]] in (
         [(f"{notes}/a.txt", 21), (f"{mail}/b.txt", 1)],
         [(f"{mail}/b.txt", 1), (f"{notes}/a.txt", 21)],
     )
@@ -118,13 +99,13 @@ def test_second_run_adds_nothing(run, tmp_path):
     (folder / "deep").mkdir()
     (folder / "deep" / "x.txt").write_text("deep")
     run(folder)
-    before = rows("index.db")
+    before = rows("out.db")
 
     status, out, _err = run(folder, folder / "deep")
 
     assert status == 0
-    assert lines_with(out, "passages:") == [f"passages: 14 written, 0 of them new; 13 in {tmp_path}/index.db"]
-    assert rows("index.db") == before
+    assert lines_with(out, "passages:") == [f"passages: 14 written, 0 of them new; 13 in {tmp_path}/out.db"]
+    assert rows("out.db") == before
 
 
 def test_new_file_is_added_by_the_next_run(run, tmp_path):
@@ -134,7 +115,7 @@ def test_new_file_is_added_by_the_next_run(run, tmp_path):
 
     _status, out, _err = run(folder)
 
-    assert lines_with(out, "passages:") == [f"passages: 3 written, 1 of them new; 3 in {tmp_path}/index.db"]
+    assert lines_with(out, "passages:") == [f"passages: 3 written, 1 of them new; 3 in {tmp_path}/out.db"]
 
 
 async def test_weights_share_the_writer(example, tmp_path):
@@ -143,7 +124,7 @@ async def test_weights_share_the_writer(example, tmp_path):
         example.Tenant("heavy", make_folder(tmp_path / "heavy", files=60, passages=25), 3),
         example.Tenant("light", make_folder(tmp_path / "light", files=60, passages=25), 1),
     ]
-    with example.open_index(tmp_path / "index.db") as index:
+    with example.open_index(tmp_path / "out.db") as index:
         report = await example.work(example.plan(tenants, index, files := example.Files()), index, files)
 
     heavy, light = report.inputs
@@ -159,7 +140,7 @@ def test_plan_reads_as_expected(example, tmp_path):
         example.Tenant("docs", tmp_path / "docs", 3),
         example.Tenant("code", tmp_path / "code", Fraction(1, 2)),
     ]
-    with example.open_index(tmp_path / "index.db") as index:
+    with example.open_index(tmp_path / "out.db") as index:
         assert example.plan(tenants, index, example.Files()).describe() == PLAN
 
 
@@ -229,7 +210,7 @@ def test_what_cannot_be_read_is_skipped_and_counted(run, example, tmp_path):
         "  1 skipped: unreadable (No such file or directory)",
         "  3 skipped: compiled, so not opened",
     ]
-    assert [Path(path).name for _, path, _, _ in rows("index.db")[0]] in (
+    assert [Path(path).name for _, path, _, _ in rows("out.db")[0]] in (
         ["good.txt", "fits.txt"],
         ["fits.txt", "good.txt"],
     )
@@ -264,7 +245,7 @@ def test_links_make_no_loop(run, tmp_path):
         "files: 2 found, 1 read, 1 skipped",
         "  1 skipped: unreadable (Too many levels of symbolic links)",
     ]
-    assert len(rows("index.db")[0]) == 1
+    assert len(rows("out.db")[0]) == 1
 
 
 def test_database_in_the_folder_is_not_indexed(run, tmp_path):
@@ -393,14 +374,14 @@ def test_bad_input_is_one_line_and_makes_nothing(run, tmp_path, arguments, messa
     (tmp_path / "link").symlink_to("here")
 
     assert run(*arguments) == (2, "", f"index_folders: {message}\n")
-    assert not (tmp_path / "index.db").exists()
+    assert not (tmp_path / "out.db").exists()
 
 
 @pytest.mark.parametrize(
     ("db", "problem"),
     [
-        ("missing/index.db", "unable to open database file"),
-        ("file/index.db", "unable to open database file"),
+        ("missing/out.db", "unable to open database file"),
+        ("file/out.db", "unable to open database file"),
         ("here", "unable to open database file"),
         ("text", "file is not a database"),
         ("other.db", "it belongs to another program"),
@@ -424,11 +405,11 @@ def test_database_that_may_not_be_written_is_one_line(run, tmp_path):
     folder = make_folder(tmp_path / "here", files=1, passages=1)
     (tmp_path / "closed").mkdir(mode=0o500)
     run(folder)
-    (tmp_path / "index.db").chmod(0o400)
+    (tmp_path / "out.db").chmod(0o400)
 
     for db, problem in (
-        ("index.db", "attempt to write a readonly database"),
-        ("closed/index.db", "unable to open database file"),
+        ("out.db", "attempt to write a readonly database"),
+        ("closed/out.db", "unable to open database file"),
     ):
         assert run(folder, db=db) == (2, "", f"index_folders: cannot use {tmp_path}/{db} as the database: {problem}\n")
 
@@ -441,7 +422,7 @@ def test_new_database_that_cannot_be_made_is_removed(run, example, tmp_path, mon
     assert run(folder) == (
         2,
         "",
-        f"index_folders: cannot use {tmp_path}/index.db as the database: no such module: fts99\n",
+        f"index_folders: cannot use {tmp_path}/out.db as the database: no such module: fts99\n",
     )
     assert [path.name for path in tmp_path.iterdir()] == ["here"]
 
@@ -450,8 +431,8 @@ def test_failing_write_is_one_line_and_leaves_whole_batches(run, tmp_path):
     """An error of the database ends the run; nothing of the batch at which it happens is written."""
     folder = make_folder(tmp_path / "here", files=1, passages=2)
     run(folder)
-    before = rows("index.db")
-    with closing(sqlite3.connect("index.db")) as connection:
+    before = rows("out.db")
+    with closing(sqlite3.connect("out.db")) as connection:
         connection.execute(
             "CREATE TRIGGER full BEFORE INSERT ON passage WHEN new.line = 221 BEGIN SELECT RAISE(ABORT, 'no room'); END"
         )
@@ -460,9 +441,9 @@ def test_failing_write_is_one_line_and_leaves_whole_batches(run, tmp_path):
     status, out, err = run("more")
 
     assert status == 1
-    assert err == f"index_folders: writing {tmp_path}/index.db failed: no room\n"
-    assert lines_with(out, "passages") == [f"passages: 0 written, 0 of them new; 2 in {tmp_path}/index.db"]
-    assert rows("index.db") == before
+    assert err == f"index_folders: writing {tmp_path}/out.db failed: no room\n"
+    assert lines_with(out, "passages") == [f"passages: 0 written, 0 of them new; 2 in {tmp_path}/out.db"]
+    assert rows("out.db") == before
 
 
 # The progress line
@@ -471,7 +452,7 @@ def test_failing_write_is_one_line_and_leaves_whole_batches(run, tmp_path):
 def test_progress_is_one_line_of_any_terminal(example, tmp_path):
     """What does not fit is left out as a whole, so that no number is cut."""
     files = example.Files(read=5, skipped=Counter(binary=1597))
-    with example.open_index(tmp_path / "index.db") as index:
+    with example.open_index(tmp_path / "out.db") as index:
         index.written = 12_345
         shown = [example.progress(1.25, index, files, width) for width in range(1, 90)]
 

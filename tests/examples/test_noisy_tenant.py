@@ -5,7 +5,6 @@ refusal that waits its turn; workers behind a link in which lines were chosen lo
 asked: not one line depends on how fast this machine is.
 """
 
-import importlib.util
 import re
 import signal
 import subprocess
@@ -23,13 +22,8 @@ SCRIPT = Path(__file__).parents[2] / "docs" / "examples" / "noisy_tenant.py"
 
 
 @pytest.fixture(scope="module")
-def example():
-    spec = importlib.util.spec_from_file_location("noisy_tenant", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules["noisy_tenant"]
+def example(load):
+    return load("noisy_tenant")
 
 
 def waits(example, arrivals, *, is_fair, weights=None):

@@ -4,7 +4,6 @@ In virtual time every instant is exact, and each test fails if the operation it 
 the real run no clock is asked: what came is what was shown, sent or dropped, whatever this machine is doing.
 """
 
-import importlib.util
 import re
 import signal
 import subprocess
@@ -21,13 +20,8 @@ SCRIPT = Path(__file__).parents[2] / "docs" / "examples" / "overload.py"
 
 
 @pytest.fixture(scope="module")
-def example():
-    spec = importlib.util.spec_from_file_location("overload", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules["overload"]
+def example(load):
+    return load("overload")
 
 
 class Slow:
@@ -61,7 +55,7 @@ def test_a_sensor_that_falls_silent_is_a_failure(example):
     """Five seconds after its last reading; that one is shown."""
     show = Slow(1)
 
-    with pytest.raises(trio.TooSlowError) as caught:
+    with pytest.raises(trio.TooSlowError, match=r"^the stream was too slow at 'idle_timeout'\n") as caught:
         run_virtual(example.gauge(script([(0, "a"), (3, "b"), (60, "c")]), show).run)
 
     assert [item for _, item in show.calls] == ["a", "b"]

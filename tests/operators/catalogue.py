@@ -30,25 +30,20 @@ from funcpipe_trio import (
     merge,
     zip_pipelines,
 )
+from tests._kit import Opaque, in_place
 
 Line = Pipeline[Any]
 Items = list[Any]
 Model = Callable[[Items], Items]
 
 
-class Token:
+class Token(Opaque):
     """An item that refuses every look, but for its number."""
 
     __slots__ = ("number",)
 
     def __init__(self, number: int) -> None:
         self.number = number
-
-    def _refuse(self, *_args: object) -> Any:
-        raise AssertionError("an item was looked at")
-
-    __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = _refuse
-    __hash__ = __bool__ = __len__ = __iter__ = __repr__ = __str__ = __format__ = _refuse
 
 
 def tokens(count: int, start: int = 0) -> Items:
@@ -217,7 +212,7 @@ def on(name: str, apply: Callable[[Line], Line], model: Model = list, **flags: A
 
 
 class Trouble(Exception):
-    """A failure that a row's policy deals with."""
+    """A failure that a row's policy deals with, as none does with a `Boom`."""
 
 
 def wrapped(item: Any) -> tuple[Any]:
@@ -271,11 +266,6 @@ def same(item: Any) -> Any:
 
 nap = after(same)
 second = after(same, lambda each: 1)
-
-
-async def in_place(fn: Callable[..., Any], *args: Any) -> Any:
-    await trio.lowlevel.checkpoint()
-    return fn(*args)
 
 
 async def bury(failure: Failure[Any]) -> None:

@@ -30,14 +30,11 @@ from funcpipe_trio.testing import (
     fail_everywhere,
     run_virtual,
 )
+from tests._kit import Boom, assert_links_balance, assert_stages_balance
 
 from .catalogue import CASES, OPERATORS, Case, Feed, Token, Trouble, after, plain, tokens
 
 every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-
-
-class Boom(Exception):
-    """A failure of user code that no policy deals with."""
 
 
 @dataclass
@@ -103,14 +100,11 @@ def books_hold(case: Case, played: Played) -> None:
     assert all(isinstance(error, Trouble) for error in report.cleanup_errors)  # those of items that were given up
     if case.alone:
         assert report.taken == played.feed.handed
-    for stage in report.stages:
-        out = stage.emitted + stage.absorbed + stage.failed + stage.dropped + stage.discarded
-        assert stage.received + stage.created == out, stage.name
+    assert_stages_balance(report)
     changed = sum(each.made - each.used for each in report.remade)
     became = report.delivered + report.failed + report.dropped + report.discarded
     assert report.taken + changed == became, report.describe()
-    for link in report.links:
-        assert link.passed == link.taken + link.discarded + link.dropped, link.behind
+    assert_links_balance(report)
 
 
 def seen(case: Case, results: list[Any]) -> Any:

@@ -16,12 +16,10 @@ from hypothesis import strategies as st
 
 from funcpipe_trio import Aborted, FairShare, Pipeline, concat, fair_merge, merge, zip_pipelines
 from funcpipe_trio.testing import run_virtual
+from funcpipe_trio.testing._schedule import Schedule, scheduled
+from tests._kit import Boom
 
-from ._schedules import Tasks, shuffled
-
-
-class Boom(Exception):
-    """A failure of user code."""
+from ._tasks import Tasks
 
 
 class Mine(Exception):
@@ -509,7 +507,7 @@ class World:
 
     def play(self, pipeline, end, seed=0):
         """Run a pipeline to an end, under one schedule; keep the report, and what was raised."""
-        with shuffled(seed):
+        with scheduled(Schedule(seed)):
             run_virtual(self._play, pipeline, end)
         return self
 

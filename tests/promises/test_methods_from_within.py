@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from fractions import Fraction
+from functools import partial
 from itertools import product
 
 import pytest
@@ -19,6 +20,7 @@ import trio.lowlevel
 
 from funcpipe_trio import Aborted, FairShare, OnError, Pipeline, StateError, Step, concat, fair_merge, merge
 from funcpipe_trio.testing import run_virtual
+from tests._kit import assert_links_balance, assert_stages_balance
 
 from ._places import PLACES, Code
 
@@ -70,11 +72,15 @@ def books_hold(report, got, told, *, told_all=True):
     assert report.delivered == got
     assert not told_all or report.discarded == len(told)
     assert all(isinstance(error, OSError) for error in report.cleanup_errors)  # what was to be diverted
-    for stage in report.stages:
-        out = stage.emitted + stage.absorbed + stage.failed + stage.dropped + stage.discarded
-        assert stage.received + stage.created == out, stage
-    for link in report.links:
-        assert link.passed == link.taken + link.discarded + link.dropped, link
+    assert_stages_balance(report)
+    assert_links_balance(report)
+
+
+def call_once(call, holder, calls):
+    """Call a method of the run that is held, the first time that user code comes here."""
+    if not calls:
+        calls.append(True)
+        call(holder[0])
 
 
 async def drive(plan, holder, on_discard, slow):
@@ -98,11 +104,7 @@ def test_from_every_user_function(place, method, slow):
     """The run ends as the method says, and everything is accounted for."""
     call, outcomes = METHODS[method]
     holder, told, calls = [], [], []
-
-    def act():
-        if not calls:
-            calls.append(True)
-            call(holder[0])
+    act = partial(call_once, call, holder, calls)
 
     async def main():
         return await drive(PLACES[place](Code(act)), holder, lambda *what: told.append(what), slow)
@@ -120,11 +122,7 @@ def test_from_every_user_function_of_a_run_that_drives_itself(place, method):
     """The same for `run()`, whose last stage fills the sink."""
     call, outcomes = METHODS[method]
     holder, told, calls = [], [], []
-
-    def act():
-        if not calls:
-            calls.append(True)
-            call(holder[0])
+    act = partial(call_once, call, holder, calls)
 
     class Status:
         def started(self, run):
@@ -324,7 +322,7 @@ def test_by_way_of_trio_a_thread_may():
     async def main():
         async with merge(feed(0.1)).filter(lambda _: False).open() as run:
             await trio.to_thread.run_sync(lambda: trio.from_thread.run_sync(run.abort))
-            with pytest.raises(Aborted):
+            with pytest.raises(Aborted, match=r"^the run was aborted$"):
                 await run.receive()
         return run.report.outcome
 
@@ -401,7 +399,7 @@ def test_the_reason_to_abort_is_kept(place):
     async def main():
         async with plans[place]().open() as run:
             holder[:] = [run]
-            with pytest.raises(Aborted):
+            with pytest.raises(Aborted, match=r"^the run was aborted$"):
                 async for _item in run:
                     pass
         return run.report

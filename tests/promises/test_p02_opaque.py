@@ -13,22 +13,8 @@ import trio.lowlevel
 
 from funcpipe_trio import FairShare, Pipeline, RateLimit, concat, fair_merge, merge, zip_pipelines
 from funcpipe_trio.testing import run_virtual
-
-from ._schedules import shuffled
-
-
-class Secret:
-    """Refuses every look."""
-
-    def _refuse(self, *_args):
-        raise AssertionError("an item was looked at")
-
-    __eq__ = __ne__ = __hash__ = __bool__ = __len__ = __repr__ = __str__ = __iter__ = __lt__ = __format__ = _refuse
-
-
-async def same(item):
-    await trio.lowlevel.checkpoint()
-    return item
+from funcpipe_trio.testing._schedule import Schedule, scheduled
+from tests._kit import Opaque, one_step
 
 
 async def children(item):
@@ -36,8 +22,8 @@ async def children(item):
 
 
 SHAPES = {
-    "a pool": lambda p: p.map(same, concurrency=3),
-    "unordered": lambda p: p.map(same, concurrency=3, ordered=False),
+    "a pool": lambda p: p.map(one_step, concurrency=3),
+    "unordered": lambda p: p.map(one_step, concurrency=3, ordered=False),
     "batches": lambda p: p.batch(3).unbatch(),
     "timed batches": lambda p: p.batch(3, max_delay=1).unbatch(),
     "flat": lambda p: p.flat_map(lambda item: [item]).flat_map(children, concurrency=2),
@@ -53,7 +39,7 @@ SHAPES = {
 @pytest.mark.parametrize("end", ["all", "leave", "abort", "grace"])
 def test_an_item_is_passed_on_unseen(shape, end):
     """Delivered, discarded or reported: nothing asks the item anything."""
-    items = [Secret() for _ in range(40)]
+    items = [Opaque() for _ in range(40)]
     told = []
 
     async def main():
@@ -85,12 +71,12 @@ def test_several_receivers_get_each_item_once(seed):
             await trio.lowlevel.checkpoint()
 
     async def main():
-        pipeline = Pipeline.from_iterable(range(200)).map(same, concurrency=4)
+        pipeline = Pipeline.from_iterable(range(200)).map(one_step, concurrency=4)
         async with pipeline.open() as run, trio.open_nursery() as nursery:
             for mine in got:
                 nursery.start_soon(receiver, run, mine)
 
-    with shuffled(seed):
+    with scheduled(Schedule(seed)):
         run_virtual(main)
 
     assert sorted(functools.reduce(operator.iadd, got, [])) == list(range(200))

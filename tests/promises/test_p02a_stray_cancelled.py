@@ -25,21 +25,11 @@ from funcpipe_trio import (
     gather,
 )
 from funcpipe_trio.testing import run_virtual
+from tests._kit import assert_stages_balance, stray_cancelled
 
 from ._places import BAD, ITEMS, PLACES, Code, line
 
-
-async def somebody_elses():
-    """Return a `Cancelled` that belongs to a scope which is long left."""
-    kept = None
-    with trio.CancelScope() as scope:
-        scope.cancel()
-        try:
-            await trio.lowlevel.checkpoint()
-        except trio.Cancelled as error:
-            kept = error
-            raise
-    return kept
+STRAY = r"^Cancelled was raised, though no scope around it was cancelled"
 
 
 def raising(error):
@@ -74,7 +64,7 @@ def test_it_is_a_failure(place, way):
     """It reaches the caller as an `Exception` that comes of it, with the stage, however the stream is driven."""
 
     async def main():
-        stray = await somebody_elses()
+        stray = await stray_cancelled()
         with pytest.raises(Exception) as caught:
             await WAYS[way](PLACES[place](raising(stray)))
         return stray, caught.value
@@ -92,7 +82,7 @@ def test_the_run_has_failed_and_lost_nothing(place):
 
     async def main():
         told, got = [], []
-        plan = PLACES[place](raising(await somebody_elses()))
+        plan = PLACES[place](raising(await stray_cancelled()))
         with pytest.raises(Exception) as caught:
             async with plan.open(on_discard=lambda *what: told.append(what)) as run:
                 async for item in run:
@@ -103,9 +93,7 @@ def test_the_run_has_failed_and_lost_nothing(place):
 
     assert (report.outcome, report.error) == ("failed", met)
     assert (report.delivered, report.discarded) == (len(got), len(told))
-    for stage in report.stages:
-        out = stage.emitted + stage.absorbed + stage.failed + stage.dropped + stage.discarded
-        assert stage.received + stage.created == out, stage.name
+    assert_stages_balance(report)
 
 
 @pytest.mark.parametrize("concurrency", [1, 3])
@@ -118,7 +106,7 @@ def test_policies_apply_to_it(is_async, concurrency):
         buried.append(failure)
 
     async def main(policy):
-        bad = raising(await somebody_elses())
+        bad = raising(await stray_cancelled())
         fn = bad.wait if is_async else bad.fn
         width = concurrency if is_async else None
         return await line().map(fn, concurrency=width, on_error=policy).collect()
@@ -137,13 +125,13 @@ def test_a_retry_does_not_try_it_again():
     calls = []
 
     async def main():
-        bad = raising(await somebody_elses())
+        bad = raising(await stray_cancelled())
 
         async def call(item):
             calls.append(item)
             return bad.fn(item)
 
-        with pytest.raises(RuntimeError):
+        with pytest.raises(RuntimeError, match=STRAY):
             await line().map(Step(call).retry(Retry(5))).run()
 
     run_virtual(main)
@@ -155,8 +143,8 @@ def test_gather_raises_it_as_an_error():
     """The other face of the pool."""
 
     async def main():
-        stray = await somebody_elses()
-        with pytest.raises(RuntimeError) as caught:
+        stray = await stray_cancelled()
+        with pytest.raises(RuntimeError, match=STRAY) as caught:
             await gather(Step(raising(stray).wait), ITEMS, concurrency=2)
         return caught.value.__cause__ is stray
 
@@ -195,7 +183,7 @@ def test_in_cleanup_it_is_kept_as_every_error_of_cleanup(where):
     """The stream ends as it would; the error is in the report."""
 
     async def main():
-        stray = await somebody_elses()
+        stray = await stray_cancelled()
 
         def raising(*_):
             raise stray
@@ -235,7 +223,7 @@ def test_the_body_may_raise_one_too():
     """It passes unchanged, and the run was left, not cancelled."""
 
     async def main():
-        stray = await somebody_elses()
+        stray = await stray_cancelled()
         try:
             async with line().open() as run:
                 raise stray

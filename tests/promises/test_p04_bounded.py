@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from funcpipe_trio import Pipeline, RateLimit, concat, fair_merge, merge
 from funcpipe_trio.testing import run_virtual
+from tests._kit import nap
 
 from ._world import World, ends, lines
 
@@ -30,11 +31,6 @@ def test_never_more_in_flight_than_the_bound(line, end, seed):
     # A receiver has the item in its hand when it is taken, and notes it here a step later.
     receivers = 0 if end.kind == "sink" else end.consumers
     assert world.most <= bound + receivers
-
-
-async def slow(item):
-    await trio.sleep(1)
-    return item
 
 
 async def first_slowest(item):
@@ -73,10 +69,10 @@ REACHED = {
     "async source": (Pipeline.from_async_iterable(numbers).buffer(3), 3),
     "producer": (Pipeline.from_producer(produce).buffer(3), 3),
     "two links": (ITEMS.buffer(3).map(str).buffer(5), 8),
-    "a pool": (ITEMS.buffer(2).map(slow, concurrency=4).buffer(3), 9),
-    "an unordered pool": (ITEMS.buffer(2).map(slow, concurrency=4, ordered=False).buffer(3), 9),
+    "a pool": (ITEMS.buffer(2).map(nap, concurrency=4).buffer(3), 9),
+    "an unordered pool": (ITEMS.buffer(2).map(nap, concurrency=4, ordered=False).buffer(3), 9),
     "a pool whose first call is slow": (ITEMS.buffer(2).map(first_slowest, concurrency=4).buffer(3), 9),
-    "two pools": (ITEMS.buffer(1).map(slow).buffer(1).map(slow, concurrency=2).buffer(1), 6),
+    "two pools": (ITEMS.buffer(1).map(nap).buffer(1).map(nap, concurrency=2).buffer(1), 6),
     "a throttle": (ITEMS.buffer(2).throttle(RateLimit(100)).buffer(3), 5),
     "a throttle of an iterable": (ITEMS.throttle(RateLimit(100)).buffer(3), 3),
     "batches of a throttled iterable": (ITEMS.throttle(RateLimit(1)).batch(2).buffer(3), 6),
@@ -86,7 +82,7 @@ REACHED = {
     "timeouts": (ITEMS.buffer(2).timeout(10**6).buffer(3), 5),
     "batches": (ITEMS.buffer(2).map(str).batch(5).buffer(3), 2 + 15),
     "a merge": (merge(ITEMS.buffer(2), ITEMS.buffer(3)), 5),
-    "a concat": (concat(ITEMS.buffer(3), ITEMS.buffer(2)).map(slow).buffer(1), 3 + 2),
+    "a concat": (concat(ITEMS.buffer(3), ITEMS.buffer(2)).map(nap).buffer(1), 3 + 2),
 }
 
 

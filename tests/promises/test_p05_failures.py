@@ -13,9 +13,8 @@ import trio
 
 from funcpipe_trio import FairShare, OnError, Pipeline, RateLimit, concat, fair_merge, merge, zip_pipelines
 from funcpipe_trio.testing import run_virtual
-
-from ._schedules import shuffled
-from ._world import Boom
+from funcpipe_trio.testing._schedule import Schedule, scheduled
+from tests._kit import Boom
 
 NUMBERS = Pipeline.from_iterable(range(20))
 
@@ -367,7 +366,7 @@ def merged(a, b):
 def test_the_earlier_of_two_failures_is_the_error(where, seed):
     """Item 5 fails at once, item 2 at least 3 s later, in the same or a later stage: 2 is the error, in any order."""
     early, late = failing(2, delays={2: 3}), failing(5, delays={2: 3})
-    with shuffled(seed):
+    with scheduled(Schedule(seed)):
         items, error, report, told = run_virtual(outcome_of, SECOND[where](early, late))
 
     assert items == [0, 1]
@@ -473,7 +472,7 @@ def test_items_and_error_do_not_depend_on_the_schedule(delays, capacity):
             .filter(lambda item: item % 3 != 1)
             .map(failing(8, delay=0.25), concurrency=2)
         )
-        with shuffled(seed):
+        with scheduled(Schedule(seed)):
             items, error, report, _told = run_virtual(outcome_of, pipeline)
         results.add((tuple(items), error.args, report.outcome))
 
@@ -516,7 +515,7 @@ def test_the_failure_that_crosses_a_limit_is_an_event_as_any_other(place, seed):
                 raise caught.value
         return items, met, run.report
 
-    with shuffled(seed):
+    with scheduled(Schedule(seed)):
         items, met, report = run_virtual(main)
 
     assert items == [0, 1, 3, 4]
@@ -564,7 +563,7 @@ def test_of_two_failures_the_earlier_is_the_error_whatever_policies_there_are():
         early, concurrency=2, on_error=OnError.divert(divert)
     )
     for seed in range(20):
-        with shuffled(seed):
+        with scheduled(Schedule(seed)):
             items, error, report, told = run_virtual(outcome_of, pipeline)
 
         assert (items, error.args, error.__context__) == ([1], (2,), early.errors[2])
@@ -592,7 +591,7 @@ def test_with_policies_items_and_error_do_not_depend_on_the_schedule(delays):
             .buffer(1)
             .map(failing(0, 9, 12, delays=delays), concurrency=concurrency, key=id, on_error=LIMITED)
         )
-        with shuffled(seed):
+        with scheduled(Schedule(seed)):
             items, error, report, _told = run_virtual(outcome_of, pipeline)
         results.add((tuple(items), error.args, tuple(error.__notes__), report.outcome))
 

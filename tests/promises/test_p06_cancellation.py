@@ -13,8 +13,10 @@ import trio.lowlevel
 
 from funcpipe_trio import Aborted, FairShare, Pipeline, PlanError, concat, fair_merge, merge, zip_pipelines
 from funcpipe_trio.testing import run_virtual
+from funcpipe_trio.testing._schedule import Schedule, scheduled
+from tests._kit import nap
 
-from ._schedules import Tasks, shuffled
+from ._tasks import Tasks
 from ._world import Do, From, Join, Line, World
 
 FEW = From("iterable", 7)
@@ -74,7 +76,7 @@ def test_cancelled_before_any_step_it_ends_at_once_and_clean(name, end):
     def play(step):
         world = World()
         pipeline = world.plan(PLANS[name])
-        with shuffled(7):
+        with scheduled(Schedule(7)):
             complete, called = run_virtual(cancelled_before, world, pipeline, step, end)
         if name == "a concat" and can_be_run(pipeline):
             world.closed += 2  # cancelled before the run began: it does not own the channels, and they work still
@@ -103,10 +105,10 @@ def test_whoever_still_reads_from_a_shielded_scope_is_told():
     async def main():
         met = None
         with trio.CancelScope() as outside:
-            async with Pipeline.from_iterable(range(100)).map(later, concurrency=2).open() as run:
+            async with Pipeline.from_iterable(range(100)).map(nap, concurrency=2).open() as run:
                 outside.cancel()
                 with trio.CancelScope(shield=True):
-                    with pytest.raises(Aborted) as caught:
+                    with pytest.raises(Aborted, match=r"^the run was cancelled$") as caught:
                         async for _ in run:
                             pass
                     met = caught.value
@@ -115,11 +117,6 @@ def test_whoever_still_reads_from_a_shielded_scope_is_told():
     met, outcome = run_virtual(main)
     assert outcome == "cancelled"
     assert "cancelled" in str(met)
-
-
-async def later(item):
-    await trio.sleep(1)
-    return item
 
 
 def test_user_code_that_turns_its_cancellation_into_an_error_does_not_hide_it():
@@ -196,7 +193,7 @@ KILLED = {
     "a source": lambda kind: Pipeline.from_iterable(raising_source(kind)),
     "an async source": lambda kind: Pipeline.from_async_iterable(raising_async_source(kind)),
     "a producer": lambda kind: Pipeline.from_producer(raising_producer(kind)),
-    "a merge": lambda kind: merge(NUMBERS.map(raising(kind)), NUMBERS.map(later)),
+    "a merge": lambda kind: merge(NUMBERS.map(raising(kind)), NUMBERS.map(nap)),
     "a merge's cost": lambda kind: fair_merge({"a": NUMBERS}, FairShare(cost=lambda x: raising_sync(kind)(x) + 1)),
     "a concat": lambda kind: concat(NUMBERS.map(raising(kind)), NUMBERS),
     "a zip": lambda kind: zip_pipelines(NUMBERS.map(raising(kind)), NUMBERS),
@@ -241,15 +238,7 @@ def test_an_interrupt_arrives_once_and_bare(place, body, kind):
     run_virtual(caught)
 
 
-@pytest.fixture
-def control_c():
-    """The signal is taken, even by a test run that was started in the background."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-def test_control_c_arrives_once_and_everything_is_closed(control_c):
+def test_control_c_arrives_once_and_everything_is_closed(interrupts):
     """The signal itself: it is raised in the main task, or in user code, and leaves the block bare."""
     closed = []
 

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 
 from funcpipe_trio import Pipeline, RateLimit, concat, fair_merge, merge, zip_pipelines
 from funcpipe_trio.testing import run_virtual
+from tests._kit import Boom, nap
 
-from ._world import Boom, End, Mine, World, lines
+from ._world import End, Mine, World, lines
 
 WAYS = ("break", "return", "raise", "aclose", "cancel")
 
@@ -72,14 +73,9 @@ async def leave(pipeline, way):
                     break
 
 
-async def slow(item):
-    await trio.sleep(1)
-    return item
-
-
 SHAPES = {
     "alone": lambda p: p,
-    "before a pool": lambda p: p.map(slow, concurrency=3),
+    "before a pool": lambda p: p.map(nap, concurrency=3),
     "before a batch": lambda p: p.batch(2, max_delay=1),
     "before a throttle": lambda p: p.throttle(RateLimit(9)),
     "merged": lambda p: merge(p, Pipeline.from_iterable(range(9))),
@@ -126,7 +122,7 @@ def test_a_channel_of_a_part_that_never_ran_is_closed_too(way):
     async def main():
         send, receive = trio.open_memory_channel(0)
         first = Pipeline.from_iterable(range(10**6))
-        nested = merge(Pipeline.from_channel(receive), Pipeline.from_iterable([1])).map(slow)
+        nested = merge(Pipeline.from_channel(receive), Pipeline.from_iterable([1])).map(nap)
         with contextlib.suppress(Mine):
             await leave(concat(first, nested.batch(2)), way)
         with pytest.raises(trio.BrokenResourceError):
@@ -196,7 +192,7 @@ def test_receive_after_the_block_was_left_says_so():
     async def main():
         async with Pipeline.from_iterable(range(3)).open() as run:
             await run.receive()
-        with pytest.raises(trio.ClosedResourceError):
+        with pytest.raises(trio.ClosedResourceError, match=r"^the block of this run was left$"):
             await run.receive()
 
     run_virtual(main)

@@ -15,11 +15,7 @@ import trio
 from funcpipe_trio import FairShare, Pipeline, StateError, concat, fair_merge, merge
 from funcpipe_trio.testing import run_virtual
 from funcpipe_trio.testing._schedule import Schedule, scheduled
-
-
-async def slow(item):
-    await trio.sleep(1)
-    return item
+from tests._kit import endless, nap
 
 
 async def collect(run, items):
@@ -53,11 +49,11 @@ def counting(taken):
 
 SHAPES = {
     "alone": lambda p: p,
-    "a pool": lambda p: p.map(slow, concurrency=3),
-    "an unordered pool": lambda p: p.map(slow, concurrency=3, ordered=False),
+    "a pool": lambda p: p.map(nap, concurrency=3),
+    "an unordered pool": lambda p: p.map(nap, concurrency=3, ordered=False),
     "batches": lambda p: p.batch(10, max_delay=100).unbatch(),
     "a fused batch": lambda p: p.batch(7).unbatch(),
-    "stages": lambda p: p.map(slow).buffer(1).map(slow),
+    "stages": lambda p: p.map(nap).buffer(1).map(nap),
     "a merge": lambda p: merge(p),
     "weights": lambda p: fair_merge({"a": p, "b": Pipeline.from_iterable([])}, FairShare({"a": 5}, capacity=2)),
     "a concat": lambda p: concat(p, Pipeline.from_iterable(["never"])),
@@ -94,7 +90,7 @@ def test_a_source_that_is_being_waited_for_does_not_hold_up_a_drain(kind):
     send, receive = trio.open_memory_channel(5)
     send.send_nowait(1)
     source = {
-        "iterable": lambda: Pipeline.from_iterable([1]).map(slow),
+        "iterable": lambda: Pipeline.from_iterable([1]).map(nap),
         "async": lambda: Pipeline.from_async_iterable(silent),
         "producer": lambda: Pipeline.from_producer(produce),
         "channel": lambda: Pipeline.from_channel(receive),
@@ -109,12 +105,6 @@ def test_a_source_that_is_being_waited_for_does_not_hold_up_a_drain(kind):
 
 def test_a_drain_hears_a_source_that_never_waits():
     """An async iterator with no checkpoint in it: the drain still stops the taking."""
-
-    async def endless():
-        number = 0
-        while True:
-            yield number
-            number += 1
 
     async def main():
         items = []
@@ -137,7 +127,7 @@ def test_drain_nowait_in_the_task_of_the_consumer():
 
     async def main():
         taken = []
-        async with counting(taken).map(slow, concurrency=2).open() as run:
+        async with counting(taken).map(nap, concurrency=2).open() as run:
             items = [await run.receive()]
             run.drain_nowait()
             handed_over = list(taken)
@@ -186,7 +176,7 @@ def test_a_drain_finishes_a_flat_map_that_is_expanding():
 def test_a_grace_that_is_over_discards_the_rest_and_says_so(grace):
     """It takes as long as the grace; delivered and discarded together are all that was taken."""
     told, taken = [], []
-    pipeline = counting(taken).map(slow)
+    pipeline = counting(taken).map(nap)
     items, report, returned = run_virtual(drained_at, pipeline, 3, grace, told)
 
     assert returned == 3 + grace

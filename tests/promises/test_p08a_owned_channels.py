@@ -15,12 +15,9 @@ import trio
 
 from funcpipe_trio import Aborted, FairChannel, Pipeline, Step, concat, merge
 from funcpipe_trio.testing import Scenario, cancel_everywhere, drain_everywhere, fail_everywhere, run_virtual
+from tests._kit import Boom
 
 SENT = 50
-
-
-class Boom(Exception):
-    pass
 
 
 def fails(item):

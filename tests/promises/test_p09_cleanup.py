@@ -9,8 +9,9 @@ import trio
 
 from funcpipe_trio import Pipeline
 from funcpipe_trio.testing import run_virtual
+from tests._kit import Boom
 
-from ._world import Boom, Mine
+from ._world import Mine
 
 
 class Source:

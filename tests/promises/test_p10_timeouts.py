@@ -10,8 +10,7 @@ import trio
 
 from funcpipe_trio import Backoff, OnError, Pipeline, Retry, Step, gather
 from funcpipe_trio.testing import run_virtual
-
-from ._schedules import shuffled
+from funcpipe_trio.testing._schedule import Schedule, scheduled
 
 
 async def outcome_of(call):
@@ -125,7 +124,7 @@ def test_the_instant_of_the_deadline_is_too_late(call, seed):
         started = Step(call).timeout(1).start()
         return [await outcome_of(started(seconds)) for seconds in (0.5, 1, 0.75, 1.5)], started.statistics().timeouts
 
-    with shuffled(seed):
+    with scheduled(Schedule(seed)):
         (first, second, third, last), timeouts = run_virtual(main)
 
     assert (first, second, third, timeouts) == ((0.5, 0.5), (LATE, 1.5), (0.75, 2.25), 2)
@@ -144,7 +143,7 @@ def test_a_late_call_does_not_harm_the_next_item(call, seed):
         stage = run.report.stages[-1]
         return items, stage.failed, stage.policies.timeouts, trio.current_time()
 
-    with shuffled(seed):
+    with scheduled(Schedule(seed)):
         met = run_virtual(main)
 
     assert met == ([0.5, 0.25], 2, 2, 2.75)
@@ -223,7 +222,7 @@ def test_an_outer_timeout_ends_the_attempts_of_an_inner_one(seed):
             await step(0)
         return str(caught.value), str(caught.value.__cause__), trio.current_time()
 
-    with shuffled(seed):
+    with scheduled(Schedule(seed)):
         met = run_virtual(main)
 
     assert met == ("not done after 3 s", "not done after 1 s", 3)
@@ -261,7 +260,7 @@ def test_timeouts_of_calls_side_by_side_do_not_touch_each_other(seed):
         items = await pipeline.collect()
         return items, trio.current_time()
 
-    with shuffled(seed):
+    with scheduled(Schedule(seed)):
         met = run_virtual(main)
 
     assert met == ([0.5, 0.25, 0.75], 1)
@@ -285,7 +284,7 @@ def test_a_timeout_really_cancels(seed):
         await trio.sleep(100)
         return outcome, ended_by_then
 
-    with shuffled(seed):
+    with scheduled(Schedule(seed)):
         met = run_virtual(main)
 
     assert (met, ended) == (((LATE, 3), [3]), [3])

@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 
 from funcpipe_trio import FairChannel, FairShare, Pipeline, RateLimit, RateLimiter, fair_merge
 from funcpipe_trio.testing import run_virtual
-
-from ._schedules import shuffled
+from funcpipe_trio.testing._schedule import Schedule, scheduled
 
 weights_of = st.lists(
     st.one_of(
@@ -97,7 +96,7 @@ def test_two_backlogged_inputs_never_drift_further_apart_than_the_bound(weights,
     """P13: pairwise lag <= 1/w + 1/w', exactly, for any weights, capacities, sources, consumers and schedules."""
     inputs = {key: SOURCES[kinds[key]](key) for key in range(len(weights))}
     share = FairShare(dict(enumerate(weights)), capacity=capacity)
-    with shuffled(seed):
+    with scheduled(Schedule(seed)):
         order = run_virtual(consume, fair_merge(inputs, share), consumer)
 
     assert sorted(order) == sorted(list(range(len(weights))) * COUNT)
@@ -111,7 +110,7 @@ def test_the_unit_of_the_weights_does_not_matter(weights, seed, unit):
     inputs = {key: SOURCES["sync"](key) for key in range(len(weights))}
     orders = []
     for scaled in (weights, [weight * unit for weight in weights]):
-        with shuffled(seed):
+        with scheduled(Schedule(seed)):
             orders.append(run_virtual(consume, fair_merge(inputs, FairShare(dict(enumerate(scaled)))), "fast"))
 
     assert orders[0] == orders[1]
@@ -123,7 +122,7 @@ def test_merges_in_merges_are_fair_at_every_level(outer, inner, seed):
     """P13: a group of three streams against one: the bound holds between the groups and inside of the group."""
     group = fair_merge({key: SOURCES["sync"](key) for key in range(3)}, FairShare(dict(enumerate(inner))))
     both = fair_merge({"group": group, "other": SOURCES["sync"](3)}, FairShare({"group": outer[0], "other": outer[1]}))
-    with shuffled(seed):
+    with scheduled(Schedule(seed)):
         order = run_virtual(consume, both, "fast")
 
     together = [int(key == 3) for key in order]

@@ -10,6 +10,7 @@ import trio
 from funcpipe_trio import Pipeline, RateLimit, concat, fair_merge, merge, zip_pipelines
 from funcpipe_trio.testing import Script, run_virtual
 from funcpipe_trio.testing._schedule import Schedule, scheduled
+from tests._kit import nap
 
 
 async def one_a_minute():
@@ -19,11 +20,6 @@ async def one_a_minute():
 
 
 async def quick(item):
-    return item
-
-
-async def second_later(item):
-    await trio.sleep(1)
     return item
 
 
@@ -42,8 +38,8 @@ SHAPES = {
     "fused": (lambda p: p.map(str).filter(bool).scan(max, ""), 0),
     "stages": (lambda p: p.buffer(4).map(str).buffer(4).map(str), 0),
     "a pool": (lambda p: p.map(quick, concurrency=8), 0),
-    "a slow pool": (lambda p: p.map(second_later, concurrency=8), 1),
-    "an unordered pool": (lambda p: p.map(second_later, concurrency=8, ordered=False), 1),
+    "a slow pool": (lambda p: p.map(nap, concurrency=8), 1),
+    "an unordered pool": (lambda p: p.map(nap, concurrency=8, ordered=False), 1),
     "full batches": (lambda p: p.batch(1), 0),
     "timed batches": (lambda p: p.batch(9, max_delay=2), 2),
     "an expensive item": (lambda p: p.batch(max_cost=1, cost=lambda item: 5), 0),

@@ -25,6 +25,7 @@ from funcpipe_trio import (
     zip_pipelines,
 )
 from funcpipe_trio.testing import run_virtual
+from tests._kit import endless
 
 ITEMS = 3000
 NUMBERS = Pipeline.from_iterable(range(ITEMS))
@@ -243,10 +244,6 @@ def test_slow_sync_code_is_left_after_ten_milliseconds_and_one_item(shape):
 
 def test_a_filter_of_everything_does_not_hold_up_its_neighbour():
     """P14 with P16: an input that works without end and gives nothing delays no other input of the merge."""
-
-    async def endless():
-        for number in count():
-            yield number
 
     async def main():
         busy = Pipeline.from_async_iterable(endless).filter(lambda item: False)

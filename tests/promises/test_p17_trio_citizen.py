@@ -26,8 +26,9 @@ from funcpipe_trio import (
     gather,
 )
 from funcpipe_trio.testing import run_virtual
+from funcpipe_trio.testing._schedule import Schedule, scheduled
 
-from ._schedules import Tasks, shuffled
+from ._tasks import Tasks
 
 FEW = Pipeline.from_iterable(range(3))
 
@@ -103,7 +104,7 @@ def test_every_method_of_a_run_is_a_checkpoint():
                 await running.drain()
             with assert_checkpoints():
                 await running.aclose()
-            with assert_checkpoints(), pytest.raises(trio.ClosedResourceError):
+            with assert_checkpoints(), pytest.raises(trio.ClosedResourceError, match="block of this run was left"):
                 await running.receive()
         finally:
             await opening.__aexit__(None, None, None)
@@ -207,7 +208,7 @@ def traced(seed):
             async for item in running:
                 items.append((trio.current_time(), item))
 
-    with shuffled(seed):
+    with scheduled(Schedule(seed)):
         run_virtual(main)
     return steps, items
 

@@ -12,13 +12,9 @@ import trio
 
 from funcpipe_trio import Pipeline, PlanError, concat, merge, zip_pipelines
 from funcpipe_trio.testing import run_virtual
+from tests._kit import nap
 
 who = contextvars.ContextVar("who", default="nobody")
-
-
-async def later(item):
-    await trio.sleep(1)
-    return item
 
 
 def stateful_plan():
@@ -29,7 +25,7 @@ def stateful_plan():
 
 def test_many_runs_of_one_plan_at_once_know_nothing_of_each_other():
     """Twenty runs, begun at different times: each gets what a single one gets."""
-    plan = stateful_plan().map(later, concurrency=4)
+    plan = stateful_plan().map(nap, concurrency=4)
     alone = run_virtual(plan.collect)
 
     async def main():
@@ -51,7 +47,7 @@ def test_a_run_within_a_function_of_a_run_within_nurseries():
     """Each item of a run opens a run; two levels of nurseries around it; the results are those of plain code."""
 
     async def inner(item):
-        return sum(await Pipeline.from_iterable(range(item)).map(later, concurrency=3).collect())
+        return sum(await Pipeline.from_iterable(range(item)).map(nap, concurrency=3).collect())
 
     async def main():
         async with trio.open_nursery(), trio.open_nursery():
@@ -66,7 +62,7 @@ def test_two_runs_opened_crosswise_in_one_task():
     async def main():
         async with (
             Pipeline.from_iterable(range(10)).open() as outer,
-            Pipeline.from_channel(outer).map(later).open() as inner,
+            Pipeline.from_channel(outer).map(nap).open() as inner,
         ):
             return [item async for item in inner]
 
@@ -213,7 +209,7 @@ def test_a_one_shot_source_is_used_once_and_says_so():
     """P18, P19: the second of two runs of a one-shot plan raises, and the first is not disturbed."""
 
     async def main():
-        plan = Pipeline.from_iterable(iter(range(5)), name="once").map(later)
+        plan = Pipeline.from_iterable(iter(range(5)), name="once").map(nap)
         async with plan.open() as run:
             first = await run.receive()
             with pytest.raises(PlanError, match=r"source 'once': a one-shot iterable was already used by a run"):

@@ -10,7 +10,7 @@ import trio
 from funcpipe_trio import FairShare, Pipeline, PlanError, concat, fair_merge, merge
 from funcpipe_trio.testing import run_virtual
 
-from ._schedules import Tasks
+from ._tasks import Tasks
 
 begun = []
 
@@ -66,7 +66,7 @@ def test_a_plan_that_was_refused_has_used_nothing():
 
     async def main():
         once = Pipeline.from_iterable(iter([1, 2]))
-        with pytest.raises(PlanError):
+        with pytest.raises(PlanError, match=r"^map 'str': with concurrency, fn must be an async function"):
             await merge(once, Pipeline.from_iterable([1]).map(str, concurrency=2)).collect()
         return await once.collect()
 
@@ -84,25 +84,29 @@ def test_weights_for_inputs_that_do_not_exist_are_told_at_once():
 
 
 @pytest.mark.parametrize(
-    ("call", "error"),
+    ("call", "error", "says"),
     [
-        (lambda p: p.open(on_discard=3), TypeError),
-        (lambda p: p.open(cleanup_timeout=0), ValueError),
-        (lambda p: p.open(cleanup_timeout=float("nan")), ValueError),
-        (lambda p: p.open(cleanup_timeout="1"), TypeError),
-        (lambda p: p.map(str, concurrency=True), TypeError),
-        (lambda p: p.map(str, concurrency=0), ValueError),
-        (lambda p: p.buffer(0), ValueError),
-        (lambda p: p.take(-1), ValueError),
-        (lambda p: p.batch(), ValueError),
-        (lambda p: p.batch(1, max_delay=float("inf")), ValueError),
-        (lambda p: FairShare({"a": 0.5}), TypeError),
-        (lambda p: FairShare({"a": 0}), ValueError),
-        (lambda p: FairShare(capacity=0), ValueError),
-        (lambda p: Pipeline.ticks(0), ValueError),
+        (lambda p: p.open(on_discard=3), TypeError, "Pipeline: on_discard must be callable, not 3$"),
+        (lambda p: p.open(cleanup_timeout=0), ValueError, "Pipeline: cleanup_timeout must be a number of seconds > 0"),
+        (lambda p: p.open(cleanup_timeout=float("nan")), ValueError, "Pipeline: cleanup_timeout must .* not nan$"),
+        (lambda p: p.open(cleanup_timeout="1"), TypeError, "Pipeline: cleanup_timeout must .* not a str of length 1$"),
+        (lambda p: p.map(str, concurrency=True), TypeError, "Pipeline.map: concurrency must be an int >= 1, not True$"),
+        (lambda p: p.map(str, concurrency=0), ValueError, "Pipeline.map: concurrency must be >= 1, not 0$"),
+        (lambda p: p.buffer(0), ValueError, "Pipeline.buffer: capacity must be >= 1, not 0$"),
+        (lambda p: p.take(-1), ValueError, "Pipeline.take: n must be >= 0, not -1$"),
+        (lambda p: p.batch(), ValueError, "Pipeline.batch: one of max_items, max_delay, max_cost must be given$"),
+        (
+            lambda p: p.batch(1, max_delay=float("inf")),
+            ValueError,
+            "Pipeline.batch: max_delay must .* finite, not inf$",
+        ),
+        (lambda p: FairShare({"a": 0.5}), TypeError, r"FairShare: weights\['a'\] must be a positive int or Fraction"),
+        (lambda p: FairShare({"a": 0}), ValueError, r"FairShare: weights\['a'\] must be a positive int or Fraction"),
+        (lambda p: FairShare(capacity=0), ValueError, "FairShare: capacity must be >= 1, not 0$"),
+        (lambda p: Pipeline.ticks(0), ValueError, "Pipeline.ticks: period must be a number of seconds > 0"),
     ],
 )
-def test_wrong_values_are_told_at_the_call(call, error):
+def test_wrong_values_are_told_at_the_call(call, error, says):
     """Not when the run begins: outside of trio, at the line that says it."""
-    with pytest.raises(error):
+    with pytest.raises(error, match=f"^{says}"):
         call(Pipeline.from_iterable([1]))

@@ -27,6 +27,7 @@ from funcpipe_trio import (
     merge,
 )
 from funcpipe_trio.testing import run_virtual
+from tests._kit import assert_stages_balance
 
 FOREVER = 1e7
 
@@ -159,9 +160,7 @@ def test_a_stop_ends_it_at_once(what, how, behind):
                     run.pause()
         report = run.report
         assert report.discarded == len(told)
-        for stage in report.stages:
-            out = stage.emitted + stage.absorbed + stage.failed + stage.dropped + stage.discarded
-            assert stage.received + stage.created == out, stage
+        assert_stages_balance(report)
         return trio.current_time()
 
     assert run_virtual(main) == 5

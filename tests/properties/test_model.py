@@ -27,14 +27,11 @@ from hypothesis import strategies as st
 from funcpipe_trio import FairShare, OnError, Pipeline, RateLimit, Report, concat, fair_merge, merge, zip_pipelines
 from funcpipe_trio.testing import run_virtual
 from funcpipe_trio.testing._schedule import Schedule, scheduled
+from tests._kit import Boom, assert_links_balance, assert_stages_balance
 
 Line = Pipeline[Any]
 Items = list[Any]
 Draw = st.DrawFn
-
-
-class Boom(Exception):
-    """A failure of a source."""
 
 
 @dataclass(frozen=True)
@@ -467,11 +464,8 @@ def play(line: Line, consumer: str, seed: int) -> Taken:
     report = taken.report
     if report is not None:
         assert report.delivered == len(taken.items)
-        for stage in report.stages:
-            out = stage.emitted + stage.absorbed + stage.failed + stage.dropped + stage.discarded
-            assert stage.received + stage.created == out, stage.name
-        for link in report.links:
-            assert link.passed == link.taken + link.discarded + link.dropped, link.behind
+        assert_stages_balance(report)
+        assert_links_balance(report)
     return taken
 
 

@@ -23,8 +23,9 @@ from funcpipe_trio import (
     merge,
     zip_pipelines,
 )
+from tests._kit import Boom
 
-from .items import Boom, Wrap, num
+from .items import Wrap, num
 from .program import Fn, Line, Op, Source
 from .sources import AsyncStepper, BareAsyncStepper, Feed, Stepper, StepperChannel, opener
 from .world import World

@@ -9,6 +9,7 @@ from typing import Any
 import trio
 
 from funcpipe_trio import Aborted, Failure
+from tests._kit import Boom
 
 # ---- items
 
@@ -113,10 +114,6 @@ def num_of(id: Any) -> int:
 # ---- errors
 
 
-class Boom(Exception):
-    pass
-
-
 class Falsy(Exception):
     def __bool__(self) -> bool:
         return False
@@ -166,15 +163,3 @@ ERRORS: dict[str, Callable[[], BaseException]] = {
 }
 STOPS = ("stopiter", "stopasync", "endofchannel")  # user code that raises these: a RuntimeError with it as cause
 FATAL = ("keyboard", "falsybase")
-
-
-async def stray_cancelled() -> trio.Cancelled:
-    """A `Cancelled` that belongs to no scope any more."""
-    with trio.CancelScope() as scope:
-        scope.cancel()
-        try:
-            await trio.lowlevel.checkpoint()
-        except trio.Cancelled as error:
-            kept = error
-            raise
-    return kept

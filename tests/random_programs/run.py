@@ -17,9 +17,10 @@ from funcpipe_trio import (
     Pipeline,
 )
 from funcpipe_trio.testing._schedule import Schedule, scheduled
+from tests._kit import stray_cancelled
 
 from .build import Builder
-from .items import LOOKED, stray_cancelled
+from .items import LOOKED
 from .program import Event, Op, Program, done_to, functions_of, is_endless, ops_of, sources_of
 from .world import World
 

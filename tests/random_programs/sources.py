@@ -8,6 +8,8 @@ from typing import Any
 
 import trio
 
+from tests._kit import connection
+
 from .items import HashableItem, Item, ItemError, first_leaf, leaves
 from .program import INF, Source
 from .world import World
@@ -195,15 +197,8 @@ async def _holding(kind: str) -> Any:
         with trio.move_on_after(3):
             yield
     elif kind == "nursery":
-        try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(trio.sleep_forever)
-                try:
-                    yield
-                finally:
-                    nursery.cancel_scope.cancel()
-        except BaseExceptionGroup as group:
-            raise group.exceptions[0] from None
+        async with connection():
+            yield
     else:
         yield
 

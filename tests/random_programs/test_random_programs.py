@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 import trio
 
+from tests._kit import Boom
+
 from .__main__ import check, examine
 from .generate import generate, generate_step
-from .items import Boom, Item
+from .items import Item
 from .oracle import judge
 from .program import Ending, Event, Fault, Fn, Line, Op, Program, Source, render
 from .run import execute

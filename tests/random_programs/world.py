@@ -12,8 +12,9 @@ from typing import Any
 import trio
 
 from funcpipe_trio import Run
+from tests._kit import Boom
 
-from .items import ERRORS, Boom, first_leaf, leaves, num, num_of, root_of
+from .items import ERRORS, first_leaf, leaves, num, num_of, root_of
 from .program import INF, Fn, Program, Source
 
 SEEN: ContextVar[Any] = ContextVar("seen", default=None)

@@ -737,13 +737,19 @@ def test_a_crowd_of_ever_new_keys_does_not_starve_the_others():
         assert longest_gap(served, key) <= 2 * (2 + 16)
 
 
-def test_a_removed_key_keeps_its_debt_until_virtual_time_has_passed_it():
+def left_in_debt(cost, *, gone, steady):
+    """Make a queue that "gone" has left in debt, of these weights; give "steady", too, which is ready."""
     queue = FairQueue()
-    gone, steady = queue.add("gone", 1), queue.add("steady", 2)
-    queue.ready(gone)
-    queue.ready(steady)
-    queue.charge(gone, 3, still_ready=False)
-    queue.remove(gone)
+    goes, stays = queue.add("gone", gone), queue.add("steady", steady)
+    queue.ready(goes)
+    queue.ready(stays)
+    queue.charge(goes, cost, still_ready=False)
+    queue.remove(goes)
+    return queue, stays
+
+
+def test_a_removed_key_keeps_its_debt_until_virtual_time_has_passed_it():
+    queue, steady = left_in_debt(3, gone=1, steady=2)
 
     back = queue.add("gone", 1)
     assert (queue.debt(back), back.served) == (3, 0)
@@ -754,12 +760,7 @@ def test_a_removed_key_keeps_its_debt_until_virtual_time_has_passed_it():
 
 
 def test_a_debt_left_behind_is_the_same_when_ticks_become_finer():
-    queue = FairQueue()
-    gone, steady = queue.add("gone", 3), queue.add("steady", 2)
-    queue.ready(gone)
-    queue.ready(steady)
-    queue.charge(gone, 3, still_ready=False)
-    queue.remove(gone)
+    queue, _steady = left_in_debt(3, gone=3, steady=2)
 
     queue.add("fine", 10**20 + 39)
 
@@ -767,12 +768,7 @@ def test_a_debt_left_behind_is_the_same_when_ticks_become_finer():
 
 
 def test_a_debt_is_paid_off_at_the_weight_with_which_the_key_returns():
-    queue = FairQueue()
-    gone, steady = queue.add("gone", 1), queue.add("steady", 1)
-    queue.ready(gone)
-    queue.ready(steady)
-    queue.charge(gone, 6, still_ready=False)
-    queue.remove(gone)
+    queue, steady = left_in_debt(6, gone=1, steady=1)
 
     back = queue.add("gone", 3)
     queue.ready(back)

@@ -14,6 +14,7 @@ import trio
 
 from funcpipe_trio import OnError, Pipeline, PlanError, Retry, Step, gather, threads
 from funcpipe_trio.testing import cancel_everywhere, fail_everywhere, interrupt_everywhere, run_virtual
+from tests._kit import one_step
 
 
 class Calls:
@@ -267,18 +268,13 @@ def test_without_concurrency_it_is_as_sync_as_it_looks(way):
 # ---- whatever happens to the run
 
 
-async def step_aside(item):
-    await trio.lowlevel.checkpoint()
-    return item
-
-
 def make():
     return (
         Pipeline.from_iterable(range(4))
-        .map(lambda item: step_aside(item), concurrency=2)
-        .filter(lambda item: step_aside(item), concurrency=2)
-        .tap(Step(lambda item: step_aside(item)).timeout(5), concurrency=2)
-        .flat_map(lambda item: step_aside([item]), concurrency=2)
+        .map(lambda item: one_step(item), concurrency=2)
+        .filter(lambda item: one_step(item), concurrency=2)
+        .tap(Step(lambda item: one_step(item)).timeout(5), concurrency=2)
+        .flat_map(lambda item: one_step([item]), concurrency=2)
     )
 
 

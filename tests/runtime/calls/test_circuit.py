@@ -14,10 +14,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from funcpipe_trio import Backoff, CircuitBreaker, CircuitOpen, Failure, OnError, Pipeline, Retry, Step, merge
 from funcpipe_trio.testing import cancel_everywhere, drain_everywhere, explore_schedules, run_virtual
-
-
-class Boom(Exception):
-    """A failure of user code."""
+from tests._kit import Boom
 
 
 class Service:

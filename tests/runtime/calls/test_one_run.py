@@ -22,14 +22,10 @@ from funcpipe_trio import (
     gather,
 )
 from funcpipe_trio.testing import run_virtual
+from tests._kit import one_step
 
 SLOW = RateLimit(1, per=1000, burst=2)
 QUICK = RateLimit(1000, burst=99)
-
-
-async def same(item):
-    await trio.lowlevel.checkpoint()
-    return item
 
 
 async def refuse(item):
@@ -37,7 +33,7 @@ async def refuse(item):
 
 
 def started():
-    return Step(same).rate_limit(RateLimit(1000, burst=9)).circuit_breaker(CircuitBreaker()).start()
+    return Step(one_step).rate_limit(RateLimit(1000, burst=9)).circuit_breaker(CircuitBreaker()).start()
 
 
 async def nowait(limiter):
@@ -52,7 +48,9 @@ async def statistics(limiter):
     limiter.statistics()
 
 
-STEP = r"^the started step 'same' must not be used in two trio runs at a time\nUse step\.start\(\) in each of them\."
+STEP = (
+    r"^the started step 'one_step' must not be used in two trio runs at a time\nUse step\.start\(\) in each of them\."
+)
 LIMITER = (
     r"^RateLimiter: it must not be used in two trio runs at a time\n"
     r"Use a RateLimiter in each of them, with a part of the rate\."
@@ -75,10 +73,10 @@ USES = {
     "acquire_nowait": (lambda: RateLimiter(QUICK), nowait, LIMITER),
     "set_rate": (lambda: RateLimiter(QUICK), set_rate, LIMITER),
     "statistics": (lambda: RateLimiter(QUICK), statistics, LIMITER),
-    "a step with it": (lambda: RateLimiter(QUICK), lambda limiter: Step(same).rate_limit(limiter)(1), LIMITER),
+    "a step with it": (lambda: RateLimiter(QUICK), lambda limiter: Step(one_step).rate_limit(limiter)(1), LIMITER),
     "a stage with it": (
         lambda: RateLimiter(QUICK),
-        lambda limiter: Pipeline.from_iterable([1]).map(Step(same).rate_limit(limiter)).run(),
+        lambda limiter: Pipeline.from_iterable([1]).map(Step(one_step).rate_limit(limiter)).run(),
         LIMITER,
     ),
 }
@@ -181,7 +179,7 @@ def test_a_refusal_is_no_reason_to_try_again_for_ever():
 
     async def main():
         await thing.acquire()
-        step = Step(same).rate_limit(thing).retry(Retry(1))
+        step = Step(one_step).rate_limit(thing).retry(Retry(1))
         with pytest.raises(StateError, match=LIMITER):
             await in_another_run(step, 1)
 

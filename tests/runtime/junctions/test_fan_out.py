@@ -13,19 +13,11 @@ import trio
 
 from funcpipe_trio import BufferOverflow, Pipeline, PlanError, merge
 from funcpipe_trio.testing import Scenario, explore_schedules, run_virtual
-
-
-class Boom(Exception):
-    """A failure of user code."""
+from tests._kit import Boom, assert_links_balance, assert_stages_balance, nap
 
 
 def same(items):
     return items
-
-
-async def nap(item):
-    await trio.sleep(1)
-    return item
 
 
 async def take(pipeline, slow=0.0, told=None):
@@ -45,13 +37,6 @@ def outcome_of(pipeline, **how):
     return run_virtual(partial(take, pipeline, **how))
 
 
-def sums_hold(report):
-    stages = all(
-        s.received + s.created == s.emitted + s.absorbed + s.failed + s.dropped + s.discarded for s in report.stages
-    )
-    return stages and all(link.passed == link.taken + link.discarded + link.dropped for link in report.links)
-
-
 # ---- broadcast
 
 
@@ -69,7 +54,8 @@ def test_every_branch_gets_every_item_in_order():
         assert [x for name, x in got if name == branch] == list(range(100))
     assert report.taken == 100
     assert report.delivered == 200
-    assert sums_hold(report)
+    assert_stages_balance(report)
+    assert_links_balance(report)
 
 
 def test_a_branch_may_be_nothing_but_its_link():
@@ -121,7 +107,8 @@ def test_a_branch_that_has_ended_holds_up_nobody_and_gets_no_more():
     assert Counter(got) == Counter([*range(200), 0, 1, 2])
     assert {reason for _, _, reason in told} <= {"not needed"}
     assert len(told) == report.discarded <= 16
-    assert sums_hold(report)
+    assert_stages_balance(report)
+    assert_links_balance(report)
 
 
 def test_when_no_branch_is_left_the_source_is_closed():
@@ -175,7 +162,8 @@ def test_each_item_goes_to_its_branch():
     assert [x for name, x in got if name == "odd"] == list(range(1, 50, 2))
     assert [x for name, x in got if name == "even"] == list(range(0, 50, 2))
     assert report.taken == report.delivered == 50
-    assert sums_hold(report)
+    assert_stages_balance(report)
+    assert_links_balance(report)
 
 
 def test_an_unknown_route_is_an_error_that_names_the_known_ones():
@@ -267,7 +255,8 @@ def test_an_item_that_waits_for_a_branch_that_ends_goes_with_it():
     assert error is None
     assert sorted(got) == [0, 1, *range(8, 30)]
     assert sorted(item for item, _, _ in told) == list(range(2, 8))
-    assert sums_hold(report)
+    assert_stages_balance(report)
+    assert_links_balance(report)
 
 
 # ---- failures
@@ -291,7 +280,8 @@ def test_a_failure_of_the_trunk_comes_when_every_branch_gave_what_came_before_it
     assert report.error is error
     assert report.cleanup_errors == ()
     assert report.failed == 0
-    assert sums_hold(report)
+    assert_stages_balance(report)
+    assert_links_balance(report)
 
 
 def test_a_failing_branch_ends_the_run_at_its_place():
@@ -311,7 +301,8 @@ def test_a_failing_branch_ends_the_run_at_its_place():
     assert report.failed == 1
     assert {reason for _, _, reason in told} == {"behind a failure"}
     assert len(told) == report.discarded
-    assert sums_hold(report)
+    assert_stages_balance(report)
+    assert_links_balance(report)
 
 
 def test_of_a_failing_branch_and_a_failing_trunk_the_earlier_is_the_error():
@@ -377,7 +368,8 @@ def test_aborted_drained_and_left_in_the_middle(kind):
         assert report.outcome == outcome
         assert len(told) == report.discarded
         assert (how == "drain") == (report.discarded == 0)
-        assert sums_hold(report)
+        assert_stages_balance(report)
+        assert_links_balance(report)
         if kind == "partition":
             assert report.taken == report.delivered + report.discarded
 
@@ -421,7 +413,8 @@ def test_a_branch_with_a_buffer_that_fails_fails_alone(kind):
     assert len([x for x in got if isinstance(x, int)]) in (2, 3)
     assert report.failed == 1
     assert {reason for _, _, reason in told} <= {"behind a failure"}
-    assert sums_hold(report)
+    assert_stages_balance(report)
+    assert_links_balance(report)
     if kind == "partition":
         assert report.taken == report.delivered + report.failed + report.discarded
 
@@ -459,7 +452,8 @@ def test_when_the_last_branch_failed_by_its_buffer_the_trunk_is_stopped(kind, na
     assert got
     assert len(closed) == 1
     assert {reason for _, _, reason in told} <= {"behind a failure"}
-    assert sums_hold(report)
+    assert_stages_balance(report)
+    assert_links_balance(report)
 
 
 @pytest.mark.parametrize("kind", ["broadcast", "partition"])
@@ -475,7 +469,8 @@ def test_what_a_failing_buffer_did_not_let_in_has_not_passed(kind):
     strict = next(link for link in report.links if link.behind == f"{kind}.strict")
     behind = next(stage for stage in report.stages if stage.name == "abs")
     assert isinstance(error, BufferOverflow)
-    assert sums_hold(report)
+    assert_stages_balance(report)
+    assert_links_balance(report)
     assert strict.passed == strict.taken + strict.discarded
     assert behind.received == behind.emitted + behind.discarded
     assert behind.emitted <= len(got) + 1
@@ -533,7 +528,9 @@ def test_bad_plans_are_refused_all_at_once():
         "branch 'keeps' of 'broadcast': the pipeline that a branch function is given must not be used outside",
     ):
         assert part in said
-    with pytest.raises(PlanError):
+    with pytest.raises(
+        PlanError, match=r"^branch 'keeps' of 'broadcast': the pipeline that a branch function is given must not"
+    ):
         run_virtual(kept[0].collect)
     assert repr(kept[0]) == "<Pipeline >"  # it can be looked at from within its function
 

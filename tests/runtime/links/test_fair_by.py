@@ -19,10 +19,7 @@ from hypothesis import strategies as st
 from funcpipe_trio import Aborted, BufferOverflow, FairShare, OnError, Pipeline, Step, concat, fair_merge, merge
 from funcpipe_trio.testing import Probe, Script, assert_fair, run_virtual
 from funcpipe_trio.testing._schedule import Schedule, scheduled
-
-
-class Boom(Exception):
-    pass
+from tests._kit import Boom, assert_run_balances, assert_stages_balance, nap
 
 
 def first(item):
@@ -52,15 +49,12 @@ def collected(line):
     return " ".join(run_virtual(line.collect))
 
 
-def adds_up(report):
-    """Whether the sums of a report hold, for operations that are one to one."""
-    for each in report.stages:
-        out = each.emitted + each.absorbed + each.failed + each.dropped + each.discarded
-        assert each.received + each.created == out, each
+def assert_adds_up(report):
+    """The sums of a report, for operations that are one to one; what `fair_by` drops never was in its link."""
+    assert_stages_balance(report)
     for link in report.links:
         assert link.passed == link.taken + link.discarded
-    assert report.taken == report.delivered + report.failed + report.dropped + report.discarded
-    return True
+    assert_run_balances(report)
 
 
 # ---- shares
@@ -83,7 +77,7 @@ def test_an_open_run_gives_the_same_order():
     report = run_virtual(receive_all, fair("aaaaaabbb", {"a": 2}), items)
 
     assert " ".join(items) == "a0 b0 a1 b1 a2 a3 b2 a4 a5"
-    assert adds_up(report)
+    assert_adds_up(report)
 
 
 def test_the_choice_is_made_at_the_hand_over():
@@ -160,7 +154,7 @@ def test_random_arrivals_keep_order_and_lag(overflow, arrivals, capacity, weight
                 backlog.append(live or {log[-1][0]})
 
     report = run_virtual(main)
-    assert adds_up(report)
+    assert_adds_up(report)
     assert report.dropped == len(dropped)
     assert sorted(log + dropped) == sorted(item for _, item in timeline)
     for key in "abc":
@@ -262,7 +256,7 @@ def test_what_is_new_is_dropped_and_told():
     assert items == ["a0", "b0", "a1", "b1"]
     assert told == [(item, "first", "drop_newest") for item in ("a2", "a3", "a4")]
     assert (report.taken, report.dropped, report.discarded, report.outcome) == (7, 3, 0, "completed")
-    assert adds_up(report)
+    assert_adds_up(report)
 
 
 def test_a_flood_does_not_slow_the_others():
@@ -293,12 +287,7 @@ def test_with_block_a_flood_holds_up_the_stream():
     script = Script([(0, f"a{number}") for number in range(6)] + [(0, "b0")])
     line = Pipeline.from_async_iterable(script).fair_by(first, FairShare(capacity=2), max_keys=2)
 
-    assert collected(line.map(Step(slow))) == "a0 a1 a2 a3 b0 a4 a5"
-
-
-async def slow(item):
-    await trio.sleep(1)
-    return item
+    assert collected(line.map(Step(nap))) == "a0 a1 a2 a3 b0 a4 a5"
 
 
 # ---- diverting
@@ -331,7 +320,7 @@ def test_what_has_no_room_is_diverted():
     ]
     assert (report.failed, report.discarded, report.error) == (3, 0, None)
     assert (only.failures, only.divert.timeouts) == ((("BufferOverflow", 3),), 0)
-    assert adds_up(report)
+    assert_adds_up(report)
 
 
 def test_the_error_of_the_step_ends_the_stream_behind_what_came_before():
@@ -386,7 +375,7 @@ def test_an_item_that_is_being_diverted_when_the_run_stops_is_discarded():
         report = run_virtual(main)
         assert sorted(told) == [(item, "iterable", reason) for item in ("a0", "a1", "b0")]
         assert (report.taken, report.discarded, report.failed) == (3, 3, 0)
-        assert adds_up(report)
+        assert_adds_up(report)
 
 
 def test_a_step_that_cannot_run_is_a_problem_of_the_plan():
@@ -450,7 +439,7 @@ def test_an_error_of_a_step_that_is_stopped_is_kept_and_its_item_discarded():
     report = run_virtual(main)
     assert sorted(told) == [("a0", "iterable", "aborted"), ("a1", "iterable", "aborted")]
     assert [str(error) for error in report.cleanup_errors] == ["while closing"]
-    assert adds_up(report)
+    assert_adds_up(report)
 
 
 # ---- failures and ends
@@ -517,7 +506,7 @@ def test_a_run_that_is_left_gives_up_what_is_in_the_queues(overflow):
         return run.report
 
     report = run_virtual(main)
-    assert adds_up(report)
+    assert_adds_up(report)
     assert {reason for _, _, reason in told} <= {"not needed", "drop_newest"}
     assert len(told) == report.dropped + report.discarded == report.taken - 1
 

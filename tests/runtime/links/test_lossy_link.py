@@ -14,25 +14,19 @@ import trio
 from funcpipe_trio import BufferOverflow, FairShare, Pipeline, fair_merge, merge
 from funcpipe_trio.testing import Probe, Script, run_virtual
 from funcpipe_trio.testing._schedule import Schedule, scheduled
+from tests._kit import assert_links_balance, assert_stages_balance, endless, nap, one_step
 
 
 def script(text):
     return Pipeline.from_async_iterable(Script(text), name="sensor")
 
 
-async def seconds(item):
-    await trio.sleep(1)
-    return item
-
-
 def books(run):
     """The sums of a report that must hold, whatever happened."""
     report = run.report
-    for stage in report.stages:
-        out = stage.emitted + stage.absorbed + stage.failed + stage.dropped + stage.discarded
-        assert stage.received + stage.created == out, stage
+    assert_stages_balance(report)
+    assert_links_balance(report)
     for link in report.links:
-        assert link.passed == link.taken + link.discarded + link.dropped, link
         assert link.peak <= link.capacity
     return report
 
@@ -102,7 +96,7 @@ def test_a_sync_source_that_overflows_takes_no_further():
 
     async def main():
         got = []
-        with pytest.raises(BufferOverflow):
+        with pytest.raises(BufferOverflow, match=r"^the buffer of 3 behind 'iterable' was full\n"):
             async with Pipeline.from_iterable(count()).buffer(3, overflow="fail").open() as run:
                 await trio.sleep(1)
                 async for item in run:
@@ -118,10 +112,6 @@ def test_a_sync_source_that_overflows_takes_no_further():
 @pytest.mark.parametrize("source", ["iterable", "async"])
 def test_a_source_without_end_lets_its_receiver_run(policy, source):
     """It has room always, and breathes all the same: the consumer gets its items, others their turns."""
-
-    async def endless():
-        for number in count():
-            yield number
 
     line = Pipeline.from_iterable(count()) if source == "iterable" else Pipeline.from_async_iterable(endless)
 
@@ -175,7 +165,7 @@ def test_the_plan_says_what_a_full_buffer_does():
     line = (
         Pipeline.from_iterable([1], name="sensor")
         .buffer(4, overflow="drop_oldest")
-        .map(seconds)
+        .map(nap)
         .buffer(2, overflow="drop_newest")
         .tap(print)
         .buffer(3, overflow="fail")
@@ -185,7 +175,7 @@ def test_the_plan_says_what_a_full_buffer_does():
         "pipeline: 3 stages, items in flight: at most 10\n"
         "source sensor: iterable\n"
         "  | link of 4, drops the oldest when full\n"
-        "stage seconds: async map seconds, 1 at a time, in order\n"
+        "stage nap: async map nap, 1 at a time, in order\n"
         "  | link of 2, drops the newest when full\n"
         "stage print: tap print\n"
         "  | link of 3, fails when full (of an open run; run(), collect() and the like need none)\n"
@@ -197,7 +187,7 @@ def test_the_plan_says_what_a_full_buffer_does():
 @pytest.mark.parametrize("ordered", [True, False])
 def test_a_pool_goes_on_behind_which_items_are_dropped(ordered):
     """Its calls do not wait for the consumer, and no more are in flight than the plan says."""
-    line = Pipeline.from_iterable(range(12)).buffer(1).map(seconds, concurrency=3, ordered=ordered)
+    line = Pipeline.from_iterable(range(12)).buffer(1).map(nap, concurrency=3, ordered=ordered)
     line = line.buffer(2, overflow="drop_oldest")
 
     async def main():
@@ -362,11 +352,6 @@ def test_ticks_that_nobody_takes_go_on_into_a_buffer_that_drops():
 
 
 async def at_once(item):
-    return item
-
-
-async def one_step(item):
-    await trio.lowlevel.checkpoint()
     return item
 
 

@@ -12,7 +12,7 @@ told, or told twice; a failure that overtakes the items before it; a worker that
 import math
 from collections import Counter
 from dataclasses import dataclass
-from functools import partial, wraps
+from functools import wraps
 from itertools import accumulate, dropwhile, pairwise, takewhile
 
 import pytest
@@ -20,33 +20,9 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from funcpipe_trio import Aborted, FairShare, Pipeline, RateLimit, Retry, concat, fair_merge, merge, zip_pipelines
-from funcpipe_trio.testing import run_virtual
-
-MS = 2.0**-10
-"""A millisecond whose multiples add up exactly."""
-
-
-def in_virtual_time(test):
-    """Make a sync test of an async one: it runs on a clock of its own."""
-
-    @wraps(test)
-    def run(**arguments):
-        run_virtual(partial(test, **arguments))
-
-    return run
-
+from tests._kit import MS, Opaque, in_virtual_time, received
 
 # ---- the items
-
-
-class Hostile:
-    """An item that must not be looked at."""
-
-    def _refuse(self, *_args):
-        raise AssertionError("an item was looked at")
-
-    __eq__ = __ne__ = __lt__ = __hash__ = __bool__ = __repr__ = __str__ = __len__ = __iter__ = _refuse
-    __enter__ = __call__ = __getitem__ = __contains__ = __format__ = _refuse
 
 
 class Falsy(list):
@@ -65,7 +41,7 @@ SPECIAL = [
     Falsy(),
     ValueError,
 ]
-EVERY_ITEM = [*SPECIAL, *(Hostile() for _ in range(590))]
+EVERY_ITEM = [*SPECIAL, *(Opaque() for _ in range(590))]
 ITEMS = EVERY_ITEM[:60]
 NUMBER = {id(item): number for number, item in enumerate(EVERY_ITEM)}
 
@@ -629,18 +605,6 @@ def assert_closed(log):
     assert not log or log[-1] == "close"
 
 
-async def receive_all(line, on_discard):
-    """Receive to the end: the items, the error or None, and the report."""
-    got, error = [], None
-    async with line.open(on_discard=on_discard) as run:
-        try:
-            async for item in run:
-                got.append(item)
-        except Exception as met:
-            error = met
-    return got, error, run.report
-
-
 class Given:
     """Notes what is given up, and why."""
 
@@ -667,7 +631,7 @@ async def test_an_operation_is_what_its_model_is(operation, source):
     """Received one by one or collected, the values are those of the model on lists; nothing is left open."""
     log, given_up = [], Given()
 
-    got, error, report = await receive_all(operation.apply(source.make(ITEMS, log, None), User()), given_up)
+    got, error, report = await received(operation.apply(source.make(ITEMS, log, None), User()), given_up)
     collected = await operation.apply(source.make(ITEMS, [], None), User()).collect()
 
     assert error is None
@@ -772,7 +736,7 @@ async def test_a_source_may_fail_in_the_middle(operation, source):
     log, given_up, failure = [], Given(), ConnectionError("the source failed")
     line = operation.apply(source.make(ITEMS[:20], log, failure), User())
 
-    got, error, report = await receive_all(line, given_up)
+    got, error, report = await received(line, given_up)
 
     assert error is failure
     assert report.error is failure
@@ -797,7 +761,7 @@ async def test_a_function_may_fail_in_the_middle(operation, source):
     """The values of the items before the one that failed are delivered, and then the original error is raised."""
     log, given_up, user = [], Given(), User(ITEMS[20])
 
-    got, error, report = await receive_all(operation.apply(source.make(ITEMS, log, None), user), given_up)
+    got, error, report = await received(operation.apply(source.make(ITEMS, log, None), user), given_up)
 
     assert error is user.failure
     if operation.ordered:
@@ -1032,7 +996,7 @@ async def test_a_failure_closes_the_source_at_once(source):
         raise ConnectionError("no")
 
     given_up = Given()
-    got, error, report = await receive_all(source.make(EVERY_ITEM, log, None).map(call, concurrency=2), given_up)
+    got, error, report = await received(source.make(EVERY_ITEM, log, None).map(call, concurrency=2), given_up)
 
     assert [*map(shown, got)] == ["item 0"]
     assert type(error) is ConnectionError
@@ -1180,7 +1144,7 @@ async def test_a_strict_zip_of_unequal_inputs_fails_behind_its_last_tuple():
     line = zip_pipelines(Pipeline.from_iterable(ITEMS[:5]), Pipeline.from_iterable(ITEMS[:3]), strict=True)
     given_up = Given()
 
-    got, error, report = await receive_all(line, given_up)
+    got, error, report = await received(line, given_up)
 
     assert [*map(shown, got)] == [(f"item {number}", f"item {number}") for number in range(3)]
     assert type(error) is ValueError
@@ -1215,5 +1179,5 @@ async def test_the_empty_fan_ins_are_the_empty_stream():
     for line in (merge(), fair_merge({}), concat(), zip_pipelines(), zip_pipelines(strict=True)):
         assert await line.collect() == []
         assert await line.count() == 0
-        got, error, report = await receive_all(line, None)
+        got, error, report = await received(line, None)
         assert (got, error, report.outcome) == ([], None, "completed")

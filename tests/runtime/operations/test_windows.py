@@ -10,15 +10,12 @@ import trio
 
 from funcpipe_trio import Pipeline, concat
 from funcpipe_trio.testing import Probe, Script, run_virtual
-
-
-class Trouble(Exception):
-    pass
+from tests._kit import Boom
 
 
 def fails_at_the_end(items):
     yield from items
-    raise Trouble
+    raise Boom
 
 
 def timed(pipeline):
@@ -91,7 +88,7 @@ def test_a_failure_comes_behind_the_window_of_what_came_before_it(limits):
     async def main():
         async with Probe(Pipeline.from_iterable(lambda: fails_at_the_end(range(3))).window(**limits)) as probe:
             await probe.expect([0, 1, 2], at=0)
-            await probe.expect_error(Trouble)
+            await probe.expect_error(Boom)
 
     run_virtual(main)
 
@@ -148,7 +145,7 @@ def test_a_failure_comes_behind_the_full_windows_and_the_rest_is_dropped():
     async def main():
         async with Probe(Pipeline.from_iterable(lambda: fails_at_the_end(range(4))).sliding(3, 2)) as probe:
             await probe.expect((0, 1, 2), at=0)
-            await probe.expect_error(Trouble)
+            await probe.expect_error(Boom)
         return probe.run.report
 
     report = run_virtual(main)

@@ -19,53 +19,15 @@ from funcpipe_trio import Backoff, Failure, OnError, Pipeline, Retry, Step
 from funcpipe_trio._runtime.pools.keyed import KeyedPool
 from funcpipe_trio.testing import Scenario, cancel_everywhere, drain_everywhere, explore_schedules, run_virtual
 from funcpipe_trio.testing._schedule import Schedule, scheduled
+from tests._kit import Boom, assert_run_balances, assert_stages_balance, outcome_of, take
 
 of_a_call = ContextVar("of_a_call")
 
 
-class Boom(Exception):
-    """A failure of user code."""
-
-
-class Outcome:
-    """What a consumer who took everything it could has seen."""
-
-    def __init__(self):
-        self.items = []
-        self.times = []
-        self.told = []
-        self.error = None
-        self.report = None
-
-    def tell(self, item, stage, reason):
-        self.told.append((item, reason))
-
-
-async def take(pipeline, *, slow=0.0):
-    seen = Outcome()
-    try:
-        async with pipeline.open(on_discard=seen.tell) as run:
-            async for item in run:
-                seen.items.append(item)
-                seen.times.append(trio.current_time())
-                if slow:
-                    await trio.sleep(slow)
-    except Exception as error:
-        seen.error = error
-    seen.report = run.report
-    return seen
-
-
-def outcome_of(pipeline, **how):
-    return run_virtual(partial(take, pipeline, **how))
-
-
-def adds_up(report):
-    """Whether the sums hold, of each stage and of the run; all plans here are one-to-one."""
-    stages = all(
-        s.received + s.created == s.emitted + s.absorbed + s.failed + s.dropped + s.discarded for s in report.stages
-    )
-    return stages and report.taken == report.delivered + report.failed + report.dropped + report.discarded
+def assert_adds_up(report):
+    """The sums of each stage and of the run; all plans here are one to one."""
+    assert_stages_balance(report)
+    assert_run_balances(report)
 
 
 class Worked:
@@ -168,7 +130,7 @@ def test_items_of_one_key_go_one_at_a_time_and_in_order(
     good = [item for item in range(30) if policy == OnError.emit() or item not in bad]
     assert (shown if ordered else sorted(shown)) == good
     assert call.most <= concurrency
-    assert adds_up(seen.report)
+    assert_adds_up(seen.report)
     if not ordered:  # what completed earlier left earlier: so each key's results are in order, too
         for each in {key(item) for item in shown}:
             of_key = [item for item in shown if key(item) == each]
@@ -295,6 +257,16 @@ def test_a_silent_consumer_meets_the_bound_exactly(ordered, capacity):
     assert run_virtual(main) == pipeline.max_in_flight == 1 + 3 + capacity
 
 
+async def taken_while_it_runs(pipeline):
+    """Run it without a consumer for a while; give how many items it took."""
+    async with trio.open_nursery() as nursery:
+        run = await nursery.start(pipeline.run)
+        await trio.sleep(500)
+        taken = run.statistics().taken
+        nursery.cancel_scope.cancel()
+    return taken
+
+
 @pytest.mark.parametrize("key", [None, "one", "few"])
 @pytest.mark.parametrize("ordered", [True, False])
 def test_a_run_without_a_consumer_is_bounded_too(key, ordered):
@@ -305,15 +277,7 @@ def test_a_run_without_a_consumer_is_bounded_too(key, ordered):
     pipeline = numbers(10_000).map(call, concurrency=4, ordered=ordered, **options).tap(lambda item: done.append(item))
     done = []
 
-    async def main():
-        async with trio.open_nursery() as nursery:
-            run = await nursery.start(pipeline.run)
-            await trio.sleep(500)
-            taken = run.statistics().taken
-            nursery.cancel_scope.cancel()
-        return taken
-
-    taken = run_virtual(main)
+    taken = run_virtual(taken_while_it_runs, pipeline)
     assert taken - len(done) <= pipeline.max_in_flight == 16 + 4 + 16
     assert taken > 16
 
@@ -324,15 +288,7 @@ def test_a_buffer_at_the_end_sets_the_bound_of_a_run_without_a_consumer(capacity
     call = Worked(lambda item: item, (SLOW, *[1] * 999))
     pipeline = numbers(1000).buffer(1).map(call, concurrency=2).buffer(capacity)
 
-    async def main():
-        async with trio.open_nursery() as nursery:
-            run = await nursery.start(pipeline.run)
-            await trio.sleep(500)
-            taken = run.statistics().taken
-            nursery.cancel_scope.cancel()
-        return taken
-
-    assert run_virtual(main) == pipeline.max_in_flight == 3 + capacity
+    assert run_virtual(taken_while_it_runs, pipeline) == pipeline.max_in_flight == 3 + capacity
 
 
 def test_an_idle_key_costs_nothing():
@@ -419,7 +375,7 @@ def test_in_order_all_before_a_failure_is_delivered(table, latencies, bad, concu
 
     last = dict(enumerate(sorted(bad))).get(limit or 0)
     assert call.overlap == []
-    assert adds_up(seen.report)
+    assert_adds_up(seen.report)
     assert seen.items == [item for item in range(30) if (last is None or item < last) and item not in bad]
     assert (seen.error and seen.error.args) == (None if last is None else (last,))
     assert all(reason == "behind a failure" and item > last for item, reason in seen.told)
@@ -517,7 +473,8 @@ def test_an_item_without_a_key_is_a_failed_item(what, ordered):
         0, (1, message, 1), 2,
     ]  # fmt: skip
     assert (diverted.items, letters) == ([0, 2], [(1, message, "at_once", 1)])
-    assert all(adds_up(seen.report) for seen in (stopped, skipped, emitted, diverted))
+    for seen in (stopped, skipped, emitted, diverted):
+        assert_adds_up(seen.report)
 
 
 @pytest.mark.parametrize("ordered", [True, False])
@@ -527,7 +484,7 @@ def test_a_key_to_be_awaited_is_a_mistake_that_no_policy_meets(policy, ordered):
 
     assert (seen.items, seen.report.failed) == ([0], 1)
     assert str(seen.error) == "'key' is not async, but returned something to await\nUse a sync function."
-    assert adds_up(seen.report)
+    assert_adds_up(seen.report)
 
 
 def test_an_item_without_a_key_was_tried_once_whatever_came_before():
@@ -593,7 +550,7 @@ def test_items_that_wait_for_their_key_are_discarded_once(end, ordered):
     reason = {"cancel": "cancelled", "abort": "aborted"}.get(end, "not needed")
     assert sorted(told) == [(item, "work", reason) for item in range(7)]
     assert (report.discarded, report.delivered) == (7, 0)
-    assert adds_up(report)
+    assert_adds_up(report)
 
 
 @pytest.mark.parametrize("ordered", [True, False])
@@ -706,7 +663,7 @@ def test_no_error_of_a_key_is_lost(first, concurrency, ordered):
     def check(seen):
         assert any(seen.error is error for error in (raised[:1] if ordered else raised))
         assert {id(error) for error in raised} == {id(seen.error), *map(id, seen.report.cleanup_errors)}
-        assert adds_up(seen.report)
+        assert_adds_up(seen.report)
         raised.clear()
 
     for seed in range(12):

@@ -12,15 +12,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from funcpipe_trio import OnError, Pipeline, PlanError, Step
 from funcpipe_trio.testing import Probe, Script, run_virtual
-
-
-class Trouble(Exception):
-    pass
-
-
-async def later(item):
-    await trio.sleep(1)
-    return item
+from tests._kit import Boom, nap
 
 
 def text(name, script):
@@ -124,7 +116,7 @@ def test_a_slow_inner_source_delays_no_other():
 
 def test_an_inner_failure_is_the_items_and_arrives_as_it_is():
     """The original object, behind all that came before it, with notes of both places."""
-    error = Trouble("inner")
+    error = Boom("inner")
 
     def raising(letter):
         if letter == "d":
@@ -135,7 +127,7 @@ def test_an_inner_failure_is_the_items_and_arrives_as_it_is():
         pipeline = OUTER.flat_map(lambda item: text("page", item).map(raising), concurrency=1, name="pages")
         async with Probe(pipeline) as probe:
             await probe.expect("a", "b", "c", at=3)
-            met = await probe.expect_error(Trouble)
+            met = await probe.expect_error(Boom)
         return met, probe.run.report
 
     met, report = run_virtual(main)
@@ -187,7 +179,7 @@ def test_what_stood_behind_a_failure_that_a_policy_met_is_told():
     async def raising(number):
         await trio.sleep(0.5)
         if number == 1:
-            raise Trouble
+            raise Boom
         await trio.sleep(0.5)
         return number
 
@@ -224,7 +216,7 @@ def test_what_an_inner_policy_met_is_seen_outside():
 
 def test_errors_of_inner_cleanup_are_kept_with_those_of_the_run():
     """P9."""
-    cleanup = Trouble("cleanup")
+    cleanup = Boom("cleanup")
 
     def source():
         try:
@@ -251,7 +243,7 @@ def test_an_inner_run_is_stopped_with_its_item(way):
     script = Script("a-b--------------c|")
 
     def inner(item):
-        return Pipeline.from_async_iterable(script, name="source").map(later, concurrency=2)
+        return Pipeline.from_async_iterable(script, name="source").map(nap, concurrency=2)
 
     async def main():
         with trio.CancelScope() as scope:
@@ -272,7 +264,7 @@ def test_an_inner_run_is_stopped_with_its_item(way):
     stage = probe.run.report.stages[1]
 
     assert time == 2.5
-    assert sorted(probe.discarded) == [("b", "outer > later", reason), ("item", "outer", reason)]
+    assert sorted(probe.discarded) == [("b", "outer > nap", reason), ("item", "outer", reason)]
     assert (script.opened, script.closed, script.cancelled) == (1, 1, True)
     assert (stage.received, stage.created, stage.emitted, stage.discarded) == (1, 2, 1, 2)
     assert probe.run.report.discarded == 2
@@ -302,17 +294,17 @@ def test_a_failure_elsewhere_stops_the_inner_runs_behind_it():
     async def fail_late(item):
         if item == "x":
             await trio.sleep(2.5)
-            raise Trouble
-        return Pipeline.from_iterable([item, item]).map(later, concurrency=2).map(later)
+            raise Boom
+        return Pipeline.from_iterable([item, item]).map(nap, concurrency=2).map(nap)
 
     async def main():
         async with Probe(Pipeline.from_iterable("xy").flat_map(fail_late, concurrency=2, name="outer")) as probe:
             await probe.expect("y", at=2)
-            await probe.expect_error(Trouble)
+            await probe.expect_error(Boom)
         return probe
 
     assert run_virtual(main).discarded == [
-        ("y", "outer > later#2", "behind a failure"),
+        ("y", "outer > nap#2", "behind a failure"),
         ("y", "outer", "behind a failure"),
     ]
 
@@ -342,7 +334,7 @@ def test_inner_runs_within_inner_runs_tell_their_whole_way():
         return Pipeline.from_iterable([item]).flat_map(innermost, concurrency=1, name="middle")
 
     def innermost(item):
-        return Pipeline.from_iterable([item]).map(later)
+        return Pipeline.from_iterable([item]).map(nap)
 
     async def main():
         async with Probe(Pipeline.from_iterable("x").flat_map(middle, concurrency=1, name="outer")) as probe:
@@ -352,7 +344,7 @@ def test_inner_runs_within_inner_runs_tell_their_whole_way():
     told = run_virtual(main)
 
     assert told == [
-        ("x", "outer > middle > later", "not needed"),
+        ("x", "outer > middle > nap", "not needed"),
         ("x", "outer > middle", "not needed"),
         ("x", "outer", "not needed"),
     ]
@@ -362,7 +354,7 @@ def test_what_an_inner_buffer_drops_counts_as_dropped_outside():
     """P1: a policy dropped it, so it is reported with that policy, and is not among the discarded items."""
 
     def inner(item):
-        return Pipeline.from_iterable("abc", name="inner").buffer(1, overflow="drop_newest").map(later)
+        return Pipeline.from_iterable("abc", name="inner").buffer(1, overflow="drop_newest").map(nap)
 
     async def main():
         async with Probe(Pipeline.from_iterable([1]).flat_map(inner, concurrency=1, name="outer")) as probe:

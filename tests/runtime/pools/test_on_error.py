@@ -9,8 +9,6 @@ completed later; the attempts of the item before; a place in a flat_map's link k
 diverted item put down before its step has ended, or put down twice; the error of the divert step instead of its item.
 """
 
-from functools import partial
-
 import pytest
 import trio
 from hypothesis import given, settings
@@ -30,61 +28,19 @@ from funcpipe_trio import (
 )
 from funcpipe_trio.testing import Scenario, cancel_everywhere, drain_everywhere, explore_schedules, run_virtual
 from funcpipe_trio.testing._schedule import Schedule, scheduled
+from tests._kit import Boom, Opaque, Outcome, assert_run_balances, assert_stages_balance, outcome_of
 
 
-class Boom(Exception):
-    """A failure of user code."""
+def assert_adds_up(report):
+    """The sums of each stage, and of each link: here none drops."""
+    assert_stages_balance(report)
+    for link in report.links:
+        assert link.passed == link.taken + link.discarded, link
 
 
-class Outcome:
-    """What a consumer who took everything it could has seen."""
-
-    def __init__(self):
-        self.items = []
-        self.times = []
-        self.told = []
-        self.error = None
-        self.report = None
-
-    def tell(self, item, stage, reason):
-        self.told.append((item, reason))
-
-
-async def take(pipeline, *, slow=0.0, after=None, then=None):
-    """Receive to the end, or until `after` items, then do `then(run)`; answer what came of it."""
-    seen = Outcome()
-    try:
-        async with pipeline.open(on_discard=seen.tell) as run:
-            async for item in run:
-                seen.items.append(item)
-                seen.times.append(trio.current_time())
-                if len(seen.items) == after:
-                    if then is None:
-                        break
-                    then(run)
-                if slow:
-                    await trio.sleep(slow)
-    except Exception as error:
-        seen.error = error
-    seen.report = run.report
-    return seen
-
-
-def outcome_of(pipeline, **how):
-    return run_virtual(partial(take, pipeline, **how))
-
-
-def adds_up(report):
-    """Whether the sums hold: of each stage, each link, and (for one-to-one plans) the run."""
-    stages = all(
-        s.received + s.created == s.emitted + s.absorbed + s.failed + s.dropped + s.discarded for s in report.stages
-    )
-    return stages and all(link.passed == link.taken + link.discarded for link in report.links)
-
-
-def adds_up_one_to_one(report):
-    ends = report.delivered + report.failed + report.dropped + report.discarded
-    return adds_up(report) and report.taken == ends
+def assert_adds_up_one_to_one(report):
+    assert_adds_up(report)
+    assert_run_balances(report)
 
 
 def notes_of(error):
@@ -189,7 +145,7 @@ def test_an_ordered_pool_skips_as_the_list_model_does(skip, bad, latencies, conc
 
     out, last, note = skipping(skip, 30, bad)
     assert seen.items == out
-    assert adds_up_one_to_one(seen.report)
+    assert_adds_up_one_to_one(seen.report)
     if last is None:
         assert (seen.error, seen.report.outcome, seen.told) == (None, "completed", [])
         assert seen.report.failed == len(bad)
@@ -218,7 +174,7 @@ def test_every_place_skips_as_the_list_model_does(skip, bad, capacity, shape):
     if "flat" in shape:  # the children that came before the failure stay
         seen.items = [item for item, which in seen.items if which == "second"]
     assert seen.items == out
-    assert adds_up(seen.report)
+    assert_adds_up(seen.report)
     assert (seen.error and (seen.error.args, notes_of(seen.error))) == (
         None if last is None else ((last,), (f"in stage 'call', item {last}", note))
     )
@@ -246,7 +202,7 @@ def test_an_unordered_stage_skips_in_the_order_of_completion(bad, latencies, con
 
     good = set(range(30)) - bad
     items = [item for item, which in seen.items if which == "second"] if flat else seen.items
-    assert adds_up(seen.report)
+    assert_adds_up(seen.report)
     assert len(items) == len(set(items))
     if limit is None or len(bad) <= limit:
         assert (set(items), seen.error, seen.report.failed, seen.told) == (good, None, len(bad), [])
@@ -331,7 +287,7 @@ def test_the_failure_too_many_stops_the_source_at_once():
     assert sorted(ends, key=str) == [("source", 2), (3, 2), (4, 2)]
     assert [item for item, _time in sorted(seen.told)][:3] == [2, 3, 4]
     assert {time for _item, time in seen.told} == {2}
-    assert adds_up_one_to_one(seen.report)
+    assert_adds_up_one_to_one(seen.report)
 
 
 @pytest.mark.parametrize("place", ["fused", "pool", "flat_map", "async flat_map"])
@@ -440,7 +396,7 @@ def test_an_endless_stream_of_failures_lets_others_run_and_can_be_cancelled(plac
     turns, report = run_virtual(main)
     assert (turns, source.closed, report.outcome, report.delivered) == (30, 1, "cancelled", 0)
     assert report.failed > 100
-    assert adds_up(report)
+    assert_adds_up(report)
 
 
 def disturbed():
@@ -552,7 +508,7 @@ def test_in_order_each_failure_keeps_the_place_of_its_item(bad, latencies, concu
     failed = {value.item for value in seen.items if isinstance(value, Failure)}
     assert (shown, failed) == (list(range(30)), bad)
     assert (seen.report.failed, seen.report.delivered) == (0, 30)  # a value of the stream as others are
-    assert adds_up_one_to_one(seen.report)
+    assert_adds_up_one_to_one(seen.report)
 
 
 PLACES = {
@@ -582,15 +538,6 @@ def bit_by_bit(call):
         yield call(item)
 
     return fn
-
-
-class Opaque:
-    """An item that must not be looked at."""
-
-    def _refuse(self, *_args):
-        raise AssertionError("an item was looked at")
-
-    __eq__ = __hash__ = __bool__ = __repr__ = __str__ = __len__ = __iter__ = _refuse
 
 
 STRANGE = [
@@ -624,7 +571,7 @@ def test_a_failure_has_the_item_itself_the_error_itself_and_says_where(place):
         (f"in stage 'place', item {number}",) for number in range(len(STRANGE))
     ]
     assert [stage.failures for stage in seen.report.stages if stage.failures] == [(("Boom", len(STRANGE)),)]
-    assert adds_up(seen.report)
+    assert_adds_up(seen.report)
 
 
 def test_a_failure_counts_the_attempts_of_its_own_item():
@@ -668,7 +615,7 @@ def test_the_failure_of_a_flat_map_is_behind_the_children_that_came(stage):
     assert shown == [
         (0, "first"), (0, "second"), (1, "first"), (1, "failure"), (2, "first"), (2, "second"),
     ]  # fmt: skip
-    assert adds_up(seen.report)
+    assert_adds_up(seen.report)
     counts = seen.report.stages[0 if stage == "fused" else 1]
     assert (counts.failed, counts.created, counts.absorbed) == (0, 6, 3)  # the Failure is a child like the others
 
@@ -722,7 +669,7 @@ def test_divert_goes_on_without_the_item_until_its_own_step_fails(bad, worse, la
 
     last = min(bad & worse, default=None)
     good = [item for item in range(30) if item not in bad]
-    assert adds_up_one_to_one(seen.report)
+    assert_adds_up_one_to_one(seen.report)
     if last is None:
         assert (seen.items, seen.error, sorted(buried)) == (good, None, sorted(bad))
         assert (seen.report.failed, seen.told) == (len(bad), [])
@@ -776,7 +723,7 @@ def test_divert_makes_a_stage_of_a_sync_function():
     assert (seen.items, seen.times) == ([0, 3], [0, 6])
     assert letters == [(1, "Boom(1)", "call", 1, 3), (2, "Boom(2)", "call", 1, 6)]
     assert [stage.name for stage in seen.report.stages] == ["iterable", "call"]
-    assert adds_up_one_to_one(seen.report)
+    assert_adds_up_one_to_one(seen.report)
 
 
 def test_a_sync_function_with_divert_must_not_return_something_to_await():
@@ -872,7 +819,7 @@ def test_an_item_cancelled_in_its_divert_is_discarded_once():
     assert told == [(0, "call", "cancelled")]
     assert (report.outcome, report.failed, report.discarded) == ("cancelled", 0, 1)
     assert [repr(error) for error in report.cleanup_errors] == ["Boom(0)"]
-    assert adds_up_one_to_one(report)
+    assert_adds_up_one_to_one(report)
 
 
 def test_a_divert_behind_an_earlier_failure_is_cut_short():
@@ -905,7 +852,7 @@ def test_a_divert_that_cannot_be_cut_short_is_behind_the_failure_all_the_same():
 
     assert (seen.error.args, seen.told, seen.report.elapsed) == ((0,), [(1, "behind a failure")], 9)
     assert [repr(error) for error in seen.report.cleanup_errors] == ["Boom(1)"]
-    assert adds_up_one_to_one(seen.report)
+    assert_adds_up_one_to_one(seen.report)
 
 
 def test_drain_waits_for_a_divert():

@@ -9,6 +9,7 @@ import trio
 
 from funcpipe_trio import OnError, Pipeline
 from funcpipe_trio.testing import run_virtual
+from tests._kit import one_step
 
 
 class Steps(trio.abc.Instrument):
@@ -21,18 +22,13 @@ class Steps(trio.abc.Instrument):
         self.count += task.name == self.name
 
 
-async def short(item: int) -> int:
-    await trio.lowlevel.checkpoint()
-    return item
-
-
 def test_workers_are_not_woken_for_items_that_others_take() -> None:
     """A call of one checkpoint needs one step. Fault: each item that is taken wakes another of 100 workers: 2.1."""
-    steps = Steps("short")
+    steps = Steps("one_step")
 
     async def main() -> int:
         trio.lowlevel.add_instrument(steps)
-        return await Pipeline.from_iterable(range(2000)).map(short, concurrency=100).count()
+        return await Pipeline.from_iterable(range(2000)).map(one_step, concurrency=100).count()
 
     assert run_virtual(main) == 2000
     assert steps.count / 2000 < 1.5
@@ -103,7 +99,7 @@ def test_results_that_go_straight_out_and_those_that_waited_keep_their_order(ord
     async def main() -> list[int]:
         source = Pipeline.from_iterable(range(40))
         mapped = source.map(call, concurrency=4, ordered=ordered, on_error=OnError.skip(max_failures=8))
-        return await mapped.buffer(capacity).map(short).collect()
+        return await mapped.buffer(capacity).map(one_step).collect()
 
     results = run_virtual(main)
     expected = [item for item in range(40) if item % 5 != 3]

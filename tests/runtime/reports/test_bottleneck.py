@@ -14,17 +14,7 @@ from hypothesis import strategies as st
 
 from funcpipe_trio import FairShare, OnError, Pipeline, RateLimit, Step, fair_merge, merge
 from funcpipe_trio.testing import run_virtual
-
-
-def every(seconds, count):
-    """A source that always waits for the outside."""
-
-    async def arrivals():
-        for number in range(count):
-            await trio.sleep(seconds)
-            yield number
-
-    return Pipeline.from_async_iterable(arrivals)
+from tests._kit import every
 
 
 def working(seconds, name="work"):
@@ -87,11 +77,11 @@ PLACES = pytest.mark.parametrize("places", [1, 4, 32, 100])
 
 
 def test_of_equals_the_one_furthest_downstream_is_named():
-    assert limit(every(0, 9).pipe(working(1, "one")).pipe(working(1, "two"))) == "two"
+    assert limit(every(0, range(9)).pipe(working(1, "one")).pipe(working(1, "two"))) == "two"
 
 
 def test_a_source_that_waits_limits_what_is_idle_behind_it():
-    assert limit(every(1, 9).pipe(working(0.5))) == "arrivals"
+    assert limit(every(1, range(9)).pipe(working(0.5))) == "arrivals"
 
 
 def test_a_source_that_waits_does_not_limit_what_is_nearly_as_busy():
@@ -114,7 +104,7 @@ def test_a_source_that_waits_does_not_limit_what_is_nearly_as_busy():
 
 def test_what_outpaces_a_buffer_that_drops_does_not_limit():
     """Though it is busy all the time, and what is behind the buffer is not (here: paced to less)."""
-    line = every(0.125, 80).buffer(1, overflow="drop_oldest").throttle(RateLimit(1)).pipe(working(0.25))
+    line = every(0.125, range(80)).buffer(1, overflow="drop_oldest").throttle(RateLimit(1)).pipe(working(0.25))
 
     assert limit(line) == "throttle"
 
@@ -139,13 +129,15 @@ def test_what_floods_the_queues_of_a_fair_by_does_not_limit():
         pass
 
     for overflow in ("drop_newest", OnError.divert(refuse)):
-        fair = every(0.125, 80).fair_by(lambda number: number % 2, FairShare(capacity=1), max_keys=2, overflow=overflow)
+        fair = every(0.125, range(80)).fair_by(
+            lambda number: number % 2, FairShare(capacity=1), max_keys=2, overflow=overflow
+        )
         assert limit(fair.pipe(working(0.9))) == "work"
 
 
 def test_it_is_seen_through_a_fan_in():
     """What is lost behind the merge says of the inputs that they were too fast."""
-    both = merge(every(0.125, 80), every(0.125, 80))
+    both = merge(every(0.125, range(80)), every(0.125, range(80)))
 
     assert limit(both.map(lambda item: item).buffer(1, overflow="drop_oldest").pipe(working(0.5))) == "work"
 
@@ -159,7 +151,7 @@ def test_a_trunk_is_outpacing_only_if_every_branch_loses():
     def limit_after_5_s(**branches):
         async def main():
             async with trio.open_nursery() as nursery:
-                run = await nursery.start(every(0, 80).pipe(working(0.125, "feed")).broadcast(branches).run)
+                run = await nursery.start(every(0, range(80)).pipe(working(0.125, "feed")).broadcast(branches).run)
                 await trio.sleep(5)
                 return run.statistics().bottleneck
 
@@ -174,7 +166,7 @@ def test_a_pause_is_nobodys_work():
 
     async def main():
         async with trio.open_nursery() as nursery:
-            run = await nursery.start(every(0.125, 16).pipe(working(0.5)).run)
+            run = await nursery.start(every(0.125, range(16)).pipe(working(0.5)).run)
             await trio.sleep(1)
             run.pause()
             await trio.sleep(100)
@@ -194,7 +186,7 @@ def test_a_slow_feed_is_the_limit_however_many_places_wait_for_it(places):
     async def call(item):
         await trio.sleep(0.01)
 
-    assert limit(every(1, 20).map(call, concurrency=places)) == "arrivals"
+    assert limit(every(1, range(20)).map(call, concurrency=places)) == "arrivals"
 
 
 @PLACES
@@ -206,10 +198,10 @@ def test_a_service_to_which_nothing_comes_waits_for_its_source(places):
         await trio.sleep(10)
         return earlier.bottleneck, run.statistics().since(earlier).bottleneck
 
-    line = every(1000, 2).map(slow_head(), concurrency=places)
+    line = every(1000, range(2)).map(slow_head(), concurrency=places)
 
     assert served(line, 10, later) == ("arrivals", "arrivals")
-    assert limit(every(1000, 0).map(slow_head(), concurrency=places)) is None  # it ended at once
+    assert limit(every(1000, range(0)).map(slow_head(), concurrency=places)) is None  # it ended at once
 
 
 @PLACES
@@ -217,7 +209,7 @@ def test_a_service_to_which_nothing_comes_waits_for_its_source(places):
 @pytest.mark.parametrize("consumer", [0, 0.1])
 def test_an_ordered_stage_that_waits_for_its_head_is_the_limit(places, gap, consumer):
     """It makes one call, and all others wait for it: the rest of its places could do more if the order let them."""
-    feed = every(gap, 400) if gap else Pipeline.from_iterable(range(400))
+    feed = every(gap, range(400)) if gap else Pipeline.from_iterable(range(400))
     report = consumed(feed.map(slow_head(), concurrency=places, name="call"), consumer)
 
     assert report.bottleneck == "call"
@@ -231,7 +223,7 @@ def test_a_stage_whose_items_are_all_of_one_key_is_the_limit(places, ordered):
     async def call(item):
         await trio.sleep(1)
 
-    line = every(0.2, 200).map(call, concurrency=places, ordered=ordered, key=lambda item: "one", name="call")
+    line = every(0.2, range(200)).map(call, concurrency=places, ordered=ordered, key=lambda item: "one", name="call")
 
     assert consumed(line, 0.3).bottleneck == "call"
 
@@ -289,8 +281,8 @@ def test_a_rate_limit_is_told_with_the_stage():
         await trio.sleep(0.01)
 
     step = Step(call, name="call").rate_limit(RateLimit(5))
-    slowed = run_virtual(every(0.1, 200).map(step, concurrency=32).run)
-    ample = run_virtual(every(0.5, 50).map(step, concurrency=32).run)
+    slowed = run_virtual(every(0.1, range(200)).map(step, concurrency=32).run)
+    ample = run_virtual(every(0.5, range(50)).map(step, concurrency=32).run)
 
     assert (slowed.bottleneck, ample.bottleneck) == ("call", "arrivals")
     assert "limited by: call (its rate limit)" in slowed.describe().splitlines()
@@ -304,7 +296,7 @@ def test_a_limit_of_late_is_seen_between_two_snapshots():
     """The consumer was slow for 900 s, and has waited for 10: the whole says one thing, the last seconds another."""
 
     async def main():
-        async with every(1, 2000).map(slow_head(), concurrency=8, name="call").open() as run:
+        async with every(1, range(2000)).map(slow_head(), concurrency=8, name="call").open() as run:
             for _ in range(300):
                 await run.receive()
                 await trio.sleep(3)
@@ -329,7 +321,7 @@ def test_what_a_consumer_does_after_the_end_limits_nothing():
     """Nor is anybody the limit of a time in which all was over."""
 
     async def main():
-        async with every(0.1, 50).pipe(working(1)).open() as run:
+        async with every(0.1, range(50)).pipe(working(1)).open() as run:
             async for _item in run:
                 pass
             earlier = run.statistics()
@@ -345,7 +337,7 @@ def test_of_several_who_receive_one_that_waits_is_enough():
     """There is somebody to take the next item, so it is not the consumer that is missing."""
 
     async def main():
-        async with every(1, 100).pipe(working(0.5)).open() as run, trio.open_nursery() as nursery:
+        async with every(1, range(100)).pipe(working(0.5)).open() as run, trio.open_nursery() as nursery:
 
             async def consume(seconds):
                 async for _item in run:
@@ -370,7 +362,7 @@ def test_nobody_limits_a_time_in_which_the_run_was_paused():
         run.resume()
         return still.bottleneck, still.since(earlier).bottleneck, run.statistics().since(earlier).bottleneck
 
-    assert served(every(1, 1000).map(slow_head(), concurrency=8), 10.5, paused) == ("arrivals", None, None)
+    assert served(every(1, range(1000)).map(slow_head(), concurrency=8), 10.5, paused) == ("arrivals", None, None)
 
 
 @pytest.mark.parametrize("work", [0.5, 2])
@@ -378,7 +370,7 @@ def test_a_pause_changes_nothing_of_what_limits(work):
     """The part that still works in it, if only the consumer that pauses its own run and sleeps."""
 
     async def main():
-        async with every(1, 600).buffer(1).pipe(working(work)).buffer(1).open() as run:
+        async with every(1, range(600)).buffer(1).pipe(working(work)).buffer(1).open() as run:
             for number in range(500):
                 await run.receive()
                 if number % 50 == 49:
@@ -404,10 +396,10 @@ def test_it_is_seen_between_two_snapshots_through_merges_queues_and_branches():
         return run.statistics().since(earlier).bottleneck
 
     share = FairShare(capacity=1)
-    flood = every(0.125, 10_000).fair_by(lambda number: number % 2, share, max_keys=2, overflow="drop_newest")
-    lossy = every(0.125, 10_000).buffer(1, overflow="drop_oldest")
-    both = fair_merge({"one": every(2, 10_000), "two": every(2, 10_000)})
-    parts = every(0.5, 10_000).partition(
+    flood = every(0.125, range(10_000)).fair_by(lambda number: number % 2, share, max_keys=2, overflow="drop_newest")
+    lossy = every(0.125, range(10_000)).buffer(1, overflow="drop_oldest")
+    both = fair_merge({"one": every(2, range(10_000)), "two": every(2, range(10_000))})
+    parts = every(0.5, range(10_000)).partition(
         lambda number: "a" if number % 2 else "b", {"a": working(0.9, "busy"), "b": working(0.25, "idle")}
     )
 
@@ -432,7 +424,7 @@ def lines(draw):
     )
     source = draw(st.integers(0, 24))
     consumer = draw(st.one_of(st.none(), st.integers(0, 24)))
-    line = every(source / 16, 150) if source else Pipeline.from_iterable(range(150))
+    line = every(source / 16, range(150)) if source else Pipeline.from_iterable(range(150))
     speeds = {"arrivals": source / 16}
     for number, (sixteenths, places, ordered, capacity) in enumerate(stages):
         name = f"stage {number}"

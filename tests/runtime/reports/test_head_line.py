@@ -10,10 +10,10 @@ went on and is called no failure; what is under way left out.
 import re
 
 import pytest
-import trio
 
 from funcpipe_trio import Backoff, CircuitBreaker, OnError, Pipeline, RateLimit, Retry, Step, zip_pipelines
 from funcpipe_trio.testing import run_virtual
+from tests._kit import nap
 
 
 def head(plan):
@@ -114,11 +114,6 @@ def test_what_is_under_way_is_said():
     assert "under way" not in report.describe()
     used = {each.used for line, counts in said for each in counts.remade}
     assert used <= {10 - sum(each.used for each in report.since(counts).remade) for _line, counts in said}
-
-
-async def nap(item):
-    await trio.sleep(1)
-    return item
 
 
 def slow(item):

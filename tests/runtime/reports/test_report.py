@@ -11,11 +11,7 @@ import funcpipe_trio
 from funcpipe_trio import BufferOverflow, FairShare, Pipeline, fair_merge
 from funcpipe_trio._runtime.reports import report
 from funcpipe_trio.testing import run_virtual
-
-
-async def nap(item):
-    await trio.sleep(1)
-    return item
+from tests._kit import nap
 
 
 def told(line):

@@ -15,11 +15,7 @@ from hypothesis import strategies as st
 
 from funcpipe_trio import Backoff, FairShare, OnError, Pipeline, RateLimit, Retry, RunStatistics, Step, fair_merge
 from funcpipe_trio.testing import run_virtual
-
-
-async def nap(item):
-    await trio.sleep(1)
-    return item
+from tests._kit import nap
 
 
 def at_work(line, looks, *, pause=0.0, between=None):

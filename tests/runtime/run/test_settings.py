@@ -15,22 +15,13 @@ import trio
 
 from funcpipe_trio import FairShare, Pipeline, RateLimit, Step, concat, fair_merge, merge
 from funcpipe_trio.testing import Script, run_virtual
-
-
-async def nap(item):
-    await trio.sleep(1)
-    return item
+from tests._kit import endless, nap
 
 
 async def produce(channel):
     async with channel:
         for number in itertools.count():
             await channel.send(number)
-
-
-async def endless():
-    for number in itertools.count():
-        yield number
 
 
 def channel():
@@ -48,6 +39,12 @@ SOURCES = {
     "ticks": lambda: Pipeline.ticks(0.25),
 }
 every_source = pytest.mark.parametrize("source", SOURCES.values(), ids=SOURCES)
+
+
+async def note_times(run, got):
+    """Take everything, and note what came when."""
+    async for item in run:
+        got.append((trio.current_time(), item))
 
 
 @every_source
@@ -129,11 +126,7 @@ def test_a_source_whose_turn_comes_later_is_paused_too():
         pipeline = concat(Pipeline.from_iterable([0]).map(nap), Pipeline.from_iterable([1]), Pipeline.ticks(1).take(2))
         got = []
         async with pipeline.open() as run, trio.open_nursery() as nursery:
-
-            @nursery.start_soon
-            async def consume():
-                async for item in run:
-                    got.append((trio.current_time(), item))
+            nursery.start_soon(note_times, run, got)
 
             await trio.sleep(0.5)
             run.pause()
@@ -147,12 +140,6 @@ def test_a_source_whose_turn_comes_later_is_paused_too():
 
 def test_a_run_that_is_paused_anew_before_anybody_ran_stays_paused():
     """Caught here: a source that waits for one end of a pause only, and then takes an item in the next."""
-
-    async def endless():
-        number = 0
-        while True:
-            yield number
-            number += 1
 
     async def main():
         async with Pipeline.from_async_iterable(endless).buffer(5).map(nap).buffer(1).open() as run:
@@ -183,11 +170,7 @@ def test_timers_and_calls_go_on_while_the_run_is_paused():
             .batch(9, max_delay=3)
         )
         async with line.open() as run, trio.open_nursery() as nursery:
-
-            @nursery.start_soon
-            async def consume():
-                async for item in run:
-                    got.append((trio.current_time(), item))
+            nursery.start_soon(note_times, run, got)
 
             await trio.sleep(0.5)
             run.pause()
@@ -434,7 +417,7 @@ def test_a_timeout_of_the_stream_starts_anew_when_it_goes_on(watch, late):
         yield
 
     async def main():
-        with pytest.raises(trio.TooSlowError):
+        with pytest.raises(trio.TooSlowError, match=r"^the stream was too slow at '(idle_)?timeout'\n"):
             async with watch(Pipeline.from_async_iterable(silent)).open() as run:
                 await trio.sleep(4)
                 run.pause()

@@ -27,19 +27,10 @@ from funcpipe_trio import (
     executor,
     gather,
 )
+from tests._kit import run_real
 from tests.runtime.runners import _work
 
 AT_ONCE = Backoff(0)
-
-
-def run(main, *args):
-    """Run on the real clock, with a watchdog."""
-
-    async def watched():
-        with trio.fail_after(60):
-            return await main(*args)
-
-    return trio.run(watched)
 
 
 class KilledWorker(Exception):
@@ -101,7 +92,7 @@ def test_an_executor_is_made_at_the_first_call():
         assert await Pipeline.from_iterable(range(3)).map(step, concurrency=3).collect() == [0, 2, 4]
         counts.append(len(maker.made))
 
-    run(main)
+    run_real(main)
 
     assert counts == [0, 0, 1, 2]
 
@@ -115,7 +106,7 @@ def test_a_class_is_a_function_that_makes_one():
             super().__init__(1)
             made.append(self)
 
-    assert run(Step(_work.double).on(executor(Pool)), 4) == 8
+    assert run_real(Step(_work.double).on(executor(Pool)), 4) == 8
     (pool,) = made
     pool.shutdown()
 
@@ -123,7 +114,7 @@ def test_a_class_is_a_function_that_makes_one():
 def test_what_is_made_is_not_shut_down():
     """It belongs to its maker: it still works after the run."""
     maker = Maker(partial(ThreadPoolExecutor, 1))
-    run(Pipeline.from_iterable(range(3)).map(Step(_work.double).on(executor(maker))).run)
+    run_real(Pipeline.from_iterable(range(3)).map(Step(_work.double).on(executor(maker))).run)
 
     with maker.made[0] as pool:
         assert pool.submit(_work.double, 4).result() == 8
@@ -141,7 +132,7 @@ def test_it_is_made_before_the_call_has_its_token_or_its_time():
         log.append("token")
         return 1
 
-    run(Step(_work.double).on(executor(make)).rate_limit(RateLimit(9), cost=cost).timeout(9), 1)
+    run_real(Step(_work.double).on(executor(make)).rate_limit(RateLimit(9), cost=cost).timeout(9), 1)
 
     assert log == ["made", "token"]
 
@@ -173,7 +164,7 @@ def test_calls_under_way_die_and_one_executor_is_made_for_the_next(error):
         results = await gather(step, range(5), concurrency=5)
         return [(str(error), type(error.__cause__)) for error in errors], results
 
-    errors, results = run(main)
+    errors, results = run_real(main)
 
     assert errors == [("the executor of double is broken", error)] * 5
     assert results == [0, 2, 4, 6, 8]
@@ -211,7 +202,7 @@ def test_one_that_hears_late_does_not_break_the_new_one():
             maker.made[1].futures[1].set_result("in the same")
         return outcomes
 
-    assert run(main) == {0: "died", 1: "died", 2: "kept", 3: "in the same"}
+    assert run_real(main) == {0: "died", 1: "died", 2: "kept", 3: "in the same"}
     assert len(maker.made) == 2
 
 
@@ -225,7 +216,7 @@ def test_one_that_broke_unseen_costs_no_call():
             await step(item)
             maker.made[-1].break_down()
 
-    run(main)
+    run_real(main)
 
     assert calls == [0, 1, 2]
     assert len(maker.made) == 3
@@ -247,7 +238,7 @@ def test_a_maker_of_broken_ones_is_asked_twice_a_call():
         ):
             await Step(_work.double).on(executor(maker)).retry(Retry(3, backoff=AT_ONCE, on=WorkerDied))(1)
 
-    run(main)
+    run_real(main)
 
     assert len(maker.made) == 6
 
@@ -267,7 +258,7 @@ def test_an_error_of_the_maker_is_the_calls():
             await step(1)
         return await step(1)
 
-    assert run(main) == 2
+    assert run_real(main) == 2
 
 
 @pytest.mark.parametrize("made", [None, 4, ThreadPoolExecutor])
@@ -280,7 +271,7 @@ def test_what_is_no_executor_is_refused_when_it_is_made(made):
     message = r"^executor: what make gives must be a concurrent\.futures\.Executor, not "
 
     with pytest.raises(TypeError, match=message):
-        run(Step(_work.double).on(executor(make)), 1)
+        run_real(Step(_work.double).on(executor(make)), 1)
 
 
 def test_something_to_await_is_no_executor():
@@ -292,7 +283,7 @@ def test_something_to_await_is_no_executor():
     message = r"^'<lambda>' is not async, but returned something to await\nUse a sync function that gives an executor\."
 
     with pytest.raises(TypeError, match=message):
-        run(Step(_work.double).on(executor(lambda: make())), 1)
+        run_real(Step(_work.double).on(executor(lambda: make())), 1)
 
 
 # ---- what it means to break
@@ -306,7 +297,7 @@ def test_one_that_is_not_made_anew_says_how_it_could_be():
 
     for _ in range(2):
         with pytest.raises(WorkerDied, match=message):
-            run(Step(_work.double).on(executor(pool)), 1)
+            run_real(Step(_work.double).on(executor(pool)), 1)
 
 
 @pytest.mark.parametrize("broken", [KilledWorker, (KilledWorker,), (BrokenExecutor, KilledWorker), Exception])
@@ -330,13 +321,13 @@ def test_what_an_engine_calls_a_workers_death_is_one(broken, when):
         return results, step.statistics().retries
 
     if when == "it is under way":
-        assert run(main) == ([8], 1)
+        assert run_real(main) == ([8], 1)
         assert len(maker.made) == 2
     else:
         pool = Frail(error=KilledWorker)
         pool.break_down()
-        with pytest.raises(WorkerDied) as caught:
-            run(Step(_work.double).on(executor(pool, broken=broken)), 4)
+        with pytest.raises(WorkerDied, match=r"^the executor of double is broken, or a worker of it died\n") as caught:
+            run_real(Step(_work.double).on(executor(pool, broken=broken)), 4)
         assert type(caught.value.__cause__) is KilledWorker
 
 
@@ -354,7 +345,7 @@ def test_other_errors_are_the_functions_own(broken):
             with pytest.raises(KilledWorker):
                 await step(item)
 
-    run(main)
+    run_real(main)
 
     assert len(maker.made) == 1
 
@@ -423,7 +414,7 @@ def test_a_pool_whose_worker_was_killed_is_made_anew(tmp_path):
         return await line.collect()
 
     try:
-        assert run(main) == [0, 10, 20, 30]
+        assert run_real(main) == [0, 10, 20, 30]
         assert len(maker.made) == 2
     finally:
         for pool in maker.made:
@@ -443,7 +434,7 @@ def test_a_pool_whose_worker_was_killed_between_calls_costs_none():
         return len(set(pids))
 
     try:
-        assert run(main) == 3
+        assert run_real(main) == 3
     finally:
         for pool in maker.made:
             pool.shutdown()
@@ -455,7 +446,7 @@ def test_without_a_maker_skip_goes_on_but_gets_nothing(tmp_path):
         step = Step(partial(_work.be_killed_once, str(tmp_path / "once")), name="killed").on(executor(pool))
         line = Pipeline.from_iterable(range(4)).map(step, on_error=OnError.emit())
 
-        failures = run(line.collect)
+        failures = run_real(line.collect)
 
     assert [type(failure.error) for failure in failures] == [WorkerDied] * 4
     assert all("Use executor(lambda: ...)" in str(failure.error) for failure in failures)

@@ -41,18 +41,12 @@ from funcpipe_trio import (
     processes,
     threads,
 )
-from funcpipe_trio._runtime.core.call_context import CallContext, StepCounters
+from funcpipe_trio._runtime.core.call_context import CallContext
+from funcpipe_trio._runtime.core.step_counters import StepCounters
+from tests._kit import run_real
 from tests.runtime.runners import _work
 
-
-def run(main, *args):
-    """Run on the real clock, with a watchdog."""
-
-    async def watched():
-        with trio.fail_after(60):
-            return await main(*args)
-
-    return trio.run(watched)
+pytestmark = pytest.mark.usefixtures("quick_start")
 
 
 class Calls:
@@ -142,7 +136,7 @@ def test_there_are_never_more_threads_than_the_limit():
     async def gather_into(results, step):
         results += await gather(step, range(9), concurrency=9)
 
-    assert run(main) == (3, [item * 10 for item in range(9)])
+    assert run_real(main) == (3, [item * 10 for item in range(9)])
 
 
 def test_results_keep_the_order_of_the_items():
@@ -157,7 +151,7 @@ def test_results_keep_the_order_of_the_items():
 
     line = Pipeline.from_iterable(range(3)).map(Step(first_waits).on(threads(3)), concurrency=3)
 
-    assert run(line.collect) == [0, 1, 2]
+    assert run_real(line.collect) == [0, 1, 2]
 
 
 @pytest.mark.parametrize("where", ["threads", "executor", "a runner of one's own"])
@@ -175,7 +169,7 @@ def test_an_error_is_the_functions_own_with_notes(where):
         line = Pipeline.from_iterable(range(3)).map(Step(fails).on(on).retry(Retry(attempts=1)))
 
         with pytest.raises(ValueError, match=r"^mine\nin stage 'fails', item 1, attempt 1 of 1$") as caught:
-            run(line.collect)
+            run_real(line.collect)
 
     assert caught.value is error
 
@@ -198,7 +192,7 @@ def test_a_call_is_admitted_when_it_has_its_thread():
             calls.let_end()
         return seen
 
-    assert run(main) == [[1], [1], [1, 2]]
+    assert run_real(main) == [[1], [1], [1, 2]]
 
 
 def test_calls_that_wait_for_a_thread_take_no_tokens():
@@ -220,7 +214,7 @@ def test_calls_that_wait_for_a_thread_take_no_tokens():
             calls.let_end()
         return taken, limiter.statistics().acquired, limiter.statistics().tasks_waiting
 
-    assert run(main) == (1, 1, 0)
+    assert run_real(main) == (1, 1, 0)
 
 
 def test_a_cancel_waits_for_the_thread():
@@ -239,7 +233,7 @@ def test_a_cancel_waits_for_the_thread():
             calls.let_end()
         return [*seen, (caller.ended, caller.free(), caller.counters.abandoned)]
 
-    assert run(main) == [({}, (0, 0)), ({1: 10}, (1, 0), 0)]
+    assert run_real(main) == [({}, (0, 0)), ({1: 10}, (1, 0), 0)]
 
 
 def test_a_function_in_a_thread_can_see_the_cancel():
@@ -262,7 +256,7 @@ def test_a_function_in_a_thread_can_see_the_cancel():
             cancelled.set()
         return caller.ended, caller.free(), caller.counters.abandoned
 
-    assert run(main) == ({}, (1, 0), 0)
+    assert run_real(main) == ({}, (1, 0), 0)
 
 
 def test_a_timeout_ends_a_function_that_looks_for_it():
@@ -273,7 +267,7 @@ def test_a_timeout_ends_a_function_that_looks_for_it():
             trio.from_thread.check_cancelled()
 
     with pytest.raises(trio.TooSlowError, match=r"^not done after 0\.01 s\n") as caught:
-        run(Step(polite).on(threads(1)).timeout(0.01), 1)
+        run_real(Step(polite).on(threads(1)).timeout(0.01), 1)
 
     assert caught.value.__notes__ == ["timeout of 0.01 s", "in step 'polite'"]
 
@@ -295,7 +289,7 @@ def test_an_abandoned_call_keeps_its_place_until_its_thread_ends():
             calls.let_end(2)
         return left, waits, caller.ended, caller.free(), calls.most
 
-    assert run(main) == ((1, (0, 0)), [1], {2: 20}, (1, 0), 1)
+    assert run_real(main) == ((1, (0, 0)), [1], {2: 20}, (1, 0), 1)
 
 
 def test_the_report_says_that_the_outcome_is_unknown():
@@ -308,7 +302,7 @@ def test_the_report_says_that_the_outcome_is_unknown():
         calls.let_end()
         return report
 
-    report = run(main)
+    report = run_real(main)
 
     (stage,) = (stage for stage in report.stages if stage.name == "save")
     assert stage.policies.abandoned == 1
@@ -358,7 +352,7 @@ def test_no_place_is_lost(name, abandon):
         return caller.free(), caller.counters.abandoned
 
     left_behind = 2 * (abandon and name == "cancelled in the call")
-    assert run(main) == ((0, 0), left_behind)
+    assert run_real(main) == ((0, 0), left_behind)
 
 
 def test_a_thread_has_the_context_of_its_caller():
@@ -374,7 +368,7 @@ def test_a_thread_has_the_context_of_its_caller():
         user.set("me")
         return await Pipeline.from_iterable(range(2)).map(Step(look).on(threads(1))).collect()
 
-    assert run(main) == [("me", 0), ("me", 1)]
+    assert run_real(main) == [("me", 0), ("me", 1)]
 
 
 @pytest.mark.parametrize("where", ["threads", "executor"])
@@ -390,7 +384,7 @@ def test_a_system_exit_ends_the_run_as_it_is(where):
         line = Pipeline.from_iterable([3]).map(step, on_error=OnError.skip())
 
         with pytest.raises(SystemExit, match=r"^3$"):
-            run(line.collect)
+            run_real(line.collect)
 
 
 @pytest.mark.parametrize("where", ["threads", "executor", "processes"])
@@ -401,7 +395,7 @@ def test_a_stop_iteration_is_an_error(where):
         line = Pipeline.from_iterable([7]).map(Step(_work.stop).on(on))
 
         with pytest.raises(RuntimeError, match=r"^coroutine raised StopIteration\n") as caught:
-            run(line.collect)
+            run_real(line.collect)
 
     assert type(caught.value.__cause__) is StopIteration
     assert caught.value.__cause__.args == (7,)
@@ -423,9 +417,9 @@ def test_something_to_await_is_no_result():
     with ThreadPoolExecutor(1) as pool:
         for on in (executor(pool), inline):
             with pytest.raises(TypeError, match=message):
-                run(Step(lambda item: late()).on(on), 1)
+                run_real(Step(lambda item: late()).on(on), 1)
     with pytest.raises(TypeError):  # trio says it
-        run(Step(lambda item: late()).on(threads(1)), 1)
+        run_real(Step(lambda item: late()).on(threads(1)), 1)
 
 
 # ---- a user-defined async function
@@ -453,7 +447,7 @@ def test_any_async_function_can_run_it():
         )
         or step.describe()
     )
-    assert run(step, 4) == 8
+    assert run_real(step, 4) == 8
     assert log == [("cost", 4), ("run", 4)]
 
 
@@ -505,14 +499,14 @@ def test_an_executor_runs_the_calls():
             results = await Pipeline.from_iterable(range(6)).map(step, concurrency=6).collect()
         return results, calls.most <= 2
 
-    assert run(main) == ([item * 10 for item in range(6)], True)
+    assert run_real(main) == ([item * 10 for item in range(6)], True)
 
 
 def test_an_executor_may_run_the_call_at_once():
     """The future is done before anyone waits for it."""
     step = Step(_work.double).on(executor(Inline()))
 
-    assert run(gather_three, step) == [0, 2, 4]
+    assert run_real(gather_three, step) == [0, 2, 4]
 
 
 async def gather_three(step):
@@ -534,7 +528,7 @@ def test_no_thread_waits_for_an_executor():
                 future.set_result(-number)
         return threads_now - before, sorted(caller.ended.values())
 
-    assert run(main) == (0, sorted(-number for number in range(20)))
+    assert run_real(main) == (0, sorted(-number for number in range(20)))
 
 
 async def cancelled(pool, meanwhile=lambda future: None):
@@ -552,7 +546,7 @@ def test_a_call_that_has_not_begun_is_withdrawn():
     """Its future is cancelled, and the call counts as never made."""
     pool = ByHand()
 
-    assert run(cancelled, pool) == ({}, 0)
+    assert run_real(cancelled, pool) == ({}, 0)
     assert pool.futures[0].cancelled()
 
 
@@ -560,7 +554,7 @@ def test_a_call_that_runs_is_left_behind(caplog):
     """The caller continues at once, and it is counted; that it ends when the trio run has ended harms nobody."""
     pool = ByHand()
 
-    assert run(cancelled, pool, Future.set_running_or_notify_cancel) == ({}, 1)
+    assert run_real(cancelled, pool, Future.set_running_or_notify_cancel) == ({}, 1)
     pool.futures[0].set_result(1)
     assert caplog.records == []  # what a future's callback raises is logged
 
@@ -572,7 +566,7 @@ def test_a_result_that_comes_with_the_cancel_is_not_lost():
         future.set_running_or_notify_cancel()
         future.set_result("done")
 
-    assert run(cancelled, ByHand(), done) == ({1: "done"}, 0)
+    assert run_real(cancelled, ByHand(), done) == ({1: "done"}, 0)
 
 
 def test_a_result_that_comes_in_the_middle_of_the_cancel_is_not_lost():
@@ -583,7 +577,7 @@ def test_a_result_that_comes_in_the_middle_of_the_cancel_is_not_lost():
             self.set_result("just now")
             return False
 
-    assert run(cancelled, ByHand(EndsNow)) == ({1: "just now"}, 0)
+    assert run_real(cancelled, ByHand(EndsNow)) == ({1: "just now"}, 0)
 
 
 def test_a_late_end_wakes_nobody():
@@ -609,7 +603,7 @@ def test_a_late_end_wakes_nobody():
             await trio.sleep_forever()
         return caller.counters.abandoned, scope.cancelled_caught
 
-    assert run(main) == (1, True)
+    assert run_real(main) == (1, True)
 
 
 def test_an_executor_is_handed_no_more_calls_than_its_limit():
@@ -629,7 +623,7 @@ def test_an_executor_is_handed_no_more_calls_than_its_limit():
             nursery.cancel_scope.cancel()
         return seen, list(caller.ended.values()), caller.free()
 
-    assert run(main) == ([2, 3], ["done"], (2, 0))
+    assert run_real(main) == ([2, 3], ["done"], (2, 0))
 
 
 def test_an_executor_that_was_shut_down_is_the_users_error():
@@ -638,7 +632,7 @@ def test_an_executor_that_was_shut_down_is_the_users_error():
     pool.shutdown()
 
     with pytest.raises(RuntimeError, match=r"^cannot schedule new futures after shutdown\nin step 'double'$"):
-        run(Step(_work.double).on(executor(pool)), 1)
+        run_real(Step(_work.double).on(executor(pool)), 1)
 
 
 def test_a_pool_of_processes_works_until_it_breaks():
@@ -654,7 +648,7 @@ def test_a_pool_of_processes_works_until_it_breaks():
                 caught.append((str(error.value), type(error.value.__cause__)))
             return result
 
-    assert run(main) == 8
+    assert run_real(main) == 8
     assert caught == [
         (f"the executor of {name} is broken\nUse executor(lambda: ...), which makes a new one then.", BrokenProcessPool)
         for name in ("die", "double")
@@ -681,12 +675,6 @@ def begun(tmp_path):
     os.close(descriptor)
 
 
-@pytest.fixture(autouse=True)
-def quick_start(monkeypatch):
-    """Have no main module: a worker would load it, all of pytest, before it can begin."""
-    monkeypatch.delattr(sys.modules["__main__"], "__file__", raising=False)
-
-
 def is_gone(pid):
     try:
         os.kill(pid, 0)
@@ -697,7 +685,7 @@ def is_gone(pid):
 
 def test_processes_are_at_most_as_many_as_the_limit():
     """Six callers share two workers; they are another process than this, and gone when the trio run has ended."""
-    pids = run(
+    pids = run_real(
         Pipeline.from_iterable(range(6)).map(Step(_work.own_pid).on(processes(2)), concurrency=6).collect,
     )
 
@@ -725,13 +713,13 @@ def test_no_worker_is_started_that_no_call_waits_for(monkeypatch):
             await gather(step, range(9), concurrency=concurrency)
             counts.append(len(starts))
         for _ in range(2):
-            with pytest.raises(WorkerDied):
+            with pytest.raises(WorkerDied, match=r"^the worker process of die died: "):
                 await die(1)
             await gather(step, range(9), concurrency=3)
             counts.append(len(starts))
         return counts
 
-    one, same, three, *rest = run(main)
+    one, same, three, *rest = run_real(main)
 
     assert (one, same) == (1, 1)
     assert 1 <= three <= rest[0] <= 3
@@ -752,7 +740,7 @@ def test_a_cancel_kills_the_worker(begun):
         await caller.call(_work.own_pid, 1)
         return killed, caller.ended[1] != pid
 
-    assert run(main) == ((True, 1, (1, 0)), True)
+    assert run_real(main) == ((True, 1, (1, 0)), True)
 
 
 def test_a_timeout_kills_the_worker_and_a_later_attempt_has_another(begun, tmp_path):
@@ -767,7 +755,7 @@ def test_a_timeout_kills_the_worker_and_a_later_attempt_has_another(begun, tmp_p
             pids = [await wait(), await running.receive()]
         return pids, running.report.stages[-1].policies
 
-    (first, second), policies = run(main)
+    (first, second), policies = run_real(main)
 
     assert first != second
     assert is_gone(first)
@@ -799,7 +787,7 @@ open({str(tmp_path / "go")!r}).read()
             await trio.to_thread.run_sync((tmp_path / "go").write_text, "go")
         return cancelled, list(caller.ended)
 
-    assert run(main) == (({}, 0, 1), ["pid"])
+    assert run_real(main) == (({}, 0, 1), ["pid"])
     assert (tmp_path / "started").read_text() == "x"
     gc.collect()  # a process that nobody waited for would warn now
 
@@ -822,7 +810,7 @@ def test_a_call_that_waits_for_its_turn_is_not_left_behind():
         await caller.call(_work.own_pid, "after")
         return len(set(caller.ended.values())), list(caller.ended), caller.counters.abandoned, caller.free()
 
-    assert run(main) == (1, ["before", "after"], 0, (1, 0))
+    assert run_real(main) == (1, ["before", "after"], 0, (1, 0))
 
 
 def test_a_worker_that_dies_raises_worker_died():
@@ -836,7 +824,7 @@ def test_a_worker_that_dies_raises_worker_died():
             await step(3)
         return await Step(_work.double).on(processes(1))(4)
 
-    assert run(main) == 8
+    assert run_real(main) == 8
 
 
 def test_a_dead_worker_is_a_failure_like_any_other(tmp_path):
@@ -851,7 +839,7 @@ def test_a_dead_worker_is_a_failure_like_any_other(tmp_path):
         results = await Pipeline.from_iterable([str(tmp_path / "once")]).map(again).collect()
         return report.stages[-1].failures, results
 
-    assert run(main) == ((("WorkerDied", 2),), ["second"])
+    assert run_real(main) == ((("WorkerDied", 2),), ["second"])
 
 
 def test_an_item_that_cannot_be_loaded_fails_its_own_call():
@@ -866,7 +854,7 @@ def test_an_item_that_cannot_be_loaded_fails_its_own_call():
             await step([_work.LoadsNowhere(), bytes(200_000)])
         return [await step(item) for item in range(3)]
 
-    assert run(main) == [0, 2, 4]
+    assert run_real(main) == [0, 2, 4]
 
 
 def test_an_item_that_cannot_be_sent_fails_before_it_needs_a_worker():
@@ -880,7 +868,7 @@ def test_an_item_that_cannot_be_sent_fails_before_it_needs_a_worker():
             await caller.call(_work.double, (_ for _ in ()))
         return type(caught.value.__cause__)
 
-    assert run(main) is TypeError
+    assert run_real(main) is TypeError
 
 
 def test_workers_ignore_ctrl_c():
@@ -892,7 +880,7 @@ def test_workers_ignore_ctrl_c():
         os.kill(pid, signal.SIGINT)
         return {await step(number) for number in range(3)} == {pid}
 
-    assert run(main)
+    assert run_real(main)
 
 
 def test_ctrl_c_in_the_task_that_waits_for_a_worker_is_ctrl_c(begun, interrupts):
@@ -973,7 +961,7 @@ def test_chunks_are_worked_on_in_a_process():
     step = Step(chunked(_work.double)).on(processes(2))
     line = Pipeline.from_iterable(range(10)).batch(4).map(step, concurrency=2).unbatch()
 
-    assert run(line.collect) == [2 * item for item in range(10)]
+    assert run_real(line.collect) == [2 * item for item in range(10)]
 
 
 def test_an_items_error_says_which_of_its_chunk_it_was():
@@ -981,7 +969,7 @@ def test_an_items_error_says_which_of_its_chunk_it_was():
     line = Pipeline.from_iterable([1, 2, 3]).batch(3).map(Step(chunked(_work.fail_at_two)).on(threads(1)))
 
     with pytest.raises(ValueError, match=r"^no 2\nitem 1 of its chunk\nin stage 'chunked fail_at_two', item 0$"):
-        run(line.collect)
+        run_real(line.collect)
 
 
 def test_a_stop_iteration_does_not_cut_a_chunk_short():

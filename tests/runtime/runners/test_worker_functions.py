@@ -12,7 +12,6 @@ idle worker that has died and gets an order; orders by standard input; output th
 import os
 import re
 import signal
-import sys
 import threading
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ import pytest
 import trio
 
 from funcpipe_trio import Backoff, Failure, OnError, Pipeline, Retry, Step, WorkerDied, WorkerError, processes
+from tests._kit import run_real
 from tests.runtime.runners import _deeds, _work
 
 ROOT = Path(__file__).parents[3]
@@ -30,21 +30,7 @@ LIMIT = 60
 """Real seconds in which a test is done, or hangs."""
 
 
-def run(main, *args):
-    """Run on the real clock, with a watchdog."""
-
-    async def watched():
-        with trio.fail_after(LIMIT):
-            return await main(*args)
-
-    return trio.run(watched)
-
-
-@pytest.fixture(autouse=True)
-def quick_start(monkeypatch):
-    """Have no main module: a worker would import it, all of pytest, before it can begin."""
-    monkeypatch.delattr(sys.modules["__main__"], "__file__", raising=False)
-    monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)
+pytestmark = pytest.mark.usefixtures("quick_start")
 
 
 # ---- what becomes of a call
@@ -197,7 +183,7 @@ def test_a_function_may_do_what_a_program_may(deed, tmp_path):
     expected = DEEDS[deed]
 
     try:
-        seen = run(outcomes, deed, str(tmp_path))
+        seen = run_real(outcomes, deed, str(tmp_path))
     finally:
         for child in tmp_path.glob("child *"):
             os.kill(int(child.name.split()[1]), signal.SIGKILL)
@@ -241,7 +227,7 @@ def test_an_error_arrives_as_itself_or_as_what_stands_for_it(name, tmp_path):
     original = _deeds.ERRORS[name]()
     kind = WorkerError if name in NOT_THEMSELVES else type(original)
     kinds = {kind} | ({RuntimeError} if "stop" in name else set())  # coroutines and stages do not let those out
-    seen = run(outcomes, partial(_deeds.raises, name), str(tmp_path))
+    seen = run_real(outcomes, partial(_deeds.raises, name), str(tmp_path))
 
     for outcome in seen.values():
         told = everything(outcome)
@@ -262,7 +248,7 @@ def text_of(error):
 @pytest.mark.parametrize("name", _deeds.RESULTS)
 def test_a_result_that_does_not_get_through_says_so(name, tmp_path):
     """That it was the result, of which function, and why."""
-    seen = run(outcomes, partial(_deeds.gives, name), str(tmp_path))
+    seen = run_real(outcomes, partial(_deeds.gives, name), str(tmp_path))
 
     verb = "load from its pickle" if name == "cannot be loaded" else "be picklable"
     for outcome in seen.values():
@@ -287,12 +273,12 @@ def test_an_item_that_does_not_get_through_says_so(name):
             assert outcome.__cause__ is not None
             assert await Step(_work.double).on(processes(1))(4) == 8
 
-    run(main)
+    run_real(main)
 
 
 def test_an_error_that_is_given_is_a_result(tmp_path):
     """Not raised."""
-    seen = run(outcomes, _deeds.gives_an_error, str(tmp_path))
+    seen = run_real(outcomes, _deeds.gives_an_error, str(tmp_path))
 
     assert {repr(outcome) for outcome in seen.values()} == {"ValueError('as a value')"}
 
@@ -307,7 +293,7 @@ def test_an_error_that_is_given_is_a_result(tmp_path):
 )
 def test_what_went_before_an_error_comes_with_it(name, chain, tmp_path):
     """Its cause or its context, each with its own lines."""
-    error = run(outcomes, partial(_deeds.raises, name), str(tmp_path))["plain"]
+    error = run_real(outcomes, partial(_deeds.raises, name), str(tmp_path))["plain"]
 
     assert [type(error), type(error.__cause__ or error.__context__)] == chain
 
@@ -318,7 +304,7 @@ def test_what_went_before_an_error_comes_with_it(name, chain, tmp_path):
 )
 def test_a_group_stays_a_group(name, leaves, tmp_path):
     """Each of its parts arrives as itself, or as what stands for it."""
-    error = run(outcomes, partial(_deeds.raises, name), str(tmp_path))["plain"]
+    error = run_real(outcomes, partial(_deeds.raises, name), str(tmp_path))["plain"]
 
     assert type(error) is ExceptionGroup
     assert error.message == "two"
@@ -342,12 +328,12 @@ def test_a_function_that_never_ends_is_ended(deed, tmp_path):
 
     async def main():
         for policies in (step, step.retry(Retry(2, backoff=Backoff(0)))):
-            with pytest.raises(trio.TooSlowError):
+            with pytest.raises(trio.TooSlowError, match=r"^not done after 0\.1 s\n"):
                 await policies(str(tmp_path))
             assert await Step(_work.double).on(processes(1))(4) == 8
         return (await Pipeline.from_iterable([str(tmp_path)]).map(step, on_error=OnError.skip()).run()).outcome
 
-    assert run(main) == "completed"
+    assert run_real(main) == "completed"
 
 
 # ---- workers between two calls
@@ -370,7 +356,7 @@ def test_a_handler_that_a_function_left_strikes_no_later_call(number, capfd, tmp
             os.kill(pid, number)  # and one that meets the order
             assert await step(0) == pid
 
-    run(main)
+    run_real(main)
     os.close(struck)
     assert "TimeoutError: of a handler" in capfd.readouterr().err
 
@@ -401,7 +387,7 @@ def test_what_a_handler_raises_in_a_call_is_told_as_what_it_is(capfd, tmp_path):
             is_over.set()
         return raised
 
-    raised = run(main)
+    raised = run_real(main)
     os.close(struck)
     assert raised <= {(TimeoutError, "of a handler")}
     capfd.readouterr()
@@ -419,7 +405,7 @@ def test_ctrl_c_strikes_no_worker_that_has_its_handler_back():
             assert await step(0) == pid
         return True
 
-    assert run(main)
+    assert run_real(main)
 
 
 def test_an_idle_worker_that_died_costs_no_call():
@@ -433,7 +419,7 @@ def test_an_idle_worker_that_died_costs_no_call():
             os.kill(pids[-1], signal.SIGKILL)
         return len(set(pids))
 
-    assert run(main) == 20
+    assert run_real(main) == 20
 
 
 def test_a_worker_that_dies_behind_its_answer_costs_no_other_call():
@@ -444,7 +430,7 @@ def test_a_worker_that_dies_behind_its_answer_costs_no_other_call():
         double = Step(_work.double).on(processes(1)).start()
         return [(await dying(number), await double(number)) for number in range(20)]
 
-    assert run(main) == [("done", 2 * number) for number in range(20)]
+    assert run_real(main) == [("done", 2 * number) for number in range(20)]
 
 
 def test_many_calls_at_once_have_their_own_answers():
@@ -452,7 +438,7 @@ def test_many_calls_at_once_have_their_own_answers():
     fate = Step(_deeds.meets_its_fate).on(processes(3)).timeout(3)
     line = Pipeline.from_iterable(range(40)).map(fate, concurrency=6, on_error=OnError.emit())
 
-    results = run(line.collect)
+    results = run_real(line.collect)
 
     kinds = {0: WorkerDied, 1: ValueError, 2: trio.TooSlowError}
     seen = [type(result.error) if isinstance(result, Failure) else result for result in results]

@@ -5,20 +5,17 @@ import trio
 
 from funcpipe_trio import Pipeline
 from funcpipe_trio.testing import fail_everywhere, run_virtual
-
-
-class Mine(Exception):
-    pass
+from tests._kit import Boom
 
 
 async def fail_at_once(channel):
-    raise Mine
+    raise Boom
 
 
 async def fail_behind_two(channel):
     await channel.send(1)
     await channel.send(2)
-    raise Mine
+    raise Boom
 
 
 def test_the_error_of_a_producer_that_nobody_reads_is_kept():
@@ -30,7 +27,7 @@ def test_the_error_of_a_producer_that_nobody_reads_is_kept():
     report = run_virtual(main)
 
     assert report.outcome == "completed"
-    assert isinstance(report.error, Mine)
+    assert isinstance(report.error, Boom)
     fail_everywhere(lambda: Pipeline.from_producer(fail_at_once).take(0), only=(0, 1))
 
 
@@ -48,7 +45,7 @@ def test_the_error_behind_a_full_link_is_kept_when_the_consumer_leaves(read):
     report = run_virtual(main)
 
     assert report.outcome == "left"
-    assert isinstance(report.error, Mine)
+    assert isinstance(report.error, Boom)
     assert report.cleanup_errors == ()
 
 

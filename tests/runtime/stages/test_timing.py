@@ -16,6 +16,7 @@ import trio
 from funcpipe_trio import Pipeline, RateLimit, fair_merge, merge
 from funcpipe_trio.testing import Probe, Script, run_virtual
 from funcpipe_trio.testing._schedule import Schedule, scheduled
+from tests._kit import assert_run_balances, assert_stages_balance
 
 
 def script(text, step=1.0):
@@ -41,11 +42,9 @@ def played(line, *, pause=0.0):
 
     log, error, ended, probe = run_virtual(main)
     report = probe.run.report
-    for stage in report.stages:
-        out = stage.emitted + stage.absorbed + stage.failed + stage.dropped + stage.discarded
-        assert stage.received + stage.created == out, stage
+    assert_stages_balance(report)
     assert report.discarded == len(probe.discarded)
-    assert report.taken == report.delivered + report.failed + report.dropped + report.discarded
+    assert_run_balances(report)
     return log, error, ended, probe
 
 

@@ -1,25 +1,8 @@
-"""The one module of these tests that knows trio's insides: the order of tasks, and the steps they take."""
+"""The tasks of a run, and the steps they take."""
 
 from __future__ import annotations
 
-from contextlib import contextmanager
-
 import trio
-from trio._core import _run as trio_run
-
-
-@contextmanager
-def shuffled(seed):
-    """Run every batch of tasks in an order of its own, decided by the seed alone."""
-    before = trio_run._ALLOW_DETERMINISTIC_SCHEDULING
-    state = trio_run._r.getstate()
-    trio_run._ALLOW_DETERMINISTIC_SCHEDULING = True
-    trio_run._r.seed(seed)
-    try:
-        yield
-    finally:
-        trio_run._ALLOW_DETERMINISTIC_SCHEDULING = before
-        trio_run._r.setstate(state)
 
 
 class Tasks(trio.abc.Instrument):
