@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections import deque
 from collections.abc import (
     AsyncIterable,
@@ -23,16 +22,14 @@ from typing import (
     TypeAlias,
     TypeGuard,
     TypeVar,
-    get_args,
     overload,
 )
 
 import trio
 
 from ._base import checks
-from ._base.errors import PlanError
-from ._base.functions import function_name, is_async, yields_async
-from ._base.shown import cut, escaped, listed, named, option
+from ._base.functions import function_name
+from ._base.shown import cut, escaped, named
 from ._plan import operations as plan
 from ._plan import timing
 from ._plan.bound import max_in_flight
@@ -40,9 +37,19 @@ from ._plan.check import check_plan, refuse_too_deep
 from ._plan.describe import describe_plan
 from ._plan.fair_by import FairBy, FairOverflow
 from ._plan.layout import lay_out
-from ._plan.nodes import Branch, Claim, FanIn, FanInKind, FanOut, FanOutKind, Plan, Source, SourceKind, too_deep
+from ._plan.nodes import (
+    Branch,
+    FanIn,
+    FanInKind,
+    FanOut,
+    FanOutKind,
+    Plan,
+    Source,
+    SourceKind,
+    iterable_name,
+    too_deep,
+)
 from ._plan.restarts import RestartingSource
-from ._plan.steps import step_of
 from ._plan.windows import Distinct, Sliding, Window
 from ._runtime.core.failures import warn_of
 from ._runtime.core.ledger import OnDiscard
@@ -146,8 +153,7 @@ class Pipeline(Generic[T_co]):
         Raises:
           TypeError: if `items` is neither iterable nor callable, or `name` no str.
         """
-        one_shot = hasattr(type(items), "__next__")
-        return _from("iterable", items, name, ("__iter__",), one_shot)
+        return _iterating("iterable", items, name)
 
     @staticmethod
     def from_async_iterable(
@@ -164,8 +170,7 @@ class Pipeline(Generic[T_co]):
         Raises:
           TypeError: if `items` is neither async iterable nor callable, or `name` no str.
         """
-        one_shot = hasattr(type(items), "__anext__")
-        return _from("async iterable", items, name, ("__aiter__",), one_shot)
+        return _iterating("async iterable", items, name)
 
     @staticmethod
     def from_channel(receive_channel: trio.abc.ReceiveChannel[T], *, name: str | None = None) -> Pipeline[T]:
@@ -182,7 +187,7 @@ class Pipeline(Generic[T_co]):
             raise checks.refuse(
                 TypeError, "Pipeline.from_channel", "receive_channel", "be a trio ReceiveChannel", receive_channel
             )
-        return _source("channel", receive_channel, _named("Pipeline.from_channel", name, "channel"), Claim())
+        return Pipeline(Plan(Source("channel", _named(name, "channel"), plan.Opaque(receive_channel))))
 
     @staticmethod
     def from_producer(
@@ -196,10 +201,7 @@ class Pipeline(Generic[T_co]):
         Raises:
           TypeError: if `async_fn` is not an async function, or `name` no str.
         """
-        checks.callable_("Pipeline.from_producer", "async_fn", async_fn)
-        if not is_async(async_fn):
-            raise checks.refuse(TypeError, "Pipeline.from_producer", "async_fn", "be an async function", async_fn)
-        return _source("producer", async_fn, _named("Pipeline.from_producer", name, function_name(async_fn)))
+        return Pipeline(Plan(Source("producer", _named_as(async_fn, name), plan.Opaque(async_fn))))
 
     @staticmethod
     def ticks(period: float, *, name: str | None = None) -> Pipeline[int]:
@@ -216,9 +218,7 @@ class Pipeline(Generic[T_co]):
           TypeError: if `period` is no number.
           ValueError: if it is not > 0 and finite.
         """
-        seconds = checks.seconds("Pipeline.ticks", "period", period)
-        made = Source("ticks", _named("Pipeline.ticks", name, "ticks"), plan.Opaque(None), seconds)
-        return Pipeline(Plan(made))
+        return Pipeline(Plan(Source("ticks", _named(name, "ticks"), plan.Opaque(None), period)))
 
     @staticmethod
     def restarting(
@@ -246,17 +246,8 @@ class Pipeline(Generic[T_co]):
           TypeError: if an argument has a wrong type.
           ValueError: if `reset_after` is not > 0.
         """
-        where = "Pipeline.restarting"
-        checks.callable_(where, "source_factory", source_factory)
-        if is_async(source_factory):
-            rule = "give an iterable or async iterable, without being awaited"
-            raise checks.refuse(TypeError, where, "source_factory", rule, source_factory)
-        if not isinstance(retry, Retry):
-            raise checks.refuse(TypeError, where, "retry", "be a Retry", retry)
-        reset_after = checks.seconds(where, "reset_after", reset_after, finite=False)
-        called = _named(where, name, function_name(source_factory))
-        made = RestartingSource("restarting", called, plan.Opaque(source_factory), retry=retry, reset_after=reset_after)
-        return Pipeline(Plan(made))
+        called, factory = _named_as(source_factory, name), plan.Opaque(source_factory)
+        return Pipeline(Plan(RestartingSource("restarting", called, factory, retry=retry, reset_after=reset_after)))
 
     # ---- operations on each item
 
@@ -358,12 +349,7 @@ class Pipeline(Generic[T_co]):
           TypeError: if an argument has a wrong type.
           ValueError: if `concurrency` is below 1.
         """
-        _concurrency("map", concurrency)
-        checks.boolean("Pipeline.map", "ordered", ordered)
-        if key is not None:
-            checks.sync_callable("Pipeline.map", "key", key)
-        _on_error("map", on_error)
-        return self._then(plan.Map(_named_fn("map", fn, name), fn, concurrency, ordered, key, on_error))
+        return self._then(plan.Map(_named_as(fn, name), fn, concurrency, ordered, key, on_error))
 
     # First, because mypy complains as of the first overload, and looks into no lambda for one of a guard.
     # No function that gives a bool fits it, and so no guard.
@@ -398,8 +384,7 @@ class Pipeline(Generic[T_co]):
           TypeError: if an argument has a wrong type.
           ValueError: if `concurrency` is below 1.
         """
-        _concurrency("filter", concurrency)
-        return self._then(plan.Filter(_named_fn("filter", fn, name), fn, concurrency))
+        return self._then(plan.Filter(_named_as(fn, name), fn, concurrency))
 
     @overload
     def flat_map(
@@ -492,17 +477,14 @@ class Pipeline(Generic[T_co]):
           TypeError: if an argument has a wrong type.
           ValueError: if `concurrency` is below 1.
         """
-        _concurrency("flat_map", concurrency)
-        _on_error("flat_map", on_error)
-        return self._then(plan.FlatMap(_named_fn("flat_map", fn, name), fn, concurrency, on_error))
+        return self._then(plan.FlatMap(_named_as(fn, name), fn, concurrency, on_error))
 
     def scan(self, fn: Callable[[U, T_co], Awaitable[U] | U], initial: U, *, name: str | None = None) -> Pipeline[U]:
         """Put the state so far in each item's place: ``state = fn(state, item)``, from `initial` on.
 
         Every run starts from the same `initial` object: use one that `fn` does not change in place.
         """
-        _no_step("scan", fn)
-        return self._then(plan.Scan(_named_fn("scan", fn, name), fn, plan.Opaque(initial)))
+        return self._then(plan.Scan(_named_as(fn, name), fn, plan.Opaque(initial)))
 
     def tap(
         self, fn: Callable[[T_co], object], *, concurrency: int | None = None, name: str | None = None
@@ -519,8 +501,7 @@ class Pipeline(Generic[T_co]):
           TypeError: if an argument has a wrong type.
           ValueError: if `concurrency` is below 1.
         """
-        _concurrency("tap", concurrency)
-        return self._then(plan.Tap(_named_fn("tap", fn, name), fn, concurrency))
+        return self._then(plan.Tap(_named_as(fn, name), fn, concurrency))
 
     def enumerate(self, start: int = 0, *, name: str | None = None) -> Pipeline[tuple[int, T_co]]:
         """Put ``(number, item)`` in each item's place.
@@ -528,9 +509,7 @@ class Pipeline(Generic[T_co]):
         Raises:
           TypeError: if `start` is no int.
         """
-        if isinstance(start, bool) or not isinstance(start, int):
-            raise checks.refuse(TypeError, "Pipeline.enumerate", "start", "be an int", start)
-        return self._then(plan.Enumerate(_named("Pipeline.enumerate", name, "enumerate"), start))
+        return self._then(plan.Enumerate(_named(name, "enumerate"), start))
 
     # ---- operations on the stream
 
@@ -543,8 +522,7 @@ class Pipeline(Generic[T_co]):
           TypeError: if `n` is no int.
           ValueError: if `n` is below 0.
         """
-        checks.integer("Pipeline.take", "n", n, at_least=0)
-        return self._then(plan.Take(_named("Pipeline.take", name, "take"), n))
+        return self._then(plan.Take(_named(name, "take"), n))
 
     def skip(self, n: int, *, name: str | None = None) -> Pipeline[T_co]:
         """Drop the first `n` items.
@@ -553,8 +531,7 @@ class Pipeline(Generic[T_co]):
           TypeError: if `n` is no int.
           ValueError: if `n` is below 0.
         """
-        checks.integer("Pipeline.skip", "n", n, at_least=0)
-        return self._then(plan.Skip(_named("Pipeline.skip", name, "skip"), n))
+        return self._then(plan.Skip(_named(name, "skip"), n))
 
     @overload  # see filter
     def take_while(
@@ -572,11 +549,11 @@ class Pipeline(Generic[T_co]):
 
     def take_while(self, fn: Callable[[Any], object], *, name: str | None = None) -> Pipeline[Any]:
         """Keep the items before the first that a function, sync or async, says no to; the stream ends there."""
-        return self._then(plan.TakeWhile(_named_fn("take_while", fn, name), fn))
+        return self._then(plan.TakeWhile(_named_as(fn, name), fn))
 
     def skip_while(self, fn: Callable[[T_co], object], *, name: str | None = None) -> Pipeline[T_co]:
         """Drop the items before the first that a function, sync or async, says no to."""
-        return self._then(plan.SkipWhile(_named_fn("skip_while", fn, name), fn))
+        return self._then(plan.SkipWhile(_named_as(fn, name), fn))
 
     def batch(
         self,
@@ -604,27 +581,13 @@ class Pipeline(Generic[T_co]):
           TypeError: if an argument has a wrong type, or `cost` comes without `max_cost`.
           ValueError: if an argument is out of range, or no limit is given.
         """
-        where = "Pipeline.batch"
         if max_items is None and max_delay is None and max_cost is None:
-            raise ValueError(f"{where}: one of max_items, max_delay, max_cost must be given")
-        if max_items is not None:
-            checks.integer(where, "max_items", max_items, at_least=1)
-        if max_delay is not None:
-            max_delay = checks.seconds(where, "max_delay", max_delay)
-        if max_cost is not None:
-            if isinstance(max_cost, bool) or not isinstance(max_cost, int | float):
-                raise checks.refuse(TypeError, where, "max_cost", "be a number > 0", max_cost)
-            if not (checks.is_finite(max_cost) and max_cost > 0):
-                raise checks.refuse(ValueError, where, "max_cost", "be > 0 and finite", max_cost)
-        if cost is not None:
-            checks.sync_callable(where, "cost", cost)
-            if max_cost is None:
-                raise TypeError(f"{where}: cost must come with max_cost")
-        return self._then(plan.Batch(_named(where, name, "batch"), max_items, max_delay, max_cost, cost))
+            raise ValueError("Pipeline.batch: one of max_items, max_delay, max_cost must be given")
+        return self._then(plan.Batch(_named(name, "batch"), max_items, max_delay, max_cost, cost))
 
     def unbatch(self: Pipeline[Iterable[U]], *, name: str | None = None) -> Pipeline[U]:
         """Give the items of each batch (any iterable) one by one."""
-        return self._then(plan.Unbatch(_named("Pipeline.unbatch", name, "unbatch")))
+        return self._then(plan.Unbatch(_named(name, "unbatch")))
 
     def window(
         self, max_items: int | None = None, *, period: float | None = None, name: str | None = None
@@ -645,14 +608,7 @@ class Pipeline(Generic[T_co]):
           TypeError: if an argument has a wrong type.
           ValueError: if an argument is out of range, or neither limit is given.
         """
-        where = "Pipeline.window"
-        if max_items is None and period is None:
-            raise ValueError(f"{where}: one of max_items, period must be given")
-        if max_items is not None:
-            checks.integer(where, "max_items", max_items, at_least=1)
-        if period is not None:
-            period = checks.seconds(where, "period", period)
-        return self._then(Window(_named(where, name, "window"), max_items, period))
+        return self._then(Window(_named(name, "window"), max_items, period))
 
     def sliding(self, n: int, step: int = 1, *, name: str | None = None) -> Pipeline[tuple[T_co, ...]]:
         """Give windows of `n` items that follow each other, as tuples: one leaves the instant its last item comes.
@@ -670,14 +626,12 @@ class Pipeline(Generic[T_co]):
           TypeError: if an argument has a wrong type.
           ValueError: if `n` or `step` is below 1.
         """
-        where = "Pipeline.sliding"
-        checks.integer(where, "n", n, at_least=1)
-        checks.integer(where, "step", step, at_least=1)
-        return self._then(Sliding(_named(where, name, "sliding"), n, step))
+        return self._then(Sliding(_named(name, "sliding"), n, step))
 
     def pairwise(self, *, name: str | None = None) -> Pipeline[tuple[T_co, T_co]]:
         """Give each item together with the next, as ``itertools.pairwise``; a single item counts as dropped."""
-        return self._then(Sliding(_named("Pipeline.pairwise", name, "pairwise"), 2, 1))
+        called = "pairwise" if name is None else checks.text("Pipeline.pairwise", "name", name)
+        return self._then(Sliding(called, 2, 1))
 
     def distinct(
         self, key: Callable[[T_co], Hashable] | None = None, *, remember: int, name: str | None = None
@@ -698,11 +652,7 @@ class Pipeline(Generic[T_co]):
           TypeError: if an argument has a wrong type.
           ValueError: if `remember` is below 1.
         """
-        where = "Pipeline.distinct"
-        if key is not None:
-            checks.sync_callable(where, "key", key)
-        checks.integer(where, "remember", remember, at_least=1)
-        return self._then(Distinct(_named(where, name, "distinct"), key, remember))
+        return self._then(Distinct(_named(name, "distinct"), key, remember))
 
     def buffer(self, capacity: int, *, overflow: plan.Overflow = "block", name: str | None = None) -> Pipeline[T_co]:
         """Set the capacity of the one link at this point, and what becomes of an item that it has no room for.
@@ -726,9 +676,7 @@ class Pipeline(Generic[T_co]):
           TypeError: if an argument has a wrong type.
           ValueError: if `capacity` is below 1, or `overflow` none of these words.
         """
-        checks.integer("Pipeline.buffer", "capacity", capacity, at_least=1)
-        checks.choice("Pipeline.buffer", "overflow", overflow, get_args(plan.Overflow))
-        return self._then(plan.Buffer(_named("Pipeline.buffer", name, "buffer"), capacity, overflow))
+        return self._then(plan.Buffer(_named(name, "buffer"), capacity, overflow))
 
     # ---- operations of time
 
@@ -755,12 +703,7 @@ class Pipeline(Generic[T_co]):
         Raises:
           TypeError: if an argument has a wrong type.
         """
-        where = "Pipeline.throttle"
-        if not isinstance(rate_limit, RateLimit):
-            raise checks.refuse(TypeError, where, "rate_limit", "be a RateLimit", rate_limit, "Use RateLimit(8), say.")
-        if cost is not None:
-            checks.sync_callable(where, "cost", cost)
-        return self._then(timing.Throttle(_named(where, name, "throttle"), rate_limit, cost))
+        return self._then(timing.Throttle(_named(name, "throttle"), rate_limit, cost))
 
     def debounce(self, delay: float, *, name: str | None = None) -> Pipeline[T_co]:
         """Let an item go on when no newer one came for `delay` seconds; the others count as dropped.
@@ -777,8 +720,7 @@ class Pipeline(Generic[T_co]):
           TypeError: if an argument has a wrong type.
           ValueError: if `delay` is not > 0 and finite.
         """
-        where = "Pipeline.debounce"
-        return self._then(timing.Debounce(_named(where, name, "debounce"), checks.seconds(where, "delay", delay)))
+        return self._then(timing.Debounce(_named(name, "debounce"), delay))
 
     def sample(self, period: float, *, name: str | None = None) -> Pipeline[T_co]:
         """Let the newest item go on at each multiple of a period, if a new one came; the others count as dropped.
@@ -795,8 +737,7 @@ class Pipeline(Generic[T_co]):
           TypeError: if an argument has a wrong type.
           ValueError: if `period` is not > 0 and finite.
         """
-        where = "Pipeline.sample"
-        return self._then(timing.Sample(_named(where, name, "sample"), checks.seconds(where, "period", period)))
+        return self._then(timing.Sample(_named(name, "sample"), period))
 
     def delay(self, seconds: float, *, max_items: int = 16, name: str | None = None) -> Pipeline[T_co]:
         """Let each item go on so many seconds after it came here, in order.
@@ -813,10 +754,7 @@ class Pipeline(Generic[T_co]):
           TypeError: if an argument has a wrong type.
           ValueError: if an argument is out of range.
         """
-        where = "Pipeline.delay"
-        checks.seconds(where, "seconds", seconds)
-        checks.integer(where, "max_items", max_items, at_least=1)
-        return self._then(timing.Delay(_named(where, name, "delay"), float(seconds), max_items))
+        return self._then(timing.Delay(_named(name, "delay"), seconds, max_items))
 
     def idle_timeout(self, seconds: float, *, name: str | None = None) -> Pipeline[T_co]:
         """Fail with `trio.TooSlowError` if no item comes for so many seconds.
@@ -833,10 +771,7 @@ class Pipeline(Generic[T_co]):
           TypeError: if an argument has a wrong type.
           ValueError: if `seconds` is not > 0 and finite.
         """
-        where = "Pipeline.idle_timeout"
-        return self._then(
-            timing.IdleTimeout(_named(where, name, "idle_timeout"), checks.seconds(where, "seconds", seconds))
-        )
+        return self._then(timing.IdleTimeout(_named(name, "idle_timeout"), seconds))
 
     def timeout(
         self, seconds: float | None = None, *, first: float | None = None, name: str | None = None
@@ -856,14 +791,7 @@ class Pipeline(Generic[T_co]):
           TypeError: if an argument has a wrong type.
           ValueError: if one is not > 0 and finite, or none is given.
         """
-        where = "Pipeline.timeout"
-        if seconds is None and first is None:
-            raise ValueError(f"{where}: one of seconds, first must be given")
-        if seconds is not None:
-            seconds = checks.seconds(where, "seconds", seconds)
-        if first is not None:
-            first = checks.seconds(where, "first", first)
-        return self._then(timing.Timeout(_named(where, name, "timeout"), seconds, first))
+        return self._then(timing.Timeout(_named(name, "timeout"), seconds, first))
 
     # ---- branches
 
@@ -888,7 +816,7 @@ class Pipeline(Generic[T_co]):
         Raises:
           TypeError: if `branches` is no mapping of str to functions, or one of them gives no pipeline.
         """
-        return self._fan_out("broadcast", branches, None, name)
+        return self._fan_out("broadcast", name, branches)
 
     def partition(
         self,
@@ -912,8 +840,7 @@ class Pipeline(Generic[T_co]):
           TypeError: if `route` is no sync function, `branches` is no mapping of str to functions, or one of them gives
             no pipeline.
         """
-        checks.sync_callable("Pipeline.partition", "route", route)
-        return self._fan_out("partition", branches, route, name)
+        return self._fan_out("partition", name, branches, route)
 
     def fair_by(
         self,
@@ -954,13 +881,7 @@ class Pipeline(Generic[T_co]):
           TypeError: if an argument has a wrong type.
           ValueError: if `max_keys` is below 1, or `overflow` is another text.
         """
-        where = "Pipeline.fair_by"
-        checks.sync_callable(where, "key", key)
-        shared = _share(where, share)
-        checks.integer(where, "max_keys", max_keys, at_least=1)
-        _fair_overflow(overflow)
-        named = _named(where, name, function_name(key))
-        return self._then(FairBy(named, key, shared, max_keys, overflow))
+        return self._then(FairBy(_named_as(key, name), key, _share(share), max_keys, overflow))
 
     def pipe(self, fn: Callable[Concatenate[Pipeline[T_co], P], U], /, *args: P.args, **kwargs: P.kwargs) -> U:
         """Give ``fn(self, *args, **kwargs)``: for segments that several pipelines use."""
@@ -1072,8 +993,7 @@ class Pipeline(Generic[T_co]):
 
     async def fold(self, fn: Callable[[U, T_co], Awaitable[U] | U], initial: U) -> U:
         """Run to the end, and give the last state of ``state = fn(state, item)``; `initial` if the stream is empty."""
-        _no_step("fold", fn)
-        _named_fn("fold", fn, None)
+        plan.check_fold("Pipeline.fold", fn)
         last = deque([initial], maxlen=1)
         await self.scan(fn, initial)._drive_unreported("fold", last.append)
         return last[0]
@@ -1089,15 +1009,13 @@ class Pipeline(Generic[T_co]):
         return Pipeline(Plan(self._plan.origin, (*self._plan.operations, operation)))
 
     def _fan_out(
-        self, kind: FanOutKind, branches: Any, route: Callable[[Any], str] | None, name: str | None
+        self, kind: FanOutKind, name: str | None, branches: Mapping[str, Callable[..., Any]], route: Any = None
     ) -> Pipeline[Any]:
-        where = f"Pipeline.{kind}"
-        named = _named(where, name, kind)
-        if not isinstance(branches, Mapping):
-            raise checks.refuse(TypeError, where, "branches", "be a mapping of names to functions", branches)
-        made = tuple(_branch(where, named, key, fn) for key, fn in branches.items())
-        routing = None if route is None else plan.Route(named, route, tuple(branch.key for branch, _ in made))
-        return Pipeline(Plan(FanOut(kind, named, self._plan, made, routing)))
+        checks.mapping(f"Pipeline.{kind}", "branches", branches, "names to functions")
+        called = _named(name, kind)
+        routing = None if kind == "broadcast" else plan.Route(called, route, tuple(branches))
+        grown = tuple(_grown(Branch(kind, called, key), fn) for key, fn in branches.items())
+        return Pipeline(Plan(FanOut(kind, called, self._plan, grown, routing)))
 
     def _opening(self, on_discard: OnDiscard | None, cleanup_timeout: float, sink: Sink | None) -> Opening[Any]:
         if on_discard is not None:
@@ -1161,17 +1079,8 @@ def fair_merge(
       PlanError: if `share` names an input that does not exist.
       TypeError: if an argument has a wrong type.
     """
-    if not isinstance(inputs, Mapping):
-        raise checks.refuse(TypeError, "fair_merge", "inputs", "be a mapping of keys to pipelines", inputs)
-    share = _share("fair_merge", share)
-    unknown = [key for key in share.weights if key not in inputs]
-    if unknown:
-        known = f"must name an input; the inputs are {listed(inputs)}"
-        problems = [f"fair_merge: weights[{named(key)}] {known}" for key in unknown[:_MOST_PROBLEMS]]
-        more = len(unknown) - len(problems)
-        raise PlanError(*problems, *([f"fair_merge: {more} more weights {known}"] if more else []))
-    pairs = tuple((key, _plan_of("fair_merge", f"inputs[{named(key)}]", line)) for key, line in inputs.items())
-    return Pipeline(Plan(FanIn("fair_merge", _named("fair_merge", name, "fair_merge"), pairs, share)))
+    checks.mapping("fair_merge", "inputs", inputs, "keys to pipelines")
+    return _fan_in("fair_merge", name, inputs.items(), _share(share))
 
 
 @overload
@@ -1194,7 +1103,7 @@ def merge(*pipelines: Pipeline[T], name: str | None = None) -> Pipeline[T]: ...
 
 def merge(*pipelines: Pipeline[Any], name: str | None = None) -> Pipeline[Any]:
     """Merge several pipelines with equal shares, each item when it comes; none gives the empty stream."""
-    return Pipeline(Plan(FanIn("merge", _named("merge", name, "merge"), _joined("merge", pipelines), FairShare())))
+    return _fan_in("merge", name, enumerate(pipelines), FairShare())
 
 
 @overload
@@ -1221,7 +1130,7 @@ def concat(*pipelines: Pipeline[Any], name: str | None = None) -> Pipeline[Any]:
     ``concat(concat(a, b), c)`` is ``concat(a, b, c)``, unless the inner one has a name of its own, or an operation
     behind it.
     """
-    return Pipeline(Plan(FanIn("concat", _named("concat", name, "concat"), _joined("concat", pipelines))))
+    return _fan_in("concat", name, enumerate(pipelines))
 
 
 @overload
@@ -1263,114 +1172,49 @@ def zip_pipelines(*pipelines: Pipeline[Any], strict: bool = False, name: str | N
         drain cuts the inputs where they are; that one is then shorter is no error.
       name: what reports and errors call it.
     """
-    checks.boolean("zip_pipelines", "strict", strict)
-    pairs = _numbered("zip_pipelines", pipelines)
-    return Pipeline(Plan(FanIn("zip", _named("zip_pipelines", name, "zip"), pairs, strict=strict)))
+    return _fan_in("zip", name, enumerate(pipelines), strict=strict)
 
 
-# ---- checks of arguments
+# ---- what the methods share
 
 
-def _from(kind: SourceKind, items: Any, name: str | None, methods: tuple[str, ...], one_shot: bool) -> Pipeline[Any]:
-    where = f"Pipeline.from_{kind.replace(' ', '_')}"
-    is_iterable = any(hasattr(type(items), method) for method in methods) and not isinstance(items, Pipeline)
-    if not is_iterable and not callable(items):
-        raise _not_a_source(where, f"be an {kind}, or a callable that makes one", items)
-    if not is_iterable and (is_async(items) or _gives_wrong_kind(kind, items)):
-        raise _not_a_source(where, f"give an {kind}, without being awaited", items)
-    default = kind.replace(" ", "_") if is_iterable else function_name(items)
-    return _source(kind, items, _named(where, name, default), Claim() if one_shot else None)
+def _iterating(kind: SourceKind, items: Any, name: str | None) -> Pipeline[Any]:
+    if isinstance(items, Pipeline):  # whose methods to iterate it are there to say what to use
+        where, rule = f"Pipeline.from_{kind.replace(' ', '_')}", f"be an {kind}, or a callable that makes one"
+        raise checks.refuse(TypeError, where, "items", rule, items)
+    return Pipeline(Plan(Source(kind, _named(name, iterable_name(kind, items)), plan.Opaque(items))))
 
 
-def _not_a_source(where: str, rule: str, items: Any) -> Exception:
-    """Refuse it; what the other method takes, with its name."""
-    is_async = hasattr(type(items), "__aiter__") or (callable(items) and yields_async(items))
-    if isinstance(items, Pipeline) or not is_async:
-        return checks.refuse(TypeError, where, "items", rule, items)
-    rule = f"{rule} (from_async_iterable takes an async one)"
-    return checks.refuse(TypeError, where, "items", rule, items, "Use Pipeline.from_async_iterable(items).")
+def _named(name: str | None, default: str) -> str:
+    return default if name is None else name
 
 
-def _gives_wrong_kind(kind: SourceKind, fn: Any) -> bool:
-    return yields_async(fn) if kind == "iterable" else inspect.isgeneratorfunction(fn)
+def _named_as(fn: Callable[..., Any], name: str | None) -> str:
+    return function_name(fn) if name is None else name
 
 
-def _source(kind: SourceKind, origin: Any, name: str, claim: Claim | None = None) -> Pipeline[Any]:
-    return Pipeline(Plan(Source(kind, name, plan.Opaque(origin), claim=claim)))
+def _share(share: FairShare[Any] | None) -> FairShare[Any]:
+    return FairShare() if share is None else share
 
 
-def _named(where: str, name: str | None, default: str) -> str:
-    return default if name is None else checks.text(where, "name", name)
+def _grown(branch: Branch, fn: Any) -> tuple[Branch, Any]:
+    """Return a branch and what its function makes of it."""
+    checks.sync_callable(f"Pipeline.{branch.kind}", f"branches[{named(branch.key)}]", fn)
+    return branch, _plan_of(fn(Pipeline(Plan(branch))))
 
 
-def _named_fn(verb: str, fn: Any, name: str | None) -> str:
-    checks.callable_(f"Pipeline.{verb}", "fn", fn)
-    if verb != "flat_map" and yields_async(fn):  # what it gives would be taken for a value, or for a yes
-        rule, use = "be no async generator function", "Use flat_map to put many values in an item's place."
-        raise checks.refuse(TypeError, f"Pipeline.{verb}", "fn", rule, fn, use)
-    return _named(f"Pipeline.{verb}", name, function_name(fn))
+def _plan_of(value: Any) -> Any:
+    """Return the plan of a pipeline; anything else as it is, which no plan takes."""
+    return value._plan if isinstance(value, Pipeline) else value
 
 
-def _concurrency(verb: str, concurrency: int | None) -> None:
-    if concurrency is not None:
-        checks.integer(f"Pipeline.{verb}", "concurrency", concurrency, at_least=1)
-
-
-def _no_step(verb: str, fn: Any) -> None:
-    if step_of(fn) is not None:
-        use = "Use .map(step) before it."
-        raise checks.refuse(TypeError, f"Pipeline.{verb}", "fn", "be a function of a state and an item", fn, use)
-
-
-def _on_error(verb: str, policy: OnError) -> None:
-    if not isinstance(policy, OnError):
-        raise checks.refuse(
-            TypeError, f"Pipeline.{verb}", "on_error", "be an OnError", policy, "Use OnError.skip(), say."
-        )
-
-
-def _share(where: str, share: Any) -> FairShare[Any]:
-    if share is None:
-        return FairShare()
-    if not isinstance(share, FairShare):
-        use = 'Use FairShare({"a": 3}), say.'
-        raise checks.refuse(TypeError, where, "share", "be a FairShare", share, use)
-    return share
-
-
-def _fair_overflow(overflow: Any) -> None:
-    if isinstance(overflow, Divert) or (isinstance(overflow, str) and overflow in ("block", "drop_newest")):
-        return
-    kind = ValueError if isinstance(overflow, str) else TypeError
-    rule = "be 'block', 'drop_newest' or OnError.divert(step)"
-    raise checks.refuse(kind, "Pipeline.fair_by", "overflow", rule, overflow, show=option)
-
-
-def _plan_of(where: str, name: str, value: Any) -> Plan:
-    if not isinstance(value, Pipeline):
-        raise checks.refuse(TypeError, where, name, "be a Pipeline", value)
-    return value._plan
-
-
-def _branch(where: str, fan_out: str, key: Any, fn: Any) -> tuple[Branch, Plan]:
-    checks.text(where, "a branch's name", key)
-    checks.sync_callable(where, f"branches[{named(key)}]", fn)
-    branch = Branch(fan_out, key)
-    made = fn(Pipeline(Plan(branch)))
-    return branch, _plan_of(where, f"what branches[{named(key)}] gives", made)
-
-
-def _numbered(where: str, pipelines: tuple[Any, ...]) -> tuple[tuple[Hashable, Plan], ...]:
-    return tuple((number, _plan_of(where, f"input {number}", line)) for number, line in enumerate(pipelines))
-
-
-def _joined(kind: FanInKind, pipelines: tuple[Any, ...]) -> tuple[tuple[Hashable, Plan], ...]:
-    """Number the inputs; an unnamed fan-in of the same kind gives its own, so that one may be made in a loop."""
-    inputs: list[Plan] = []
-    for _number, each in _numbered(kind, pipelines):
-        origin = each.origin
-        if isinstance(origin, FanIn) and origin.kind == origin.name == kind and not each.operations:
-            inputs += [inner for _key, inner in origin.inputs]
-        else:
-            inputs.append(each)
-    return tuple(enumerate(inputs))
+def _fan_in(
+    kind: FanInKind,
+    name: str | None,
+    inputs: Iterable[tuple[Hashable, Pipeline[Any]]],
+    share: FairShare[Any] | None = None,
+    *,
+    strict: bool = False,
+) -> Pipeline[Any]:
+    plans = [(key, _plan_of(line)) for key, line in inputs]
+    return Pipeline(Plan(FanIn(kind, _named(name, kind), tuple(plans), share, strict)))

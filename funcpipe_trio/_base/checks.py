@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from fractions import Fraction
 from typing import Any, TypeVar
 
@@ -121,6 +121,13 @@ def instance(where: str, name: str, value: Any, kind: type[T], use: str = "") ->
     """Check an object of a class, which the rule calls by its name."""
     if not isinstance(value, kind):
         raise refuse(TypeError, where, name, f"be {with_article(kind.__name__)}", value, use)
+    return value
+
+
+def mapping(where: str, name: str, value: Any, of: str) -> Mapping[Any, Any]:
+    """Check a mapping, ``of`` what to what."""
+    if not isinstance(value, Mapping):
+        raise refuse(TypeError, where, name, f"be a mapping of {of}", value)
     return value
 
 

@@ -7,12 +7,13 @@ from dataclasses import field
 from itertools import islice
 from typing import Any, ClassVar, Literal, TypeAlias
 
+from .._base import checks
 from .._base.frozen import dataclass
 from .._base.functions import AnyFunction, function_name
-from .._base.shown import quoted
+from .._base.shown import option, quoted
 from ..policies.fair_share import FairShare
 from ..policies.on_error import Divert
-from .operations import Operation
+from .operations import Operation, check_share
 from .steps import step_of
 
 FairOverflow: TypeAlias = Literal["block", "drop_newest"] | Divert
@@ -32,6 +33,20 @@ class FairBy(Operation):
     share: FairShare[Any]
     max_keys: int
     overflow: FairOverflow = "block"
+
+    def __post_init__(self) -> None:
+        checks.sync_callable(self.method, "key", self.key)
+        Operation.__post_init__(self)
+        check_share(self.method, self.share)
+        checks.integer(self.method, "max_keys", self.max_keys, at_least=1)
+        if not isinstance(self.overflow, Divert) and not (isinstance(self.overflow, str) and self.overflow in _SAID):
+            kind = ValueError if isinstance(self.overflow, str) else TypeError
+            rule = "be 'block', 'drop_newest' or OnError.divert(step)"
+            raise checks.refuse(kind, self.method, "overflow", rule, self.overflow, show=option)
+
+    @property
+    def method(self) -> str:
+        return "Pipeline.fair_by"
 
     @property
     def capacity(self) -> int:

@@ -1,6 +1,7 @@
 """The operations of a pipeline, as data: what each one is, and how it reads in a plan.
 
-An operation never runs anything. Whether it may be *fused* (run in the task of the stage before it, without a link) or
+An operation never runs anything, and checks itself: what is wrong with it is refused in the words of the method that
+makes it, however it is made. Whether it may be *fused* (run in the task of the stage before it, without a link) or
 needs a stage of its own is what the layout asks first: `needs_stage`.
 """
 
@@ -9,10 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import field
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
+from .._base import checks
 from .._base.frozen import dataclass
 from .._base.functions import AnyFunction, function_name, is_async, never_awaitable, yields_async
+from ..policies.fair_share import FairShare
 from ..policies.on_error import Divert, OnError, Stop
 from .steps import step_of
 
@@ -42,12 +45,25 @@ class Opaque:
         return f"<{type(self.value).__name__}>"  # never the value: it may hold secrets, or be endless
 
 
+def check_share(where: str, share: Any) -> FairShare[Any]:
+    """Refuse what is no share, such as the weights by themselves."""
+    return checks.instance(where, "share", share, FairShare, 'Use FairShare({"a": 3}), say.')
+
+
 @dataclass(frozen=True, slots=True)
 class Operation:
     """One thing done to the stream at one point; `name` is what errors and reports call it."""
 
     verb: ClassVar[str] = ""
     name: str
+
+    def __post_init__(self) -> None:
+        checks.text(self.method, "name", self.name)
+
+    @property
+    def method(self) -> str:
+        """What makes it, as errors name it."""
+        return f"Pipeline.{self.verb}"
 
     @property
     def needs_stage(self) -> bool:
@@ -96,6 +112,10 @@ class WithFunction(Operation):
 
     fn: AnyFunction = field(hash=False)  # an object that is called may have no hash
 
+    def __post_init__(self) -> None:
+        check_function(self.method, self.fn)
+        Operation.__post_init__(self)
+
     @property
     def needs_stage(self) -> bool:
         return is_async(self.fn)
@@ -115,11 +135,23 @@ class WithFunction(Operation):
         return iter(()) if step is None else step.problems()
 
 
+def check_function(where: str, fn: Any) -> None:
+    """Refuse what cannot be called for one value, or gives more: it would be taken for a value, or for a yes."""
+    checks.callable_(where, "fn", fn)
+    if yields_async(fn):
+        rule, use = "be no async generator function", "Use flat_map to put many values in an item's place."
+        raise checks.refuse(TypeError, where, "fn", rule, fn, use)
+
+
 @dataclass(frozen=True, slots=True)
 class Concurrent(WithFunction):
     """An operation that calls a function for several items at once; to say how many asks for a stage of its own."""
 
     concurrency: int | None = None
+
+    def __post_init__(self) -> None:
+        WithFunction.__post_init__(self)
+        _check_concurrency(self.method, self.concurrency)
 
     @property
     def needs_stage(self) -> bool:
@@ -147,6 +179,11 @@ class Concurrent(WithFunction):
             )
 
 
+def _check_concurrency(where: str, concurrency: Any) -> None:
+    if concurrency is not None:
+        checks.integer(where, "concurrency", concurrency, at_least=1)
+
+
 @dataclass(frozen=True, slots=True)
 class Map(Concurrent):
     """Each item becomes what the function answers."""
@@ -156,11 +193,17 @@ class Map(Concurrent):
     key: AnyFunction | None = field(default=None, hash=False)
     on_error: OnError = STOP
 
+    def __post_init__(self) -> None:
+        Concurrent.__post_init__(self)
+        checks.boolean(self.method, "ordered", self.ordered)
+        if self.key is not None:
+            checks.sync_callable(self.method, "key", self.key)
+        _check_on_error(self.method, self.on_error)
+
     @property
     def needs_stage(self) -> bool:
-        waits = is_async(self.fn) or isinstance(
-            self.on_error, Divert
-        )  # whose step waits, even if the function does not
+        # The step of a divert waits, even if the function does not.
+        waits = is_async(self.fn) or isinstance(self.on_error, Divert)
         return self.concurrency is not None or waits
 
     def describe(self) -> str:
@@ -193,6 +236,12 @@ class FlatMap(WithFunction):
     concurrency: int | None = None
     on_error: OnError = STOP
 
+    def __post_init__(self) -> None:
+        checks.callable_(self.method, "fn", self.fn)  # which may be an async generator function, too
+        Operation.__post_init__(self)
+        _check_concurrency(self.method, self.concurrency)
+        _check_on_error(self.method, self.on_error)
+
     @property
     def needs_stage(self) -> bool:
         waits = is_async(self.fn) or yields_async(self.fn) or isinstance(self.on_error, Divert)
@@ -218,6 +267,10 @@ class FlatMap(WithFunction):
         yield from _on_error_problems(self.on_error)
 
 
+def _check_on_error(where: str, policy: Any) -> None:
+    checks.instance(where, "on_error", policy, OnError, "Use OnError.skip(), say.")
+
+
 def _on_error_problems(policy: OnError) -> Iterator[str]:
     step = step_of(policy.step) if isinstance(policy, Divert) else None
     return iter(()) if step is None else step.problems()
@@ -237,6 +290,18 @@ class Scan(WithFunction):
     verb: ClassVar[str] = "scan"
     initial: Opaque = field(default_factory=lambda: Opaque(None))
 
+    def __post_init__(self) -> None:
+        check_fold(self.method, self.fn)
+        Operation.__post_init__(self)
+
+
+def check_fold(where: str, fn: Any) -> None:
+    """Refuse what is no function of a state and an item, as a step is none."""
+    if step_of(fn) is not None:
+        use = "Use .map(step) before it."
+        raise checks.refuse(TypeError, where, "fn", "be a function of a state and an item", fn, use)
+    check_function(where, fn)
+
 
 @dataclass(frozen=True, slots=True)
 class Tap(Concurrent):
@@ -252,6 +317,14 @@ class Route(WithFunction):
     verb: ClassVar[str] = "route"
     branches: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        checks.sync_callable(self.method, "route", self.fn)
+        Operation.__post_init__(self)
+
+    @property
+    def method(self) -> str:
+        return "Pipeline.partition"
+
 
 @dataclass(frozen=True, slots=True)
 class Enumerate(Operation):
@@ -260,6 +333,10 @@ class Enumerate(Operation):
     verb: ClassVar[str] = "enumerate"
     start: int = 0
 
+    def __post_init__(self) -> None:
+        Operation.__post_init__(self)
+        checks.any_integer(self.method, "start", self.start)
+
 
 @dataclass(frozen=True, slots=True)
 class Take(Operation):
@@ -267,6 +344,10 @@ class Take(Operation):
 
     verb: ClassVar[str] = "take"
     count: int = 0
+
+    def __post_init__(self) -> None:
+        Operation.__post_init__(self)
+        checks.integer(self.method, "n", self.count, at_least=0)
 
     def describe(self) -> str:
         return f"take {self.count}"
@@ -278,6 +359,10 @@ class Skip(Operation):
 
     verb: ClassVar[str] = "skip"
     count: int = 0
+
+    def __post_init__(self) -> None:
+        Operation.__post_init__(self)
+        checks.integer(self.method, "n", self.count, at_least=0)
 
     def describe(self) -> str:
         return f"skip {self.count}"
@@ -303,6 +388,11 @@ class Gathering(Operation):
 
     max_items: int | None = None
 
+    def __post_init__(self) -> None:
+        Operation.__post_init__(self)
+        if self.max_items is not None:
+            checks.integer(self.method, "max_items", self.max_items, at_least=1)
+
     @property
     def workers(self) -> int:
         return 0  # what it keeps is counted as the list that it becomes
@@ -314,12 +404,23 @@ class Gathering(Operation):
 
 @dataclass(frozen=True, slots=True)
 class Batch(Gathering):
-    """Lists of items, closed by number, cost or age."""
+    """Lists of items, closed by number, cost or age; one without a limit gathers what something else closes."""
 
     verb: ClassVar[str] = "batch"
     max_delay: float | None = None
     max_cost: int | float | None = None
     cost: AnyFunction | None = field(default=None, hash=False)
+
+    def __post_init__(self) -> None:
+        Gathering.__post_init__(self)
+        if self.max_delay is not None:
+            object.__setattr__(self, "max_delay", checks.seconds(self.method, "max_delay", self.max_delay))
+        if self.max_cost is not None:
+            _check_max_cost(self.method, self.max_cost)
+        if self.cost is not None:
+            checks.sync_callable(self.method, "cost", self.cost)
+            if self.max_cost is None:
+                raise TypeError(f"{self.method}: cost must come with max_cost")
 
     @property
     def needs_stage(self) -> bool:
@@ -334,6 +435,13 @@ class Batch(Gathering):
         if self.max_delay is not None:
             limits.append(f"{self.max_delay:g} s after its first item")
         return f"{Operation.describe(self)} of {' or '.join(limits)}"
+
+
+def _check_max_cost(where: str, max_cost: Any) -> None:
+    if isinstance(max_cost, bool) or not isinstance(max_cost, int | float):
+        raise checks.refuse(TypeError, where, "max_cost", "be a number > 0", max_cost)
+    if not (checks.is_finite(max_cost) and max_cost > 0):
+        raise checks.refuse(ValueError, where, "max_cost", "be > 0 and finite", max_cost)
 
 
 @dataclass(frozen=True, slots=True)
@@ -354,3 +462,8 @@ class Buffer(Operation):
     verb: ClassVar[str] = "buffer"
     capacity: int = 16
     overflow: Overflow = "block"
+
+    def __post_init__(self) -> None:
+        Operation.__post_init__(self)
+        checks.integer(self.method, "capacity", self.capacity, at_least=1)
+        checks.choice(self.method, "overflow", self.overflow, get_args(Overflow))

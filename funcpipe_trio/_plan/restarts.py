@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import field
 
+from .._base import checks
 from .._base.frozen import dataclass
-from .._base.functions import function_name
+from .._base.functions import function_name, is_async
 from ..policies.retry import Retry
 from .nodes import Source
 
@@ -17,6 +18,16 @@ class RestartingSource(Source):
 
     retry: Retry = field(default_factory=Retry)
     reset_after: float = math.inf
+
+    def __post_init__(self) -> None:
+        where, factory = self.method, self.origin.value
+        checks.callable_(where, "source_factory", factory)
+        if is_async(factory):
+            rule = "give an iterable or async iterable, without being awaited"
+            raise checks.refuse(TypeError, where, "source_factory", rule, factory)
+        checks.text(where, "name", self.name)
+        checks.instance(where, "retry", self.retry, Retry)
+        object.__setattr__(self, "reset_after", checks.seconds(where, "reset_after", self.reset_after, finite=False))
 
     def describe(self) -> str:
         healthy = "" if self.reset_after == math.inf else f", counted anew after {self.reset_after:g} s"

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import field
 from typing import ClassVar
 
+from .._base import checks
 from .._base.frozen import dataclass
 from .._base.functions import AnyFunction, function_name
 from ..policies.rate_limit import RateLimit
@@ -40,6 +41,12 @@ class Throttle(Paced):
     rate_limit: RateLimit
     cost: AnyFunction | None = field(default=None, hash=False)  # an object that is called may have no hash
 
+    def __post_init__(self) -> None:
+        Paced.__post_init__(self)
+        checks.instance(self.method, "rate_limit", self.rate_limit, RateLimit, "Use RateLimit(8), say.")
+        if self.cost is not None:
+            checks.sync_callable(self.method, "cost", self.cost)
+
     @property
     def keeps(self) -> int:
         return 0
@@ -60,6 +67,10 @@ class Debounce(Paced):
     verb: ClassVar[str] = "debounce"
     delay: float
 
+    def __post_init__(self) -> None:
+        Paced.__post_init__(self)
+        object.__setattr__(self, "delay", checks.seconds(self.method, "delay", self.delay))
+
     def describe(self) -> str:
         return f"{Operation.describe(self)} of {self.delay:g} s"
 
@@ -70,6 +81,10 @@ class Sample(Paced):
 
     verb: ClassVar[str] = "sample"
     period: float
+
+    def __post_init__(self) -> None:
+        Paced.__post_init__(self)
+        object.__setattr__(self, "period", checks.seconds(self.method, "period", self.period))
 
     def describe(self) -> str:
         return f"{Operation.describe(self)} every {self.period:g} s"
@@ -82,6 +97,11 @@ class Delay(Paced):
     verb: ClassVar[str] = "delay"
     seconds: float
     max_items: int
+
+    def __post_init__(self) -> None:
+        Paced.__post_init__(self)
+        object.__setattr__(self, "seconds", checks.seconds(self.method, "seconds", self.seconds))
+        checks.integer(self.method, "max_items", self.max_items, at_least=1)
 
     @property
     def keeps(self) -> int | float:
@@ -111,6 +131,10 @@ class IdleTimeout(Watched):
     verb: ClassVar[str] = "idle_timeout"
     seconds: float
 
+    def __post_init__(self) -> None:
+        Watched.__post_init__(self)
+        object.__setattr__(self, "seconds", checks.seconds(self.method, "seconds", self.seconds))
+
     def describe(self) -> str:
         return f"{Operation.describe(self)} of {self.seconds:g} s"
 
@@ -122,6 +146,15 @@ class Timeout(Watched):
     verb: ClassVar[str] = "timeout"
     seconds: float | None
     first: float | None
+
+    def __post_init__(self) -> None:
+        Watched.__post_init__(self)
+        if self.seconds is None and self.first is None:
+            raise ValueError(f"{self.method}: one of seconds, first must be given")
+        if self.seconds is not None:
+            object.__setattr__(self, "seconds", checks.seconds(self.method, "seconds", self.seconds))
+        if self.first is not None:
+            object.__setattr__(self, "first", checks.seconds(self.method, "first", self.first))
 
     def describe(self) -> str:
         whole = [] if self.seconds is None else [f"{self.seconds:g} s for the whole stream"]

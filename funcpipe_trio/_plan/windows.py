@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import field
 from typing import ClassVar
 
+from .._base import checks
 from .._base.frozen import dataclass
 from .._base.functions import AnyFunction, function_name
 from .operations import Gathering, Operation
@@ -16,6 +17,13 @@ class Window(Gathering):
 
     verb: ClassVar[str] = "window"
     period: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_items is None and self.period is None:
+            raise ValueError(f"{self.method}: one of max_items, period must be given")
+        Gathering.__post_init__(self)
+        if self.period is not None:
+            object.__setattr__(self, "period", checks.seconds(self.method, "period", self.period))
 
     @property
     def needs_stage(self) -> bool:
@@ -38,6 +46,11 @@ class Sliding(Operation):
     size: int = 1
     step: int = 1
 
+    def __post_init__(self) -> None:
+        Operation.__post_init__(self)
+        checks.integer(self.method, "n", self.size, at_least=1)
+        checks.integer(self.method, "step", self.step, at_least=1)
+
     @property
     def gathers(self) -> int:
         return min(self.size, self.step)  # an item counts with the first window it is in; no window has more new ones
@@ -57,6 +70,12 @@ class Distinct(Operation):
     verb: ClassVar[str] = "distinct"
     key: AnyFunction | None = field(default=None, hash=False)  # an object that is called may have no hash
     remember: int = 1
+
+    def __post_init__(self) -> None:
+        Operation.__post_init__(self)
+        if self.key is not None:
+            checks.sync_callable(self.method, "key", self.key)
+        checks.integer(self.method, "remember", self.remember, at_least=1)
 
     def describe(self) -> str:
         by = "" if self.key is None else f" by {function_name(self.key)}"
