@@ -8,9 +8,9 @@ from typing import Any, Generic, TypeVar, overload
 
 from ._base import checks
 from ._base.errors import PlanError
-from ._base.functions import function_name, is_async, yields_async
-from ._base.shown import cut, escaped, named
-from ._plan.steps import Call, Layer, Limit, Pure, StepPlan, Timeout, Within, limits_around, step_of
+from ._base.functions import function_name
+from ._base.shown import cut, escaped
+from ._plan.steps import Call, Layer, Limit, Pure, StepPlan, Timeout, Within, step_of
 from ._runtime.calls.limiter import RateLimiter
 from ._runtime.calls.started import StartedStep
 from ._runtime.core.failures import add_note
@@ -71,14 +71,9 @@ class Step(Generic[A, B]):
     def __init__(self, fn: Callable[[A], B], *, name: str | None = None, idempotent: bool = True) -> None: ...
 
     def __init__(self, fn: Callable[[Any], Any], *, name: str | None = None, idempotent: bool = True) -> None:
-        checks.callable_("Step", "fn", fn)
         if isinstance(fn, Step):
             raise checks.refuse(TypeError, "Step", "fn", "be a function", fn, "Use the step itself.")
-        if yields_async(fn):
-            use = "Use flat_map to put many values in an item's place."
-            raise checks.refuse(TypeError, "Step", "fn", "be no async generator function", fn, use)
-        checks.boolean("Step", "idempotent", idempotent)
-        name = function_name(fn) if name is None else checks.text("Step", "name", name)
+        name = function_name(fn) if name is None else name
         object.__setattr__(self, "plan", StepPlan(name, (Call(fn, name, idempotent),)))
 
     @classmethod
@@ -95,9 +90,7 @@ class Step(Generic[A, B]):
         Raises:
           TypeError: if `fn` is no sync function.
         """
-        checks.sync_callable("Step.pure", "fn", fn)
-        name = function_name(fn) if name is None else checks.text("Step.pure", "name", name)
-        return Step.from_plan(StepPlan(name, (Pure(fn),)))
+        return Step.from_plan(StepPlan(function_name(fn) if name is None else name, (Pure(fn),)))
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"Step: {cut(escaped(name))} cannot be set, a step never changes")
@@ -145,7 +138,7 @@ class Step(Generic[A, B]):
           TypeError: if `seconds` is no number.
           ValueError: if it is not > 0 and finite.
         """
-        return self._within(Timeout(checks.seconds("Step.timeout", "seconds", seconds)))
+        return self._within(Timeout(seconds))
 
     def retry(self, retry: Retry) -> Step[A, B]:
         """Try what is inside again when it fails.
@@ -154,18 +147,7 @@ class Step(Generic[A, B]):
           PlanError: if what is inside is not idempotent.
           TypeError: if `retry` is no `Retry`.
         """
-        if not isinstance(retry, Retry):
-            raise checks.refuse(TypeError, "Step.retry", "retry", "be a Retry", retry)
-        once = [call.name for call in self.plan.calls() if not call.idempotent]
-        if once:
-            raise PlanError(
-                *(
-                    f"step {named(name)}: a step with idempotent=False must not be retried: a failed call may have had "
-                    "its effect.\nUse idempotent=True if calling it again does no harm."
-                    for name in once
-                )
-            )
-        return self._within(retry)
+        return self._within(checks.instance("Step.retry", "retry", retry, Retry))
 
     def rate_limit(self, *limits: RateLimit | RateLimiter, cost: _Costs | None = None) -> Step[A, B]:
         """Let what is inside start only so often; it waits for its turn, first come, first served.
@@ -191,15 +173,11 @@ class Step(Generic[A, B]):
           ValueError: if a limiter is given twice, or `cost` says something of a limit that is not there, or not of all
             in a sequence.
         """
-        where = "Step.rate_limit"
         if not limits:
-            raise TypeError(f"{where}: at least one limit must be given\nUse RateLimit(8), say.")
-        for limit in limits:
-            if not isinstance(limit, RateLimit | RateLimiter):
-                raise checks.refuse(TypeError, where, "limit", "be a RateLimit or a RateLimiter", limit)
+            raise TypeError("Step.rate_limit: at least one limit must be given\nUse RateLimit(8), say.")
         step: Step[Any, Any] = self
         for limit, each in zip(limits, _cost_of_each(limits, cost), strict=True):
-            step = step._limited(limit, each)
+            step = step._within(_limit(limit, each))
         return step
 
     def circuit_breaker(self, breaker: CircuitBreaker) -> Step[A, B]:
@@ -211,9 +189,7 @@ class Step(Generic[A, B]):
         Raises:
           TypeError: if `breaker` is no `CircuitBreaker`.
         """
-        if not isinstance(breaker, CircuitBreaker):
-            raise checks.refuse(TypeError, "Step.circuit_breaker", "breaker", "be a CircuitBreaker", breaker)
-        return self._within(breaker)
+        return self._within(checks.instance("Step.circuit_breaker", "breaker", breaker, CircuitBreaker))
 
     def on(self, runner: _Runner) -> Step[A, B]:
         """Run the step's sync function elsewhere; the first thing to be said of a step.
@@ -227,19 +203,7 @@ class Step(Generic[A, B]):
           PlanError: if there is more to the step than one call, or its function is async.
           TypeError: if `runner` is none of these.
         """
-        found = runner_of(runner)
-        (part, *more) = self.plan.parts
-        if more or not isinstance(part, Call) or part.runner is not None:
-            raise PlanError(
-                f"step {named(self.name)}: on must come first, and once: it says where the function runs.\n"
-                "Use Step(fn).on(runner), then the policies around it."
-            )
-        if is_async(part.fn):
-            raise PlanError(
-                f"step {named(self.name)}: on must have a sync function, not an async one, which needs no runner."
-            )
-        call = Call(part.fn, part.name, part.idempotent, found)
-        return Step.from_plan(StepPlan(self.name, (call,)))
+        return Step.from_plan(self.plan.on(runner_of(runner)))
 
     # ---- one after the other
 
@@ -249,16 +213,8 @@ class Step(Generic[A, B]):
         Raises:
           TypeError: if `step` is no Step.
         """
-        if not isinstance(step, Step):
-            raise checks.refuse(
-                TypeError,
-                "Step.then",
-                "step",
-                "be a Step",
-                step,
-                "Use .then(Step(fn)), or .map(fn) for a sync function.",
-            )
-        return Step.from_plan(StepPlan(f"{self.name} > {step.name}", self.plan.parts + step.plan.parts))
+        use = "Use .then(Step(fn)), or .map(fn) for a sync function."
+        return Step.from_plan(self.plan.then(checks.instance("Step.then", "step", step, Step, use).plan))
 
     def map(self, fn: Callable[[B], C]) -> Step[A, C]:
         """Put the result through a sync function.
@@ -302,18 +258,12 @@ class Step(Generic[A, B]):
         """
         return await self.start()(item)
 
-    def _limited(self, limit: RateLimit | RateLimiter, cost: _Cost | None) -> Step[A, B]:
-        if isinstance(limit, RateLimit):
-            return self._within(Limit(limit, None, cost))
-        there = limits_around(self.plan.parts[0])[0] if len(self.plan.parts) == 1 else ()
-        if any(each.limiter is limit for each in there):
-            raise ValueError(
-                "Step.rate_limit: a limiter must be met once by a call, not twice\nUse cost= to let it take more."
-            )
-        return self._within(Limit(limit.rate_limit, limit, cost))
-
     def _within(self, layer: Layer) -> Step[A, B]:
         return Step.from_plan(StepPlan(self.name, (Within(self.plan.parts, layer),)))
+
+
+def _limit(limit: RateLimit | RateLimiter, cost: _Cost | None) -> Limit:
+    return Limit(limit.rate_limit, limit, cost) if isinstance(limit, RateLimiter) else Limit(limit, None, cost)
 
 
 def _cost_of_each(limits: Sequence[RateLimit | RateLimiter], cost: _Costs | None) -> list[_Cost | None]:
@@ -324,18 +274,13 @@ def _cost_of_each(limits: Sequence[RateLimit | RateLimiter], cost: _Costs | None
         if unknown:
             raise checks.refuse(ValueError, where, "cost", "name limits that are given", unknown[0])
         by_limit: Mapping[Any, _Cost] = cost
-        costs = [by_limit.get(limit) for limit in limits]
-    elif isinstance(cost, Sequence) and not callable(cost):
+        return [by_limit.get(limit) for limit in limits]
+    if isinstance(cost, Sequence) and not callable(cost):
         if len(cost) != len(limits):
             rule = f"have a function (or None) for each of the {len(limits)} limits"
             raise ValueError(f"{where}: cost must {rule}, not {len(cost)}")
-        costs = [*cost]
-    else:
-        costs = [cost] * len(limits)
-    for each in costs:
-        if each is not None:
-            checks.sync_callable(where, "cost", each)
-    return costs
+        return [*cost]
+    return [cost] * len(limits)
 
 
 async def gather(step: Step[C, D] | StartedStep[C, D], items: Iterable[C], *, concurrency: int) -> list[D]:

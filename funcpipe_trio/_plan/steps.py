@@ -4,17 +4,21 @@ A step is a row of *parts*: each takes what the part before it gave. A part is a
 function on the value, or `Within`: parts with one policy around them. ``then`` puts rows behind each other, so it is
 associative by construction, and however many steps are chained, no part is nested in another; a policy takes the row
 so far and makes one part of it, so policies lie around each other in the order in which they were written.
+
+Each part checks itself: what is wrong with it is refused in the words of the method that makes it, however it is made.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import field
+from dataclasses import field, replace
 from fractions import Fraction
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
+from .._base import checks
+from .._base.errors import PlanError
 from .._base.frozen import dataclass
-from .._base.functions import AnyFunction, function_name, is_async, never_awaitable
+from .._base.functions import AnyFunction, function_name, is_async, never_awaitable, yields_async
 from .._base.shown import named
 from ..policies.circuit_breaker import CircuitBreaker
 from ..policies.rate_limit import RateLimit
@@ -44,6 +48,18 @@ class Call:
     idempotent: bool
     runner: RunnerPlan | None = None
 
+    def __post_init__(self) -> None:
+        checks.callable_("Step", "fn", self.fn)
+        if yields_async(self.fn):
+            rule, use = "be no async generator function", "Use flat_map to put many values in an item's place."
+            raise checks.refuse(TypeError, "Step", "fn", rule, self.fn, use)
+        checks.boolean("Step", "idempotent", self.idempotent)
+        checks.text("Step", "name", self.name)
+        if self.runner is not None and is_async(self.fn):
+            raise PlanError(
+                f"step {named(self.name)}: on must have a sync function, not an async one, which needs no runner."
+            )
+
     def problem(self) -> str | None:
         """Say why it cannot be made; None if it can."""
         if self.runner is not None:
@@ -63,12 +79,18 @@ class Pure:
 
     fn: AnyFunction = field(hash=False)
 
+    def __post_init__(self) -> None:
+        checks.sync_callable("Step.pure", "fn", self.fn)
+
 
 @dataclass(frozen=True, slots=True)
 class Timeout:
     """What is inside has so many seconds."""
 
     seconds: float
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "seconds", checks.seconds("Step.timeout", "seconds", self.seconds))
 
     def describe(self) -> str:
         """Say it in a few words."""
@@ -83,6 +105,13 @@ class Limit:
     limiter: Any = None
     """The `RateLimiter` that others use, too; None: one of its own for each run."""
     cost: Callable[[Any], int | Fraction] | None = field(default=None, hash=False)
+
+    def __post_init__(self) -> None:
+        limit: Any = self.rate_limit
+        if not isinstance(limit, RateLimit):
+            raise checks.refuse(TypeError, "Step.rate_limit", "limit", "be a RateLimit or a RateLimiter", limit)
+        if self.cost is not None:
+            checks.sync_callable("Step.rate_limit", "cost", self.cost)
 
     def describe(self) -> str:
         """Say it in a few words."""
@@ -100,6 +129,33 @@ class Within:
 
     inner: tuple[Part, ...]
     layer: Layer
+
+    def __post_init__(self) -> None:
+        if isinstance(self.layer, Retry):
+            _refuse_once(self.inner)
+        elif isinstance(self.layer, Limit) and self.layer.limiter is not None and len(self.inner) == 1:
+            _refuse_twice(self.layer.limiter, self.inner[0])
+
+
+def _refuse_once(parts: tuple[Part, ...]) -> None:
+    """Refuse to try again what may have had its effect."""
+    once = [call.name for call in _calls(parts) if not call.idempotent]
+    if once:
+        raise PlanError(
+            *(
+                f"step {named(name)}: a step with idempotent=False must not be retried: a failed call may have had "
+                "its effect.\nUse idempotent=True if calling it again does no harm."
+                for name in once
+            )
+        )
+
+
+def _refuse_twice(limiter: object, part: Part) -> None:
+    """Refuse to meet a limiter that is met already."""
+    if any(each.limiter is limiter for each in limits_around(part)[0]):
+        raise ValueError(
+            "Step.rate_limit: a limiter must be met once by a call, not twice\nUse cost= to let it take more."
+        )
 
 
 Part: TypeAlias = Call | Pure | Within
@@ -145,6 +201,23 @@ class StepPlan:
 
     name: str
     parts: tuple[Part, ...]
+
+    def __post_init__(self) -> None:
+        checks.text("Step.pure" if isinstance(self.parts[0], Pure) else "Step", "name", self.name)
+
+    def on(self, runner: RunnerPlan) -> StepPlan:
+        """Return the step on a runner, if it is a call and nothing more."""
+        (part, *more) = self.parts
+        if more or not isinstance(part, Call) or part.runner is not None:
+            raise PlanError(
+                f"step {named(self.name)}: on must come first, and once: it says where the function runs.\n"
+                "Use Step(fn).on(runner), then the policies around it."
+            )
+        return StepPlan(self.name, (replace(part, runner=runner),))
+
+    def then(self, step: StepPlan) -> StepPlan:
+        """Return a step that gives its result to another."""
+        return StepPlan(f"{self.name} > {step.name}", self.parts + step.parts)
 
     def calls(self) -> Iterator[Call]:
         """Every call in it."""
