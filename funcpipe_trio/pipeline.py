@@ -3,27 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import (
-    AsyncIterable,
-    Awaitable,
-    Callable,
-    Hashable,
-    Iterable,
-    Mapping,
-)
+from collections.abc import AsyncIterable, Awaitable, Callable, Hashable, Iterable, Mapping
 from fractions import Fraction
-from typing import (
-    TYPE_CHECKING,
-    Any,
-    Concatenate,
-    Generic,
-    Literal,
-    ParamSpec,
-    TypeAlias,
-    TypeGuard,
-    TypeVar,
-    overload,
-)
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, Literal, ParamSpec, TypeAlias, TypeGuard, TypeVar, overload
 
 import trio
 
@@ -37,18 +19,7 @@ from ._plan.check import check_plan, refuse_too_deep
 from ._plan.describe import describe_plan
 from ._plan.fair_by import FairBy, FairOverflow
 from ._plan.layout import lay_out
-from ._plan.nodes import (
-    Branch,
-    FanIn,
-    FanInKind,
-    FanOut,
-    FanOutKind,
-    Plan,
-    Source,
-    SourceKind,
-    iterable_name,
-    too_deep,
-)
+from ._plan.nodes import Branch, FanOut, FanOutKind, Plan, Source, SourceKind, iterable_name, too_deep
 from ._plan.restarts import RestartingSource
 from ._plan.windows import Distinct, Sliding, Window
 from ._runtime.core.failures import warn_of
@@ -68,13 +39,11 @@ if TYPE_CHECKING:
 
     from .step import Step
 
-__all__ = ["Pipeline", "concat", "fair_merge", "merge", "zip_pipelines"]
+__all__ = ["Pipeline"]
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 U = TypeVar("U")
-V = TypeVar("V")
-W = TypeVar("W")
 K = TypeVar("K", bound=Hashable)
 P = ParamSpec("P")
 
@@ -881,7 +850,8 @@ class Pipeline(Generic[T_co]):
           TypeError: if an argument has a wrong type.
           ValueError: if `max_keys` is below 1, or `overflow` is another text.
         """
-        return self._then(FairBy(_named_as(key, name), key, _share(share), max_keys, overflow))
+        shared: FairShare[Any] = FairShare() if share is None else share
+        return self._then(FairBy(_named_as(key, name), key, shared, max_keys, overflow))
 
     def pipe(self, fn: Callable[Concatenate[Pipeline[T_co], P], U], /, *args: P.args, **kwargs: P.kwargs) -> U:
         """Give ``fn(self, *args, **kwargs)``: for segments that several pipelines use."""
@@ -1058,123 +1028,6 @@ class Pipeline(Generic[T_co]):
 _forget: Callable[[Any], object] = deque[Any](maxlen=0).append
 
 
-# ---- fan-in
-
-
-def fair_merge(
-    inputs: Mapping[K, Pipeline[T]], share: FairShare[K] | None = None, *, name: str | None = None
-) -> Pipeline[T]:
-    """Merge several pipelines by weight.
-
-    All inputs run at once. While inputs f and m both have items, what they were served, by weight, differs by at most
-    ``cost_f/weight_f + cost_m/weight_m`` (start-time fair queueing), at the instant of hand-over: there is no link
-    behind a merge, the next stage takes from it directly. A silent input delays nobody.
-
-    Args:
-      inputs: the pipelines by key; none gives the empty stream.
-      share: their weights, the capacity of each input's link, and what an item costs.
-      name: what reports and errors call it.
-
-    Raises:
-      PlanError: if `share` names an input that does not exist.
-      TypeError: if an argument has a wrong type.
-    """
-    checks.mapping("fair_merge", "inputs", inputs, "keys to pipelines")
-    return _fan_in("fair_merge", name, inputs.items(), _share(share))
-
-
-@overload
-def merge(a: Pipeline[T], b: Pipeline[U], /, *, name: str | None = None) -> Pipeline[T | U]: ...
-
-
-@overload
-def merge(a: Pipeline[T], b: Pipeline[U], c: Pipeline[V], /, *, name: str | None = None) -> Pipeline[T | U | V]: ...
-
-
-@overload
-def merge(
-    a: Pipeline[T], b: Pipeline[U], c: Pipeline[V], d: Pipeline[W], /, *, name: str | None = None
-) -> Pipeline[T | U | V | W]: ...
-
-
-@overload
-def merge(*pipelines: Pipeline[T], name: str | None = None) -> Pipeline[T]: ...
-
-
-def merge(*pipelines: Pipeline[Any], name: str | None = None) -> Pipeline[Any]:
-    """Merge several pipelines with equal shares, each item when it comes; none gives the empty stream."""
-    return _fan_in("merge", name, enumerate(pipelines), FairShare())
-
-
-@overload
-def concat(a: Pipeline[T], b: Pipeline[U], /, *, name: str | None = None) -> Pipeline[T | U]: ...
-
-
-@overload
-def concat(a: Pipeline[T], b: Pipeline[U], c: Pipeline[V], /, *, name: str | None = None) -> Pipeline[T | U | V]: ...
-
-
-@overload
-def concat(
-    a: Pipeline[T], b: Pipeline[U], c: Pipeline[V], d: Pipeline[W], /, *, name: str | None = None
-) -> Pipeline[T | U | V | W]: ...
-
-
-@overload
-def concat(*pipelines: Pipeline[T], name: str | None = None) -> Pipeline[T]: ...
-
-
-def concat(*pipelines: Pipeline[Any], name: str | None = None) -> Pipeline[Any]:
-    """Give all items of the first pipeline, then those of the next; each is started when the one before has ended.
-
-    ``concat(concat(a, b), c)`` is ``concat(a, b, c)``, unless the inner one has a name of its own, or an operation
-    behind it.
-    """
-    return _fan_in("concat", name, enumerate(pipelines))
-
-
-@overload
-def zip_pipelines(a: Pipeline[T], /, *, strict: bool = False, name: str | None = None) -> Pipeline[tuple[T]]: ...
-
-
-@overload
-def zip_pipelines(
-    a: Pipeline[T], b: Pipeline[U], /, *, strict: bool = False, name: str | None = None
-) -> Pipeline[tuple[T, U]]: ...
-
-
-@overload
-def zip_pipelines(
-    a: Pipeline[T], b: Pipeline[U], c: Pipeline[V], /, *, strict: bool = False, name: str | None = None
-) -> Pipeline[tuple[T, U, V]]: ...
-
-
-@overload
-def zip_pipelines(
-    a: Pipeline[T], b: Pipeline[U], c: Pipeline[V], d: Pipeline[W], /, *, strict: bool = False, name: str | None = None
-) -> Pipeline[tuple[T, U, V, W]]: ...
-
-
-@overload
-def zip_pipelines(
-    *pipelines: Pipeline[T], strict: bool = False, name: str | None = None
-) -> Pipeline[tuple[T, ...]]: ...
-
-
-def zip_pipelines(*pipelines: Pipeline[Any], strict: bool = False, name: str | None = None) -> Pipeline[Any]:
-    """Give tuples of one item from each pipeline, until the first of them ends.
-
-    An item of a longer input that no tuple needs is discarded with the reason ``not needed``.
-
-    Args:
-      pipelines: the inputs, all of which run at once; none gives the empty stream.
-      strict: whether inputs of different lengths are an error (a ValueError in the stream, behind the last tuple). A
-        drain cuts the inputs where they are; that one is then shorter is no error.
-      name: what reports and errors call it.
-    """
-    return _fan_in("zip", name, enumerate(pipelines), strict=strict)
-
-
 # ---- what the methods share
 
 
@@ -1193,28 +1046,12 @@ def _named_as(fn: Callable[..., Any], name: str | None) -> str:
     return function_name(fn) if name is None else name
 
 
-def _share(share: FairShare[Any] | None) -> FairShare[Any]:
-    return FairShare() if share is None else share
-
-
 def _grown(branch: Branch, fn: Any) -> tuple[Branch, Any]:
     """Return a branch and what its function makes of it."""
     checks.sync_callable(f"Pipeline.{branch.kind}", f"branches[{named(branch.key)}]", fn)
-    return branch, _plan_of(fn(Pipeline(Plan(branch))))
+    return branch, plan_in(fn(Pipeline(Plan(branch))))
 
 
-def _plan_of(value: Any) -> Any:
+def plan_in(value: Any) -> Any:
     """Return the plan of a pipeline; anything else as it is, which no plan takes."""
     return value._plan if isinstance(value, Pipeline) else value
-
-
-def _fan_in(
-    kind: FanInKind,
-    name: str | None,
-    inputs: Iterable[tuple[Hashable, Pipeline[Any]]],
-    share: FairShare[Any] | None = None,
-    *,
-    strict: bool = False,
-) -> Pipeline[Any]:
-    plans = [(key, _plan_of(line)) for key, line in inputs]
-    return Pipeline(Plan(FanIn(kind, _named(name, kind), tuple(plans), share, strict)))
