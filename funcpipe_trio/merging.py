@@ -1,7 +1,7 @@
 """How do several pipelines become one? By weight, with equal shares, one after the other, or item by item as tuples.
 
-Each function makes a value, as the methods of `Pipeline` do; what it is given is checked by that value. They are
-functions, not methods, for no input comes before the others.
+Each function makes one value of the plan, which checks itself. These are functions, not methods of `Pipeline`, because
+no input comes before the others. Nothing is merged here: the runtime does that.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ def fair_merge(
 ) -> Pipeline[T]:
     """Merge several pipelines by weight.
 
-    All inputs run at once. While inputs f and m both have items, what they were served, by weight, differs by at most
-    ``cost_f/weight_f + cost_m/weight_m`` (start-time fair queueing), at the instant of hand-over: there is no link
-    behind a merge, the next stage takes from it directly. A silent input delays nobody.
+    All inputs run at once. While inputs f and m both have items, the service they got, by weight, differs by at most
+    ``cost_f/weight_f + cost_m/weight_m`` (start-time fair queueing) at the moment of hand-over: there is no link behind
+    a merge, the next stage takes from it directly. A silent input does not delay the others.
 
     Args:
-      inputs: the pipelines by key; none gives the empty stream.
+      inputs: the pipelines by key; without any the stream is empty.
       share: their weights, the capacity of each input's link, and what an item costs.
-      name: what reports and errors call it.
+      name: its name in reports and errors.
 
     Raises:
       PlanError: if `share` names an input that does not exist.
@@ -64,7 +64,7 @@ def merge(*pipelines: Pipeline[T], name: str | None = None) -> Pipeline[T]: ...
 
 
 def merge(*pipelines: Pipeline[Any], name: str | None = None) -> Pipeline[Any]:
-    """Merge several pipelines with equal shares, each item when it comes; none gives the empty stream."""
+    """Merge several pipelines with equal shares, each item as it comes; without any the stream is empty."""
     return _fan_in("merge", name, enumerate(pipelines), FairShare())
 
 
@@ -87,10 +87,10 @@ def concat(*pipelines: Pipeline[T], name: str | None = None) -> Pipeline[T]: ...
 
 
 def concat(*pipelines: Pipeline[Any], name: str | None = None) -> Pipeline[Any]:
-    """Give all items of the first pipeline, then those of the next; each is started when the one before has ended.
+    """Chain pipelines: all items of the first, then those of the next, which is started when the first has ended.
 
-    ``concat(concat(a, b), c)`` is ``concat(a, b, c)``, unless the inner one has a name of its own, or an operation
-    behind it.
+    ``concat(concat(a, b), c)`` is ``concat(a, b, c)``, unless the inner one has its own name, or an operation behind
+    it.
     """
     return _fan_in("concat", name, enumerate(pipelines))
 
@@ -124,15 +124,15 @@ def zip_pipelines(
 
 
 def zip_pipelines(*pipelines: Pipeline[Any], strict: bool = False, name: str | None = None) -> Pipeline[Any]:
-    """Give tuples of one item from each pipeline, until the first of them ends.
+    """Make tuples of one item from each pipeline, until the first of them ends.
 
     An item of a longer input that no tuple needs is discarded with the reason ``not needed``.
 
     Args:
-      pipelines: the inputs, all of which run at once; none gives the empty stream.
+      pipelines: the inputs, all of which run at once; without any the stream is empty.
       strict: whether inputs of different lengths are an error (a ValueError in the stream, behind the last tuple). A
-        drain cuts the inputs where they are; that one is then shorter is no error.
-      name: what reports and errors call it.
+        drain stops the inputs where they are; different lengths are then not an error.
+      name: its name in reports and errors.
     """
     return _fan_in("zip", name, enumerate(pipelines), strict=strict)
 

@@ -1,11 +1,13 @@
-"""The shape of a plan: where items come from, and the operations on them, in order.
+"""What is a plan? Where items come from, and the operations on them, in order.
 
 A plan is an *origin* (a source, a fan-in of other plans, a fan-out or one of its branches) and a tuple of operations.
-It is a value: it holds the user's functions and iterables and touches none of them. Each part checks itself: what is
-wrong with it is refused in the words of the method or function that makes it, however it is made.
+It is a value: it holds the user's functions and iterables, and calls and iterates none of them.
 
-Plans lie in plans, as deep as a user's loop makes them. To compare them, and to see how deep it is, is done by loops;
-all else about a plan, its run too, is recursive, so deeper than `DEEPEST` is refused.
+The invariant: each part checks itself, so a wrong one cannot be made; the error names the public method or function
+that makes it. What only several parts together can tell is checked in `check`.
+
+Plans may be nested as deeply as a user's loop makes them. Comparing them and measuring their depth are loops; all the
+rest, including the run, is recursive, so anything deeper than `DEEPEST` is refused.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from ..policies.fair_share import FairShare
 from .operations import Opaque, Operation, Route, check_share
 
 DEEPEST = 50
-"""Fan-ins and fan-outs within each other, at most: each takes up to 8 of the 1000 frames that Python's stack has."""
+"""How deeply fan-ins and fan-outs may be nested: each level takes up to 8 of the 1000 frames of Python's stack."""
 
 _MOST_PROBLEMS = 10  # of one kind, in one error
 
@@ -34,7 +36,7 @@ FanOutKind = Literal["broadcast", "partition"]
 
 
 class Claim:
-    """Whether a one-shot source was already given to a run: the only thing in a plan that changes, and only once."""
+    """Whether a run already has a one-shot source: the only thing in a plan that changes, and only once."""
 
     __slots__ = ("taken",)
 
@@ -70,11 +72,11 @@ class Source:
 
     @property
     def method(self) -> str:
-        """What makes it, as errors name it."""
+        """The public method that makes it, for errors."""
         return f"Pipeline.{'' if self.kind in ('ticks', 'restarting') else 'from_'}{self.kind.replace(' ', '_')}"
 
     def describe(self) -> str:
-        """Say it in a few words."""
+        """One-line description."""
         if self.kind == "ticks":
             return f"ticks every {self.period:g} s"
         made_by = self.origin.value if callable(self.origin.value) else None
@@ -83,7 +85,7 @@ class Source:
 
 
 def iterable_name(kind: SourceKind, items: Any) -> str:
-    """Return what an iterable is called that nobody named: the function that makes it, if one does, else its kind."""
+    """Return the default name of an iterable: its kind, or the name of the function that makes it."""
     return kind.replace(" ", "_") if _has(items, _ITERATED[kind][0]) else function_name(items)
 
 
@@ -109,7 +111,7 @@ def _check_iterable(where: str, kind: SourceKind, items: Any) -> None:
 
 
 def _not_a_source(where: str, rule: str, items: Any) -> Exception:
-    """Refuse it; what the other method takes, with its name."""
+    """Make the error; for an async iterable, it names the method that takes one."""
     if not _has(items, "__aiter__") and not (callable(items) and yields_async(items)):
         return checks.refuse(TypeError, where, "items", rule, items)
     rule = f"{rule} (from_async_iterable takes an async one)"
@@ -123,7 +125,7 @@ class FanIn:
     kind: FanInKind
     name: str
     inputs: tuple[tuple[Hashable, Plan], ...]
-    """By their keys. A `concat` or `merge` has those of an unnamed one of its kind in the place of that."""
+    """By key. An unnamed `concat` or `merge` inside another of its kind is replaced by its own inputs."""
     share: FairShare[Any] | None = None
     strict: bool = False
 
@@ -141,7 +143,7 @@ class FanIn:
 
 
 def _check_plan(where: str, name: str, plan: Any) -> None:
-    if not isinstance(plan, Plan):  # the user knows a `Pipeline` only
+    if not isinstance(plan, Plan):  # users only know a `Pipeline`
         raise checks.refuse(TypeError, where, name, "be a Pipeline", plan)
 
 
@@ -155,7 +157,7 @@ def _check_weights(share: FairShare[Any], inputs: Mapping[Hashable, Plan]) -> No
 
 
 def _joined(kind: FanInKind, inputs: tuple[tuple[Hashable, Plan], ...]) -> tuple[tuple[Hashable, Plan], ...]:
-    """Number the inputs; an unnamed fan-in of the same kind gives its own, so that one may be made in a loop."""
+    """Number the inputs; replace an unnamed fan-in of the same kind by its own, so that a loop may build one up."""
     joined: list[Plan] = []
     for _number, each in inputs:
         origin = each.origin
@@ -168,7 +170,7 @@ def _joined(kind: FanInKind, inputs: tuple[tuple[Hashable, Plan], ...]) -> tuple
 
 @dataclass(frozen=True, slots=True)
 class Branch:
-    """Where a branch of a fan-out begins; which one, only the object itself tells."""
+    """Where a branch of a fan-out begins; branches are told apart by identity."""
 
     kind: FanOutKind
     fan_out: str
@@ -188,7 +190,7 @@ class FanOut:
     trunk: Plan
     branches: tuple[tuple[Branch, Plan], ...]
     route: Route | None = None
-    """Of a partition: which branch an item goes to."""
+    """Which branch an item goes to; None for a broadcast."""
 
     def __post_init__(self) -> None:
         where = f"Pipeline.{self.kind}"
@@ -198,19 +200,19 @@ class FanOut:
 
 
 class Derived:
-    """What was worked out of a plan, so that a second run need not do it again: it can only be the same."""
+    """What was computed from a plan, kept for its next run: it never changes."""
 
     __slots__ = ("is_sound", "layout")
 
     is_sound: bool
-    """Whether a check of its shape found nothing."""
+    """Whether a check of its shape found no problem."""
 
     def __init__(self) -> None:
         self.is_sound = False
-        self.layout: Any = None  # the `LineLayout`; None: not made yet
+        self.layout: Any = None  # the `LineLayout`; None before the first use
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Derived, ()  # a copy works it out again
+        return Derived, ()  # a copy computes it again
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,7 +241,7 @@ class Plan:
 
 
 def inner_plans(plan: Plan) -> tuple[Plan, ...]:
-    """Give the plans that its items come from."""
+    """Return the plans that its items come from."""
     origin = plan.origin
     if isinstance(origin, FanIn):
         return tuple([inner for _key, inner in origin.inputs])
@@ -249,7 +251,7 @@ def inner_plans(plan: Plan) -> tuple[Plan, ...]:
 
 
 def too_deep(plan: Plan) -> str | None:
-    """Say that fan-ins and fan-outs lie too deep within each other; None if they do not."""
+    """Return the problem that fan-ins and fan-outs are nested too deeply; None otherwise."""
     if any(depth > DEEPEST for _plan, depth in _all_plans(plan)):
         return (
             f"the plan: fan-ins and fan-outs must lie at most {DEEPEST} deep within each other\n"
@@ -259,7 +261,7 @@ def too_deep(plan: Plan) -> str | None:
 
 
 def _all_plans(plan: Plan) -> Iterator[tuple[Plan, int]]:
-    """Every plan in it, and within how many others it lies."""
+    """Yield every plan in it, and its depth."""
     waiting = [(plan, 0)]
     while waiting:
         each, depth = waiting.pop()
@@ -268,7 +270,7 @@ def _all_plans(plan: Plan) -> Iterator[tuple[Plan, int]]:
 
 
 def _outside(origin: Source | FanIn | FanOut | Branch) -> object:
-    """Give what is compared of an origin itself, without the plans in it."""
+    """Return what is compared of an origin itself, without the plans in it."""
     if isinstance(origin, FanIn):
         return FanIn, origin.kind, origin.name, tuple([key for key, _ in origin.inputs]), origin.share, origin.strict
     if isinstance(origin, FanOut):
@@ -277,11 +279,11 @@ def _outside(origin: Source | FanIn | FanOut | Branch) -> object:
 
 
 def plan_of(value: object) -> Plan | None:
-    """Give the plan of what is a pipeline, None for anything else."""
+    """Return the plan of a pipeline; None for anything else."""
     plan = getattr(value, "_plan", None)
     return plan if isinstance(plan, Plan) else None
 
 
 def is_awaitable(value: object) -> bool:
-    """Tell whether a value is to be awaited: not a pipeline, for which ``await`` only says what to use."""
+    """Return whether a value is to be awaited: not a pipeline, whose ``__await__`` only raises what to use."""
     return isawaitable(value) and plan_of(value) is None

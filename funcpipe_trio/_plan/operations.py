@@ -1,8 +1,10 @@
-"""The operations of a pipeline, as data: what each one is, and how it reads in a plan.
+"""What are the operations of a pipeline, as data, and how does each read in a plan?
 
-An operation never runs anything, and checks itself: what is wrong with it is refused in the words of the method that
-makes it, however it is made. Whether it may be *fused* (run in the task of the stage before it, without a link) or
-needs a stage of its own is what the layout asks first: `needs_stage`.
+The rule: an operation is *fused* (it runs in the task of the stage before it, without a link) unless it needs its own
+stage, which the layout asks first: `needs_stage`.
+
+The invariant: each checks itself, so a wrong one cannot be made; the error names the public method that makes it. An
+operation runs nothing; its running form is in `_runtime/operations`.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from .steps import step_of
 STOP = Stop()
 
 Overflow = Literal["block", "drop_oldest", "drop_newest", "fail"]
-"""What becomes of an item that a buffer has no room for; ``block``: its sender waits."""
+"""What happens to an item for which a buffer has no room; ``block``: the stage before it waits."""
 
 
 class Opaque:
@@ -46,13 +48,13 @@ class Opaque:
 
 
 def check_share(where: str, share: Any) -> FairShare[Any]:
-    """Refuse what is no share, such as the weights by themselves."""
+    """Refuse anything but a `FairShare`, such as a mapping of weights."""
     return checks.instance(where, "share", share, FairShare, 'Use FairShare({"a": 3}), say.')
 
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One thing done to the stream at one point; `name` is what errors and reports call it."""
+    """One thing done to the stream at one point; `name` is its name in errors and reports."""
 
     verb: ClassVar[str] = ""
     name: str
@@ -62,47 +64,47 @@ class Operation:
 
     @property
     def method(self) -> str:
-        """What makes it, as errors name it."""
+        """The public method that makes it, for errors."""
         return f"Pipeline.{self.verb}"
 
     @property
     def needs_stage(self) -> bool:
-        """Whether it waits for something, so that it cannot run inside the stage before it."""
+        """Whether it waits for something, so that it cannot run in the stage before it."""
         return False
 
     @property
     def workers(self) -> int:
-        """How many items it may have in its hands at once, in a stage of its own."""
+        """How many items it may process at once in its own stage; 0 if it is fused."""
         return 1 if self.needs_stage else 0
 
     @property
     def keeps(self) -> int | float:
-        """How many elements it may keep between one and the next, wherever it runs."""
+        """How many elements it may keep between one element and the next, wherever it runs."""
         return 0
 
     @property
     def gathers(self) -> int | float | None:
-        """How many elements at most one value that it makes stands for; None if it gathers none."""
+        """The most elements that one value it makes stands for; None if it gathers none."""
         return None
 
     @property
     def holds_back(self) -> bool:
-        """Whether an element may stay in its hands though it is in no call: what leaves then is counted with it.
+        """Whether it may hold an element outside of a call: what it makes of that is counted with it.
 
-        Where a link has room for what is next to leave, that is its place; where a link drops, it needs one more.
+        If the link has room for the next value to leave, that is the element's place; a link that drops needs one more.
         """
         return False
 
     def describe(self) -> str:
-        """Say it in a few words."""
+        """One-line description."""
         return self.verb if self.name.partition("#")[0] == self.verb else f"{self.verb} as {self.name}"
 
     def details(self) -> list[str]:
-        """Say more about it, a line for each thing."""
+        """Return more about it, one line for each fact."""
         return []
 
     def problems(self) -> Iterator[str]:
-        """Say what makes it unable to run."""
+        """Yield what makes it unable to run."""
         return iter(())
 
 
@@ -122,7 +124,7 @@ class WithFunction(Operation):
 
     def describe(self) -> str:
         shown = function_name(self.fn)
-        # A name that only tells equal functions apart says nothing new: errors and reports use it, the plan need not.
+        # A name that only tells equal functions apart adds nothing here; errors and reports need it.
         alias = "" if self.name.partition("#")[0] == shown else f" as {self.name}"
         return f"{'async ' if self.needs_stage else ''}{self.verb} {shown}{alias}"
 
@@ -136,7 +138,7 @@ class WithFunction(Operation):
 
 
 def check_function(where: str, fn: Any) -> None:
-    """Refuse what cannot be called for one value, or gives more: it would be taken for a value, or for a yes."""
+    """Refuse what cannot be called, and an async generator function: its generator would be taken for the result."""
     checks.callable_(where, "fn", fn)
     if yields_async(fn):
         rule, use = "be no async generator function", "Use flat_map to put many values in an item's place."
@@ -145,7 +147,7 @@ def check_function(where: str, fn: Any) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Concurrent(WithFunction):
-    """An operation that calls a function for several items at once; to say how many asks for a stage of its own."""
+    """An operation that may call a function for several items at once; with `concurrency` it has its own stage."""
 
     concurrency: int | None = None
 
@@ -163,7 +165,7 @@ class Concurrent(WithFunction):
 
     @property
     def awaits(self) -> bool:
-        """Whether what the function gives is awaited, whatever kind of function it is."""
+        """Whether the result of the function is awaited, whatever kind of function it is."""
         return self.concurrency is not None
 
     def describe(self) -> str:
@@ -186,7 +188,7 @@ def _check_concurrency(where: str, concurrency: Any) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Map(Concurrent):
-    """Each item becomes what the function answers."""
+    """Each item becomes the result of the function."""
 
     verb: ClassVar[str] = "map"
     ordered: bool = True
@@ -223,21 +225,21 @@ class Map(Concurrent):
 
 @dataclass(frozen=True, slots=True)
 class Filter(Concurrent):
-    """Only the items the function says yes to; the others count as dropped."""
+    """Only the items for which the function returns true; the others count as dropped."""
 
     verb: ClassVar[str] = "filter"
 
 
 @dataclass(frozen=True, slots=True)
 class FlatMap(WithFunction):
-    """Each item becomes all that the function's iterable gives; `concurrency` asks for a stage of its own."""
+    """Each item becomes all items of the iterable that the function returns; with `concurrency` in its own stage."""
 
     verb: ClassVar[str] = "flat_map"
     concurrency: int | None = None
     on_error: OnError = STOP
 
     def __post_init__(self) -> None:
-        checks.callable_(self.method, "fn", self.fn)  # which may be an async generator function, too
+        checks.callable_(self.method, "fn", self.fn)  # an async generator function is fine here
         Operation.__post_init__(self)
         _check_concurrency(self.method, self.concurrency)
         _check_on_error(self.method, self.on_error)
@@ -253,7 +255,7 @@ class FlatMap(WithFunction):
 
     @property
     def holds_back(self) -> bool:
-        return not self.needs_stage  # the item whose children leave
+        return not self.needs_stage  # it holds the item whose children are leaving
 
     def describe(self) -> str:
         said = WithFunction.describe(self)
@@ -296,7 +298,7 @@ class Scan(WithFunction):
 
 
 def check_fold(where: str, fn: Any) -> None:
-    """Refuse what is no function of a state and an item, as a step is none."""
+    """Refuse what is not a function of a state and an item, such as a step."""
     if step_of(fn) is not None:
         use = "Use .map(step) before it."
         raise checks.refuse(TypeError, where, "fn", "be a function of a state and an item", fn, use)
@@ -305,7 +307,7 @@ def check_fold(where: str, fn: Any) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Tap(Concurrent):
-    """The function sees each item, the item goes on unchanged."""
+    """The function is called with each item; the item continues unchanged."""
 
     verb: ClassVar[str] = "tap"
 
@@ -370,21 +372,21 @@ class Skip(Operation):
 
 @dataclass(frozen=True, slots=True)
 class TakeWhile(WithFunction):
-    """The items before the first that the function says no to."""
+    """The items before the first for which the function returns false."""
 
     verb: ClassVar[str] = "take_while"
 
 
 @dataclass(frozen=True, slots=True)
 class SkipWhile(WithFunction):
-    """The items from the first that the function says no to; those before count as dropped."""
+    """The items from the first for which the function returns false; those before count as dropped."""
 
     verb: ClassVar[str] = "skip_while"
 
 
 @dataclass(frozen=True, slots=True)
 class Gathering(Operation):
-    """Lists of items that follow each other; without `max_items` nothing limits how many."""
+    """Lists of consecutive items; without `max_items` their length is not limited."""
 
     max_items: int | None = None
 
@@ -395,7 +397,7 @@ class Gathering(Operation):
 
     @property
     def workers(self) -> int:
-        return 0  # what it keeps is counted as the list that it becomes
+        return 0  # the items it keeps are counted as the list that they become
 
     @property
     def gathers(self) -> int | float:
@@ -404,7 +406,7 @@ class Gathering(Operation):
 
 @dataclass(frozen=True, slots=True)
 class Batch(Gathering):
-    """Lists of items, closed by number, cost or age; one without a limit gathers what something else closes."""
+    """Lists of items, closed by number, cost or age; without any limit, something else closes them."""
 
     verb: ClassVar[str] = "batch"
     max_delay: float | None = None
@@ -452,7 +454,7 @@ class Unbatch(Operation):
 
     @property
     def holds_back(self) -> bool:
-        return True  # of a list that is no batch, whose items count as one: until the last one left
+        return True  # a list that is not a batch counts as one item until its last item has left
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""A source that is opened again when it fails, as data."""
+"""How is a source described that is opened again when it fails? As data; when that happens is decided in `_sansio`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .nodes import Source
 
 @dataclass(frozen=True, slots=True)
 class RestartingSource(Source):
-    """What a callable makes, anew after each failure; `origin` holds the callable."""
+    """What a callable makes, made again after each failure; `origin` holds the callable."""
 
     retry: Retry = field(default_factory=Retry)
     reset_after: float = math.inf

@@ -1,11 +1,12 @@
-"""A step as data: which calls it makes, one after the other, and which policies lie around them.
+"""What is a step, as data: which calls does it make, one after the other, and which policies are around them?
 
-A step is a row of *parts*: each takes what the part before it gave. A part is a `Call` of a user's function, a `Pure`
-function on the value, or `Within`: parts with one policy around them. ``then`` puts rows behind each other, so it is
-associative by construction, and however many steps are chained, no part is nested in another; a policy takes the row
-so far and makes one part of it, so policies lie around each other in the order in which they were written.
+A step is a row of *parts*: each takes the result of the part before it. A part is a `Call` of a user's function, a
+`Pure` function on the value, or `Within`: parts with one policy around them. ``then`` joins rows, so it is associative
+by construction, and however many steps are chained, no part is nested in another. A policy makes one part of the row so
+far, so policies are around each other in the order in which they were written.
 
-Each part checks itself: what is wrong with it is refused in the words of the method that makes it, however it is made.
+The invariant: each part checks itself, so a wrong one cannot be made; the error names the public method that makes it.
+Nothing here makes a call.
 """
 
 from __future__ import annotations
@@ -27,16 +28,16 @@ from ..policies.retry import Retry, needs_seed
 
 @runtime_checkable
 class RunnerPlan(Protocol):
-    """What runs a sync function outside of the event loop, as the plan sees it."""
+    """What runs a sync function outside the event loop, as the plan sees it."""
 
     def describe(self) -> str:
-        """Say it in a few words."""
+        """One-line description."""
 
     def problem(self, fn: AnyFunction) -> str | None:
-        """Say why it cannot run a function; None if it can."""
+        """Return why it cannot run a function; None if it can."""
 
     def start(self) -> Any:
-        """Make it ready to run calls; what comes of that is the runtime's."""
+        """Make it ready to run calls; the result belongs to the runtime."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,7 @@ class Call:
             )
 
     def problem(self) -> str | None:
-        """Say why it cannot be made; None if it can."""
+        """Return why it cannot be made; None if it can."""
         if self.runner is not None:
             return self.runner.problem(self.fn)
         if is_async(self.fn) or not never_awaitable(self.fn):
@@ -85,7 +86,7 @@ class Pure:
 
 @dataclass(frozen=True, slots=True)
 class Timeout:
-    """What is inside has so many seconds."""
+    """What is inside has a number of seconds."""
 
     seconds: float
 
@@ -93,17 +94,17 @@ class Timeout:
         object.__setattr__(self, "seconds", checks.seconds("Step.timeout", "seconds", self.seconds))
 
     def describe(self) -> str:
-        """Say it in a few words."""
+        """One-line description."""
         return f"timeout of {self.seconds:g} s"
 
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """What is inside starts only so often."""
+    """What is inside starts at a limited rate."""
 
     rate_limit: RateLimit
     limiter: Any = None
-    """The `RateLimiter` that others use, too; None: one of its own for each run."""
+    """The shared `RateLimiter`; None: each run makes its own."""
     cost: Callable[[Any], int | Fraction] | None = field(default=None, hash=False)
 
     def __post_init__(self) -> None:
@@ -114,7 +115,7 @@ class Limit:
             checks.sync_callable("Step.rate_limit", "cost", self.cost)
 
     def describe(self) -> str:
-        """Say it in a few words."""
+        """One-line description."""
         shared = "" if self.limiter is None else ", shared"
         cost = "" if self.cost is None else f", an item costs what {function_name(self.cost)} says"
         return f"rate limit of {self.rate_limit.describe()}{shared}{cost}"
@@ -138,7 +139,7 @@ class Within:
 
 
 def _refuse_once(parts: tuple[Part, ...]) -> None:
-    """Refuse to try again what may have had its effect."""
+    """Refuse a retry around calls that are not idempotent."""
     once = [call.name for call in _calls(parts) if not call.idempotent]
     if once:
         raise PlanError(
@@ -151,7 +152,7 @@ def _refuse_once(parts: tuple[Part, ...]) -> None:
 
 
 def _refuse_twice(limiter: object, part: Part) -> None:
-    """Refuse to meet a limiter that is met already."""
+    """Refuse a limiter that already applies to the call."""
     if any(each.limiter is limiter for each in limits_around(part)[0]):
         raise ValueError(
             "Step.rate_limit: a limiter must be met once by a call, not twice\nUse cost= to let it take more."
@@ -163,21 +164,21 @@ Part: TypeAlias = Call | Pure | Within
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """A call on a runner, with the policies that begin when it has its thread or process."""
+    """A call on a runner, with the policies that begin once it has its thread or process."""
 
     call: Call
     outside: tuple[Limit, ...]
-    """The rate limits outside of the timeout, from the outermost in."""
+    """The rate limits outside the timeout, outermost first."""
     timeout: Timeout | None
     inside: tuple[Limit, ...]
-    """Those inside of it, or all if there is none."""
+    """Those inside it, or all without a timeout."""
 
     @staticmethod
     def of(part: Part) -> Placed | None:
-        """Find them: rate limits, and the first timeout, right behind ``on``; None if the part is anything more.
+        """Find rate limits and the first timeout directly behind ``on``; None if the part is anything more.
 
-        To wait for a thread or process is not the call's time, and takes no token. What stands behind another policy,
-        or is a second timeout, is around all of it.
+        Waiting for a thread or process does not count as the call's time, and takes no token. Anything behind another
+        policy, and a second timeout, applies to all of it.
         """
         outside: list[Limit] = []
         inside: list[Limit] = []
@@ -216,28 +217,28 @@ class StepPlan:
         return StepPlan(self.name, (replace(part, runner=runner),))
 
     def then(self, step: StepPlan) -> StepPlan:
-        """Return a step that gives its result to another."""
+        """Return a step that passes its result to another."""
         return StepPlan(f"{self.name} > {step.name}", self.parts + step.parts)
 
     def calls(self) -> Iterator[Call]:
-        """Every call in it."""
+        """Yield every call in it."""
         return _calls(self.parts)
 
     def needs_seed(self) -> bool:
-        """Whether the jitter of its retries comes from the seed of whatever runs it."""
+        """Return whether the jitter of its retries depends on the seed of the run."""
         return any(isinstance(layer, Retry) and needs_seed(layer) for layer in layers_in(self.parts))
 
     def problems(self) -> Iterator[str]:
-        """Say what makes it unable to run."""
+        """Yield what makes it unable to run."""
         return (problem for call in self.calls() if (problem := call.problem()) is not None)
 
     def lines(self) -> list[str]:
-        """Say what it does, a line for each call and policy, inside out."""
+        """Describe it, a line for each call and policy, inside out."""
         return list(_lines(self.parts))
 
 
 def layers_in(parts: tuple[Part, ...]) -> Iterator[Layer]:
-    """Every policy in a row of parts."""
+    """Yield every policy in a row of parts."""
     for part in parts:
         if isinstance(part, Within):
             yield part.layer
@@ -245,7 +246,7 @@ def layers_in(parts: tuple[Part, ...]) -> Iterator[Layer]:
 
 
 def limits_around(part: Part) -> tuple[tuple[Limit, ...], tuple[Part, ...]]:
-    """Give the rate limits around a part, from the outermost in, as far as nothing lies between; and what is inside."""
+    """Return the rate limits around a part with nothing between them, outermost first, and the parts inside."""
     limits: list[Limit] = []
     parts: tuple[Part, ...] = (part,)
     while len(parts) == 1 and isinstance(parts[0], Within) and isinstance(parts[0].layer, Limit):
@@ -255,7 +256,7 @@ def limits_around(part: Part) -> tuple[tuple[Limit, ...], tuple[Part, ...]]:
 
 
 def step_of(fn: object) -> StepPlan | None:
-    """Give the plan of what is a step (or a started one), None for a plain function."""
+    """Return the plan of a step, also of a started one; None for a plain function."""
     plan = getattr(fn, "plan", None)
     return plan if isinstance(plan, StepPlan) else None
 

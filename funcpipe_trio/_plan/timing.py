@@ -1,7 +1,8 @@
-"""The operations of time, as data: those that say when an item may go on, and those that say when none comes.
+"""Which operations depend on time, as data? Some decide when an item continues, others fail if none comes.
 
-Each has a clock to watch while its input is silent, so each begins a stage. The one exception is a throttle right
-behind a sync iterable (see `layout`): it runs in the stage of that.
+The rule: each has to watch the clock while its input is silent, so each begins a stage. The only exception is a
+throttle directly behind a sync iterable (see `layout`): it runs in the stage of the iterable. Nothing here reads a
+clock.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from .operations import Operation
 
 @dataclass(frozen=True, slots=True)
 class Paced(Operation):
-    """An operation that keeps items until the clock lets them go."""
+    """An operation that keeps items until their time has come."""
 
     @property
     def needs_stage(self) -> bool:
@@ -26,7 +27,7 @@ class Paced(Operation):
 
     @property
     def workers(self) -> int:
-        return 0  # it hands out an item in the turn in which there is room for it
+        return 0  # it passes an item on in the turn in which there is room for it
 
     @property
     def keeps(self) -> int | float:
@@ -53,7 +54,7 @@ class Throttle(Paced):
 
     @property
     def holds_back(self) -> bool:
-        return True  # it takes an item when there is room for it, so the one that waits is counted in the link behind
+        return True  # it takes an item when there is room for it, so the item that waits is counted in the link behind
 
     def describe(self) -> str:
         cost = "" if self.cost is None else f", an item costs what {function_name(self.cost)} says"
@@ -62,7 +63,7 @@ class Throttle(Paced):
 
 @dataclass(frozen=True, slots=True)
 class Debounce(Paced):
-    """The last item, when no newer one came for a time."""
+    """The last item, when no newer one came for some time."""
 
     verb: ClassVar[str] = "debounce"
     delay: float
@@ -92,7 +93,7 @@ class Sample(Paced):
 
 @dataclass(frozen=True, slots=True)
 class Delay(Paced):
-    """Each item, a time after it came."""
+    """Each item, some time after it came."""
 
     verb: ClassVar[str] = "delay"
     seconds: float
@@ -113,7 +114,7 @@ class Delay(Paced):
 
 @dataclass(frozen=True, slots=True)
 class Watched(Operation):
-    """An operation that fails if items do not come in time; it keeps none."""
+    """An operation that fails if items do not come in time; it keeps no items."""
 
     @property
     def needs_stage(self) -> bool:
@@ -126,7 +127,7 @@ class Watched(Operation):
 
 @dataclass(frozen=True, slots=True)
 class IdleTimeout(Watched):
-    """So many seconds without an item are a failure."""
+    """A number of seconds without an item is a failure."""
 
     verb: ClassVar[str] = "idle_timeout"
     seconds: float

@@ -1,4 +1,7 @@
-"""The operations that look at items beside each other: windows of them, and those that came before."""
+"""Which operations compare an item with those around it, as data? Windows, and `distinct`.
+
+Each remembers a bounded number of items or keys. Nothing here looks at an item.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from .operations import Gathering, Operation
 
 @dataclass(frozen=True, slots=True)
 class Window(Gathering):
-    """Lists of items that follow each other, closed by number, or at multiples of a period."""
+    """Lists of consecutive items, closed by number, or at multiples of a period."""
 
     verb: ClassVar[str] = "window"
     period: float | None = None
@@ -40,7 +43,7 @@ class Window(Gathering):
 
 @dataclass(frozen=True, slots=True)
 class Sliding(Operation):
-    """Tuples of `size` items that follow each other, one for every `step` items."""
+    """Tuples of `size` consecutive items, one for every `step` items."""
 
     verb: ClassVar[str] = "sliding"
     size: int = 1
@@ -53,11 +56,11 @@ class Sliding(Operation):
 
     @property
     def gathers(self) -> int:
-        return min(self.size, self.step)  # an item counts with the first window it is in; no window has more new ones
+        return min(self.size, self.step)  # an item counts with the first window it is in; no window has more new items
 
     @property
     def keeps(self) -> int:
-        return max(0, self.size - self.step)  # but the first window, of which every item is new
+        return max(0, self.size - self.step)  # except the first window, in which every item is new
 
     def describe(self) -> str:
         return f"{Operation.describe(self)} of {self.size} items, every {self.step}"
@@ -65,7 +68,7 @@ class Sliding(Operation):
 
 @dataclass(frozen=True, slots=True)
 class Distinct(Operation):
-    """Only the items whose key is none of those seen last; the others count as dropped."""
+    """Only the items whose key is not among those seen last; the others count as dropped."""
 
     verb: ClassVar[str] = "distinct"
     key: AnyFunction | None = field(default=None, hash=False)  # an object that is called may have no hash
