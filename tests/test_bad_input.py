@@ -1,9 +1,9 @@
 """What is wrong is refused before anything starts: with the value, the rule, and where; all problems of a plan at once.
 
-Every public function and argument has its rows in `REFUSED`. Mutants that die here: a check that is left out; a bool
-taken for an int; NaN that passes a comparison; an error that comes when the source is already open; a `PlanError` that
-stops at the first problem; a one-shot source that gives nothing the second time, or is used up by a run that was
-refused.
+Every public function and argument has its rows in `REFUSED`; those of a plan's nodes hold for the nodes themselves,
+however they are made. Mutants that die here: a check that is left out, or stands in the face alone; a bool taken for an
+int; NaN that passes a comparison; an error that comes when the source is already open; a `PlanError` that stops at the
+first problem; a one-shot source that gives nothing the second time, or is used up by a run that was refused.
 """
 
 import inspect
@@ -394,8 +394,8 @@ def fan_in_rows(face=funcpipe_trio):
     yield PlanError, partial(face.fair_merge, {}, FairShare({"a": 1})), message
 
 
-def made_on_the_way_rows():
-    """What the face alone can tell: it is no field of a node, or fit for a node that something else makes."""
+def face_rows():
+    """Arguments that no node can check: not fields of a node, or refused in the name of a second method."""
     where = "Pipeline.from_channel"
     for value in (None, [1], SYNC, LINE):
         yield (
@@ -533,7 +533,7 @@ REFUSED = [
     *overload_rows(),
     *time_rows(),
     *fan_in_rows(),
-    *made_on_the_way_rows(),
+    *face_rows(),
     *policy_rows(),
     *rate_limit_rows(),
     *retry_rows(),
@@ -605,7 +605,7 @@ FIELDS = {
     "sliding.n": "size",
     "route.route": "fn",
 }
-"""What a node calls an argument, where that is another name."""
+"""The fields of nodes that have another name than the argument."""
 
 
 def built(node, changes):
@@ -613,7 +613,7 @@ def built(node, changes):
 
 
 class Nodes:
-    """Has the methods and functions that make plans; each makes a node of what it is given, and asks no face."""
+    """Has the methods and functions that make plans; each makes the node itself, without the face."""
 
     def __init__(self, change):
         self.change = change
@@ -644,7 +644,7 @@ class Nodes:
         return self.change(node, changes)
 
     def fan_out(self, kind, branches, name="split", route=None):
-        """The parts of one, and what the functions of its branches give."""
+        """Make the branches and the route, call the functions of the branches, then make the fan-out."""
         parts = {key: self.node("branch", {"kind": kind, "fan_out": name, "key": key}) for key in branches}
         routing = {} if route is None else {"route": self.node("route", {"name": name, "route": route})}
         lines = tuple((parts[key], fn(Plan(parts[key]))) for key, fn in branches.items())
@@ -661,7 +661,7 @@ def node_rows(face):
 
 @pytest.mark.parametrize("change", [built, lambda node, changes: replace(node, **changes)], ids=["built", "replaced"])
 def test_a_node_refuses_what_its_method_refuses(change):
-    """Made by itself, or changed: what it is described by is checked by the node, and named as the method names it."""
+    """Made directly, or changed by `replace`: the same error with the same words."""
     wrong = []
     for kind, call, message in node_rows(Nodes(change)):
         try:
@@ -675,19 +675,19 @@ def test_a_node_refuses_what_its_method_refuses(change):
     assert wrong == []
 
 
-def test_every_kind_of_node_is_among_those_that_are_made_wrong():
-    """But what is between them, which nothing is made of; and the parts of steps, see their tests."""
+def test_every_kind_of_node_is_made_wrong():
+    """Except abstract operations, which have no verb; the parts of steps have their rows in `test_step.py`."""
     modules = (operations, timing, windows, fair_by, nodes, restarts)
     classes = {each for module in modules for each in vars(module).values() if isinstance(each, type)}
     roots = (operations.Operation, nodes.Source, nodes.FanIn, nodes.FanOut, nodes.Branch)
     kinds = {each for each in classes if issubclass(each, roots)}
 
-    between = {each for each in kinds if issubclass(each, operations.Operation) and not each.verb}
-    assert kinds - between == {type(node) for node in NODES.values()}
+    abstract = {each for each in kinds if issubclass(each, operations.Operation) and not each.verb}
+    assert kinds - abstract == {type(node) for node in NODES.values()}
 
 
-def test_a_node_keeps_what_its_method_would_make_of_it():
-    """Times are floats; a source that works once says so, and is the same source when it is changed."""
+def test_a_node_normalises_what_it_is_given():
+    """Times become floats; a one-shot source has a claim, and keeps it when it is changed."""
     once = Source("iterable", "s", Opaque(iter([1])))
 
     times = [timing.Delay("o", 1, 1).seconds, windows.Window("o", period=1).period, NODES["ticks"].period]

@@ -445,7 +445,7 @@ TWICE = "Step.rate_limit: a limiter must be met once by a call, not twice\nUse c
     ],
 )
 def test_a_part_of_a_step_refuses_what_its_method_refuses(kind, node, changes, message):
-    """Made by itself, or changed: in the words of the method."""
+    """Made directly, or changed by `replace`: the same error with the same words."""
     present = {each.name: getattr(node, each.name) for each in dataclasses.fields(node)}
     for make in (partial(type(node), **present | changes), partial(dataclasses.replace, node, **changes)):
         with pytest.raises(kind) as caught:
