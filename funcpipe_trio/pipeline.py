@@ -31,7 +31,7 @@ from ._runtime.core.ledger import OnDiscard
 from ._runtime.core.misused import misused
 from ._runtime.links.sink import Sink
 from ._runtime.reports.report import Report
-from ._runtime.run.opening import Opening
+from ._runtime.run.run_context import Opening
 from ._runtime.run.run import Run
 from .policies.fair_share import FairShare
 from .policies.on_error import Divert, Failure, OnError, Skip, Stop

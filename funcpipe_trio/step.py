@@ -14,7 +14,7 @@ from ._base.errors import PlanError
 from ._base.functions import function_name
 from ._base.shown import cut, escaped
 from ._plan.steps import Call, Layer, Limit, Pure, StepPlan, Timeout, Within, step_of
-from ._runtime.calls.limiter import RateLimiter
+from ._runtime.calls.rate_limiter import RateLimiter
 from ._runtime.calls.started import StartedStep
 from ._runtime.core.failures import add_note
 from ._runtime.run.gathering import gathered

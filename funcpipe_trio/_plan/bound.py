@@ -12,11 +12,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from .layout import BranchLayout, FanInLayout, FanOutLayout, LineLayout
+from .layout import BranchLayout, FanInLayout, FanOutLayout, SegmentLayout
 from .operations import Operation, Unbatch
 
 
-def max_in_flight(line: LineLayout) -> int | float:
+def max_in_flight(line: SegmentLayout) -> int | float:
     """Return the most items that can be in progress at once (a batch counts its items)."""
     return _bound(line, {})[0]
 
@@ -29,7 +29,7 @@ _Trunks = dict[str, _Units]
 """The units of the items that the branches of each fan-out get."""
 
 
-def _bound(line: LineLayout, trunks: _Trunks, *, is_lossy: bool = False) -> tuple[int | float, _Units]:
+def _bound(line: SegmentLayout, trunks: _Trunks, *, is_lossy: bool = False) -> tuple[int | float, _Units]:
     """Sum what the links and the stages of a line can hold, in items; `is_lossy`: everything behind it drops."""
     total, units = _origin_bound(line.origin, trunks)
     for stage in line.stages:
@@ -113,7 +113,7 @@ def _fan_out_bound(fan_out: FanOutLayout, trunks: _Trunks) -> tuple[int | float,
     return total + sum(bound for bound, _ in bounds), (joined,)
 
 
-def _beginnings(line: LineLayout) -> Iterator[BranchLayout]:
+def _beginnings(line: SegmentLayout) -> Iterator[BranchLayout]:
     """Yield every branch that a line begins with, directly or inside its origin."""
     origin = line.origin
     if isinstance(origin, BranchLayout):

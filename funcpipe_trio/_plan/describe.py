@@ -13,7 +13,7 @@ from .._base import checks
 from .._base.shown import line_of, option, quoted
 from .bound import max_in_flight
 from .check import describable
-from .layout import BranchLayout, FanInLayout, FanOutLayout, LineLayout, StageLayout, lay_out
+from .layout import BranchLayout, FanInLayout, FanOutLayout, SegmentLayout, StageLayout, lay_out
 from .nodes import Plan, Source
 from .operations import Operation
 
@@ -41,7 +41,7 @@ def describe_plan(plan: Plan, format: str) -> str:
     return "\n".join([*map(line_of, lines), "consumer"])
 
 
-def _line(line: LineLayout) -> Iterator[str]:
+def _line(line: SegmentLayout) -> Iterator[str]:
     if isinstance(line.origin, FanInLayout):
         yield from _fan_in(line.origin)
     elif isinstance(line.origin, FanOutLayout):

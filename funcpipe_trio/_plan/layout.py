@@ -20,7 +20,7 @@ from .._base.frozen import dataclass
 from ..policies.fair_share import FairShare
 from .fair_by import FairBy
 from .nodes import Branch, FanIn, FanInKind, FanOut, FanOutKind, Plan, Source
-from .operations import Buffer, Gathering, Operation, Overflow, Unbatch
+from .operations import Buffer, Grouping, Operation, Overflow, Unbatch
 from .timing import Throttle
 
 P = TypeVar("P", Source, Operation)
@@ -83,7 +83,7 @@ class FanInLayout:
 
     name: str
     kind: FanInKind
-    inputs: tuple[tuple[Hashable, LineLayout], ...]
+    inputs: tuple[tuple[Hashable, SegmentLayout], ...]
     share: FairShare[Any] | None
     strict: bool
 
@@ -110,8 +110,8 @@ class FanOutLayout:
 
     name: str
     kind: FanOutKind
-    trunk: LineLayout
-    branches: tuple[tuple[str, LineLayout], ...]
+    trunk: SegmentLayout
+    branches: tuple[tuple[str, SegmentLayout], ...]
 
     @property
     def joint(self) -> str:
@@ -120,7 +120,7 @@ class FanOutLayout:
 
 
 @dataclass(frozen=True, slots=True)
-class LineLayout:
+class SegmentLayout:
     """A row of stages; `origin` is what it takes from, if its first stage is not a source."""
 
     origin: FanInLayout | FanOutLayout | BranchLayout | None
@@ -137,11 +137,11 @@ class LineLayout:
         yield from self.stages
 
 
-def lay_out(plan: Plan) -> LineLayout:
+def lay_out(plan: Plan) -> SegmentLayout:
     """Return the layout of a plan, made at the first call."""
     if plan.derived.layout is None:
         plan.derived.layout = _Planner().line(plan, LINK_CAPACITY)
-    layout: LineLayout = plan.derived.layout
+    layout: SegmentLayout = plan.derived.layout
     return layout
 
 
@@ -163,7 +163,7 @@ class _Planner:
         self._names = _Names()
         self._branches: dict[int, BranchLayout] = {}  # by the identity of the `Branch`
 
-    def line(self, plan: Plan, tail: int) -> LineLayout:
+    def line(self, plan: Plan, tail: int) -> SegmentLayout:
         line = self._begun(plan.origin)
         for operation in plan.operations:
             line.add(operation)
@@ -267,11 +267,11 @@ class _Line:
         if stage is None or self._is_sized or (stage.concurrency and _takes_apart(stage)):
             self._append(StageLayout(name, None, (), LINK_CAPACITY))
 
-    def closed(self, tail: int) -> LineLayout:
+    def closed(self, tail: int) -> SegmentLayout:
         """Return the line; its last link gets that capacity unless something else determined it."""
         if self._stages and self._stages[-1].capacity != tail and not self._is_sized and self.default == LINK_CAPACITY:
             self._stages[-1] = replace(self._stages[-1], capacity=tail)
-        return LineLayout(self._origin, tuple(self._stages))
+        return SegmentLayout(self._origin, tuple(self._stages))
 
     def _append(self, stage: StageLayout) -> None:
         self._stages.append(stage)
@@ -300,7 +300,7 @@ def _may_join(operation: Operation, stage: StageLayout) -> bool:
 
 def _is_timed(operation: Operation) -> bool:
     """Whether it gathers items until a time has come."""
-    return isinstance(operation, Gathering) and operation.needs_stage
+    return isinstance(operation, Grouping) and operation.needs_stage
 
 
 def _takes_apart(stage: StageLayout) -> bool:

@@ -209,7 +209,7 @@ class Derived:
 
     def __init__(self) -> None:
         self.is_sound = False
-        self.layout: Any = None  # the `LineLayout`; None before the first use
+        self.layout: Any = None  # the `SegmentLayout`; None before the first use
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Derived, ()  # a copy computes it again

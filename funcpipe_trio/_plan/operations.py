@@ -385,7 +385,7 @@ class SkipWhile(WithFunction):
 
 
 @dataclass(frozen=True, slots=True)
-class Gathering(Operation):
+class Grouping(Operation):
     """Lists of consecutive items; without `max_items` their length is not limited."""
 
     max_items: int | None = None
@@ -405,7 +405,7 @@ class Gathering(Operation):
 
 
 @dataclass(frozen=True, slots=True)
-class Batch(Gathering):
+class Batch(Grouping):
     """Lists of items, closed by number, cost or age; without any limit, something else closes them."""
 
     verb: ClassVar[str] = "batch"
@@ -414,7 +414,7 @@ class Batch(Gathering):
     cost: AnyFunction | None = field(default=None, hash=False)
 
     def __post_init__(self) -> None:
-        Gathering.__post_init__(self)
+        Grouping.__post_init__(self)
         if self.max_delay is not None:
             object.__setattr__(self, "max_delay", checks.seconds(self.method, "max_delay", self.max_delay))
         if self.max_cost is not None:

@@ -11,11 +11,11 @@ from typing import ClassVar
 from .._base import checks
 from .._base.frozen import dataclass
 from .._base.functions import AnyFunction, function_name
-from .operations import Gathering, Operation
+from .operations import Grouping, Operation
 
 
 @dataclass(frozen=True, slots=True)
-class Window(Gathering):
+class Window(Grouping):
     """Lists of consecutive items, closed by number, or at multiples of a period."""
 
     verb: ClassVar[str] = "window"
@@ -24,7 +24,7 @@ class Window(Gathering):
     def __post_init__(self) -> None:
         if self.max_items is None and self.period is None:
             raise ValueError(f"{self.method}: one of max_items, period must be given")
-        Gathering.__post_init__(self)
+        Grouping.__post_init__(self)
         if self.period is not None:
             object.__setattr__(self, "period", checks.seconds(self.method, "period", self.period))
 
