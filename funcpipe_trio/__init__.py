@@ -32,11 +32,11 @@ from ._runtime.runners.runners import Processes as Processes
 from ._runtime.runners.runners import Threads as Threads
 from ._runtime.runners.runners import processes as processes
 from ._runtime.runners.runners import threads as threads
+from .merging import concat as concat
+from .merging import fair_merge as fair_merge
+from .merging import merge as merge
+from .merging import zip_pipelines as zip_pipelines
 from .pipeline import Pipeline as Pipeline
-from .pipeline import concat as concat
-from .pipeline import fair_merge as fair_merge
-from .pipeline import merge as merge
-from .pipeline import zip_pipelines as zip_pipelines
 from .policies.circuit_breaker import CircuitBreaker as CircuitBreaker
 from .policies.fair_share import FairShare as FairShare
 from .policies.on_error import Divert as Divert

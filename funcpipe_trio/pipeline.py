@@ -1,38 +1,21 @@
-"""`Pipeline`: the fluent face of a plan. Everything here makes a value, or hands one to the runtime."""
+"""How does a user describe and run a stream? With the methods of `Pipeline`.
+
+Each method that describes makes one value of the plan, which checks itself; each that runs passes the plan to the
+runtime. The plan never changes. This file decides nothing about how a stream runs.
+"""
 
 from __future__ import annotations
 
-import inspect
 from collections import deque
-from collections.abc import (
-    AsyncIterable,
-    Awaitable,
-    Callable,
-    Hashable,
-    Iterable,
-    Mapping,
-)
+from collections.abc import AsyncIterable, Awaitable, Callable, Hashable, Iterable, Mapping
 from fractions import Fraction
-from typing import (
-    TYPE_CHECKING,
-    Any,
-    Concatenate,
-    Generic,
-    Literal,
-    ParamSpec,
-    TypeAlias,
-    TypeGuard,
-    TypeVar,
-    get_args,
-    overload,
-)
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, Literal, ParamSpec, TypeAlias, TypeGuard, TypeVar, overload
 
 import trio
 
 from ._base import checks
-from ._base.errors import PlanError
-from ._base.functions import function_name, is_async, yields_async
-from ._base.shown import cut, escaped, listed, named, option
+from ._base.functions import function_name
+from ._base.shown import cut, escaped, named
 from ._plan import operations as plan
 from ._plan import timing
 from ._plan.bound import max_in_flight
@@ -40,9 +23,8 @@ from ._plan.check import check_plan, refuse_too_deep
 from ._plan.describe import describe_plan
 from ._plan.fair_by import FairBy, FairOverflow
 from ._plan.layout import lay_out
-from ._plan.nodes import Branch, Claim, FanIn, FanInKind, FanOut, FanOutKind, Plan, Source, SourceKind, too_deep
+from ._plan.nodes import Branch, FanOut, FanOutKind, Plan, Source, SourceKind, iterable_name, too_deep
 from ._plan.restarts import RestartingSource
-from ._plan.steps import step_of
 from ._plan.windows import Distinct, Sliding, Window
 from ._runtime.core.failures import warn_of
 from ._runtime.core.ledger import OnDiscard
@@ -61,17 +43,15 @@ if TYPE_CHECKING:
 
     from .step import Step
 
-__all__ = ["Pipeline", "concat", "fair_merge", "merge", "zip_pipelines"]
+__all__ = ["Pipeline"]
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 U = TypeVar("U")
-V = TypeVar("V")
-W = TypeVar("W")
 K = TypeVar("K", bound=Hashable)
 P = ParamSpec("P")
 
-# What a function of flat_map gives; a sync one may give a pipeline, too, if it comes with `concurrency`.
+# What a function of flat_map returns; a sync one may return a pipeline as well, if `concurrency` is given.
 _Many: TypeAlias = "Iterable[U] | AsyncIterable[U] | Awaitable[Iterable[U] | Pipeline[U]]"
 
 _MISSING: Any = object()
@@ -81,9 +61,9 @@ _MOST_PROBLEMS = 10  # of one kind, in one error
 class Pipeline(Generic[T_co]):
     """A description of a stream of items and what is done to them; a value that never changes.
 
-    Building one has no effects. It can be shown (`describe`), checked (`check`) and compared, and run any number of
-    times, also at the same time; runs share nothing. (A source that works only once, such as an iterator, makes the
-    whole plan work once.)
+    Building one has no effects. It can be shown (`describe`), checked (`check`), compared, and run any number of times,
+    also concurrently; runs share nothing. (With a source that works only once, such as an iterator, the whole plan
+    works only once.)
     """
 
     __slots__ = ("_plan",)
@@ -140,14 +120,13 @@ class Pipeline(Generic[T_co]):
         ``close``) in the same task.
 
         Args:
-          items: an iterable, else a callable that makes one. An iterator works for one run only.
-          name: what reports and errors call it; else the callable's name, else ``iterable``.
+          items: an iterable, or a callable that makes one. An iterator works for one run only.
+          name: its name in reports and errors; by default the callable's name, or ``iterable``.
 
         Raises:
-          TypeError: if `items` is neither iterable nor callable, or `name` no str.
+          TypeError: if `items` is neither iterable nor callable, or `name` is not a str.
         """
-        one_shot = hasattr(type(items), "__next__")
-        return _from("iterable", items, name, ("__iter__",), one_shot)
+        return _iterating("iterable", items, name)
 
     @staticmethod
     def from_async_iterable(
@@ -158,31 +137,30 @@ class Pipeline(Generic[T_co]):
         It is asked for an item only while there is room for it.
 
         Args:
-          items: an async iterable, else a callable that makes one. An async iterator works for one run only.
-          name: what reports and errors call it; else the callable's name, else ``async_iterable``.
+          items: an async iterable, or a callable that makes one. An async iterator works for one run only.
+          name: its name in reports and errors; by default the callable's name, or ``async_iterable``.
 
         Raises:
-          TypeError: if `items` is neither async iterable nor callable, or `name` no str.
+          TypeError: if `items` is neither async iterable nor callable, or `name` is not a str.
         """
-        one_shot = hasattr(type(items), "__anext__")
-        return _from("async iterable", items, name, ("__aiter__",), one_shot)
+        return _iterating("async iterable", items, name)
 
     @staticmethod
     def from_channel(receive_channel: trio.abc.ReceiveChannel[T], *, name: str | None = None) -> Pipeline[T]:
         """Take items from a receive channel; the run owns it and closes it. It works for one run only.
 
-        What is in its buffer when the run ends early would be lost with it: a drain delivers that, any other early end
-        gives it up through `on_discard`. Of a channel class of your own that is as much as the `current_buffer_used` of
-        its `statistics` says; without that, `receive_nowait` is not called once the run is to end.
+        Items in its buffer would be lost if the run ends early: a drain delivers them, any other early end passes them
+        to `on_discard`. For your own channel class, their number is the `current_buffer_used` of its `statistics`;
+        without that, `receive_nowait` is not called once the run is ending.
 
         Raises:
-          TypeError: if it is no `trio.abc.ReceiveChannel`, or `name` no str.
+          TypeError: if it is not a `trio.abc.ReceiveChannel`, or `name` is not a str.
         """
         if not isinstance(receive_channel, trio.abc.ReceiveChannel):
             raise checks.refuse(
                 TypeError, "Pipeline.from_channel", "receive_channel", "be a trio ReceiveChannel", receive_channel
             )
-        return _source("channel", receive_channel, _named("Pipeline.from_channel", name, "channel"), Claim())
+        return Pipeline(Plan(Source("channel", _named(name, "channel"), plan.Opaque(receive_channel))))
 
     @staticmethod
     def from_producer(
@@ -190,35 +168,30 @@ class Pipeline(Generic[T_co]):
     ) -> Pipeline[T]:
         """Take the items that an async function sends: ``async_fn(send_channel)`` runs as a task.
 
-        What it sends is taken only while there is room; the stream ends when it returns (and every clone of the channel
-        is closed), and it is cancelled when no more is needed.
+        Its items are taken only while there is room. The stream ends when the function returns (and every clone of the
+        channel is closed); the function is cancelled when no more items are needed.
 
         Raises:
-          TypeError: if `async_fn` is not an async function, or `name` no str.
+          TypeError: if `async_fn` is not an async function, or `name` is not a str.
         """
-        checks.callable_("Pipeline.from_producer", "async_fn", async_fn)
-        if not is_async(async_fn):
-            raise checks.refuse(TypeError, "Pipeline.from_producer", "async_fn", "be an async function", async_fn)
-        return _source("producer", async_fn, _named("Pipeline.from_producer", name, function_name(async_fn)))
+        return Pipeline(Plan(Source("producer", _named_as(async_fn, name), plan.Opaque(async_fn))))
 
     @staticmethod
     def ticks(period: float, *, name: str | None = None) -> Pipeline[int]:
         """Count 0, 1, 2, ... at multiples of a period from the start of the run.
 
-        A tick is emitted only when the one before it was taken, at the first multiple of `period` after that: no drift,
-        no bunching, no gaps in the numbers.
+        A tick is emitted only after the previous one was taken, at the next multiple of `period`: no drift, no
+        bunching, no gaps in the numbers.
 
         Args:
           period: seconds > 0.
-          name: what reports and errors call it.
+          name: its name in reports and errors.
 
         Raises:
-          TypeError: if `period` is no number.
+          TypeError: if `period` is not a number.
           ValueError: if it is not > 0 and finite.
         """
-        seconds = checks.seconds("Pipeline.ticks", "period", period)
-        made = Source("ticks", _named("Pipeline.ticks", name, "ticks"), plan.Opaque(None), seconds)
-        return Pipeline(Plan(made))
+        return Pipeline(Plan(Source("ticks", _named(name, "ticks"), plan.Opaque(None), period)))
 
     @staticmethod
     def restarting(
@@ -228,40 +201,30 @@ class Pipeline(Generic[T_co]):
         reset_after: float,
         name: str | None = None,
     ) -> Pipeline[T]:
-        """Take items from what a callable makes, and have it made anew when it fails, at opening or in the middle.
+        """Take items from an iterable that a callable makes, and make a new one when it fails, at opening or later.
 
-        What failed is closed, then the wait of `retry` passes, then the callable is called again; what was taken
-        before goes on, and the stream ends where what it made ends. An error that `retry` does not mean, or that is
-        one failure too many, is the error of the stream: the last one itself. Draining or stopping the run ends a wait
-        at once.
+        The failed iterable is closed, then the wait of `retry` passes, then the callable is called again. Items taken
+        before continue; the stream ends when an iterable ends. An error that `retry` does not cover, or one failure too
+        many, is the error of the stream: the last error itself. Draining or stopping the run ends a wait at once.
 
         Args:
-          source_factory: ``source_factory()`` gives an iterable or async iterable, a new one each time (one that gives
-            something else, or the iterator that has failed, is a TypeError in the stream).
-          retry: ``attempts`` is how many openings in a row may fail; ``on`` and ``retry_after`` as for a step.
-          reset_after: seconds > 0; a failure so long after the opening is the first of a new row. `math.inf`: never.
-          name: what reports and errors call it; else the callable's name.
+          source_factory: ``source_factory()`` returns an iterable or async iterable, a new one each time (anything
+            else, or the iterator that has failed, is a TypeError in the stream).
+          retry: ``attempts`` is how many consecutive openings may fail; ``on`` and ``retry_after`` as for a step.
+          reset_after: seconds > 0; a failure this long after the opening counts as the first again. `math.inf`: never.
+          name: its name in reports and errors; by default the callable's name.
 
         Raises:
           TypeError: if an argument has a wrong type.
           ValueError: if `reset_after` is not > 0.
         """
-        where = "Pipeline.restarting"
-        checks.callable_(where, "source_factory", source_factory)
-        if is_async(source_factory):
-            rule = "give an iterable or async iterable, without being awaited"
-            raise checks.refuse(TypeError, where, "source_factory", rule, source_factory)
-        if not isinstance(retry, Retry):
-            raise checks.refuse(TypeError, where, "retry", "be a Retry", retry)
-        reset_after = checks.seconds(where, "reset_after", reset_after, finite=False)
-        called = _named(where, name, function_name(source_factory))
-        made = RestartingSource("restarting", called, plan.Opaque(source_factory), retry=retry, reset_after=reset_after)
-        return Pipeline(Plan(made))
+        called, factory = _named_as(source_factory, name), plan.Opaque(source_factory)
+        return Pipeline(Plan(RestartingSource("restarting", called, factory, retry=retry, reset_after=reset_after)))
 
     # ---- operations on each item
 
     # A Step by itself, so that mypy finds the types of Step(fn) when fn is generic.
-    # An OnError that is not known to be another than `emit` may give a Failure.
+    # An OnError that may be `emit` may put a Failure into the stream.
     @overload
     def map(
         self,
@@ -338,35 +301,30 @@ class Pipeline(Generic[T_co]):
         """Put each item through a function or a step.
 
         A sync function is fused: it runs in the task of the stage before it. An async function, a `Step`, or any
-        function with `concurrency`, whose answer is then awaited (a lambda that gives a coroutine, say), makes a stage
-        of its own with up to `concurrency` calls at once; a result that waits for an earlier one uses a place of the
+        function with `concurrency`, whose result is then awaited (such as a lambda that returns a coroutine), makes its
+        own stage with up to `concurrency` calls at once. A result that waits for an earlier one uses a place of the
         link behind, so calls + waiting + buffered <= concurrency + capacity.
 
         Args:
-          fn: ``fn(item)``, sync or async, or a step, which each run starts afresh (one that was started is shared).
-          concurrency: calls at once, an int >= 1; None: one, of a function that is async. If it is given, an answer
-            that cannot be awaited is a `TypeError`, which no policy meets: ``Step(fn).on(threads(4))`` runs sync ones.
-          ordered: whether results leave in the order of their items; else as they complete.
-          key: ``key(item)``, sync: items of one key (a hashable value) are worked on one at a time and in order, those
-            of different keys at once; an item that waits for its key takes a place, too, so one slow key holds up
-            the others only when all places are its own.
-          on_error: what becomes of an item whose call failed for good. (With `divert`, a sync function, too, makes a
-            stage of its own.)
-          name: what reports and errors call it; else the step's or the function's name.
+          fn: ``fn(item)``, sync or async, or a step, which each run starts afresh (a started step is shared).
+          concurrency: calls at once, an int >= 1; None: one, for an async function. If it is given, a result that
+            cannot be awaited is a `TypeError` to which no policy applies: ``Step(fn).on(threads(4))`` runs sync ones.
+          ordered: whether results leave in the order of their items; otherwise as they complete.
+          key: ``key(item)``, sync: items with the same key (a hashable value) are processed one at a time and in order,
+            those with different keys concurrently. An item that waits for its key takes a place as well, so one slow
+            key holds up the others only when it has all places.
+          on_error: what happens to an item whose call finally failed. (With `divert`, a sync function makes its own
+            stage as well.)
+          name: its name in reports and errors; by default that of the step or function.
 
         Raises:
           TypeError: if an argument has a wrong type.
           ValueError: if `concurrency` is below 1.
         """
-        _concurrency("map", concurrency)
-        checks.boolean("Pipeline.map", "ordered", ordered)
-        if key is not None:
-            checks.sync_callable("Pipeline.map", "key", key)
-        _on_error("map", on_error)
-        return self._then(plan.Map(_named_fn("map", fn, name), fn, concurrency, ordered, key, on_error))
+        return self._then(plan.Map(_named_as(fn, name), fn, concurrency, ordered, key, on_error))
 
-    # First, because mypy complains as of the first overload, and looks into no lambda for one of a guard.
-    # No function that gives a bool fits it, and so no guard.
+    # First, because mypy reports errors for the first overload, and does not look into a lambda for that of a guard.
+    # No function that returns a bool fits it, and so no guard does.
     @overload
     def filter(
         self, fn: Callable[[T_co], Awaitable[object] | Literal[True]], *, name: str | None = None
@@ -386,20 +344,19 @@ class Pipeline(Generic[T_co]):
     def filter(
         self, fn: Callable[[Any], object], *, concurrency: int | None = None, name: str | None = None
     ) -> Pipeline[Any]:
-        """Keep the items that a function, sync or async, or a step, says yes to; the others count as dropped.
+        """Keep the items for which a function, sync or async, or a step returns true; the others count as dropped.
 
         Args:
           fn: ``fn(item)``; a sync function is fused, as in `map`.
-          concurrency: calls at once, an int >= 1, in a stage of its own, whose answers are awaited (see `map`); items
-            keep their order. None: one, of a function that is async.
-          name: what reports and errors call it; else the function's name.
+          concurrency: calls at once, an int >= 1, in its own stage, whose results are awaited (see `map`); items keep
+            their order. None: one, for an async function.
+          name: its name in reports and errors; by default the function's name.
 
         Raises:
           TypeError: if an argument has a wrong type.
           ValueError: if `concurrency` is below 1.
         """
-        _concurrency("filter", concurrency)
-        return self._then(plan.Filter(_named_fn("filter", fn, name), fn, concurrency))
+        return self._then(plan.Filter(_named_as(fn, name), fn, concurrency))
 
     @overload
     def flat_map(
@@ -469,92 +426,84 @@ class Pipeline(Generic[T_co]):
         on_error: OnError = plan.STOP,
         name: str | None = None,
     ) -> Pipeline[Any]:
-        """Put all that a function gives for each item in the item's place.
+        """Replace each item by everything in the iterable that a function returns for it.
 
-        A sync function that gives an iterable is fused, and iterated only as far as there is room. An async generator
-        function, an async function, or any function with `concurrency`, makes a stage of its own; with more than one
-        item at a time, what they give is mixed as it comes.
+        A sync function that returns an iterable is fused, and iterated only as far as there is room. An async generator
+        function, an async function, or any function with `concurrency` makes its own stage; with more than one item at
+        a time, their children are mixed as they come.
 
-        What it gives may be a pipeline, too, which is then run inside this run, within the item: its results are the
-        item's children, its failure (or `PlanError`) is the item's, and it is stopped when the item is given up. A sync
-        function that gives pipelines needs `concurrency`. What an inner run gives up is told to `on_discard` as of
-        ``outer > inner`` stage. The children of an item count as one with it, so `max_in_flight` counts nothing of what
-        the inner pipeline holds; and a drain lets it run to its end.
+        The function may return a pipeline as well, which then runs inside this run, as part of the item: its results
+        are the item's children, its failure (or `PlanError`) is the item's, and it is stopped when the item is
+        discarded. A sync function that returns pipelines needs `concurrency`. What an inner run discards is passed to
+        `on_discard` with ``outer > inner`` as its stage. The children of an item count as one with it, so
+        `max_in_flight` does not count what the inner pipeline holds; and a drain lets it run to its end.
 
         Args:
-          fn: ``fn(item)`` gives an iterable, an async iterable or a pipeline; it may be async, or a step.
+          fn: ``fn(item)`` returns an iterable, an async iterable or a pipeline; it may be async, or a step.
           concurrency: items that are expanded at once, an int >= 1; None: one.
-          on_error: what becomes of an item at which the call, or taking apart what it gave, failed; what the item gave
-            before that has gone out.
-          name: what reports and errors call it; else the function's name.
+          on_error: what happens to an item if the call, or iterating its result, failed; the children before that have
+            already gone out.
+          name: its name in reports and errors; by default the function's name.
 
         Raises:
           TypeError: if an argument has a wrong type.
           ValueError: if `concurrency` is below 1.
         """
-        _concurrency("flat_map", concurrency)
-        _on_error("flat_map", on_error)
-        return self._then(plan.FlatMap(_named_fn("flat_map", fn, name), fn, concurrency, on_error))
+        return self._then(plan.FlatMap(_named_as(fn, name), fn, concurrency, on_error))
 
     def scan(self, fn: Callable[[U, T_co], Awaitable[U] | U], initial: U, *, name: str | None = None) -> Pipeline[U]:
-        """Put the state so far in each item's place: ``state = fn(state, item)``, from `initial` on.
+        """Replace each item by the state so far: ``state = fn(state, item)``, starting from `initial`.
 
         Every run starts from the same `initial` object: use one that `fn` does not change in place.
         """
-        _no_step("scan", fn)
-        return self._then(plan.Scan(_named_fn("scan", fn, name), fn, plan.Opaque(initial)))
+        return self._then(plan.Scan(_named_as(fn, name), fn, plan.Opaque(initial)))
 
     def tap(
         self, fn: Callable[[T_co], object], *, concurrency: int | None = None, name: str | None = None
     ) -> Pipeline[T_co]:
-        """Show each item to a function, sync or async, or to a step; the item goes on unchanged.
+        """Call a function, sync or async, or a step with each item; the item continues unchanged.
 
         Args:
           fn: ``fn(item)``; a sync function is fused, as in `map`.
-          concurrency: calls at once, an int >= 1, in a stage of its own, whose answers are awaited (see `map`); items
-            keep their order. None: one, of a function that is async.
-          name: what reports and errors call it; else the function's name.
+          concurrency: calls at once, an int >= 1, in its own stage, whose results are awaited (see `map`); items keep
+            their order. None: one, for an async function.
+          name: its name in reports and errors; by default the function's name.
 
         Raises:
           TypeError: if an argument has a wrong type.
           ValueError: if `concurrency` is below 1.
         """
-        _concurrency("tap", concurrency)
-        return self._then(plan.Tap(_named_fn("tap", fn, name), fn, concurrency))
+        return self._then(plan.Tap(_named_as(fn, name), fn, concurrency))
 
     def enumerate(self, start: int = 0, *, name: str | None = None) -> Pipeline[tuple[int, T_co]]:
-        """Put ``(number, item)`` in each item's place.
+        """Replace each item by ``(number, item)``.
 
         Raises:
-          TypeError: if `start` is no int.
+          TypeError: if `start` is not an int.
         """
-        if isinstance(start, bool) or not isinstance(start, int):
-            raise checks.refuse(TypeError, "Pipeline.enumerate", "start", "be an int", start)
-        return self._then(plan.Enumerate(_named("Pipeline.enumerate", name, "enumerate"), start))
+        return self._then(plan.Enumerate(_named(name, "enumerate"), start))
 
     # ---- operations on the stream
 
     def take(self, n: int, *, name: str | None = None) -> Pipeline[T_co]:
         """Keep the first `n` items; the stream ends with the n-th, and no further item is asked for.
 
-        What was on its way behind it is discarded with the reason ``not needed``.
+        Items on their way behind it are discarded with the reason ``not needed``.
 
         Raises:
-          TypeError: if `n` is no int.
+          TypeError: if `n` is not an int.
           ValueError: if `n` is below 0.
         """
-        checks.integer("Pipeline.take", "n", n, at_least=0)
-        return self._then(plan.Take(_named("Pipeline.take", name, "take"), n))
+        return self._then(plan.Take(_named(name, "take"), n))
 
     def skip(self, n: int, *, name: str | None = None) -> Pipeline[T_co]:
         """Drop the first `n` items.
 
         Raises:
-          TypeError: if `n` is no int.
+          TypeError: if `n` is not an int.
           ValueError: if `n` is below 0.
         """
-        checks.integer("Pipeline.skip", "n", n, at_least=0)
-        return self._then(plan.Skip(_named("Pipeline.skip", name, "skip"), n))
+        return self._then(plan.Skip(_named(name, "skip"), n))
 
     @overload  # see filter
     def take_while(
@@ -571,12 +520,12 @@ class Pipeline(Generic[T_co]):
     def take_while(self, fn: Callable[[T_co], object], *, name: str | None = None) -> Pipeline[T_co]: ...
 
     def take_while(self, fn: Callable[[Any], object], *, name: str | None = None) -> Pipeline[Any]:
-        """Keep the items before the first that a function, sync or async, says no to; the stream ends there."""
-        return self._then(plan.TakeWhile(_named_fn("take_while", fn, name), fn))
+        """Keep the items before the first for which a function, sync or async, returns false; the stream ends there."""
+        return self._then(plan.TakeWhile(_named_as(fn, name), fn))
 
     def skip_while(self, fn: Callable[[T_co], object], *, name: str | None = None) -> Pipeline[T_co]:
-        """Drop the items before the first that a function, sync or async, says no to."""
-        return self._then(plan.SkipWhile(_named_fn("skip_while", fn, name), fn))
+        """Drop the items before the first for which a function, sync or async, returns false."""
+        return self._then(plan.SkipWhile(_named_as(fn, name), fn))
 
     def batch(
         self,
@@ -589,47 +538,33 @@ class Pipeline(Generic[T_co]):
     ) -> Pipeline[list[T_co]]:
         """Collect items into lists.
 
-        A batch leaves the instant it is full, or `max_delay` after its first item even if the source stalls, or at the
-        end. An item that costs more than `max_cost` is a batch of its own.
+        A batch leaves when it is full, or `max_delay` after its first item even if the source stalls, or at the end. An
+        item that costs more than `max_cost` is a batch by itself.
 
         Args:
           max_items: items in a batch, an int >= 1.
-          max_delay: seconds > 0 from its first item; makes a stage of its own, but not in the stage of a sync iterable
-            (unless a `throttle` is there), where it is fused as any sync operation is.
+          max_delay: seconds > 0 from its first item; makes its own stage, except in the stage of a sync iterable
+            (unless there is a `throttle`), where it is fused like any sync operation.
           max_cost: sum of costs in a batch, > 0.
-          cost: ``cost(item)``, a sync function that gives a number >= 0; else every item costs 1.
-          name: what reports and errors call it.
+          cost: ``cost(item)``, a sync function that returns a number >= 0; by default every item costs 1.
+          name: its name in reports and errors.
 
         Raises:
           TypeError: if an argument has a wrong type, or `cost` comes without `max_cost`.
           ValueError: if an argument is out of range, or no limit is given.
         """
-        where = "Pipeline.batch"
         if max_items is None and max_delay is None and max_cost is None:
-            raise ValueError(f"{where}: one of max_items, max_delay, max_cost must be given")
-        if max_items is not None:
-            checks.integer(where, "max_items", max_items, at_least=1)
-        if max_delay is not None:
-            max_delay = checks.seconds(where, "max_delay", max_delay)
-        if max_cost is not None:
-            if isinstance(max_cost, bool) or not isinstance(max_cost, int | float):
-                raise checks.refuse(TypeError, where, "max_cost", "be a number > 0", max_cost)
-            if not (checks.is_finite(max_cost) and max_cost > 0):
-                raise checks.refuse(ValueError, where, "max_cost", "be > 0 and finite", max_cost)
-        if cost is not None:
-            checks.sync_callable(where, "cost", cost)
-            if max_cost is None:
-                raise TypeError(f"{where}: cost must come with max_cost")
-        return self._then(plan.Batch(_named(where, name, "batch"), max_items, max_delay, max_cost, cost))
+            raise ValueError("Pipeline.batch: one of max_items, max_delay, max_cost must be given")
+        return self._then(plan.Batch(_named(name, "batch"), max_items, max_delay, max_cost, cost))
 
     def unbatch(self: Pipeline[Iterable[U]], *, name: str | None = None) -> Pipeline[U]:
-        """Give the items of each batch (any iterable) one by one."""
-        return self._then(plan.Unbatch(_named("Pipeline.unbatch", name, "unbatch")))
+        """Replace each batch (any iterable) by its items, one by one."""
+        return self._then(plan.Unbatch(_named(name, "unbatch")))
 
     def window(
         self, max_items: int | None = None, *, period: float | None = None, name: str | None = None
     ) -> Pipeline[list[T_co]]:
-        """Cut the stream into lists, without overlap: by number, by time, or at whichever comes first.
+        """Cut the stream into lists without overlap: by number, by time, or by whichever comes first.
 
         With a period, time is cut at its multiples from the start of the run, and a window leaves exactly at its end,
         even if the source stalls; an item that comes at a multiple is in the later window. (`batch` with `max_delay`
@@ -637,98 +572,83 @@ class Pipeline(Generic[T_co]):
         at a failure, the open window leaves at once.
 
         Args:
-          max_items: items in a window, an int >= 1; without it nothing limits how many come within a period.
-          period: seconds > 0; makes a stage of its own, but not in the stage of a sync iterable (see `batch`).
-          name: what reports and errors call it.
+          max_items: items in a window, an int >= 1; without it the number of items in a period is not limited.
+          period: seconds > 0; makes its own stage, except in the stage of a sync iterable (see `batch`).
+          name: its name in reports and errors.
 
         Raises:
           TypeError: if an argument has a wrong type.
           ValueError: if an argument is out of range, or neither limit is given.
         """
-        where = "Pipeline.window"
-        if max_items is None and period is None:
-            raise ValueError(f"{where}: one of max_items, period must be given")
-        if max_items is not None:
-            checks.integer(where, "max_items", max_items, at_least=1)
-        if period is not None:
-            period = checks.seconds(where, "period", period)
-        return self._then(Window(_named(where, name, "window"), max_items, period))
+        return self._then(Window(_named(name, "window"), max_items, period))
 
     def sliding(self, n: int, step: int = 1, *, name: str | None = None) -> Pipeline[tuple[T_co, ...]]:
-        """Give windows of `n` items that follow each other, as tuples: one leaves the instant its last item comes.
+        """Make windows of `n` consecutive items, as tuples; a window leaves as soon as its last item comes.
 
-        The windows begin at every `step`-th item. Only full ones are given: the items that are in none, between two
-        windows (`step` > `n`) or at the end of the stream, count as dropped. An item counts as absorbed, and is no
-        longer discarded by itself, once it went out in its first window.
+        The windows begin at every `step`-th item. Only full ones are emitted: items in no window, between two windows
+        (`step` > `n`) or at the end of the stream, count as dropped. An item counts as absorbed, and is no longer
+        discarded by itself, once it has gone out in its first window.
 
         Args:
           n: items in a window, an int >= 1.
           step: items from the beginning of one window to that of the next, an int >= 1.
-          name: what reports and errors call it.
+          name: its name in reports and errors.
 
         Raises:
           TypeError: if an argument has a wrong type.
           ValueError: if `n` or `step` is below 1.
         """
-        where = "Pipeline.sliding"
-        checks.integer(where, "n", n, at_least=1)
-        checks.integer(where, "step", step, at_least=1)
-        return self._then(Sliding(_named(where, name, "sliding"), n, step))
+        return self._then(Sliding(_named(name, "sliding"), n, step))
 
     def pairwise(self, *, name: str | None = None) -> Pipeline[tuple[T_co, T_co]]:
-        """Give each item together with the next, as ``itertools.pairwise``; a single item counts as dropped."""
-        return self._then(Sliding(_named("Pipeline.pairwise", name, "pairwise"), 2, 1))
+        """Pair each item with the next, like ``itertools.pairwise``; a single item counts as dropped."""
+        called = "pairwise" if name is None else checks.text("Pipeline.pairwise", "name", name)
+        return self._then(Sliding(called, 2, 1))
 
     def distinct(
         self, key: Callable[[T_co], Hashable] | None = None, *, remember: int, name: str | None = None
     ) -> Pipeline[T_co]:
-        """Drop the items whose key was seen lately: it is one of the last `remember` distinct keys that came.
+        """Drop the items whose key was seen recently: it is one of the last `remember` distinct keys that came.
 
-        A key that comes again counts as seen again (so one that keeps coming is never forgotten), and of more than
-        `remember` keys the one that stayed away longest is. Items that are let through have no equal among those
-        remembered; the others count as dropped.
+        A key that comes again counts as seen again (so a key that keeps coming is never forgotten); of more than
+        `remember` keys, the one seen least recently is forgotten. Items that pass have a key that is not remembered;
+        the others count as dropped.
 
         Args:
-          key: ``key(item)``, a sync function that gives a hashable value; None: the item itself (one that has no hash
-            is a TypeError in the stream).
+          key: ``key(item)``, a sync function that returns a hashable value; None: the item itself (an item without a
+            hash is a TypeError in the stream).
           remember: keys to remember, an int >= 1: the bound of its memory.
-          name: what reports and errors call it.
+          name: its name in reports and errors.
 
         Raises:
           TypeError: if an argument has a wrong type.
           ValueError: if `remember` is below 1.
         """
-        where = "Pipeline.distinct"
-        if key is not None:
-            checks.sync_callable(where, "key", key)
-        checks.integer(where, "remember", remember, at_least=1)
-        return self._then(Distinct(_named(where, name, "distinct"), key, remember))
+        return self._then(Distinct(_named(name, "distinct"), key, remember))
 
     def buffer(self, capacity: int, *, overflow: plan.Overflow = "block", name: str | None = None) -> Pipeline[T_co]:
-        """Set the capacity of the one link at this point, and what becomes of an item that it has no room for.
+        """Set the capacity of the one link at this point, and what happens to an item that does not fit.
 
-        What is before it ends a stage, what is behind begins one. As last operation it is the link to the consumer (or
-        to the merge). Of two in a row the later counts. Right behind a merge, where there is no link, it makes one.
+        A stage ends before it, and another begins behind it. As the last operation it is the link to the consumer (or
+        to the merge). Of two in a row the later counts. Directly behind a merge, where there is no link, it makes one.
 
-        With another `overflow` than ``block`` the stage before it never waits for room; it only lets the next one run
-        when the link is full, so that nothing is lost which that would have taken at once. What is dropped counts as
-        dropped in the report, and ``on_discard`` is called once for each item, with the name of the policy as reason.
-        As last operation of ``run()``, ``collect()`` and the like there is no link, so nothing overflows.
+        With an `overflow` other than ``block`` the stage before it never waits for room; when the link is full, it only
+        lets the next stage run, so that no item is lost that the next stage would have taken at once. Dropped items
+        count as dropped in the report, and ``on_discard`` is called once for each, with the name of the policy as
+        reason. As the last operation of ``run()``, ``collect()`` and so on there is no link, so nothing overflows.
 
         Args:
           capacity: items, an int >= 1.
-          overflow: ``block``: its sender waits; ``drop_oldest``: the item takes the place of the one that waited
+          overflow: ``block``: the stage before it waits; ``drop_oldest``: the item replaces the one that waited
             longest, so with capacity 1 the latest value is kept; ``drop_newest``: the item itself is dropped; ``fail``:
             the stream fails there with `BufferOverflow`, behind the items in the buffer; the item counts as failed.
-          name: what the plan, reports and errors call the link (and the stage that makes one, behind a merge).
+          name: the name of the link in the plan, reports and errors (behind a merge also of the stage that makes it).
 
         Raises:
           TypeError: if an argument has a wrong type.
-          ValueError: if `capacity` is below 1, or `overflow` none of these words.
+          ValueError: if `capacity` is below 1, or `overflow` is none of these words.
         """
-        checks.integer("Pipeline.buffer", "capacity", capacity, at_least=1)
-        checks.choice("Pipeline.buffer", "overflow", overflow, get_args(plan.Overflow))
-        return self._then(plan.Buffer(_named("Pipeline.buffer", name, "buffer"), capacity, overflow))
+        return self._then(plan.Buffer(_named(name, "buffer"), capacity, overflow))
 
     # ---- operations of time
 
@@ -739,156 +659,137 @@ class Pipeline(Generic[T_co]):
         cost: Callable[[T_co], float | Fraction] | None = None,
         name: str | None = None,
     ) -> Pipeline[T_co]:
-        """Let items go on at a pace: those that leave in any window cost at most ``burst + rate/per * length``.
+        """Limit the pace: the items that leave in any window of time cost at most ``burst + rate/per * length``.
 
-        The pace is held at the instant at which an item leaves this stage, which is when there is room for it, too. One
-        item waits here, others wait upstream: nothing is lost, at the end neither. It makes a stage of its own, but not
-        right behind a sync iterable: there it is in the stage of that, and is reported by that name. (To hold calls to
-        a rate, wherever else it is shared, use ``Step.rate_limit``.)
+        The pace is measured when an item leaves this stage, which also needs room for it. One item waits here, others
+        wait upstream: nothing is lost, not even at the end. It makes its own stage, except directly behind a sync
+        iterable: there it is part of that stage, and is reported under its name. (To limit the rate of calls, including
+        a rate that is shared with others, use ``Step.rate_limit``.)
 
         Args:
           rate_limit: how many may leave in how much time.
-          cost: ``cost(item)``, a sync function that gives what an item costs: a finite number > 0, at most the burst,
-            or the stream fails at that item; else each costs 1.
-          name: what reports and errors call it.
+          cost: ``cost(item)``, a sync function that returns the cost of an item: a finite number > 0, at most the
+            burst, otherwise the stream fails at that item; by default each costs 1.
+          name: its name in reports and errors.
 
         Raises:
           TypeError: if an argument has a wrong type.
         """
-        where = "Pipeline.throttle"
-        if not isinstance(rate_limit, RateLimit):
-            raise checks.refuse(TypeError, where, "rate_limit", "be a RateLimit", rate_limit, "Use RateLimit(8), say.")
-        if cost is not None:
-            checks.sync_callable(where, "cost", cost)
-        return self._then(timing.Throttle(_named(where, name, "throttle"), rate_limit, cost))
+        return self._then(timing.Throttle(_named(name, "throttle"), rate_limit, cost))
 
     def debounce(self, delay: float, *, name: str | None = None) -> Pipeline[T_co]:
-        """Let an item go on when no newer one came for `delay` seconds; the others count as dropped.
+        """Pass an item on when no newer one came for `delay` seconds; the others count as dropped.
 
-        One that comes in that very instant is too late to take its place. At the end of the stream, and before a
+        An item that comes exactly when the delay ends is too late to replace it. At the end of the stream, and before a
         failure, the last item goes out at once. Items are taken even while there is no room behind: the one that is
         kept here is always the newest.
 
         Args:
           delay: seconds > 0.
-          name: what reports and errors call it.
+          name: its name in reports and errors.
 
         Raises:
           TypeError: if an argument has a wrong type.
           ValueError: if `delay` is not > 0 and finite.
         """
-        where = "Pipeline.debounce"
-        return self._then(timing.Debounce(_named(where, name, "debounce"), checks.seconds(where, "delay", delay)))
+        return self._then(timing.Debounce(_named(name, "debounce"), delay))
 
     def sample(self, period: float, *, name: str | None = None) -> Pipeline[T_co]:
-        """Let the newest item go on at each multiple of a period, if a new one came; the others count as dropped.
+        """Pass the newest item on at each multiple of a period, if a new one came; the others count as dropped.
 
-        Multiples are counted from the start of the run, without drift. An item that comes at the very instant of one
-        waits for the next. Without room, the newest item leaves as soon as there is some. At the end of the stream, and
+        Multiples are counted from the start of the run, without drift. An item that comes exactly at a multiple waits
+        for the next. Without room, the newest item leaves as soon as there is some. At the end of the stream, and
         before a failure, the last item goes out at once.
 
         Args:
           period: seconds > 0.
-          name: what reports and errors call it.
+          name: its name in reports and errors.
 
         Raises:
           TypeError: if an argument has a wrong type.
           ValueError: if `period` is not > 0 and finite.
         """
-        where = "Pipeline.sample"
-        return self._then(timing.Sample(_named(where, name, "sample"), checks.seconds(where, "period", period)))
+        return self._then(timing.Sample(_named(name, "sample"), period))
 
     def delay(self, seconds: float, *, max_items: int = 16, name: str | None = None) -> Pipeline[T_co]:
-        """Let each item go on so many seconds after it came here, in order.
+        """Pass each item on a number of seconds after it came here, in order.
 
-        At most `max_items` wait here: a source that gives more in that time is held up. At the end of the stream the
-        last items leave in their time, and so does what came before a failure.
+        At most `max_items` wait here: a source that yields more in that time is held up. At the end of the stream the
+        last items leave at their time, and so do items that came before a failure.
 
         Args:
           seconds: seconds > 0.
           max_items: items that wait at once, an int >= 1.
-          name: what reports and errors call it.
+          name: its name in reports and errors.
 
         Raises:
           TypeError: if an argument has a wrong type.
           ValueError: if an argument is out of range.
         """
-        where = "Pipeline.delay"
-        checks.seconds(where, "seconds", seconds)
-        checks.integer(where, "max_items", max_items, at_least=1)
-        return self._then(timing.Delay(_named(where, name, "delay"), float(seconds), max_items))
+        return self._then(timing.Delay(_named(name, "delay"), seconds, max_items))
 
     def idle_timeout(self, seconds: float, *, name: str | None = None) -> Pipeline[T_co]:
-        """Fail with `trio.TooSlowError` if no item comes for so many seconds.
+        """Fail with `trio.TooSlowError` if no item comes for a number of seconds.
 
-        They count from the start of the run, then from each arrival; time in which there is no room behind, or in which
-        the run is paused, does not count: they start anew then. The failure stands behind the items that came; an item
-        at that very instant is too late.
+        They count from the start of the run, then from each arrival. Time in which there is no room behind, or in which
+        the run is paused, does not count: the timeout starts again then. The failure comes behind the items that came;
+        an item exactly when the time is up is too late.
 
         Args:
           seconds: seconds > 0.
-          name: what reports and errors call it.
+          name: its name in reports and errors.
 
         Raises:
           TypeError: if an argument has a wrong type.
           ValueError: if `seconds` is not > 0 and finite.
         """
-        where = "Pipeline.idle_timeout"
-        return self._then(
-            timing.IdleTimeout(_named(where, name, "idle_timeout"), checks.seconds(where, "seconds", seconds))
-        )
+        return self._then(timing.IdleTimeout(_named(name, "idle_timeout"), seconds))
 
     def timeout(
         self, seconds: float | None = None, *, first: float | None = None, name: str | None = None
     ) -> Pipeline[T_co]:
         """Fail with `trio.TooSlowError` if the stream has not ended here in time, or its first item has not come.
 
-        Both count from the start of the run, time in which there is no room behind included; `first` starts anew when a
-        run that was paused goes on. The failure stands behind the items that came; what comes at that very instant, the
-        end too, is too late.
+        Both count from the start of the run, including time in which there is no room behind; `first` starts again when
+        a paused run continues. The failure comes behind the items that came; an item, or the end, exactly when the time
+        is up is too late.
 
         Args:
-          seconds: seconds > 0 for the whole stream; None: without limit.
-          first: seconds > 0 for its first item (or its end); None: without limit.
-          name: what reports and errors call it.
+          seconds: seconds > 0 for the whole stream; None: no limit.
+          first: seconds > 0 for its first item (or its end); None: no limit.
+          name: its name in reports and errors.
 
         Raises:
           TypeError: if an argument has a wrong type.
-          ValueError: if one is not > 0 and finite, or none is given.
+          ValueError: if one is not > 0 and finite, or neither is given.
         """
-        where = "Pipeline.timeout"
-        if seconds is None and first is None:
-            raise ValueError(f"{where}: one of seconds, first must be given")
-        if seconds is not None:
-            seconds = checks.seconds(where, "seconds", seconds)
-        if first is not None:
-            first = checks.seconds(where, "first", first)
-        return self._then(timing.Timeout(_named(where, name, "timeout"), seconds, first))
+        return self._then(timing.Timeout(_named(name, "timeout"), seconds, first))
 
     # ---- branches
 
     def broadcast(
         self, branches: Mapping[str, Callable[[Pipeline[T_co]], Pipeline[U]]], *, name: str | None = None
     ) -> Pipeline[U]:
-        """Give each item to every branch, and merge what the branches give, with equal shares.
+        """Send each item to every branch, and merge the results of the branches, with equal shares.
 
-        A branch is ``fn(pipeline)``, called here, at once: it says what is done with the items that the branch gets.
-        There is room for an item when every branch has room, so a slow branch holds up all; one that begins with a
-        buffer of its own, ``lambda items: items.buffer(1, overflow="drop_oldest").map(...)``, relieves itself. A branch
-        that has ended (by `take`, say) gets no more; when all have, no more is taken. All branches get the same object.
+        A branch is ``fn(pipeline)``, called here, at once: it describes what is done with the items of the branch.
+        There is room for an item when every branch has room, so a slow branch holds up all; one that begins with its
+        own buffer, ``lambda items: items.buffer(1, overflow="drop_oldest").map(...)``, does not. A branch that has
+        ended (by `take`, for example) gets no more items; when all have, no more are taken. All branches get the same
+        object.
 
-        When an item fails before the branches, each branch still gives what came before it. A branch that fails ends
-        the whole stream, at its place in what the branches give.
+        When an item fails before the branches, each branch still emits what came before it. A branch that fails ends
+        the whole stream, at its place among the results of the branches.
 
         Args:
-          branches: the branches by name, at least one. Each must use its pipeline exactly once. (mypy does not see what
-            lambdas in a mapping give; annotate the result, and it checks them against that.)
-          name: what reports and errors call it.
+          branches: the branches by name, at least one. Each must use its pipeline exactly once. (mypy cannot infer what
+            lambdas in a mapping return; annotate the result, and it checks them against that.)
+          name: its name in reports and errors.
 
         Raises:
-          TypeError: if `branches` is no mapping of str to functions, or one of them gives no pipeline.
+          TypeError: if `branches` is not a mapping of str to functions, or one of them does not return a pipeline.
         """
-        return self._fan_out("broadcast", branches, None, name)
+        return self._fan_out("broadcast", name, branches)
 
     def partition(
         self,
@@ -897,23 +798,22 @@ class Pipeline(Generic[T_co]):
         *,
         name: str | None = None,
     ) -> Pipeline[U]:
-        """Give each item to the branch that a function names, and merge what the branches give, with equal shares.
+        """Send each item to the branch that a function names, and merge the results of the branches, with equal shares.
 
-        An item whose branch has no room waits, and all that come later wait behind it, so that none overtakes; give a
-        branch a buffer of its own to let it fall behind further (``lambda items: items.buffer(100).map(...)``). An item
-        for a branch that has ended is discarded with the reason ``not needed``.
+        An item whose branch has no room waits, and all later items wait behind it, so that none overtakes; give a
+        branch its own buffer to let it fall further behind (``lambda items: items.buffer(100).map(...)``). An item for
+        a branch that has ended is discarded with the reason ``not needed``.
 
         Args:
-          route: ``route(item)``, sync, gives the name of a branch; what is no name of one is a `KeyError` at that item.
+          route: ``route(item)``, sync, returns the name of a branch; any other value is a `KeyError` at that item.
           branches: the branches by name, at least one, as in `broadcast`.
-          name: what reports and errors call it.
+          name: its name in reports and errors.
 
         Raises:
-          TypeError: if `route` is no sync function, `branches` is no mapping of str to functions, or one of them gives
-            no pipeline.
+          TypeError: if `route` is not a sync function, `branches` is not a mapping of str to functions, or one of them
+            does not return a pipeline.
         """
-        checks.sync_callable("Pipeline.partition", "route", route)
-        return self._fan_out("partition", branches, route, name)
+        return self._fan_out("partition", name, branches, route)
 
     def fair_by(
         self,
@@ -924,61 +824,56 @@ class Pipeline(Generic[T_co]):
         overflow: FairOverflow = "block",
         name: str | None = None,
     ) -> Pipeline[T_co]:
-        """Give each key of one mixed stream its share: a queue for each key, from which the next stage takes by weight.
+        """Divide one mixed stream fairly by key: a queue for each key, from which the next stage takes by weight.
 
-        For the inbound queue that many tenants share, one of whom floods it. Items of one key stay in their order.
-        While keys f and m both have items here, what they were served, by weight, differs by at most
-        ``cost_f/weight_f + cost_m/weight_m``, at the instant of hand-over: there is no link behind it, the next stage
-        (or ``run.receive()``) takes from it directly. A key alone gets everything.
+        For example for an inbound queue shared by many tenants, one of which floods it. Items of one key stay in order.
+        While keys f and m both have items here, the service they got, by weight, differs by at most
+        ``cost_f/weight_f + cost_m/weight_m`` at the moment of hand-over: there is no link behind it, the next stage (or
+        ``run.receive()``) takes from it directly. A key alone gets everything.
 
-        A key without items costs nothing: it is forgotten at once, but not what it got ahead of its share, until the
-        others have caught up with that. So there is no time to choose after which a key is idle.
+        A key without items costs nothing: it is forgotten at once. What it got ahead of its share is remembered until
+        the others have caught up. So there is no idle time to configure.
 
-        A stream has only one next item, so what waits there holds up all keys. With ``overflow="block"`` a flood fills
-        its own queue and then stands before it: what comes behind is fair only as far as the queues reach. To keep a
-        flood from the others let it fall (``"drop_newest"``) or divert it.
+        A stream has only one next item, so an item that waits there holds up all keys. With ``overflow="block"`` a
+        flood fills its own queue and then waits in front of it: what comes behind is fair only as far as the queues
+        reach. To protect the others from a flood, drop it (``"drop_newest"``) or divert it.
 
         Args:
-          key: ``key(item)``, a sync function that gives a hashable value.
-          share: the weights by key (of keys that may never come, too), the capacity of each key's queue, and what an
-            item costs; all alike if not given.
-          max_keys: keys that may have items here at once, an int >= 1; the item of one key more waits, and the stream
+          key: ``key(item)``, a sync function that returns a hashable value.
+          share: the weights by key (also of keys that may never come), the capacity of each key's queue, and what an
+            item costs; by default all keys are equal.
+          max_keys: keys that may have items here at once, an int >= 1; the item of one more key waits, and the stream
             behind it, until one of them has none left.
-          overflow: what becomes of an item whose key's queue is full: it waits, and the stream behind it (``"block"``);
-            it is dropped, and told to `on_discard` (``"drop_newest"``); or a step gets it, as a `Failure` with a
-            `BufferOverflow` (``OnError.divert(step)``): one at a time, while the stream waits. It counts as failed
-            then; the step's own error ends the stream.
-          name: what reports and errors call it; else the key function's name.
+          overflow: what happens to an item whose key's queue is full: it waits, and the stream behind it
+            (``"block"``); it is dropped, and passed to `on_discard` (``"drop_newest"``); or a step gets it, as a
+            `Failure` with a `BufferOverflow` (``OnError.divert(step)``), one at a time, while the stream waits. Then it
+            counts as failed; the step's own error ends the stream.
+          name: its name in reports and errors; by default the key function's name.
 
         Raises:
           TypeError: if an argument has a wrong type.
-          ValueError: if `max_keys` is below 1, or `overflow` is another text.
+          ValueError: if `max_keys` is below 1, or `overflow` is any other text.
         """
-        where = "Pipeline.fair_by"
-        checks.sync_callable(where, "key", key)
-        shared = _share(where, share)
-        checks.integer(where, "max_keys", max_keys, at_least=1)
-        _fair_overflow(overflow)
-        named = _named(where, name, function_name(key))
-        return self._then(FairBy(named, key, shared, max_keys, overflow))
+        shared: FairShare[Any] = FairShare() if share is None else share
+        return self._then(FairBy(_named_as(key, name), key, shared, max_keys, overflow))
 
     def pipe(self, fn: Callable[Concatenate[Pipeline[T_co], P], U], /, *args: P.args, **kwargs: P.kwargs) -> U:
-        """Give ``fn(self, *args, **kwargs)``: for segments that several pipelines use."""
+        """Return ``fn(self, *args, **kwargs)``: for segments that several pipelines use."""
         checks.callable_("Pipeline.pipe", "fn", fn)
         return fn(self, *args, **kwargs)
 
     # ---- review
 
     def describe(self, format: str = "text") -> str:
-        """Show the plan: its stages, links, capacities, fairness, and how many items it can hold.
+        """Describe the plan: its stages, links, capacities, fairness, and how many items it can hold.
 
-        The text is stable: the same plan gives the same text, fit for a golden test.
+        The text is stable: the same plan has the same text, suitable for a golden test.
 
         Args:
           format: ``text``.
 
         Raises:
-          PlanError: if the plan cannot work (but a one-shot source that was used can still be shown).
+          PlanError: if the plan cannot work (but a used one-shot source can still be shown).
           ValueError: if the format is not known.
         """
         return describe_plan(self._plan, format)
@@ -995,7 +890,7 @@ class Pipeline(Generic[T_co]):
         window has no `max_items`.
 
         Raises:
-          PlanError: if fan-ins and fan-outs lie too deep within each other.
+          PlanError: if fan-ins and fan-outs are nested too deeply.
         """
         refuse_too_deep(self._plan)
         return max_in_flight(lay_out(self._plan))
@@ -1005,11 +900,11 @@ class Pipeline(Generic[T_co]):
     def open(self, *, on_discard: OnDiscard | None = None, cleanup_timeout: float = 5.0) -> RunContext[T_co]:
         """Start a run for the length of a block: ``async with pipeline.open() as run: async for item in run: ...``.
 
-        Leaving the block, in whatever way, stops the run, closes every source, and waits for all of its tasks.
+        Leaving the block, in any way, stops the run, closes every source, and waits for all of its tasks.
 
         Args:
-          on_discard: ``on_discard(item, stage, reason)``, sync: called once for each item that is given up.
-          cleanup_timeout: seconds > 0 that cleanup which awaits may take.
+          on_discard: ``on_discard(item, stage, reason)``, sync: called once for each item that is discarded.
+          cleanup_timeout: seconds > 0 that async cleanup may take.
 
         Raises:
           PlanError: on entry, if the plan cannot work; nothing was started.
@@ -1017,7 +912,7 @@ class Pipeline(Generic[T_co]):
           ValueError: if `cleanup_timeout` is not > 0.
 
         Checkpoint: entering always; leaving only if it waits.
-        Cancellation: stops the run at once; what was in flight is discarded with the reason ``cancelled``.
+        Cancellation: stops the run at once; items in flight are discarded with the reason ``cancelled``.
         """
         return self._opening(on_discard, cleanup_timeout, None)
 
@@ -1030,10 +925,10 @@ class Pipeline(Generic[T_co]):
     ) -> Report:
         """Run to the end, for its effects; the results are not used, and the last stage has no link behind it.
 
-        ``run = await nursery.start(pipeline.run)`` gives the `Run` while it works, to look at, drain or abort.
+        ``run = await nursery.start(pipeline.run)`` returns the `Run` while it works, to inspect, drain or abort it.
 
         Returns:
-          the report of the run; ``report.outcome`` says whether it was drained or aborted on the way.
+          the report of the run; ``report.outcome`` tells whether it was drained or aborted on the way.
 
         Raises:
           PlanError: if the plan cannot work.
@@ -1045,7 +940,7 @@ class Pipeline(Generic[T_co]):
         return await self._drive(_forget, on_discard, cleanup_timeout, task_status.started)
 
     async def collect(self, *, on_discard: OnDiscard | None = None, cleanup_timeout: float = 5.0) -> list[T_co]:
-        """Run to the end, and give all items as a list."""
+        """Run to the end, and return all items as a list."""
         items: list[T_co] = []
         await self._drive_unreported("collect", items.append, on_discard, cleanup_timeout)
         return items
@@ -1057,7 +952,7 @@ class Pipeline(Generic[T_co]):
     async def first(self, *, default: U) -> T_co | U: ...
 
     async def first(self, *, default: Any = _MISSING) -> Any:
-        """Give the first item, and stop the run.
+        """Return the first item, and stop the run.
 
         Raises:
           LookupError: if the stream is empty and no default was given.
@@ -1071,15 +966,14 @@ class Pipeline(Generic[T_co]):
         return default
 
     async def fold(self, fn: Callable[[U, T_co], Awaitable[U] | U], initial: U) -> U:
-        """Run to the end, and give the last state of ``state = fn(state, item)``; `initial` if the stream is empty."""
-        _no_step("fold", fn)
-        _named_fn("fold", fn, None)
+        """Run to the end, and return the last ``state = fn(state, item)``; `initial` if the stream is empty."""
+        plan.check_fold("Pipeline.fold", fn)
         last = deque([initial], maxlen=1)
         await self.scan(fn, initial)._drive_unreported("fold", last.append)
         return last[0]
 
     async def count(self) -> int:
-        """Run to the end, and give the number of items."""
+        """Run to the end, and return the number of items."""
         report = await self._drive_unreported("count", _forget)
         return report.delivered
 
@@ -1089,15 +983,13 @@ class Pipeline(Generic[T_co]):
         return Pipeline(Plan(self._plan.origin, (*self._plan.operations, operation)))
 
     def _fan_out(
-        self, kind: FanOutKind, branches: Any, route: Callable[[Any], str] | None, name: str | None
+        self, kind: FanOutKind, name: str | None, branches: Mapping[str, Callable[..., Any]], route: Any = None
     ) -> Pipeline[Any]:
-        where = f"Pipeline.{kind}"
-        named = _named(where, name, kind)
-        if not isinstance(branches, Mapping):
-            raise checks.refuse(TypeError, where, "branches", "be a mapping of names to functions", branches)
-        made = tuple(_branch(where, named, key, fn) for key, fn in branches.items())
-        routing = None if route is None else plan.Route(named, route, tuple(branch.key for branch, _ in made))
-        return Pipeline(Plan(FanOut(kind, named, self._plan, made, routing)))
+        checks.mapping(f"Pipeline.{kind}", "branches", branches, "names to functions")
+        called = _named(name, kind)
+        routing = None if kind == "broadcast" else plan.Route(called, route, tuple(branches))
+        grown = tuple(_grown(Branch(kind, called, key), fn) for key, fn in branches.items())
+        return Pipeline(Plan(FanOut(kind, called, self._plan, grown, routing)))
 
     def _opening(self, on_discard: OnDiscard | None, cleanup_timeout: float, sink: Sink | None) -> RunContext[Any]:
         if on_discard is not None:
@@ -1112,7 +1004,7 @@ class Pipeline(Generic[T_co]):
         cleanup_timeout: float,
         started: Callable[[Run[Any]], None],
     ) -> Report:
-        """Run to the end with a sink; raise the failure that stands there."""
+        """Run to the end with a sink; raise the failure that reached it."""
         sink = Sink(put)
         async with self._opening(on_discard, cleanup_timeout, sink) as run:
             started(run)
@@ -1128,7 +1020,7 @@ class Pipeline(Generic[T_co]):
         on_discard: OnDiscard | None = None,
         cleanup_timeout: float = 5.0,
     ) -> Report:
-        """Do the same for a caller who gets no report: errors of cleanup go to the log."""
+        """Run for a method that returns no report: errors of cleanup go to the log."""
         runs: list[Run[Any]] = []
         try:
             return await self._drive(put, on_discard, cleanup_timeout, runs.append)
@@ -1140,237 +1032,30 @@ class Pipeline(Generic[T_co]):
 _forget: Callable[[Any], object] = deque[Any](maxlen=0).append
 
 
-# ---- fan-in
+# ---- what the methods share
 
 
-def fair_merge(
-    inputs: Mapping[K, Pipeline[T]], share: FairShare[K] | None = None, *, name: str | None = None
-) -> Pipeline[T]:
-    """Merge several pipelines by weight.
+def _iterating(kind: SourceKind, items: Any, name: str | None) -> Pipeline[Any]:
+    if isinstance(items, Pipeline):  # its methods to iterate it only raise what to use
+        where, rule = f"Pipeline.from_{kind.replace(' ', '_')}", f"be an {kind}, or a callable that makes one"
+        raise checks.refuse(TypeError, where, "items", rule, items)
+    return Pipeline(Plan(Source(kind, _named(name, iterable_name(kind, items)), plan.Opaque(items))))
 
-    All inputs run at once. While inputs f and m both have items, what they were served, by weight, differs by at most
-    ``cost_f/weight_f + cost_m/weight_m`` (start-time fair queueing), at the instant of hand-over: there is no link
-    behind a merge, the next stage takes from it directly. A silent input delays nobody.
 
-    Args:
-      inputs: the pipelines by key; none gives the empty stream.
-      share: their weights, the capacity of each input's link, and what an item costs.
-      name: what reports and errors call it.
+def _named(name: str | None, default: str) -> str:
+    return default if name is None else name
 
-    Raises:
-      PlanError: if `share` names an input that does not exist.
-      TypeError: if an argument has a wrong type.
-    """
-    if not isinstance(inputs, Mapping):
-        raise checks.refuse(TypeError, "fair_merge", "inputs", "be a mapping of keys to pipelines", inputs)
-    share = _share("fair_merge", share)
-    unknown = [key for key in share.weights if key not in inputs]
-    if unknown:
-        known = f"must name an input; the inputs are {listed(inputs)}"
-        problems = [f"fair_merge: weights[{named(key)}] {known}" for key in unknown[:_MOST_PROBLEMS]]
-        more = len(unknown) - len(problems)
-        raise PlanError(*problems, *([f"fair_merge: {more} more weights {known}"] if more else []))
-    pairs = tuple((key, _plan_of("fair_merge", f"inputs[{named(key)}]", line)) for key, line in inputs.items())
-    return Pipeline(Plan(FanIn("fair_merge", _named("fair_merge", name, "fair_merge"), pairs, share)))
 
+def _named_as(fn: Callable[..., Any], name: str | None) -> str:
+    return function_name(fn) if name is None else name
 
-@overload
-def merge(a: Pipeline[T], b: Pipeline[U], /, *, name: str | None = None) -> Pipeline[T | U]: ...
 
+def _grown(branch: Branch, fn: Any) -> tuple[Branch, Any]:
+    """Return a branch and the plan that its function returns for it."""
+    checks.sync_callable(f"Pipeline.{branch.kind}", f"branches[{named(branch.key)}]", fn)
+    return branch, plan_in(fn(Pipeline(Plan(branch))))
 
-@overload
-def merge(a: Pipeline[T], b: Pipeline[U], c: Pipeline[V], /, *, name: str | None = None) -> Pipeline[T | U | V]: ...
 
-
-@overload
-def merge(
-    a: Pipeline[T], b: Pipeline[U], c: Pipeline[V], d: Pipeline[W], /, *, name: str | None = None
-) -> Pipeline[T | U | V | W]: ...
-
-
-@overload
-def merge(*pipelines: Pipeline[T], name: str | None = None) -> Pipeline[T]: ...
-
-
-def merge(*pipelines: Pipeline[Any], name: str | None = None) -> Pipeline[Any]:
-    """Merge several pipelines with equal shares, each item when it comes; none gives the empty stream."""
-    return Pipeline(Plan(FanIn("merge", _named("merge", name, "merge"), _joined("merge", pipelines), FairShare())))
-
-
-@overload
-def concat(a: Pipeline[T], b: Pipeline[U], /, *, name: str | None = None) -> Pipeline[T | U]: ...
-
-
-@overload
-def concat(a: Pipeline[T], b: Pipeline[U], c: Pipeline[V], /, *, name: str | None = None) -> Pipeline[T | U | V]: ...
-
-
-@overload
-def concat(
-    a: Pipeline[T], b: Pipeline[U], c: Pipeline[V], d: Pipeline[W], /, *, name: str | None = None
-) -> Pipeline[T | U | V | W]: ...
-
-
-@overload
-def concat(*pipelines: Pipeline[T], name: str | None = None) -> Pipeline[T]: ...
-
-
-def concat(*pipelines: Pipeline[Any], name: str | None = None) -> Pipeline[Any]:
-    """Give all items of the first pipeline, then those of the next; each is started when the one before has ended.
-
-    ``concat(concat(a, b), c)`` is ``concat(a, b, c)``, unless the inner one has a name of its own, or an operation
-    behind it.
-    """
-    return Pipeline(Plan(FanIn("concat", _named("concat", name, "concat"), _joined("concat", pipelines))))
-
-
-@overload
-def zip_pipelines(a: Pipeline[T], /, *, strict: bool = False, name: str | None = None) -> Pipeline[tuple[T]]: ...
-
-
-@overload
-def zip_pipelines(
-    a: Pipeline[T], b: Pipeline[U], /, *, strict: bool = False, name: str | None = None
-) -> Pipeline[tuple[T, U]]: ...
-
-
-@overload
-def zip_pipelines(
-    a: Pipeline[T], b: Pipeline[U], c: Pipeline[V], /, *, strict: bool = False, name: str | None = None
-) -> Pipeline[tuple[T, U, V]]: ...
-
-
-@overload
-def zip_pipelines(
-    a: Pipeline[T], b: Pipeline[U], c: Pipeline[V], d: Pipeline[W], /, *, strict: bool = False, name: str | None = None
-) -> Pipeline[tuple[T, U, V, W]]: ...
-
-
-@overload
-def zip_pipelines(
-    *pipelines: Pipeline[T], strict: bool = False, name: str | None = None
-) -> Pipeline[tuple[T, ...]]: ...
-
-
-def zip_pipelines(*pipelines: Pipeline[Any], strict: bool = False, name: str | None = None) -> Pipeline[Any]:
-    """Give tuples of one item from each pipeline, until the first of them ends.
-
-    An item of a longer input that no tuple needs is discarded with the reason ``not needed``.
-
-    Args:
-      pipelines: the inputs, all of which run at once; none gives the empty stream.
-      strict: whether inputs of different lengths are an error (a ValueError in the stream, behind the last tuple). A
-        drain cuts the inputs where they are; that one is then shorter is no error.
-      name: what reports and errors call it.
-    """
-    checks.boolean("zip_pipelines", "strict", strict)
-    pairs = _numbered("zip_pipelines", pipelines)
-    return Pipeline(Plan(FanIn("zip", _named("zip_pipelines", name, "zip"), pairs, strict=strict)))
-
-
-# ---- checks of arguments
-
-
-def _from(kind: SourceKind, items: Any, name: str | None, methods: tuple[str, ...], one_shot: bool) -> Pipeline[Any]:
-    where = f"Pipeline.from_{kind.replace(' ', '_')}"
-    is_iterable = any(hasattr(type(items), method) for method in methods) and not isinstance(items, Pipeline)
-    if not is_iterable and not callable(items):
-        raise _not_a_source(where, f"be an {kind}, or a callable that makes one", items)
-    if not is_iterable and (is_async(items) or _gives_wrong_kind(kind, items)):
-        raise _not_a_source(where, f"give an {kind}, without being awaited", items)
-    default = kind.replace(" ", "_") if is_iterable else function_name(items)
-    return _source(kind, items, _named(where, name, default), Claim() if one_shot else None)
-
-
-def _not_a_source(where: str, rule: str, items: Any) -> Exception:
-    """Refuse it; what the other method takes, with its name."""
-    is_async = hasattr(type(items), "__aiter__") or (callable(items) and yields_async(items))
-    if isinstance(items, Pipeline) or not is_async:
-        return checks.refuse(TypeError, where, "items", rule, items)
-    rule = f"{rule} (from_async_iterable takes an async one)"
-    return checks.refuse(TypeError, where, "items", rule, items, "Use Pipeline.from_async_iterable(items).")
-
-
-def _gives_wrong_kind(kind: SourceKind, fn: Any) -> bool:
-    return yields_async(fn) if kind == "iterable" else inspect.isgeneratorfunction(fn)
-
-
-def _source(kind: SourceKind, origin: Any, name: str, claim: Claim | None = None) -> Pipeline[Any]:
-    return Pipeline(Plan(Source(kind, name, plan.Opaque(origin), claim=claim)))
-
-
-def _named(where: str, name: str | None, default: str) -> str:
-    return default if name is None else checks.text(where, "name", name)
-
-
-def _named_fn(verb: str, fn: Any, name: str | None) -> str:
-    checks.callable_(f"Pipeline.{verb}", "fn", fn)
-    if verb != "flat_map" and yields_async(fn):  # what it gives would be taken for a value, or for a yes
-        rule, use = "be no async generator function", "Use flat_map to put many values in an item's place."
-        raise checks.refuse(TypeError, f"Pipeline.{verb}", "fn", rule, fn, use)
-    return _named(f"Pipeline.{verb}", name, function_name(fn))
-
-
-def _concurrency(verb: str, concurrency: int | None) -> None:
-    if concurrency is not None:
-        checks.integer(f"Pipeline.{verb}", "concurrency", concurrency, at_least=1)
-
-
-def _no_step(verb: str, fn: Any) -> None:
-    if step_of(fn) is not None:
-        use = "Use .map(step) before it."
-        raise checks.refuse(TypeError, f"Pipeline.{verb}", "fn", "be a function of a state and an item", fn, use)
-
-
-def _on_error(verb: str, policy: OnError) -> None:
-    if not isinstance(policy, OnError):
-        raise checks.refuse(
-            TypeError, f"Pipeline.{verb}", "on_error", "be an OnError", policy, "Use OnError.skip(), say."
-        )
-
-
-def _share(where: str, share: Any) -> FairShare[Any]:
-    if share is None:
-        return FairShare()
-    if not isinstance(share, FairShare):
-        use = 'Use FairShare({"a": 3}), say.'
-        raise checks.refuse(TypeError, where, "share", "be a FairShare", share, use)
-    return share
-
-
-def _fair_overflow(overflow: Any) -> None:
-    if isinstance(overflow, Divert) or (isinstance(overflow, str) and overflow in ("block", "drop_newest")):
-        return
-    kind = ValueError if isinstance(overflow, str) else TypeError
-    rule = "be 'block', 'drop_newest' or OnError.divert(step)"
-    raise checks.refuse(kind, "Pipeline.fair_by", "overflow", rule, overflow, show=option)
-
-
-def _plan_of(where: str, name: str, value: Any) -> Plan:
-    if not isinstance(value, Pipeline):
-        raise checks.refuse(TypeError, where, name, "be a Pipeline", value)
-    return value._plan
-
-
-def _branch(where: str, fan_out: str, key: Any, fn: Any) -> tuple[Branch, Plan]:
-    checks.text(where, "a branch's name", key)
-    checks.sync_callable(where, f"branches[{named(key)}]", fn)
-    branch = Branch(fan_out, key)
-    made = fn(Pipeline(Plan(branch)))
-    return branch, _plan_of(where, f"what branches[{named(key)}] gives", made)
-
-
-def _numbered(where: str, pipelines: tuple[Any, ...]) -> tuple[tuple[Hashable, Plan], ...]:
-    return tuple((number, _plan_of(where, f"input {number}", line)) for number, line in enumerate(pipelines))
-
-
-def _joined(kind: FanInKind, pipelines: tuple[Any, ...]) -> tuple[tuple[Hashable, Plan], ...]:
-    """Number the inputs; an unnamed fan-in of the same kind gives its own, so that one may be made in a loop."""
-    inputs: list[Plan] = []
-    for _number, each in _numbered(kind, pipelines):
-        origin = each.origin
-        if isinstance(origin, FanIn) and origin.kind == origin.name == kind and not each.operations:
-            inputs += [inner for _key, inner in origin.inputs]
-        else:
-            inputs.append(each)
-    return tuple(enumerate(inputs))
+def plan_in(value: Any) -> Any:
+    """Return the plan of a pipeline; anything else unchanged, for the plan to refuse."""
+    return value._plan if isinstance(value, Pipeline) else value

@@ -1,4 +1,7 @@
-"""`Step`: one async call on one item, as a value; each method lays one more policy around what there is."""
+"""How does a user describe one async call on one item? With a `Step`; each method puts one more policy around it.
+
+A step is a value and never changes. It holds a plan whose parts check themselves; the runtime makes the call.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,9 @@ from typing import Any, Generic, TypeVar, overload
 
 from ._base import checks
 from ._base.errors import PlanError
-from ._base.functions import function_name, is_async, yields_async
-from ._base.shown import cut, escaped, named
-from ._plan.steps import Call, Layer, Limit, Pure, StepPlan, Timeout, Within, limits_around, step_of
+from ._base.functions import function_name
+from ._base.shown import cut, escaped
+from ._plan.steps import Call, Layer, Limit, Pure, StepPlan, Timeout, Within, step_of
 from ._runtime.calls.rate_limiter import RateLimiter
 from ._runtime.calls.started import StartedStep
 from ._runtime.core.failures import add_note
@@ -31,7 +34,7 @@ D = TypeVar("D")
 _Cost = Callable[[Any], int | Fraction]
 _Costs = (
     _Cost
-    | Mapping[Any, _Cost]  # by limit; a mapping is invariant in its keys, and there are two kinds of limits
+    | Mapping[Any, _Cost]  # by limit; Any, for a mapping is invariant in its keys, and there are two kinds of limits
     | Sequence[_Cost | None]
 )
 _Runner = Threads | Processes | InExecutor | Callable[..., Awaitable[Any]]
@@ -41,17 +44,17 @@ class Step(Generic[A, B]):
     """A description of one async call on one item, and of the policies around it; a value that never changes.
 
     Policies apply inside out, in the order written:
-    ``Step(embed).rate_limit(limit).timeout(8).retry(Retry(4)).timeout(30)`` reads: each attempt takes a token, each
-    attempt has 8 s, there are four attempts, and 30 s in all.
+    ``Step(embed).rate_limit(limit).timeout(8).retry(Retry(4)).timeout(30)`` means: each attempt takes a token and has
+    8 s, there are up to four attempts, and all of them together have 30 s.
 
     Building one runs nothing. ``await step(item)`` runs it by itself, `start` keeps its state over many calls, and
     ``pipeline.map(step)`` runs it as a stage, with fresh state for each run of the pipeline.
 
     Args:
-      fn: ``fn(item)``, an async function, or any that gives something to await (a lambda that gives a coroutine, say);
-        a sync one if `on` then says where it runs.
-      name: what plans, reports and errors call it; else the function's name.
-      idempotent: whether calling it again after a failure does no harm; if not, `retry` is refused.
+      fn: ``fn(item)``, an async function, or any that returns something to await (such as a lambda that returns a
+        coroutine); a sync one if `on` then determines where it runs.
+      name: its name in plans, reports and errors; by default the function's name.
+      idempotent: whether it may safely be called again after a failure; if not, `retry` is refused.
 
     Raises:
       TypeError: if an argument has a wrong type.
@@ -71,14 +74,9 @@ class Step(Generic[A, B]):
     def __init__(self, fn: Callable[[A], B], *, name: str | None = None, idempotent: bool = True) -> None: ...
 
     def __init__(self, fn: Callable[[Any], Any], *, name: str | None = None, idempotent: bool = True) -> None:
-        checks.callable_("Step", "fn", fn)
         if isinstance(fn, Step):
             raise checks.refuse(TypeError, "Step", "fn", "be a function", fn, "Use the step itself.")
-        if yields_async(fn):
-            use = "Use flat_map to put many values in an item's place."
-            raise checks.refuse(TypeError, "Step", "fn", "be no async generator function", fn, use)
-        checks.boolean("Step", "idempotent", idempotent)
-        name = function_name(fn) if name is None else checks.text("Step", "name", name)
+        name = function_name(fn) if name is None else name
         object.__setattr__(self, "plan", StepPlan(name, (Call(fn, name, idempotent),)))
 
     @classmethod
@@ -90,14 +88,12 @@ class Step(Generic[A, B]):
 
     @staticmethod
     def pure(fn: Callable[[C], D], *, name: str | None = None) -> Step[C, D]:
-        """Lift a sync function that takes no time; it runs in the task that runs the step.
+        """Make a step of a sync function that takes no time; it runs in the task that runs the step.
 
         Raises:
-          TypeError: if `fn` is no sync function.
+          TypeError: if `fn` is not a sync function.
         """
-        checks.sync_callable("Step.pure", "fn", fn)
-        name = function_name(fn) if name is None else checks.text("Step.pure", "name", name)
-        return Step.from_plan(StepPlan(name, (Pure(fn),)))
+        return Step.from_plan(StepPlan(function_name(fn) if name is None else name, (Pure(fn),)))
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"Step: {cut(escaped(name))} cannot be set, a step never changes")
@@ -119,7 +115,7 @@ class Step(Generic[A, B]):
 
     @property
     def name(self) -> str:
-        """What plans, reports and errors call it."""
+        """Its name in plans, reports and errors."""
         return self.plan.name
 
     @property
@@ -129,142 +125,104 @@ class Step(Generic[A, B]):
     # ---- policies, inside out
 
     def timeout(self, seconds: float) -> Step[A, B]:
-        """Give what is inside so many seconds; then it is cancelled, and `trio.TooSlowError` is raised.
+        """Limit the time of what is inside; then it is cancelled, and `trio.TooSlowError` is raised.
 
-        A call that comes to its end at that very instant, or behind it, is too late. A `TooSlowError` or `TimeoutError`
-        of the call's own passes unchanged.
+        A call that ends exactly when the time is up, or later, is too late. A `TooSlowError` or `TimeoutError` raised
+        by the call itself passes unchanged.
 
-        The first timeout right behind `on` counts from when the call has its thread or process: to wait for one, or for
-        one to start, is not the call's time. (Rate limits may stand between; one inside of the timeout counts, one
-        outside does not, as ever.) Any other counts all.
+        The first timeout directly behind `on` counts from when the call has its thread or process: the time spent
+        waiting for one, or for one to start, does not count. (There may be rate limits between them; as always, one
+        inside the timeout counts, one outside does not.) Any other timeout counts everything.
 
         Args:
           seconds: a number > 0.
 
         Raises:
-          TypeError: if `seconds` is no number.
+          TypeError: if `seconds` is not a number.
           ValueError: if it is not > 0 and finite.
         """
-        return self._within(Timeout(checks.seconds("Step.timeout", "seconds", seconds)))
+        return self._within(Timeout(seconds))
 
     def retry(self, retry: Retry) -> Step[A, B]:
         """Try what is inside again when it fails.
 
         Raises:
           PlanError: if what is inside is not idempotent.
-          TypeError: if `retry` is no `Retry`.
+          TypeError: if `retry` is not a `Retry`.
         """
-        if not isinstance(retry, Retry):
-            raise checks.refuse(TypeError, "Step.retry", "retry", "be a Retry", retry)
-        once = [call.name for call in self.plan.calls() if not call.idempotent]
-        if once:
-            raise PlanError(
-                *(
-                    f"step {named(name)}: a step with idempotent=False must not be retried: a failed call may have had "
-                    "its effect.\nUse idempotent=True if calling it again does no harm."
-                    for name in once
-                )
-            )
-        return self._within(retry)
+        return self._within(checks.instance("Step.retry", "retry", retry, Retry))
 
     def rate_limit(self, *limits: RateLimit | RateLimiter, cost: _Costs | None = None) -> Step[A, B]:
-        """Let what is inside start only so often; it waits for its turn, first come, first served.
+        """Limit how often what is inside may start; calls wait for their turn, first come, first served.
 
-        A call counts at the instant at which it starts, at all `limits`: the tokens of all are taken in the first
-        instant in which all of them have what it costs, and none is held meanwhile. Limits that are written one behind
-        the other, with nothing in between, are met together in the same way. (Right behind `on`, or with a timeout in
-        between, a call starts when there is a thread or process for it; with another policy in between, a call counts
-        when that begins.)
+        A call counts when it starts, at all `limits`: it takes the tokens of all of them at once, as soon as every
+        limit has what the call costs, and holds none before that. Limits written directly one behind the other are
+        treated in the same way. (Directly behind `on`, or with a timeout in between, a call starts when there is a
+        thread or process for it; with another policy in between, a call counts when that policy begins.)
 
-        Who waits for one of its limits lets others go first at the rest, as long as its own tokens will be there in
-        time: so it holds up nobody in vain, and others cannot keep it from starting.
+        A call that waits for one of its limits lets other calls go first at the rest, as long as its own tokens will be
+        there in time: so it does not hold up others needlessly, and others cannot keep it from starting.
 
         Args:
-          limits: at least one, each a `RateLimit`, which each run and each start of the step keeps by itself, or a
-            `RateLimiter`, which all that share it keep together.
-          cost: ``cost(item)`` is what a call takes, an int or Fraction > 0 and at most the burst; a sync function.
-            Without it each call takes 1. With several limits it is for all; a mapping of limits to functions, or a
-            sequence of functions in the order of `limits` (None: 1), says it of each.
+          limits: at least one, each a `RateLimit`, which each run and each start of the step keeps separately, or a
+            `RateLimiter`, which is shared by everything that uses it.
+          cost: ``cost(item)`` is what a call takes, an int or Fraction > 0 and at most the burst; a sync function. By
+            default each call takes 1. With several limits it applies to all; a mapping of limits to functions, or a
+            sequence of functions in the order of `limits` (None: 1), sets it for each.
 
         Raises:
           TypeError: if an argument has a wrong type, or there is no limit.
-          ValueError: if a limiter is given twice, or `cost` says something of a limit that is not there, or not of all
-            in a sequence.
+          ValueError: if a limiter is given twice, or `cost` names a limit that is not given, or is a sequence of
+            another length than `limits`.
         """
-        where = "Step.rate_limit"
         if not limits:
-            raise TypeError(f"{where}: at least one limit must be given\nUse RateLimit(8), say.")
-        for limit in limits:
-            if not isinstance(limit, RateLimit | RateLimiter):
-                raise checks.refuse(TypeError, where, "limit", "be a RateLimit or a RateLimiter", limit)
+            raise TypeError("Step.rate_limit: at least one limit must be given\nUse RateLimit(8), say.")
         step: Step[Any, Any] = self
         for limit, each in zip(limits, _cost_of_each(limits, cost), strict=True):
-            step = step._limited(limit, each)
+            step = step._within(_limit(limit, each))
         return step
 
     def circuit_breaker(self, breaker: CircuitBreaker) -> Step[A, B]:
         """Stop calling what is inside while it only fails.
 
-        Each run, and each start of the step, has a circuit of its own; use one ``step.start()`` for a circuit that
-        several pipelines share.
+        Each run, and each start of the step, has its own circuit; use one ``step.start()`` for a circuit that several
+        pipelines share.
 
         Raises:
-          TypeError: if `breaker` is no `CircuitBreaker`.
+          TypeError: if `breaker` is not a `CircuitBreaker`.
         """
-        if not isinstance(breaker, CircuitBreaker):
-            raise checks.refuse(TypeError, "Step.circuit_breaker", "breaker", "be a CircuitBreaker", breaker)
-        return self._within(breaker)
+        return self._within(checks.instance("Step.circuit_breaker", "breaker", breaker, CircuitBreaker))
 
     def on(self, runner: _Runner) -> Step[A, B]:
-        """Run the step's sync function elsewhere; the first thing to be said of a step.
+        """Run the step's sync function elsewhere; must come before all policies.
 
-        A call waits for its thread or process first; the rate limits and the timeout right behind this begin then.
+        A call first waits for its thread or process; the rate limits and the timeout directly behind this begin then.
 
         Args:
           runner: `threads`, `processes` or `executor`; or any async function ``runner(fn, *args)`` that runs it.
 
         Raises:
-          PlanError: if there is more to the step than one call, or its function is async.
+          PlanError: if the step is more than one call, or its function is async.
           TypeError: if `runner` is none of these.
         """
-        found = runner_of(runner)
-        (part, *more) = self.plan.parts
-        if more or not isinstance(part, Call) or part.runner is not None:
-            raise PlanError(
-                f"step {named(self.name)}: on must come first, and once: it says where the function runs.\n"
-                "Use Step(fn).on(runner), then the policies around it."
-            )
-        if is_async(part.fn):
-            raise PlanError(
-                f"step {named(self.name)}: on must have a sync function, not an async one, which needs no runner."
-            )
-        call = Call(part.fn, part.name, part.idempotent, found)
-        return Step.from_plan(StepPlan(self.name, (call,)))
+        return Step.from_plan(self.plan.on(runner_of(runner)))
 
     # ---- one after the other
 
     def then(self, step: Step[B, C]) -> Step[A, C]:
-        """Give the result to another step.
+        """Pass the result to another step.
 
         Raises:
-          TypeError: if `step` is no Step.
+          TypeError: if `step` is not a Step.
         """
-        if not isinstance(step, Step):
-            raise checks.refuse(
-                TypeError,
-                "Step.then",
-                "step",
-                "be a Step",
-                step,
-                "Use .then(Step(fn)), or .map(fn) for a sync function.",
-            )
-        return Step.from_plan(StepPlan(f"{self.name} > {step.name}", self.plan.parts + step.plan.parts))
+        use = "Use .then(Step(fn)), or .map(fn) for a sync function."
+        return Step.from_plan(self.plan.then(checks.instance("Step.then", "step", step, Step, use).plan))
 
     def map(self, fn: Callable[[B], C]) -> Step[A, C]:
         """Put the result through a sync function.
 
         Raises:
-          TypeError: if `fn` is no sync function.
+          TypeError: if `fn` is not a sync function.
         """
         checks.sync_callable("Step.map", "fn", fn)
         return Step.from_plan(StepPlan(self.name, (*self.plan.parts, Pure(fn))))
@@ -272,7 +230,7 @@ class Step(Generic[A, B]):
     # ---- use
 
     def describe(self) -> str:
-        """Show the step: a line for each call and policy, inside out. Stable, fit for a golden test."""
+        """Describe the step: a line for each call and policy, inside out. Stable, suitable for a golden test."""
         return "\n".join([f"step {escaped(self.name)}", *(f"  {escaped(line)}" for line in self.plan.lines())])
 
     def check(self) -> None:
@@ -302,51 +260,40 @@ class Step(Generic[A, B]):
         """
         return await self.start()(item)
 
-    def _limited(self, limit: RateLimit | RateLimiter, cost: _Cost | None) -> Step[A, B]:
-        if isinstance(limit, RateLimit):
-            return self._within(Limit(limit, None, cost))
-        there = limits_around(self.plan.parts[0])[0] if len(self.plan.parts) == 1 else ()
-        if any(each.limiter is limit for each in there):
-            raise ValueError(
-                "Step.rate_limit: a limiter must be met once by a call, not twice\nUse cost= to let it take more."
-            )
-        return self._within(Limit(limit.rate_limit, limit, cost))
-
     def _within(self, layer: Layer) -> Step[A, B]:
         return Step.from_plan(StepPlan(self.name, (Within(self.plan.parts, layer),)))
 
 
+def _limit(limit: RateLimit | RateLimiter, cost: _Cost | None) -> Limit:
+    return Limit(limit.rate_limit, limit, cost) if isinstance(limit, RateLimiter) else Limit(limit, None, cost)
+
+
 def _cost_of_each(limits: Sequence[RateLimit | RateLimiter], cost: _Costs | None) -> list[_Cost | None]:
-    """Say what a call costs at each limit."""
+    """Return the cost function for each limit, None where a call costs 1."""
     where = "Step.rate_limit"
     if isinstance(cost, Mapping):
         unknown = [limit for limit in cost if limit not in limits]
         if unknown:
             raise checks.refuse(ValueError, where, "cost", "name limits that are given", unknown[0])
         by_limit: Mapping[Any, _Cost] = cost
-        costs = [by_limit.get(limit) for limit in limits]
-    elif isinstance(cost, Sequence) and not callable(cost):
+        return [by_limit.get(limit) for limit in limits]
+    if isinstance(cost, Sequence) and not callable(cost):
         if len(cost) != len(limits):
             rule = f"have a function (or None) for each of the {len(limits)} limits"
             raise ValueError(f"{where}: cost must {rule}, not {len(cost)}")
-        costs = [*cost]
-    else:
-        costs = [cost] * len(limits)
-    for each in costs:
-        if each is not None:
-            checks.sync_callable(where, "cost", each)
-    return costs
+        return [*cost]
+    return [cost] * len(limits)
 
 
 async def gather(step: Step[C, D] | StartedStep[C, D], items: Iterable[C], *, concurrency: int) -> list[D]:
-    """Put each item through a step, several at once, and give the results in the order of the items.
+    """Put each item through a step, several at once, and return the results in the order of the items.
 
-    The first error that happens is raised at once, itself and in no group; no call starts any more, what still runs is
-    cancelled. Of errors of one instant it is that of the earliest item. What a call raises while it is cancelled is a
-    note on that error, or, if nothing else failed, a warning in the log of ``funcpipe_trio``.
+    The first error is raised at once, as it is and not in a group; no more calls start, and running calls are
+    cancelled. Of simultaneous errors it is that of the earliest item. An error that a call raises while it is cancelled
+    is a note on the first error, or, if nothing else failed, a warning in the log of ``funcpipe_trio``.
 
     Args:
-      step: a Step, started once for all items, or one that was started.
+      step: a Step, started once for all items, or a started step.
       items: an iterable; taken one by one, each when there is a place for it.
       concurrency: calls at once, an int >= 1.
 
@@ -354,7 +301,7 @@ async def gather(step: Step[C, D] | StartedStep[C, D], items: Iterable[C], *, co
       TypeError: if an argument has a wrong type.
       ValueError: if `concurrency` is below 1.
       PlanError: if the step cannot run.
-      Exception: the first error; a note on it tells of each that came while the others were cancelled.
+      Exception: the first error, with a note for each error that was raised while the others were cancelled.
 
     Checkpoint: always.
     Cancellation: cancels all calls.
@@ -367,17 +314,17 @@ async def gather(step: Step[C, D] | StartedStep[C, D], items: Iterable[C], *, co
 
 
 class chunked(Generic[C, D]):  # used like a function, and picklable as no closure is
-    """Make a function on lists of one on items: for work too small to be sent to a process item by item.
+    """Make a function on lists from a function on items: for work too small to send to a process item by item.
 
     ``pipeline.batch(32, max_delay=0.1).map(Step(chunked(parse)).on(processes(2)), concurrency=2).unbatch()``
 
-    An item's error fails its whole chunk, with a note that says which one it was.
+    An item's error fails its whole chunk, with a note that tells which item it was.
 
     Args:
-      fn: ``fn(item)``, a sync function; for `processes`, one of a module.
+      fn: ``fn(item)``, a sync function; for `processes`, a function of a module.
 
     Raises:
-      TypeError: if it is no sync function.
+      TypeError: if it is not a sync function.
     """
 
     __slots__ = ("fn",)

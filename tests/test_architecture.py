@@ -24,8 +24,9 @@ FLOORS = {
     "_runtime": 3,
     "step": 4,
     "pipeline": 5,
-    "testing": 6,
-    "__init__": 7,
+    "merging": 6,
+    "testing": 7,
+    "__init__": 8,
 }
 PURE = {"_base", "policies", "_sansio", "_plan"}
 WORLD = {"trio", "outcome", "asyncio", "time", "random", "threading"}
@@ -137,6 +138,7 @@ def test_what_is_rare_waits_for_its_first_use():
 
 PUBLIC = {
     "funcpipe_trio",
+    "funcpipe_trio.merging",
     "funcpipe_trio.pipeline",
     "funcpipe_trio.step",
     *(f"funcpipe_trio.policies{name}" for name in ("", ".circuit_breaker", ".fair_share", ".on_error")),

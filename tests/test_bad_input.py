@@ -1,13 +1,15 @@
 """What is wrong is refused before anything starts: with the value, the rule, and where; all problems of a plan at once.
 
-Every public function and argument has its rows in `REFUSED`. Mutants that die here: a check that is left out; a bool
-taken for an int; NaN that passes a comparison; an error that comes when the source is already open; a `PlanError` that
-stops at the first problem; a one-shot source that gives nothing the second time, or is used up by a run that was
-refused.
+Every public function and argument has its rows in `REFUSED`; those of a plan's nodes hold for the nodes themselves,
+however they are made. Mutants that die here: a check that is left out, or stands in the face alone; a bool taken for an
+int; NaN that passes a comparison; an error that comes when the source is already open; a `PlanError` that stops at the
+first problem; a one-shot source that gives nothing the second time, or is used up by a run that was refused.
 """
 
+import inspect
 import math
 import re
+from dataclasses import fields, replace
 from fractions import Fraction
 from functools import partial
 from itertools import count
@@ -15,6 +17,7 @@ from itertools import count
 import pytest
 import trio
 
+import funcpipe_trio
 from funcpipe_trio import (
     Backoff,
     CircuitBreaker,
@@ -32,6 +35,9 @@ from funcpipe_trio import (
     zip_pipelines,
 )
 from funcpipe_trio._base.shown import option, shown
+from funcpipe_trio._plan import fair_by, nodes, operations, restarts, timing, windows
+from funcpipe_trio._plan.nodes import Branch, FanIn, FanOut, Plan, Source, plan_of
+from funcpipe_trio._plan.operations import Opaque
 from funcpipe_trio.testing import run_virtual
 
 
@@ -152,7 +158,7 @@ def driven(method, **arguments):
     return call
 
 
-def source_rows():
+def source_rows(face=Pipeline):
     def wrong(where, call, kind, values):
         for value in values:
             yield (
@@ -162,57 +168,51 @@ def source_rows():
             )
 
     where = "Pipeline.from_iterable"
-    yield from wrong(where, Pipeline.from_iterable, "iterable", (None, 5, NO_CALLABLE, LINE))
+    yield from wrong(where, face.from_iterable, "iterable", (None, 5, NO_CALLABLE))
     for value, other, use in (
         (ASYNC, "", ""),
         (ASYNC_GENERATOR, " (from_async_iterable takes an async one)", "\nUse Pipeline.from_async_iterable(items)."),
     ):
         yield (
             TypeError,
-            partial(Pipeline.from_iterable, value),
+            partial(face.from_iterable, value),
             f"{where}: items must give an iterable, without being awaited{other}, not {shown(value)}{use}",
         )
-    yield from wrong_names(where, partial(Pipeline.from_iterable, []))
+    yield from wrong_names(where, partial(face.from_iterable, []))
 
     where = "Pipeline.from_async_iterable"
-    yield from wrong(where, Pipeline.from_async_iterable, "async iterable", (None, 5, [1], NO_CALLABLE, LINE))
+    yield from wrong(where, face.from_async_iterable, "async iterable", (None, 5, [1], NO_CALLABLE))
     for value in (ASYNC, made_by_a_generator):
         yield (
             TypeError,
-            partial(Pipeline.from_async_iterable, value),
+            partial(face.from_async_iterable, value),
             f"{where}: items must give an async iterable, without being awaited, not {shown(value)}",
         )
-    yield from wrong_names(where, partial(Pipeline.from_async_iterable, ASYNC_GENERATOR))
+    yield from wrong_names(where, partial(face.from_async_iterable, ASYNC_GENERATOR))
 
     where = "Pipeline.from_channel"
-    for value in (None, [1], SYNC, LINE):
-        yield (
-            TypeError,
-            partial(Pipeline.from_channel, value),
-            f"{where}: receive_channel must be a trio ReceiveChannel, not {shown(value)}",
-        )
-    yield from wrong_names(where, partial(Pipeline.from_channel, trio.open_memory_channel(1)[1]))
+    yield from wrong_names(where, partial(face.from_channel, trio.open_memory_channel(1)[1]))
 
     where = "Pipeline.from_producer"
     for value in (None, 1, NO_CALLABLE):
         yield (
             TypeError,
-            partial(Pipeline.from_producer, value),
+            partial(face.from_producer, value),
             f"{where}: async_fn must be callable, not {shown(value)}",
         )
     for value in (SYNC, ASYNC_GENERATOR):
         yield (
             TypeError,
-            partial(Pipeline.from_producer, value),
+            partial(face.from_producer, value),
             f"{where}: async_fn must be an async function, not {shown(value)}",
         )
-    yield from wrong_names(where, partial(Pipeline.from_producer, ASYNC))
+    yield from wrong_names(where, partial(face.from_producer, ASYNC))
 
-    yield from wrong_seconds("Pipeline.ticks", "period", Pipeline.ticks)
-    yield from wrong_names("Pipeline.ticks", partial(Pipeline.ticks, 1))
+    yield from wrong_seconds("Pipeline.ticks", "period", face.ticks)
+    yield from wrong_names("Pipeline.ticks", partial(face.ticks, 1))
 
     where = "Pipeline.restarting"
-    restarting = partial(Pipeline.restarting, reset_after=1)
+    restarting = partial(face.restarting, reset_after=1)
     for value in (None, 1, NO_CALLABLE):
         yield (
             TypeError,
@@ -227,24 +227,24 @@ def source_rows():
     for value in (None, 3, Backoff(), Retry):
         yield TypeError, partial(restarting, SYNC, value), f"{where}: retry must be a Retry, not {shown(value)}"
     for value in (True, "1", None):
-        call = partial(Pipeline.restarting, SYNC, Retry(), reset_after=value)
+        call = partial(face.restarting, SYNC, Retry(), reset_after=value)
         yield TypeError, call, f"{where}: reset_after must be a number of seconds > 0, not {shown(value)}"
     for value in (0, -1, math.nan):
-        call = partial(Pipeline.restarting, SYNC, Retry(), reset_after=value)
+        call = partial(face.restarting, SYNC, Retry(), reset_after=value)
         yield ValueError, call, f"{where}: reset_after must be a number of seconds > 0, not {shown(value)}"
     yield from wrong_names(where, partial(restarting, SYNC, Retry()))
 
 
-def operation_rows():
+def operation_rows(line=LINE):
     for name in ("map", "filter", "flat_map", "tap", "take_while", "skip_while"):
-        operation = getattr(LINE, name)
+        operation = getattr(line, name)
         yield from wrong_functions(f"Pipeline.{name}", operation)
         yield from wrong_names(f"Pipeline.{name}", partial(operation, SYNC))
-    yield from wrong_functions("Pipeline.scan", lambda value: LINE.scan(value, 0))
-    yield from wrong_names("Pipeline.scan", partial(LINE.scan, SYNC, 0))
+    yield from wrong_functions("Pipeline.scan", lambda value: line.scan(value, 0))
+    yield from wrong_names("Pipeline.scan", partial(line.scan, SYNC, 0))
 
     for name in ("map", "flat_map", "filter", "tap"):
-        operation = partial(getattr(LINE, name), ASYNC)
+        operation = partial(getattr(line, name), ASYNC)
         yield from wrong_ints(
             f"Pipeline.{name}",
             "concurrency",
@@ -254,155 +254,171 @@ def operation_rows():
     for value in (None, 1, 0, "no", Named()):
         yield (
             TypeError,
-            partial(LINE.map, ASYNC, ordered=value),
+            partial(line.map, ASYNC, ordered=value),
             f"Pipeline.map: ordered must be a bool, not {shown(value)}",
         )
 
     for value in (None, True, 1.0, math.nan, "0", Named()):
-        yield TypeError, partial(LINE.enumerate, value), f"Pipeline.enumerate: start must be an int, not {shown(value)}"
-    yield from wrong_names("Pipeline.enumerate", LINE.enumerate)
+        yield TypeError, partial(line.enumerate, value), f"Pipeline.enumerate: start must be an int, not {shown(value)}"
+    yield from wrong_names("Pipeline.enumerate", line.enumerate)
 
     for name in ("take", "skip"):
-        yield from wrong_ints(f"Pipeline.{name}", "n", getattr(LINE, name), at_least=0)
-        yield from wrong_names(f"Pipeline.{name}", partial(getattr(LINE, name), 1))
-    yield from wrong_ints("Pipeline.buffer", "capacity", LINE.buffer, at_least=1)
-    yield from wrong_names("Pipeline.buffer", partial(LINE.buffer, 1))
-    yield from wrong_names("Pipeline.unbatch", LINE.unbatch)
-    for value in (None, 1, NO_CALLABLE):
-        yield TypeError, partial(LINE.pipe, value), f"Pipeline.pipe: fn must be callable, not {shown(value)}"
+        yield from wrong_ints(f"Pipeline.{name}", "n", getattr(line, name), at_least=0)
+        yield from wrong_names(f"Pipeline.{name}", partial(getattr(line, name), 1))
+    yield from wrong_ints("Pipeline.buffer", "capacity", line.buffer, at_least=1)
+    yield from wrong_names("Pipeline.buffer", partial(line.buffer, 1))
+    yield from wrong_names("Pipeline.unbatch", line.unbatch)
 
 
-def branch_rows():
-    for name, call in (("broadcast", LINE.broadcast), ("partition", partial(LINE.partition, SYNC))):
+def branch_rows(line=LINE):
+    for name, call in (("broadcast", line.broadcast), ("partition", partial(line.partition, SYNC))):
         where = f"Pipeline.{name}"
-        for value in (None, [("a", same)], same, Named()):
-            rule = f"{where}: branches must be a mapping of names to functions, not {shown(value)}"
-            yield TypeError, partial(call, value), rule
         yield TypeError, partial(call, {1: same}), f"{where}: a branch's name must be a str, not 1"
         yield ValueError, partial(call, {"": same}), f"{where}: a branch's name must not be empty, not ''"
-        yield from wrong_sync_functions(where, "branches['a']", lambda value, call=call: call({"a": value}))
         for value in (None, [1], Named()):
             made = f"{where}: what branches['a'] gives must be a Pipeline, not {shown(value)}"
             yield TypeError, partial(call, {"a": lambda line, value=value: value}), made
         yield from wrong_names(where, partial(call, {"a": same}))
-    yield from wrong_sync_functions("Pipeline.partition", "route", lambda value: LINE.partition(value, {"a": same}))
+    yield from wrong_sync_functions("Pipeline.partition", "route", lambda value: line.partition(value, {"a": same}))
 
 
-def batch_rows():
+def batch_rows(line=LINE):
     where = "Pipeline.batch"
-    yield ValueError, LINE.batch, f"{where}: one of max_items, max_delay, max_cost must be given"
-    yield from wrong_ints(where, "max_items", LINE.batch, at_least=1)
-    yield from wrong_seconds(where, "max_delay", lambda value: LINE.batch(max_delay=value))
+    yield from wrong_ints(where, "max_items", line.batch, at_least=1)
+    yield from wrong_seconds(where, "max_delay", lambda value: line.batch(max_delay=value))
     for value in (True, "1", Fraction(3), Named()):
         yield (
             TypeError,
-            partial(LINE.batch, max_cost=value),
+            partial(line.batch, max_cost=value),
             f"{where}: max_cost must be a number > 0, not {shown(value)}",
         )
     for value in (0, 0.0, -1, math.nan, math.inf):
         yield (
             ValueError,
-            partial(LINE.batch, max_cost=value),
+            partial(line.batch, max_cost=value),
             f"{where}: max_cost must be > 0 and finite, not {shown(value)}",
         )
-    yield from wrong_sync_functions(where, "cost", lambda value: LINE.batch(max_cost=1, cost=value))
-    yield TypeError, partial(LINE.batch, 1, cost=SYNC), f"{where}: cost must come with max_cost"
-    yield from wrong_names(where, partial(LINE.batch, 1))
+    yield from wrong_sync_functions(where, "cost", lambda value: line.batch(max_cost=1, cost=value))
+    yield TypeError, partial(line.batch, 1, cost=SYNC), f"{where}: cost must come with max_cost"
+    yield from wrong_names(where, partial(line.batch, 1))
 
 
-def fair_by_rows():
+def fair_by_rows(line=LINE):
     where = "Pipeline.fair_by"
-    yield from wrong_sync_functions(where, "key", lambda value: LINE.fair_by(value, max_keys=1))
+    yield from wrong_sync_functions(where, "key", lambda value: line.fair_by(value, max_keys=1))
     for value in (1, "a", {"a": 1}, Named()):
         message = f'{where}: share must be a FairShare, not {shown(value)}\nUse FairShare({{"a": 3}}), say.'
-        yield TypeError, partial(LINE.fair_by, SYNC, value, max_keys=1), message
-    yield from wrong_ints(where, "max_keys", lambda value: LINE.fair_by(SYNC, max_keys=value), at_least=1)
+        yield TypeError, partial(line.fair_by, SYNC, value, max_keys=1), message
+    yield from wrong_ints(where, "max_keys", lambda value: line.fair_by(SYNC, max_keys=value), at_least=1)
     rule = "overflow must be 'block', 'drop_newest' or OnError.divert(step)"
     for kind, values in ((TypeError, (None, 1, OnError.skip(), SYNC)), (ValueError, ("", "Block", "drop_oldest"))):
         for value in values:
-            yield kind, partial(LINE.fair_by, SYNC, max_keys=1, overflow=value), f"{where}: {rule}, not {option(value)}"
-    yield from wrong_names(where, partial(LINE.fair_by, SYNC, max_keys=1))
+            yield kind, partial(line.fair_by, SYNC, max_keys=1, overflow=value), f"{where}: {rule}, not {option(value)}"
+    yield from wrong_names(where, partial(line.fair_by, SYNC, max_keys=1))
 
 
-def window_rows():
+def window_rows(line=LINE):
     where = "Pipeline.window"
-    yield ValueError, LINE.window, f"{where}: one of max_items, period must be given"
-    yield from wrong_ints(where, "max_items", LINE.window, at_least=1)
-    yield from wrong_seconds(where, "period", lambda value: LINE.window(period=value))
-    yield from wrong_names(where, partial(LINE.window, 1))
-    yield from wrong_ints("Pipeline.sliding", "n", LINE.sliding, at_least=1)
-    yield from wrong_ints("Pipeline.sliding", "step", partial(LINE.sliding, 2), at_least=1)
-    yield from wrong_names("Pipeline.sliding", partial(LINE.sliding, 2))
-    yield from wrong_names("Pipeline.pairwise", LINE.pairwise)
+    yield ValueError, line.window, f"{where}: one of max_items, period must be given"
+    yield from wrong_ints(where, "max_items", line.window, at_least=1)
+    yield from wrong_seconds(where, "period", lambda value: line.window(period=value))
+    yield from wrong_names(where, partial(line.window, 1))
+    yield from wrong_ints("Pipeline.sliding", "n", line.sliding, at_least=1)
+    yield from wrong_ints("Pipeline.sliding", "step", partial(line.sliding, 2), at_least=1)
+    yield from wrong_names("Pipeline.sliding", partial(line.sliding, 2))
     where = "Pipeline.distinct"
-    yield from wrong_sync_functions(where, "key", lambda value: LINE.distinct(value, remember=1))
-    yield from wrong_ints(where, "remember", lambda value: LINE.distinct(remember=value), at_least=1)
-    yield from wrong_names(where, partial(LINE.distinct, remember=1))
+    yield from wrong_sync_functions(where, "key", lambda value: line.distinct(value, remember=1))
+    yield from wrong_ints(where, "remember", lambda value: line.distinct(remember=value), at_least=1)
+    yield from wrong_names(where, partial(line.distinct, remember=1))
 
 
-def overload_rows():
+def overload_rows(line=LINE):
     where = "Pipeline.buffer"
     rule = f"{where}: overflow must be 'block', 'drop_oldest', 'drop_newest' or 'fail'"
     for value in ("drop", "", "Block", "drop_oldest "):
-        yield ValueError, partial(LINE.buffer, 1, overflow=value), f"{rule}, not {option(value)}"
+        yield ValueError, partial(line.buffer, 1, overflow=value), f"{rule}, not {option(value)}"
     for value in (None, True, 1, b"block", Named()):
-        yield TypeError, partial(LINE.buffer, 1, overflow=value), f"{rule}, not {shown(value)}"
+        yield TypeError, partial(line.buffer, 1, overflow=value), f"{rule}, not {shown(value)}"
 
     where = "Pipeline.throttle"
     for value in (None, 5, 0.5, "5/s", RateLimit, Named()):
         yield (
             TypeError,
-            partial(LINE.throttle, value),
+            partial(line.throttle, value),
             f"{where}: rate_limit must be a RateLimit, not {shown(value)}\nUse RateLimit(8), say.",
         )
-    yield from wrong_sync_functions(where, "cost", lambda value: LINE.throttle(RateLimit(1), cost=value))
-    yield from wrong_names(where, partial(LINE.throttle, RateLimit(1)))
+    yield from wrong_sync_functions(where, "cost", lambda value: line.throttle(RateLimit(1), cost=value))
+    yield from wrong_names(where, partial(line.throttle, RateLimit(1)))
 
 
-def time_rows():
+def time_rows(line=LINE):
     arguments = {"debounce": "delay", "sample": "period", "delay": "seconds", "idle_timeout": "seconds"}
     for name, argument in arguments.items():
-        operation = getattr(LINE, name)
+        operation = getattr(line, name)
         yield from wrong_seconds(f"Pipeline.{name}", argument, operation)
         yield from wrong_names(f"Pipeline.{name}", partial(operation, 1))
-    yield from wrong_ints("Pipeline.delay", "max_items", lambda value: LINE.delay(1, max_items=value), at_least=1)
+    yield from wrong_ints("Pipeline.delay", "max_items", lambda value: line.delay(1, max_items=value), at_least=1)
 
     where = "Pipeline.timeout"
-    yield ValueError, LINE.timeout, f"{where}: one of seconds, first must be given"
-    yield from wrong_seconds(where, "first", lambda value: LINE.timeout(first=value))
-    yield from wrong_seconds(where, "seconds", LINE.timeout)
-    yield from wrong_names(where, partial(LINE.timeout, 1))
+    yield ValueError, line.timeout, f"{where}: one of seconds, first must be given"
+    yield from wrong_seconds(where, "first", lambda value: line.timeout(first=value))
+    yield from wrong_seconds(where, "seconds", line.timeout)
+    yield from wrong_names(where, partial(line.timeout, 1))
 
 
-def fan_in_rows():
-    for function in (merge, concat, zip_pipelines):
-        name = function.__name__
+def fan_in_rows(face=funcpipe_trio):
+    for name in ("merge", "concat", "zip_pipelines"):
+        function = getattr(face, name)
         for value in (None, 1, [LINE], "ab"):
             yield TypeError, partial(function, value), f"{name}: input 0 must be a Pipeline, not {shown(value)}"
             yield TypeError, partial(function, LINE, value), f"{name}: input 1 must be a Pipeline, not {shown(value)}"
         yield from wrong_names(name, partial(function, LINE))
     for value in (None, 1, 0, "yes"):
         message = f"zip_pipelines: strict must be a bool, not {shown(value)}"
-        yield TypeError, partial(zip_pipelines, LINE, strict=value), message
+        yield TypeError, partial(face.zip_pipelines, LINE, strict=value), message
 
-    for value in (None, [LINE], LINE, 1):
-        message = f"fair_merge: inputs must be a mapping of keys to pipelines, not {shown(value)}"
-        yield TypeError, partial(fair_merge, value), message
     for value in (None, [1], 1):
         message = f"fair_merge: inputs['b'] must be a Pipeline, not {shown(value)}"
-        yield TypeError, partial(fair_merge, {"a": LINE, "b": value}), message
+        yield TypeError, partial(face.fair_merge, {"a": LINE, "b": value}), message
     for value in ({"a": 1}, 1, FairShare):
         message = f'fair_merge: share must be a FairShare, not {shown(value)}\nUse FairShare({{"a": 3}}), say.'
-        yield TypeError, partial(fair_merge, {"a": LINE}, value), message
-    yield from wrong_names("fair_merge", partial(fair_merge, {}))
+        yield TypeError, partial(face.fair_merge, {"a": LINE}, value), message
+    yield from wrong_names("fair_merge", partial(face.fair_merge, {}))
     yield (
         PlanError,
-        partial(fair_merge, {"a": LINE, 1: LINE}, FairShare({"a": 1, "A": 2, "1": 3})),
+        partial(face.fair_merge, {"a": LINE, 1: LINE}, FairShare({"a": 1, "A": 2, "1": 3})),
         "fair_merge: weights['A'] must name an input; the inputs are 'a', 1\n"
         "fair_merge: weights['1'] must name an input; the inputs are 'a', 1",
     )
     message = "fair_merge: weights['a'] must name an input; the inputs are none"
-    yield PlanError, partial(fair_merge, {}, FairShare({"a": 1})), message
+    yield PlanError, partial(face.fair_merge, {}, FairShare({"a": 1})), message
+
+
+def face_rows():
+    """Arguments that no node can check: not fields of a node, or refused in the name of a second method."""
+    where = "Pipeline.from_channel"
+    for value in (None, [1], SYNC, LINE):
+        yield (
+            TypeError,
+            partial(Pipeline.from_channel, value),
+            f"{where}: receive_channel must be a trio ReceiveChannel, not {shown(value)}",
+        )
+    for value in (None, 1, NO_CALLABLE):
+        yield TypeError, partial(LINE.pipe, value), f"Pipeline.pipe: fn must be callable, not {shown(value)}"
+    for call, kind in ((Pipeline.from_iterable, "iterable"), (Pipeline.from_async_iterable, "async iterable")):
+        message = f"Pipeline.{call.__name__}: items must be an {kind}, or a callable that makes one, not a Pipeline"
+        yield TypeError, partial(call, LINE), message
+    yield ValueError, LINE.batch, "Pipeline.batch: one of max_items, max_delay, max_cost must be given"
+    yield from wrong_names("Pipeline.pairwise", LINE.pairwise)
+    for value in (None, [LINE], (("a", LINE),), LINE, 1):
+        message = f"fair_merge: inputs must be a mapping of keys to pipelines, not {shown(value)}"
+        yield TypeError, partial(fair_merge, value), message
+    for name, call in (("broadcast", LINE.broadcast), ("partition", partial(LINE.partition, SYNC))):
+        where = f"Pipeline.{name}"
+        for value in (None, [("a", same)], same, Named()):
+            rule = f"{where}: branches must be a mapping of names to functions, not {shown(value)}"
+            yield TypeError, partial(call, value), rule
+        yield from wrong_sync_functions(where, "branches['a']", lambda value, call=call: call({"a": value}))
 
 
 def policy_rows():
@@ -517,6 +533,7 @@ REFUSED = [
     *overload_rows(),
     *time_rows(),
     *fan_in_rows(),
+    *face_rows(),
     *policy_rows(),
     *rate_limit_rows(),
     *retry_rows(),
@@ -535,6 +552,150 @@ def test_a_wrong_argument_is_refused_with_the_value_and_the_rule(kind, call, mes
         call()
 
     assert type(caught.value) is kind
+
+
+# ---- nodes of a plan, made without the face
+
+PLAN = LINE._plan
+BRANCH = Branch("broadcast", "split", "a")
+NODES = {
+    "from_iterable": Source("iterable", "s", Opaque([1])),
+    "from_async_iterable": Source("async iterable", "s", Opaque(ASYNC_GENERATOR)),
+    "from_channel": Source("channel", "s", Opaque(trio.open_memory_channel(1)[1])),
+    "from_producer": Source("producer", "s", Opaque(ASYNC)),
+    "ticks": Source("ticks", "s", Opaque(None), 1),
+    "restarting": restarts.RestartingSource("restarting", "s", Opaque(SYNC), retry=Retry(), reset_after=1),
+    "map": operations.Map("o", ASYNC),
+    "filter": operations.Filter("o", ASYNC),
+    "flat_map": operations.FlatMap("o", ASYNC),
+    "scan": operations.Scan("o", SYNC),
+    "tap": operations.Tap("o", ASYNC),
+    "enumerate": operations.Enumerate("o"),
+    "take": operations.Take("o", 1),
+    "skip": operations.Skip("o", 1),
+    "take_while": operations.TakeWhile("o", SYNC),
+    "skip_while": operations.SkipWhile("o", SYNC),
+    "batch": operations.Batch("o", 1),
+    "unbatch": operations.Unbatch("o"),
+    "buffer": operations.Buffer("o", 1),
+    "window": windows.Window("o", 1),
+    "sliding": windows.Sliding("o", 2),
+    "distinct": windows.Distinct("o", remember=1),
+    "throttle": timing.Throttle("o", RateLimit(1)),
+    "debounce": timing.Debounce("o", 1),
+    "sample": timing.Sample("o", 1),
+    "delay": timing.Delay("o", 1, 1),
+    "idle_timeout": timing.IdleTimeout("o", 1),
+    "timeout": timing.Timeout("o", 1, None),
+    "fair_by": fair_by.FairBy("o", SYNC, FairShare(), 1),
+    "route": operations.Route("o", SYNC, ("a",)),
+    "branch": BRANCH,
+    "broadcast": FanOut("broadcast", "split", PLAN, ((BRANCH, Plan(BRANCH)),)),
+    "partition": FanOut("partition", "split", PLAN, (), operations.Route("o", SYNC)),
+    "fair_merge": FanIn("fair_merge", "j", (("a", PLAN),), FairShare()),
+    "merge": FanIn("merge", "j", ((0, PLAN),), FairShare()),
+    "concat": FanIn("concat", "j", ((0, PLAN),)),
+    "zip_pipelines": FanIn("zip", "j", ((0, PLAN),)),
+}
+"""A sound node of each method, and one of each part of a fan-out."""
+
+FIELDS = {
+    **dict.fromkeys(("items", "receive_channel", "async_fn", "source_factory"), "origin"),
+    **dict.fromkeys(("take.n", "skip.n"), "count"),
+    "sliding.n": "size",
+    "route.route": "fn",
+}
+"""The fields of nodes that have another name than the argument."""
+
+
+def built(node, changes):
+    return type(node)(**{each.name: getattr(node, each.name) for each in fields(node) if each.init} | changes)
+
+
+class Nodes:
+    """Has the methods and functions that make plans; each makes the node itself, without the face."""
+
+    def __init__(self, change):
+        self.change = change
+
+    def __getattr__(self, method):
+        return partial(self.made, method)
+
+    def made(self, method, *args, **kwargs):
+        face = getattr(Pipeline, method, None) or getattr(funcpipe_trio, method)
+        parameters = inspect.signature(face).parameters
+        bound = inspect.signature(face).bind(*([None] if "self" in parameters else []), *args, **kwargs)
+        bound.apply_defaults()
+        given = {name: value for name, value in bound.arguments.items() if name != "self"}
+        given = {name: value for name, value in given.items() if (name, value) not in (("name", None), ("share", None))}
+        if "branches" in given:
+            return self.fan_out(method, **given)
+        if "pipelines" in given:
+            given["inputs"] = dict(enumerate(given.pop("pipelines")))
+        if "inputs" in given:
+            given["inputs"] = tuple((key, plan_of(line) or line) for key, line in given["inputs"].items())
+        return self.node(method, given)
+
+    def node(self, method, given):
+        node, changes = NODES[method], {}
+        for name, value in given.items():
+            field = FIELDS.get(f"{method}.{name}", FIELDS.get(name, name))
+            changes[field] = Opaque(value) if isinstance(getattr(node, field), Opaque) else value
+        return self.change(node, changes)
+
+    def fan_out(self, kind, branches, name="split", route=None):
+        """Make the branches and the route, call the functions of the branches, then make the fan-out."""
+        parts = {key: self.node("branch", {"kind": kind, "fan_out": name, "key": key}) for key in branches}
+        routing = {} if route is None else {"route": self.node("route", {"name": name, "route": route})}
+        lines = tuple((parts[key], fn(Plan(parts[key]))) for key, fn in branches.items())
+        return self.node(kind, {"name": name, "branches": lines, **routing})
+
+
+def node_rows(face):
+    for rows in (
+        *(source_rows, operation_rows, branch_rows, batch_rows, fair_by_rows, window_rows),
+        *(overload_rows, time_rows, fan_in_rows),
+    ):
+        yield from rows(face)
+
+
+@pytest.mark.parametrize("change", [built, lambda node, changes: replace(node, **changes)], ids=["built", "replaced"])
+def test_a_node_refuses_what_its_method_refuses(change):
+    """Made directly, or changed by `replace`: the same error with the same words."""
+    wrong = []
+    for kind, call, message in node_rows(Nodes(change)):
+        try:
+            call()
+        except Exception as error:
+            if (type(error), str(error)) != (kind, message):
+                wrong.append((message, repr(error)))
+        else:
+            wrong.append((message, "nothing"))
+
+    assert wrong == []
+
+
+def test_every_kind_of_node_is_made_wrong():
+    """Except abstract operations, which have no verb; the parts of steps have their rows in `test_step.py`."""
+    modules = (operations, timing, windows, fair_by, nodes, restarts)
+    classes = {each for module in modules for each in vars(module).values() if isinstance(each, type)}
+    roots = (operations.Operation, nodes.Source, nodes.FanIn, nodes.FanOut, nodes.Branch)
+    kinds = {each for each in classes if issubclass(each, roots)}
+
+    abstract = {each for each in kinds if issubclass(each, operations.Operation) and not each.verb}
+    assert kinds - abstract == {type(node) for node in NODES.values()}
+
+
+def test_a_node_normalises_what_it_is_given():
+    """Times become floats; a one-shot source has a claim, and keeps it when it is changed."""
+    once = Source("iterable", "s", Opaque(iter([1])))
+
+    times = [timing.Delay("o", 1, 1).seconds, windows.Window("o", period=1).period, NODES["ticks"].period]
+
+    assert [type(each) for each in times] == [float] * 3
+    assert once.claim is not None
+    assert replace(once, name="t").claim is once.claim
+    assert (NODES["from_iterable"].claim, NODES["from_async_iterable"].claim) == (None, None)
 
 
 @pytest.mark.parametrize("value", [1, 1.5, 10**9])

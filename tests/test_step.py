@@ -8,6 +8,7 @@ the others after a failure, or lets a group out.
 
 import contextvars
 import copy
+import dataclasses
 import math
 import pickle
 import tracemalloc
@@ -37,6 +38,7 @@ from funcpipe_trio import (
     gather,
     threads,
 )
+from funcpipe_trio._plan.steps import Call, Limit, Pure, StepPlan, Timeout, Within
 from funcpipe_trio.testing import run_virtual
 from funcpipe_trio.testing._schedule import Schedule, scheduled
 
@@ -366,6 +368,90 @@ def test_what_a_step_refuses(kind, build, message):
         build()
 
     assert (type(caught.value), str(caught.value)) == (kind, message)
+
+
+async def many(item):
+    yield item
+
+
+CALL = Call(parse, "parse", idempotent=True)
+ONE_CALL = (Call(embed, "embed", idempotent=True),)
+LIMIT = Limit(RateLimit(1))
+LIMITER = RateLimiter(RateLimit(1))
+TWICE = "Step.rate_limit: a limiter must be met once by a call, not twice\nUse cost= to let it take more."
+
+
+@pytest.mark.parametrize(
+    ("kind", "node", "changes", "message"),
+    [
+        (TypeError, CALL, {"fn": 1}, "Step: fn must be callable, not 1"),
+        (
+            TypeError,
+            CALL,
+            {"fn": many},
+            "Step: fn must be no async generator function, not the async generator function many\n"
+            "Use flat_map to put many values in an item's place.",
+        ),
+        (TypeError, CALL, {"name": 1}, "Step: name must be a str, not 1"),
+        (ValueError, CALL, {"name": ""}, "Step: name must not be empty, not ''"),
+        (TypeError, CALL, {"idempotent": 1}, "Step: idempotent must be a bool, not 1"),
+        (
+            PlanError,
+            ONE_CALL[0],
+            {"runner": threads(1)},
+            "step 'embed': on must have a sync function, not an async one, which needs no runner.",
+        ),
+        (TypeError, Pure(size), {"fn": 1}, "Step.pure: fn must be callable, not 1"),
+        (TypeError, Pure(size), {"fn": embed}, "Step.pure: fn must be a sync function, not the async function embed"),
+        (
+            TypeError,
+            Timeout(1),
+            {"seconds": "1"},
+            "Step.timeout: seconds must be a number of seconds > 0, not a str of length 1",
+        ),
+        (
+            ValueError,
+            Timeout(1),
+            {"seconds": 0},
+            "Step.timeout: seconds must be a number of seconds > 0, finite, not 0",
+        ),
+        (
+            TypeError,
+            LIMIT,
+            {"rate_limit": 3},
+            "Step.rate_limit: limit must be a RateLimit or a RateLimiter, not 3",
+        ),
+        (TypeError, LIMIT, {"cost": 1}, "Step.rate_limit: cost must be callable, not 1"),
+        (
+            TypeError,
+            LIMIT,
+            {"cost": embed},
+            "Step.rate_limit: cost must be a sync function, not the async function embed",
+        ),
+        (
+            PlanError,
+            Within((Call(store, "store", idempotent=False),), Timeout(1)),
+            {"layer": Retry(2)},
+            ONCE,
+        ),
+        (
+            ValueError,
+            Within((Within(ONE_CALL, Limit(RateLimit(1), LIMITER)),), Timeout(1)),
+            {"layer": Limit(RateLimit(1), LIMITER)},
+            TWICE,
+        ),
+        (TypeError, StepPlan("embed", ONE_CALL), {"name": 1}, "Step: name must be a str, not 1"),
+        (ValueError, StepPlan("size", (Pure(size),)), {"name": ""}, "Step.pure: name must not be empty, not ''"),
+    ],
+)
+def test_a_part_of_a_step_refuses_what_its_method_refuses(kind, node, changes, message):
+    """Made directly, or changed by `replace`: the same error with the same words."""
+    present = {each.name: getattr(node, each.name) for each in dataclasses.fields(node)}
+    for make in (partial(type(node), **present | changes), partial(dataclasses.replace, node, **changes)):
+        with pytest.raises(kind) as caught:
+            make()
+
+        assert (type(caught.value), str(caught.value)) == (kind, message)
 
 
 @pytest.mark.parametrize("fn", [embed, never_async, Step.pure], ids=["embed", "never_async", "pure"])

@@ -9,12 +9,14 @@ from __future__ import annotations
 import inspect
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from fractions import Fraction
-from typing import Any
+from typing import Any, TypeVar
 
 from .functions import is_async, yields_async
-from .shown import option, shown
+from .shown import option, shown, with_article
+
+T = TypeVar("T")
 
 
 def refuse(
@@ -112,6 +114,20 @@ def choice(where: str, name: str, value: Any, choices: tuple[str, ...]) -> str:
         raise refuse(TypeError, where, name, rule, value)
     if value not in choices:
         raise refuse(ValueError, where, name, rule, value, show=option)
+    return value
+
+
+def instance(where: str, name: str, value: Any, kind: type[T], use: str = "") -> T:
+    """Check an object of a class, which the rule calls by its name."""
+    if not isinstance(value, kind):
+        raise refuse(TypeError, where, name, f"be {with_article(kind.__name__)}", value, use)
+    return value
+
+
+def mapping(where: str, name: str, value: Any, of: str) -> Mapping[Any, Any]:
+    """Check a mapping, ``of`` what to what."""
+    if not isinstance(value, Mapping):
+        raise refuse(TypeError, where, name, f"be a mapping of {of}", value)
     return value
 
 

@@ -52,8 +52,8 @@ def type_name(value: object) -> str:
 
 
 def kind_of(value: object) -> str:
-    """Return the type of a value with its article: ``an int``."""
-    return _a(type_name(value))
+    """Say what a value is, not which: ``an int``."""
+    return with_article(type_name(value))
 
 
 def shown(value: object) -> str:
@@ -139,5 +139,6 @@ def _name_of(kind: type) -> str:
     return cut(escaped(type.__dict__["__name__"].__get__(kind)))
 
 
-def _a(name: str) -> str:
+def with_article(name: str) -> str:
+    """Put the article before a name: ``an int``."""
     return f"{'an' if name[:1].lower() in tuple('aeiou') else 'a'} {name}"

@@ -1,9 +1,10 @@
 """How many items can a run of a plan hold at most?
 
 The rule: it is the sum of what the links and the stages can hold, at every checkpoint, in items of the sources (a batch
-counts as its items). A source and a sync stage hold none beside what an operation keeps on purpose.
+counts as its items). A source and a sync stage hold none except what an operation keeps on purpose.
 
-The invariant: it is read off the layout alone, so it is known before anything runs; `inf` if anything has no limit.
+The invariant: it depends on the layout alone, so it is known before anything runs; `inf` if anything has no limit. It
+limits nothing: the links and stages do that.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from .operations import Operation, Unbatch
 
 
 def max_in_flight(line: SegmentLayout) -> int | float:
-    """Return the most items that can be taken and not yet done with (a batch counts its items)."""
+    """Return the most items that can be in progress at once (a batch counts its items)."""
     return _bound(line, {})[0]
 
 
@@ -25,11 +26,11 @@ _Units = tuple[int | float, ...]
 
 
 _Trunks = dict[str, _Units]
-"""What the branches of each fan-out are given."""
+"""The units of the items that the branches of each fan-out get."""
 
 
 def _bound(line: SegmentLayout, trunks: _Trunks, *, is_lossy: bool = False) -> tuple[int | float, _Units]:
-    """Sum what the links and the stages of a line can hold, in items; `is_lossy`: whatever is behind it drops."""
+    """Sum what the links and the stages of a line can hold, in items; `is_lossy`: everything behind it drops."""
     total, units = _origin_bound(line.origin, trunks)
     for stage in line.stages:
         before = units[-1]
@@ -39,11 +40,11 @@ def _bound(line: SegmentLayout, trunks: _Trunks, *, is_lossy: bool = False) -> t
         units = chain.units
         total += _times(stage.concurrency, before)  # what is in the calls
         if stage.overflow != "block" or (is_lossy and stage is line.stages[-1]):
-            total += chain.at_most  # the stage goes on though the link is full
+            total += chain.at_most  # the stage continues although the link is full
         else:
-            total += chain.given_out  # what it holds beside that takes the place of the value that it will be part of
+            total += chain.given_out  # anything more has the place in the link of the value that it will be part of
             if stage.concurrency and any(operation.gathers is not None for operation in stage.fused):
-                total += before - 1  # beside a batch that is not full, one more result may use the last place
+                total += before - 1  # besides a batch that is not full, one more result may use the last place
         # A finished result that waits for an earlier one may use a place of the link, at its size before the batch.
         total += _times(stage.capacity, max(before, units[-1]) if stage.concurrency else units[-1])
     return total, units
@@ -52,8 +53,8 @@ def _bound(line: SegmentLayout, trunks: _Trunks, *, is_lossy: bool = False) -> t
 class _Chain:
     """What the operations of one stage hold between two of their values, in items.
 
-    They hand on one value at a time, so while one of them is taking a value apart, those before it are waiting for it
-    to be through: they hold what they hold when they have just given a value out.
+    They pass on one value at a time, so while one of them is unbatching a value, those before it wait for it to finish:
+    they hold what they hold just after they passed a value on.
     """
 
     def __init__(self, units: _Units) -> None:
@@ -64,7 +65,7 @@ class _Chain:
         """The most that they ever hold."""
 
     def add(self, operation: Operation) -> None:
-        """Put one more operation behind those that there are."""
+        """Add one more operation at the end."""
         unit = self.units[-1]
         kept = _times(operation.keeps, unit)
         self.given_out += kept
@@ -74,7 +75,7 @@ class _Chain:
             self.units = (*self.units, unit * operation.gathers)
         elif isinstance(operation, Unbatch) and len(self.units) > 1:
             inner = self.units[-2]
-            self.given_out += unit - (0 if inner == math.inf else inner)  # the rest of what is taken apart
+            self.given_out += unit - (0 if inner == math.inf else inner)  # the rest of what is being unbatched
             self.at_most = max(self.at_most, self.given_out)
             self.units = self.units[:-1]
         elif operation.holds_back:
@@ -82,7 +83,7 @@ class _Chain:
 
 
 def _times(count: int | float, unit: int | float) -> int | float:
-    """Multiply; none of what has no limit are none."""
+    """Return count * unit, where 0 * inf is 0."""
     return count * unit if count else 0
 
 
@@ -100,9 +101,9 @@ def _origin_bound(
 
 
 def _fan_out_bound(fan_out: FanOutLayout, trunks: _Trunks) -> tuple[int | float, _Units]:
-    """Sum the trunk and all branches: each copy of an item counts, and the one that a partition has no room for."""
+    """Sum the trunk and all branches: each copy of an item counts, and so does one that waits for its branch."""
     links = [each for _key, line in fan_out.branches for each in _beginnings(line) if each.fan_out == fan_out.name]
-    is_lossy = all(link.overflow != "block" for link in links)  # else the one that blocks holds up the trunk
+    is_lossy = all(link.overflow != "block" for link in links)  # otherwise one that blocks holds up the trunk
     total, units = _bound(fan_out.trunk, trunks, is_lossy=is_lossy)
     inner = {**trunks, fan_out.name: units}
     bounds = [_bound(line, inner) for _key, line in fan_out.branches]
@@ -113,7 +114,7 @@ def _fan_out_bound(fan_out: FanOutLayout, trunks: _Trunks) -> tuple[int | float,
 
 
 def _beginnings(line: SegmentLayout) -> Iterator[BranchLayout]:
-    """Every branch that a line begins with, itself or somewhere inside."""
+    """Yield every branch that a line begins with, directly or inside its origin."""
     origin = line.origin
     if isinstance(origin, BranchLayout):
         yield origin

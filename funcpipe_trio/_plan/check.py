@@ -1,4 +1,8 @@
-"""What makes a plan unable to work: all of it is found before anything runs, and said at once."""
+"""What makes a plan unable to work?
+
+Each node checks itself when it is made; here the nodes are checked together. All problems are found before anything
+runs, and reported in one error. Nothing of the user's is called.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,7 @@ from .operations import Map
 
 
 def check_plan(plan: Plan) -> None:
-    """Raise one `PlanError` that lists every problem of the plan, if there is one."""
+    """Raise one `PlanError` that lists every problem of the plan, if it has any."""
     if not plan.derived.is_sound:
         refuse_too_deep(plan)
     problems = [] if plan.derived.is_sound else [*_shape_problems(plan)]
@@ -31,7 +35,7 @@ def claim_sources(plan: Plan) -> None:
 
 
 def refuse_too_deep(plan: Plan) -> None:
-    """Raise the `PlanError` of a plan that is nested too deep for anything to be said of it."""
+    """Raise the `PlanError` of a plan that is nested too deeply for anything else to be checked."""
     problem = too_deep(plan)
     if problem is not None:
         raise PlanError(problem)
@@ -48,13 +52,13 @@ def _sources(plan: Plan) -> Iterator[Source]:
 
 
 def _shape_problems(plan: Plan) -> Iterator[str]:
-    """Find all but what is wrong with the sources."""
+    """Find every problem except those of the sources."""
     yield from _operation_problems(plan)
     yield from _branch_problems(plan)
 
 
 def _branch_problems(plan: Plan, around: tuple[Branch, ...] = ()) -> Iterator[str]:
-    """Find branches that are used where they are not, or not used where they are; `around` are those it lies in."""
+    """Find branches used outside their function, or not exactly once inside; `around` are those around `plan`."""
     origin = plan.origin
     if isinstance(origin, FanIn):
         for _key, inner in origin.inputs:
@@ -96,7 +100,7 @@ def _operation_problems(plan: Plan) -> Iterator[str]:
 
 
 def _source_problems(plan: Plan) -> Iterator[str]:
-    seen: list[object] = []  # compared by identity: an iterator in two sources is one all the same
+    seen: list[object] = []  # compared by identity: two sources may hold the same iterator
     for source in _sources(plan):
         claim = source.claim
         if claim is None:
@@ -115,7 +119,7 @@ def _source_problems(plan: Plan) -> Iterator[str]:
 
 
 def describable(plan: Plan) -> None:
-    """Raise the `PlanError` of a plan that could never work; one whose source was used can still be shown."""
+    """Raise the `PlanError` of a plan that can never work; one whose source was used can still be described."""
     refuse_too_deep(plan)
     problems = list(_shape_problems(plan))
     if problems:

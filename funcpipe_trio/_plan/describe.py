@@ -1,6 +1,7 @@
-"""How a plan reads: one line a stage, one a link, fan-ins as indented inputs. Stable, so that a test can hold it.
+"""How does a plan read? One line per stage, one per link, and the inputs of a fan-in indented.
 
-The same plan gives the same text: names, capacities, weights and bounds, never an address or a repr of an item.
+The text is stable, so that a test can compare it: the same plan has the same text. It contains names, capacities,
+weights and bounds, never an address or the repr of an item.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _WHEN_FULL = {
 
 
 def describe_plan(plan: Plan, format: str) -> str:
-    """Show a plan; raise its `PlanError` if it cannot work."""
+    """Return the text of a plan; raise its `PlanError` if it cannot work."""
     if format != "text":
         raise checks.refuse(ValueError, "Pipeline.describe", "format", "be 'text'", format, show=option)
     describable(plan)

@@ -1,4 +1,7 @@
-"""`FairBy` as data: one mixed stream, of which each key gets its share."""
+"""How is one mixed stream shared between its keys? `FairBy`, as data.
+
+It decides nothing at run time: the queues are in `_runtime/links`, the choice between them in `_sansio`.
+"""
 
 from __future__ import annotations
 
@@ -7,25 +10,26 @@ from dataclasses import field
 from itertools import islice
 from typing import Any, ClassVar, Literal, TypeAlias
 
+from .._base import checks
 from .._base.frozen import dataclass
 from .._base.functions import AnyFunction, function_name
-from .._base.shown import quoted
+from .._base.shown import option, quoted
 from ..policies.fair_share import FairShare
 from ..policies.on_error import Divert
-from .operations import Operation
+from .operations import Operation, check_share
 from .steps import step_of
 
 FairOverflow: TypeAlias = Literal["block", "drop_newest"] | Divert
-"""What becomes of an item whose key's queue is full."""
+"""What happens to an item whose key's queue is full."""
 
 _MOST_WEIGHTS = 20
-"""Weights that a plan shows, at most."""
+"""The most weights that a plan shows."""
 _SAID = {"block": "blocks the stream", "drop_newest": "drops what is new"}
 
 
 @dataclass(frozen=True, slots=True)
 class FairBy(Operation):
-    """In place of the link at this point: a queue for each key, from which the next stage takes by weight."""
+    """Instead of the link at this point: a queue for each key, from which the next stage takes by weight."""
 
     verb: ClassVar[str] = "fair by"
     key: AnyFunction = field(hash=False)
@@ -33,14 +37,28 @@ class FairBy(Operation):
     max_keys: int
     overflow: FairOverflow = "block"
 
+    def __post_init__(self) -> None:
+        checks.sync_callable(self.method, "key", self.key)
+        Operation.__post_init__(self)
+        check_share(self.method, self.share)
+        checks.integer(self.method, "max_keys", self.max_keys, at_least=1)
+        if not isinstance(self.overflow, Divert) and not (isinstance(self.overflow, str) and self.overflow in _SAID):
+            kind = ValueError if isinstance(self.overflow, str) else TypeError
+            rule = "be 'block', 'drop_newest' or OnError.divert(step)"
+            raise checks.refuse(kind, self.method, "overflow", rule, self.overflow, show=option)
+
+    @property
+    def method(self) -> str:
+        return "Pipeline.fair_by"
+
     @property
     def capacity(self) -> int:
-        """How many items it holds: the queues, and one that none of them has room for."""
+        """How many items it holds: those in the queues, and one for which there is no room in them."""
         return self.max_keys * self.share.capacity + 1
 
     @property
     def waits(self) -> bool:
-        """Whether who fills it has to wait for a step, which a stage that waits for anything else cannot."""
+        """Whether the stage that fills it has to wait for a step, which a stage that waits for anything else cannot."""
         return isinstance(self.overflow, Divert)
 
     def describe(self) -> str:

@@ -1,11 +1,12 @@
-"""How a plan becomes stages and links: which operations share a task, and what holds how many items.
+"""How does a plan become stages and links: which operations share a task, and what holds how many items?
 
 The rule: an operation that waits (`needs_stage`) begins a stage; every other one is fused into the stage before it.
-Some that wait for the clock alone are fused into the stage of a sync iterable as well: it gives an item whenever it is
-asked, so it is silent only while it is paused. A `Buffer` ends a stage and sets the link behind it; a `FairBy` ends
-one, too, and is what it fills in place of a link. A fan-in is no stage and no link: whoever comes next takes from its
-inputs directly. A fan-out is none either: the last stage before it fills one link for each branch. Everything that
-speaks about a plan (description, checks, bound, runtime) reads this one layout.
+Some that wait only for the clock are fused into the stage of a sync iterable as well: it yields an item whenever it is
+asked, so it is silent only while it is paused. A `Buffer` ends a stage and sets the link behind it; a `FairBy` also
+ends a stage, which fills it instead of a link. A fan-in is neither a stage nor a link: the next stage takes directly
+from its inputs. Nor is a fan-out: the last stage before it fills one link for each branch.
+
+The invariant: everything that depends on the layout (description, bound, runtime) reads this one. It starts nothing.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from .timing import Throttle
 P = TypeVar("P", Source, Operation)
 
 LINK_CAPACITY = 16
-"""Capacity of a link that nobody sized: enough to make a wake-up cheap, small enough not to matter for memory."""
+"""Default capacity of a link: enough to make a wake-up cheap, small enough not to matter for memory."""
 
 LONGEST_CHAIN = 100
 """Operations fused into one stage, at most: each is a generator inside the next, and Python limits that depth."""
@@ -41,17 +42,17 @@ class StageLayout:
     capacity: int
     overflow: Overflow = "block"
     link_name: str | None = None
-    """What the user called the buffer that sized the link, if so."""
+    """The user's name for the buffer that sized the link; None without one."""
 
     @property
     def fair_by(self) -> FairBy | None:
-        """What it fills in place of a link, if it does."""
+        """The `FairBy` that it fills instead of a link; None if it fills a link."""
         last = self.fused[-1] if self.fused else None
         return last if isinstance(last, FairBy) else None
 
     @property
     def has_iterable(self) -> bool:
-        """Whether it takes from a sync iterable itself, and so gets an item whenever it asks."""
+        """Whether it takes from a sync iterable itself, so that it gets an item whenever it asks."""
         return isinstance(self.head, Source) and self.head.kind == "iterable"
 
     @property
@@ -66,19 +67,19 @@ class StageLayout:
 
     @property
     def throttle(self) -> Throttle | None:
-        """What the items of its source wait for before anything else is done with them, if they do."""
+        """The throttle directly behind its source; None without one."""
         first = self.fused[0] if self.fused else None
         return first if isinstance(first, Throttle) else None
 
     @property
     def concurrency(self) -> int:
-        """How many items it may hold in its hands at once."""
+        """How many items it may process at once."""
         return self.head.workers if isinstance(self.head, Operation) else 0
 
 
 @dataclass(frozen=True, slots=True)
 class FanInLayout:
-    """A fan-in: no task of its own, only a rule by which the next stage takes from its inputs."""
+    """A fan-in: not a task, only a rule by which the next stage takes from its inputs."""
 
     name: str
     kind: FanInKind
@@ -99,7 +100,7 @@ class BranchLayout:
 
     @property
     def name(self) -> str:
-        """What reports call who fills that link."""
+        """The name in reports of the part that fills that link."""
         return f"{self.fan_out}.{self.key}"
 
 
@@ -137,7 +138,7 @@ class SegmentLayout:
 
 
 def lay_out(plan: Plan) -> SegmentLayout:
-    """Lay a plan out, or read what was laid out."""
+    """Return the layout of a plan, made at the first call."""
     if plan.derived.layout is None:
         plan.derived.layout = _Planner().line(plan, LINK_CAPACITY)
     layout: SegmentLayout = plan.derived.layout
@@ -175,7 +176,7 @@ class _Planner:
             return _Line(self._names, self._fan_in(origin))
         if isinstance(origin, FanOut):
             return _Line(self._names, self._fan_out(origin))
-        known = self._branches.get(id(origin))  # none if it is looked at from within its own function
+        known = self._branches.get(id(origin))  # None while its own function describes it
         return _Line(self._names, known or BranchLayout(origin.fan_out, origin.key, LINK_CAPACITY))
 
     def _fan_in(self, fan_in: FanIn) -> FanInLayout:
@@ -208,15 +209,15 @@ class _Line:
         self._names = names
         self._origin = origin
         self._stages: list[StageLayout] = []
-        self._is_sized = False  # by a buffer, right here
-        # A tick is emitted when the one before it was taken: the link behind holds one.
+        self._is_sized = False  # whether a buffer at this point sized the last link
+        # A tick is emitted when the previous one was taken: the link behind holds one.
         self._ticks = source is not None and source.kind == "ticks"
         if source is not None:
             self._stages.append(StageLayout(source.name, source, (), self.default))
 
     @property
     def default(self) -> int:
-        """Capacity of a link here that nobody sized."""
+        """Capacity of a link here that no buffer sized."""
         return 1 if self._ticks and len(self._stages) <= 1 else LINK_CAPACITY
 
     def add(self, operation: Operation) -> None:
@@ -233,7 +234,7 @@ class _Line:
             self._is_sized = True
 
     def _open_stage(self) -> StageLayout | None:
-        """Give the stage that an operation may join here, if there is one."""
+        """Return the stage that an operation may join here; None if there is none."""
         stage = self._stages[-1] if self._stages else None
         return None if stage is None or self._is_sized or len(stage.fused) == LONGEST_CHAIN else stage
 
@@ -241,7 +242,7 @@ class _Line:
         """Whether an operation that needs a stage elsewhere needs none here, behind a sync iterable.
 
         From a list this saves the hop: a batch adds 0.3 us to an item, not 1.7, a throttle 0.15, not 2.2. A throttle
-        has to be the first, for it stands before the chain of its stage; behind it there is silence.
+        has to be the first, because it comes before the chain of its stage; behind it the stage may be silent.
         """
         stage = self._open_stage()
         if stage is None or not stage.has_iterable:
@@ -249,7 +250,7 @@ class _Line:
         return not stage.fused if isinstance(operation, Throttle) else _is_timed(operation) and not stage.throttle
 
     def fuse(self, operation: Operation) -> None:
-        """Let an operation run in the last stage, if there is one that it may join."""
+        """Fuse an operation into the last stage if it may join it; otherwise give it a new stage."""
         stage = self._open_stage()
         if stage is None or not _may_join(operation, stage):
             self._append(StageLayout(operation.name, None, (operation,), LINK_CAPACITY))
@@ -257,17 +258,17 @@ class _Line:
             self._stages[-1] = replace(stage, fused=(*stage.fused, operation))
 
     def end_in_stage(self, name: str) -> None:
-        """See that the line ends in a stage that fills branches: one that only passes items on will do.
+        """Make the line end in a stage that can fill branches; if needed, add one that only passes items on.
 
-        Results of a pool that wait before they are taken apart need a link of their own, or they would be counted
-        nowhere.
+        Results of a pool that wait before they are unbatched need their own link, or they would not be counted
+        anywhere.
         """
         stage = self._stages[-1] if self._stages else None
         if stage is None or self._is_sized or (stage.concurrency and _takes_apart(stage)):
             self._append(StageLayout(name, None, (), LINK_CAPACITY))
 
     def closed(self, tail: int) -> SegmentLayout:
-        """Give the line, whose last link has that capacity unless something else determined it."""
+        """Return the line; its last link gets that capacity unless something else determined it."""
         if self._stages and self._stages[-1].capacity != tail and not self._is_sized and self.default == LINK_CAPACITY:
             self._stages[-1] = replace(self._stages[-1], capacity=tail)
         return SegmentLayout(self._origin, tuple(self._stages))
@@ -289,7 +290,7 @@ class _Line:
 
 
 def _named(part: P, name: str) -> P:
-    """Give what has that name: the same, if it has."""
+    """Return the part under that name: itself if it has it already."""
     return part if part.name == name else replace(part, name=name)
 
 

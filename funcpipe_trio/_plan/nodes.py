@@ -1,26 +1,34 @@
-"""The shape of a plan: where items come from, and the operations on them, in order.
+"""What is a plan? Where items come from, and the operations on them, in order.
 
 A plan is an *origin* (a source, a fan-in of other plans, a fan-out or one of its branches) and a tuple of operations.
-It is a value: it holds the user's functions and iterables and touches none of them.
+It is a value: it holds the user's functions and iterables, and calls and iterates none of them.
 
-Plans lie in plans, as deep as a user's loop makes them. To compare them, and to see how deep it is, is done by loops;
-all else about a plan, its run too, is recursive, so deeper than `DEEPEST` is refused.
+The invariant: each part checks itself, so a wrong one cannot be made; the error names the public method or function
+that makes it. What only several parts together can tell is checked in `check`.
+
+Plans may be nested as deeply as a user's loop makes them. Comparing them and measuring their depth are loops; all the
+rest, including the run, is recursive, so anything deeper than `DEEPEST` is refused.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import field
-from inspect import isawaitable
+from inspect import isawaitable, isgeneratorfunction
 from typing import Any, ClassVar, Literal
 
+from .._base import checks
+from .._base.errors import PlanError
 from .._base.frozen import dataclass
-from .._base.functions import function_name
+from .._base.functions import function_name, is_async, yields_async
+from .._base.shown import listed, named
 from ..policies.fair_share import FairShare
-from .operations import Opaque, Operation, Route
+from .operations import Opaque, Operation, Route, check_share
 
 DEEPEST = 50
-"""Fan-ins and fan-outs within each other, at most: each takes up to 8 of the 1000 frames that Python's stack has."""
+"""How deeply fan-ins and fan-outs may be nested: each level takes up to 8 of the 1000 frames of Python's stack."""
+
+_MOST_PROBLEMS = 10  # of one kind, in one error
 
 SourceKind = Literal["iterable", "async iterable", "channel", "producer", "ticks", "restarting"]
 FanInKind = Literal["merge", "fair_merge", "concat", "zip"]
@@ -28,7 +36,7 @@ FanOutKind = Literal["broadcast", "partition"]
 
 
 class Claim:
-    """Whether a one-shot source was already given to a run: the only thing in a plan that changes, and only once."""
+    """Whether a run already has a one-shot source: the only thing in a plan that changes, and only once."""
 
     __slots__ = ("taken",)
 
@@ -40,7 +48,7 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where items come from; `claim` is set when that works only once (an iterator, a channel)."""
+    """Where items come from; it has a `claim` when that works only once (an iterator, a channel)."""
 
     verb: ClassVar[str] = "source"
     kind: SourceKind
@@ -49,13 +57,65 @@ class Source:
     period: float = 0.0
     claim: Claim | None = field(default=None, compare=False, repr=False)
 
+    def __post_init__(self) -> None:
+        where, origin = self.method, self.origin.value
+        if self.kind in _ITERATED:
+            _check_iterable(where, self.kind, origin)
+        elif self.kind == "producer":
+            checks.callable_(where, "async_fn", origin)
+            checks.async_callable(where, "async_fn", origin)
+        elif self.kind == "ticks":
+            object.__setattr__(self, "period", checks.seconds(where, "period", self.period))
+        checks.text(where, "name", self.name)
+        if self.claim is None and _works_once(self.kind, origin):
+            object.__setattr__(self, "claim", Claim())
+
+    @property
+    def method(self) -> str:
+        """The public method that makes it, for errors."""
+        return f"Pipeline.{'' if self.kind in ('ticks', 'restarting') else 'from_'}{self.kind.replace(' ', '_')}"
+
     def describe(self) -> str:
-        """Say it in a few words."""
+        """One-line description."""
         if self.kind == "ticks":
             return f"ticks every {self.period:g} s"
         made_by = self.origin.value if callable(self.origin.value) else None
         maker = "" if made_by is None else f" {function_name(made_by)}"
         return f"{self.kind}{maker}" + ("" if self.claim is None else ", for one run")
+
+
+def iterable_name(kind: SourceKind, items: Any) -> str:
+    """Return the default name of an iterable: its kind, or the name of the function that makes it."""
+    return kind.replace(" ", "_") if _has(items, _ITERATED[kind][0]) else function_name(items)
+
+
+_ITERATED = {"iterable": ("__iter__", "__next__"), "async iterable": ("__aiter__", "__anext__")}
+
+
+def _has(value: object, method: str) -> bool:
+    return hasattr(type(value), method)
+
+
+def _works_once(kind: SourceKind, origin: Any) -> bool:
+    return kind == "channel" or (kind in _ITERATED and _has(origin, _ITERATED[kind][1]))
+
+
+def _check_iterable(where: str, kind: SourceKind, items: Any) -> None:
+    if _has(items, _ITERATED[kind][0]):
+        return
+    if not callable(items):
+        raise _not_a_source(where, f"be an {kind}, or a callable that makes one", items)
+    gives_wrong_kind = yields_async(items) if kind == "iterable" else isgeneratorfunction(items)
+    if is_async(items) or gives_wrong_kind:
+        raise _not_a_source(where, f"give an {kind}, without being awaited", items)
+
+
+def _not_a_source(where: str, rule: str, items: Any) -> Exception:
+    """Make the error; for an async iterable, it names the method that takes one."""
+    if not _has(items, "__aiter__") and not (callable(items) and yields_async(items)):
+        return checks.refuse(TypeError, where, "items", rule, items)
+    rule = f"{rule} (from_async_iterable takes an async one)"
+    return checks.refuse(TypeError, where, "items", rule, items, "Use Pipeline.from_async_iterable(items).")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,16 +125,60 @@ class FanIn:
     kind: FanInKind
     name: str
     inputs: tuple[tuple[Hashable, Plan], ...]
+    """By key. An unnamed `concat` or `merge` inside another of its kind is replaced by its own inputs."""
     share: FairShare[Any] | None = None
     strict: bool = False
+
+    def __post_init__(self) -> None:
+        where = "zip_pipelines" if self.kind == "zip" else self.kind
+        checks.boolean(where, "strict", self.strict)
+        checks.text(where, "name", self.name)
+        shown = "inputs[{}]" if self.kind == "fair_merge" else "input {}"
+        for key, plan in self.inputs:
+            _check_plan(where, shown.format(named(key)), plan)
+        if self.kind == "fair_merge":
+            _check_weights(check_share(where, self.share), dict(self.inputs))
+        elif self.kind != "zip":
+            object.__setattr__(self, "inputs", _joined(self.kind, self.inputs))
+
+
+def _check_plan(where: str, name: str, plan: Any) -> None:
+    if not isinstance(plan, Plan):  # users only know a `Pipeline`
+        raise checks.refuse(TypeError, where, name, "be a Pipeline", plan)
+
+
+def _check_weights(share: FairShare[Any], inputs: Mapping[Hashable, Plan]) -> None:
+    unknown = [key for key in share.weights if key not in inputs]
+    if unknown:
+        known = f"must name an input; the inputs are {listed(inputs)}"
+        problems = [f"fair_merge: weights[{named(key)}] {known}" for key in unknown[:_MOST_PROBLEMS]]
+        more = len(unknown) - len(problems)
+        raise PlanError(*problems, *([f"fair_merge: {more} more weights {known}"] if more else []))
+
+
+def _joined(kind: FanInKind, inputs: tuple[tuple[Hashable, Plan], ...]) -> tuple[tuple[Hashable, Plan], ...]:
+    """Number the inputs; replace an unnamed fan-in of the same kind by its own, so that a loop may build one up."""
+    joined: list[Plan] = []
+    for _number, each in inputs:
+        origin = each.origin
+        if isinstance(origin, FanIn) and origin.kind == origin.name == kind and not each.operations:
+            joined += [inner for _key, inner in origin.inputs]
+        else:
+            joined.append(each)
+    return tuple(enumerate(joined))
 
 
 @dataclass(frozen=True, slots=True)
 class Branch:
-    """Where a branch of a fan-out begins; which one, only the object itself tells."""
+    """Where a branch of a fan-out begins; branches are told apart by identity."""
 
+    kind: FanOutKind
     fan_out: str
     key: str
+
+    def __post_init__(self) -> None:
+        checks.text(f"Pipeline.{self.kind}", "name", self.fan_out)
+        checks.text(f"Pipeline.{self.kind}", "a branch's name", self.key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,23 +190,29 @@ class FanOut:
     trunk: Plan
     branches: tuple[tuple[Branch, Plan], ...]
     route: Route | None = None
-    """Of a partition: which branch an item goes to."""
+    """Which branch an item goes to; None for a broadcast."""
+
+    def __post_init__(self) -> None:
+        where = f"Pipeline.{self.kind}"
+        checks.text(where, "name", self.name)
+        for branch, plan in self.branches:
+            _check_plan(where, f"what branches[{named(branch.key)}] gives", plan)
 
 
 class Derived:
-    """What was worked out of a plan, so that a second run need not do it again: it can only be the same."""
+    """What was computed from a plan, kept for its next run: it never changes."""
 
     __slots__ = ("is_sound", "layout")
 
     is_sound: bool
-    """Whether a check of its shape found nothing."""
+    """Whether a check of its shape found no problem."""
 
     def __init__(self) -> None:
         self.is_sound = False
-        self.layout: Any = None  # the `SegmentLayout`; None: not made yet
+        self.layout: Any = None  # the `SegmentLayout`; None before the first use
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Derived, ()  # a copy works it out again
+        return Derived, ()  # a copy computes it again
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +241,7 @@ class Plan:
 
 
 def inner_plans(plan: Plan) -> tuple[Plan, ...]:
-    """Give the plans that its items come from."""
+    """Return the plans that its items come from."""
     origin = plan.origin
     if isinstance(origin, FanIn):
         return tuple([inner for _key, inner in origin.inputs])
@@ -141,7 +251,7 @@ def inner_plans(plan: Plan) -> tuple[Plan, ...]:
 
 
 def too_deep(plan: Plan) -> str | None:
-    """Say that fan-ins and fan-outs lie too deep within each other; None if they do not."""
+    """Return the problem that fan-ins and fan-outs are nested too deeply; None otherwise."""
     if any(depth > DEEPEST for _plan, depth in _all_plans(plan)):
         return (
             f"the plan: fan-ins and fan-outs must lie at most {DEEPEST} deep within each other\n"
@@ -151,7 +261,7 @@ def too_deep(plan: Plan) -> str | None:
 
 
 def _all_plans(plan: Plan) -> Iterator[tuple[Plan, int]]:
-    """Every plan in it, and within how many others it lies."""
+    """Yield every plan in it, and its depth."""
     waiting = [(plan, 0)]
     while waiting:
         each, depth = waiting.pop()
@@ -160,7 +270,7 @@ def _all_plans(plan: Plan) -> Iterator[tuple[Plan, int]]:
 
 
 def _outside(origin: Source | FanIn | FanOut | Branch) -> object:
-    """Give what is compared of an origin itself, without the plans in it."""
+    """Return what is compared of an origin itself, without the plans in it."""
     if isinstance(origin, FanIn):
         return FanIn, origin.kind, origin.name, tuple([key for key, _ in origin.inputs]), origin.share, origin.strict
     if isinstance(origin, FanOut):
@@ -169,11 +279,11 @@ def _outside(origin: Source | FanIn | FanOut | Branch) -> object:
 
 
 def plan_of(value: object) -> Plan | None:
-    """Give the plan of what is a pipeline, None for anything else."""
+    """Return the plan of a pipeline; None for anything else."""
     plan = getattr(value, "_plan", None)
     return plan if isinstance(plan, Plan) else None
 
 
 def is_awaitable(value: object) -> bool:
-    """Tell whether a value is to be awaited: not a pipeline, for which ``await`` only says what to use."""
+    """Return whether a value is to be awaited: not a pipeline, whose ``__await__`` only raises what to use."""
     return isawaitable(value) and plan_of(value) is None

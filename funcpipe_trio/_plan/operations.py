@@ -1,7 +1,10 @@
-"""The operations of a pipeline, as data: what each one is, and how it reads in a plan.
+"""What are the operations of a pipeline, as data, and how does each read in a plan?
 
-An operation never runs anything. Whether it may be *fused* (run in the task of the stage before it, without a link) or
-needs a stage of its own is what the layout asks first: `needs_stage`.
+The rule: an operation is *fused* (it runs in the task of the stage before it, without a link) unless it needs its own
+stage, which the layout asks first: `needs_stage`.
+
+The invariant: each checks itself, so a wrong one cannot be made; the error names the public method that makes it. An
+operation runs nothing; its running form is in `_runtime/operations`.
 """
 
 from __future__ import annotations
@@ -9,17 +12,19 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import field
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
+from .._base import checks
 from .._base.frozen import dataclass
 from .._base.functions import AnyFunction, function_name, is_async, never_awaitable, yields_async
+from ..policies.fair_share import FairShare
 from ..policies.on_error import Divert, OnError, Stop
 from .steps import step_of
 
 STOP = Stop()
 
 Overflow = Literal["block", "drop_oldest", "drop_newest", "fail"]
-"""What becomes of an item that a buffer has no room for; ``block``: its sender waits."""
+"""What happens to an item for which a buffer has no room; ``block``: the stage before it waits."""
 
 
 class Opaque:
@@ -42,51 +47,64 @@ class Opaque:
         return f"<{type(self.value).__name__}>"  # never the value: it may hold secrets, or be endless
 
 
+def check_share(where: str, share: Any) -> FairShare[Any]:
+    """Refuse anything but a `FairShare`, such as a mapping of weights."""
+    return checks.instance(where, "share", share, FairShare, 'Use FairShare({"a": 3}), say.')
+
+
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One thing done to the stream at one point; `name` is what errors and reports call it."""
+    """One thing done to the stream at one point; `name` is its name in errors and reports."""
 
     verb: ClassVar[str] = ""
     name: str
 
+    def __post_init__(self) -> None:
+        checks.text(self.method, "name", self.name)
+
+    @property
+    def method(self) -> str:
+        """The public method that makes it, for errors."""
+        return f"Pipeline.{self.verb}"
+
     @property
     def needs_stage(self) -> bool:
-        """Whether it waits for something, so that it cannot run inside the stage before it."""
+        """Whether it waits for something, so that it cannot run in the stage before it."""
         return False
 
     @property
     def workers(self) -> int:
-        """How many items it may have in its hands at once, in a stage of its own."""
+        """How many items it may process at once in its own stage; 0 if it is fused."""
         return 1 if self.needs_stage else 0
 
     @property
     def keeps(self) -> int | float:
-        """How many elements it may keep between one and the next, wherever it runs."""
+        """How many elements it may keep between one element and the next, wherever it runs."""
         return 0
 
     @property
     def gathers(self) -> int | float | None:
-        """How many elements at most one value that it makes stands for; None if it gathers none."""
+        """The most elements that one value it makes stands for; None if it gathers none."""
         return None
 
     @property
     def holds_back(self) -> bool:
-        """Whether an element may stay in its hands though it is in no call: what leaves then is counted with it.
+        """Whether it may hold an element outside of a call: what it makes of that is counted with it.
 
-        Where a link has room for what is next to leave, that is its place; where a link drops, it needs one more.
+        If the link has room for the next value to leave, that is the element's place; a link that drops needs one more.
         """
         return False
 
     def describe(self) -> str:
-        """Say it in a few words."""
+        """One-line description."""
         return self.verb if self.name.partition("#")[0] == self.verb else f"{self.verb} as {self.name}"
 
     def details(self) -> list[str]:
-        """Say more about it, a line for each thing."""
+        """Return more about it, one line for each fact."""
         return []
 
     def problems(self) -> Iterator[str]:
-        """Say what makes it unable to run."""
+        """Yield what makes it unable to run."""
         return iter(())
 
 
@@ -96,13 +114,17 @@ class WithFunction(Operation):
 
     fn: AnyFunction = field(hash=False)  # an object that is called may have no hash
 
+    def __post_init__(self) -> None:
+        check_function(self.method, self.fn)
+        Operation.__post_init__(self)
+
     @property
     def needs_stage(self) -> bool:
         return is_async(self.fn)
 
     def describe(self) -> str:
         shown = function_name(self.fn)
-        # A name that only tells equal functions apart says nothing new: errors and reports use it, the plan need not.
+        # A name that only tells equal functions apart adds nothing here; errors and reports need it.
         alias = "" if self.name.partition("#")[0] == shown else f" as {self.name}"
         return f"{'async ' if self.needs_stage else ''}{self.verb} {shown}{alias}"
 
@@ -115,11 +137,23 @@ class WithFunction(Operation):
         return iter(()) if step is None else step.problems()
 
 
+def check_function(where: str, fn: Any) -> None:
+    """Refuse what cannot be called, and an async generator function: its generator would be taken for the result."""
+    checks.callable_(where, "fn", fn)
+    if yields_async(fn):
+        rule, use = "be no async generator function", "Use flat_map to put many values in an item's place."
+        raise checks.refuse(TypeError, where, "fn", rule, fn, use)
+
+
 @dataclass(frozen=True, slots=True)
 class Concurrent(WithFunction):
-    """An operation that calls a function for several items at once; to say how many asks for a stage of its own."""
+    """An operation that may call a function for several items at once; with `concurrency` it has its own stage."""
 
     concurrency: int | None = None
+
+    def __post_init__(self) -> None:
+        WithFunction.__post_init__(self)
+        _check_concurrency(self.method, self.concurrency)
 
     @property
     def needs_stage(self) -> bool:
@@ -131,7 +165,7 @@ class Concurrent(WithFunction):
 
     @property
     def awaits(self) -> bool:
-        """Whether what the function gives is awaited, whatever kind of function it is."""
+        """Whether the result of the function is awaited, whatever kind of function it is."""
         return self.concurrency is not None
 
     def describe(self) -> str:
@@ -147,20 +181,31 @@ class Concurrent(WithFunction):
             )
 
 
+def _check_concurrency(where: str, concurrency: Any) -> None:
+    if concurrency is not None:
+        checks.integer(where, "concurrency", concurrency, at_least=1)
+
+
 @dataclass(frozen=True, slots=True)
 class Map(Concurrent):
-    """Each item becomes what the function answers."""
+    """Each item becomes the result of the function."""
 
     verb: ClassVar[str] = "map"
     ordered: bool = True
     key: AnyFunction | None = field(default=None, hash=False)
     on_error: OnError = STOP
 
+    def __post_init__(self) -> None:
+        Concurrent.__post_init__(self)
+        checks.boolean(self.method, "ordered", self.ordered)
+        if self.key is not None:
+            checks.sync_callable(self.method, "key", self.key)
+        _check_on_error(self.method, self.on_error)
+
     @property
     def needs_stage(self) -> bool:
-        waits = is_async(self.fn) or isinstance(
-            self.on_error, Divert
-        )  # whose step waits, even if the function does not
+        # The step of a divert waits, even if the function does not.
+        waits = is_async(self.fn) or isinstance(self.on_error, Divert)
         return self.concurrency is not None or waits
 
     def describe(self) -> str:
@@ -180,18 +225,24 @@ class Map(Concurrent):
 
 @dataclass(frozen=True, slots=True)
 class Filter(Concurrent):
-    """Only the items the function says yes to; the others count as dropped."""
+    """Only the items for which the function returns true; the others count as dropped."""
 
     verb: ClassVar[str] = "filter"
 
 
 @dataclass(frozen=True, slots=True)
 class FlatMap(WithFunction):
-    """Each item becomes all that the function's iterable gives; `concurrency` asks for a stage of its own."""
+    """Each item becomes all items of the iterable that the function returns; with `concurrency` in its own stage."""
 
     verb: ClassVar[str] = "flat_map"
     concurrency: int | None = None
     on_error: OnError = STOP
+
+    def __post_init__(self) -> None:
+        checks.callable_(self.method, "fn", self.fn)  # an async generator function is fine here
+        Operation.__post_init__(self)
+        _check_concurrency(self.method, self.concurrency)
+        _check_on_error(self.method, self.on_error)
 
     @property
     def needs_stage(self) -> bool:
@@ -204,7 +255,7 @@ class FlatMap(WithFunction):
 
     @property
     def holds_back(self) -> bool:
-        return not self.needs_stage  # the item whose children leave
+        return not self.needs_stage  # it holds the item whose children are leaving
 
     def describe(self) -> str:
         said = WithFunction.describe(self)
@@ -216,6 +267,10 @@ class FlatMap(WithFunction):
     def problems(self) -> Iterator[str]:
         yield from WithFunction.problems(self)
         yield from _on_error_problems(self.on_error)
+
+
+def _check_on_error(where: str, policy: Any) -> None:
+    checks.instance(where, "on_error", policy, OnError, "Use OnError.skip(), say.")
 
 
 def _on_error_problems(policy: OnError) -> Iterator[str]:
@@ -237,10 +292,22 @@ class Scan(WithFunction):
     verb: ClassVar[str] = "scan"
     initial: Opaque = field(default_factory=lambda: Opaque(None))
 
+    def __post_init__(self) -> None:
+        check_fold(self.method, self.fn)
+        Operation.__post_init__(self)
+
+
+def check_fold(where: str, fn: Any) -> None:
+    """Refuse what is not a function of a state and an item, such as a step."""
+    if step_of(fn) is not None:
+        use = "Use .map(step) before it."
+        raise checks.refuse(TypeError, where, "fn", "be a function of a state and an item", fn, use)
+    check_function(where, fn)
+
 
 @dataclass(frozen=True, slots=True)
 class Tap(Concurrent):
-    """The function sees each item, the item goes on unchanged."""
+    """The function is called with each item; the item continues unchanged."""
 
     verb: ClassVar[str] = "tap"
 
@@ -252,6 +319,14 @@ class Route(WithFunction):
     verb: ClassVar[str] = "route"
     branches: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        checks.sync_callable(self.method, "route", self.fn)
+        Operation.__post_init__(self)
+
+    @property
+    def method(self) -> str:
+        return "Pipeline.partition"
+
 
 @dataclass(frozen=True, slots=True)
 class Enumerate(Operation):
@@ -260,6 +335,10 @@ class Enumerate(Operation):
     verb: ClassVar[str] = "enumerate"
     start: int = 0
 
+    def __post_init__(self) -> None:
+        Operation.__post_init__(self)
+        checks.any_integer(self.method, "start", self.start)
+
 
 @dataclass(frozen=True, slots=True)
 class Take(Operation):
@@ -267,6 +346,10 @@ class Take(Operation):
 
     verb: ClassVar[str] = "take"
     count: int = 0
+
+    def __post_init__(self) -> None:
+        Operation.__post_init__(self)
+        checks.integer(self.method, "n", self.count, at_least=0)
 
     def describe(self) -> str:
         return f"take {self.count}"
@@ -279,33 +362,42 @@ class Skip(Operation):
     verb: ClassVar[str] = "skip"
     count: int = 0
 
+    def __post_init__(self) -> None:
+        Operation.__post_init__(self)
+        checks.integer(self.method, "n", self.count, at_least=0)
+
     def describe(self) -> str:
         return f"skip {self.count}"
 
 
 @dataclass(frozen=True, slots=True)
 class TakeWhile(WithFunction):
-    """The items before the first that the function says no to."""
+    """The items before the first for which the function returns false."""
 
     verb: ClassVar[str] = "take_while"
 
 
 @dataclass(frozen=True, slots=True)
 class SkipWhile(WithFunction):
-    """The items from the first that the function says no to; those before count as dropped."""
+    """The items from the first for which the function returns false; those before count as dropped."""
 
     verb: ClassVar[str] = "skip_while"
 
 
 @dataclass(frozen=True, slots=True)
 class Grouping(Operation):
-    """Lists of items that follow each other; without `max_items` nothing limits how many."""
+    """Lists of consecutive items; without `max_items` their length is not limited."""
 
     max_items: int | None = None
 
+    def __post_init__(self) -> None:
+        Operation.__post_init__(self)
+        if self.max_items is not None:
+            checks.integer(self.method, "max_items", self.max_items, at_least=1)
+
     @property
     def workers(self) -> int:
-        return 0  # what it keeps is counted as the list that it becomes
+        return 0  # the items it keeps are counted as the list that they become
 
     @property
     def gathers(self) -> int | float:
@@ -314,12 +406,23 @@ class Grouping(Operation):
 
 @dataclass(frozen=True, slots=True)
 class Batch(Grouping):
-    """Lists of items, closed by number, cost or age."""
+    """Lists of items, closed by number, cost or age; without any limit, something else closes them."""
 
     verb: ClassVar[str] = "batch"
     max_delay: float | None = None
     max_cost: int | float | None = None
     cost: AnyFunction | None = field(default=None, hash=False)
+
+    def __post_init__(self) -> None:
+        Grouping.__post_init__(self)
+        if self.max_delay is not None:
+            object.__setattr__(self, "max_delay", checks.seconds(self.method, "max_delay", self.max_delay))
+        if self.max_cost is not None:
+            _check_max_cost(self.method, self.max_cost)
+        if self.cost is not None:
+            checks.sync_callable(self.method, "cost", self.cost)
+            if self.max_cost is None:
+                raise TypeError(f"{self.method}: cost must come with max_cost")
 
     @property
     def needs_stage(self) -> bool:
@@ -336,6 +439,13 @@ class Batch(Grouping):
         return f"{Operation.describe(self)} of {' or '.join(limits)}"
 
 
+def _check_max_cost(where: str, max_cost: Any) -> None:
+    if isinstance(max_cost, bool) or not isinstance(max_cost, int | float):
+        raise checks.refuse(TypeError, where, "max_cost", "be a number > 0", max_cost)
+    if not (checks.is_finite(max_cost) and max_cost > 0):
+        raise checks.refuse(ValueError, where, "max_cost", "be > 0 and finite", max_cost)
+
+
 @dataclass(frozen=True, slots=True)
 class Unbatch(Operation):
     """The items of each batch, one by one."""
@@ -344,7 +454,7 @@ class Unbatch(Operation):
 
     @property
     def holds_back(self) -> bool:
-        return True  # of a list that is no batch, whose items count as one: until the last one left
+        return True  # a list that is not a batch counts as one item until its last item has left
 
 
 @dataclass(frozen=True, slots=True)
@@ -354,3 +464,8 @@ class Buffer(Operation):
     verb: ClassVar[str] = "buffer"
     capacity: int = 16
     overflow: Overflow = "block"
+
+    def __post_init__(self) -> None:
+        Operation.__post_init__(self)
+        checks.integer(self.method, "capacity", self.capacity, at_least=1)
+        checks.choice(self.method, "overflow", self.overflow, get_args(Overflow))

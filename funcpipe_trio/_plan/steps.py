@@ -1,20 +1,25 @@
-"""A step as data: which calls it makes, one after the other, and which policies lie around them.
+"""What is a step, as data: which calls does it make, one after the other, and which policies are around them?
 
-A step is a row of *parts*: each takes what the part before it gave. A part is a `Call` of a user's function, a `Pure`
-function on the value, or `Within`: parts with one policy around them. ``then`` puts rows behind each other, so it is
-associative by construction, and however many steps are chained, no part is nested in another; a policy takes the row
-so far and makes one part of it, so policies lie around each other in the order in which they were written.
+A step is a row of *parts*: each takes the result of the part before it. A part is a `Call` of a user's function, a
+`Pure` function on the value, or `Within`: parts with one policy around them. ``then`` joins rows, so it is associative
+by construction, and however many steps are chained, no part is nested in another. A policy makes one part of the row so
+far, so policies are around each other in the order in which they were written.
+
+The invariant: each part checks itself, so a wrong one cannot be made; the error names the public method that makes it.
+Nothing here makes a call.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import field
+from dataclasses import field, replace
 from fractions import Fraction
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
+from .._base import checks
+from .._base.errors import PlanError
 from .._base.frozen import dataclass
-from .._base.functions import AnyFunction, function_name, is_async, never_awaitable
+from .._base.functions import AnyFunction, function_name, is_async, never_awaitable, yields_async
 from .._base.shown import named
 from ..policies.circuit_breaker import CircuitBreaker
 from ..policies.rate_limit import RateLimit
@@ -23,16 +28,16 @@ from ..policies.retry import Retry, needs_seed
 
 @runtime_checkable
 class RunnerPlan(Protocol):
-    """What runs a sync function outside of the event loop, as the plan sees it."""
+    """What runs a sync function outside the event loop, as the plan sees it."""
 
     def describe(self) -> str:
-        """Say it in a few words."""
+        """One-line description."""
 
     def problem(self, fn: AnyFunction) -> str | None:
-        """Say why it cannot run a function; None if it can."""
+        """Return why it cannot run a function; None if it can."""
 
     def start(self) -> Any:
-        """Make it ready to run calls; what comes of that is the runtime's."""
+        """Make it ready to run calls; the result belongs to the runtime."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +49,20 @@ class Call:
     idempotent: bool
     runner: RunnerPlan | None = None
 
+    def __post_init__(self) -> None:
+        checks.callable_("Step", "fn", self.fn)
+        if yields_async(self.fn):
+            rule, use = "be no async generator function", "Use flat_map to put many values in an item's place."
+            raise checks.refuse(TypeError, "Step", "fn", rule, self.fn, use)
+        checks.boolean("Step", "idempotent", self.idempotent)
+        checks.text("Step", "name", self.name)
+        if self.runner is not None and is_async(self.fn):
+            raise PlanError(
+                f"step {named(self.name)}: on must have a sync function, not an async one, which needs no runner."
+            )
+
     def problem(self) -> str | None:
-        """Say why it cannot be made; None if it can."""
+        """Return why it cannot be made; None if it can."""
         if self.runner is not None:
             return self.runner.problem(self.fn)
         if is_async(self.fn) or not never_awaitable(self.fn):
@@ -63,29 +80,42 @@ class Pure:
 
     fn: AnyFunction = field(hash=False)
 
+    def __post_init__(self) -> None:
+        checks.sync_callable("Step.pure", "fn", self.fn)
+
 
 @dataclass(frozen=True, slots=True)
 class Timeout:
-    """What is inside has so many seconds."""
+    """What is inside has a number of seconds."""
 
     seconds: float
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "seconds", checks.seconds("Step.timeout", "seconds", self.seconds))
+
     def describe(self) -> str:
-        """Say it in a few words."""
+        """One-line description."""
         return f"timeout of {self.seconds:g} s"
 
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """What is inside starts only so often."""
+    """What is inside starts at a limited rate."""
 
     rate_limit: RateLimit
     limiter: Any = None
-    """The `RateLimiter` that others use, too; None: one of its own for each run."""
+    """The shared `RateLimiter`; None: each run makes its own."""
     cost: Callable[[Any], int | Fraction] | None = field(default=None, hash=False)
 
+    def __post_init__(self) -> None:
+        limit: Any = self.rate_limit
+        if not isinstance(limit, RateLimit):
+            raise checks.refuse(TypeError, "Step.rate_limit", "limit", "be a RateLimit or a RateLimiter", limit)
+        if self.cost is not None:
+            checks.sync_callable("Step.rate_limit", "cost", self.cost)
+
     def describe(self) -> str:
-        """Say it in a few words."""
+        """One-line description."""
         shared = "" if self.limiter is None else ", shared"
         cost = "" if self.cost is None else f", an item costs what {function_name(self.cost)} says"
         return f"rate limit of {self.rate_limit.describe()}{shared}{cost}"
@@ -101,27 +131,54 @@ class Within:
     inner: tuple[Part, ...]
     layer: Layer
 
+    def __post_init__(self) -> None:
+        if isinstance(self.layer, Retry):
+            _refuse_once(self.inner)
+        elif isinstance(self.layer, Limit) and self.layer.limiter is not None and len(self.inner) == 1:
+            _refuse_twice(self.layer.limiter, self.inner[0])
+
+
+def _refuse_once(parts: tuple[Part, ...]) -> None:
+    """Refuse a retry around calls that are not idempotent."""
+    once = [call.name for call in _calls(parts) if not call.idempotent]
+    if once:
+        raise PlanError(
+            *(
+                f"step {named(name)}: a step with idempotent=False must not be retried: a failed call may have had "
+                "its effect.\nUse idempotent=True if calling it again does no harm."
+                for name in once
+            )
+        )
+
+
+def _refuse_twice(limiter: object, part: Part) -> None:
+    """Refuse a limiter that already applies to the call."""
+    if any(each.limiter is limiter for each in limits_around(part)[0]):
+        raise ValueError(
+            "Step.rate_limit: a limiter must be met once by a call, not twice\nUse cost= to let it take more."
+        )
+
 
 Part: TypeAlias = Call | Pure | Within
 
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """A call on a runner, with the policies that begin when it has its thread or process."""
+    """A call on a runner, with the policies that begin once it has its thread or process."""
 
     call: Call
     outside: tuple[Limit, ...]
-    """The rate limits outside of the timeout, from the outermost in."""
+    """The rate limits outside the timeout, outermost first."""
     timeout: Timeout | None
     inside: tuple[Limit, ...]
-    """Those inside of it, or all if there is none."""
+    """Those inside it, or all without a timeout."""
 
     @staticmethod
     def of(part: Part) -> Placed | None:
-        """Find them: rate limits, and the first timeout, right behind ``on``; None if the part is anything more.
+        """Find rate limits and the first timeout directly behind ``on``; None if the part is anything more.
 
-        To wait for a thread or process is not the call's time, and takes no token. What stands behind another policy,
-        or is a second timeout, is around all of it.
+        Waiting for a thread or process does not count as the call's time, and takes no token. Anything behind another
+        policy, and a second timeout, applies to all of it.
         """
         outside: list[Limit] = []
         inside: list[Limit] = []
@@ -146,25 +203,42 @@ class StepPlan:
     name: str
     parts: tuple[Part, ...]
 
+    def __post_init__(self) -> None:
+        checks.text("Step.pure" if isinstance(self.parts[0], Pure) else "Step", "name", self.name)
+
+    def on(self, runner: RunnerPlan) -> StepPlan:
+        """Return the step on a runner, if it is a call and nothing more."""
+        (part, *more) = self.parts
+        if more or not isinstance(part, Call) or part.runner is not None:
+            raise PlanError(
+                f"step {named(self.name)}: on must come first, and once: it says where the function runs.\n"
+                "Use Step(fn).on(runner), then the policies around it."
+            )
+        return StepPlan(self.name, (replace(part, runner=runner),))
+
+    def then(self, step: StepPlan) -> StepPlan:
+        """Return a step that passes its result to another."""
+        return StepPlan(f"{self.name} > {step.name}", self.parts + step.parts)
+
     def calls(self) -> Iterator[Call]:
-        """Every call in it."""
+        """Yield every call in it."""
         return _calls(self.parts)
 
     def needs_seed(self) -> bool:
-        """Whether the jitter of its retries comes from the seed of whatever runs it."""
+        """Return whether the jitter of its retries depends on the seed of the run."""
         return any(isinstance(layer, Retry) and needs_seed(layer) for layer in layers_in(self.parts))
 
     def problems(self) -> Iterator[str]:
-        """Say what makes it unable to run."""
+        """Yield what makes it unable to run."""
         return (problem for call in self.calls() if (problem := call.problem()) is not None)
 
     def lines(self) -> list[str]:
-        """Say what it does, a line for each call and policy, inside out."""
+        """Describe it, a line for each call and policy, inside out."""
         return list(_lines(self.parts))
 
 
 def layers_in(parts: tuple[Part, ...]) -> Iterator[Layer]:
-    """Every policy in a row of parts."""
+    """Yield every policy in a row of parts."""
     for part in parts:
         if isinstance(part, Within):
             yield part.layer
@@ -172,7 +246,7 @@ def layers_in(parts: tuple[Part, ...]) -> Iterator[Layer]:
 
 
 def limits_around(part: Part) -> tuple[tuple[Limit, ...], tuple[Part, ...]]:
-    """Give the rate limits around a part, from the outermost in, as far as nothing lies between; and what is inside."""
+    """Return the rate limits around a part with nothing between them, outermost first, and the parts inside."""
     limits: list[Limit] = []
     parts: tuple[Part, ...] = (part,)
     while len(parts) == 1 and isinstance(parts[0], Within) and isinstance(parts[0].layer, Limit):
@@ -182,7 +256,7 @@ def limits_around(part: Part) -> tuple[tuple[Limit, ...], tuple[Part, ...]]:
 
 
 def step_of(fn: object) -> StepPlan | None:
-    """Give the plan of what is a step (or a started one), None for a plain function."""
+    """Return the plan of a step, also of a started one; None for a plain function."""
     plan = getattr(fn, "plan", None)
     return plan if isinstance(plan, StepPlan) else None
 

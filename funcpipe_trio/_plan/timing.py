@@ -1,7 +1,8 @@
-"""The operations of time, as data: those that say when an item may go on, and those that say when none comes.
+"""Which operations depend on time, as data? Some decide when an item continues, others fail if none comes.
 
-Each has a clock to watch while its input is silent, so each begins a stage. The one exception is a throttle right
-behind a sync iterable (see `layout`): it runs in the stage of that.
+The rule: each has to watch the clock while its input is silent, so each begins a stage. The only exception is a
+throttle directly behind a sync iterable (see `layout`): it runs in the stage of the iterable. Nothing here reads a
+clock.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from dataclasses import field
 from typing import ClassVar
 
+from .._base import checks
 from .._base.frozen import dataclass
 from .._base.functions import AnyFunction, function_name
 from ..policies.rate_limit import RateLimit
@@ -17,7 +19,7 @@ from .operations import Operation
 
 @dataclass(frozen=True, slots=True)
 class Paced(Operation):
-    """An operation that keeps items until the clock lets them go."""
+    """An operation that keeps items until their time has come."""
 
     @property
     def needs_stage(self) -> bool:
@@ -25,7 +27,7 @@ class Paced(Operation):
 
     @property
     def workers(self) -> int:
-        return 0  # it hands out an item in the turn in which there is room for it
+        return 0  # it passes an item on in the turn in which there is room for it
 
     @property
     def keeps(self) -> int | float:
@@ -40,13 +42,19 @@ class Throttle(Paced):
     rate_limit: RateLimit
     cost: AnyFunction | None = field(default=None, hash=False)  # an object that is called may have no hash
 
+    def __post_init__(self) -> None:
+        Paced.__post_init__(self)
+        checks.instance(self.method, "rate_limit", self.rate_limit, RateLimit, "Use RateLimit(8), say.")
+        if self.cost is not None:
+            checks.sync_callable(self.method, "cost", self.cost)
+
     @property
     def keeps(self) -> int:
         return 0
 
     @property
     def holds_back(self) -> bool:
-        return True  # it takes an item when there is room for it, so the one that waits is counted in the link behind
+        return True  # it takes an item when there is room for it, so the item that waits is counted in the link behind
 
     def describe(self) -> str:
         cost = "" if self.cost is None else f", an item costs what {function_name(self.cost)} says"
@@ -55,10 +63,14 @@ class Throttle(Paced):
 
 @dataclass(frozen=True, slots=True)
 class Debounce(Paced):
-    """The last item, when no newer one came for a time."""
+    """The last item, when no newer one came for some time."""
 
     verb: ClassVar[str] = "debounce"
     delay: float
+
+    def __post_init__(self) -> None:
+        Paced.__post_init__(self)
+        object.__setattr__(self, "delay", checks.seconds(self.method, "delay", self.delay))
 
     def describe(self) -> str:
         return f"{Operation.describe(self)} of {self.delay:g} s"
@@ -71,17 +83,26 @@ class Sample(Paced):
     verb: ClassVar[str] = "sample"
     period: float
 
+    def __post_init__(self) -> None:
+        Paced.__post_init__(self)
+        object.__setattr__(self, "period", checks.seconds(self.method, "period", self.period))
+
     def describe(self) -> str:
         return f"{Operation.describe(self)} every {self.period:g} s"
 
 
 @dataclass(frozen=True, slots=True)
 class Delay(Paced):
-    """Each item, a time after it came."""
+    """Each item, some time after it came."""
 
     verb: ClassVar[str] = "delay"
     seconds: float
     max_items: int
+
+    def __post_init__(self) -> None:
+        Paced.__post_init__(self)
+        object.__setattr__(self, "seconds", checks.seconds(self.method, "seconds", self.seconds))
+        checks.integer(self.method, "max_items", self.max_items, at_least=1)
 
     @property
     def keeps(self) -> int | float:
@@ -93,7 +114,7 @@ class Delay(Paced):
 
 @dataclass(frozen=True, slots=True)
 class Watched(Operation):
-    """An operation that fails if items do not come in time; it keeps none."""
+    """An operation that fails if items do not come in time; it keeps no items."""
 
     @property
     def needs_stage(self) -> bool:
@@ -106,10 +127,14 @@ class Watched(Operation):
 
 @dataclass(frozen=True, slots=True)
 class IdleTimeout(Watched):
-    """So many seconds without an item are a failure."""
+    """A number of seconds without an item is a failure."""
 
     verb: ClassVar[str] = "idle_timeout"
     seconds: float
+
+    def __post_init__(self) -> None:
+        Watched.__post_init__(self)
+        object.__setattr__(self, "seconds", checks.seconds(self.method, "seconds", self.seconds))
 
     def describe(self) -> str:
         return f"{Operation.describe(self)} of {self.seconds:g} s"
@@ -122,6 +147,15 @@ class Timeout(Watched):
     verb: ClassVar[str] = "timeout"
     seconds: float | None
     first: float | None
+
+    def __post_init__(self) -> None:
+        Watched.__post_init__(self)
+        if self.seconds is None and self.first is None:
+            raise ValueError(f"{self.method}: one of seconds, first must be given")
+        if self.seconds is not None:
+            object.__setattr__(self, "seconds", checks.seconds(self.method, "seconds", self.seconds))
+        if self.first is not None:
+            object.__setattr__(self, "first", checks.seconds(self.method, "first", self.first))
 
     def describe(self) -> str:
         whole = [] if self.seconds is None else [f"{self.seconds:g} s for the whole stream"]

@@ -23,7 +23,8 @@ import trio
 from hypothesis import currently_in_test_context, note
 from hypothesis import strategies as st
 
-from ..pipeline import Pipeline, concat, fair_merge, merge, zip_pipelines
+from ..merging import concat, fair_merge, merge, zip_pipelines
+from ..pipeline import Pipeline
 from ..policies.fair_share import FairShare
 from ..policies.rate_limit import RateLimit
 from ._script import Fail, Script

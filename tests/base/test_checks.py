@@ -155,6 +155,21 @@ def test_a_text_is_not_empty():
         checks.text("here", "name", b"fetch")
 
 
+def test_a_mapping_comes_back():
+    assert checks.mapping("here", "sizes", sizes := {"a": 1}, "names to sizes") is sizes
+    with refusal(TypeError, "here: sizes must be a mapping of names to sizes, not a list of length 1"):
+        checks.mapping("here", "sizes", [("a", 1)], "names to sizes")
+
+
+def test_an_object_of_a_class_comes_back():
+    """Of a subclass, too; what is none is a type error, and the class is called by its name."""
+    assert checks.instance("here", "error", error := KeyError(3), LookupError) is error
+    with refusal(TypeError, "here: error must be a LookupError, not 3"):
+        checks.instance("here", "error", 3, LookupError)
+    with refusal(TypeError, "here: error must be an OSError, not the type OSError\nUse OSError()."):
+        checks.instance("here", "error", OSError, OSError, "Use OSError().")
+
+
 def test_what_can_be_called_comes_back():
     assert checks.callable_("here", "fn", len) is len
     with refusal(TypeError, "here: fn must be callable, not a str of length 3"):
