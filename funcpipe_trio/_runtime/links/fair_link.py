@@ -4,7 +4,7 @@ It is a `Link`, except that it holds queues by key (`sansio.keyed_fair_queue`) i
 from it directly, and the choice is made in that pull, so what is handed over is the fairest item at that instant.
 
 Whether there is room depends on the item: one that its queue has no room for stays outside the queues, but in this
-link, which owns it from then on. `put` then returns that no other may follow, and there is no room until it is inside.
+link, which owns it from then on. `put` then returns True: no other may follow, and there is no room until it is inside.
 
 It is REFILLING while its sender was woken for room and has not run: what came behind the item outside arrives in the
 sender's turn, and until then any key may be the one that gets an item. Without this the order in which the scheduler

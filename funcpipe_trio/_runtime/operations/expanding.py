@@ -50,7 +50,7 @@ class ExpandOp(FusedOperation):
             except GeneratorExit:
                 self.leave()
                 raise
-            except BaseException as error:  # noqa: ASYNC103  # sync; `failed` raises what is no Exception
+            except BaseException as error:  # noqa: ASYNC103  # sync; `failed` raises what is not an Exception
                 answer = self._failed_at(error, number, value)
             else:
                 self._parent = NO_ITEM  # before `close`, which may run user code: it is no longer held

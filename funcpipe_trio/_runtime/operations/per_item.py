@@ -64,7 +64,7 @@ class MapOp(FusedOperation):
                 result = fn(value)
                 if type(result) is not vetted:
                     vetted = self.vet(result)
-            except BaseException as error:  # noqa: ASYNC103  # sync; `failed` raises what is no Exception
+            except BaseException as error:  # noqa: ASYNC103  # sync; `failed` raises what is not an Exception
                 yield self.failed(error, number, value)  # noqa: ASYNC104  # within the handler: behind it Ctrl-C could strike
             else:
                 yield result
