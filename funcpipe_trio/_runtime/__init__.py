@@ -12,7 +12,7 @@ Its rooms, each of which imports only from those above it:
     junctions     several streams as one (fan-ins), and one as several (fan-outs)
     stages        tasks that drive a chain: plain ones, those with a clock, sources
     pools         stages with places: calls, calls by key, streams in the stream, runs in the run
-    run           how a run is built, opened, driven, set, counted and ended
+    run           how a run is built, opened, driven, changed, counted and ended
 
 It decides nothing: fairness, batching, order, rate and retry are machines of `_sansio`.
 """
