@@ -148,7 +148,7 @@ class MergeInlet(FanInInlet):
         return [each.key for each in self.inputs]
 
     def set_weight(self, key: Hashable, weight: int | Fraction) -> None:
-        """Give an input another weight, from the next choice on."""
+        """Change the weight of an input, from the next choice on."""
         flow = next(each.flow for each in self.inputs if each.key == key)
         if self._serving:  # by the cost function of the item that is being handed over: its choice must stand
             self._new_weights.append((flow, weight))

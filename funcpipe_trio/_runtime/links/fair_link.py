@@ -66,7 +66,7 @@ class FairLink(Link):
             self.receiver.on_input()
 
     def set_weight(self, key: Hashable, weight: int | Fraction) -> None:
-        """Give a key another weight, from the next choice on."""
+        """Change the weight of a key, from the next choice on."""
         self.queues.set_weight(key, weight)
 
     # ---- the receiver's side

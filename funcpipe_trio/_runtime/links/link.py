@@ -178,7 +178,7 @@ class Link:
 
 
 def start_upstream(sender: Sender) -> None:
-    """Start a stage and all upstream of it: link by link in a loop, for a line may be longer than a stack is deep."""
+    """Start a stage and all upstream of it: in a loop, because a line may be longer than a stack is deep."""
     while True:
         sender.start()
         upstream = sender.upstream

@@ -44,10 +44,10 @@ class Sink:
         self.failure = failure
 
     def turn_over(self) -> None:
-        """Nobody needs to know."""
+        """Do nothing: no receiver waits for it."""
 
     def turn_continues(self) -> None:
-        """Nobody needs to know this either."""
+        """Do nothing, for the same reason."""
 
     def close(self, reason: str) -> None:
         """Stop the last stage and everything upstream of it."""

@@ -328,7 +328,7 @@ class Run(trio.abc.ReceiveChannel[T], Generic[T]):
 
     @property
     def report(self) -> Report:
-        """What became of the run: complete once its block was left; before that, what leaving it now would give."""
+        """What became of the run: final once its block was left; before that, as if it were left now."""
         engine = self._engine
         if engine.ended is None:
             return report_of(engine)
