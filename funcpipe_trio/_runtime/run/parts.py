@@ -18,7 +18,7 @@ AnyStage = Stage | Pool
 
 
 class Parts:
-    """All parts of one run but its stages, and its seed."""
+    """All parts of one run except its stages, and its seed."""
 
     __slots__ = ("fan_ins", "forks", "host", "links", "seed", "sources")
 
