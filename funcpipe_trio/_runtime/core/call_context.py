@@ -16,15 +16,15 @@ class CallContext:
     __slots__ = ("counters", "deadline", "kept_limit", "last_error", "number", "of", "tried")
 
     def __init__(self, counters: StepCounters, number: int = 0, kept_limit: TimeLimit | None = None) -> None:
-        self.counters = counters  # where the policies of its step count
-        self.kept_limit = kept_limit  # a reusable time limit, owned and closed by the worker; None for a single call
-        self.deadline = inf  # the earliest one around what runs now, by trio's clock; inf without a timeout
+        self.counters: StepCounters = counters  # where the policies of its step count
+        self.kept_limit: TimeLimit | None = kept_limit  # reusable; its worker closes it; None for a single call
+        self.deadline: float = inf  # the earliest one around what runs now, by trio's clock; inf without a timeout
         self.begin(number)
 
     def begin(self, number: int) -> None:
         """Begin the call for the next item."""
-        self.number = number  # of the item, from 0; its jitter is computed from it
-        self.tried = 1  # the current or last attempt, as counted by the outermost retry; 1 without a retry
+        self.number: int = number  # of the item, from 0; its jitter is computed from it
+        self.tried: int = 1  # the current or last attempt, as counted by the outermost retry; 1 without a retry
         self.of: int | None = None  # the most attempts that it may have; None without a retry
         self.last_error: Exception | None = None  # of the attempt before this one; None at the first
 

@@ -25,10 +25,10 @@ class Ledger:
 
     def __init__(self, on_discard: OnDiscard | None) -> None:
         self._on_discard = on_discard  # the user's function that is told of each lost item; None if there is none
-        self.discarded = 0  # items discarded anywhere in the run
+        self.discarded: int = 0  # items discarded anywhere in the run
         self.error: BaseException | None = None  # the error of the run, as reports show it; None while there is none
         self.cleanup_errors: list[BaseException] = []  # all others, at most `MOST_KEPT`
-        self.cleanup_error_count = 0  # how many others there were, including those that are not kept
+        self.cleanup_error_count: int = 0  # how many others there were, including those that are not kept
         self._notes: list[str] = []  # of the others, to be added to `error`; at most `MOST_NOTES`
         self.fatal: BaseException | None = None
         """What must end the program (KeyboardInterrupt and the like) and was raised by `on_discard`."""

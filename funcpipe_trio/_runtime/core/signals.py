@@ -61,11 +61,11 @@ class FailureMark:
     __slots__ = ("error", "is_kept", "item", "stage", "stopped")
 
     def __init__(self, error: Exception, stage: Any, item: Any = NO_ITEM, *, stopped: str | None = None) -> None:
-        self.error = error  # what the caller gets
-        self.stage = stage  # what failed (a stage, a fan-in, a joint); it counts its failed and discarded items
-        self.item = item  # at which it was raised; NO_ITEM: a source failed
-        self.is_kept = False  # the ledger has it; behind a fan-out, one mark may stand in several places
-        self.stopped = stopped
+        self.error: Exception = error  # what the caller gets
+        self.stage: Any = stage  # what failed (a stage, a fan-in, a joint); it counts its failed and discarded items
+        self.item: Any = item  # at which it was raised; NO_ITEM: a source failed
+        self.is_kept: bool = False  # the ledger has it; behind a fan-out, one mark may stand in several places
+        self.stopped: str | None = stopped
         """Why the run was stopped, if the mark says nothing else; None for a failure. The type of the error cannot tell
         the two apart: a user may raise `Aborted`."""
 

@@ -26,16 +26,16 @@ class StepCounters:
     )
 
     def __init__(self, stage: str = "", seed: int | None = None) -> None:
-        self.stage = stage  # the name of the stage, or of the step
+        self.stage: str = stage  # the name of the stage, or of the step
         self.seed = seed  # of its jitter: of the run, or of this start of the step; None until it is needed
-        self.retries = 0  # attempts after the first
-        self.timeouts = 0  # calls that a timeout ended
-        self.opened = 0  # how often the circuit opened
-        self.refused = 0  # calls that an open circuit refused
-        self.abandoned = 0  # threads that were left behind
-        self.waited_rate = 0.0  # seconds of waiting for tokens
-        self.waited_retry = 0.0  # seconds of waiting between attempts
-        self.waited_circuit = 0.0  # seconds of waiting for a circuit
+        self.retries: int = 0  # attempts after the first
+        self.timeouts: int = 0  # calls that a timeout ended
+        self.opened: int = 0  # how often the circuit opened
+        self.refused: int = 0  # calls that an open circuit refused
+        self.abandoned: int = 0  # threads that were left behind
+        self.waited_rate: float = 0.0  # seconds of waiting for tokens
+        self.waited_retry: float = 0.0  # seconds of waiting between attempts
+        self.waited_circuit: float = 0.0  # seconds of waiting for a circuit
 
     async def back_off(self, seconds: float) -> None:
         """Wait before another attempt."""

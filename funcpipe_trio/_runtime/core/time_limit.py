@@ -23,8 +23,8 @@ class TimeLimit:
     __slots__ = ("_is_kept", "_is_late", "_scope", "is_free", "seconds")
 
     def __init__(self, seconds: float, *, is_kept: bool = False) -> None:
-        self.seconds = seconds  # how long the block may take; read when it is entered
-        self.is_free = True  # no task is in the block
+        self.seconds: float = seconds  # how long the block may take; read when it is entered
+        self.is_free: bool = True  # no task is in the block
         self._is_kept = is_kept  # the scope stays open behind the block; the owner calls `close`
         self._is_late = False  # the block was not done in time
         self._scope: trio.CancelScope | None = None  # while it is open

@@ -22,12 +22,13 @@ class Turn:
     __slots__ = ("ends_at", "left", "seconds")
 
     def __init__(self, seconds: float) -> None:
-        self.seconds = seconds  # the most that a turn may last; inf where real time must not decide anything
+        self.seconds: float = seconds  # the most that a turn may last; inf where real time must not decide anything
         self.begin()
 
     def begin(self) -> None:
         """Begin again: others have run."""
-        self.left, self.ends_at = BURST, perf_counter() + self.seconds  # values that may follow; until when, real time
+        self.left: int = BURST  # values that may still be moved
+        self.ends_at: float = perf_counter() + self.seconds  # by the real clock
 
     def end(self) -> None:
         """Let others run before anything else is done."""

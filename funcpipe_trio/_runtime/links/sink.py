@@ -21,8 +21,8 @@ class Sink:
         self.wants_room = False  # never: there is always room
         self.closed: str | None = None  # why nothing more is taken; None while it is
         self.failure: FailureMark | None = None  # what stands at the end; None without one
-        self.ended = False  # the last stage has put the end there
-        self.passed = 0  # values that it took
+        self.ended: bool = False  # the last stage has put the end there
+        self.passed: int = 0  # values that it took
 
     def room(self) -> int:
         """Return no limit: it holds nothing."""

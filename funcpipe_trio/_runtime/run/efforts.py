@@ -21,8 +21,8 @@ class Attendance:
     __slots__ = ("began", "left", "since", "waited")
 
     def __init__(self) -> None:
-        self.began = 0.0  # when the run was opened, by trio's clock
-        self.waited = 0.0  # seconds in which it waited, except the wait that is not over
+        self.began: float = 0.0  # when the run was opened, by trio's clock
+        self.waited: float = 0.0  # seconds in which it waited, except the wait that is not over
         self.since: float | None = None  # when that began; None while it does not wait
         self.left: float | None = None  # when it stopped taking: what it does later holds nothing up
 

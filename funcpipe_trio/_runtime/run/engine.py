@@ -47,25 +47,26 @@ class Engine:
         cleanup_timeout: float,
         sink: Sink | None,
     ) -> None:
-        self.ledger = Ledger(on_discard)  # its accounts: items discarded, and errors
+        self.ledger: Ledger = Ledger(on_discard)  # its accounts: items discarded, and errors
         self.cleanup_timeout = cleanup_timeout  # seconds in which a source must be closed
-        self.slice = SLICE if is_real(trio.lowlevel.current_clock()) else inf
+        self.slice: float = SLICE if is_real(trio.lowlevel.current_clock()) else inf
         """The most seconds of real time between two checkpoints. Without limit under a clock that is not trio's, or one
         seed would not give one trace: a busy machine would cut bursts elsewhere."""
         self.open_inner: Callable[[Plan, OnDiscard], Any]  # opens a run inside this one; set by what opens this one
         self.stages: list[AnyStage] = []  # upstream first
-        self.parts = Parts(self)  # its links, fan-ins, forks and sources
+        self.parts: Parts = Parts(self)  # its links, fan-ins, forks and sources
         self.sink = sink  # takes the results if no consumer does; None if one does
         self.inlet: Inlet = make(self.parts)  # what the consumer takes from
         self.outcome: Outcome | None = None  # how it ends; None until that is decided
-        self.over = trio.Event()  # set when all tasks have ended and nothing is left to deliver
-        self.draining = False  # the sources are to take no more
-        self.began = 0.0  # when it was opened, by trio's clock
+        self.over: trio.Event = trio.Event()  # set when all tasks have ended and nothing is left to deliver
+        self.draining: bool = False  # the sources are to take no more
+        self.began: float = 0.0  # when it was opened, by trio's clock
         self.ended: float | None = None  # when its last task had ended; None before
         self.delivered = 0  # values that the consumer took
-        self.consumer = None if sink is not None else Attendance()  # how long the consumer worked and waited
-        self.efforts = Efforts(self.stages, self.consumer)  # how long each stage worked, without pauses
-        self.paused = 0.0  # seconds of pauses that are over
+        self.consumer: Attendance | None = None if sink is not None else Attendance()
+        """How long the consumer worked and waited; None if there is none."""
+        self.efforts: Efforts = Efforts(self.stages, self.consumer)  # how long each stage worked, without pauses
+        self.paused: float = 0.0  # seconds of pauses that are over
         self.paused_since: float | None = None  # when the pause began that is not over; None while not paused
         self.wiring: Wiring | None = None  # how its parts are connected; made when first needed, one for each run
         self.report: Report | None = None  # the final one; made when asked for, after the end

@@ -23,7 +23,7 @@ class Parts:
     __slots__ = ("fan_ins", "forks", "host", "links", "seed", "sources")
 
     def __init__(self, host: Host) -> None:
-        self.host = host  # the run; it has the stages, which register themselves
+        self.host: Host = host  # the run; it has the stages, which register themselves
         self.links: list[Link] = []  # upstream first, like the other lists
         self.fan_ins: list[FanInInlet] = []  # and the joints of fan-outs
         self.sources: list[IterableInlet | AsyncSource] = []  # which a drain or a pause stops

@@ -36,7 +36,7 @@ class Consumer:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine  # the run
-        self.left = False  # the block was left or the run closed: nothing more is taken
+        self.left: bool = False  # the block was left or the run closed: nothing more is taken
         self._items: Iterator[Any] | None = None  # of the run's inlet; None before the first is taken
         self._waiting: deque[trio.lowlevel.Task] = deque()  # parked receivers, longest first
         self._waits = 0  # calls of `wait`; a task that was woken is in one until it runs
