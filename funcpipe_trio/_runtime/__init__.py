@@ -1,18 +1,18 @@
 """Where waiting happens.
 
-Its rooms, each of which imports from those above it only:
+Its rooms, each of which imports only from those above it:
 
-    core          what parts see of each other; values on their way; failures; the books; how a task waits
-    reports       what a run says of itself, between two snapshots, too, and what limited it
+    core          protocols between the parts; signals; failures; the ledger; how a task parks and waits
+    reports       what a run says of itself, also between two snapshots, and what limited it
     links         what is between two stages: the plain one, one that drops, one that is fair by key, the sink
     fair_channel  the fair merge for any trio program
     runners       where sync functions run: threads, worker processes, executors
-    calls         one call and its policies at work
-    operations    operations that run in the stage of what is before them
+    calls         one call and its policies
+    operations    operations that run in the stage before them
     junctions     several streams as one (fan-ins), and one as several (fan-outs)
     stages        tasks that drive a chain: plain ones, those with a clock, sources
     pools         stages with places: calls, calls by key, streams in the stream, runs in the run
-    run           how a run is built, opened, driven, set, counted and ended
+    run           how a run is built, opened, driven, changed, counted and ended
 
 It decides nothing: fairness, batching, order, rate and retry are machines of `_sansio`.
 """

@@ -1,1 +1,1 @@
-"""What everything stands on: what parts see of each other, values on their way, failures, the books, waiting."""
+"""What all other rooms use: protocols between the parts, signals, failures, the ledger, how a task parks and waits."""

@@ -1,4 +1,4 @@
-"""What a call carries through its policies: the number of its item inwards, what happened to it outwards."""
+"""What does a call carry through its policies? Inwards the number of its item, outwards what happened to it."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from .time_limit import TimeLimit
 
 
 class CallContext:
-    """One item on its way through the policies of a step; used again for the next."""
+    """The context of one call through the policies of a step; reused for the next call."""
 
     __slots__ = ("counters", "deadline", "kept_limit", "last_error", "number", "of", "tried")
 
     def __init__(self, counters: StepCounters, number: int = 0, kept_limit: TimeLimit | None = None) -> None:
-        self.counters = counters  # where the policies count
-        self.kept_limit = kept_limit  # a reusable time limit, owned and closed by the worker; None for a single call
-        self.deadline = inf  # when the first of the timeouts around what runs now is over
+        self.counters: StepCounters = counters  # where the policies of its step count
+        self.kept_limit: TimeLimit | None = kept_limit  # reusable; its worker closes it; None for a single call
+        self.deadline: float = inf  # the earliest one around what runs now, by trio's clock; inf without a timeout
         self.begin(number)
 
     def begin(self, number: int) -> None:
-        """Take the next item."""
-        self.number = number  # of the item, from 0: what its jitter is computed from
-        self.tried = 1  # the current or last attempt, as counted by the outermost retry; 1 without a retry
-        self.of: int | None = None  # attempts that it may have; None without a retry
-        self.last_error: Exception | None = None  # what the attempt before this one failed with
+        """Begin the call for the next item."""
+        self.number: int = number  # of the item, from 0; its jitter is computed from it
+        self.tried: int = 1  # the current or last attempt, as counted by the outermost retry; 1 without a retry
+        self.of: int | None = None  # the most attempts that it may have; None without a retry
+        self.last_error: Exception | None = None  # of the attempt before this one; None at the first
 
     def tries(self, tried: int, of: int) -> None:
         """Note which attempt it is."""
         self.tried, self.of = tried, of
 
     def within(self, seconds: float) -> TimeLimit:
-        """Give the block for what must be done in so many seconds."""
+        """Return the block for what must be done within so many seconds."""
         limit = self.kept_limit
         if limit is None or not limit.is_free:
             return TimeLimit(seconds)
@@ -41,9 +41,9 @@ class CallContext:
         return limit
 
     def got_through(self) -> None:
-        """Note that a retry has its result: what went before is over."""
+        """Note that a retry has its result: forget its failed attempts."""
         self.tried, self.of, self.last_error = 1, None, None
 
 
 Layered: TypeAlias = Callable[[Any, CallContext], Awaitable[Any]]
-"""A function with its policies: takes an item and its context."""
+"""A function with its policies around it: takes an item and the context of its call."""

@@ -1,10 +1,10 @@
-"""What user code raised: is it a failure of its item or source, or must it pass? And how is it told?
+"""User code raised: is that a failure of its item or source, or must it pass? And how is it reported?
 
-A failure      any `Exception`; and a `Cancelled` that belongs to nobody: no scope around the call was cancelled, so it
-               is somebody else's (handed out by a cache, say). Let through, it would end the run in silence.
-It must pass   a `Cancelled` of a scope around the call; KeyboardInterrupt, SystemExit and their like.
+A failure      any `Exception`; and a stray `Cancelled`: no scope around the call was cancelled, so it comes from
+               somewhere else (a cache returned it, say). If it passed, it would end the run silently.
+It must pass   a `Cancelled` of a scope around the call; KeyboardInterrupt, SystemExit and the like.
 
-What is told of an error never fails: an exception may refuse notes, have no text, or be false.
+Reporting an error never fails: an exception may refuse notes, have no text, or be false.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ import trio
 from ..._base.shown import named, told
 
 MOST_NOTES: Final = 32
-"""Notes on one exception, at most."""
+"""The most notes on one exception."""
 _ENDS = (StopIteration, StopAsyncIteration, trio.EndOfChannel)
 
 
 def failure_of(error: BaseException) -> Exception | None:
-    """Give what an item or a source failed with; None if the error must pass."""
+    """Return what an item or a source failed with; None if the error must pass."""
     if isinstance(error, Exception):
         return error
     if not is_cancellation(error) or trio.current_effective_deadline() == -math.inf:
@@ -33,14 +33,14 @@ def failure_of(error: BaseException) -> Exception | None:
 
 
 def stray(error: BaseException) -> Exception:
-    """Make an error of a cancellation that belongs to nobody."""
+    """Return the error that stands for a `Cancelled` which no scope around the call caused."""
     failure = RuntimeError("Cancelled was raised, though no scope around it was cancelled")
     failure.__cause__ = error
     return failure
 
 
 def is_cancellation(error: BaseException | None) -> bool:
-    """Whether it is a cancellation, alone or in a group in which nothing is worse."""
+    """Whether it is a cancellation, alone or in a group that holds nothing but those and `Exception`s."""
     if isinstance(error, trio.Cancelled):
         return True
     leaves = list(leaves_of(error)) if isinstance(error, BaseExceptionGroup) else []
@@ -50,7 +50,7 @@ def is_cancellation(error: BaseException | None) -> bool:
 
 
 def leaves_of(error: BaseException | None) -> Iterator[BaseException]:
-    """Give each error in a group; of what is no group, itself."""
+    """Yield each error in a group, at any depth; an error that is not a group, itself."""
     if isinstance(error, BaseExceptionGroup):
         for inner in error.exceptions:
             yield from leaves_of(inner)
@@ -59,7 +59,7 @@ def leaves_of(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def comes_of_cancelling(error: BaseException) -> bool:
-    """Whether an error was raised by what was being cancelled, as that."""
+    """Whether a cancellation is among the causes and contexts of an error, or in its groups."""
     seen: list[BaseException] = []
     waiting: list[BaseException | None] = [error]
     while waiting:
@@ -76,7 +76,7 @@ def comes_of_cancelling(error: BaseException) -> bool:
 
 
 def noted(error: Exception, name: str, number: int | None, attempts: str = "") -> Exception:
-    """Say where an error was met, on the error; what would read as an end of stream is wrapped."""
+    """Add a note of where the error was raised, and return it; one that would read as an end of stream is wrapped."""
     if isinstance(error, _ENDS):
         cause = error
         error = RuntimeError(
@@ -88,9 +88,9 @@ def noted(error: Exception, name: str, number: int | None, attempts: str = "") -
 
 
 def add_note(error: BaseException, note: str) -> None:
-    """Add a note once, and not for ever: one exception object may be raised for many items.
+    """Add a note once, and at most `MOST_NOTES`: one exception object may be raised for many items.
 
-    An exception that refuses notes (a frozen dataclass) goes without.
+    An exception that refuses notes (a frozen dataclass) gets none.
     """
     with contextlib.suppress(Exception):
         notes = getattr(error, "__notes__", ())
@@ -99,14 +99,14 @@ def add_note(error: BaseException, note: str) -> None:
 
 
 def warn_of(name: str, errors: Sequence[BaseException], count: int) -> None:
-    """Write errors of cleanup into the log, where the caller gets no report to find them in."""
+    """Log errors of cleanup, for a caller that gets no report to find them in."""
     if not errors:
         return
-    import logging  # when it is needed: 5 ms, and most runs meet none
+    import logging  # here, because it takes 5 ms and most runs have no such errors
 
     first = errors[0]
     logging.getLogger("funcpipe_trio").warning(
-        "%s: %d errors besides the result, the first: %s",
+        "%s: %d errors in addition to the result, the first: %s",
         name,
         count,
         told(first),

@@ -1,7 +1,7 @@
-"""The accounts of a run: what was given up, and which errors were met besides the one that the caller gets.
+"""The accounts of a run: what was discarded, and which errors were there in addition to the one that the caller gets?
 
 Everything that leaves the stream without being delivered passes through here exactly once, so that the report adds up
-and `on_discard` hears of it.
+and `on_discard` is told of it.
 """
 
 from __future__ import annotations
@@ -17,35 +17,30 @@ from .user_code import interruptibly, not_awaitable
 OnDiscard = Callable[[Any, str, str], object]
 
 MOST_KEPT = 100
-"""Errors that are kept, at most: each holds its traceback, and all that lives in its frames. The rest is counted."""
+"""The most errors kept: each holds its traceback, and all that lives in its frames. The rest are only counted."""
 
 
 class Ledger:
-    """Counts of a run, and the errors it kept."""
-
-    cleanup_error_count: int
-    """How many errors were met besides, those that are not kept included."""
-    discarded: int
+    """What a run discarded, and its errors."""
 
     def __init__(self, on_discard: OnDiscard | None) -> None:
-        self._on_discard = on_discard
-        self.discarded = 0
-        self.error: BaseException | None = None
-        self.cleanup_errors: list[BaseException] = []
-        self.cleanup_error_count = 0
-        self._notes: list[str] = []  # of errors of cleanup, for the error that the caller gets
+        self._on_discard = on_discard  # the user's function that is told of each lost item; None if there is none
+        self.discarded: int = 0  # items discarded anywhere in the run
+        self.error: BaseException | None = None  # the error of the run, as reports show it; None while there is none
+        self.cleanup_errors: list[BaseException] = []  # all others, at most `MOST_KEPT`
+        self.cleanup_error_count: int = 0  # how many others there were, including those that are not kept
+        self._notes: list[str] = []  # of the others, to be added to `error`; at most `MOST_NOTES`
         self.fatal: BaseException | None = None
-        """What ends the program (KeyboardInterrupt and its like), met in `on_discard`."""
-        self.kill: Callable[[], None] = lambda: None
-        """Stops the run and the caller's block."""
+        """What must end the program (KeyboardInterrupt and the like) and was raised by `on_discard`."""
+        self.kill: Callable[[], None] = lambda: None  # cancels the run and the caller's block; set by the engine
 
     def discard(self, item: Any, stage: str, reason: str) -> None:
-        """Give an item up."""
+        """Discard an item: count it and tell `on_discard`."""
         self.discarded += 1
         self._tell(item, stage, reason)
 
     def drop(self, item: Any, stage: str, policy: str) -> None:
-        """Hear of an item that a policy of overflow dropped; whoever dropped it counts it."""
+        """Tell `on_discard` of an item that a policy of overflow dropped; the caller counts it."""
         self._tell(item, stage, policy)
 
     def _tell(self, item: Any, stage: str, reason: str) -> None:
@@ -54,14 +49,14 @@ class Ledger:
         try:
             not_awaitable("on_discard", interruptibly(self._on_discard, item, stage, reason))
         except BaseException as error:  # noqa: ASYNC103
-            if isinstance(error, Exception) or is_cancellation(error):  # a sync function is cancelled by nobody
+            if isinstance(error, Exception) or is_cancellation(error):  # nobody cancels a sync function
                 self.keep(error, f"then on_discard raised {told(error)}")
-            else:  # raised here it would leave half of a run standing: it is raised when the run has stopped
+            else:  # if raised here it would leave half of a run standing: raised when the run has stopped
                 self.fatal = error if self.fatal is None else self.fatal
                 self.kill()
 
     def keep(self, error: BaseException, note: str | None = None) -> None:
-        """Keep an error that was met besides; `note` tells of it on the error that the caller gets."""
+        """Keep an error in addition to the one that the caller gets, which gets `note`."""
         self.cleanup_error_count += 1
         if len(self.cleanup_errors) < MOST_KEPT:
             self.cleanup_errors.append(error)
@@ -73,11 +68,11 @@ class Ledger:
     def unread(self, failure: FailureMark, reason: str) -> None:
         """Keep a failure that will not reach the caller.
 
-        Behind an earlier failure its item is one of those that came later, and is discarded like them. If nobody
-        needed to read that far, it is the error of the run all the same, only not raised.
+        Behind an earlier failure, its item is discarded as every later item is. If nobody needed to read that far, it
+        still is the error of the run, but it is not raised.
         """
         if failure.stopped is not None or failure.is_kept:
-            return  # the first is what the outcome says too
+            return  # the outcome says the same (`stopped`), or the ledger has it
         failure.is_kept = True
         if reason == BEHIND_FAILURE:
             self.keep(failure.error)

@@ -1,7 +1,7 @@
-"""What a newcomer writes first, and what to write instead: methods that only say so.
+"""What does a beginner try first, and what is to be written instead? Methods that only raise an error saying so.
 
-Python's own error of `async for item in plan` names a method that is missing, not the one to call. Type checkers do not
-see these methods (they stand under ``if not TYPE_CHECKING``), and still find the mistake by themselves.
+Python's own error for `async for item in plan` names the method that is missing, not the one to call. Type checkers do
+not see these methods (they are under ``if not TYPE_CHECKING``), so they still find the mistake themselves.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import NoReturn
 
 
 def misused(problem: str, use: str) -> Callable[..., NoReturn]:
-    """Make a method that raises TypeError: what is wrong, and a line of what to use."""
+    """Return a method that raises TypeError: what is wrong, and on the next line what to use."""
 
     def method(self: object, *args: object) -> NoReturn:
         raise TypeError(f"{problem}\n{use}")

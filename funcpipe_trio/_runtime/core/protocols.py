@@ -1,11 +1,11 @@
-"""What do the parts of a run see of each other, that are made apart?
+"""What do the parts of a run know of each other, though each is made separately?
 
 The rule of an inlet: it is a generator that answers every pull at once, with an item or with `PENDING` (none now), and
-ends when no more can come; `failure` then says whether an error stood at that place. It never waits: the task that
-finds `PENDING` parks, and the inlet calls ``receiver.on_input()`` when a pull may find more.
+ends when no more can come; `failure` then is the error that stood there, if any. It never waits: the task that gets
+`PENDING` parks, and the inlet calls ``receiver.on_input()`` when a pull may find more.
 
-The invariant: an item is in an inlet until it is pulled, and in the hands of the task that pulled it from then on.
-There is no checkpoint in between, so no cancellation can lose one.
+The invariant: an item is in an inlet until it is pulled, and from then on it belongs to the task that pulled it. There
+is no checkpoint in between, so no cancellation can lose one.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from .signals import IDLE, REFILLING, FailureMark, Readiness
 
 
 class Receiver(Protocol):
-    """Who takes from an inlet."""
+    """What takes from an inlet."""
 
     def on_input(self) -> None:
-        """Hear that a pull may find more than before."""
+        """Called when a pull may find more than before."""
 
 
 class Sender(Protocol):
-    """Who fills a link."""
+    """What fills a link."""
 
     @property
     def name(self) -> str:
-        """How it is called."""
+        """What plans, reports and errors call it."""
 
     @property
     def upstream(self) -> Upstream:
@@ -41,45 +41,46 @@ class Sender(Protocol):
         """Start its tasks."""
 
     def on_room(self) -> bool:
-        """Hear that the link has room again; say whether a task was woken for it."""
+        """Called when the link has room again; return whether a task was woken for it."""
 
     def stop(self, reason: str) -> bool:
-        """Stop its tasks at once: what they hold is discarded for `reason`; False if it was stopped before."""
+        """Stop its tasks at once: what they hold is discarded for `reason`. Return False if it was stopped before."""
 
 
 class Upstream(Protocol):
-    """What starts and stops with those who take from it."""
+    """What starts and stops together with the part that takes from it."""
 
     def start(self) -> None:
         """Start the tasks upstream."""
 
     def close(self, reason: str) -> None:
-        """Take no more: discard what is here and stop everything upstream, at once. Sync; harmless twice."""
+        """Take no more: discard what is here and stop everything upstream, at once. Sync and idempotent."""
 
 
 class Inlet(Upstream, Protocol):
     """A place to take items from."""
 
     receiver: Receiver
+    """Is told when a pull may find more."""
     exhausted: bool
-    """Whether `items` was read to its end; then `failure` is the reader's to pass on."""
+    """Whether `items` was read to its end; then its reader must pass `failure` on."""
 
     @property
     def failure(self) -> FailureMark | None:
-        """The error that stands at its end, if one does."""
+        """The error that stands at its end; None without one, or before the end is known."""
 
     @property
     def taken(self) -> int:
         """How many items were pulled."""
 
     def items(self) -> Iterator[Any]:
-        """Give the generator of items and `PENDING`; called once."""
+        """Return the generator of items and `PENDING`; called once."""
 
     def state(self) -> Readiness:
-        """Say what a pull would find; exactly, and without changing anything."""
+        """Return what a pull would find; exactly, and without changing anything."""
 
     def release(self, *, parking: bool = False) -> None:
-        """Give the room that pulls made to the sender: at a low mark, or all of it when the taker will park."""
+        """Tell the sender of the room that pulls made: from the low mark on, or of any if the taker will park."""
 
 
 def worth_a_pull(inlet: Inlet) -> bool:
@@ -92,72 +93,81 @@ class Outlet(Protocol):
     """A place to put values: a link, a fork, or the sink of a run."""
 
     put: Callable[[Any], object]
-    """Takes one value; True: no other may follow, though there was room for more (it hangs on the values)."""
+    """Takes one value; True: no other may follow, though there was room for more (that depends on the values)."""
     closed: str | None
+    """Why nothing more is taken; None while it is."""
     passed: int
+    """Values that were committed."""
+    wants_room: bool
+    """Whether the sender is to be told when there is room again."""
 
     def room(self) -> int:
-        """How many values may be put."""
+        """Return how many values may be put."""
 
     def burst_room(self) -> int:
-        """How many values to put before the receiver has had a turn."""
+        """Return how many values may be put before the receiver has had a turn."""
 
     def waiting_room(self) -> int:
-        """How many results that wait for an earlier one may be kept besides."""
+        """Return how many results that wait for an earlier one may be kept for it."""
 
     def commit(self, count: int) -> None:
         """Hand over the values put since the last commit."""
 
     def finish(self, failure: FailureMark | None) -> None:
-        """Put the end behind them."""
+        """Put the end behind them, with the failure that stands there, if any."""
 
     def turn_over(self) -> None:
-        """Say that no more comes in this turn."""
+        """Called when no more comes in this turn."""
 
     def turn_continues(self) -> None:
-        """Say that more comes in the next turn, which follows at once."""
-
-    wants_room: bool
+        """Called when more comes in the next turn, which follows at once."""
 
 
 class Host(Protocol):
     """The run, as its stages see it."""
 
     ledger: Ledger
+    """Its accounts: items discarded, and errors."""
     cleanup_timeout: float
+    """Seconds in which a source must be closed."""
     slice: float
-    """Seconds of real time between two checkpoints, at most; without limit where real time is to decide nothing."""
+    """The most seconds of real time between two checkpoints; inf where real time must not decide anything."""
     open_inner: Callable[[Plan, OnDiscard], Any]
-    """Makes the block of a run inside this one; who opens a run is above those who work in it."""
+    """Returns the block of a run inside this one; given from above, as what opens a run is in a room above these."""
 
     def start_task(self, task: Callable[[], Any], name: str) -> None:
-        """Start a task in the run's nursery, in the context of whoever opened the run."""
+        """Start a task in the run's nursery, in the context of the task that opened the run."""
 
     def register(self, stage: Any) -> None:
-        """Take a stage into the report."""
+        """Add a stage to the report."""
 
 
 class OperationHost(Protocol):
     """What an operation may use of the chain that it is fused into."""
 
     host: Host
+    """The run."""
     began: float
+    """When its stage was started, by trio's clock."""
     now: Callable[[], float]
+    """Returns the time, by trio's clock."""
     failed: int
+    """Items at which user code raised, except those that became a `Failure`."""
     as_failures: int
+    """Items that a policy replaced by a `Failure`."""
 
     @property
     def failures(self) -> Counter[str]:
-        """How often a policy went on after an error, by the name of its type."""
+        """How often a policy went on after an error, by the name of the error's type."""
 
     def failing(self, error: BaseException, name: str, number: int, item: Any) -> NoReturn:
-        """Hear that user code raised at one item."""
+        """Called when user code raised at one item; raises its failure, or what must pass."""
 
     def discard(self, item: Any, reason: str) -> None:
-        """Give up an item."""
+        """Discard an item."""
 
     def close_stream(self, stream: Any) -> None:
-        """Close a generator."""
+        """Close a generator or iterator."""
 
     def keep_cleanup_error(self, error: BaseException) -> None:
         """Keep an error of cleanup."""

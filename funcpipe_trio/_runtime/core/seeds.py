@@ -1,8 +1,8 @@
-"""Where does chance come from? From the operating system; under a clock that is not trio's, from nowhere.
+"""Where do seeds come from? From the operating system; under a clock other than trio's own, they are counted.
 
-Whoever sets a clock of their own wants the same trace each time. There the runs, and the started steps, that ask for a
-seed are numbered from 0, in the order in which they ask: each differs from the others, and none from itself when the
-program is run again.
+A program that sets its own clock wants the same trace each time. There, the runs and started steps that ask for a seed
+are numbered from 0, in the order in which they ask: each differs from the others, and is the same when the program is
+run again.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _asked: trio.lowlevel.RunVar[int] = trio.lowlevel.RunVar("funcpipe_trio seeds", 
 
 
 def draw_seed() -> int:
-    """Give another seed than before; to be called inside of trio."""
+    """Return a new seed; to be called inside of trio."""
     if is_real(trio.lowlevel.current_clock()):
         return SystemRandom().getrandbits(64)
     number = _asked.get()

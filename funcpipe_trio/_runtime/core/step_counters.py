@@ -10,7 +10,7 @@ from .seeds import draw_seed
 
 
 class StepCounters:
-    """What the policies of one stage, or of one started step, counted; and what their jitter is computed from."""
+    """What the policies of one stage, or of one started step, counted; and the seed of their jitter."""
 
     __slots__ = (
         "abandoned",
@@ -26,19 +26,19 @@ class StepCounters:
     )
 
     def __init__(self, stage: str = "", seed: int | None = None) -> None:
-        self.stage = stage  # the name of the stage, or of the step
-        self.seed = seed  # of the run, or of this start of the step; None until it is needed
-        self.retries = 0  # attempts after the first
-        self.timeouts = 0  # calls that a timeout ended
-        self.opened = 0  # how often the circuit opened
-        self.refused = 0  # calls that an open circuit refused
-        self.abandoned = 0  # threads left to themselves
-        self.waited_rate = 0.0  # seconds for tokens
-        self.waited_retry = 0.0  # seconds between attempts
-        self.waited_circuit = 0.0  # seconds for a probe of the circuit
+        self.stage: str = stage  # the name of the stage, or of the step
+        self.seed = seed  # of its jitter: of the run, or of this start of the step; None until it is needed
+        self.retries: int = 0  # attempts after the first
+        self.timeouts: int = 0  # calls that a timeout ended
+        self.opened: int = 0  # how often the circuit opened
+        self.refused: int = 0  # calls that an open circuit refused
+        self.abandoned: int = 0  # threads that were left behind
+        self.waited_rate: float = 0.0  # seconds of waiting for tokens
+        self.waited_retry: float = 0.0  # seconds of waiting between attempts
+        self.waited_circuit: float = 0.0  # seconds of waiting for a circuit
 
     async def back_off(self, seconds: float) -> None:
-        """Wait before one attempt more."""
+        """Wait before another attempt."""
         self.retries += 1
         since = trio.current_time()
         try:
@@ -47,7 +47,7 @@ class StepCounters:
             self.waited_retry += trio.current_time() - since
 
     def attempts(self, retry: Retry, number: int) -> RetryState:
-        """Begin to count the attempts of an item."""
+        """Return the count of the attempts of one item."""
         if self.seed is None and needs_seed(retry):
             self.seed = draw_seed()
         return RetryState(retry, number, stage=self.stage, seed=self.seed or 0)

@@ -1,11 +1,12 @@
-"""The time limit of a call: which scope ends the call when its time is over, and what is left of that scope behind it?
+"""The time limit of a call: which scope ends the call when its time is over, and what is left of it after the call?
 
-A worker makes one call after the other. To open a cancel scope for each and close it again costs twice what it costs to
-move the deadline of one that is open. So its limit is *kept*: the scope stays open from call to call.
+A worker makes one call after the other. Opening and closing a cancel scope for each costs twice as much as moving the
+deadline of an open one. So the worker's limit is *kept*: its scope stays open from call to call.
 
-The rule: between calls it has no deadline, so it ends nothing then, and what runs in between sees none. A scope that
-an exception passed, or that was late, is closed at once, where any other would be; the next call opens a new one. Only
-one limit at a time is kept, the outermost: what is opened inside it is closed before it is left, so scopes nest.
+The rule: between calls the scope has no deadline, so it ends nothing then, and what runs in between sees none. A scope
+that an exception passed, or that was late, is closed at once, like that of a limit that is not kept; the next call
+opens a new one. Only one limit at a time is kept, the outermost: what is opened inside it is closed first, so scopes
+nest.
 """
 
 from __future__ import annotations
@@ -21,16 +22,12 @@ class TimeLimit:
 
     __slots__ = ("_is_kept", "_is_late", "_scope", "is_free", "seconds")
 
-    is_free: bool
-    """Whether nobody is in the block."""
-    seconds: float
-
     def __init__(self, seconds: float, *, is_kept: bool = False) -> None:
-        self.seconds = seconds
-        self.is_free = True
-        self._is_kept = is_kept  # by who calls `close`
-        self._is_late = False
-        self._scope: trio.CancelScope | None = None
+        self.seconds: float = seconds  # how long the block may take; read when it is entered
+        self.is_free: bool = True  # no task is in the block
+        self._is_kept = is_kept  # the scope stays open behind the block; the owner calls `close`
+        self._is_late = False  # the block was not done in time
+        self._scope: trio.CancelScope | None = None  # while it is open
 
     def __enter__(self) -> TimeLimit:
         if self._scope is None:
@@ -42,18 +39,18 @@ class TimeLimit:
         return self
 
     def begin(self, seconds: float) -> None:
-        """Count from now, in the middle of the block."""
+        """Count `seconds` from now, in the middle of the block."""
         assert self._scope is not None
         self._scope.relative_deadline = seconds
 
     @property
     def deadline(self) -> float:
-        """When the block must be done, by trio's clock; asked within it."""
+        """When the block must be done, by trio's clock; to be read within it."""
         assert self._scope is not None
         return self._scope.deadline
 
     def is_met(self) -> bool:
-        """Whether there is time left; asked as the last thing in the block."""
+        """Whether the block is in time; to be called as the last thing in it."""
         assert self._scope is not None
         self._is_late = self._scope.cancel_called  # which looks at the clock
         return not self._is_late
@@ -71,7 +68,7 @@ class TimeLimit:
         return scope.__exit__(kind, error, traceback)
 
     def close(self) -> None:
-        """Keep it no longer."""
+        """Close the scope that was kept open."""
         if self._scope is not None:
             scope, self._scope = self._scope, None
             scope.__exit__(None, None, None)

@@ -1,7 +1,7 @@
 """How long may a task go on before others have their turn?
 
 The rule: at most `BURST` values and no longer than a slice of real time between two checkpoints, whichever is over
-first. Every loop that could go on without waiting has a `Turn`, and begins it anew behind each checkpoint.
+first. Every loop that could go on without waiting has a `Turn`, and begins it again after each checkpoint.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from time import perf_counter
 from typing import final
 
 BURST = 64
-"""Values between two checkpoints, at most: a checkpoint costs 4 us, so 60 ns a value."""
+"""The most values between two checkpoints: a checkpoint costs 4 us, so 60 ns a value."""
 SLICE = 0.010
-"""Seconds of real time between two checkpoints, at most (and one value more), where trio's clock is real, too."""
+"""The most seconds of real time between two checkpoints (and one value more), where trio's clock is real, too."""
 
 
 @final
@@ -22,12 +22,13 @@ class Turn:
     __slots__ = ("ends_at", "left", "seconds")
 
     def __init__(self, seconds: float) -> None:
-        self.seconds = seconds  # how long a turn may last; infinite where real time is to decide nothing
+        self.seconds: float = seconds  # the most that a turn may last; inf where real time must not decide anything
         self.begin()
 
     def begin(self) -> None:
-        """Begin anew: others have run."""
-        self.left, self.ends_at = BURST, perf_counter() + self.seconds  # values; by the real clock
+        """Begin again: others have run."""
+        self.left: int = BURST  # values that may still be moved
+        self.ends_at: float = perf_counter() + self.seconds  # by the real clock
 
     def end(self) -> None:
         """Let others run before anything else is done."""

@@ -1,4 +1,4 @@
-"""How is user code called: where may Ctrl-C strike, and what if it answers what is to be awaited, or is not?"""
+"""How is user code called: where may Ctrl-C strike, and what if it wrongly returns an awaitable, or wrongly none?"""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ T = TypeVar("T")
 
 @trio.lowlevel.disable_ki_protection
 async def interruptible(fn: Callable[..., Awaitable[Any]], *args: Any) -> Any:
-    """Call user code, where Ctrl-C may strike: a call that never ends must not be safe from it."""
+    """Call async user code, where Ctrl-C may strike: a call that never ends must not be safe from it."""
     return await fn(*args)
 
 
 @trio.lowlevel.disable_ki_protection
 def interruptibly(fn: Callable[..., T], *args: Any) -> T:
-    """Do the same with sync code."""
+    """Call sync user code, where Ctrl-C may strike."""
     return fn(*args)
 
 
 def awaiting(name: str, fn: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
-    """Make an async function of one that nobody knows to be async: what it gives is awaited, or refused."""
+    """Return an async function for one that is not known to be async: what it returns is awaited, or refused."""
 
     async def awaited(*args: Any) -> Any:
         answer = fn(*args)
@@ -46,14 +46,14 @@ OR_CONCURRENCY = "Use concurrency=1, which awaits it, or an `async def` function
 
 
 def not_awaitable(name: str, answer: T, use: str = "Use a sync function.") -> T:
-    """Refuse something to await, where a sync function had to answer."""
+    """Return the result of a function that must be sync; refuse an awaitable."""
     if is_awaitable(answer):
         refuse_awaitable(answer, f"{named(name)} is not async, but", use)
     return answer
 
 
 def refuse_awaitable(answer: Any, who: str, use: str) -> NoReturn:
-    """Refuse something to await that nobody awaits."""
+    """Raise the error about an awaitable that nobody awaits."""
     if hasattr(answer, "close"):
         answer.close()  # without this Python warns that it was never awaited
     raise MisuseError(f"{who} returned something to await\n{use}")

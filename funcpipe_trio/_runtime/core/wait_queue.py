@@ -1,11 +1,11 @@
-"""A queue of tasks that wait for a yes: who asks, when, and what if one of them is cancelled?
+"""A queue of tasks that wait for permission: which one asks, when, and what if one of them is cancelled?
 
-Only the first asks, again and again: at its turn, when the time comes that the last no named, and whenever it is poked;
-the others are parked until they are first. So the order is that of arrival, a no costs one task's wait however many
-there are, and whoever leaves, served or cancelled, hands the first place on.
+Only the first task asks, again and again: when it becomes the first, at the time that the last refusal named, and
+whenever it is poked; the others are parked until they are first. So the order is that of arrival, a refusal costs the
+wait of one task however many there are, and a task that leaves, served or cancelled, hands the first place on.
 
-The yes is taken by the task that asked, in the step in which it goes on, and there is no checkpoint between the two: so
-what it was given (a token, a permit) is used at that instant, and a cancellation cannot lose it.
+Permission is taken by the task that asked, in the step in which it goes on, and there is no checkpoint between the two:
+so what it was given (a token, a permit) is used at that instant, and a cancellation cannot lose it.
 """
 
 from __future__ import annotations
@@ -20,32 +20,30 @@ from .parking import WOKEN
 
 
 class _Waiter:
-    """One task in the line."""
+    """One task in the queue."""
 
     __slots__ = ("is_parked", "task")
 
-    is_parked: bool
-
     def __init__(self, task: trio.lowlevel.Task) -> None:
-        self.task = task
-        self.is_parked = False
+        self.task = task  # the one that waits
+        self.is_parked = False  # so it may be rescheduled
 
 
 class WaitQueue:
     """Tasks that wait in the order in which they came."""
 
     def __init__(self) -> None:
-        # In the order of arrival; no dict: where many have left, that takes long to find its first.
+        # In the order of arrival; not a dict: where many have left, a dict takes long to find its first.
         self._places: OrderedDict[_Waiter, None] = OrderedDict()
 
     def __len__(self) -> int:
-        """How many wait."""
+        """Return how many tasks wait."""
         return len(self._places)
 
     async def join(self, ask: Callable[[], float | None], *, checkpoint: bool = False) -> None:
-        """Wait in line until ``ask()`` answers None; another answer is when to ask again, `math.inf` if poked only.
+        """Wait until ``ask()`` returns None; any other result is when to ask again, `math.inf` for only when poked.
 
-        Checkpoint: if it waits, or if that is asked for (the place is taken before).
+        Checkpoint: if it waits, or if `checkpoint` is true (its place is taken before that).
         Cancellation: the place is given back; a task that is cancelled does not ask.
         """
         place = _Waiter(trio.lowlevel.current_task())
@@ -66,7 +64,7 @@ class WaitQueue:
                 self.poke()
 
     def poke(self) -> None:
-        """Let the first ask again: something has changed."""
+        """Let the first task ask again: something has changed."""
         first = self._first()
         if first is not None and first.is_parked:
             first.is_parked = False

@@ -1,1 +1,1 @@
-"""Several streams as one, and one as several."""
+"""Several streams as one (fan-ins), and one as several (fan-outs)."""

@@ -1,11 +1,11 @@
-"""Several inlets as one: which input does the next item come from?
+"""Several inlets as one: from which input does the next item come?
 
 A fan-in has no task and no buffer. The stage behind it pulls, and the choice is made in that pull: what a fair merge
-hands over is the fairest item at the instant of hand-over, not the fairest one some time ago.
+hands over is the fairest item at that instant, not the fairest of some time ago.
 
 The rule of every fan-in here: an input is REFILLING while its producer was woken for room and has not run. It counts as
 backlogged, so nothing is handed over until it has run. Without this the order in which the scheduler runs a batch of
-tasks would decide the shares (measured at 10:1, capacity 0: a share of .55 in place of .91).
+tasks would decide the shares (measured at 10:1, capacity 0: a share of .55 instead of .91).
 
 The failure of an input stands where its next item would have stood; what the other inputs still hold is then behind it.
 """
@@ -46,21 +46,19 @@ _ENDS = (ENDED, FAILED)
 
 
 class FanInInlet:
-    """What the fan-ins share: inputs that report to it, and an end."""
-
-    discarded: int
-    exhausted: bool
-
-    receiver: Receiver
+    """What all fan-ins share: inputs that report to it, an end, and counters."""
 
     def __init__(self, name: str, ledger: Ledger) -> None:
-        self.name = name
-        self.ledger = ledger
-        self.failure: FailureMark | None = None
-        self.exhausted = False
-        self.taken = self.failed = self.discarded = 0
-        self._closed = False
-        self._reason = NOT_NEEDED  # why it was closed, once it was
+        self.name = name  # as plans, reports and errors call it
+        self.ledger = ledger  # told of what is discarded here
+        self.receiver: Receiver  # what takes from it; is told when a pull may find more
+        self.failure: FailureMark | None = None  # what stands at its end; None without one
+        self.exhausted = False  # it was read to its end
+        self.taken = 0  # values that it handed over
+        self.failed = 0  # items at which user code raised here
+        self.discarded = 0  # items that it discarded
+        self._closed = False  # no more is taken from it
+        self._reason = NOT_NEEDED  # why, once it was closed
 
     def on_input(self) -> None:
         self.receiver.on_input()
@@ -72,7 +70,7 @@ class FanInInlet:
         raise NotImplementedError
 
     def _inlets(self) -> Sequence[Inlet]:
-        """All inputs that run."""
+        """Return the inputs that are at work."""
         raise NotImplementedError
 
     def start(self) -> None:
@@ -84,7 +82,7 @@ class FanInInlet:
             inlet.release(parking=parking)
 
     def drain(self) -> None:
-        """Hear that the sources take no more."""
+        """Called when the sources take no more."""
 
     def close(self, reason: str) -> None:
         if not self._closed and not self.exhausted:
@@ -92,7 +90,7 @@ class FanInInlet:
             self._close_inputs(reason)
 
     def _end(self, failure: FailureMark | None) -> None:
-        """End here: what the inputs still have is not needed, or behind the failure."""
+        """End here: what the inputs still hold is not needed, or is behind the failure."""
         self.exhausted, self.failure = True, failure
         self._close_inputs(reason_behind(failure))
 
@@ -101,32 +99,24 @@ class FanInInlet:
             inlet.close(reason)
 
     def discard(self, item: Any, reason: str) -> None:
-        """Give up an item that failed here, behind an earlier failure."""
+        """Discard an item that was taken from an input and does not go on."""
         self.discarded += 1
         self.ledger.discard(item, self.name, reason)
 
 
 class MergeInput:
-    """One input of a merge: hears when its inlet changes."""
+    """One input of a merge: the receiver of its inlet."""
 
     __slots__ = ("contested", "ended", "flow", "held", "inlet", "items", "key", "merge")
 
-    contested: int | Fraction
-    ended: bool
-    flow: Flow[int]
-    held: bool
-    inlet: Inlet
-    items: Iterator[Any]
-    key: Hashable
-    merge: MergeInlet
-
     def __init__(self, merge: MergeInlet, key: Hashable, inlet: Inlet, flow: Flow[int]) -> None:
-        self.merge = merge
-        self.key = key
-        self.inlet = inlet
-        self.flow = flow
-        self.items = inlet.items()
-        self.held = self.ended = False
+        self.merge = merge  # whose input it is
+        self.key = key  # the name of the input, which has a weight
+        self.inlet = inlet  # where its items come from
+        self.flow = flow  # its account in the fair queue
+        self.items = inlet.items()  # of the inlet
+        self.held = False  # REFILLING when the merge last looked: its producer must run before the next choice
+        self.ended = False  # the merge has seen its end
         self.contested: int | Fraction = 0  # cost of the items handed over while every input had one
         inlet.receiver = self
 
@@ -137,30 +127,28 @@ class MergeInput:
 class MergeInlet(FanInInlet):
     """A merge by weights: start-time fair queueing over the inputs that have an item now."""
 
-    inputs: list[MergeInput]
-
     def __init__(
         self, name: str, ledger: Ledger, inputs: Sequence[tuple[Hashable, Inlet]], share: FairShare[Any]
     ) -> None:
         super().__init__(name, ledger)
-        self.share = share
-        self._queue: FairQueue[int] = FairQueue()
-        self.inputs = [
+        self.share = share  # the weights of the inputs, and what an item costs
+        self._queue: FairQueue[int] = FairQueue()  # chooses; its flows are numbered as the inputs are
+        self.inputs = [  # in the order of the plan
             MergeInput(self, key, inlet, self._queue.add(number, share.weight_of(key)))
             for number, (key, inlet) in enumerate(inputs)
         ]
         self._held = 0  # inputs whose producers must run before the next choice
         self._open = len(self.inputs)  # inputs that have not ended
-        self._serving = False
-        self._changed: list[MergeInput] = []  # within one pull, whose choice must stand until it is charged
-        self._new_weights: list[tuple[Flow[int], int | Fraction]] = []  # set within it
+        self._serving = False  # within a pull: its choice must stand until it is charged
+        self._changed: list[MergeInput] = []  # inputs that changed within it, to be looked at afterwards
+        self._new_weights: list[tuple[Flow[int], int | Fraction]] = []  # set within it, to be applied afterwards
 
     def input_keys(self) -> list[Hashable]:
-        """Give the names of the inputs."""
+        """Return the names of the inputs."""
         return [each.key for each in self.inputs]
 
     def set_weight(self, key: Hashable, weight: int | Fraction) -> None:
-        """Give an input another weight, from the next choice on."""
+        """Change the weight of an input, from the next choice on."""
         flow = next(each.flow for each in self.inputs if each.key == key)
         if self._serving:  # by the cost function of the item that is being handed over: its choice must stand
             self._new_weights.append((flow, weight))
@@ -181,7 +169,7 @@ class MergeInlet(FanInInlet):
             self._changed.append(each)
             return
         self._look(each)
-        self.receiver.on_input()  # in any case: a fan-in behind this one may count it as held till then
+        self.receiver.on_input()  # in any case: a fan-in behind this one may count it as held until then
 
     def _look(self, each: MergeInput) -> None:
         state = each.inlet.state()
@@ -196,7 +184,7 @@ class MergeInlet(FanInInlet):
             if state is ENDED and not each.ended:
                 each.ended = True
                 self._open -= 1
-                next(each.items, None)  # reads the end: a zip then closes its longer inputs, which nobody else would
+                next(each.items, None)  # reads the end: a zip then closes its longer inputs, which nothing else would
 
     def state(self) -> Readiness:
         if self._held:
@@ -207,7 +195,7 @@ class MergeInlet(FanInInlet):
         return IDLE if self._open else ENDED
 
     def release(self, *, parking: bool = False) -> None:
-        """Room is given back input by input, at each pull."""
+        """Nothing: each pull tells the input that it took from."""
 
     @trio.lowlevel.enable_ki_protection
     def items(self) -> Iterator[Any]:
@@ -234,7 +222,7 @@ class MergeInlet(FanInInlet):
                     raise
                 self.failed += 1
                 self._end(FailureMark(noted(error, self.name, self.taken), self, value))
-                return  # noqa: ASYNC104  # the error goes out as a fault
+                return  # noqa: ASYNC104  # the error goes out as a failure
             each.inlet.release()
             cost = queue.charge(flow, cost, still_ready=True)
             self._serving = False
@@ -251,20 +239,18 @@ class MergeInlet(FanInInlet):
 
     @trio.lowlevel.disable_ki_protection  # user code runs in it
     def _cost(self, fn: Callable[[Any], Any], item: Any) -> int | Fraction:
-        """Ask what an item costs."""
+        """Return what an item costs, as the user's function says, checked."""
         return checks.cost(f"merge {named(self.name)}", "cost", fn(item))
 
 
 class ConcatInlet(FanInInlet):
     """One input after the other; the next is started when the one before has ended."""
 
-    exhausted: bool
-
     def __init__(self, name: str, ledger: Ledger, inlets: Sequence[Inlet]) -> None:
         super().__init__(name, ledger)
-        self._left = deque(inlets)  # the first of them runs, once this was started
-        self._started = False
-        self._values: Iterator[Any] = inlets[0].items() if inlets else iter(())
+        self._left = deque(inlets)  # that have not ended; the first of them runs, once this was started
+        self._started = False  # so the next input may be started
+        self._values: Iterator[Any] = inlets[0].items() if inlets else iter(())  # of the one that runs
         for inlet in inlets:
             inlet.receiver = self
 
@@ -277,9 +263,8 @@ class ConcatInlet(FanInInlet):
         self._pass_on()  # an input may be empty from the start
 
     def _close_inputs(self, reason: str) -> None:
-        for inlet in list(
-            self._left
-        ):  # `on_discard` may drain the run; also those that never ran: the run owns a channel that nobody asked yet
+        # Also those that never ran, as the run may own their channels; a copy, as `on_discard` may drain the run.
+        for inlet in list(self._left):
             inlet.close(reason)
 
     def on_input(self) -> None:
@@ -317,8 +302,8 @@ class ZipInlet(FanInInlet):
 
     def __init__(self, name: str, ledger: Ledger, inlets: Sequence[Inlet], *, strict: bool) -> None:
         super().__init__(name, ledger)
-        self._all = inlets
-        self._strict = strict
+        self._all = inlets  # in the order of the tuples
+        self._strict = strict  # it fails if an input is shorter than another; not once the run drains
         for inlet in inlets:
             inlet.receiver = self
 
@@ -327,24 +312,24 @@ class ZipInlet(FanInInlet):
 
     @property
     def used(self) -> int:
-        """Items that went into its tuples."""
+        """How many items went into its tuples."""
         return self.taken * len(self._all)
 
     def drain(self) -> None:
-        """Take the inputs as they are cut: that one is now shorter is no mistake of anybody."""
+        """Accept inputs of different lengths from now on: they are cut where the sources stopped."""
         if self._strict:
             self._strict = False
             self.on_input()
 
     def state(self) -> Readiness:
-        # In the order of the inputs: the first that has no item decides, as in the builtin, whatever the schedule.
+        # The first input in order that has no item decides, as in the builtin, whatever the schedule.
         states = [inlet.state() for inlet in self._all]
         first = next((state for state in states if state is not READY), None)
         if first is None:
             return READY if states else ENDED
         if not self._strict or first not in _ENDS:
             return first
-        # A strict zip ends only where every input is known to have an item or none, and well only where none has.
+        # A strict zip ends only when each input is known to have an item or to have ended; without error if all ended.
         waiting = next((state for state in states if state is IDLE or state is REFILLING), None)
         if waiting is not None:
             return waiting
@@ -368,7 +353,7 @@ class ZipInlet(FanInInlet):
             yield tuple(values)
 
     def _take_all(self, takers: Sequence[Iterator[Any]]) -> list[Any] | None:
-        """Take one item of each input; None if one failed in that very pull (the cost function of a merge, say)."""
+        """Return one item of each input; None if one failed in this pull (in the cost function of a merge, say)."""
         values: list[Any] = []
         for inlet, taker in zip(self._all, takers, strict=True):
             value = next(taker, END)
@@ -383,7 +368,7 @@ class ZipInlet(FanInInlet):
         return values
 
     def _zip_ended(self, takers: Sequence[Iterator[Any]]) -> None:
-        """End, at the first input that has no item; a strict zip asks all of them."""
+        """End at the first input that has no item; a strict zip looks at all of them."""
         ended = [number for number, inlet in enumerate(self._all) if inlet.state() is not READY]
         for number in ended if self._strict else ended[:1]:
             next(takers[number], None)  # reads the end

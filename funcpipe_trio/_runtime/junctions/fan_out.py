@@ -1,13 +1,13 @@
-"""One stream into several branches, and their results into one: who holds an item, and who holds up whom?
+"""One stream into several branches, and their results into one: what holds an item, and which branch holds up which?
 
 The last stage of the trunk fills the links of all branches: a `Fork` is its outlet, and each link has a `Port` of the
-fork for its sender. So there is no task here, and nothing is in hands but one item: that of a partition whose branch
-was full.
+fork as its sender. So there is no task here, and at most one item is held outside the links: that of a partition whose
+branch was full.
 
-  backpressure  there is room when every branch that is left has some: a slow branch holds up all, unless it relieves
-                itself (its own buffer with an overflow policy). No branch waits for another, their results are merged
-                as they come, so nothing here can wait in a circle.
-  a branch ends (it took what it wanted): it is given no more; the trunk is stopped when none is left.
+  backpressure  there is room when every branch that is left has some: a slow branch holds up all, unless its own buffer
+                has an overflow policy. No branch waits for another, and their results are merged as they come, so there
+                is no circular wait.
+  a branch ends (it took what it wanted): it gets no more; the trunk is stopped when no branch is left.
   trunk fails   the failure goes down every branch, behind what came before it. The joint delivers it once, when the
                 last branch has come to it: only then everything before it has been delivered.
   branch fails  as an input of any merge does.
@@ -39,8 +39,8 @@ class RouteOp(PerItem):
 
     def __init__(self, operation: plan.Route) -> None:
         super().__init__(operation)
-        self._fn = operation.fn
-        self._branches = dict.fromkeys(operation.branches)
+        self._fn = operation.fn  # returns the key of the branch for a value
+        self._branches = dict.fromkeys(operation.branches)  # their keys, in the order of the plan
 
     def apply(self, value: Any) -> Any:
         key = self._fn(value)
@@ -48,24 +48,20 @@ class RouteOp(PerItem):
         if key not in self._branches:
             known = listed(self._branches)
             raise KeyError(
-                f"{named(self.name)}: route gave {option(key)}, which is no branch; the branches are {known}"
+                f"{named(self.name)}: route gave {option(key)}, which is not a branch; the branches are {known}"
             )
         return key, value
 
 
 class Port:
-    """Who fills the link of one branch, as that link sees it."""
+    """The sender of the link of one branch."""
 
     __slots__ = ("fork", "link", "name")
 
-    fork: Fork
-    link: Link
-    name: str
-
     def __init__(self, fork: Fork, link: Link, name: str) -> None:
-        self.fork = fork
-        self.link = link
-        self.name = name
+        self.fork = fork  # whose port it is
+        self.link = link  # which it fills
+        self.name = name  # of fan-out and branch, as reports and errors call it
         link.sender = self
         if isinstance(link, LossyLink) and link.policy == "fail":
             link.put = self._put_or_fail
@@ -76,20 +72,20 @@ class Port:
         return self.fork
 
     def start(self) -> None:
-        """Say of a branch that begins late that nobody was woken for it."""
+        """Undo `refilling` for a branch that begins after the trunk: no task was started for it."""
         if self.fork.started:
             self.link.refilling = False
 
     def on_room(self) -> bool:
-        """Hear that the link has room again."""
+        """Called when the link has room again; return whether that woke the stage."""
         return self.fork.on_room(self)
 
     def stop(self, reason: str) -> bool:
-        """Hear that the branch takes no more."""
+        """Called when the branch takes no more; what is upstream decides what that means."""
         return True
 
     def _put_or_fail(self, item: Any) -> None:
-        """Fail this branch alone, behind what its link holds: at the end of a trunk it would be the trunk's failure."""
+        """Fail this branch alone, behind what its link holds; an operation of the trunk would fail the trunk."""
         link = self.link
         if not link.ended and link.waiting_room() > 0:
             link.buffer.append(item)
@@ -107,27 +103,21 @@ class Port:
 class Fork:
     """The outlet of the trunk's last stage: the links of the branches as one."""
 
-    made: int
-    """What became of the values that passed: as many, or copies for the branches."""
-    passed: int
-    started: bool
-
-    joint: Join
-    sender: Sender
-    """The trunk's last stage."""
-
     def __init__(self, name: str) -> None:
-        self.name = name
-        self.ports: dict[str, Port] = {}
-        self.put: Callable[[Any], object] = self._put
-        self.closed: str | None = None
-        self.failure: FailureMark | None = None
-        self.started = False
-        self.passed = self.made = 0
+        self.name = name  # of the fan-out
+        self.joint: Join  # where the branches are merged again; it counts and discards for the fork
+        self.sender: Sender  # the trunk's last stage
+        self.ports: dict[str, Port] = {}  # of the branches, by their keys
+        self.put: Callable[[Any], object] = self._put  # takes one value of the trunk
+        self.closed: str | None = None  # why no branch takes more; None while one does
+        self.failure: FailureMark | None = None  # of the trunk; None without one
+        self.started = False  # the trunk runs
+        self.passed = 0  # values of the trunk
+        self.made = 0  # values that the branches got for them: as many, or one for each branch
         self._over = False  # no more will be put
 
     def add(self, key: str, link: Link) -> None:
-        """Take in the link of a branch."""
+        """Add the link of a branch."""
         self.ports[key] = Port(self, link, f"{self.name}.{key}")
 
     # ---- the stage's side (see `Outlet`)
@@ -143,7 +133,7 @@ class Fork:
 
     @property
     def wants_room(self) -> bool:
-        """Whether a branch was asked to say when it has room."""
+        """Whether the sender is to be told when some branch has room."""
         return any(port.link.wants_room for port in self.ports.values())
 
     @wants_room.setter
@@ -177,7 +167,7 @@ class Fork:
             start_upstream(self.sender)
 
     def on_room(self, port: Port) -> bool:
-        """Hear that a branch has room; say whether that woke the stage."""
+        """Called when a branch has room; return whether that woke the stage."""
         if not self.room() or not self.sender.on_room():
             return False
         for other in self._open():  # all of them will be filled in its turn
@@ -186,7 +176,7 @@ class Fork:
         return True
 
     def close(self, reason: str) -> None:
-        """Hear that a branch takes no more: without the last one, nothing upstream is needed."""
+        """Called when a branch takes no more: if none is left, nothing upstream is needed."""
         if self._open():
             self._go_on()
         elif self.closed is None:
@@ -194,17 +184,17 @@ class Fork:
             stop_upstream(self.sender, reason)
 
     def look_whether_wanted(self) -> None:
-        """Stop the trunk if the last branch has failed: it is read to its end, so nobody closes it."""
+        """Stop the trunk if the last branch has failed: that is read to its end, so nothing closes it."""
         if not self._open():
             self.close(BEHIND_FAILURE)
 
     def _go_on(self) -> None:
-        """Let the stage look again, now that one branch less holds it up."""
+        """Wake the stage if there is room now that one branch less holds it up."""
         if self.started and not self._over and self.room() and self.sender.on_room():
             self.turn_continues()
 
     def _open(self) -> list[Port]:
-        """Give the branches that still take."""
+        """Return the ports of the branches that still take."""
         return [port for port in self.ports.values() if port.link.closed is None and not port.link.ended]
 
     def _put(self, value: Any) -> object:
@@ -214,11 +204,9 @@ class Fork:
 class Broadcasting(Fork):
     """Each item goes to every branch that is left."""
 
-    passed: int
-
     def __init__(self, name: str) -> None:
         super().__init__(name)
-        self._targets: list[Link] = []  # of this burst: a branch that ends within it discards what it got
+        self._targets: list[Link] = []  # of this burst, once it has a value; a branch that ends in it discards its own
 
     def commit(self, count: int) -> None:
         self.passed += count
@@ -230,7 +218,7 @@ class Broadcasting(Fork):
     def _put(self, value: Any) -> object:
         if not self._targets:
             self._targets = [port.link for port in self._open()]
-            if not self._targets:  # all were closed in this very turn, by a user's function
+            if not self._targets:  # all were closed in this turn, by a user's function
                 self.joint.discard(value, self.closed or NOT_NEEDED)
         for link in self._targets:
             link.put(value)
@@ -238,20 +226,17 @@ class Broadcasting(Fork):
 
 
 class Partitioning(Fork):
-    """Each item goes to one branch; one that finds no room there waits here, and all that come later behind it."""
-
-    failure: FailureMark | None
-    passed: int
+    """Each item goes to one branch; one that finds no room there waits here, and holds up all later ones."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
-        self._waits_for: Port | None = None
-        self._item: Any = NO_ITEM
+        self._waits_for: Port | None = None  # of the branch in which the held item found no room; None: none is held
+        self._item: Any = NO_ITEM  # that item
 
     def room(self) -> int:
         if self._waits_for is not None:
             return 0
-        # With no room in some branch the next item may be for another: one at a time can be seen.
+        # If some branch has no room, the next item may be for another: only one at a time, then.
         return max(1, super().room())
 
     def burst_room(self) -> int:
@@ -291,7 +276,7 @@ class Partitioning(Fork):
         return None
 
     def _let_go(self) -> None:
-        """Let the item that waits go where it belongs (into a closed link: to be discarded there)."""
+        """Put the held item into the link of its branch (which discards it if it is closed)."""
         port = self._waits_for
         assert port is not None
         item, self._waits_for, self._item = self._item, None, NO_ITEM
@@ -304,18 +289,16 @@ class Partitioning(Fork):
 class Join(MergeInlet):
     """The merge of the branches: a failure of the trunk ends each of them, and the whole only with the last one."""
 
-    failure: FailureMark | None
-
     def __init__(self, name: str, ledger: Ledger, inputs: Sequence[tuple[str, Inlet]], fork: Fork) -> None:
         super().__init__(name, ledger, inputs, FairShare())
-        self._fork = fork
-        self._trunk_failure: FailureMark | None = None  # once a branch has come to it
+        self._fork = fork  # what fills the branches; its failure is that of the trunk
+        self._trunk_failure: FailureMark | None = None  # that failure, once a branch has come to it
 
     def _look(self, each: MergeInput) -> None:
         inlet = each.inlet
         if not each.ended and not isinstance(inlet, _Failed) and inlet.state() is FAILED:
-            next(each.items, None)  # reads it, to know whose it is
-            if inlet.failure is None:  # it was closed, and whoever did that dealt with the failure
+            next(each.items, None)  # reads the failure, to know whether it is the trunk's
+            if inlet.failure is None:  # it was closed, and the failure dealt with there
                 each.inlet = _Ended()
             else:
                 self._meet(each, inlet.failure)
@@ -326,7 +309,7 @@ class Join(MergeInlet):
         if failure is self._fork.failure:
             self._trunk_failure = failure
             each.inlet = _Ended()
-        if self._closed:  # while it was read, by a listener that stopped the run: nobody will ask for it
+        if self._closed:  # by user code, while the failure was read: nobody will ask for it
             self.ledger.unread(failure, self._reason)
 
     def state(self) -> Readiness:
@@ -355,12 +338,16 @@ class Join(MergeInlet):
 
 
 class _Ended:
-    """In the place of a branch that was read to its end."""
+    """Stands for a branch that was read to its end."""
 
     receiver: Receiver
+    """Never told anything; an inlet has one."""
     failure: FailureMark | None = None
+    """What waits for its turn here; an end has nothing."""
     exhausted = True
+    """Nothing is left to read."""
     taken = 0
+    """The branch that was here has counted."""
 
     def start(self) -> None:
         """Nothing runs upstream."""
@@ -372,18 +359,18 @@ class _Ended:
         return ENDED
 
     def release(self, *, parking: bool = False) -> None:
-        """Nobody upstream waits for room."""
+        """Nothing upstream waits for room."""
 
     def close(self, reason: str) -> None:
         """Nothing is here."""
 
 
 class _Failed(_Ended):
-    """In the place of a branch that was read to its failure, which waits for its turn."""
+    """Stands for a branch that was read to its failure, which waits for its turn."""
 
     def __init__(self, failure: FailureMark, ledger: Ledger) -> None:
-        self.failure: FailureMark | None = failure
-        self._ledger = ledger
+        self.failure: FailureMark | None = failure  # stands where the branch's next item would
+        self._ledger = ledger  # told of it if it is not read
 
     def state(self) -> Readiness:
         return FAILED

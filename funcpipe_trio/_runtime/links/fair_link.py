@@ -1,12 +1,12 @@
 """The link behind a `fair_by`: how does an item of one mixed stream wait until its key has its turn?
 
-It is a `Link`, except for what is in it: queues by key (`sansio.keyed_fair_queue`) instead of a row. The receiver takes
+It is a `Link`, except that it holds queues by key (`sansio.keyed_fair_queue`) instead of one. The receiver takes
 from it directly, and the choice is made in that pull, so what is handed over is the fairest item at that instant.
 
-Whether there is room depends on the item: one that its queue has no room for stays outside of the queues, but in this
-link, which owns it from then on. `put` then says that no other may follow, and there is no room until it is inside.
+Whether there is room depends on the item: one that its queue has no room for stays outside the queues, but in this
+link, which owns it from then on. `put` then returns True: no other may follow, and there is no room until it is inside.
 
-It is REFILLING while its sender was woken for room and has not run: what stood behind the item outside comes in the
+It is REFILLING while its sender was woken for room and has not run: what came behind the item outside arrives in the
 sender's turn, and until then any key may be the one that gets an item. Without this the order in which the scheduler
 runs a batch of tasks would decide who is served. A key is backlogged while it has an item here; the end, and a failure
 in it, stand behind the items of all keys.
@@ -32,15 +32,14 @@ class FairLink(Link):
 
     __slots__ = ("_must_refill", "queues")
 
-    buffer: Any
-    name: str
-
     def __init__(self, ledger: Ledger, operation: FairBy) -> None:
         super().__init__(ledger, operation.capacity, operation.name)
+        self.name: str  # a `fair_by` always has one
         self.queues = KeyedFairQueue(operation.share.weight_of, operation.share.capacity, operation.max_keys)
-        self.buffer = self.queues  # what a link asks of it is its length
-        self.put = self.queues.add
-        self._must_refill = False  # whether the sender was woken for room and has not run
+        """The items by key, and the one that is outside; it chooses what is taken."""
+        self.buffer: Any = self.queues  # a link reads only its length
+        self.put = self.queues.add  # returns True if the item stays outside
+        self._must_refill = False  # the sender was woken for room and has not run
 
     # ---- the sender's side
 
@@ -60,14 +59,14 @@ class FairLink(Link):
         self._ran(refilling=True)
 
     def _ran(self, *, refilling: bool) -> None:
-        """Note that the sender had its turn; what is here does not wait for the next, which may be endless."""
+        """Note that the sender had its turn; items here do not wait for its next, or they might wait for ever."""
         before = self.state()
         self._must_refill, self.refilling = False, refilling
         if self.state() is not before:
             self.receiver.on_input()
 
     def set_weight(self, key: Hashable, weight: int | Fraction) -> None:
-        """Give a key another weight, from the next choice on."""
+        """Change the weight of a key, from the next choice on."""
         self.queues.set_weight(key, weight)
 
     # ---- the receiver's side
@@ -78,7 +77,7 @@ class FairLink(Link):
         while True:
             while queues and not self._must_refill:
                 item = queues.take()
-                self.release()  # at once, or a burst of pulls would empty queues that the sender would have refilled
+                self.release()  # at once, or a burst would empty queues that the sender could have refilled
                 yield item
             if self.closed is not None:
                 return

@@ -9,7 +9,7 @@ It never waits. The sender appends while there is room and calls `commit`; the r
 costs fifty times what moving an item does, so it is made per burst, never per item.
 
 `refilling` says that the sender was woken for room and has not run since. A fan-in counts such an input as backlogged
-and waits for it (`REFILLING`), or its fairness would hang on the order in which the scheduler runs a batch of tasks.
+and waits for it (`REFILLING`), or its fairness would depend on the order in which the scheduler runs a batch of tasks.
 """
 
 from __future__ import annotations
@@ -51,35 +51,35 @@ class Link:
     )
 
     def __init__(self, ledger: Ledger, capacity: int, name: str | None = None) -> None:
-        self.ledger = ledger  # where what is given up is told
+        self.ledger = ledger  # told of what is discarded here
         self.capacity = capacity  # the most that it may hold
-        self.name = name  # what the user calls it, if anything
-        self.sender: Sender  # hears of room, and that nobody takes any more
-        self.receiver: Receiver  # hears of items and of the end
+        self.name = name  # what the user calls it; None if nothing
+        self.sender: Sender  # is told of room, and when no more is taken
+        self.receiver: Receiver  # is told of items and of the end
         self.buffer: deque[Any] = deque()  # the items in it, oldest first
-        self.put: Callable[[Any], object] = self.buffer.append  # one that drops, or a branch, puts its own here
+        self.put: Callable[[Any], object] = self.buffer.append  # a link that drops, or a branch, sets its own
         self.ended = False  # the sender has put the end behind the items
         self.exhausted = False  # the receiver has read that end
-        self.failure: FailureMark | None = None  # what stands at the end, if the sender failed
-        self.closed: str | None = None  # why the receiver takes no more
+        self.failure: FailureMark | None = None  # what stands at the end; None unless the sender failed
+        self.closed: str | None = None  # why the receiver takes no more; None while it does
         self.refilling = False
-        """Whether the sender may put more in this turn: until it has had that, it counts as backlogged."""
-        self.wants_room = False  # the sender is to hear of room
+        """Whether the sender has a turn to come in which it may put more; until then it counts as backlogged."""
+        self.wants_room = False  # the sender is to be told of room
         self.passed = 0  # items that were put, so that `taken` need not be counted
-        self.discarded = 0  # items given up while it held them
+        self.discarded = 0  # items discarded while it held them
         self.dropped = 0  # items that its policy of overflow dropped
         self.peak = 0  # the most that it held
-        # Half empty is when waking the sender pays: earlier, a trip brings few items; later, the receiver starves.
+        # The sender is woken when this many are left: with more, a trip brings few items; with fewer, receivers starve.
         self._low = capacity // 2
 
     def described(self) -> str:
-        """Say which buffer it is."""
+        """Return a description of it, for errors."""
         return f"buffer {'' if self.name is None else f'{named(self.name)} '}of {self.capacity}"
 
     # ---- the sender's side
 
     def room(self) -> int:
-        """How many items may be appended."""
+        """Return how many items may be appended."""
         return self.capacity - len(self.buffer)
 
     waiting_room = room  # a result that waits takes the place that it will have here
@@ -109,14 +109,14 @@ class Link:
             self.ledger.unread(failure, self.closed)
 
     def turn_over(self) -> None:
-        """Say that the sender has done what it could in this turn; called before it waits for anything."""
+        """Called when the sender has done what it could in this turn, before it waits for anything."""
         if self.refilling:
             self.refilling = False
             if not self.buffer:  # REFILLING before, IDLE now; an item is READY before and after
                 self.receiver.on_input()
 
     def turn_continues(self) -> None:
-        """Say that the sender goes on in its next turn, which comes at once: until then it counts as backlogged."""
+        """Called when the sender goes on in its next turn, which comes at once: until then it counts as backlogged."""
         if not self.refilling and not self.ended and self.closed is None:
             self.refilling = True
             if not self.buffer:  # IDLE before, REFILLING now
@@ -129,7 +129,7 @@ class Link:
         return self.passed - len(self.buffer) - self.discarded - self.dropped
 
     def start(self) -> None:
-        self.refilling = True  # at the start every sender counts as woken: no input gets ahead by being started first
+        self.refilling = True  # at the start every sender counts as woken: none gains by being started first
         start_upstream(self.sender)
 
     @trio.lowlevel.enable_ki_protection
@@ -162,7 +162,7 @@ class Link:
             stop_upstream(self.sender, reason)
 
     def shut(self, reason: str) -> bool:
-        """Close this link alone; say whether its sender is still at work."""
+        """Close this link alone; return whether its sender has not ended."""
         if self.closed is not None or self.exhausted:
             return False
         self.closed = reason
@@ -178,7 +178,7 @@ class Link:
 
 
 def start_upstream(sender: Sender) -> None:
-    """Start a stage and all upstream of it: link by link in a loop, for a line may be longer than a stack is deep."""
+    """Start a stage and all upstream of it: in a loop, because a line may be longer than a stack is deep."""
     while True:
         sender.start()
         upstream = sender.upstream

@@ -1,13 +1,13 @@
-"""The link of a buffer that never makes its sender wait: what becomes of the item that there is no room for?
+"""The link of a buffer that never makes its sender wait: what becomes of an item for which there is no room?
 
   drop_oldest   it takes the place of the item that waited longest (with capacity 1: the latest value)
   drop_newest   it is dropped itself
-  fail          it fails, and the stream ends there, behind what the link holds
+  fail          the stage before it fails, so the stream ends behind what the link holds
 
-The rule: the link never holds more than its capacity, not even in the middle of a burst: what is dropped is dropped
-when it is put. The failure is not the link's but that of the stage that fills it, at its very end, so it travels as
-every failure does. The sender always has room, but when the last free place is filled it lets the receiver run before
-it goes on: nothing is dropped that a receiver which keeps up would have taken.
+The rule: the link never holds more than its capacity, not even in the middle of a burst: items are dropped when they
+are put. A failure is raised not by the link but by the last operation of the stage that fills it, so it travels as
+every failure does. The sender always has room, but when it has filled the last free place it lets the receiver run
+before it goes on: nothing is dropped that a receiver which keeps up would have taken.
 """
 
 from __future__ import annotations
@@ -27,19 +27,20 @@ class LossyLink(Link):
 
     def __init__(self, ledger: Ledger, capacity: int, policy: Overflow, name: str | None = None) -> None:
         super().__init__(ledger, capacity, name)
-        self.policy = policy  # what happens to an item for which there is no room
+        self.policy = policy  # what becomes of an item for which there is no room
         if policy != "fail":
+            # With "fail" it is the plain one: an operation of the stage before it looks for room (`OverflowGuard`).
             self.put = self._replace_oldest if policy == "drop_oldest" else self._turn_away
 
     def room(self) -> int:
         return sys.maxsize
 
     def burst_room(self) -> int:
-        """As many as there are places for; then the receiver may take some, before something is dropped."""
+        """Return the free places, so that the receiver may take some before anything is dropped; if none, no limit."""
         return self.capacity - len(self.buffer) or sys.maxsize
 
     def waiting_room(self) -> int:
-        """As for any link: what waits for an earlier result is held, whatever becomes of it here."""
+        """As for any link: results that wait for an earlier one are held, whatever becomes of them here."""
         return self.capacity - len(self.buffer)
 
     @property

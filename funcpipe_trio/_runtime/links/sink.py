@@ -1,4 +1,4 @@
-"""The outlet of a run whose results go nowhere else: no link behind the last stage, no task that only collects."""
+"""Where do results go if nobody receives them? Into a function: no link, and no task that only collects."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from .link import stop_upstream
 
 
 class Sink:
-    """Takes every value at once; `put` is all that happens to one."""
+    """An outlet that takes every value at once and passes it to a function."""
 
     def __init__(self, put: Callable[[Any], object]) -> None:
-        self.put: Callable[[Any], object] = put  # takes a value; that is all that happens to it
-        self.sender: Sender  # the last stage
-        self.capacity = 0  # of the link that an open run has here
+        self.put: Callable[[Any], object] = put  # the function; nothing else happens to a value
+        self.sender: Sender  # the last stage of the run
+        self.capacity = 0  # of the link that an open run would have here, in items
         self.wants_room = False  # never: there is always room
-        self.closed: str | None = None  # why nothing more is taken
-        self.failure: FailureMark | None = None  # what stands at the end
-        self.ended = False  # the last stage has put the end there
-        self.passed = 0  # values that it took
+        self.closed: str | None = None  # why nothing more is taken; None while it is
+        self.failure: FailureMark | None = None  # what stands at the end; None without one
+        self.ended: bool = False  # the last stage has put the end there
+        self.passed: int = 0  # values that it took
 
     def room(self) -> int:
-        """Without limit: what is put is gone."""
+        """Return no limit: it holds nothing."""
         return sys.maxsize
 
     burst_room = room
 
     def waiting_room(self) -> int:
-        """As many as that link would hold: results that wait for a straggler are held, whatever becomes of them."""
+        """Return what that link would hold: results that wait for an earlier one are held, whatever becomes of them."""
         return self.capacity
 
     def commit(self, count: int) -> None:
@@ -44,13 +44,13 @@ class Sink:
         self.failure = failure
 
     def turn_over(self) -> None:
-        """Nobody waits to hear of it."""
+        """Do nothing: no receiver waits for it."""
 
     def turn_continues(self) -> None:
-        """Nobody waits to hear of that either."""
+        """Do nothing, for the same reason."""
 
     def close(self, reason: str) -> None:
-        """Stop the run's last stage, and so everything."""
+        """Stop the last stage and everything upstream of it."""
         if self.closed is None and not self.ended:
             self.closed = reason
             stop_upstream(self.sender, reason)

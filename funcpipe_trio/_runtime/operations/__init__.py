@@ -1,1 +1,1 @@
-"""Operations that run in the stage of what is before them."""
+"""Operations that run in the stage before them."""

@@ -1,11 +1,11 @@
-"""The fused operations at work: how does an operation run without a task, a link or a queue of its own?
+"""Fused operations at run time: how does an operation run without a task, a link or a queue of its own?
 
-The rule: each is an ordinary generator over the values of the one before it. It answers each value it is given at
-once, with a value or with `PENDING` (this one gave none), and passes `PENDING` on; it never loops by itself, so the
-stage that drives it sees every step, and can count, stop or breathe between any two.
+The rule: each is an ordinary generator over the values of the one before it. It answers each value at once, with a
+value or with `PENDING` (no value comes of this one), and passes `PENDING` on; it never loops by itself, so the stage
+that drives it sees every step, and can count, stop or let others run between any two.
 
-An error of the user's function is told to the stage with the operation's name and the item's number, and then passes
-through the generators behind, so that one that collects (a batch) lets out what came before.
+An error of the user's function is reported to the chain with the operation's name and the item's number, and then
+passes through the generators behind, so that one that collects (a batch) hands out what came before.
 """
 
 from __future__ import annotations
@@ -27,12 +27,10 @@ from ..core.user_code import ASYNC_DEF, OR_CONCURRENCY, not_awaitable
 
 
 class FusedOperation:
-    """What all fused operations share: a name, the stage they run in, and an account."""
-
-    name: str
+    """What all fused operations share: a name, the chain they are in, and counters."""
 
     deadline: float = math.inf
-    """When it will have something to say even if no value comes."""
+    """When it will have a value to give even if none comes, by trio's clock."""
 
     may_end = False
     """Whether it may end the stream without being asked for another value."""
@@ -41,16 +39,21 @@ class FusedOperation:
     """Whether it may ever have more to give without being given a value."""
 
     def __init__(self, operation: plan.Operation) -> None:
-        self.name = operation.name
-        self.chain: OperationHost
-        self.dropped = self.created = self.absorbed = 0
-        self._vetted: type | None = None
+        self.name = operation.name  # as plans, reports and errors call it
+        self.chain: OperationHost  # the chain that it is fused into; set by that
+        self.dropped = 0  # values that it dropped
+        self.created = 0  # values that it made of others, if it does not make one of one
+        self.absorbed = 0  # values that went into those
+        self._vetted: type | None = None  # of the last result that was vetted
+        # What an error about an async function advises.
         self._use = OR_CONCURRENCY if isinstance(operation, plan.Concurrent | plan.FlatMap) else ASYNC_DEF
+        # What is done at an item at which the function raises.
         self.on_error: OnError = operation.on_error if isinstance(operation, plan.Map | plan.FlatMap) else plan.STOP
+        # How many failures `Skip` lets pass; None without that policy.
         self._tolerance = Tolerance(self.on_error) if isinstance(self.on_error, Skip) else None
 
     def stream(self, values: Iterator[Any]) -> Iterator[Any]:
-        """Make the generator; called once."""
+        """Return the generator of its values over those of the one before it; called once."""
         raise NotImplementedError
 
     @property
@@ -63,11 +66,11 @@ class FusedOperation:
         return []
 
     def tick(self, now: float) -> None:
-        """Hear what time it is."""
+        """Called with the time before each burst, in a stage that minds the clock."""
 
     @trio.lowlevel.enable_ki_protection
     def failed(self, error: BaseException, number: int, value: Any) -> Any:
-        """Do what the policy says with a value at which the function raised: raise, or answer what takes its place."""
+        """Apply the policy to a value at which the function raised: raise, or return what takes its place."""
         policy, met = self.on_error, failure_of(error)
         if met is None or isinstance(policy, Stop) or isinstance(met, MisuseError):
             self.chain.failing(error, self.name, number, value)
@@ -84,7 +87,7 @@ class FusedOperation:
         return PENDING
 
     def vet(self, result: Any) -> type:
-        """Refuse a result that should have been awaited; answer its type, of which others need not be vetted."""
+        """Refuse a result that should have been awaited; return its type: others of that need not be vetted."""
         if type(result) is not self._vetted:
             not_awaitable(self.name, result, self._use)
         self._vetted = type(result)

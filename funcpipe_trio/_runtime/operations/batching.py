@@ -1,7 +1,7 @@
 """The operations that make one value of many: what do they hold, and when does it go out?
 
-They hold a batch that is not full, and closed ones for which there was no room yet. What `held` returns is what of that
-has not gone out; it is discarded when the stage is stopped.
+They hold a batch that is not full, and closed ones for which there was no room yet. `held` returns what of that has not
+gone out; it is discarded when the stage is stopped.
 """
 
 from __future__ import annotations
@@ -23,21 +23,22 @@ from .base import FusedOperation
 class BatchOp(FusedOperation):
     """Lists of values, closed by number, cost or age."""
 
-    may_keep = True
+    may_keep = True  # one value may close several batches
 
     def __init__(self, operation: plan.Batch) -> None:
         super().__init__(operation)
+        # Decides when a batch is closed; it holds the open one.
         self._batcher = Batcher(operation.max_items, operation.max_cost, operation.max_delay)
-        self._cost = operation.cost if operation.max_cost is not None else None
-        self._timed = operation.max_delay is not None
-        self._is_simple = operation.max_cost is None
-        self._due = False
-        self._number = 0
-        self._closed: deque[list[Any]] = deque()
+        self._cost = operation.cost if operation.max_cost is not None else None  # of an item; None: each costs 1
+        self._timed = operation.max_delay is not None  # the time at which a batch begins matters
+        self._is_simple = operation.max_cost is None  # a value closes at most one batch
+        self._due = False  # the open batch must be closed before another value is added
+        self._number = 0  # of the value at hand, where costs count; errors name it
+        self._closed: deque[list[Any]] = deque()  # batches that have not gone out, oldest first
 
     @property
     def deadline(self) -> float:  # type: ignore[override]  # a constant where nothing is timed
-        """When the open batch is due."""
+        """When the open batch is due; inf if it never is, or is empty."""
         return self._batcher.deadline
 
     def tick(self, now: float) -> None:
@@ -72,11 +73,11 @@ class BatchOp(FusedOperation):
 
     @trio.lowlevel.enable_ki_protection
     def _by_number(self, values: Iterator[Any]) -> Iterator[Any]:
-        """Do the same where no cost counts: a value closes one batch at most, so none has to be kept here."""
+        """Do the same where no cost counts: a value closes at most one batch, so none has to be kept here."""
         batcher = self._batcher
         for value in values:
             closed = None
-            if self._due:  # it was not full, so it was to hold two at least: the value cannot fill the next one
+            if self._due:  # it was not full, so batches hold two at least: the value cannot fill the next one
                 self._due = False
                 closed = batcher.close()
             if value is not PENDING:
@@ -90,13 +91,13 @@ class BatchOp(FusedOperation):
         return bool(self._closed)
 
     def held(self) -> list[Any]:
-        """Give the items that are in no batch that went out."""
+        """Return the items that have not gone out in a batch."""
         items = [item for batch in self._closed for item in batch]
         self._closed.clear()
         return items + self._batcher.close()
 
     def _add(self, value: Any) -> None:
-        """Put one value into the batcher; what it closes is held here until it goes out."""
+        """Put a value into the batcher; the batches that this closes are held here until they go out."""
         try:
             cost = 1 if self._cost is None else _cost(self.name, self._cost, value)
         except BaseException as error:  # noqa: ASYNC103  # `failing` raises
@@ -113,7 +114,7 @@ class BatchOp(FusedOperation):
 
 @trio.lowlevel.disable_ki_protection  # user code runs in it
 def _cost(name: str, fn: Callable[[Any], Any], item: Any) -> float:
-    """Ask what an item costs, and check the answer."""
+    """Return what an item costs, as the user's function says, checked."""
     value, where = fn(item), f"batch {named(name)}"
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise checks.refuse(TypeError, where, "cost", "be a number >= 0", value)

@@ -1,7 +1,7 @@
 """The operations that make many values of one: what do they hold, and what becomes of it when they are stopped?
 
 They hold the item that is being taken apart. Children that were not asked for do not exist yet, except those of a
-batch: they are in it, so what is left of a batch is given up item by item.
+batch: they are in it, so the rest of a batch is discarded item by item.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ class ExpandOp(FusedOperation):
     the stage is stopped in the middle of it.
     """
 
-    may_keep = True
+    may_keep = True  # one value may have several children
 
     def __init__(self, operation: plan.FlatMap | plan.Unbatch) -> None:
         super().__init__(operation)
-        self._parent: Any = NO_ITEM  # the value that is being taken apart; it is given up with its children
-        self._children: Any = None  # the iterator of its children, while it is open
+        self._parent: Any = NO_ITEM  # the value that is being taken apart; it is discarded with its children
+        self._children: Any = None  # the iterator of its children; None while none is open
 
     @trio.lowlevel.disable_ki_protection  # user code runs in it
     def stream(self, values: Iterator[Any]) -> Iterator[Any]:
@@ -50,10 +50,10 @@ class ExpandOp(FusedOperation):
             except GeneratorExit:
                 self.leave()
                 raise
-            except BaseException as error:  # noqa: ASYNC103  # sync; `failed` raises what is no Exception
+            except BaseException as error:  # noqa: ASYNC103  # sync; `failed` raises what is not an Exception
                 answer = self._failed_at(error, number, value)
             else:
-                self._parent = NO_ITEM  # before the stream is closed, by user code: it is no longer held
+                self._parent = NO_ITEM  # before `close`, which may run user code: it is no longer held
                 self.absorbed += 1
             finally:
                 self.close()
@@ -90,12 +90,12 @@ class ExpandOp(FusedOperation):
 
 
 class FlatMapOp(ExpandOp):
-    """Each value becomes all that its iterable gives."""
+    """Each value becomes all items of the iterable that the function returns for it."""
 
     def __init__(self, operation: plan.FlatMap) -> None:
         super().__init__(operation)
-        self._fn = operation.fn  # gives the iterable of a value
-        self._through = False  # the last child of a value that was left is known to be out
+        self._fn = operation.fn  # returns the iterable of a value
+        self._through = False  # the value at which the stage was stopped is known to have no more children
 
     def open(self, value: Any) -> Iterator[Any]:
         result = self._fn(value)
@@ -140,7 +140,7 @@ class UnbatchOp(ExpandOp):
             return [parent]
         try:
             rest = list(self._children)
-        except Exception as error:  # of the iterator of a subclass
+        except Exception as error:  # raised by the iterator of a subclass
             self.chain.keep_cleanup_error(error)
             return [parent]
         self.created += len(rest)
@@ -149,8 +149,8 @@ class UnbatchOp(ExpandOp):
 
 
 def _may_give(children: Any) -> bool:
-    """Whether an iterator may have more to give, as far as can be told without asking it for that."""
+    """Whether an iterator may have more items, as far as can be told without taking one."""
     try:
         return length_hint(children, 1) > 0
-    except Exception:  # of the user's iterator
+    except Exception:  # raised by the user's iterator
         return True

@@ -1,9 +1,9 @@
 """Before the queues of a `fair_by`: what is each item's key and cost, and what if one finds its queue full?
 
-It is the last operation of its stage. It puts nothing anywhere: it answers an item with its entry, which the stage puts
-into the fair link in the same turn; an item to be dropped is dropped here. To divert one is to wait for a step, which
-an operation cannot, so its stage does (`DivertingStage`): it takes the item back out of the link. An error of the step
-is raised here then, in the item's place, so it ends the stream as any other does.
+It is the last operation of its stage. It puts nothing anywhere: it turns an item into its entry, which the stage puts
+into the fair link in the same turn; an item to be dropped is dropped here. To divert an item is to wait for a step,
+which an operation cannot do, so its stage does it (`DivertingStage`): it takes the item back out of the link. An error
+of the step is then raised here, in the place of the item, so it ends the stream as any other does.
 """
 
 from __future__ import annotations
@@ -28,12 +28,13 @@ class FairByOp(FusedOperation):
 
     def __init__(self, operation: FairBy, link: FairLink) -> None:
         super().__init__(operation)
-        self.link = link  # what its stage puts the entries into
-        self._key, self._cost = operation.key, operation.share.cost
-        self._drops = operation.overflow == "drop_newest"
-        self.number = 0  # how many items came before the one at hand
+        self.link = link  # its stage puts the entries into it
+        self._key = operation.key  # returns the key of an item
+        self._cost = operation.share.cost  # returns what an item costs; None: each costs 1
+        self._drops = operation.overflow == "drop_newest"  # an item whose queue is full
+        self.number = 0  # of the item at hand in the stream, which errors name
         self.undiverted: tuple[Any, Exception] | None = None
-        """The item at hand, and the error of the step that it was diverted to, until that is raised here."""
+        """The item at hand and the error of the step that it was diverted to, until that is raised here; else None."""
 
     @trio.lowlevel.enable_ki_protection
     def stream(self, values: Iterator[Any]) -> Iterator[Any]:
@@ -57,7 +58,7 @@ class FairByOp(FusedOperation):
             self.number += 1
 
     def held(self) -> list[Any]:
-        """Return the item whose diversion failed, if the stage was stopped before it could say so."""
+        """Return the item whose diversion failed, if the stage was stopped before the error could be raised."""
         if self.undiverted is None:
             return []
         (item, error), self.undiverted = self.undiverted, None

@@ -1,4 +1,4 @@
-"""What if there is no room in a buffer that is to fail then? The stage before it does: a failure like any other."""
+"""What if a buffer that must not overflow is full? The stage before it fails: a failure like any other."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from .base import FusedOperation
 
 
 class OverflowGuard(FusedOperation):
-    """Fails at the first value that the link behind has no room for."""
+    """Fails at the first value for which the link behind it has no room."""
 
     def __init__(self, link: LossyLink, stage: str) -> None:
         super().__init__(Buffer(stage))
-        self._link = link
+        self._link = link  # that its stage fills
 
     @trio.lowlevel.enable_ki_protection
     def stream(self, values: Iterator[Any]) -> Iterator[Any]:

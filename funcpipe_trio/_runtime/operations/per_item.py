@@ -1,4 +1,4 @@
-"""The operations that give at most one value for each: map, filter, scan, tap, take, skip and their kin."""
+"""The operations that give at most one value for each: map, filter, scan, tap, take, skip and the like."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..core.signals import NOT_NEEDED, PENDING
 from .base import FusedOperation
 
 END_BEFORE: Final[Any] = object()
-"""The answer of an operation that ends the stream before a value."""
+"""What `apply` returns to end the stream before a value."""
 
 
 class PerItem(FusedOperation):
@@ -36,25 +36,25 @@ class PerItem(FusedOperation):
             yield result
 
     def apply(self, value: Any) -> Any:
-        """Answer the value that takes this one's place, `PENDING`, or `END_BEFORE`."""
+        """Return the value that takes this one's place, `PENDING` for none, or `END_BEFORE`."""
         raise NotImplementedError
 
     def drop(self) -> Any:
-        """Let the value fall."""
+        """Count a dropped value; return what stands for it."""
         self.dropped += 1
         return PENDING
 
 
 class MapOp(FusedOperation):
-    """Each value becomes what the function answers."""
+    """Each value becomes what the function returns."""
 
     def __init__(self, operation: plan.Map) -> None:
         super().__init__(operation)
-        self._fn = operation.fn
+        self._fn = operation.fn  # returns the new value
 
     @trio.lowlevel.disable_ki_protection  # user code runs in it
     def stream(self, values: Iterator[Any]) -> Iterator[Any]:
-        # As in `PerItem`, but with the user's function called right here: a third less time for the commonest of all.
+        # As in `PerItem`, but with the user's function called right here, which takes a third less time.
         fn, number, vetted = self._fn, 0, None
         for value in values:
             if value is PENDING:
@@ -64,25 +64,25 @@ class MapOp(FusedOperation):
                 result = fn(value)
                 if type(result) is not vetted:
                     vetted = self.vet(result)
-            except BaseException as error:  # noqa: ASYNC103  # sync; `failed` raises what is no Exception
-                yield self.failed(error, number, value)  # noqa: ASYNC104  # in here: later Ctrl-C could strike
+            except BaseException as error:  # noqa: ASYNC103  # sync; `failed` raises what is not an Exception
+                yield self.failed(error, number, value)  # noqa: ASYNC104  # within the handler: behind it Ctrl-C could strike
             else:
                 yield result
             number += 1
 
 
 class FilterOp(PerItem):
-    """Only the values that the function says yes to."""
+    """Only the values for which the function returns a true value."""
 
     def __init__(self, operation: plan.Filter | plan.SkipWhile | plan.TakeWhile) -> None:
         super().__init__(operation)
-        self._fn = operation.fn
+        self._fn = operation.fn  # decides about a value
 
     def apply(self, value: Any) -> Any:
         return value if self.says_yes(value) else self.drop()
 
     def says_yes(self, value: Any) -> bool:
-        """Ask the function; something to await would always say yes."""
+        """Return what the function says of a value; an awaitable, which is always true, is refused."""
         answer = self._fn(value)
         if answer is True or answer is False:
             return bool(answer)
@@ -91,9 +91,11 @@ class FilterOp(PerItem):
 
 
 class SkipWhileOp(FilterOp):
-    """The values from the first that the function says no to."""
+    """The values from the first for which the function returns a false value."""
 
-    _skipping = True
+    def __init__(self, operation: plan.SkipWhile) -> None:
+        super().__init__(operation)
+        self._skipping = True  # until the function has said no
 
     def apply(self, value: Any) -> Any:
         self._skipping = self._skipping and self.says_yes(value)
@@ -101,7 +103,7 @@ class SkipWhileOp(FilterOp):
 
 
 class TakeWhileOp(FilterOp):
-    """The values before the first that the function says no to."""
+    """The values before the first for which the function returns a false value."""
 
     def apply(self, value: Any) -> Any:
         return value if self.says_yes(value) else END_BEFORE
@@ -112,11 +114,12 @@ class ScanOp(FusedOperation):
 
     def __init__(self, operation: plan.Scan) -> None:
         super().__init__(operation)
-        self._fn, self._state = operation.fn, operation.initial.value
+        self._fn = operation.fn  # returns the next state, of the state and a value
+        self._state = operation.initial.value  # the first one
 
     @trio.lowlevel.disable_ki_protection  # user code runs in it
     def stream(self, values: Iterator[Any]) -> Iterator[Any]:
-        # Written out as in `MapOp`, for the same reason: `fold` is made of it.
+        # Written out as in `MapOp`, because `fold` is built on it.
         fn, state, number, vetted = self._fn, self._state, 0, None
         for value in values:
             if value is PENDING:
@@ -137,7 +140,7 @@ class TapOp(PerItem):
 
     def __init__(self, operation: plan.Tap) -> None:
         super().__init__(operation)
-        self._fn = operation.fn
+        self._fn = operation.fn  # is called with each value
 
     def apply(self, value: Any) -> Any:
         self.vet(self._fn(value))
@@ -149,7 +152,7 @@ class EnumerateOp(PerItem):
 
     def __init__(self, operation: plan.Enumerate) -> None:
         super().__init__(operation)
-        self._number = operation.start - 1
+        self._number = operation.start - 1  # of the last value
 
     def apply(self, value: Any) -> Any:
         self._number += 1
@@ -157,11 +160,11 @@ class EnumerateOp(PerItem):
 
 
 class SkipOp(PerItem):
-    """All but the first values."""
+    """All values except the first ones."""
 
     def __init__(self, operation: plan.Skip) -> None:
         super().__init__(operation)
-        self._left = operation.count
+        self._left = operation.count  # values that are still to be dropped
 
     def apply(self, value: Any) -> Any:
         if not self._left:
@@ -171,13 +174,13 @@ class SkipOp(PerItem):
 
 
 class TakeOp(FusedOperation):
-    """The first values; it ends with the last of them, and pulls no further."""
+    """The first values; the stream ends with the last of them, and no more is pulled."""
 
-    may_end = True
+    may_end = True  # with its last value
 
     def __init__(self, operation: plan.Take) -> None:
         super().__init__(operation)
-        self._count = operation.count
+        self._count = operation.count  # values that may pass
 
     @trio.lowlevel.enable_ki_protection
     def stream(self, values: Iterator[Any]) -> Iterator[Any]:

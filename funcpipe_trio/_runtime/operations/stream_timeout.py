@@ -1,4 +1,4 @@
-"""The operation of a timeout on the stream: it passes values on, and fails when its stage says that a time is over."""
+"""How does a timeout on the stream fail? As an operation, when its stage says that a time is over."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from typing import Any
 import trio
 
 from ..._base.shown import named
+from ..._plan.timing import Watched
 from ..core.failures import add_note
 from ..core.signals import END, NO_ITEM, PENDING
 from .base import FusedOperation
 
 
 class StreamTimeoutOp(FusedOperation):
-    """Passes values on, until a time is over: then it fails."""
+    """Passes values on until a time is over, then fails."""
 
-    overdue: str | None = None
-    """The time that is over."""
-    heard: bool = False
-    """Whether a value came since this was last asked."""
-    has_failed: bool = False
-    """Whether its failure has left; if not, it waits for room."""
+    def __init__(self, operation: Watched) -> None:
+        super().__init__(operation)
+        self.overdue: str | None = None  # which time is over, as a note on the error; None while none is
+        self.heard = False  # a value came since the stage last asked
+        self.has_failed = False  # its failure has left; until then that waits for room
 
     @trio.lowlevel.enable_ki_protection
     def stream(self, values: Iterator[Any]) -> Iterator[Any]:
@@ -35,7 +35,7 @@ class StreamTimeoutOp(FusedOperation):
         self.chain.failing(self.error(), self.name, 0, NO_ITEM)
 
     def error(self) -> Exception:
-        """Say which time is over."""
+        """Return the error, with a note of which time is over."""
         error = trio.TooSlowError(f"the stream was too slow at {named(self.name)}")
         add_note(error, self.overdue or "")
         return error

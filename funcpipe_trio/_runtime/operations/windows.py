@@ -1,6 +1,6 @@
-"""The fused operations that look at items beside each other: windows, and items that came before.
+"""The operations that compare an item with others: windows, and items that came before. What do they hold?
 
-A window that is not full is held between two steps, as a batch is; what `held` answers is what went out in no window.
+A window that is not full is held between two steps, as a batch is; `held` returns what went out in no window.
 """
 
 from __future__ import annotations
@@ -22,21 +22,22 @@ from .per_item import PerItem
 
 
 class WindowOp(BatchOp):
-    """Lists of values, closed by number, or at the ends of periods. By number alone, they are batches."""
+    """Lists of values, closed by number, or at the ends of periods. If only by number, they are batches."""
 
     def __init__(self, operation: Window) -> None:
         super().__init__(plan.Batch(operation.name, operation.max_items))
-        self._max_items, self._period = operation.max_items, operation.period
+        self._max_items = operation.max_items  # the most in one window; None without limit
+        self._period = operation.period  # seconds from end to end; None if only the number closes one
 
     def stream(self, values: Iterator[Any]) -> Iterator[Any]:
         if self._period is not None:
             self._is_simple = False
-            # Not before: now the stage has begun, and its periods count from there.
+            # Only now the stage has begun, and its periods count from there.
             self._batcher = TumblingWindows(self._max_items, self._period, self.chain.began)
         return super().stream(values)
 
     def _add(self, value: Any) -> None:
-        # The time of each: a period may end in the middle of a burst.
+        # The time of each value, because a period may end in the middle of a burst.
         now = 0.0 if self._period is None else self.chain.now()
         self._closed.extend(self._batcher.add(value, 1, now))
 
@@ -44,12 +45,12 @@ class WindowOp(BatchOp):
 class SlidingOp(FusedOperation):
     """Tuples of values that follow each other.
 
-    An item is absorbed by the first window in which it goes out; that others have it, too, is the windows' affair.
+    An item counts as absorbed by the first window in which it goes out, though others may hold it, too.
     """
 
     def __init__(self, operation: Sliding) -> None:
         super().__init__(operation)
-        self._windows = SlidingWindows(operation.size, operation.step)
+        self._windows = SlidingWindows(operation.size, operation.step)  # holds those that are not complete
 
     @trio.lowlevel.enable_ki_protection
     def stream(self, values: Iterator[Any]) -> Iterator[Any]:
@@ -62,7 +63,7 @@ class SlidingOp(FusedOperation):
         self.dropped += len(self._windows.close())
 
     def _taken(self, value: Any) -> Any:
-        """Put one value into the windows; answer the one that it completes."""
+        """Put a value into the windows; return the one that it completes, or `PENDING`."""
         if self._windows.gap:
             self._windows.skip()
             self.dropped += 1
@@ -76,7 +77,7 @@ class SlidingOp(FusedOperation):
         return window
 
     def held(self) -> list[Any]:
-        """Give the items that were in no window that went out."""
+        """Return the items that have not gone out in a window."""
         return self._windows.close()
 
 
@@ -85,8 +86,8 @@ class DistinctOp(PerItem):
 
     def __init__(self, operation: Distinct) -> None:
         super().__init__(operation)
-        self._key = operation.key
-        self._seen = RecentKeys(operation.remember)
+        self._key = operation.key  # returns the key of a value; None: the value itself is the key
+        self._seen = RecentKeys(operation.remember)  # the keys seen lately
 
     def apply(self, value: Any) -> Any:
         key = value if self._key is None else self._key(value)

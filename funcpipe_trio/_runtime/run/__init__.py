@@ -1,1 +1,1 @@
-"""The run: how it is built, opened, driven, set, counted and ended."""
+"""The run: how it is built, opened, driven, changed, counted and ended."""

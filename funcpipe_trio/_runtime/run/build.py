@@ -1,4 +1,4 @@
-"""From a layout to the objects of one run; nothing is started here."""
+"""How does a layout become the objects of one run? Nothing is started here."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from .parts import Parts
 
 
 def build(line: SegmentLayout, parts: Parts, end: Sink | Fork | None = None) -> Inlet:
-    """Make the stages, links and fan-ins of a line; answer the inlet that its consumer takes from.
+    """Make the stages, links and fan-ins of a line; return the inlet that its consumer takes from.
 
-    With an end, the last stage fills that in place of a link; the answer is then what that stage takes from.
+    With an end, the last stage fills that instead of a link; what is returned then is the inlet of that stage.
     """
     inlet: Inlet | None = _origin(line, parts)
     stages = line.stages
-    if end is not None and not stages:  # a fan-in has no task, so somebody must pull
+    if end is not None and not stages:  # a fan-in has no task, so a stage must pull
         stages = (StageLayout(_puller(line), None, (), 1),)
     elif end is not None and (fair_by := stages[-1].fair_by) is not None:  # nor has a fair_by behind it
         stages = (*stages, StageLayout(f"{fair_by.name} (out)", None, (), 1))
@@ -38,7 +38,7 @@ def build(line: SegmentLayout, parts: Parts, end: Sink | Fork | None = None) -> 
             parts.links.append(outlet)
             inlet = outlet
     assert inlet is not None or end is not None
-    return inlet  # type: ignore[return-value]  # with an end nobody takes from it
+    return inlet  # type: ignore[return-value]  # with an end nothing takes from it
 
 
 def _puller(line: SegmentLayout) -> str:

@@ -1,8 +1,8 @@
-"""Who worked how long? The seconds in which others may have waited for a stage, or for the consumer.
+"""How long did each stage work, and the consumer? The seconds in which others may have waited for it.
 
-A stage works while it waits neither for input nor for room; a source that waits for the outside works, for the others
-wait for what it gives; of a pool each place counts as its part (`sansio.usage`). What was done while the run was paused
-is left out: that time is nobody's.
+A stage works while it waits neither for input nor for room. A source that waits for the outside works, because the
+others wait for what it gives. Each place of a pool counts as its part (`sansio.usage`). What was done while the run was
+paused is left out.
 """
 
 from __future__ import annotations
@@ -16,21 +16,15 @@ from .parts import AnyStage
 
 
 class Attendance:
-    """How long the consumer worked: while the run is at work, and it does not wait for an item."""
+    """How long the consumer worked: while the run goes on and the consumer does not wait for an item."""
 
     __slots__ = ("began", "left", "since", "waited")
 
-    began: float
-    waited: float
-    """Seconds in which it waited, but for the wait that is not over."""
-    since: float | None
-    """When that began."""
-    left: float | None
-    """From when on what it does holds nobody up."""
-
     def __init__(self) -> None:
-        self.began = self.waited = 0.0
-        self.since = self.left = None
+        self.began: float = 0.0  # when the run was opened, by trio's clock
+        self.waited: float = 0.0  # seconds in which it waited, except the wait that is not over
+        self.since: float | None = None  # when that began; None while it does not wait
+        self.left: float | None = None  # when it stopped taking: what it does later holds nothing up
 
     def leave(self, now: float) -> None:
         """Count no more."""
@@ -41,7 +35,7 @@ class Attendance:
                 self.since = None
 
     def worked(self, now: float) -> float:
-        """Say how many seconds it worked until now."""
+        """Return how many seconds it worked until now."""
         if self.left is not None:
             now = min(now, self.left)
         waits = 0.0 if self.since is None else max(0.0, now - self.since)
@@ -49,16 +43,16 @@ class Attendance:
 
 
 class Efforts:
-    """What each stage and, last, the consumer worked."""
+    """How long each stage and, last, the consumer worked."""
 
     def __init__(self, stages: Sequence[AnyStage], consumer: Attendance | None) -> None:
-        self._stages = stages
-        self._consumer = consumer
-        self._at_pause: list[float] | None = None  # while paused
-        self._in_pauses: list[float] = []  # that are over
+        self._stages = stages  # the engine's list, which grows while the run is built
+        self._consumer = consumer  # None if there is none: then it counts as 0
+        self._at_pause: list[float] | None = None  # what each had worked when the pause began; None while not paused
+        self._in_pauses: list[float] = []  # what each worked in pauses that are over; empty before the first
 
     def pause(self, now: float) -> None:
-        """Leave out what is done from now on."""
+        """Leave out what is done from now on, until `resume`."""
         self._at_pause = self._all([spent_by(stage, now) for stage in self._stages], now)
 
     def resume(self, now: float) -> None:
@@ -67,7 +61,7 @@ class Efforts:
         self._at_pause = None
 
     def apart(self, all_spent: Sequence[Used], now: float) -> tuple[list[float], list[float]]:
-        """Give what was worked until now outside of pauses, and in them."""
+        """Return what was worked until now outside of pauses, and in them."""
         worked = self._all(all_spent, now)
         paused = self._in_pauses or [0.0] * len(worked)
         if self._at_pause is not None:
@@ -80,11 +74,11 @@ class Efforts:
 
 
 def spent_by(stage: AnyStage, now: float) -> Used:
-    """How a stage has spent its time; one without places has one."""
+    """Return how a stage has spent its time; one without places counts as one place."""
     until = stage.chain.began if not stage.started else now if stage.left is None else stage.left
     if isinstance(stage, Pool):
         return stage.crew.usage.read(until)
     seconds, (waited_input, waited_room) = until - stage.chain.began, stage.waited(until)
-    # A source that waits for the outside has no input to wait for: what it counts as that are the pauses.
+    # A source that waits for the outside has no input: what it counts as waiting for that are the pauses.
     used = seconds - waited_room - (0.0 if isinstance(stage, AsyncSource) else waited_input)
     return Used(used=used, stalled=0.0, offered=seconds, starved=waited_input, blocked=waited_room, worked=used)

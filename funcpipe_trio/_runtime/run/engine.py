@@ -1,15 +1,15 @@
-"""What runs: the tasks, links and books of one run, and every way in which it ends.
+"""The inside of one run: which tasks, links and accounts does it have, and in which ways does it end?
 
-All tasks live in one nursery, opened and left by the task that opened the run. Every way to stop is one call: the last
+All tasks are in one nursery, opened and left by the task that opened the run. Every way to stop is one call: the last
 inlet is closed, and that discards, cancels and closes everything upstream at once, from there to the sources.
 
   the source ended   items and the end travel down by themselves
-  a failure          travels behind the items before it; the taker that reaches it raises it
+  a failure          travels behind the items before it; the consumer that reaches it raises it
   drain              the sources take no more; everything else as if they had ended
   abort, leaving     the last inlet is closed
   cancellation       reaches each task by itself; each discards what it holds, and ends its outlet as aborted
 
-The nursery's scope is never cancelled by the run: the caller's block is inside it.
+The run never cancels the nursery's scope: the caller's block is inside it.
 """
 
 from __future__ import annotations
@@ -40,33 +40,6 @@ from .parts import AnyStage, Parts
 class Engine:
     """The inside of a run; see `Host` for what its stages use of it."""
 
-    began: float
-    """When it was opened, by trio's clock."""
-    consumer: Attendance | None
-    """How long the consumer worked, and waited; None if there is none."""
-    draining: bool
-    """Whether the sources are to take no more."""
-    efforts: Efforts
-    """Who worked how long, pauses left out."""
-    ended: float | None
-    """When its last task had ended; None before."""
-    ledger: Ledger
-    """What was given up, and the errors that were met."""
-    parts: Parts
-    """Its links, fan-ins, forks and sources."""
-    open_inner: Callable[[Plan, OnDiscard], Any]
-    """Opens a run within this one; it is given from above, as who opens knows who is opened."""
-    over: trio.Event
-    """Set when all tasks have ended and nothing is left to deliver."""
-    paused: float
-    """Seconds in which nothing was to be taken, in pauses that are over."""
-    paused_since: float | None
-    """When the pause began that is not over."""
-    slice: float
-    """Seconds of real time between two checkpoints; without limit where real time decides nothing."""
-    wiring: Wiring | None
-    """How its parts hang together, once that was asked for; of each run it is another object."""
-
     def __init__(
         self,
         make: Callable[[Parts], Inlet],
@@ -74,29 +47,32 @@ class Engine:
         cleanup_timeout: float,
         sink: Sink | None,
     ) -> None:
-        self.ledger = Ledger(on_discard)
-        self.cleanup_timeout = cleanup_timeout  # seconds in which a source is to be closed
-        # Else one seed would not be one trace: a busy machine would cut bursts elsewhere.
-        self.slice = SLICE if is_real(trio.lowlevel.current_clock()) else inf
+        self.ledger: Ledger = Ledger(on_discard)  # its accounts: items discarded, and errors
+        self.cleanup_timeout = cleanup_timeout  # seconds in which a source must be closed
+        self.slice: float = SLICE if is_real(trio.lowlevel.current_clock()) else inf
+        """The most seconds of real time between two checkpoints. Without limit under a clock that is not trio's, or one
+        seed would not give one trace: a busy machine would cut bursts elsewhere."""
+        self.open_inner: Callable[[Plan, OnDiscard], Any]  # opens a run inside this one; set by what opens this one
         self.stages: list[AnyStage] = []  # upstream first
-        self.parts = Parts(self)
-        self.sink = sink  # takes what comes out, where no consumer does
+        self.parts: Parts = Parts(self)  # its links, fan-ins, forks and sources
+        self.sink = sink  # takes the results if no consumer does; None if one does
         self.inlet: Inlet = make(self.parts)  # what the consumer takes from
-        self.outcome: Outcome | None = None  # how it ends, once that is decided
-        self.over = trio.Event()
-        self.draining = False
-        self.began = 0.0
-        self.ended = None
+        self.outcome: Outcome | None = None  # how it ends; None until that is decided
+        self.over: trio.Event = trio.Event()  # set when all tasks have ended and nothing is left to deliver
+        self.draining: bool = False  # the sources are to take no more
+        self.began: float = 0.0  # when it was opened, by trio's clock
+        self.ended: float | None = None  # when its last task had ended; None before
         self.delivered = 0  # values that the consumer took
-        self.consumer = None if sink is not None else Attendance()
-        self.efforts = Efforts(self.stages, self.consumer)
-        self.paused = 0.0  # seconds in which nothing was to be taken
-        self.paused_since = None
-        self.wiring = None
-        self.report: Report | None = None  # the last one, once it has ended
-        self._nursery: trio.Nursery | None = None  # of all its tasks
-        self._context = contextvars.copy_context()  # of whoever opened it, in which its tasks begin
-        self._token = trio.lowlevel.current_trio_token()  # of its trio run: its methods are refused in another
+        self.consumer: Attendance | None = None if sink is not None else Attendance()
+        """How long the consumer worked and waited; None if there is none."""
+        self.efforts: Efforts = Efforts(self.stages, self.consumer)  # how long each stage worked, without pauses
+        self.paused: float = 0.0  # seconds of pauses that are over
+        self.paused_since: float | None = None  # when the pause began that is not over; None while not paused
+        self.wiring: Wiring | None = None  # how its parts are connected; made when first needed, one for each run
+        self.report: Report | None = None  # the final one; made when asked for, after the end
+        self._nursery: trio.Nursery | None = None  # of all its tasks; None before it begins
+        self._context = contextvars.copy_context()  # of the task that opened it; its tasks begin in a copy
+        self._token = trio.lowlevel.current_trio_token()  # of its trio run; its methods are refused in any other
         self._live = 0  # tasks that have not ended
 
     # ---- tasks
@@ -104,7 +80,7 @@ class Engine:
     def start_task(self, task: Callable[[], Awaitable[object]], name: str) -> None:
         assert self._nursery is not None
         self._live += 1
-        # In the opener's context, whoever causes the start.
+        # In the opener's context, whichever task causes the start.
         self._context.run(partial(self._nursery.start_soon, self._task, task, name=name))
 
     def has_task(self, task: trio.lowlevel.Task) -> bool:
@@ -117,7 +93,7 @@ class Engine:
     def register(self, stage: AnyStage) -> None:
         self.stages.append(stage)
 
-    # Ctrl-C is taken at checkpoints here, and in user code (see where `disable_ki_protection` stands), but never
+    # Ctrl-C is raised at checkpoints here, and in user code (see where `disable_ki_protection` stands), but never
     # between two steps of a link or a pool: half of one would lose items, or wake a task that is not parked.
     @trio.lowlevel.enable_ki_protection
     async def _task(self, task: Callable[[], Awaitable[object]]) -> None:
@@ -144,7 +120,7 @@ class Engine:
     def check_thread(self, method: str) -> None:
         """Refuse a call from another thread, or another trio run, before anything has changed."""
         if self.ended is not None:
-            return  # it changes nothing any more
+            return  # nothing can change any more
         try:
             is_here = trio.lowlevel.current_trio_token() is self._token
         except RuntimeError:
@@ -163,7 +139,7 @@ class Engine:
                 part.drain()
 
     def pause(self) -> None:
-        """Let the sources take none for a time."""
+        """Let the sources take nothing until `resume`."""
         if self.paused_since is None and not self.draining and self.outcome is None:
             self.paused_since = trio.current_time()
             self.efforts.pause(self.paused_since)
@@ -173,7 +149,7 @@ class Engine:
                 stage.on_pause()
 
     def resume(self) -> None:
-        """Let them go on."""
+        """Let the sources go on."""
         if self.paused_since is not None:
             now = trio.current_time()
             self.paused += now - self.paused_since
@@ -193,7 +169,7 @@ class Engine:
         self.look_whether_over()
 
     def reached(self, failure: FailureMark | None) -> None:
-        """Note that the end was reached, by the consumer or by the sink."""
+        """Called when the consumer, or the sink, has reached the end."""
         self._let_consumer_go()
         if failure is None:
             self.outcome = "drained" if self.draining else "completed"
@@ -205,17 +181,17 @@ class Engine:
         self.look_whether_over()
 
     def _let_consumer_go(self) -> None:
-        if self.consumer is not None:  # what it does from now on holds nobody up
+        if self.consumer is not None:  # what it does from now on holds nothing up
             self.consumer.leave(trio.current_time())
 
     def look_whether_over(self) -> None:
-        """Say so when nothing runs and nothing is left."""
+        """Set `over` if nothing runs and nothing is left to deliver."""
         if not self._live and (self.sink is not None or self.outcome is not None):
             self.over.set()
 
     def finish(self, *, cancelled: bool) -> None:
-        """Close the books: all tasks have ended."""
-        for link in self.parts.links:  # nothing is here, unless a task was killed between two of its steps
+        """Close the accounts: all tasks have ended."""
+        for link in self.parts.links:  # they are empty, unless a task was killed between two of its steps
             link.close(CANCELLED)
         self.resume()
         self.ended = trio.current_time()

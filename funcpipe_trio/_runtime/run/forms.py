@@ -1,8 +1,8 @@
-"""Which running form does a plan value have: fused into a stage, or as the stage itself?
+"""Which class runs a plan value: fused into a stage, or as the stage itself?
 
-Two tables, from the type of a plan value to what makes its form; an operation is added to one of them, or to both.
-What only a rare operation needs is imported where that is made, here, and for a circuit in `layers`: 1 ms when a
-program first runs one, instead of an eighth of what every import adds to trio's.
+Two tables, from the type of a plan value to what makes its running form; an operation is added to one of them, or to
+both. What only a rare operation needs is imported where that is made, here, and for a circuit in `layers`: 1 ms when a
+program first runs one, instead of an eighth of what the import of this package adds to trio's.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def _rarely_fused() -> dict[type[plan.Operation], Callable[[Any], FusedOperation
 
 
 def fuse(operation: plan.Operation) -> FusedOperation:
-    """Make the running form of an operation; fresh for each run."""
+    """Return the running form of an operation, a new one for each run."""
     kind = type(operation)
     form = _FUSED[kind] if kind in _FUSED else _rarely_fused()[kind]
     return form(operation)
@@ -76,15 +76,16 @@ def fuse(operation: plan.Operation) -> FusedOperation:
 
 
 class Site:
-    """Where a stage is to stand."""
+    """What a stage is made of, and where it stands."""
 
     __slots__ = ("fused", "inlet", "layout", "outlet", "parts")
 
     def __init__(self, layout: StageLayout, inlet: Inlet | None, outlet: Outlet, parts: Parts) -> None:
-        self.layout = layout  # what it is to be
+        self.layout = layout  # of the stage
         self.inlet = inlet  # what it takes from; None for a source
         self.outlet = outlet  # what it fills
-        self.parts = parts  # the run's
+        self.parts = parts  # of the run
+        # Its fused operations, in order; a throttle among them becomes the pacer of the stage.
         self.fused = [self._fused(operation) for operation in layout.fused if operation is not layout.throttle]
         if isinstance(outlet, LossyLink) and outlet.policy == "fail":
             self.fused.append(OverflowGuard(outlet, layout.name))
@@ -92,16 +93,16 @@ class Site:
     def _fused(self, operation: plan.Operation) -> FusedOperation:
         if not isinstance(operation, FairBy):
             return fuse(operation)
-        assert isinstance(self.outlet, FairLink)  # the one operation that looks into the link behind it
+        assert isinstance(self.outlet, FairLink)  # the only operation that looks into the link behind it
         return FairByOp(operation, self.outlet)
 
     def chain(self, *, head: FusedOperation | None = None) -> Chain:
-        """Make the chain of the stage, `head` before what is fused."""
+        """Return the chain of the stage, with `head` before its fused operations."""
         host, name, inlet, outlet, fused = self.ends()
         return Chain(host, name, inlet, outlet, fused if head is None else [head, *fused])
 
     def ends(self) -> tuple[Host, str, Inlet, Outlet, Sequence[FusedOperation]]:
-        """Return what every chain is made of."""
+        """Return the arguments of every chain."""
         assert self.inlet is not None
         return self.parts.host, self.layout.name, self.inlet, self.outlet, self.fused
 
@@ -219,5 +220,5 @@ _STAGES: dict[type, Callable[[Site, Any], AnyStage]] = {
 
 
 def stage_of(layout: StageLayout, inlet: Inlet | None, outlet: Outlet, parts: Parts) -> AnyStage:
-    """Make a stage between an inlet and an outlet."""
+    """Return a new stage between an inlet and an outlet."""
     return _STAGES[type(layout.head)](Site(layout, inlet, outlet, parts), layout.head)

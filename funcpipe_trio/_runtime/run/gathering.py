@@ -1,12 +1,12 @@
-"""Many calls and a list of their results: the pool of a pipeline behind another face.
+"""Many calls and a list of their results: how does a pipeline's pool do that, and which failure is raised?
 
 There is one pool in this package. Here it takes from the iterable itself, so an item is taken when there is a place for
-it and no sooner, and what a call gives goes to the item's place in the list.
+it and no sooner, and the result of a call goes to the item's place in the list.
 
-The rule for failures is another than that of a stream, where what came before a failure is finished: the first failure
-ends everything at once. From then on no call starts. What fails at that very instant, though, fails in the order in
-which trio happens to run its tasks; so the rest is cancelled only when all of them have had their turn, and of the
-failures of one instant that of the earliest item is the error. What a call raises because it was cancelled is no
+The rule for failures differs from that of a stream, where what came before a failure is finished: the first failure
+ends everything at once, and from then on no call starts. But calls that fail at the same instant do so in the order in
+which trio happens to run their tasks; so the rest is cancelled only when all of them have had their turn, and of the
+failures of one instant that of the earliest item is raised. What a call raises because it was cancelled is not a
 failure.
 """
 
@@ -36,7 +36,7 @@ from .run_context import RunContext
 async def gathered(
     name: str, call: Callable[[Any], Awaitable[Any]], items: Iterable[Any], concurrency: int
 ) -> list[Any]:
-    """Call a function with each item; give the results in the order of the items, or raise the first failure."""
+    """Call a function with each item; return the results in the order of the items, or raise the first failure."""
     gathering, runs = _Gathering(call), []
     try:
         async with _PoolContext(name, gathering, items, concurrency) as run:
@@ -56,43 +56,42 @@ async def gathered(
 
 
 class _Ended(Exception):
-    """What ends the pool: its cause is in the list of failures."""
+    """Ends the pool; the reason is in the list of failures."""
 
 
 class _Broken:
-    """In the place of the item at which the iterable itself failed."""
+    """Stands for the item at which the iterable itself failed."""
 
     __slots__ = ("error",)
 
-    error: Exception
-
     def __init__(self, error: Exception) -> None:
-        self.error = error
+        self.error = error  # that the iterable raised
 
 
 @dataclass(frozen=True, slots=True)
 class _Failure:
-    """What failed, and when."""
+    """A call that failed, and when."""
 
     at: float
+    """By trio's clock."""
     number: int
+    """Of its item, from 0."""
     error: Exception
+    """That the call raised."""
     is_late: bool
-    """Whether it failed when it was cancelled, so because of that, as far as anybody can tell."""
+    """Whether the call was cancelled when it failed, so that it presumably failed because of that."""
 
 
 class _Gathering:
     """The results and failures of the calls."""
 
-    results: list[Any]
-
     def __init__(self, call: Callable[[Any], Awaitable[Any]]) -> None:
-        self.results = []
-        self._call = call
-        self._failures: list[_Failure] = []
+        self.results: list[Any] = []  # in the order of the items; None where a call has not returned
+        self._call = call  # the user's function
+        self._failures: list[_Failure] = []  # in the order in which they were met
 
     def numbered(self, items: Iterable[Any]) -> Iterator[tuple[int, Any]]:
-        """Give each item with its number, until a call has failed."""
+        """Yield each item with its number, until a call has failed."""
         iterator: Iterator[Any] | None = None
         number = 0
         while not self._failures:
@@ -114,7 +113,7 @@ class _Gathering:
     async def __call__(self, numbered: tuple[int, Any]) -> None:
         """Call the function with an item; end everything if that fails."""
         number, item = numbered
-        if self._failures:  # of an iterable that is taken while another call fails
+        if self._failures:  # the iterable gave it while another call failed
             return
         try:
             if isinstance(item, _Broken):
@@ -128,16 +127,16 @@ class _Gathering:
             self._failures.append(_Failure(trio.current_time(), number, error, is_late))
             if len(self._failures) > 1:
                 return  # noqa: ASYNC104  # kept, and raised by `gather`
-            for _ in range(2):  # the calls that wake at this instant, and the nurseries that those were in
+            for _ in range(2):  # the calls that wake at this instant, and the nurseries that they are in
                 await trio.lowlevel.cancel_shielded_checkpoint()  # noqa: ASYNC120  # it cannot be cancelled
             raise _Ended from None  # noqa: ASYNC104  # of this package's own
 
     def errors(self) -> list[Exception]:
-        """Give the errors of all calls that failed."""
+        """Return the errors of all calls that failed."""
         return [each.error for each in self._failures]
 
     def first_failure(self) -> Exception | None:
-        """Give the error that counts, with a note of each other one."""
+        """Return the error to raise, with a note for each other one; None if no call failed."""
         if not self._failures:
             return None
         first = min(self._failures, key=lambda each: (each.is_late, each.at, each.number))
@@ -148,14 +147,17 @@ class _Gathering:
 
 
 class _PoolContext(RunContext[None]):
-    """A run of the one pool, without a plan."""
+    """The block of a run that is one pool and fills a list."""
 
     __slots__ = ("_concurrency", "_gathering", "_items", "_name")
 
     def __init__(self, name: str, gathering: _Gathering, items: Iterable[Any], concurrency: int) -> None:
         source = Source("iterable", name, Opaque(partial(gathering.numbered, items)))
         super().__init__(Plan(source), on_discard=None, cleanup_timeout=5.0, sink=Sink(_ignore))
-        self._name, self._gathering, self._items, self._concurrency = name, gathering, items, concurrency
+        self._name = name  # as errors call the pool
+        self._gathering = gathering  # what the pool calls with each numbered item
+        self._items = items  # the user's iterable
+        self._concurrency = concurrency  # places of the pool
 
     def _build(self, parts: Parts) -> Inlet:
         assert isinstance(self._plan.origin, Source)
@@ -169,4 +171,4 @@ class _PoolContext(RunContext[None]):
 
 
 def _ignore(_result: object) -> None:
-    """The results are in their list."""
+    """Do nothing: the results are in the list already."""

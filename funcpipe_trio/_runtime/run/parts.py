@@ -1,4 +1,4 @@
-"""The parts of one run, as they are made; nothing is started here."""
+"""Which parts does a run have? They are collected here as they are made; nothing is started."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ AnyStage = Stage | Pool
 
 
 class Parts:
-    """The parts of one run."""
+    """All parts of one run except its stages, and its seed."""
 
     __slots__ = ("fan_ins", "forks", "host", "links", "seed", "sources")
 
     def __init__(self, host: Host) -> None:
-        self.host = host  # the run; it keeps the stages, which register themselves
-        self.links: list[Link] = []  # upstream first, as all of these
+        self.host: Host = host  # the run; it has the stages, which register themselves
+        self.links: list[Link] = []  # upstream first, like the other lists
         self.fan_ins: list[FanInInlet] = []  # and the joints of fan-outs
-        self.sources: list[IterableInlet | AsyncSource] = []  # what a drain or pause is told to
+        self.sources: list[IterableInlet | AsyncSource] = []  # which a drain or a pause stops
         self.forks: dict[str, Fork] = {}  # by the names of the fan-outs
         self.seed: int | None = None
-        """What the jitter of this run is computed from; None if no policy of the plan needs it."""
+        """The jitter of the run is computed from it; None if no policy of the plan needs it."""
 
     def counters(self, stage: str, policies: object) -> StepCounters:
-        """Open the books of a stage, for a `Retry`, or for a step or what is called like one."""
+        """Return the counters of a stage, for a `Retry`, or for a step or a function that may be one."""
         plan = step_of(policies)
         is_seeded = needs_seed(policies) if isinstance(policies, Retry) else plan is not None and plan.needs_seed()
         if is_seeded and self.seed is None:

@@ -1,8 +1,8 @@
 """The handle of a run: how does a consumer take items, and what does it get at the end?
 
 `receive` never owns an item across a checkpoint: it looks, takes and returns in one turn, or parks and looks again. So
-it is atomic under cancellation for any inlet, and a merge's choice is made at the instant of hand-over. A waiting
-receiver is woken one at a time, and passes the news on if there is more; at the end all are woken.
+it is atomic under cancellation for any inlet, and a merge's choice is made at the instant of hand-over. Waiting
+receivers are woken one at a time, and each wakes the next if there is more; at the end all are woken.
 """
 
 from __future__ import annotations
@@ -34,23 +34,22 @@ T = TypeVar("T")
 class Consumer:
     """The receiving end of a run: the tasks that wait there, and what stands at the end."""
 
-    left: bool
-
     def __init__(self, engine: Engine) -> None:
-        self.engine = engine
-        self.left = False
-        self._items: Iterator[Any] | None = None
-        self._waiting: deque[trio.lowlevel.Task] = deque()
+        self.engine = engine  # the run
+        self.left: bool = False  # the block was left or the run closed: nothing more is taken
+        self._items: Iterator[Any] | None = None  # of the run's inlet; None before the first is taken
+        self._waiting: deque[trio.lowlevel.Task] = deque()  # parked receivers, longest first
         self._waits = 0  # calls of `wait`; a task that was woken is in one until it runs
-        self._now = trio.lowlevel.current_clock().current_time
+        self._now = trio.lowlevel.current_clock().current_time  # half the time of `trio.current_time`
         self._failed: tuple[Exception, TracebackType | None] | None = None
+        """The failure at the end and its traceback when it was reached, to be raised again; None without one."""
 
     def on_input(self) -> None:
         if self._waiting and worth_a_pull(self.engine.inlet):
             trio.lowlevel.reschedule(self._waiting.popleft(), WOKEN)
 
     def take(self) -> Any:
-        """Take an item if there is one now, else `PENDING`; raise what stands at the end."""
+        """Return an item if there is one now, else `PENDING`; raise what stands at the end."""
         engine = self.engine
         if self.left:
             raise trio.ClosedResourceError("the block of this run was left")
@@ -71,7 +70,7 @@ class Consumer:
         return item
 
     def _reach_end(self) -> None:
-        if not self.engine.inlet.exhausted:  # it was killed in the middle of a pull: this is not the end of the stream
+        if not self.engine.inlet.exhausted:  # killed in the middle of a pull: this is not the end of the stream
             self.engine.stop(ABORTED, "aborted")
             self._raise_end()
         failure = self.engine.inlet.failure
@@ -84,20 +83,20 @@ class Consumer:
     def _raise_end(self) -> None:
         if self._failed is not None:
             error, traceback = self._failed
-            raise error.with_traceback(traceback)  # not the one that earlier raises have grown
+            raise error.with_traceback(traceback)  # not the one that grew with each raise
         if self.engine.outcome in ("completed", "drained"):
             raise trio.EndOfChannel
         raise Aborted(f"the run was {self.engine.outcome}")
 
     async def wait(self) -> None:
-        """Park until a pull may find more; not if the run has ended in this very turn, by a user's function."""
+        """Park until a pull may find more; not if a user's function has ended the run in this turn."""
         if self.left or self.engine.outcome is not None:
             await trio.lowlevel.cancel_shielded_checkpoint()
             return
         task = trio.lowlevel.current_task()
         self._waiting.append(task)
         consumer = self.engine.consumer
-        assert consumer is not None  # else nobody comes here: a sink takes the items
+        assert consumer is not None  # without one a sink takes the items, and nothing calls this
         if not self._waits:
             consumer.since = self._now()
         self._waits += 1
@@ -111,7 +110,7 @@ class Consumer:
             await trio.lowlevel.wait_task_rescheduled(abort)
         finally:
             self._waits -= 1
-            if not self._waits and consumer.since is not None:  # none of the tasks that receive waits any more
+            if not self._waits and consumer.since is not None:  # no receiver waits any more
                 consumer.waited += self._now() - consumer.since
                 consumer.since = None
 
@@ -121,12 +120,12 @@ class Consumer:
         return bool(self._waiting)
 
     def wake_all(self) -> None:
-        """Let every waiting receiver look."""
+        """Wake every waiting receiver."""
         while self._waiting:
             trio.lowlevel.reschedule(self._waiting.popleft(), WOKEN)
 
     def leave(self, reason: str) -> None:
-        """Take no more, whoever asks."""
+        """Close the receiving end: no task takes any more."""
         if not self.left:
             self.left = True
             engine = self.engine
@@ -145,11 +144,12 @@ class Run(trio.abc.ReceiveChannel[T], Generic[T]):
     __slots__ = ("_consumer", "_engine", "_iterated_by", "_turn")
 
     def __init__(self, consumer: Consumer) -> None:
-        self._consumer = consumer
-        self._engine = consumer.engine
+        self._consumer = consumer  # takes and waits
+        self._engine = consumer.engine  # is drained, paused, stopped and reported on
         self._turn = Turn(self._engine.slice)  # of an `async for`: items that it may take without a checkpoint
         self._turn.end()  # the first one comes with a checkpoint
-        self._iterated_by: WeakSet[trio.lowlevel.Task] = WeakSet()  # a run may outlive any number of them
+        # Tasks that iterated it, to refuse a drain that would wait for itself; a run may outlive any number of them.
+        self._iterated_by: WeakSet[trio.lowlevel.Task] = WeakSet()
 
     def __aiter__(self) -> Run[T]:
         self._iterated_by.add(trio.lowlevel.current_task())
@@ -159,14 +159,14 @@ class Run(trio.abc.ReceiveChannel[T], Generic[T]):
     async def receive(self) -> T:
         """Take the next item.
 
-        An item is either received or still in the run, never neither: when this is cancelled, nothing was taken.
+        An item is either received or still in the run: when this is cancelled, nothing was taken.
 
         Raises:
           trio.EndOfChannel: if the stream has ended (or was drained).
           Aborted: if the run was aborted, or cancelled from outside.
           trio.ClosedResourceError: if the block of the run was left.
           trio.BusyResourceError: if ``pipeline.run()`` drives this run.
-          Exception: the original error of the stream, when all before it was received; again at each later call.
+          Exception: the original error of the stream, when all items before it were received; again at each later call.
 
         Checkpoint: always.
         Cancellation: atomic.
@@ -189,20 +189,20 @@ class Run(trio.abc.ReceiveChannel[T], Generic[T]):
     @trio.lowlevel.enable_ki_protection
     async def __anext__(self) -> T:
         """Take the next item; a checkpoint at least once in 64 items or 10 ms."""
-        # A checkpoint at each item would cost 4 us more per item.
+        # A checkpoint at each item would cost 4 us per item.
         turn = self._turn
         if not turn.is_over():
             turn.left -= 1
             take, wait = self._consumer.take, self._consumer.wait
             try:
                 while (item := take()) is PENDING:
-                    # Not by `receive`, which asks once more: 5 % of the time of an item that is waited for.
+                    # Not `receive`, which would ask once more: 5 % of the time of an item that is waited for.
                     await wait()
                     turn.begin()
                     turn.left -= 1
                 return item  # type: ignore[no-any-return]  # as in `receive`
             except (trio.EndOfChannel, Aborted):
-                pass  # `receive` meets it again, with a checkpoint
+                pass  # `receive` raises it again, with a checkpoint
         try:
             item = await self.receive()
         except trio.EndOfChannel:
@@ -212,10 +212,10 @@ class Run(trio.abc.ReceiveChannel[T], Generic[T]):
         return item
 
     async def aclose(self) -> None:
-        """Stop taking, as leaving the block does; `receive` raises `trio.ClosedResourceError` afterwards.
+        """Stop taking, as leaving the block does; afterwards `receive` raises `trio.ClosedResourceError`.
 
         Checkpoint: always.
-        Cancellation: the run is closed all the same.
+        Cancellation: the run is closed nevertheless.
         """
         self._consumer.leave(NOT_NEEDED)
         await trio.lowlevel.checkpoint()
@@ -230,16 +230,16 @@ class Run(trio.abc.ReceiveChannel[T], Generic[T]):
           grace: seconds >= 0 to wait; then what is left is discarded with the reason ``grace period over``.
 
         Raises:
-          TypeError: if `grace` is no number.
+          TypeError: if `grace` is not a number.
           ValueError: if it is below 0 or NaN.
-          StateError: if it would wait for the task that calls it: the only one that iterates the run, unless `grace`
-            ends that, or one of the run's own.
+          StateError: if it would wait for the task that calls it, without a `grace` to end that: the only task that
+            iterates the run, or one of the run's own.
 
         Checkpoint: always.
         Cancellation: the run goes on draining.
         """
         grace = checks.seconds("Run.drain", "grace", grace, positive=False, finite=False)
-        for _ in range(2):  # a task that was started to take the rest has begun then, in every order of tasks
+        for _ in range(2):  # then a task that was started to take the rest has begun, whatever the order of tasks
             await trio.lowlevel.checkpoint()
         self._refuse_to_wait_for(trio.lowlevel.current_task(), grace)
         self.drain_nowait()
@@ -251,7 +251,7 @@ class Run(trio.abc.ReceiveChannel[T], Generic[T]):
             await self._engine.over.wait()
 
     def _refuse_to_wait_for(self, task: trio.lowlevel.Task, grace: float) -> None:
-        """Refuse to wait without end for the task that would wait."""
+        """Refuse to wait without end for the task that waits."""
         if grace < math.inf or self._engine.over.is_set():
             return
         is_alone = not self._consumer.is_waited_for and all(each is task for each in self._iterated_by)
@@ -261,12 +261,12 @@ class Run(trio.abc.ReceiveChannel[T], Generic[T]):
             raise StateError(f"Run.drain: {who} cannot wait for the end of the run\nUse drain_nowait(), and go on.")
 
     def drain_nowait(self) -> None:
-        """Take no more from the sources: what was taken is delivered, then the stream ends. Sync; harmless twice."""
+        """Take no more from the sources: what was taken is delivered, then the stream ends. Sync and idempotent."""
         self._engine.check_thread("drain_nowait")
         self._engine.drain()
 
     def abort(self) -> None:
-        """Stop at once and discard what is in flight; the next `receive` raises `Aborted`. Sync; harmless twice."""
+        """Stop at once and discard what is in flight; the next `receive` raises `Aborted`. Sync and idempotent."""
         self._engine.check_thread("abort")
         self._engine.stop(ABORTED, "aborted")
         self._consumer.wake_all()
@@ -275,27 +275,27 @@ class Run(trio.abc.ReceiveChannel[T], Generic[T]):
         """Let the sources take nothing until `resume`; what was taken goes on, and so do timers and calls.
 
         An item that a source was waiting for may still come, and a pipeline inside an item of a `flat_map` goes on.
-        Draining, aborting and leaving work as ever. Sync; harmless twice.
+        Draining, aborting and leaving work as always. Sync and idempotent.
         """
         self._engine.check_thread("pause")
         self._engine.pause()
 
     def resume(self) -> None:
-        """Let the sources go on. Sync; harmless if the run is not paused."""
+        """Let the sources go on; does nothing if the run is not paused. Sync."""
         self._engine.check_thread("resume")
         self._engine.resume()
 
     def set_weight(self, key: Hashable, weight: int | Fraction, *, merge: str | None = None) -> None:
-        """Give an input of a merge, or a key of a `fair_by`, another weight, from the next hand-over on. Sync.
+        """Change the weight of an input of a merge, or of a key of a `fair_by`, from the next hand-over on. Sync.
 
         Args:
-          key: which input, or which key (also one of which no item has come yet).
+          key: which input, or which key (also one that no item had yet).
           weight: an int or Fraction > 0; only the ratios of weights matter.
           merge: the name of the merge or fair_by; needed where several could have an input of that name.
 
         Raises:
           KeyError: if there is no such merge, or no such input.
-          TypeError: if `weight` is no int or Fraction.
+          TypeError: if `weight` is not an int or Fraction.
           ValueError: if `weight` is not positive, or several could have such an input.
         """
         self._engine.check_thread("set_weight")
@@ -304,7 +304,7 @@ class Run(trio.abc.ReceiveChannel[T], Generic[T]):
     def set_concurrency(self, stage: str, concurrency: int) -> None:
         """Let a stage make more, or fewer, calls at once, from now on; calls that run go on. Sync.
 
-        The bound of the items in flight is then that of a plan with this number.
+        Then the bound of the items in flight is that of a plan with this number.
 
         Args:
           stage: the name of a stage that makes calls (`map` of an async function or a step, say).
@@ -312,26 +312,26 @@ class Run(trio.abc.ReceiveChannel[T], Generic[T]):
 
         Raises:
           KeyError: if no stage of that name makes calls.
-          TypeError: if `concurrency` is no int.
+          TypeError: if `concurrency` is not an int.
           ValueError: if it is below 1.
         """
         self._engine.check_thread("set_concurrency")
         set_concurrency(self._engine, stage, concurrency)
 
     def statistics(self) -> RunStatistics:
-        """Say how far the run is, and what became of every item. Sync; from any task of the same trio run.
+        """Return how far the run is, and what became of every item. Sync; from any task of the same trio run.
 
-        Of a run that goes on for days the whole says little of now: ``later.since(earlier)`` of two snapshots says what
-        happened between them, who was busy then and what was the limit.
+        Totals of a run that goes on for days say little about now: ``later.since(earlier)`` of two snapshots says what
+        happened between them, which stages were busy then and what was the limit.
         """
         return statistics_of(self._engine)
 
     @property
     def report(self) -> Report:
-        """What became of the run: complete once its block was left; before that, what leaving it now would give."""
+        """What became of the run: final once its block was left; before that, as if it were left now."""
         engine = self._engine
         if engine.ended is None:
             return report_of(engine)
-        if engine.report is None:  # made when it is asked for: of a short run it would be a tenth of the cost
+        if engine.report is None:  # made when it is asked for: it would be a tenth of the cost of a short run
             engine.report = report_of(engine)
         return engine.report

@@ -1,7 +1,7 @@
-"""The block of a run: what leaves it when the caller's body, the tasks, and the world outside all have a say?
+"""The block of a run: which exception leaves it, of the body's, the tasks' and a cancellation from outside?
 
 the body raised        its exception passes, unchanged
-a task was killed      (KeyboardInterrupt, SystemExit, ...) that wins, bare, once
+a task was killed      (KeyboardInterrupt, SystemExit, ...) that is raised instead, once and in no group
 cancelled from outside the body's Cancelled, or if the body had ended, the tasks': a cancelled run never looks complete
 user code raised while it was cancelled: kept in the report, and nothing else
 """
@@ -51,18 +51,19 @@ class RunContext(Generic[T]):
     def __init__(
         self, plan: Plan, *, on_discard: OnDiscard | None, cleanup_timeout: float, sink: Sink | None = None
     ) -> None:
-        self._plan = plan
-        self._on_discard = on_discard
-        self._cleanup_timeout = cleanup_timeout
-        self._sink = sink
-        self._manager: Any = None
-        self._consumer: Consumer | None = None
-        self._task: trio.lowlevel.Task | None = None  # that opened it
+        self._plan = plan  # what is run
+        self._on_discard = on_discard  # told of each lost item; None if nobody wants to know
+        self._cleanup_timeout = cleanup_timeout  # seconds in which a source must be closed
+        self._sink = sink  # takes the results if no consumer does; None if one does
+        self._manager: Any = None  # of the nursery; None before it is opened
+        self._consumer: Consumer | None = None  # of the run; None until the block is entered, which happens once
+        self._task: trio.lowlevel.Task | None = None  # that entered the block, and must leave it
 
     if not TYPE_CHECKING:
+        # The second line of each error that says how a beginner misused it.
         _USE = "Use `async with plan.open() as run: async for item in run: ...`."
         __aiter__ = __iter__ = misused("plan.open(): items come from the run that `async with` gives", _USE)
-        __enter__ = __exit__ = misused("plan.open(): a run needs `async with`, for to leave it may wait", _USE)
+        __enter__ = __exit__ = misused("plan.open(): a run needs `async with`, because leaving it may wait", _USE)
         __await__ = misused("plan.open(): a run needs `async with`, which stops it when the block is left", _USE)
 
     @trio.lowlevel.enable_ki_protection
@@ -88,11 +89,11 @@ class RunContext(Generic[T]):
         return Run(self._consumer)
 
     def _build(self, parts: Parts) -> Inlet:
-        """Make the parts of the run; answer what its consumer takes from."""
+        """Make the parts of the run; return what its consumer takes from."""
         return build(lay_out(self._plan), parts, self._sink)
 
     def _inner(self, plan: Plan, on_discard: OnDiscard) -> RunContext[Any]:
-        """Open a run inside this one."""
+        """Return the block of a run inside this one."""
         return RunContext(plan, on_discard=on_discard, cleanup_timeout=self._cleanup_timeout)
 
     @trio.lowlevel.enable_ki_protection
@@ -124,27 +125,27 @@ class RunContext(Generic[T]):
 
 
 def _wins(fatal: BaseException, error: BaseException | None) -> bool:
-    """Whether what killed a task is raised in place of the body's exception: only the strongest are."""
+    """Whether what killed a task is raised instead of the body's exception: only the strongest are."""
     if error is None or is_cancellation(error):
         return True
     return isinstance(fatal, KeyboardInterrupt | SystemExit) and not isinstance(error, KeyboardInterrupt | SystemExit)
 
 
 def _sort(error: BaseException | None, ledger: Ledger) -> tuple[BaseException | None, BaseException | None]:
-    """Sort what the tasks raised: a cancellation, and what must end the program; errors of cleanup go to the ledger."""
+    """Return a cancellation, and what must end the program, of what the tasks raised; the ledger keeps the rest."""
     leaves = list(leaves_of(error))
     cancelled = next((leaf for leaf in leaves if isinstance(leaf, trio.Cancelled)), None)
     fatal = killer_of(error)
     errors = [leaf for leaf in leaves if isinstance(leaf, Exception)]
     if errors and cancelled is None and fatal is None:
-        return None, error  # user code's errors never come this way: a defect of this package, shown as it is
+        return None, error  # errors of user code never come this way: a defect of this package, raised as it is
     for each in errors:
         ledger.keep(each, f"then a cancelled task raised {told(each)}")
     return cancelled, fatal
 
 
 def killer_of(error: BaseException | None) -> BaseException | None:
-    """Give what must end the program, out of what a nursery raised, in no group if there is one such; None for none."""
+    """Return what must end the program: an interrupt or one other error bare, several others in a group; or None."""
     fatal = [leaf for leaf in leaves_of(error) if not isinstance(leaf, trio.Cancelled | Exception)]
     interrupts = [leaf for leaf in fatal if isinstance(leaf, KeyboardInterrupt | SystemExit)]
     if interrupts or len(fatal) < 2:

@@ -1,4 +1,4 @@
-"""What can be changed while a run is at work, besides ending it: weights, and how many calls a stage makes at once.
+"""What can be changed while a run goes on? Weights, and how many calls a stage makes at once.
 
 Each is a number that the next choice reads, so a change interrupts nothing: what was handed over stays handed over,
 calls that run go on.
@@ -19,11 +19,11 @@ from .engine import Engine
 
 Weighted = MergeInlet | FairLink
 
-_LONGEST = 400  # characters of all the inputs there are
+_LONGEST = 400  # characters of the list of inputs in an error
 
 
 def set_weight(engine: Engine, key: Hashable, weight: Any, merge: str | None) -> None:
-    """Give an input of a merge, or a key of a `fair_by`, another weight."""
+    """Change the weight of an input of a merge, or of a key of a `fair_by`."""
     exact: int | Fraction = checks.weight("Run.set_weight", "weight", weight)
     everything = _weighted(engine)
     meant = [each for each in everything if merge is None or each.name == merge]
@@ -45,7 +45,7 @@ def set_weight(engine: Engine, key: Hashable, weight: Any, merge: str | None) ->
 
 
 def _weighted(engine: Engine) -> list[Weighted]:
-    """Give all that shares by weight."""
+    """Return all parts that share by weight."""
     parts = engine.parts
     merges: list[Weighted] = [each for each in parts.fan_ins if isinstance(each, MergeInlet)]
     return merges + [link for link in parts.links if isinstance(link, FairLink)]

@@ -1,4 +1,4 @@
-"""From the counters of a run to what it says of itself."""
+"""How do the counters of a run become its statistics and its report?"""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def statistics_of(engine: Engine) -> RunStatistics:
 
 
 def report_of(engine: Engine) -> Report:
-    """Report on a run as it stands; on one that has ended, for good."""
+    """Return the report of a run as it stands now; of one that has ended, the final one."""
     counts = statistics_of(engine)
     return Report(
         **{name: getattr(counts, name) for name in RunStatistics.__slots__},
@@ -68,7 +68,7 @@ def report_of(engine: Engine) -> Report:
 
 
 def _remade(engine: Engine) -> Iterator[tuple[str, int, int]]:
-    """Say of everything that makes other values how many it used, and made; in the order of the stream."""
+    """Yield each part that makes other values: its name, how many it used and made; in the order of the stream."""
     zips = [each for each in engine.parts.fan_ins if isinstance(each, ZipInlet)]
     forks = list(engine.parts.forks.values())
     for stage in [*engine.stages, None]:
@@ -127,7 +127,7 @@ def _link(link: Link) -> LinkReport:
 
 
 def _turned_away(link: FairLink) -> int:
-    """How many items the gate before it let fall, or its stage diverted."""
+    """Return how many items the gate before it dropped, or its stage diverted."""
     stage = link.sender
     assert isinstance(stage, Stage | Pool)
     gate = stage.chain.fused[-1]
@@ -136,7 +136,7 @@ def _turned_away(link: FairLink) -> int:
 
 
 def _wiring_of(engine: Engine) -> Wiring:
-    """Number the stages and links, and say how they hang together; once for each run."""
+    """Return how the stages and links are connected, by their numbers; computed once for each run."""
     if engine.wiring is None:
         engine.wiring = _wiring(engine)
     return engine.wiring
@@ -155,7 +155,7 @@ def _wiring(engine: Engine) -> Wiring:
 
 
 def _filled(stage: AnyStage) -> list[Link]:
-    """Give the links that a stage fills."""
+    """Return the links that a stage fills."""
     outlet = stage.chain.outlet
     if isinstance(outlet, Fork):
         return [port.link for port in outlet.ports.values()]
@@ -163,7 +163,7 @@ def _filled(stage: AnyStage) -> list[Link]:
 
 
 def _taker(source: Link | FanInInlet) -> AnyStage | None:
-    """Give the stage that takes from a link, or a fan-in, through fan-ins; None at the end."""
+    """Return the stage that takes from a link or fan-in, through other fan-ins; None at the end of the line."""
     receiver: Receiver | None = source.receiver
     while isinstance(receiver, MergeInput | FanInInlet):
         receiver = receiver.merge if isinstance(receiver, MergeInput) else receiver.receiver
