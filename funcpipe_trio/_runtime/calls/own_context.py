@@ -26,7 +26,7 @@ class OwnContext:
         self._clean: Context = self._now.copy()  # as it was at the start; never run in, only copied
 
     def renew(self) -> bool:
-        """Give the task a new copy if the one it has was changed; True: then a checkpoint must follow."""
+        """Give the task a new copy if the one it has was changed. If True is returned, a checkpoint must follow."""
         now, clean = self._now, self._clean
         # Mostly there are no variables at all: making no generator then saves 0.2 us, more than half of the time.
         if len(now) == len(clean) and not (clean and any(clean.get(each, _UNSET) is not now[each] for each in now)):

@@ -50,7 +50,7 @@ class RateLimiter:
     """
 
     def __init__(self, rate_limit: RateLimit) -> None:
-        self._shared = SharedBucket(_limit("RateLimiter", rate_limit))  # its tokens; steps wait for them, too
+        self._shared = SharedBucket(_limit("RateLimiter", rate_limit))  # its tokens; steps also wait for them
         self._line = TokenQueue(self._shared)  # tasks that wait for them and for no others
 
     def __repr__(self) -> str:

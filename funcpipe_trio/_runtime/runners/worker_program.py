@@ -163,8 +163,8 @@ class _Parent:
 
     def __init__(self) -> None:
         most, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        # High: a function that closes all descriptors up to some number rarely goes so far.
         self._descriptor = fcntl.fcntl(0, fcntl.F_DUPFD_CLOEXEC, min(most, 4096) - 1 if most > 3 else 3)
+        """By which orders come and answers go. High: a function that closes many descriptors rarely gets so far."""
         nothing = os.open(os.devnull, os.O_RDWR)
         os.dup2(nothing, 0)
         if nothing:
