@@ -1,1 +1,1 @@
-"""One call and its policies at work: timeouts, retries, limits, circuits, contexts."""
+"""One call and its policies at run time: timeouts, retries, limits, circuits, contexts."""

@@ -1,4 +1,4 @@
-"""What does a pool call, and what may a call answer?"""
+"""What does a pool call, and what may a call return?"""
 
 from __future__ import annotations
 
@@ -17,22 +17,23 @@ class Calling:
     """What a pool calls, and what it does when that fails."""
 
     fn: Callable[[Any], Awaitable[Any]] | Layered
+    """Called with each item."""
     is_layered: bool = False
-    """Whether it is a step's, which takes an `CallContext` too."""
+    """Whether `fn` is a step's, which also takes a `CallContext`."""
     counters: StepCounters | None = None
-    """Where a step counts."""
+    """Where the policies of a step count; None without a step."""
     on_error: OnError = STOP
+    """What becomes of an item whose call failed."""
     divert: Layered | None = None
+    """The step that gets the failures; None unless `on_error` diverts them."""
     divert_counters: StepCounters | None = None
-    """The step that gets the failures, if `on_error` says so."""
+    """Where the policies of that step count; None without it."""
 
 
 class EndBefore:
-    """What a call answers to end the stream before its item."""
+    """What a call returns to end the stream before its item."""
 
     __slots__ = ("item",)
 
-    item: Any
-
     def __init__(self, item: Any) -> None:
-        self.item = item
+        self.item = item  # given up when the result has its turn

@@ -1,6 +1,6 @@
-"""A circuit breaker around a call: who is let through, who waits, and what if the call is cancelled?
+"""A circuit breaker around a call: which calls are let through, which wait, and what if a call is cancelled?
 
-The choice is `sansio.breaker`. Every permit is handed back exactly once: answered, failed, or given up.
+The choice is `sansio.breaker`. Every permit is handed back exactly once: as succeeded, failed, or abandoned.
 """
 
 from __future__ import annotations
@@ -39,15 +39,19 @@ def circuit_around(inner: Layered, policy: CircuitBreaker) -> Layered:
 
 
 class _Circuit:
-    """The breaker, and the calls that wait until it closes."""
+    """The breaker, and the calls that wait for a permit."""
 
     def __init__(self, policy: CircuitBreaker) -> None:
-        self._policy = policy
-        self._breaker = Breaker(policy)
-        self._line = WaitQueue()
+        self._policy = policy  # what counts as a failure, and whether calls wait
+        self._breaker = Breaker(policy)  # decides which calls get a permit
+        self._line = WaitQueue()  # calls that wait for one
 
     async def enter(self, context: CallContext) -> int:
-        """Get a permit: at once, or when there is one, or never (`CircuitOpen`)."""
+        """Return a permit, at once or when there is one.
+
+        Raises:
+          CircuitOpen: if there is none, and calls do not wait.
+        """
         if not len(self._line):
             answer = self._breaker.admit(trio.current_time())
             if not isinstance(answer, Refused):
@@ -84,7 +88,7 @@ class _Circuit:
         return is_meant(self._policy.on, error)
 
     def failed(self, permit: int, error: Exception) -> bool:
-        """Hand a permit in; say whether that opened the circuit."""
+        """Hand a permit in; return whether that opened the circuit."""
         before = self._breaker.opened
         try:
             is_failure = self._is_failure(error)

@@ -1,15 +1,15 @@
-"""From a step to something that can be called: each policy becomes a function around the one inside it.
+"""How does a step become something to call? Each policy becomes a function around the one inside it.
 
-A *layered* function takes an item and the `CallContext` that goes with it, which carries the item's number inwards and
-what happened to it outwards. The state that policies share between items (tokens, circuits, threads) is made here, once
-for each start of the step; what one item needs (its attempts, its deadline) lives in its own call.
+A *layered* function takes an item and its `CallContext`, which carries the item's number inwards and what happened to
+it outwards. The state that policies share between items (tokens, circuits, threads) is made here, once for each start
+of the step; what one item needs (its attempts, its deadline) is in its own call.
 
     inside out:   the user's function  ->  rate limit  ->  timeout  ->  retry  ->  timeout
 
-A call that a runner makes waits for its place first; the rate limits and the timeout right behind it begin when it has
-that (`Placed`). Rate limits with nothing between them are met together, at one instant (`limits_around`).
+A call in a runner waits for its place first; the rate limits and the timeout directly around it begin when it has one
+(`Placed`). Rate limits with nothing between them are met together, at one instant (`limits_around`).
 
-Only `Exception` is ever met; a cancellation passes through every layer, each of which puts its own state right.
+Only an `Exception` is ever handled; a cancellation passes through every layer, each of which restores its own state.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ from .token_queue import TokenQueue
 
 
 def layers_of(plan: StepPlan) -> Layered:
-    """Make a step callable, with fresh state."""
+    """Make a step callable, with new state."""
     return _row(plan.parts)
 
 
 def _row(parts: tuple[Part, ...]) -> Layered:
-    """Make one function of parts that follow each other: a loop, for a row may be longer than a stack is deep."""
+    """Make one function of parts that follow each other: a loop, because a row may be longer than the stack is deep."""
     made = [_part(part) for part in parts]
     if len(made) == 1:
         return made[0]
@@ -70,7 +70,7 @@ def _part(part: Part) -> Layered:
         return _timed(inner, layer.seconds, has_retry=any(isinstance(each, Retry) for each in layers_in(part.inner)))
     if isinstance(layer, Retry):
         return _retried(inner, layer)
-    from .circuit import circuit_around  # when it is needed, see `build`
+    from .circuit import circuit_around  # imported only when needed: most steps have no circuit
 
     return circuit_around(inner, layer)
 
@@ -103,10 +103,10 @@ def _no_awaitable(result: Any, what: str, use: str) -> Any:
 
 
 def _placed(placed: Placed) -> Layered:
-    """Run a sync function elsewhere; its policies begin at the last instant before, when there is a place for it.
+    """Run a sync function in a runner; its policies begin when there is a place for it, right before the call.
 
-    With a token taken earlier, calls would gather tokens while they wait, and then start together, faster than the
-    limit. With the time begun earlier, calls would be late that have not begun.
+    If tokens were taken earlier, calls would gather them while they wait, and then start together, faster than the
+    limit. If the time began earlier, calls would be late before they began.
     """
     call = placed.call
     assert call.runner is not None
@@ -152,7 +152,7 @@ def _limited(inner: Layered, admit: Layered) -> Layered:
 
 
 def _admission(limits: tuple[Limit, ...]) -> Layered:
-    """Make what lets a call start when all of its limits do, at one instant."""
+    """Make a function that waits until all limits let a call start, at one instant."""
     limiters = [_limiter(limit) for limit in limits]
     line = limiters[0]._line if len(limiters) == 1 else TokenQueue(*(limiter._shared for limiter in limiters))
     costs_of = _costs(limits, limiters)
@@ -176,7 +176,7 @@ def _limiter(limit: Limit) -> RateLimiter:
 
 
 def _costs(limits: tuple[Limit, ...], limiters: list[RateLimiter]) -> Callable[[Any], tuple[int | Fraction, ...]]:
-    """Make a function that says what an item costs at each limiter."""
+    """Make a function that returns what an item costs at each limiter."""
     pairs = [(each.cost, limiter) for each, limiter in zip(limits, limiters, strict=True)]
     ones = (1,) * len(pairs)
     if all(cost is None for cost, _ in pairs):
@@ -196,15 +196,15 @@ def _timed(inner: Layered, seconds: float, *, has_retry: bool) -> Layered:
     async def timed(item: Any, context: CallContext) -> Any:
         before, around = context.last_error, context.deadline
         with context.within(seconds) as limit:
-            if has_retry:  # else nobody asks, and it takes 5 % of the time of a call
+            if has_retry:  # only a retry asks, and this takes 5 % of the time of a call
                 context.deadline = min(around, limit.deadline)
             try:
                 result = await inner(item, context)
             finally:
                 context.deadline = around
-            if limit.is_met():  # a call that ends at its deadline, or behind it, is late
+            if limit.is_met():  # a call that ends at its deadline, or after it, is late
                 return result
-        # What a retry inside was about, if it was at work.
+        # The error that a retry inside was about to retry after, if there was one.
         raise _late(seconds, context) from (None if context.last_error is before else context.last_error)
 
     return timed
@@ -222,7 +222,7 @@ def _late(seconds: float, context: CallContext) -> trio.TooSlowError:
 
 def _retried(inner: Layered, retry: Retry) -> Layered:
     async def retried(item: Any, context: CallContext) -> Any:
-        attempts: RetryState | None = None  # made when it is needed: most calls succeed
+        attempts: RetryState | None = None  # made when needed: most calls succeed
         while True:
             context.tries(1 if attempts is None else attempts.number, retry.attempts)
             try:
@@ -231,7 +231,7 @@ def _retried(inner: Layered, retry: Retry) -> Layered:
                 attempts = attempts or context.counters.attempts(retry, context.number)
                 wait = _ask(attempts, error, context.deadline)
                 if wait is None:
-                    context.tries(attempts.number, retry.attempts)  # a retry inside counts its own
+                    context.tries(attempts.number, retry.attempts)  # a retry inside has set its own
                     if (note := attempts.note()) is not None:
                         add_note(error, note)
                     raise

@@ -1,8 +1,8 @@
-"""Which trio run has something that one may have at a time, and when may the next have it?
+"""Which trio run owns something that one run may use at a time, and when may the next run have it?
 
-What waits in one run is woken by that run alone, and no clock goes for two. So the first use in a run takes the thing,
-if the run that had it is over, else it is refused. A run is known by its clock, which costs a use no more than to look
-at; whether one is over, only its token tells, and is asked when there is another.
+A task is woken by its own run only, and two runs have two clocks. So the first use in a run takes the thing if the run
+that had it is over; otherwise it is refused. A run is told by its clock, which is cheap to compare at each use; whether
+a run is over, only its token tells, which is asked when another run comes.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import trio
 from ..._base.errors import StateError
 
 _lock = threading.Lock()
-"""Of two runs that come at the same time, in two threads, one is the first."""
+"""Runs in two threads may come at the same time: one is the first."""
 
 
 class OneRun:
-    """The trio run at work with something.
+    """The trio run that uses something.
 
     Args:
       what: what to call the thing in an error.
@@ -27,17 +27,15 @@ class OneRun:
 
     __slots__ = ("_token", "_use", "_what", "clock")
 
-    clock: trio.abc.Clock | None
-    """The clock of the run that has it; it is another run, unless `enter` was called, if it is not the current one."""
-
     def __init__(self, what: str, use: str) -> None:
-        self._what = what
-        self._use = use
-        self._token: trio.lowlevel.TrioToken | None = None
-        self.clock = None
+        self._what = what  # names the thing in an error
+        self._use = use  # says there what to do instead
+        self._token: trio.lowlevel.TrioToken | None = None  # of the run that has it; None before the first
+        self.clock: trio.abc.Clock | None = None
+        """The clock of that run. A caller in a run with another clock must call `enter` before it uses the thing."""
 
     def enter(self) -> bool:
-        """Take it for the current run; False if nobody had it before.
+        """Take it for the current run; return False if no run had it before.
 
         Raises:
           StateError: if another run has it, and is not over.
@@ -60,4 +58,4 @@ def _is_at_work(run: trio.lowlevel.TrioToken) -> bool:
 
 
 def _nothing() -> None:
-    """Do it."""
+    """Only asks whether the run still takes callbacks."""

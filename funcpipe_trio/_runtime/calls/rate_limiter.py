@@ -1,6 +1,6 @@
-"""`RateLimiter`: a token bucket that many tasks wait at. Which of them goes next, and what does a cancelled one leave?
+"""`RateLimiter`, a token bucket that many tasks wait for: which goes next, and what does a cancelled one leave behind?
 
-The choice is `sansio.token_bucket`, the waiting is `TokenQueue`: first come, first served, whatever each one costs.
+The choice is `sansio.token_bucket`, the waiting is `TokenQueue`: first come, first served, whatever the costs.
 """
 
 from __future__ import annotations
@@ -21,13 +21,15 @@ class RateLimiterStatistics:
     """The state of a `RateLimiter` at one instant."""
 
     rate_limit: RateLimit
+    """The limit in force."""
     tokens: float
-    """What the bucket holds."""
+    """How many tokens the bucket holds."""
     tasks_waiting: int
+    """How many tasks wait for tokens."""
     acquired: int
     """How often it was acquired."""
     acquired_cost: int | Fraction
-    """What that cost in all."""
+    """What that cost in total."""
 
 
 class RateLimiter:
@@ -36,20 +38,20 @@ class RateLimiter:
     In every window [s, t], what was acquired costs at most ``burst + rate/per * (t - s)``, exactly, by trio's clock, at
     the instant at which `acquire` returns. Waiting tasks are served in the order in which they came.
 
-    It belongs to no run: it may be made before trio runs, and serve several runs one after the other. Each has a clock
-    of its own, so what it held at its last use in one is what it holds at its first use in the next. It is not for use
-    from other threads: each use in a trio run is a `StateError` while another that has used it is not over.
+    It belongs to no run: it may be made before trio runs, and serve several runs one after the other. Each run has a
+    clock of its own, so at its first use in a run the limiter holds what it held at its last use in the run before. It
+    is not for use from other threads: a use in a trio run is a `StateError` while another run that used it is not over.
 
     Args:
       rate_limit: how many may start in how much time.
 
     Raises:
-      TypeError: if that is no `RateLimit`.
+      TypeError: if that is not a `RateLimit`.
     """
 
     def __init__(self, rate_limit: RateLimit) -> None:
-        self._shared = SharedBucket(_limit("RateLimiter", rate_limit))
-        self._line = TokenQueue(self._shared)
+        self._shared = SharedBucket(_limit("RateLimiter", rate_limit))  # its tokens; steps also wait for them
+        self._line = TokenQueue(self._shared)  # tasks that wait for them and for no others
 
     def __repr__(self) -> str:
         return f"RateLimiter({self._shared.bucket.rate_limit!r})"
@@ -61,7 +63,7 @@ class RateLimiter:
 
     @trio.lowlevel.enable_ki_protection
     async def acquire(self, cost: int | Fraction = 1) -> None:
-        """Wait for tokens, and take them; what follows may start at once.
+        """Wait for tokens, and take them: what they are for may start at once.
 
         Args:
           cost: tokens, an int or Fraction > 0, at most the burst.
@@ -76,10 +78,10 @@ class RateLimiter:
         await self._line.take((self._checked(cost),), checkpoint=True)
 
     def acquire_nowait(self, cost: int | Fraction = 1) -> None:
-        """Take tokens, if they are there and nobody waits for them.
+        """Take tokens, if they are there and no task waits for them.
 
         Raises:
-          trio.WouldBlock: if that is not so; nothing was taken.
+          trio.WouldBlock: if they are not there, or a task waits; nothing was taken.
           TypeError: if `cost` has a wrong type.
           ValueError: if it is out of range.
 
@@ -91,10 +93,10 @@ class RateLimiter:
 
     @trio.lowlevel.enable_ki_protection
     def set_rate(self, rate_limit: RateLimit) -> None:
-        """Go on under another limit, from now on; who waits is served by it, and the tokens that are there stay.
+        """Change the limit from now on, also for waiting tasks; tokens that are there stay.
 
         Raises:
-          TypeError: if it is no `RateLimit`.
+          TypeError: if it is not a `RateLimit`.
           ValueError: if its burst is less than a waiting task needs; nothing was changed.
 
         Checkpoint: never (sync, inside of a trio run).
@@ -108,7 +110,7 @@ class RateLimiter:
         self._shared.poke()
 
     def statistics(self) -> RateLimiterStatistics:
-        """Say what it holds, and what it gave. Sync, inside of a trio run."""
+        """Return what it holds, and what it gave. Sync, inside of a trio run."""
         return RateLimiterStatistics(
             rate_limit=self._shared.bucket.rate_limit,
             tokens=self._shared.bucket.tokens(self._shared.now()),
@@ -117,7 +119,7 @@ class RateLimiter:
             acquired_cost=self._shared.acquired_cost,
         )
 
-    # ---- for steps, too
+    # ---- also for steps
 
     def _checked(self, cost: int | Fraction) -> int | Fraction:
         checks.cost("RateLimiter", "cost", cost)

@@ -1,4 +1,4 @@
-"""A step at work outside of a pipeline: one set of tokens, circuits and threads, for as many calls as are made."""
+"""How is a step called outside of a pipeline? With one set of tokens, circuits and threads for all its calls."""
 
 from __future__ import annotations
 
@@ -23,26 +23,25 @@ class StartedStep(Generic[A, B]):
     """A step that keeps its state (tokens, circuit, threads) from call to call; made by `Step.start`.
 
     It is an async function like any other: call it from any task, or give it to several pipelines, which then share its
-    state. In another trio run, behind the end of the first, it starts anew (a shared `RateLimiter` goes on). In two
-    trio runs at a time, in two threads, it is refused.
+    state. In another trio run, after the end of the first, it starts again with new state (a shared `RateLimiter` goes
+    on). In two trio runs at a time, in two threads, it is refused.
     """
 
-    plan: StepPlan
-
     def __init__(self, plan: StepPlan) -> None:
-        self.plan = plan
-        self._layered = layers_of(plan)
+        self.plan: StepPlan = plan  # what it runs, and what it is called
+        self._layered = layers_of(plan)  # the function with its policies, made again for each trio run
         self._run_with_it = OneRun(f"the started step {plan.name!r}", "Use step.start() in each of them.")
-        self._counters = StepCounters()
-        self._calls = 0
+        """The trio run that may use it now."""
+        self._counters = StepCounters()  # what its policies did, over all runs
+        self._calls = 0  # calls so far, which numbers them
 
     def layered(self) -> Layered:
-        """Give the function with its policies, as it is at work in this trio run.
+        """Return the function with its policies, for this trio run.
 
         Raises:
-          StateError: if it is at work in another one, which is not over.
+          StateError: if another trio run uses it that is not over.
         """
-        # Another run's are the circuits that are open, and the threads that were left behind.
+        # Open circuits, and threads that were left behind, belong to the run before.
         if trio.lowlevel.current_clock() is not self._run_with_it.clock and self._run_with_it.enter():
             self._layered = layers_of(self.plan)
             self._counters.seed = None
@@ -56,11 +55,11 @@ class StartedStep(Generic[A, B]):
         return self.plan.name
 
     async def __call__(self, item: A) -> B:
-        """Put one item through the step; to its jitter the n-th call is item n, and each start has a seed of its own.
+        """Put one item through the step. For its jitter the n-th call is item n, and each start has a seed of its own.
 
         Raises:
           Exception: the original error of the last attempt, with notes.
-          StateError: if it is at work in another trio run, which is not over.
+          StateError: if another trio run uses it that is not over.
 
         Checkpoint: always.
         Cancellation: stops the call at once; nothing of the shared state is lost.
@@ -75,10 +74,10 @@ class StartedStep(Generic[A, B]):
             add_note(error, f"in step {named(self.plan.name)}{tried}")
             raise
 
-    @trio.lowlevel.enable_ki_protection  # the layers' own steps; user code in them is not protected
+    @trio.lowlevel.enable_ki_protection  # for the layers' own code; user code in them is not protected
     async def _run(self, item: Any, context: CallContext) -> Any:
         return await self.layered()(item, context)
 
     def statistics(self) -> PolicyReport:
-        """Say what its policies did so far. Sync."""
+        """Return what its policies did so far. Sync."""
         return PolicyReport.of(self._counters)

@@ -1,7 +1,9 @@
-"""The async operations as calls on one item: a result, `PENDING` (dropped), or `EndBefore` (the stream ends before it).
+"""What does a pool call for each async operation? A function of one item.
 
-Where the user gave a step instead of a function, the call also takes a `CallContext` and hands it on to the policies of
-the step; that is what ``*context`` stands for below.
+It returns a result, `PENDING` (the item is dropped), or `EndBefore` (the stream ends before the item).
+
+If the user gave a step instead of a function, the call also takes a `CallContext` and passes it to the policies of the
+step; that is what ``*context`` stands for below.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ Call = Callable[..., Awaitable[Any]]
 
 
 def calling_of(operation: plan.Operation, counters_of: Callable[[str, object], StepCounters]) -> Calling:
-    """Make what a stage calls; fresh for each run, for some keep state. `counters_of` gives the books of a step."""
+    """Make what a stage calls; again for each run, because some keep state. `counters_of` returns a step's counters."""
     assert isinstance(operation, plan.WithFunction)
     is_layered = step_of(operation.fn) is not None
     fn = layered(operation.fn) if is_layered else operation.fn
@@ -45,7 +47,7 @@ def calling_of(operation: plan.Operation, counters_of: Callable[[str, object], S
 
 
 def layered(fn: Any) -> Layered:
-    """Give the layers of a step, fresh ones unless it was started before; of an async function, as if it were one."""
+    """Return the layers of a step, new ones unless it was started before; an async function counts as a step."""
     if isinstance(fn, StartedStep):
         return fn.layered()
     step = step_of(fn)
@@ -59,7 +61,7 @@ def layered(fn: Any) -> Layered:
 
 
 def _at_once(name: str, fn: AnyFunction) -> Call:
-    """Make an async function of a sync one, which needs a stage for its `OnError.divert`."""
+    """Make an async function of a sync one that has a stage only for its `OnError.divert`."""
 
     async def at_once(item: Any) -> Any:  # noqa: ASYNC124  # a pool awaits what it calls
         return not_awaitable(name, fn(item), OR_CONCURRENCY)

@@ -1,12 +1,12 @@
-"""Tasks that wait for tokens, of one bucket or of several at once: who asks, and who must be told when one leaves?
+"""Tasks that wait for tokens, of one bucket or of several at once: which asks, and which is woken when one leaves?
 
-The choice is `sansio.token_claims`. Tasks that need the same buckets stand in one `WaitQueue`, whose first asks, and
+The choice is `sansio.token_claims`. Tasks that need the same buckets stand in one `WaitQueue`. Its first task asks, and
 takes the tokens of all its buckets in the step in which it goes on: none is held meanwhile, so none can be lost, and no
-two tasks can wait for each other. A bucket knows the lines in which somebody waits for its tokens. The first of each
-has a *claim* there, older or younger than others by the number with which it came; a younger one may pass an older one
-only where that does not delay it. So a first asks again when its tokens are due; or, if it must not delay an older one,
-when that left, or turns out to be later than it was. Of several it follows the youngest, whose turn is the last: so one
-that leaves wakes those that may be next, and not all.
+two tasks can wait for each other. A bucket knows the lines in which a task waits for its tokens. The first task of each
+line has a *claim* there, older or younger than others by the number with which it came; a younger claim may pass an
+older one only if that does not delay the older. So a first task asks again when its tokens are due; or, if it must not
+delay an older one, when that one has left, or will be later than it said. Of several older ones it follows the
+youngest, whose turn is the last: so a task that leaves wakes those that may be next, and not all.
 """
 
 from __future__ import annotations
@@ -30,36 +30,31 @@ Cost = int | Fraction
 
 
 class SharedBucket:
-    """A bucket, the lines in which tasks wait for its tokens, and what was taken of them."""
+    """A bucket, the lines in which tasks wait for its tokens, and how many were taken."""
 
     __slots__ = ("_grid", "_run", "acquired", "acquired_cost", "bucket", "joined", "lines")
 
-    acquired: int
-    acquired_cost: Cost
-    bucket: TokenBucket
-    joined: int
-    """How many came to wait."""
-    lines: dict[TokenQueue, None]
-    """Those in which somebody waits."""
-
     def __init__(self, rate_limit: RateLimit) -> None:
-        self.bucket = TokenBucket(rate_limit)
-        self.lines = {}
-        self.joined = self.acquired = self.acquired_cost = 0
-        self._grid = CostGrid()  # what is added up; the bucket counts by itself
+        self.bucket = TokenBucket(rate_limit)  # decides when tokens are there
+        self.lines: dict[TokenQueue, None] = {}  # those in which a task waits
+        self.joined: int = 0  # tasks that came to wait, which numbers them
+        self.acquired: int = 0  # how often tokens were taken
+        self.acquired_cost: Cost = 0  # how many, in total
+        self._grid = CostGrid()  # bounds the digits of that sum; the bucket has its own
         self._run = OneRun("RateLimiter: it", "Use a RateLimiter in each of them, with a part of the rate.")
+        """The trio run whose clock it goes by, and whose tasks it may wake."""
 
     def now(self) -> float:
-        """Read the clock; refuse another run, whose tasks this one could not wake."""
+        """Return the time; refuse a second trio run, whose tasks this one could not wake."""
         clock = trio.lowlevel.current_clock()
         now = clock.current_time()
-        if clock is not self._run.clock:  # another run: its times cannot be compared with those of the last
+        if clock is not self._run.clock:  # another run: its times cannot be compared with those of the run before
             self._run.enter()
             self.bucket.rebase(now)
         return now
 
     def take(self, now: float, cost: Cost) -> float | None:
-        """Take tokens, or answer when they are there."""
+        """Take tokens and return None; if they are not there, return when they will be."""
         again_at = self.bucket.take(now, cost)
         if again_at is None:
             self.acquired += 1
@@ -67,7 +62,7 @@ class SharedBucket:
         return again_at
 
     def poke(self) -> None:
-        """Let the first of each line ask again."""
+        """Let the first task of each line ask again."""
         for line in self.lines:
             line.poke()
 
@@ -77,20 +72,15 @@ class _Claimant:
 
     __slots__ = ("claim", "costs", "followers", "numbers", "ready")
 
-    followers: dict[TokenQueue, None]
-    """The lines whose first must not delay it."""
-    ready: float
-    """When its tokens were to be there, as it last heard."""
-
     def __init__(self, buckets: Sequence[SharedBucket], costs: Sequence[Cost]) -> None:
-        self.costs = costs
-        self.claim: Claim = {each.bucket: cost for each, cost in zip(buckets, costs, strict=True)}
-        self.numbers: dict[SharedBucket, int] = {}
-        self.followers = {}
-        self.ready = inf
+        self.costs = costs  # tokens that it needs, in the order of the buckets
+        self.claim: Claim = {each.bucket: cost for each, cost in zip(buckets, costs, strict=True)}  # by bucket
+        self.numbers: dict[SharedBucket, int] = {}  # its number in the order of arrival at each; empty before it waits
+        self.followers: dict[TokenQueue, None] = {}  # lines whose first task must not delay it
+        self.ready: float = inf  # when its tokens will be there, as it last asked
 
     def let_follow(self, now: float | None = None) -> None:
-        """Let those ask again who stood back behind it; at a time, those whom it does not need to do so any more."""
+        """Let the lines ask again that stand back for it; given a time, only those that need not do so any more."""
         for line in tuple(self.followers):
             first = line._first
             if now is None or first is None or not delays(now, first.claim, self.claim):
@@ -102,24 +92,24 @@ class TokenQueue:
     """The tasks that wait for tokens of the same buckets, in the order in which they came."""
 
     def __init__(self, *buckets: SharedBucket) -> None:
-        self._buckets = buckets
-        self._line = WaitQueue()
-        self._places: OrderedDict[_Claimant, None] = OrderedDict()  # as the places in the line
+        self._buckets = buckets  # each task takes tokens of all of them
+        self._line = WaitQueue()  # its first task asks
+        self._places: OrderedDict[_Claimant, None] = OrderedDict()  # what the tasks claim, in the order of the line
 
     def __len__(self) -> int:
-        """How many wait."""
+        """How many tasks wait."""
         return len(self._places)
 
     def poke(self) -> None:
-        """Let the first ask again."""
+        """Let the first task ask again."""
         self._line.poke()
 
     def most(self, bucket: SharedBucket) -> Cost:
-        """Say what the dearest of them needs of a bucket."""
+        """Return the most tokens of a bucket that a waiting task needs."""
         return max(place.claim[bucket.bucket] for place in self._places)
 
     def try_take(self, costs: Sequence[Cost]) -> bool:
-        """Take tokens of all buckets, if they are there and nobody waits who would come later for it."""
+        """Take tokens of all buckets if they are there, and if that delays no waiting task; return whether it did."""
         if self._places:
             return False
         if self._is_alone():
@@ -129,7 +119,7 @@ class TokenQueue:
     async def take(self, costs: Sequence[Cost], *, checkpoint: bool = False) -> None:
         """Wait for tokens of all buckets; they are taken in the step in which this returns.
 
-        Checkpoint: if it waits, or if that is asked for.
+        Checkpoint: if it waits, or if `checkpoint` is set.
         Cancellation: the place in line is given back, and nothing was taken.
         """
         self._now()
@@ -141,7 +131,7 @@ class TokenQueue:
             self._leave(place)
 
     def _ask(self, place: _Claimant) -> float | None:
-        """Take the tokens of who is first here, or answer when to ask again."""
+        """Take the tokens for the first task here and return None, or return when to ask again."""
         now = self._now()
         if self._is_alone():
             return self._buckets[0].take(now, place.costs[0])
@@ -160,12 +150,12 @@ class TokenQueue:
         return inf
 
     def _is_alone(self) -> bool:
-        """Whether nobody but those in this line can want its tokens: most often."""
+        """Whether only tasks of this line can want its tokens, which is the usual case."""
         lines = self._buckets[0].lines
         return len(self._buckets) == 1 and (not lines or (len(lines) == 1 and self in lines))
 
     def _older(self, place: _Claimant) -> list[_Claimant]:
-        """Give those who came before, a line's first for the line; at each bucket the youngest first."""
+        """Return the first claims of other lines that came before; at each bucket the youngest first."""
         older: list[_Claimant] = []
         for each in self._buckets:
             number = place.numbers.get(each, inf)

@@ -1,8 +1,8 @@
 """How do many producers share one consumer by weight, without a task between them?
 
-Every input has a buffer of its own; `receive` asks a `FairTree` which one is next, at the instant at which the item
-changes hands, and charges it. There is no pump task and no buffer behind the choice: each place there would add one
-item of latency to all inputs, and would be filled in order of arrival.
+Every input has a buffer of its own; `receive` asks a `FairTree` which one is next, exactly when the item changes hands,
+and charges it. There is no pump task and no buffer behind the choice: each place there would add one item of latency to
+all inputs, and would be filled in order of arrival.
 
 It does not start tasks, retry, or carry errors: what fails, fails in the task that called.
 """
@@ -30,17 +30,17 @@ _EQUAL: FairShare[Any] = FairShare()  # Any: it names no key
 class FairChannel(trio.abc.ReceiveChannel[T]):
     """A channel with many inputs, which share what is received from it by weight.
 
-    Each `receive` takes from the input whose turn it is, chosen at that instant among those that hold an item. Over
-    any time in which two inputs hold items, the service they get, divided by their weights, differs by at most one
-    item of each: ``cost_max/weight + cost_max/weight``. An input alone gets everything; time away earns no credit; an
-    input that is slow or silent delays nobody. Start-time fair queueing, with exact integer tags.
+    Each `receive` takes from the input whose turn it is, chosen exactly then among those that hold an item. Over any
+    time in which two inputs hold items, the service they get, divided by their weights, differs by at most one item of
+    each: ``cost_max/weight + cost_max/weight``. An input alone gets everything; time away earns no credit; an input
+    that is slow or silent delays no other. Start-time fair queueing, with exact integer tags.
 
     Several tasks may receive; they are served in the order in which they came. The channel holds at most the sum of its
     inputs' capacities. While a consumer waits, items go to it as they come: weights decide when it is the bottleneck.
 
     Args:
-      share: weights, capacity and cost of the inputs. Its weights may name keys that are not open yet; those that were
-        never opened are told by `statistics`, since a channel cannot know which inputs will still come.
+      share: weights, capacity and cost of the inputs. Its weights may name keys that are not open yet; `statistics`
+        lists those that were never opened, because a channel cannot know which inputs will still be opened.
 
     Example::
 
@@ -54,8 +54,9 @@ class FairChannel(trio.abc.ReceiveChannel[T]):
     def __init__(self, share: FairShare[Any] = _EQUAL) -> None:
         if not isinstance(share, FairShare):
             raise checks.refuse(TypeError, "FairChannel", "share", "be a FairShare", share)
-        self._exchange: Exchange[T] = Exchange(share)
+        self._exchange: Exchange[T] = Exchange(share)  # what the channel shares with its inputs and groups
         self._members: FairGroup[T] = FairGroup(self._exchange, None, (), 1, self._exchange.tree.root)
+        """The outermost group: the inputs and groups directly in the channel."""
 
     def open_input(self, key: Hashable, *, weight: Cost | None = None, capacity: int | None = None) -> FairInput[T]:
         """Open an input directly in the channel, see `FairGroup.open_input`.
@@ -115,7 +116,7 @@ class FairChannel(trio.abc.ReceiveChannel[T]):
         try:
             value = self.receive_nowait()
         except trio.WouldBlock:
-            pass  # and park outside of this block, so that a later error does not show this one as its context
+            pass  # park outside of this block, or a later error would show this one as its context
         except BaseException:
             await trio.lowlevel.cancel_shielded_checkpoint()
             raise

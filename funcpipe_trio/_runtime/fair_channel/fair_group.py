@@ -22,9 +22,9 @@ T = TypeVar("T")
 class FairGroup(Generic[T]):
     """Inputs of a `FairChannel` that share one weight, made by `group`: a tenant with its streams.
 
-    The group competes with what is beside it, its members with each other; however many they are, the group's share
-    stays the same. A group whose last member is closed and empty leaves the channel, and comes back, with the debt it
-    had, when a member is opened.
+    The group competes with the inputs and groups beside it, its members with each other; however many they are, the
+    group's share stays the same. A group whose last member is closed and empty leaves the channel, and comes back with
+    its debt when a member is opened.
     """
 
     def __init__(
@@ -35,11 +35,11 @@ class FairGroup(Generic[T]):
         weight: Cost,
         node: Node[Hashable] | None,
     ) -> None:
-        self._exchange = exchange
-        self._parent = parent
-        self._path = path
-        self._weight = weight
-        self._node = node  # None while it has left the channel
+        self._exchange = exchange  # what all groups and inputs of the channel share
+        self._parent = parent  # the group that it is in; None for the outermost
+        self._path = path  # the keys that lead to it; empty for the outermost
+        self._weight = weight  # with which it comes back to the channel
+        self._node = node  # its branch of the tree; None while it has left the channel
 
     @enable_ki_protection
     def open_input(self, key: Hashable, *, weight: Cost | None = None, capacity: int | None = None) -> FairInput[T]:
@@ -132,7 +132,7 @@ class FairGroup(Generic[T]):
         return self._node
 
     def _member_left(self) -> None:
-        """Leave the channel behind the last member, so that old groups cost no memory."""
+        """Leave the channel if no member is left, so that old groups cost no memory."""
         if self._parent is not None and self._node is not None and not self._node.size:
             self._weight = self._node.flow.weight
             self._exchange.tree.remove(self._node)

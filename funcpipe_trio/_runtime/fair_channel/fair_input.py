@@ -1,4 +1,4 @@
-"""How does an item get into a fair channel, and to whom does it belong while it waits?
+"""How does an item get into a fair channel, and who owns it while it waits?
 
 An input has a buffer of its own; tasks that find it full wait, each with its item. What the ends share is in the
 `Exchange`: the tree that chooses among the inputs, and the tasks that wait for an item.
@@ -6,10 +6,10 @@ An input has a buffer of its own; tasks that find it full wait, each with its it
 Invariants:
 - an input is ready in the tree exactly while its buffer holds an item; a task waits to send only while it is full;
 - a task waits to receive only while no input is ready;
-- choice, removal and charge happen in one go, without a checkpoint, and so does what happens to a task that waits: an
-  item is either still the sender's, in the channel, or the receiver's, and it is charged exactly when it is received.
+- choice, removal and charge happen together, without a checkpoint, and so does waking a task that waits: an item is
+  either still the sender's, or in the channel, or the receiver's, and it is charged exactly when it is received.
 
-It starts no tasks, and carries no errors: what fails, fails in the task that called.
+It starts no tasks and carries no errors: what fails, fails in the task that called.
 """
 
 from __future__ import annotations
@@ -37,26 +37,22 @@ Cost: TypeAlias = int | Fraction
 
 
 class Exchange(Generic[T]):
-    """What the ends of one fair channel share: who holds items, who waits for one, what was handed over."""
-
-    ever_opened: bool
-    open: int
-    served: int
+    """What the ends of one fair channel share: its inputs, the tasks that wait for an item, what was handed over."""
 
     def __init__(self, share: FairShare[Any]) -> None:
-        self.share = share
-        self.tree: FairTree[Hashable] = FairTree()
-        self.inputs: dict[Node[Hashable], FairInput[T]] = {}  # open, or holding items
-        self.receivers: OrderedDict[Task, None] = OrderedDict()
-        self.unused_weights: set[Hashable] = set(share.weights)
-        self.open = 0
-        self.ever_opened = False
-        self.closed = False
-        self.served = 0
-        self.service: Cost = 0
+        self.share = share  # weights, capacity and cost of the inputs
+        self.tree: FairTree[Hashable] = FairTree()  # chooses which input is next
+        self.inputs: dict[Node[Hashable], FairInput[T]] = {}  # by their leaves: those open, or holding items
+        self.receivers: OrderedDict[Task, None] = OrderedDict()  # tasks that wait for an item, oldest first
+        self.unused_weights: set[Hashable] = set(share.weights)  # keys that were never opened
+        self.open: int = 0  # inputs that are open
+        self.ever_opened: bool = False  # an input was opened: before that, a channel without one has not ended
+        self.closed: bool = False  # the whole channel is
+        self.served: int = 0  # items that were handed over
+        self.service: Cost = 0  # the sum of their costs
 
     def take(self, leaf: Node[Hashable]) -> tuple[Hashable, T]:
-        """Take the next item of the input that was chosen, and charge it."""
+        """Take the next item of the input that was chosen, charge it, and return it behind the name of the input."""
         source = self.inputs[leaf]
         value, cost = source._pop()
         counted = self.tree.charge(leaf, cost, still_ready=bool(source._buffer))
@@ -71,7 +67,7 @@ class Exchange(Generic[T]):
         return source._name, value
 
     def hand_over(self) -> None:
-        """Give the only item there is to the task that waits longest for one."""
+        """Hand the only item there is to the task that has waited longest for one."""
         leaf = self.tree.select()
         assert leaf is not None, "a receiver waits only while no input is ready, and one item has just come"
         task, _ = self.receivers.popitem(last=False)
@@ -93,13 +89,13 @@ class Exchange(Generic[T]):
             self.wake_receivers(trio.EndOfChannel)
 
     def retire(self, source: FairInput[T]) -> None:
-        """Forget an input that is closed and empty; the tree remembers its debt while it lasts."""
+        """Forget an input that is closed and empty; the tree keeps its debt for as long as it has one."""
         del self.inputs[source._leaf]
         self.tree.remove(source._leaf)
         source._on_retired()
 
     def wake_receivers(self, error: type[Exception]) -> None:
-        """Tell all tasks that wait for an item that none will come."""
+        """Wake all tasks that wait for an item with an error: none will come."""
         for task in self.receivers:
             trio.lowlevel.reschedule(task, Error(error()))
         self.receivers.clear()
@@ -119,16 +115,16 @@ class FairInput(trio.abc.SendChannel[T]):
         capacity: int,
         on_retired: Callable[[], None],
     ) -> None:
-        self._exchange = exchange
-        self._name = name
-        self._leaf = leaf
-        self._capacity = capacity
-        self._on_retired = on_retired
-        self._closed = False
-        self._buffer: deque[tuple[T, Cost]] = deque()
-        self._parked: OrderedDict[Task, tuple[T, Cost]] = OrderedDict()
-        self._next_since = 0  # how many items the channel had handed over when our next item became the next
-        self._longest_wait = 0
+        self._exchange = exchange  # what all inputs of the channel share
+        self._name = name  # its key; in a group, the tuple of keys that lead to it
+        self._leaf = leaf  # its place in the tree
+        self._capacity = capacity  # items that it may hold
+        self._on_retired = on_retired  # called when it is closed and empty: its group may leave
+        self._closed = False  # nothing more is sent; what it holds is still delivered
+        self._buffer: deque[tuple[T, Cost]] = deque()  # items that it holds, with their costs
+        self._parked: OrderedDict[Task, tuple[T, Cost]] = OrderedDict()  # tasks that wait to send, each with its item
+        self._next_since = 0  # how many items the channel had handed over when the oldest item here became the oldest
+        self._longest_wait = 0  # the most items that were handed over while one of its items was the oldest here
 
     @enable_ki_protection
     def send_nowait(self, value: T, cost: Cost | None = None) -> None:
@@ -136,7 +132,7 @@ class FairInput(trio.abc.SendChannel[T]):
 
         Args:
           value: the item.
-          cost: the service that it uses, an int or Fraction > 0; else what the share's cost function says, else 1.
+          cost: the service that it uses, an int or Fraction > 0; None: what the share's cost function says, or 1.
 
         Raises:
           trio.WouldBlock: if the input is full.
@@ -158,7 +154,7 @@ class FairInput(trio.abc.SendChannel[T]):
 
         Args:
           value: the item.
-          cost: the service that it uses, an int or Fraction > 0; else what the share's cost function says, else 1.
+          cost: the service that it uses, an int or Fraction > 0; None: what the share's cost function says, or 1.
 
         Raises:
           trio.ClosedResourceError: if this input is closed, also while it waits.
@@ -220,7 +216,7 @@ class FairInput(trio.abc.SendChannel[T]):
         return checks.cost("FairChannel", "cost", cost)
 
     def _offer(self, value: T, cost: Cost) -> bool:
-        """Give an item to a task that waits for one, or to the buffer; False if it is full."""
+        """Hand an item to a task that waits for one, or to the buffer; return False if that is full."""
         if self._closed:
             raise trio.ClosedResourceError
         if self._exchange.closed:
@@ -249,7 +245,7 @@ class FairInput(trio.abc.SendChannel[T]):
         await trio.lowlevel.wait_task_rescheduled(abort)
 
     def _pop(self) -> tuple[T, Cost]:
-        """Take the next item, and give its place to the task that waits longest."""
+        """Take the next item, and give its place to the task that has waited longest to send."""
         item = self._buffer.popleft()
         if self._parked:
             task, parked = self._parked.popitem(last=False)
@@ -258,7 +254,7 @@ class FairInput(trio.abc.SendChannel[T]):
         return item
 
     def _refuse(self, error: type[Exception]) -> None:
-        """Wake all tasks that wait to send; their items stay theirs."""
+        """Wake all tasks that wait to send with an error; their items stay theirs."""
         for task in self._parked:
             trio.lowlevel.reschedule(task, Error(error()))
         self._parked.clear()

@@ -1,4 +1,4 @@
-"""What a fair channel tells about itself: frozen snapshots, plain values."""
+"""What does a fair channel report about itself? Frozen snapshots of plain values."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..._base.frozen import dataclass
 
 @dataclass(frozen=True, slots=True)
 class FairInputStatistics:
-    """One input of a `FairChannel`, at one instant; an input that is closed and empty has none."""
+    """One input of a `FairChannel`, at one instant; there is none for an input that is closed and empty."""
 
     key: Hashable
     """Its key; in a group, the tuple of the keys that lead to it."""

@@ -1,1 +1,1 @@
-"""Stages with places: calls, calls by key, streams within the stream, runs within the run."""
+"""Stages with places: calls, calls by key, streams within a stream, runs within a run."""

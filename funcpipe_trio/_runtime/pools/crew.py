@@ -1,8 +1,8 @@
-"""The workers of a pool: who is there, who waits, and who comes when there is something to do?
+"""The workers of a pool: which are there, which wait, and which comes when there is something to do?
 
-Workers are started one by one as work comes, and live until the pool ends. One that waits is woken before another is
-started; the one that began to wait last is woken first. A crew decides nothing about items: the pool says when somebody
-is to come, and what a worker does.
+Workers are started one by one as work comes, and live until the pool ends. A waiting worker is woken before another is
+started; the one that began to wait last is woken first. A crew decides nothing about items: the pool says when a worker
+must come, and what it does.
 """
 
 from __future__ import annotations
@@ -42,46 +42,46 @@ class Worker:
     )
 
     def __init__(self, counters: StepCounters, seconds: float) -> None:
-        self.limit = TimeLimit(0.0, is_kept=True)  # of its calls, if the step has one
-        self.context = CallContext(counters, kept_limit=self.limit)  # what the policies of the step keep of its call
+        self.limit: TimeLimit = TimeLimit(0.0, is_kept=True)  # of its calls, if the step has one; stays open between
+        self.context: CallContext = CallContext(counters, kept_limit=self.limit)  # for the policies of the step
         self.variables: OwnContext  # the context variables that each of its calls begins with; made in its task
-        self.scope = trio.CancelScope()  # ends its call when that is no longer needed
-        self.turn = Turn(seconds)  # how long it may go on; it counts items
-        self.item: Any = NO_ITEM  # in its hands; it is given up with it
-        self.number = 0  # of its item in the stream, which errors name
-        self.position = 0  # of its item in the order of the results
-        self.refusal: Exception | None = None  # what a key function raised at the item, to be met instead of a call
-        self.parking: Parking  # what it waits by, made once
-        self.task: trio.lowlevel.Task | None = None  # while parked
+        self.scope: trio.CancelScope = trio.CancelScope()  # ends its call when that is no longer needed
+        self.turn: Turn = Turn(seconds)  # how long it may go on; it counts items
+        self.item: Any = NO_ITEM  # in its hands; discarded if the worker ends
+        self.number: int = 0  # of its item in the stream, which errors name
+        self.position: int = 0  # of its item in the order of the results
+        self.refusal: Exception | None = None  # what a key function raised at the item, handled instead of a call
+        self.parking: Parking  # what it waits by; made once, because that is cheaper
+        self.task: trio.lowlevel.Task | None = None  # to be woken; set when it first parks
 
 
 class Crew:
-    """Workers, of which those who wait can be called in."""
+    """Workers, of which those that wait can be called in."""
 
     def __init__(
         self, chain: Chain, size: int, work: Callable[[Worker], Awaitable[None]], counters: StepCounters
     ) -> None:
         self.size = size  # places: so many calls at once
-        self.usage = Usage()  # how many of its places are in use, over time
-        self.workers: list[Worker] = []  # all that were employed, and have not gone
-        self.parked: list[Worker] = []  # those who wait for an item or room; the last that came is woken first
-        self.coming = 0  # workers with empty hands that were started or woken, and have not run since
+        self.usage: Usage = Usage()  # how many of its places are in use, over time
+        self.workers: list[Worker] = []  # all that were started, and have not ended
+        self.parked: list[Worker] = []  # those that wait for an item or room; the last is woken first
+        self.coming: int = 0  # workers with empty hands that were started or woken, and have not run since
         self._chain = chain  # its run, its name and its clock
         self._work = work  # what a worker does until the pool ends
         self._counters = counters  # what the policies of the step count
 
     def begin(self) -> None:
-        """Employ the first one."""
+        """Start the first worker."""
         self.usage.begin(self._chain.began, self.size)
         self._employ()
 
     @property
     def can_come(self) -> bool:
-        """Whether anybody could be called in."""
+        """Whether a worker could be called in."""
         return bool(self.parked) or len(self.workers) < self.size
 
     def call_in(self) -> bool:
-        """Let one more come; return whether one does."""
+        """Wake or start one more worker; return whether one comes."""
         if self.parked:
             self.wake()
             return True
@@ -99,7 +99,7 @@ class Crew:
         self._chain.host.start_task(lambda: self._work(worker), self._chain.name)
 
     def wake(self) -> None:
-        """Wake one that waits, if one does."""
+        """Wake a worker that waits, if there is one."""
         if self.parked:
             worker = self.parked.pop()
             assert worker.task is not None
@@ -111,8 +111,8 @@ class Crew:
 
         Args:
           worker: the one whose task this is.
-          starved: what it waits for.
-          stalled: whether those who wait could do nothing, for what came before is not through.
+          starved: whether it waits for something to take.
+          stalled: whether waiting workers could do nothing, because earlier items are not done.
         """
         worker.task = trio.lowlevel.current_task()
         self.parked.append(worker)
@@ -133,7 +133,7 @@ class Crew:
         return trio.lowlevel.Abort.SUCCEEDED
 
     def dismiss(self, worker: Worker) -> None:
-        """Let one go, whose task ends."""
+        """Remove a worker whose task ends."""
         self.workers.remove(worker)
         self.usage.dismiss(self._chain.now())
-        del worker.parking  # a cycle else
+        del worker.parking  # otherwise a reference cycle

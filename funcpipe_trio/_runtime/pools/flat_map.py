@@ -1,13 +1,13 @@
-"""A stage whose call gives many: how is an async iterable taken apart without letting it run ahead?
+"""A stage whose call returns many values: how is an async iterable taken apart without letting it run ahead?
 
-A worker takes an item, opens what the function gives for it, and asks for one child at a time. What an inner stream
-that is silent needs is patience and no room, so it is asked without any; the child that comes waits in the worker's
-hand until there is room for it. Workers with a child in hand stand in a line and are served in turn, each with its
-share of the room. So a silent stream delays nobody, and a busy one not more than its share.
+A worker takes an item, opens what the function returns for it, and asks for one child at a time. A silent inner stream
+needs no room, so it is asked without any; the child that comes waits in the worker's hand until there is room for it.
+Workers with a child in hand stand in a line and are served in turn, each with its share of the room. So a silent stream
+delays no other, and a busy one takes no more than its share.
 
-The item stays in the worker's hands until its last child came: its children, the one in hand too, count as one with it.
-With several workers, children leave in the order in which they came. What the function gives may be a pipeline, too:
-then the worker runs it, as a block of its own, and its results are the children.
+The item stays in the worker's hands until its last child came: its children, with the one in hand, count as one with
+it. With several workers, children leave in the order in which they came. The function may also return a pipeline: then
+the worker runs it, as a block of its own, and its results are the children.
 """
 
 from __future__ import annotations
@@ -36,22 +36,22 @@ from .pool import Pool
 
 
 class Children:
-    """What comes of one item: the stream of its children, and those that came and are not out yet."""
+    """What one item becomes: the stream of its children, and those that came and are not out yet."""
 
     __slots__ = ("are_waiting", "error", "hand", "is_over", "life", "parking", "stream")
 
     def __init__(self, stream: Any, life: Lifetime | None) -> None:
         self.stream = stream  # what gives them, one at a time
-        self.life = life  # of what it holds open; None where that is a run, which is a block of its own
+        self.life = life  # of what it holds open; None if it is a run, which is a block of its own
         self.hand: deque[Any] = deque()  # at most one: the next is asked for when it is out
-        self.is_over = False  # no more will come; then `error` is why, if it failed
-        self.error: BaseException | None = None
+        self.is_over = False  # no more will come
+        self.error: BaseException | None = None  # why not, if the stream failed; raised behind the child in hand
         self.are_waiting = False
-        """Whether the worker only waits for room, and not in user code, which nothing but a cancellation can end."""
-        self.parking: Parking | None = None  # what the worker waits in line by; made then: many need none
+        """Whether the worker waits for room, and not in user code, which only a cancellation can end."""
+        self.parking: Parking | None = None  # what the worker waits in line by; made at its first wait: many need none
 
     async def come(self, ask: Callable[[], Awaitable[Any]]) -> bool:
-        """Take what the stream gives: a child (then say so), its end, or an error."""
+        """Take what the stream gives: a child, its end, or an error; return whether it was a child."""
         try:
             child = await ask()
         except BaseException as error:  # noqa: ASYNC103  # raised behind the children in hand, which came before
@@ -65,7 +65,7 @@ class Children:
 
 
 class FlatMapPool(Pool):
-    """Workers that iterate what an async function, or an async generator function, gives for an item."""
+    """Workers that iterate what an async function, or an async generator function, returns for an item."""
 
     def __init__(
         self,
@@ -80,11 +80,11 @@ class FlatMapPool(Pool):
         ordered: bool,
     ) -> None:
         super().__init__(host, name, inlet, outlet, fused, call, concurrency=concurrency, ordered=ordered)
-        self._children: dict[Worker, Children] = {}  # what comes of the item in each worker's hands
+        self._children: dict[Worker, Children] = {}  # what the item in each worker's hands becomes
         self._line: OrderedDict[Worker, bool] = OrderedDict()
-        """Those who wait for room, in the order in which they came; whether each is parked."""
-        self._holder: Worker | None = None  # the worker that has its turn
-        self._turns = 0  # for how many children: its share of the room
+        """Workers that wait for room, in the order in which they came; the value is whether it is parked."""
+        self._holder: Worker | None = None  # the worker whose turn in the line it is
+        self._turns = 0  # children that it may still let out: its share of the room
 
     def on_room(self) -> bool:
         return self._wake_first() if self._line else super().on_room()
@@ -95,7 +95,7 @@ class FlatMapPool(Pool):
         self.take_up(worker, item)
         if worker.variables.renew():
             await trio.lowlevel.checkpoint()
-        if self.is_superfluous(worker):  # by then, or by whatever gave the item: no call begins any more
+        if self.is_superfluous(worker):  # since the item was taken, or the checkpoint: no call begins any more
             self.chain.discard(self.put_down(worker), self.reason())
             return
         try:
@@ -120,7 +120,7 @@ class FlatMapPool(Pool):
             await self._run(worker, inner)
 
     async def _made(self, worker: Worker) -> Any:
-        """Give what the function, or the step, makes of the item."""
+        """Return what the function, or the step, makes of the item."""
         if self.call.is_layered:
             return await interruptible(_awaited, None, await self.called(worker))
         return await interruptible(_awaited, self.call.fn, worker.item)
@@ -144,7 +144,7 @@ class FlatMapPool(Pool):
         await self._let_out_rest(worker, children)
 
     async def _run(self, worker: Worker, inner: Plan) -> None:
-        """Let the results of a pipeline out, which is run for that in this task."""
+        """Run a pipeline in this task, and let its results out."""
         nested = NestedRun(self, lambda: self.reason() if self.is_superfluous(worker) else None)
         opening = self.chain.host.open_inner(inner, nested.discard)
         run: Any = None
@@ -162,7 +162,7 @@ class FlatMapPool(Pool):
     async def _let_out(self, worker: Worker, children: Children) -> None:
         """Ask for the item's children, one at a time, and let each out when it has its turn."""
         self._children[worker] = children
-        # Of a run not where Ctrl-C may strike: what it hands over would be lost between it and here.
+        # A run is not asked where Ctrl-C may strike: what it hands over would be lost on the way here.
         ask = partial(_next, children.stream)
         if children.life is not None:
             ask = partial(interruptible, ask)
@@ -172,7 +172,7 @@ class FlatMapPool(Pool):
             except trio.Cancelled as error:  # noqa: ASYNC103  # one of the user's own scope ends here
                 if not await self._is_cancelled_inside(worker, children):  # noqa: ASYNC102  # shielded there
                     raise
-                if children.is_over:  # it has left its scope open: closed first, then the rest is let out
+                if children.is_over:  # it may have left its scope open: it is closed first, then the rest is let out
                     return  # noqa: ASYNC104  # not of the run's scope
                 assert children.life is not None
                 clear = partial(self._clear, worker, children)
@@ -196,13 +196,13 @@ class FlatMapPool(Pool):
         return not scope.cancel_called
 
     async def _let_out_rest(self, worker: Worker, children: Children) -> None:
-        """Let the rest out, and raise what stands behind it."""
+        """Let the rest out, and raise the error that stands behind it."""
         await self._clear(worker, children)
         if children.error is not None:
             raise children.error
 
     async def _clear(self, worker: Worker, children: Children) -> None:
-        """Let out what is in hand, in turn with the others, and see out what is on its way."""
+        """Let out the child in hand, in turn with the other workers, and move on what is on its way."""
         hand, children.are_waiting = children.hand, True
         if self._holder is not worker:
             self._holder = None
@@ -210,7 +210,7 @@ class FlatMapPool(Pool):
             while not self.is_superfluous(worker):
                 if hand and self._has_turn(worker):
                     self._let_go(worker, hand.popleft())
-                # Most children went straight through: to ask here whether any is left takes a third of the time of one.
+                # Most children went straight through: asking here whether any is left takes a third of the time of one.
                 is_clear = self.is_direct and not self.order.waiting
                 end = STARVED if is_clear else self.move_on(worker)
                 if end is TURN_OVER or worker.turn.is_over():
@@ -229,7 +229,7 @@ class FlatMapPool(Pool):
                 self._wake_first()
 
     def _has_turn(self, worker: Worker) -> bool:
-        """Whether a worker may let a child out: there is room, and it is its turn, or is so still."""
+        """Whether a worker may let a child out: there is room, and it is its turn, or still is."""
         room = self.chain.outlet.room() - len(self.order.waiting)
         if room < 1:
             return False
@@ -242,20 +242,20 @@ class FlatMapPool(Pool):
         return True
 
     def _let_go(self, worker: Worker, child: Any) -> None:
-        """Hand a child on."""
+        """Pass a child on."""
         if not (self.is_direct and self.put_through(worker.position, child)):
             self.order.complete(worker.position, child)
         worker.turn.left -= 1
         if self._line:
-            self._line.pop(worker, None)  # with the next one it stands at the end, unless it has its turn still
+            self._line.pop(worker, None)  # with its next child it stands at the end, unless it still has its turn
             self._turns -= self._holder is worker
 
     async def _stand(self, worker: Worker) -> None:
         """Wait in line for room."""
-        self.chain.outlet.turn_over()  # first: who hears that may stop this stage, or give it room
+        self.chain.outlet.turn_over()  # first: it may stop this stage, or give it room
         if self.is_superfluous(worker):
             return
-        self._line[worker] = True  # where it stands, or at the end
+        self._line[worker] = True  # it keeps its place, or gets the last one
         self.chain.outlet.wants_room = True
         self.source.release(parking=True)
         children = self._children[worker]
@@ -273,7 +273,7 @@ class FlatMapPool(Pool):
         return trio.lowlevel.Abort.SUCCEEDED
 
     def _wake_first(self) -> bool:
-        """Wake who stands first in line, if there is room; say whether it comes."""
+        """Wake the first worker in line, if there is room; return whether it comes."""
         first = next(iter(self._line), None)
         if first is None or self.ended:
             return False
@@ -298,7 +298,7 @@ class FlatMapPool(Pool):
     # ---- giving up
 
     def cancel(self, worker: Worker) -> None:
-        """End what a worker is at; one that waits for room only looks, and closes what its stream holds open itself."""
+        """End a worker's work; one that waits for room is only woken, and closes what its stream holds open itself."""
         children = self._children.get(worker)
         if children is None or not children.are_waiting:
             super().cancel(worker)
@@ -306,7 +306,7 @@ class FlatMapPool(Pool):
             self._wake_up(worker)
 
     def put_down(self, worker: Worker) -> Any:
-        """Give up what came of the item and is not out."""
+        """Take the item out of a worker's hands, and discard its children that are not out."""
         children = self._children.pop(worker, None)
         if children is not None:
             for child in children.hand:
@@ -323,11 +323,11 @@ class FlatMapPool(Pool):
         super().emit(worker, failure)
 
     def pass_over(self, worker: Worker) -> None:
-        """An item has no place of its own among its children."""
+        """Do nothing: an item has no place of its own among its children."""
 
 
 async def _awaited(call: Callable[[Any], Any] | None, value: Any) -> Any:
-    """Give what the function gives for an item (or a step gave), awaited if need be."""
+    """Return what the function returns for an item (or what a step returned), awaited if necessary."""
     result = value if call is None else call(value)
     return await result if is_awaitable(result) else result
 
@@ -340,7 +340,7 @@ async def _opened(made: Any) -> AsyncIterator[Any] | Iterator[Any]:  # noqa: ASY
 
 
 async def _next(children: Any) -> Any:
-    """Ask for one child."""
+    """Return the next child; `END` at the end."""
     if hasattr(type(children), "__anext__"):
         return await anext(children, END)
     return next(children, END)

@@ -1,15 +1,15 @@
 """A stage that works on one item of each key at a time: which items wait for which, and what may they hold up?
 
 An item is taken while there is a place for it, whether its key is free or not; an item of a busy key waits in the lane
-of that key (`sansio.key_order`), and others go past it. Items that wait are counted with the calls that run:
+of that key (`sansio.key_order`), and others overtake it. Items that wait are counted with the calls that run:
 
     calls + items in lanes + results that wait + values in the link  <=  concurrency + capacity of that link
 
-so one slow key holds up the others only when the places are used up by its own items. An item has its position from the
-instant at which it was taken, so results leave in the order of the stream, or as completed, as without a key.
+so one slow key holds up the others only when its own items use up the places. An item gets its position when it is
+taken, so results leave in the order of the stream, or as completed, as without a key.
 
-A failure: items behind it are given up, those before it that wait for their key are still worked on when the results
-are in order, for everything before a failure is delivered.
+A failure: items behind it are given up; if results are ordered, those before it that wait for their key are still
+worked on, because everything before a failure is delivered.
 """
 
 from __future__ import annotations
@@ -37,10 +37,13 @@ class _Entry:
 
     item: Any
     key: Hashable
+    """What the key function returned; an object of its own if that raised."""
     position: int
+    """Its place in the order of the results."""
     number: int
+    """Its number in the stream, which errors name."""
     error: Exception | None = None
-    """The error that the key function raised, if any."""
+    """What the key function raised; None if it returned."""
 
 
 class KeyedPool(Pool):
@@ -60,7 +63,7 @@ class KeyedPool(Pool):
         key: Callable[[Any], Hashable],
     ) -> None:
         super().__init__(host, name, inlet, outlet, fused, call, concurrency=concurrency, ordered=ordered)
-        self._key = key  # what is asked for an item's key, when it is taken
+        self._key = key  # called with each item, when it is taken
         self._key_order = KeyOrder()  # items that were taken and wait for their key
         self._keys: dict[Worker, Hashable] = {}  # the key that each worker holds
 
@@ -80,18 +83,18 @@ class KeyedPool(Pool):
     # ---- taking
 
     def admit(self) -> Any:
-        """Take the oldest item whose key is free; if there is none, take one in."""
+        """Take the oldest item whose key is free; if there is none, take one from the source."""
         size = self.crew.size
         if self.calls >= size:
             return PENDING
         if self.calls + 1 == size and not self.chain.outlet.room() and self.has_leftovers():
-            return PENDING  # items in lanes were let in before: the last worker stays to see the room
+            return PENDING  # items in lanes have their places already: the last worker stays to see the room
         if not self._key_order.ready:
             item = super().admit()
             if item is PENDING or item is END:
                 return item
             self._sort_in(item)
-            if self.chain.stopped is not None:  # by the key function: it is given up with all that is in lanes
+            if self.chain.stopped is not None:  # by the key function: the item is given up with all in lanes
                 return PENDING
         return self._key_order.take() if self._key_order.ready else DEFERRED
 
@@ -122,11 +125,11 @@ class KeyedPool(Pool):
         if worker.refusal is None:
             return super().called(worker)
         error, worker.refusal = worker.refusal, None
-        worker.context.begin(worker.number)  # or the attempts of the item before it would be taken for its own
+        worker.context.begin(worker.number)  # or it would report the attempts of the item before
         return _raised(error)
 
     def put_down(self, worker: Worker) -> Any:
-        """Free the lane; an error of the key function that nobody met, as no call began, is kept."""
+        """Also free the lane; an error of the key function that was not handled, because no call began, is kept."""
         self._key_order.done(self._keys.pop(worker))
         error, worker.refusal = worker.refusal, None
         if error is not None:
@@ -140,7 +143,7 @@ class KeyedPool(Pool):
         self._give_up(self._is_behind)
 
     def _give_up(self, is_given_up: Callable[[int], bool]) -> None:
-        """Give up items in lanes, by their positions; and the errors of their keys, which nobody met."""
+        """Give up items in lanes, by their positions; errors of the key function, which were not handled, are kept."""
         for entry in self._key_order.withdraw(is_given_up):
             if entry.error is not None:
                 self.chain.host.ledger.keep(entry.error)
@@ -156,7 +159,7 @@ class KeyedPool(Pool):
 
 @trio.lowlevel.disable_ki_protection  # user code runs in it
 def _key(ask: Callable[[Any], Hashable], item: Any) -> Hashable:
-    """Ask for the key of an item."""
+    """Return the key of an item."""
     return not_awaitable("key", ask(item))
 
 

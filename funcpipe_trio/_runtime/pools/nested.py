@@ -1,12 +1,12 @@
-"""A run inside another: what of it does the stage outside tell?
+"""A run inside another: what does the outer stage report of it?
 
-The pipeline that a function gives for an item is run in the worker that holds the item, as a block of its own: it
+The pipeline that a function returns for an item is run in the worker that holds the item, as a block of its own: it
 begins, ends, fails and is cancelled there, and nothing of it is left when the worker puts the item down. Its results
 are the item's children, its failure is the item's.
 
-Nothing of the rest is silent. What it gives up is told to the outer `on_discard`, under both names, and counts with the
-stage outside as a child that came and was discarded, or dropped, if that is what a policy of overflow did; errors that
-nobody got are kept with those of the outer run.
+Everything else is reported too. The outer `on_discard` is called with what it gives up, under both names; the outer
+stage counts that as a child that came and was discarded, or dropped if a policy of overflow did it. Errors that were
+not raised are kept with those of the outer run.
 """
 
 from __future__ import annotations
@@ -19,17 +19,16 @@ from ..reports.report import Report
 from .pool import Pool
 
 INSIDE: Final = " > "
-"""Between the names of a stage and of one in the run inside it."""
+"""Stands between the name of a stage and that of a stage in the run inside it."""
 _POLICIES = get_args(Overflow)
 
 
 class NestedRun:
-    """Takes what an inner run gives up, and in the end its report, into the books of the stage outside."""
+    """Adds what an inner run gives up, and at the end its report, to the counts of the outer stage."""
 
     def __init__(self, stage: Pool, outer_reason: Callable[[], str | None]) -> None:
-        self._stage = stage
-        self._outer_reason = outer_reason
-        """Why the stage gives up all that belongs to the item; None if it does not."""
+        self._stage = stage  # the outer one
+        self._outer_reason = outer_reason  # why the stage gives up all that belongs to the item; None if it does not
 
     def discard(self, item: Any, inner: str, reason: str) -> None:
         """Give up an item of the inner run, for its own reason unless the whole of it is given up."""
@@ -43,7 +42,7 @@ class NestedRun:
             chain.host.ledger.discard(item, name, self._outer_reason() or reason)
 
     def close(self, report: Report, raised: BaseException | None) -> None:
-        """Keep what the inner run says of its errors; `raised` is what it gave its stage already."""
+        """Keep the errors in the inner run's report, except `raised`, which it has raised in the stage already."""
         ledger = self._stage.chain.host.ledger
         for error in report.cleanup_errors:
             ledger.keep(error)

@@ -1,11 +1,11 @@
 """What becomes of an item whose call failed?
 
-The policy (`OnError`) says it: the failure ends the stream at the item's position; or something else takes the item's
-place there: nothing, at once or in its turn (`PendingSkip`, so that a limit counts items in their order and not in that
-of their calls' ends), a `Failure`, or nothing when another step has dealt with the `Failure`.
+The policy (`OnError`) decides: the failure ends the stream at the item's position; or the item's place there is taken
+by nothing, in its turn (`PendingSkip`, so that a limit counts items in their order and not in the order in which calls
+end), by a `Failure`, or by nothing once another step has handled the `Failure`.
 
-A failure of an item that nobody needs any more ends nothing: it is kept with the errors of cleanup. A `MisuseError` is
-met by no policy.
+A failure of an item that is no longer needed ends nothing: it is kept with the errors of cleanup. No policy covers a
+`MisuseError`.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from .results import PendingSkip
 
 
 class Calls(Protocol):
-    """The pool, as far as what becomes of failed calls concerns it."""
+    """The pool, as far as outcomes know it."""
 
     chain: Chain
     order: InOrder | AsCompleted
 
     def is_superfluous(self, worker: Worker) -> bool:
-        """Whether nobody needs what a worker does any more."""
+        """Whether what a worker does is no longer needed."""
 
     def reason(self) -> str:
         """Why an item of this pool is given up now."""
@@ -54,16 +54,16 @@ class Calls(Protocol):
 
 
 class Outcomes:
-    """Does with failed calls what the policy of the pool says."""
+    """Handles failed calls as the policy of the pool says."""
 
     def __init__(self, pool: Calls, call: Calling) -> None:
-        self._pool = pool
-        self._call = call
+        self._pool = pool  # whose calls failed
+        self._call = call  # what it calls, with the policy
         self._tolerance = Tolerance(call.on_error) if isinstance(call.on_error, Skip) else None
-        """How much may be skipped, if that is what the policy does."""
+        """How much may be skipped; None if the policy does not skip."""
 
     async def meet(self, worker: Worker, raised: BaseException) -> None:
-        """Do what the policy says with an item whose call failed; call it while what was raised is handled."""
+        """Handle an item whose call failed as the policy says; called in the handler of what was raised."""
         pool, policy, error = self._pool, self._call.on_error, failure_of(raised)
         if error is None:
             raise raised
@@ -102,7 +102,7 @@ class Outcomes:
         if pool.is_superfluous(worker):
             if comes_of_cancelling(error):
                 pool.chain.keep_cleanup_error(error)
-            else:  # of an item that nobody needs any more
+            else:  # a failure of an item that is no longer needed
                 pool.chain.host.ledger.keep(error)
             pool.chain.discard(pool.put_down(worker), pool.reason())
             return
@@ -112,16 +112,16 @@ class Outcomes:
         pool.end_with(*pool.order.fail(worker.position, FailureMark(met, pool.chain, item)))
 
     async def _divert(self, worker: Worker, failure: Failure[Any]) -> None:
-        """Give the failure to the step for it; the worker keeps the item until that is done."""
+        """Pass the failure to the step for it; the worker keeps the item until that is done."""
         assert self._call.divert is not None
         assert self._call.divert_counters is not None
         pool = self._pool
-        is_kept = True  # else the error that was to be dealt with is nowhere
+        is_kept = True  # or the error that was to be handled would be lost
         try:
             await self._call.divert(failure, CallContext(self._call.divert_counters, worker.number))
             is_kept = False
         except BaseException as raised:  # noqa: ASYNC103  # raised again if it must pass
-            # The error that it is about is the context of this one: `meet` is called while that is handled.
+            # The error of the item is the context of this one: `meet` is called in its handler.
             error = failure_of(raised)
             if error is None:
                 raise

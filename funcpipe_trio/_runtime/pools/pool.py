@@ -1,4 +1,4 @@
-"""A stage with an async call: how many calls run, who takes the next item, and where does the result go?
+"""A stage with an async call: how many calls run, which worker takes the next item, and where does the result go?
 
 Workers take from the source directly; there is no dispatcher, no task per item and no queue between. A worker may take
 an item while
@@ -8,14 +8,14 @@ an item while
 so a result that waits for an earlier one uses a place of the link, and the sum is the stage's part of `max_in_flight`.
 (A result that a fused operation is taking apart waits until its last part is out.)
 
-The worker that finished a call moves on whatever results have their turn, through the chain, into the outlet. If the
-outlet is full, another worker does so when it has room: by the rule above there always is one that is in no call, or
-that can still be employed. User code runs in this stage's tasks only.
+The worker that finished a call moves all results that have their turn through the chain into the outlet. If the outlet
+is full, another worker does so when it has room: by the rule above there always is one that is in no call, or that can
+still be started. User code runs in this stage's tasks only.
 
 A failure at a position: calls behind it are cancelled and their items discarded, the source is closed at once, calls
 before it go on; the error leaves when its turn comes, unless an earlier one takes its place.
 
-A pool is a crew (who works), an order (which result is next), outcomes (what becomes of a failed call) and a chain.
+A pool is a crew (the workers), an order (which result is next), outcomes (what becomes of a failed call) and a chain.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from .outcomes import Outcomes
 from .results import ALREADY_COUNTED, PendingSkip, Results
 
 DEFERRED: Final[Any] = object()
-"""An item was taken, but is not to be worked on yet."""
+"""An item was taken, but must not be worked on yet."""
 
 
 class Pool:
@@ -52,7 +52,7 @@ class Pool:
 
     For subclasses: `admit` chooses the next item (with `occupied`, `staff` and `is_over`, if items can wait for
     others), `take_up` and `put_down` say what is in a worker's hands, `serve` is the work on one item, `called` its
-    call; `cancel` ends a worker's work, `cancel_superfluous` all work that nobody needs; `emit`, `pass_over` and
+    call; `cancel` ends a worker's work, `cancel_superfluous` all work that is not needed; `emit`, `pass_over` and
     `items_seen` say what stands in an item's place; `move_on` moves results. Each override does its own part and calls
     the one here.
     """
@@ -70,25 +70,26 @@ class Pool:
         ordered: bool,
     ) -> None:
         self.order: InOrder | AsCompleted = InOrder() if ordered else AsCompleted()  # which result is next
-        self.results = Results(self.order, self)  # what its chain takes from
-        self.chain = Chain(host, name, self.results, outlet, fused)  # what results go through
+        self.results: Results = Results(self.order, self)  # the inlet of its chain
+        self.chain: Chain = Chain(host, name, self.results, outlet, fused)  # what results go through
         self.call = call  # what it calls, and what it does when that fails
-        self.outcomes = Outcomes(self, call)
-        self.crew = Crew(self.chain, concurrency, self._employed, call.counters or StepCounters())
+        self.outcomes: Outcomes = Outcomes(self, call)  # what becomes of failed calls
+        self.crew: Crew = Crew(self.chain, concurrency, self._employed, call.counters or StepCounters())  # its workers
         self.source = inlet  # where items come from
-        self.kind = "async"  # as reports call it
-        self.counters, self.divert_counters = call.counters, call.divert_counters  # what their policies count
-        self.started = False  # a later input of a concat waits for its turn
-        self.left: float | None = None  # when it ended
-        self.received = 0  # items that it took, which numbers them
-        self.calls = 0  # items in the hands of workers
-        self.taking = True  # until the source ended, or is no longer needed
-        self.ended = False  # the chain gave its last value
-        self._items: Iterator[Any] = iter(())  # of the source, once it runs
+        self.kind: str = "async"  # as reports call it
+        self.counters: StepCounters | None = call.counters  # what the policies of its step count; None without a step
+        self.divert_counters: StepCounters | None = call.divert_counters  # likewise, of the step for failures
+        self.started: bool = False  # a later input of a concat is started in its turn
+        self.left: float | None = None  # when it ended; None before
+        self.received: int = 0  # items that it took, which numbers them
+        self.calls: int = 0  # items in the hands of workers
+        self.taking: bool = True  # until the source has ended, or is no longer needed
+        self.ended: bool = False  # the chain has given its last value
+        self._items: Iterator[Any] = iter(())  # those of the source, once the pool is started
         self._gives_way: Worker | None = None
-        """Who lets the receiver run before more is put; until then nobody moves anything on."""
-        self.is_direct = not fused and type(outlet) in (Link, Sink)
-        """Whether a result can go into the outlet as it is: no operation wants to see it, and no route to be chosen."""
+        """The worker that lets the receiver run before more is put; meanwhile none moves results on. None otherwise."""
+        self.is_direct: bool = not fused and type(outlet) in (Link, Sink)
+        """Whether a result can go into the outlet as it is: there is no operation to apply, and no route to choose."""
         inlet.receiver = self.results.receiver = self
         host.register(self)
 
@@ -101,12 +102,12 @@ class Pool:
         self.crew.begin()
 
     def on_input(self) -> None:
-        if self.started:  # a branch that begins late is filled before
+        if self.started:  # a branch that begins late is filled earlier
             self.staff()
 
     def on_room(self) -> bool:
         is_needed = not self.ended and self.chain.stopped is None and self.has_leftovers()
-        # Else all are in calls, or on their way: they see the room when they come back.
+        # Otherwise all are in calls, or on their way: they see the room when they come back.
         return self.crew.call_in() if self.crew.parked or is_needed else False
 
     def stop(self, reason: str) -> bool:
@@ -119,13 +120,13 @@ class Pool:
         return True
 
     def on_pause(self) -> None:
-        """Called when the sources are to take nothing for a time."""
+        """Called when the sources must take nothing for a time."""
 
     def on_resume(self) -> None:
-        """Called when they go on."""
+        """Called when the sources go on."""
 
     def set_concurrency(self, concurrency: int) -> None:
-        """Make so many calls at once from now on; calls that run go on."""
+        """Change how many calls run at once, from now on; calls that run go on."""
         self.crew.size = concurrency
         if self.started and not self.ended and self.chain.stopped is None:
             self.crew.usage.resize(self.chain.now(), concurrency)
@@ -171,17 +172,18 @@ class Pool:
         return reason_behind(self.chain.failure or self.order.failure)
 
     def is_superfluous(self, worker: Worker) -> bool:
-        """Whether nobody needs what a worker does any more."""
+        """Whether what a worker does is no longer needed."""
         if self.order.failure is not None and self.order.is_superfluous(worker.position):
             return True
         return self.ended or self.chain.stopped is not None
 
-    # ---- who comes, and has an item a place
+    # ---- which worker comes, and is there a place for an item
 
     def staff(self) -> None:
-        """See that somebody takes the next item, if there is one and a place for it."""
-        # Who comes takes it, and calls in the next one. Called in for each item, most would find nothing: those whose
-        # calls end in the same tick come by first. (100 workers, short calls: 1.1 task steps an item instead of 2.1.)
+        """Call a worker in for the next item, if there is one and a place for it."""
+        # The worker that comes takes it, and calls in the next one. With one called in for each item, most would find
+        # nothing: workers whose calls end in the same tick come first. (100 workers, short calls: 1.1 task steps an
+        # item instead of 2.1.)
         crew = self.crew
         if crew.coming or not crew.can_come:
             return
@@ -194,12 +196,12 @@ class Pool:
 
     def has_place(self) -> bool:
         """Whether one more item may be taken."""
-        # A call that runs is counted against the workers, a result that waits against workers or room, so:
+        # A call that runs counts against the workers, a result that waits against workers or room, so:
         size = self.crew.size
-        if self.calls >= size:  # it was lowered, and there are more workers than calls to be made
+        if self.calls >= size:  # it was lowered, and there are more workers than calls allowed
             return False
         places = size - self.occupied()
-        if places > 1:  # without the room behind, which need not be asked for then
+        if places > 1:  # even without the room behind, which need not be asked for then
             return True
         places += self.chain.outlet.waiting_room()
         return places > 1 or (places == 1 and not self.chain.keeps_more())
@@ -231,19 +233,19 @@ class Pool:
             self._dismiss(worker)
 
     async def _work(self, worker: Worker) -> None:
-        """Move on what has its turn, take an item, serve it; wait when none of that can be done."""
+        """Move on results that have their turn, take an item, serve it; wait when none of that can be done."""
         chain, order, turn = self.chain, self.order, worker.turn
         self.crew.coming -= 1
         turn.begin()
         worker.variables = OwnContext()
         while chain.stopped is None:
-            # Most results went straight through. To ask here whether any is left, and in `take_up` whether anybody
-            # comes, takes 3 to 5 % of the instructions of an item off, at concurrency 10 and 100.
+            # Most results went straight through. Asking here whether any is left, and in `take_up` whether a worker
+            # comes, saves 3 to 5 % of the instructions of an item, at concurrency 10 and 100.
             is_clear = self.is_direct and self.taking and not (order.waiting and order.ready)
             end = STARVED if is_clear else self.move_on(worker)
             if self.ended:
                 return
-            # With a burst cut short, what is left of it goes first: in a call nobody could move it on.
+            # After a burst cut short, the rest of it goes first: from within a call this worker could not move it on.
             item = PENDING if end is TURN_OVER else self.admit()
             if item is END:
                 continue
@@ -251,7 +253,7 @@ class Pool:
                 turn.left -= 1
             elif item is not PENDING:
                 if end is FULL and self.has_leftovers():
-                    chain.outlet.wants_room = True  # no worker may be parked, or each for something else
+                    chain.outlet.wants_room = True  # perhaps no worker waits for room, so none has asked
                 if self.crew.usage.is_stalled:
                     self.crew.usage.stall(chain.now(), False)
                 await self.serve(worker, item)
@@ -274,11 +276,11 @@ class Pool:
         return item
 
     async def serve(self, worker: Worker, item: Any) -> None:
-        """Call the function with the item, and hand in what comes of it."""
+        """Call the function with the item, and hand in the outcome."""
         self.take_up(worker, item)
         if worker.variables.renew():
             await trio.lowlevel.checkpoint()
-        if self.is_superfluous(worker):  # by then, or by whatever gave the item: no call begins any more
+        if self.is_superfluous(worker):  # since the item was taken, or the checkpoint: no call begins any more
             self.chain.discard(self.put_down(worker), self.reason())
             return
         try:
@@ -301,11 +303,11 @@ class Pool:
         return fn(worker.item, worker.context)  # type: ignore[no-any-return]  # one of two shapes
 
     def take_up(self, worker: Worker, item: Any) -> None:
-        """Put an item into a worker's hands, and let the next one begin."""
+        """Put an item into a worker's hands, and call in a worker for the next item."""
         worker.item, worker.position = item, self.order.begin()
         worker.number, self.received = self.received, self.received + 1
         self.calls += 1
-        if not self.crew.coming:  # who comes sees to the rest
+        if not self.crew.coming:  # a worker that comes does it
             self.staff()
         self.chain.outlet.turn_over()
 
@@ -330,7 +332,7 @@ class Pool:
         self.chain.outlet.turn_over()
         try:
             await trio.lowlevel.checkpoint()
-            if self._gives_way is worker:  # trio runs a batch in any order: the receiver may have been behind this task
+            if self._gives_way is worker:  # trio runs a batch in any order: the receiver may be behind this task
                 await trio.lowlevel.checkpoint()
         finally:
             if self._gives_way is worker:
@@ -351,8 +353,8 @@ class Pool:
     # ---- results
 
     def put_through(self, position: int, result: Any) -> bool:
-        """Put a result straight into the outlet, if it is its turn and there is room; return whether it was."""
-        # What `move_on` would do with it a moment later, for a fifth of its time.
+        """Put a result straight into the outlet, if it has its turn and there is room; return whether it was put."""
+        # The same as `move_on` would do a moment later, in a fifth of the time.
         outlet = self.chain.outlet
         if result is PENDING or isinstance(result, EndBefore) or outlet.room() < 1 or not self.order.pass_by(position):
             return False
@@ -373,8 +375,8 @@ class Pool:
             if self._gives_way is not None or (turn.left < BURST and turn.is_over()):
                 return TURN_OVER
             most = outlet.burst_room()
-            end = chain.burst(min(room, most))  # which may find it full before it is: a partition looks one ahead
-            if end is FULL and most < room:  # it takes more, and drops: the receiver gets a turn before that
+            end = chain.burst(min(room, most))  # may report it full too early: a partition looks one ahead
+            if end is FULL and most < room:  # it takes more, and drops: the receiver gets a turn first
                 self._gives_way = worker
         if end is OVER and not self.ended:
             self._end()
@@ -391,11 +393,11 @@ class Pool:
     # ---- giving up and leaving
 
     def cancel(self, worker: Worker) -> None:
-        """End what a worker is at."""
+        """End a worker's work."""
         worker.scope.cancel()
 
     def cancel_superfluous(self) -> None:
-        """End all work that nobody needs any more."""
+        """End all work that is no longer needed."""
         for worker in self.crew.workers:
             if worker.item is not NO_ITEM and self.is_superfluous(worker):
                 self.cancel(worker)
@@ -411,7 +413,7 @@ class Pool:
         self.cancel_superfluous()
 
     def _end(self) -> None:
-        """No more values will come: everyone may go."""
+        """Called when no more values will come: all workers may end."""
         self.ended, self.taking = True, False
         self.source.close(self.reason())
         self.cancel_superfluous()
@@ -419,16 +421,16 @@ class Pool:
             self.crew.wake()
 
     def leave(self) -> None:
-        """End the stage, whatever ended it: the last worker goes."""
+        """End the stage, for whatever reason; called by its last worker."""
         chain, reason = self.chain, self.reason()
         self.source.close(reason)
         chain.close_stream(self._items)  # an iterable has an iterator to close
         for result in self.order.clear():
             self._discard_result(result, reason)
-        if not self.results.exhausted:  # nobody has read how the calls, or the inlet, ended
+        if not self.results.exhausted:  # the chain has not read how the calls, or the inlet, ended
             self.results.exhausted, self.results.failure = True, self.order.failure
             if self.ended and chain.stopped is None and not chain.has_raised and self.order.failure is not None:
-                self.results.failure = None  # an operation ended the stream before it came to that
+                self.results.failure = None  # an operation ended the stream before that place
                 chain.host.ledger.unread(self.order.failure, NOT_NEEDED)
         if self.source.exhausted and self.source.failure not in (None, self.results.failure):
             chain.host.ledger.unread(self.source.failure, reason)

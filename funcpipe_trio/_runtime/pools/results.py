@@ -1,8 +1,8 @@
 """The results of a pool's calls as the inlet of its chain: which one is next, and what ends them?
 
-A result is in the order from the end of its call until the chain pulls it. In its place may stand that nothing comes
-(`PENDING`: a step dropped it; `ALREADY_COUNTED`: it failed, and that was dealt with), that it is to be skipped in its
-turn (`PendingSkip`), or that the stream ends before it (`EndBefore`).
+A result is in the order from the end of its call until the chain pulls it. A marker may stand in its place: nothing
+comes (`PENDING`: a step dropped it; `ALREADY_COUNTED`: it failed, and that was handled), the item is skipped in its
+turn (`PendingSkip`), or the stream ends before it (`EndBefore`).
 """
 
 from __future__ import annotations
@@ -25,12 +25,15 @@ ALREADY_COUNTED: Final[Any] = object()
 
 @dataclass(frozen=True, slots=True)
 class PendingSkip:
-    """An item that failed, on its way to be skipped in its turn."""
+    """An item that failed, and is to be skipped in its turn."""
 
     item: Any
     error: Exception
+    """Why it failed; raised instead if the item is one too many to skip."""
     number: int
+    """Its number in the stream, which errors name."""
     attempts: str
+    """What the note of the error says of its attempts; empty if there is nothing to say."""
 
 
 class Calls(Protocol):
@@ -52,16 +55,16 @@ class Results:
     """The pool's results as the inlet of its chain."""
 
     def __init__(self, order: InOrder | AsCompleted, calls: Calls) -> None:
-        self.order = order  # which result is next
-        self.calls = calls  # the pool
-        self.receiver: Receiver  # the pool, too
-        self.failure: FailureMark | None = None  # what stands at the end
-        self.exhausted = False  # read to that
-        self.taken = 0  # the pool counts what it takes itself
-        self.seen = 0  # results that had their turn
+        self.order = order  # says which result is next
+        self.calls = calls  # the pool, which makes the results
+        self.receiver: Receiver  # the pool, which drives the chain
+        self.failure: FailureMark | None = None  # the failure at the end, if there is one
+        self.exhausted: bool = False  # read to the end
+        self.taken: int = 0  # always: the pool itself counts what it takes
+        self.seen: int = 0  # results that had their turn
 
     def start(self) -> None:
-        """Nothing runs upstream of it."""
+        """Do nothing: the pool starts what is upstream."""
 
     @trio.lowlevel.enable_ki_protection
     def items(self) -> Iterator[Any]:
@@ -93,7 +96,7 @@ class Results:
         return ENDED if self.calls.is_over() else IDLE
 
     def release(self, *, parking: bool = False) -> None:
-        """Workers see for themselves whether there is a place."""
+        """Do nothing: workers see for themselves whether there is a place."""
 
     def close(self, reason: str) -> None:
-        """The pool closes what it takes from itself."""
+        """Do nothing: the pool itself closes what it takes from."""

@@ -1,1 +1,1 @@
-"""What a run says of itself: values, what happened between two of them, what limited it."""
+"""What a run reports about itself: snapshots, the difference between two of them, what limited it."""

@@ -1,7 +1,8 @@
 """What happened between two snapshots of a run? Their difference, as a snapshot of its own.
 
-Whatever grows is subtracted; shares, how busy a stage was and what limited the run are computed from the differences as
-they are from the counts. What cannot be taken apart (the peak of a link, a weight) is that of the later one.
+Counts and times are subtracted; shares, how busy a stage was and what limited the run are computed from the
+differences, as they are from the counts of a whole run. What cannot be subtracted (the peak of a link, a weight) is
+that of the later snapshot.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def between(earlier: RunStatistics, later: RunStatistics) -> RunStatistics:
 
 
 def _less(after: float, before: float) -> float:
-    """Subtract seconds; what rounding makes less than nothing is none."""
+    """Subtract seconds; never below 0, where rounding would put it."""
     return max(0.0, after - before)
 
 
@@ -94,7 +95,7 @@ def _identity(each: InputReport) -> tuple[str, str, Hashable]:
 
 
 def _input(before: InputReport | None, after: InputReport) -> InputReport:
-    if before is None or after.taken < before.taken:  # a key that was forgotten is counted anew
+    if before is None or after.taken < before.taken:  # a key that was forgotten is counted from 0 again
         return after
     grown: InputReport = _grown(before, after, _OF_AN_INPUT)
     return grown

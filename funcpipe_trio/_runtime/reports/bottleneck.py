@@ -1,14 +1,14 @@
-"""What limits the throughput of a run, or limited it between two snapshots? A pure function of what these say.
+"""What limits the throughput of a run, or limited it between two snapshots? A pure function of the snapshots.
 
-The rule: who worked for the longest time (`efforts`), since everyone else waited for it; of equals the one furthest
-downstream, for it is what held the others up. Two are not what they seem:
+The rule: the stage, or the consumer, that worked for the longest time, because all others waited for it; of equals the
+one furthest downstream, because it held the others up. There are two exceptions:
 
-  a source that waits   works while it waits for the outside; if anybody else worked nearly as long, the outside may
-                        well be waiting for that one, as clients wait for answers. So then it is not the source.
-  one that is outpaced  behind it is a buffer that dropped, or the queues of a `fair_by` that turned away, a good part
-                        of what it gave: it was too fast, however long it worked.
+  a waiting source  works while it waits for the outside; if another stage worked nearly as long, the outside may well
+                    be waiting for that stage, as clients wait for answers. Then the source is not named.
+  a stage too fast  has behind it a buffer that dropped, or the queues of a `fair_by` that turned away, a good part of
+                    what it gave. It limits nothing, however long it worked.
 
-In a service without work nobody works but its sources, which wait: what limits is that nothing comes.
+In an idle service only the sources work, which wait: what limits it is that nothing comes.
 """
 
 from __future__ import annotations
@@ -22,41 +22,43 @@ if TYPE_CHECKING:
     from .report import LinkReport, StageReport
 
 _EQUAL = 0.005
+"""Times that differ by at most this part of the longest are equal."""
 _NEARLY = 0.05
-"""Parts of the longest time by which two may differ, and have worked equally, or nearly as, long."""
+"""Times that differ by at most this part of the longer are nearly equal."""
 _GOOD_PART = 0.05
-"""Of what was given: so much turned away says that what comes behind is slower."""
+"""Part of what a stage gave: if more than that was lost, what comes behind it is slower."""
 _NOTHING = 1e-9
-"""Part of the time that is no work, but what rounding left of it."""
+"""Part of the elapsed time up to which work is only the result of rounding."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wiring:
-    """How the stages and links of a run, by their numbers, hang together. There is one such object for each run."""
+    """How the stages and links of a run, by number, are connected. There is one such object for each run."""
 
     waits_outside: tuple[bool, ...]
-    """Of each stage: whether it is a source that waits for its items."""
+    """For each stage: whether it is a source that waits for its items."""
     fills: tuple[tuple[int, ...], ...]
-    """Of each stage: the links that it fills."""
+    """For each stage: the links that it fills."""
     takers: tuple[int | None, ...]
-    """Of each link: the stage that takes from it, through fan-ins; None if the consumer does."""
+    """For each link: the stage that takes from it, through fan-ins; None if the consumer does."""
     has_consumer: bool
-    """Whether anybody receives."""
+    """Whether a consumer iterates the run; a run that only collects has none."""
 
 
 @dataclass(frozen=True, slots=True)
 class Basis:
-    """What of a snapshot is for `since` alone."""
+    """What a snapshot holds for `since` alone."""
 
     wiring: Wiring
+    """That of the run; the same object in all its snapshots."""
     worked: tuple[float, ...]
-    """Seconds, of each stage and, last, of the consumer, those of pauses left out."""
+    """Seconds that each stage and, last, the consumer worked, without the pauses of the run."""
 
 
 def name_bottleneck(
     basis: Basis, stages: Sequence[StageReport], links: Sequence[LinkReport], elapsed: float
 ) -> str | None:
-    """Name the stage, or the consumer; None if nobody worked."""
+    """Return the name of the stage, or ``consumer``; None if neither worked."""
     wiring, too_fast = basis.wiring, _too_fast(basis.wiring, links)
     waiting: list[tuple[float, str]] = []
     working: list[tuple[float, str]] = []
@@ -74,7 +76,7 @@ def name_bottleneck(
 
 
 def _too_fast(wiring: Wiring, links: Sequence[LinkReport]) -> set[int]:
-    """Give the stages that gave more than what comes behind took."""
+    """Return the stages that gave more than what comes behind them took."""
     found: set[int] = set()
     for stage, filled in reversed([*enumerate(wiring.fills)]):  # downstream first
         if filled and all(_lost_much(links[each]) or wiring.takers[each] in found for each in filled):

@@ -1,9 +1,9 @@
-"""What a run says of itself: how far it came, what became of every item, and what limited it.
+"""What does a run report about itself? How far it came, what became of every item, and what limited it.
 
-All of it is counted per burst, never per item, from numbers that the links and stages keep anyway. The sums that hold:
+All of it is counted per burst, never per item, from numbers that the links and stages keep anyway. These sums hold:
 
 * a stage:  received + created = emitted + absorbed + failed + dropped + discarded
-  (`created` and `absorbed` are what a batch or a flat_map makes and uses up; zero elsewhere)
+  (`created` and `absorbed` are what a batch or a flat_map makes and uses up; 0 elsewhere)
 * a link:   passed = taken + discarded + dropped
 * a plan:   taken + made = delivered + used + failed + dropped + discarded
   (`made` and `used` over all of `remade`: batches and the like, and copies for branches, tuples of a zip)
@@ -48,7 +48,7 @@ class PolicyReport:
     retries: int
     """Attempts after the first."""
     timeouts: int
-    """Calls that were too late for a timeout of the step."""
+    """Calls that missed a timeout of the step."""
     opened: int
     """How often a failed call opened the circuit."""
     refused: int
@@ -56,19 +56,19 @@ class PolicyReport:
     abandoned: int
     """Calls of unknown outcome, left behind in a thread or executor, or in a worker process that was killed."""
     waited_rate: float
-    """Seconds in which calls waited for a rate limit, over all of them."""
+    """Seconds in which calls waited for a rate limit, summed over the calls."""
     waited_retry: float
-    """Seconds between attempts."""
+    """Seconds in which calls waited between attempts, summed likewise."""
     waited_circuit: float
-    """Seconds in which calls waited for a circuit to close."""
+    """Seconds in which calls waited for a circuit to close, summed likewise."""
 
     @staticmethod
     def of(counters: StepCounters) -> PolicyReport:
-        """Read an account."""
+        """Return the present state of a step's counters."""
         return PolicyReport(**{name: getattr(counters, name) for name in PolicyReport.__slots__})
 
     def describe(self) -> str:
-        """Say what is not nothing, in a few words; empty if all is."""
+        """Summarise the counters that are not zero; an empty string if all are."""
         counts = [
             (self.retries, "retry" if self.retries == 1 else "retries"),
             (self.timeouts, "timeout" if self.timeouts == 1 else "timeouts"),
@@ -94,47 +94,47 @@ class StageReport:
     kind: str
     """``source``, ``sync`` or ``async``."""
     fused: tuple[str, ...]
-    """The operations that run in it, by their names, in their order; what they take counts as its own."""
+    """Names of the operations fused into it, in their order; the time that they take counts as the stage's."""
     received: int
     """Items it took."""
     emitted: int
-    """Values it handed on."""
+    """Values it passed on."""
     created: int
-    """Values that an operation made besides (the children of a flat_map, a batch)."""
+    """Values that an operation made of others (the children of a flat_map, a batch)."""
     absorbed: int
-    """Items that went into those."""
+    """Items that those were made of."""
     failed: int
     """Items at which user code raised."""
     dropped: int
-    """Items that an operation such as a filter let fall."""
+    """Items that an operation such as a filter dropped."""
     discarded: int
     """Items given up while this stage held them."""
     waited_input: float
-    """Seconds in which it had nothing to take, over all its workers; of a source, those in which it was paused."""
+    """Seconds in which it had nothing to take, summed over its workers; for a source, those in which it was paused."""
     waited_room: float
-    """Seconds in which it had no room for more, or no place for it, over all its workers."""
+    """Seconds in which it had no room for a value, or no place for an item, summed over its workers."""
     used: float
-    """Seconds in which its places were in use, over all of them; of a stage without places (`concurrency`), in which it
-    waited neither for input nor for room.
+    """Seconds in which its places were in use, summed over the places; for a stage without places (`concurrency`),
+    those in which it waited neither for input nor for room.
 
     A place is in use while it has an item in a call, also while the call waits for a rate limit or a circuit, or
-    between two attempts. It is not while nobody was hired for it, while its worker waits for an item or for room, or
-    while its result waits for its turn. The place of a `flat_map` is in use while the stream of its item is silent, but
-    not while the next child waits for room. A source that waits for the outside is in use."""
+    between two attempts. It is not in use before a worker was started for it, while its worker waits for an item or for
+    room, or while its result waits for its turn. The place of a `flat_map` is in use while the stream of its item is
+    silent, but not while the next child waits for room. A source that waits for the outside is in use."""
     offered: float
-    """Seconds for which its places were there, over all of them, from its start to its end or to now; while its
-    concurrency was another, there were as many as that."""
+    """Seconds for which it had its places, summed over the places, from its start to its end or to now. While its
+    concurrency was another, that number counts."""
     stalled: float
-    """Seconds, over all its places, in which places were not in use and yet could take nothing, since what came before
-    was not through (an earlier item where results have an order, one of the same key, the last ones of the stream)."""
+    """Seconds, summed over the places, in which places were not in use but could take nothing, because earlier items
+    were not done (one before it where results are ordered, one of the same key, the last ones of the stream)."""
     as_failures: int = 0
-    """Items in whose place its `OnError.emit` put a `Failure`, a value like others; none of them is `failed`."""
+    """Items that its `OnError.emit` replaced by a `Failure`, a value like others; none of them counts as `failed`."""
     failures: tuple[tuple[str, int], ...] = ()
-    """The errors that its `OnError` dealt with (skipped, emitted, diverted), as names of their types with how often."""
+    """The errors that its `OnError` handled (skipped, emitted, diverted), as names of their types with counts."""
     policies: PolicyReport | None = None
-    """What the policies of its step did; None if it has none."""
+    """What the policies of its step did; None without a step."""
     divert: PolicyReport | None = None
-    """The same for the step of its `OnError.divert`."""
+    """The same for the step of its `OnError.divert`; None without one."""
 
     @property
     def busy(self) -> float:
@@ -151,61 +151,61 @@ class LinkReport:
     capacity: int
     """The most items that it may hold."""
     passed: int
-    """Items that were put into it; each of them was taken, discarded or dropped, or is in it."""
+    """Items that were put into it; each was taken, discarded or dropped, or is still in it."""
     taken: int
     """Items that the stage behind it, or the consumer, took out of it."""
     discarded: int
     """Items given up while it held them."""
     peak: int
-    """The most it held."""
+    """The most items that it held."""
     dropped: int = 0
     """Items that its policy of overflow dropped."""
     name: str | None = None
-    """What the buffer that sized it, or the `fair_by`, was called, if it was."""
+    """Name of the `buffer` that sized it, or of the `fair_by`; None if it has none."""
     turned_away: int = 0
-    """Items that did not pass a `fair_by`, since the queue of their key was full; they were dropped or diverted."""
+    """Items that a `fair_by` did not admit, because the queue of their key was full; they were dropped or diverted."""
     cost: int | Fraction = 0
-    """What the items that were taken from a `fair_by` cost, over all keys; 0 of another link."""
+    """Cost of the items that were taken from a `fair_by`, over all keys; 0 for another link."""
 
 
 @dataclass(frozen=True, slots=True)
 class InputReport:
     """One input of a merge, one key of a `fair_by`, or what one branch gave: its part of what was handed over.
 
-    Of keys there may be any number: reported are the 100 of the greatest cost. One that fell out of them and comes back
-    is counted anew.
+    There may be any number of keys: the 100 of the greatest cost are reported. One that dropped out of them and comes
+    back is counted from 0 again.
     """
 
     merge: str
     """Name of the merge or `fair_by`."""
     key: Hashable
-    """Which input, key or branch."""
+    """The input, key or branch."""
     weight: int | Fraction
-    """The last that was in force."""
+    """The weight in force, or the last that was."""
     taken: int
     """Items handed over."""
     cost: int | Fraction
     """Their cost."""
     contested: int | Fraction
-    """Cost of the items handed over where weights decide, which is while every input of the merge had one waiting; of a
-    key, while another key had one, too."""
+    """Cost of the items handed over while weights decided, which is while every input of the merge had one waiting; for
+    a key, while another key had one too."""
     share: float
-    """Its part of all contested cost, 0 to 1; 0 if there was none. Of a key it is the part of all cost, for keys come
-    and go."""
+    """Its part of all contested cost, 0 to 1; 0 if there was none. For a key it is the part of all cost, because
+    keys come and go."""
     kind: InputKind = "merge"
     """Whether it is an input of a merge, of a `fair_by`, or of the merge behind branches."""
 
 
 @dataclass(frozen=True, slots=True)
 class RemakeReport:
-    """An operation that does not make one value of one: a batch, a flat_map, a zip, a broadcast."""
+    """An operation that makes other values of those it takes: a batch, a flat_map, a zip, a broadcast."""
 
     name: str
     """As the plan calls it."""
     used: int
-    """Values that went into others."""
+    """Values that others were made of."""
     made: int
-    """Values that it made of those."""
+    """Values that were made of those."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,11 +218,11 @@ class RunStatistics:
     """Values that reached the consumer."""
     failed: int
     """Items at which user code raised, so that they ended the stream, or were skipped or diverted. One that goes on as
-    a `Failure` is not among them."""
+    a `Failure` does not count."""
     dropped: int
-    """Items that an operation let fall as it was told to, such as a filter, a policy of overflow, a debounce."""
+    """Items that an operation dropped on purpose, such as a filter, a policy of overflow, a debounce."""
     discarded: int
-    """Items given up since the run ended before they were through; each was told to `on_discard`."""
+    """Items given up because the run ended before they were through; `on_discard` was called with each."""
     elapsed: float
     """Seconds since the run was opened, by trio's clock."""
     stages: tuple[StageReport, ...]
@@ -232,20 +232,20 @@ class RunStatistics:
     inputs: tuple[InputReport, ...]
     """The inputs of merges, the branches and the keys of a `fair_by`, with their shares."""
     remade: tuple[RemakeReport, ...]
-    """What makes other values of those it takes. With it the sum is whole, for what was taken, less all that was used,
-    and all that was made of it, was delivered, failed, dropped or discarded, or is under way."""
+    """The operations that make other values of those they take. They complete the sum, in which what was taken, less
+    all that was used, plus all that was made, was delivered, failed, dropped or discarded, or is under way."""
     paused: float
-    """Seconds in which the run was paused, so that the sources were to take nothing."""
+    """Seconds in which the run was paused, so that its sources took nothing."""
     bottleneck: str | None
-    """What limits the throughput, as the name of a stage, or ``consumer``; None if nobody worked or no time has passed.
+    """What limits the throughput, as the name of a stage, or ``consumer``; None if none worked or no time passed.
 
-    It is who worked longest, for all others waited for it; of equals the one furthest downstream. A stage works while
-    it waits neither for input nor for room. One with places (`concurrency`) works in proportion to those in use, and
-    while places are `stalled`, as if all were. A source works while it waits for the outside, and is named only if
-    nobody else worked nearly as long; so in a service to which nothing comes it is the source. What gives more than an
-    overflow policy behind it lets through does not count, and time in which the run was paused is nobody's."""
+    It is the one that worked longest, because all others waited for it; of equals the one furthest downstream. A stage
+    works while it waits neither for input nor for room. One with places (`concurrency`) works in proportion to those in
+    use, and while places are `stalled`, as if all were. A source works while it waits for the outside, and is named
+    only if nothing else worked nearly as long; so in an idle service it is the source. A stage that gives more than an
+    overflow policy behind it lets through is not named, and the time of pauses does not count."""
     _basis: Basis = field(repr=False, compare=False)
-    """What `since` needs besides."""
+    """What else `since` needs."""
 
     @property
     def throughput(self) -> float:
@@ -253,19 +253,19 @@ class RunStatistics:
         return self.delivered / self.elapsed if self.elapsed > 0 else 0.0
 
     def since(self, earlier: RunStatistics) -> RunStatistics:
-        """Say what happened between an earlier snapshot of this run and this one.
+        """Return what happened between an earlier snapshot of this run and this one.
 
-        Counts, seconds, costs and policies are those of the time between: what was counted until then less what was
-        counted before. `busy`, `share` and `bottleneck` are computed from that, so they say what is going on now, where
-        those of a whole run say what was going on most of the time. `peak` and `weight` are the later snapshot's. A key
-        that the earlier snapshot did not report counts in whole. A count is below 0 where something was counted
-        otherwise later: a failure that turned out to be behind an earlier one is discarded.
+        Counts, seconds, costs and policies are those of the time between: what the later snapshot counts, less what
+        the earlier one does. `busy`, `share` and `bottleneck` are computed from that, so they say what is going on now,
+        where those of a whole run say what was going on most of the time. `peak` and `weight` are the later snapshot's.
+        A key that the earlier snapshot did not report counts in full. A count is below 0 if something was recounted in
+        between: a failure that turned out to be behind an earlier one is discarded.
 
         Args:
-          earlier: what `Run.statistics` or `Run.report` of the same run gave before.
+          earlier: what `Run.statistics` or `Run.report` of the same run returned before.
 
         Raises:
-          TypeError: if that is no snapshot.
+          TypeError: if that is not a snapshot.
           ValueError: if it is one of another run, or a later one.
 
         Checkpoint: never (sync, anywhere).
@@ -284,7 +284,7 @@ class RunStatistics:
         return between(earlier, self)
 
 
-_SNAPSHOT = "Use what statistics() of that run gave before."
+_SNAPSHOT = "Use what statistics() of that run returned before."
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,19 +295,19 @@ class Report(RunStatistics):
     """``running`` while it is at work; ``completed`` if its sources ended or it had all it needed, ``drained``,
     ``left`` if the block was left early, ``aborted``, ``failed``, or ``cancelled`` from outside."""
     error: BaseException | None
-    """The failure that ended it, or that nobody read as far as."""
+    """The failure that ended it, or that was not read; None without one."""
     cleanup_errors: tuple[BaseException, ...]
-    """Errors that were met besides, in cleanup, in `on_discard`, behind the first failure. The first 100 of them."""
+    """Other errors, in cleanup, in `on_discard`, or behind the first failure. The first 100 of them."""
     cleanup_error_count: int = 0
-    """How many such errors were met in all."""
+    """How many such errors there were in all."""
     seed: int | None = None
-    """What the jitter of its retries was computed from, where their `Backoff` names no seed; None if there are none.
-    A pipeline within it draws its own."""
+    """Seed of the jitter of its retries, where their `Backoff` names none; None if there are none. A pipeline within it
+    draws its own."""
 
     def describe(self) -> str:
-        """Show it as a table, for people.
+        """Format the report as a table, for people.
 
-        Its first line adds up: what was taken, less what was made into others, and those, is what became of it.
+        Its first line adds up: items taken, less those made into other values, plus these, are what became of them.
         """
         lines = [_head(self)]
         if self.paused:
@@ -335,7 +335,7 @@ class Report(RunStatistics):
 
 
 _MOST_REMADE = 4
-"""How many of those who make other values the first line names."""
+"""How many operations of `remade` the first line names."""
 _LONGEST_IN_HEAD = 60
 """Characters of such a name."""
 
@@ -345,7 +345,7 @@ def _made(each: RemakeReport) -> str:
 
 
 def _head(report: Report) -> str:
-    """Say what became of what was taken, in numbers that add up."""
+    """Return the first line: what became of the items taken, in numbers that add up."""
     shown, others = report.remade[:_MOST_REMADE], report.remade[_MOST_REMADE:]
     made = [f", {_made(each)} ({cut(each.name, _LONGEST_IN_HEAD)})" for each in shown]
     if others:
@@ -365,23 +365,23 @@ _SHARES: dict[InputKind, tuple[str, ...]] = {
     "fair_by": ("key", "weight", "taken", "while others had work", "share of all"),
     "branches": ("branch", "gave"),
 }
-"""The columns of each kind. Branches have equal weights, and mostly give unequally much: shares would say nothing."""
+"""The columns of each kind. Branches have equal weights, and mostly give unequally: shares would say nothing."""
 
 
 def _share(each: InputReport) -> tuple[str, ...]:
     called = f"{each.merge} / {label(each.key)}"
     if each.kind == "branches":
         return called, str(each.taken)
-    share = f"{each.share:.1%}" if each.contested or each.kind == "fair_by" else "-"  # of nothing there is none
+    share = f"{each.share:.1%}" if each.contested or each.kind == "fair_by" else "-"  # nothing has no shares
     return called, _amount(each.weight), str(each.taken), _amount(each.contested), share
 
 
 _READ = 64
-"""Bits of a number that people read as it is."""
+"""Bits of a number up to which it is shown in full."""
 
 
 def _amount(cost: int | Fraction) -> str:
-    """Show a weight, or a sum of costs: as it is, unless it has more digits than anybody reads."""
+    """Show a weight, or a sum of costs: in full, unless it has more digits than people read."""
     if max(cost.numerator.bit_length(), cost.denominator.bit_length()) <= _READ:
         return str(cost)
     try:
@@ -391,7 +391,7 @@ def _amount(cost: int | Fraction) -> str:
 
 
 def _cause(report: Report) -> str:
-    """Say what the stage that limits the run waits for itself, if it is that for most of the time."""
+    """Return why the limiting stage is slow: what it waits for itself, or what is fused into it; empty if unknown."""
     stage = next((stage for stage in report.stages if stage.name == report.bottleneck), None)
     if stage is None:
         return ""
@@ -419,7 +419,7 @@ def _losses(link: LinkReport) -> str:
 
 
 def _happenings(stage: StageReport) -> Iterator[str]:
-    """Tell what a stage's policies did, if they did anything."""
+    """Yield a line for what each policy of a stage did, if it did anything."""
     for name, policies in ((stage.name, stage.policies), (f"{stage.name} (diverting)", stage.divert)):
         if policies is not None and (said := policies.describe()):
             yield f"{name}: {said}"

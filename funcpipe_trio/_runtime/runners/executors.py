@@ -1,11 +1,13 @@
-"""Calls in any `concurrent.futures.Executor`: which one has them, and what if it breaks?
+"""Calls in any `concurrent.futures.Executor`: which executor takes them, and what happens when it breaks?
 
 No thread waits for a call: the executor's future wakes the task. A cancellation withdraws a call that has not begun,
 and leaves behind one that has.
 
-An executor that is made by a function is made when the first call needs it, and anew when a call needs one and the last
-has broken, however many calls it broke under. A call that the broken one did not even take has not begun, and goes to
-the new one.
+An executor that is made by a function is made when the first call needs it, and again when a call needs one and the
+last has broken: once for each break, however many calls met it. A call that the broken executor refused has not begun,
+and goes to the new one.
+
+It shuts no executor down.
 """
 
 from __future__ import annotations
@@ -42,19 +44,19 @@ def executor(
     No thread waits for it. A cancellation withdraws a call that has not begun; one that has is left behind, and counts
     as ``outcome unknown``. The executor is yours: it is not shut down.
 
-    An executor that breaks, as one of processes does when a worker dies, raises `WorkerDied`, and raises it for ever. A
-    function that makes one is asked at the first call, and again at the first call behind a `WorkerDied`: so a retry
-    has one that lives. It is asked once for each start of the step, and each break; it says who shuts down what it
-    made.
+    With an executor that broke, as one of processes does when a worker dies, every call raises `WorkerDied`. A function
+    that makes executors is called at the first call, and again at the first call after a `WorkerDied`: so a retry gets
+    a working one. It is called once for each start of the step, and once for each break; what it made is its own to
+    shut down.
 
     Args:
-      executor: any object with ``submit(fn, item)`` that gives a `concurrent.futures.Future`; or a sync function of no
-        arguments that gives such an object. It is called in the event loop, so it should be quick.
-      limit: calls that are handed to it at once, an int >= 1. Say as many as it has workers when the step has a rate
-        limit or a timeout: a call begins when it is handed over, and what then waits inside of the executor starts
-        later. None: as many as the stage has.
-      broken: exception types that mean that it broke, or that a worker of it died: what it raises when it is handed a
-        call, or gives as its result. None: `concurrent.futures.BrokenExecutor`.
+      executor: any object with ``submit(fn, item)`` that returns a `concurrent.futures.Future`; or a sync function
+        without arguments that returns such an object. It is called in the event loop, so it should be quick.
+      limit: calls that it has at once, an int >= 1. Use the number of its workers when the step has a rate limit or a
+        timeout: a call begins when the executor gets it, and what then waits inside the executor starts later. None:
+        as many as the stage has.
+      broken: exception types that mean that it broke, or that one of its workers died, raised by ``submit`` or by a
+        call. None: `concurrent.futures.BrokenExecutor`.
 
     Raises:
       TypeError: if an argument has a wrong type.
@@ -68,8 +70,11 @@ class InExecutor:
     """See `executor`."""
 
     executor: Executor | Callable[[], Executor] = field(hash=False)
+    """The executor, or a function that makes one."""
     limit: int | None = None
+    """Calls that it has at once; None: as many as the stage has."""
     broken: Kinds | None = None
+    """What it raises when it is broken; None: `BrokenExecutor`."""
 
     def __post_init__(self) -> None:
         if self.limit is not None:
@@ -83,18 +88,18 @@ class InExecutor:
             raise checks.refuse(TypeError, "executor", "broken", rule, self.broken)
 
     def describe(self) -> str:
-        """Say it in a few words."""
+        """Return a one-line description, for plans."""
         most = "" if self.limit is None else f", at most {self.limit} calls at once"
         executor: Any = self.executor
         made = type(executor).__name__ if _submits(executor) else f"an executor made by {function_name(executor)}"
         return f"{made}{most}"
 
     def problem(self, fn: AnyFunction) -> str | None:
-        """What it can run, only the executor knows."""
+        """Accept any function: only the executor knows what it can run."""
         return None
 
     def start(self) -> ActiveRunner:
-        """Make its places."""
+        """Make a runner with places of its own."""
         return _ExecutorRunner(self)
 
 
@@ -106,16 +111,16 @@ class _ExecutorRunner:
     def __init__(self, plan: InExecutor) -> None:
         from concurrent.futures import BrokenExecutor
 
-        self._make: Any = None if _submits(plan.executor) else plan.executor
-        self._executor: Any = None if self._make else plan.executor
-        self._broken = BrokenExecutor if plan.broken is None else plan.broken
-        self._places = trio.CapacityLimiter(math.inf if plan.limit is None else plan.limit)
+        self._make: Any = None if _submits(plan.executor) else plan.executor  # makes executors; None if it was given
+        self._executor: Any = None if self._make else plan.executor  # the present one; None until a call needs it
+        self._broken = BrokenExecutor if plan.broken is None else plan.broken  # what it raises when it is broken
+        self._places = trio.CapacityLimiter(math.inf if plan.limit is None else plan.limit)  # calls in it at once
 
     async def call(self, fn: AnyFunction, item: Any, context: CallContext, admit: Admit | None) -> Any:
         borrower = object()
         await self._places.acquire_on_behalf_of(borrower)
         try:
-            self._at_hand()  # before it is admitted, for to make one may take a while
+            self._at_hand()  # before the call is admitted, because making an executor may take a while
             await admitted(item, context, admit)
             return await self._call(fn, item, context)
         finally:
@@ -131,7 +136,7 @@ class _ExecutorRunner:
                     raise
                 self._forget(executor)
                 executor = self._at_hand()
-                future = executor.submit(fn, item)  # it has not begun, so it is no second call
+                future = executor.submit(fn, item)  # the first call has not begun, so this is not a second one
             await outside(self._done(future, context))
             return future.result()
         except self._broken as error:
@@ -153,13 +158,13 @@ class _ExecutorRunner:
     @trio.lowlevel.disable_ki_protection
     def _made(self) -> Any:
         name = function_name(self._make)
-        made = not_awaitable(name, self._make(), "Use a sync function that gives an executor.")
+        made = not_awaitable(name, self._make(), "Use a sync function that returns an executor.")
         if not _submits(made):
             raise checks.refuse(TypeError, "executor", f"what {name} gives", "be a concurrent.futures.Executor", made)
         return made
 
     def _forget(self, executor: Any) -> None:
-        """Have a new one made for the next call, if this is the one at hand; others may have met its break, too."""
+        """Have a new executor made for the next call, unless another call that met the break has done so."""
         if self._make is not None and executor is self._executor:
             self._executor = None
 
@@ -172,15 +177,15 @@ class _ExecutorRunner:
             if is_waiting:
                 trio.lowlevel.reschedule(task, WOKEN)
 
-        def done(_future: object) -> None:  # in whatever thread
-            with contextlib.suppress(trio.RunFinishedError):  # then nobody waits for it any more
+        def done(_future: object) -> None:  # called in any thread
+            with contextlib.suppress(trio.RunFinishedError):  # then no task waits for it any more
                 token.run_sync_soon(wake)
 
         def give_up(_raise_cancel: object) -> trio.lowlevel.Abort:
             nonlocal is_waiting
             withdrawn = future.cancel()
-            if not withdrawn and future.done():  # in this order, or one that ends in between would be lost
-                return trio.lowlevel.Abort.FAILED  # it is on its way here
+            if not withdrawn and future.done():  # in this order, or a call that ends in between would be lost
+                return trio.lowlevel.Abort.FAILED  # its result is on the way here
             is_waiting = False
             context.counters.abandoned += not withdrawn
             return trio.lowlevel.Abort.SUCCEEDED

@@ -1,11 +1,13 @@
-"""What goes to a worker process and comes back, as bytes: what becomes of that which does not get through?
+"""What goes to a worker process and back, as bytes, and what becomes of a value that cannot be pickled or loaded?
 
-An order is two pickles, of the function and of the item. An answer is a letter and what it tells: a result, or an error
-in words with the error itself beside them. An error that cannot be loaded here comes as a `WorkerError` (or, if it is
-no `Exception`, as the builtin that it is one of), with its name and text. Each has the worker's traceback as a note,
-for a traceback cannot be sent; what the error had as its cause, it has here.
+An order is two pickles, of the function and of the item. An answer is a letter and its content: a result, or an error
+as text and as a pickle. An error that cannot be loaded here is raised as a `WorkerError` (or, if it is not an
+`Exception`, as the builtin that it derives from), with its name and text. Each has the worker's traceback as a note,
+because a traceback cannot be sent; its cause and context come along.
 
-What the main module calls its own is called ``__mp_main__`` in a worker; here it is ``__main__`` again.
+The names of the main module belong to ``__mp_main__`` in a worker; here they belong to ``__main__`` again.
+
+It sends nothing: `worker_processes` does.
 """
 
 from __future__ import annotations
@@ -24,10 +26,10 @@ from ..._base.functions import AnyFunction, function_name
 from .worker_program import LENGTH, MAIN
 
 MOST_NOTES = 16
-"""Notes that an error may bring along."""
+"""Notes of its own that an error keeps."""
 
 
-@trio.lowlevel.disable_ki_protection  # user code makes pickles, and is made of them
+@trio.lowlevel.disable_ki_protection  # pickling runs user code
 def order_of(fn: AnyFunction, item: Any) -> bytes:
     """Make the order of a call.
 
@@ -45,11 +47,11 @@ def order_of(fn: AnyFunction, item: Any) -> bytes:
 
 
 def result_of(letter: bytes, told: bytes, process: int, fn: AnyFunction) -> Any:
-    """Read the answer to an order.
+    """Return the result in the answer to an order.
 
     Raises:
       BaseException: what the function raised.
-      TypeError: if the function or the item could not be loaded there, or the result not be pickled there, or loaded.
+      TypeError: if the function or the item could not be loaded there, or the result could not be pickled or loaded.
     """
     if letter == b"R":
         try:
@@ -64,7 +66,7 @@ def result_of(letter: bytes, told: bytes, process: int, fn: AnyFunction) -> Any:
 
 
 def problem_of(told: bytes, process: int) -> tuple[str, BaseException]:
-    """Make the error that kept a worker from loading the main module, and say in words what it was, and where."""
+    """Return why a worker could not load the main module: the error and its place as text, and the error itself."""
     words = pickle.loads(told)
     lines = re.findall(r'^ *File "(.+)", line (\d+)', words["trace"], re.MULTILINE)
     place = " in {}, line {}".format(*lines[-1]) if lines else ""
@@ -102,7 +104,7 @@ def _error(told: dict[str, Any], where: str) -> BaseException:
 
 
 def _noted(error: BaseException, note: str) -> bool:
-    """Add a note, also to one that refuses notes: it was made here. False if there is no way, or it is no error."""
+    """Add a note, even to an error that refuses notes; return False if that fails, or if it is not an error."""
     try:
         notes = getattr(error, "__notes__", None)
         _set(error, "__notes__", [*(notes[:MOST_NOTES] if isinstance(notes, list) else ()), note])
@@ -112,12 +114,12 @@ def _noted(error: BaseException, note: str) -> bool:
 
 
 def _set(error: BaseException, name: str, value: object) -> None:
-    """Set an attribute, also of one that is frozen."""
+    """Set an attribute of an error, even of a frozen one."""
     BaseException.__setattr__(error, name, value)
 
 
 def _itself(told: dict[str, Any]) -> Any:
-    """Load an error from its pickle, which may give anything; None if that fails, or there is none."""
+    """Load an error from its pickle, which may return any object; None if that fails, or there is no pickle."""
     if told["pickled"] is None:
         return None
     try:

@@ -1,7 +1,7 @@
-"""Which waits are for a thread or a process, so that no clock but the real one says how long they take?
+"""Which waits are for a thread or a process, and so end by the real clock only?
 
 A clock that jumps when every task waits would jump over a call that is at work in a thread: to trio's scheduler its
-task is idle, too. So these waits are marked: whoever brings such a clock can see the mark in the stack of a task
+task is idle too. So these waits are marked: code that installs such a clock can find the mark in the stack of a task
 (`funcpipe_trio.testing` does). The mark costs one coroutine, and decides nothing.
 """
 
@@ -16,6 +16,6 @@ T = TypeVar("T")
 async def outside(wait: Awaitable[T]) -> T:
     """Wait for what a thread or a process will do.
 
-    Checkpoint: as that. Cancellation: as that.
+    Checkpoint: as `wait`. Cancellation: as `wait`.
     """
     return await wait

@@ -1,12 +1,12 @@
-"""Worker processes: who starts one, who waits for it, and what is known of a call whose worker is gone?
+"""Worker processes: which task starts one, which call gets it, and what is known of a call whose worker is gone?
 
-* A worker belongs to the trio run. A task of its own starts it, sees it to its end and, when the run ends, ends it. So
-  a call that is cancelled while its worker starts leaves nothing behind: the next call has that worker.
-* A worker that is there goes to who has waited longest, else to the idle ones, for all steps of the run. As many are
-  being started as there are calls that wait for one.
+* A worker belongs to the trio run. A task of its own starts it, waits for its end and, when the run ends, ends it. So
+  a call that is cancelled while its worker starts leaves nothing behind: the next call gets that worker.
+* A free worker goes to the call that has waited longest, or else to the idle workers, for all steps of the run. As many
+  are being started as there are calls that wait for one.
 * A call is one order and one answer. Whatever cuts that short ends the worker, so none is ever out of step.
-* An order that was not read by a worker that had answered others has begun nothing: it goes to another worker. (The
-  system tells: it resets the connection. Where it does not, the worker died.)
+* An order that a worker did not read, after it had answered others, has begun nothing: it goes to another worker. (The
+  operating system tells: it resets the connection. If it does not, the worker died.)
 
 What it does not do: limit anything. `worker_program` is the other end.
 """
@@ -29,9 +29,9 @@ from .orders import problem_of
 from .worker_program import CLOSED, HEAD, LENGTH, LOADING
 
 START_LIMIT = 60.0
-"""Seconds for a worker to load the main module; by its own clock, and it tells on stderr where it is then."""
+"""Seconds that a worker has to load the main module, by its own clock; it then writes to stderr where it is."""
 
-_GUARD = 'Use `if __name__ == "__main__":` for what only the program itself shall do.'
+_GUARD = 'Use `if __name__ == "__main__":` for what only the program itself should do.'
 
 _workers: trio.lowlevel.RunVar[WorkerProcesses] = trio.lowlevel.RunVar("worker processes of funcpipe_trio")
 
@@ -44,13 +44,13 @@ class WorkerProcesses:
     """The worker processes of a trio run."""
 
     def __init__(self) -> None:
-        self._idle: list[Worker] = []
-        self._waiting: dict[trio.lowlevel.Task, None] = {}
-        self._starting = 0
+        self._idle: list[Worker] = []  # workers that are not lent; the last is taken first
+        self._waiting: dict[trio.lowlevel.Task, None] = {}  # tasks that wait for a worker, oldest first
+        self._starting = 0  # workers that are being started
 
     @staticmethod
     def of_this_run() -> WorkerProcesses:
-        """Give those of the trio run at work."""
+        """Return those of the current trio run; make them at the first call."""
         try:
             return _workers.get()
         except LookupError:
@@ -86,7 +86,7 @@ class WorkerProcesses:
         return found
 
     def give_back(self, worker: Worker) -> None:
-        """Let others have it, if it lives."""
+        """Hand it to the next call if it is alive; close it otherwise."""
         worker.is_lent = False
         if worker.is_alive:
             self._hand_over(outcome.Value(worker))
@@ -109,13 +109,13 @@ class WorkerProcesses:
             trio.lowlevel.reschedule(task, found)
 
     def _come(self, found: outcome.Value[Worker] | outcome.Error) -> None:
-        """Hear what came of a start."""
+        """Called when a start has succeeded or failed."""
         self._starting -= 1
         self._hand_over(found)
         self._start_as_needed()
 
     async def _see_through(self) -> None:
-        """Be the task of a worker: from its start to its end."""
+        """The task of a worker, from its start to its end."""
         try:
             worker = await start_worker()
         except Exception as error:
@@ -143,7 +143,7 @@ async def start_worker() -> Worker:
     ours, theirs = socket.socketpair()
     stream = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
     try:
-        # -P: or it would import from the folder of the program, too, until it has its parent's path.
+        # -P: or it would also import from the folder of the program, until it has its parent's path.
         process = await trio.lowlevel.open_process([sys.executable, "-P", worker_program.__file__], stdin=theirs)
     except Exception as error:
         stream.socket.close()
@@ -161,23 +161,22 @@ async def start_worker() -> Worker:
 
 
 class Worker:
-    """A worker process that is there."""
-
-    is_lent = False
+    """A worker process that was started."""
 
     def __init__(self, process: trio.Process, stream: trio.SocketStream) -> None:
-        self._process = process
-        self._stream = stream
-        self._has_answered = False
+        self.is_lent = False  # a call has it, and closes it if it has ended; otherwise its task does
+        self._process = process  # what the system runs
+        self._stream = stream  # the connection, by which orders go and answers come
+        self._has_answered = False  # it was given an order before; then an unread one may go to another worker
 
     @property
     def is_alive(self) -> bool:
-        """Whether its process is there."""
+        """Whether its process runs."""
         return self._process.returncode is None
 
     @property
     def number(self) -> int:
-        """What the system calls its process."""
+        """The id of its process."""
         return self._process.pid
 
     async def begin(self) -> None:
@@ -194,7 +193,7 @@ class Worker:
             raise WorkerDied(f"a worker process could not load the main module: {words}{use}") from error
 
     async def ask(self, name: str, order: bytes) -> tuple[bytes, bytes]:
-        """Let it make a call, by its order; give the letter of its answer, and what that tells.
+        """Let it make a call, by its order; return the letter of its answer, and the content.
 
         Raises:
           Unread: if it was gone before it had read the order, and had answered others.
@@ -238,26 +237,26 @@ class Worker:
         return bytes(view[:1]), bytes(view[HEAD:])
 
     async def ended(self) -> None:
-        """Wait until it has ended; then whoever waits for an answer that is not there is told so."""
+        """Wait until it has ended; a task that still waits for an answer then learns that there is none."""
         await self._process.wait()
         with contextlib.suppress(OSError):  # a process that it forked may hold the other end
             self._stream.socket.shutdown(socket.SHUT_RDWR)
 
     async def end(self) -> None:
-        """End it at once."""
+        """Kill it, and wait until it has ended."""
         with trio.CancelScope(shield=True):
             with contextlib.suppress(OSError):  # it may have become another user's
                 self._process.kill()
             await self._process.wait()
 
     def close(self) -> None:
-        """Close the connection; nobody may use it any more."""
+        """Close the connection; the worker must not be used any more."""
         self._stream.socket.close()
 
     def _fate(self) -> str:
-        """Say how it ended."""
+        """Return how it ended, as text."""
         status = self._process.returncode
-        if status in (CLOSED, -signal.SIGKILL):  # the second is ours, too, when the connection alone is gone
+        if status in (CLOSED, -signal.SIGKILL):  # the second is ours too, when only the connection is gone
             killed = "" if status == CLOSED else "it was killed (SIGKILL), or "
             return f"{killed}its function closed the descriptor that its answer goes by"
         if status is not None and status < 0:
@@ -267,13 +266,13 @@ class Worker:
 
 
 _LEAST, _MOST = 2**16, 2**20
-"""Bytes to receive at once."""
+"""Bytes to receive at once, at least and at most."""
 
 
 def _start() -> bytes:
-    """Say how a worker begins: with what this program has."""
+    """Return what a worker needs to begin: the main module, path and arguments of this program."""
     main = sys.modules.get("__main__")
-    file = getattr(main, "__file__", None) or ""  # what was typed in, or is in a notebook, has none: nothing to load
+    file = getattr(main, "__file__", None) or ""  # an interactive session or a notebook has none: nothing to load
     start = {
         "name": getattr(getattr(main, "__spec__", None), "name", None) if file else None,
         "file": _absolute(file) if os.path.isfile(file) else None,
@@ -285,7 +284,7 @@ def _start() -> bytes:
 
 
 def _absolute(entry: str) -> str:
-    """Make an entry of the path independent of the current folder, which a function may change."""
-    with contextlib.suppress(OSError):  # there may be none
+    """Make an entry of the path independent of the working directory, which a function may change."""
+    with contextlib.suppress(OSError):  # there may be no working directory
         return os.path.abspath(entry)
     return entry

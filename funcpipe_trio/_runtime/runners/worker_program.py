@@ -1,16 +1,16 @@
 """The program of a worker process: how does it stay in step with its parent, whatever the functions do that it runs?
 
 It is run by its path, stands alone, and needs nothing of this package. Its parent sends how to begin, then orders, one
-at a time; each gets one answer: a letter that says what it is, a length, and bytes. `workers` is the other end.
+at a time; each gets one answer: a letter for its kind, a length, and bytes. The other end is `worker_processes`.
 
 * Functions have the standard streams for themselves. Orders come by what is standard input when the process begins; it
-  is moved out of their way, and out of their children's, who read nothing there.
-* Whatever is raised, in any step of a call, is an answer: plain data that any parent can load, with the error itself
-  beside it (`told`). What cannot be answered ends the process, which the parent sees.
-* Signals are held back except while a function runs or none is ordered. So a handler that a function left here, which
-  may raise, does not strike in the middle of an order or an answer.
-* A child that a function forked never answers. Nor does a worker write where a function has opened something else,
-  having closed what was not its own.
+  is moved out of the way of functions and their children, which read nothing there.
+* Whatever is raised, in any step of a call, is an answer: plain data that any parent can load, with the error itself as
+  a pickle (`told`). What cannot be answered ends the process, which the parent sees.
+* Signals are held back except while a function runs or the worker is idle. So a handler that a function left here,
+  which may raise, does not strike in the middle of an order or an answer.
+* A child that a function forked never answers. Nor does a worker write to a descriptor that a function has closed,
+  though it was not its own, and opened again as something else.
 
 It ends when its parent has gone, or has closed the connection.
 """
@@ -29,7 +29,7 @@ import select
 import signal
 import sys
 import traceback
-from _signal import pthread_sigmask  # type: ignore[import-not-found]  # the public one is as slow as a whole call
+from _signal import pthread_sigmask  # type: ignore[import-not-found]  # the public one takes as long as a whole call
 from collections.abc import Callable, Iterator
 from functools import partial
 from pickle import HIGHEST_PROTOCOL, dumps, loads
@@ -39,23 +39,26 @@ from typing import Any, NoReturn
 LENGTH = 8
 """Bytes of a length."""
 HEAD = 1 + LENGTH
-"""Bytes of an answer before what it tells."""
+"""Bytes of an answer before its content."""
 MAIN = "__mp_main__"
-"""What the main module is called in a worker, as `multiprocessing` has it: so it does not run as a program."""
+"""Name of the main module in a worker, as in `multiprocessing`: so it does not run as a program."""
 LOADING = "__worker_is_loading__"
-"""A name that the main module has while a worker loads it."""
+"""An attribute that the main module has while a worker loads it."""
 CLOSED = 113
-"""The status of a worker that cannot answer, for a function closed what it answers by."""
+"""Exit status of a worker that cannot answer, because a function closed the descriptor that its answer goes by."""
 
 _MOST_TEXT = 10_000
+"""Characters of a text of user code that are sent."""
 _MOST_TRACE = 50_000
+"""Characters of a traceback that are sent."""
 _MOST_ERRORS = 64
+"""Errors that are sent with one: the parts of a group, causes and contexts."""
 _ALL_SIGNALS = signal.valid_signals()
 
 
 def main() -> NoReturn:
-    """Be a worker."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all: the parent decides what becomes of us
+    """Run a worker until its parent has gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all processes: the parent decides
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)  # a worker may be killed at any time
     signals, parent = _Signals(), _Parent()
@@ -67,33 +70,33 @@ def main() -> NoReturn:
     parent.send(*answer)
     while True:
         signals.wait(parent)
-        parent.send(*_answer(signals, _Call(parent.receive())))  # under no name: it may be large, and the wait long
+        parent.send(*_answer(signals, _Call(parent.receive())))  # no name keeps it: it may be large, and the wait long
 
 
 def _answer(signals: _Signals, action: _Call | _Load) -> tuple[bytes, bytes]:
-    """Do what was ordered."""
+    """Carry out an order, and return its answer: a letter, and its content."""
     try:
         try:
             answer = b"R", action(signals)
-        except BaseException as error:  # or that of a handler, which struck meanwhile
+        except BaseException as error:  # or the error of a signal handler, which struck meanwhile
             signals.held(_hold())
             answer = action.letter, dumps(_told(error), HIGHEST_PROTOCOL)
     except BaseException as error:  # of a handler that struck as the first error came here
         answer = action.letter, dumps(_told(error), HIGHEST_PROTOCOL)
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(BaseException):  # a function may have put anything there
+        with contextlib.suppress(BaseException):  # a function may have put any object there
             stream.flush()
     return answer
 
 
 class _Call:
-    """A call: of two pickles, the first behind its length."""
+    """Make a call. Its order is the length of the first pickle, that pickle (the function), and another (the item)."""
 
     letter = b"F"
-    """What an error means: of loading the function (F) or the item (I), of the call (E), of sending its result (P)."""
+    """Where an error comes from: loading the function (F) or the item (I), the call (E), pickling its result (P)."""
 
     def __init__(self, order: bytearray) -> None:
-        self._order = memoryview(order)
+        self._order = memoryview(order)  # the bytes of the order, which are large: they are not copied
 
     def __call__(self, signals: _Signals) -> bytes:
         end = LENGTH + int.from_bytes(self._order[:LENGTH], "big")
@@ -111,12 +114,14 @@ class _Call:
 
 
 class _Load:
-    """Load the main module of the parent: by its name, if that was run by ``python -m``, else by its file."""
+    """Load the main module of the parent: by its name if it was run by ``python -m``, or else by its file."""
 
     letter = b"M"
+    """Where an error comes from: the main module."""
 
     def __init__(self, name: str | None, file: str | None) -> None:
-        self._name, self._file = name, file
+        self._name = name  # of the module, or None if the program was run by its file
+        self._file = file  # of the module; None if there is nothing to load
 
     def __call__(self, signals: _Signals) -> bytes:
         signals.let_in()
@@ -127,7 +132,7 @@ class _Load:
             setattr(module, LOADING, True)
             exec(code, module.__dict__)
             delattr(module, LOADING)
-            self._name_it(module)  # it may have given the names to another
+            self._name_it(module)  # it may have given the names to another module
         signals.hold()
         return b""
 
@@ -148,9 +153,9 @@ class _Load:
             raise ModuleNotFoundError(f"there is no module {self._name!r}")
         module.__spec__, module.__loader__, module.__package__ = spec, spec.loader, spec.parent
         module.__file__ = spec.origin
-        code: CodeType = spec.loader.get_code(self._name)  # type: ignore[union-attr]  # else it had not been run by it
+        code: CodeType = spec.loader.get_code(self._name)  # type: ignore[union-attr]  # the parent was run by it
         is_program = self._name.rpartition(".")[2] == "__main__" and "__name__" not in code.co_names
-        return None if is_program else code  # it never asks what it is called, so it would run as a program here, too
+        return None if is_program else code  # code that never asks for its name would run as a program here too
 
 
 class _Parent:
@@ -158,15 +163,15 @@ class _Parent:
 
     def __init__(self) -> None:
         most, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        # High, where a function that closes all descriptors up to some number hardly comes.
         self._descriptor = fcntl.fcntl(0, fcntl.F_DUPFD_CLOEXEC, min(most, 4096) - 1 if most > 3 else 3)
+        """By which orders come and answers go. High: a function that closes many descriptors rarely gets so far."""
         nothing = os.open(os.devnull, os.O_RDWR)
         os.dup2(nothing, 0)
         if nothing:
             os.close(nothing)
-        self._is = self._identity()
-        self._process = os.getpid()
-        self._poll = select.poll()
+        self._is = self._identity()  # what the descriptor was opened as: a function may close it, and open another
+        self._process = os.getpid()  # that of the worker: a child that a function forked has another
+        self._poll = select.poll()  # waits for an order
         self._poll.register(self._descriptor, select.POLLIN)
 
     def wait(self) -> None:
@@ -205,30 +210,30 @@ class _Parent:
 
 
 _hold = partial(pthread_sigmask, signal.SIG_BLOCK, _ALL_SIGNALS)
-"""Hold signals back: call it first where an error is caught, as Python code of ours would let handlers in before it.
+"""Hold signals back: call it first where an error is caught, because other Python code would let handlers in before.
 
-It gives the mask from before. It raises what the handlers raise of signals that have come; they are held back then.
+It returns the mask from before. It raises what the handlers of pending signals raise; signals are held back then too.
 """
 
 
 class _Signals:
-    """Signals, held back from now on but where they are let in."""
+    """Signals, held back from now on except where they are let in."""
 
     def __init__(self) -> None:
-        self._mask: set[int] = set()
+        self._mask: set[int] = set()  # the mask to let them in with; a function may change it
         self.hold()
 
     def let_in(self) -> None:
-        """Let them in. What the handlers of those raise that have come is nobody's; of later ones, the caller's."""
+        """Let them in. What the handlers of pending ones raise is kept from the caller, unlike that of later ones."""
         _until_quiet(lambda: pthread_sigmask(signal.SIG_SETMASK, self._mask))
 
     def hold(self) -> None:
-        """Hold them back. What the handlers of those raise that have come is nobody's."""
+        """Hold them back. What the handlers of pending ones raise is kept from the caller."""
         _until_quiet(lambda: self.held(_hold()))
 
     def held(self, mask: set[int]) -> None:
         """Keep the mask from before they were held back: a function may have changed it."""
-        if len(mask) < len(_ALL_SIGNALS) // 2:  # else they were held back already
+        if len(mask) < len(_ALL_SIGNALS) // 2:  # otherwise they were held back already
             self._mask = mask
 
     def wait(self, parent: _Parent) -> None:
@@ -243,7 +248,7 @@ class _Signals:
 
 
 def _until_quiet(action: Callable[[], object]) -> None:
-    """Do it again until no handler of a signal strikes in it. What they raise is nobody's."""
+    """Repeat an action until no signal handler strikes in it. What the handlers raise is kept from the caller."""
     while True:
         try:
             try:
@@ -257,7 +262,7 @@ def _until_quiet(action: Callable[[], object]) -> None:
 
 
 def _told_to_nobody(error: BaseException) -> None:
-    """Show what a handler raised while no call was at work, as Python does where nobody catches it."""
+    """Show what a handler raised while no call was running, as Python does with an error that is not caught."""
     if isinstance(error, SystemExit):
         leave(0)
     if not isinstance(error, KeyboardInterrupt):
@@ -266,7 +271,7 @@ def _told_to_nobody(error: BaseException) -> None:
 
 
 def leave(status: int) -> NoReturn:
-    """End this process at once: its threads and its children are not waited for."""
+    """End this process at once, without waiting for its threads and children."""
     os._exit(status)
 
 
@@ -276,16 +281,16 @@ def leave(status: int) -> NoReturn:
 def _told(error: BaseException) -> dict[str, Any]:
     try:
         return told(error, iter(range(_MOST_ERRORS)))
-    except BaseException as worse:  # user code makes an error what it is
+    except BaseException as worse:  # the attributes of an error may be user code
         return told(RuntimeError(f"a {_plain(lambda: _name(type(error)))} that makes {type(worse).__name__}"), iter(()))
 
 
 def told(error: BaseException, left: Iterator[int]) -> dict[str, Any]:
-    """Tell of an error: itself as a pickle, if it has one, and in words; its parts, and the error before it.
+    """Return an error as plain data: its pickle, if it can be made, and its texts; its parts, its cause or context.
 
     Args:
       error: the error.
-      left: as many values as others may be told of.
+      left: yields a value for each further error that may be sent.
     """
     before, is_cause = _asked(error, "__cause__"), True
     if before is None and not _asked(error, "__suppress_context__"):
@@ -310,14 +315,14 @@ _ENDS = (Exception, SystemExit, KeyboardInterrupt, GeneratorExit, BaseException)
 def _asked(error: BaseException, name: str) -> Any:
     try:
         return getattr(error, name)
-    except BaseException:  # user code may stand in the way
+    except BaseException:  # the attribute may be user code
         return None
 
 
 def _pickled(error: BaseException) -> bytes | None:
     try:
         return dumps(error, HIGHEST_PROTOCOL)
-    except BaseException:  # user code makes it
+    except BaseException:  # pickling runs user code
         return None
 
 
@@ -327,7 +332,7 @@ def _name(kind: type) -> str:
 
 
 def _trace(error: BaseException) -> str:
-    """Show the lines of the user's code that an error came through, and its text."""
+    """Return the lines of the user's code that an error came through, and its text."""
     trace = error.__traceback__
     while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
         trace = trace.tb_next
@@ -339,9 +344,9 @@ def _trace(error: BaseException) -> str:
 
 
 def _plain(make: Callable[[], str], most: int = _MOST_TEXT) -> str:
-    """Give a text that user code makes, as a plain one and not too long."""
+    """Return a text that user code makes as a plain `str`, not too long."""
     try:
-        text = "".join(("", make()))  # no subclass of str, which the parent may not know
+        text = "".join(("", make()))  # never a subclass of str, which the parent may not know
     except BaseException as error:
         return f"<not to be shown, {type(error).__name__}>"
     if len(text) <= most:

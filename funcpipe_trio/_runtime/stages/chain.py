@@ -6,8 +6,8 @@ pulls only while the outlet has room, so a value goes from the inlet to the outl
 the chain at a checkpoint, except what an operation holds on purpose (a batch not yet full, an item that is still being
 expanded); that can be swept.
 
-How a chain ends, always through `end`, in this order: the inlet is closed unless it was read to its end (so all
-upstream stops at once), what is held is discarded with a reason, the end goes behind the items of the outlet.
+A chain always ends through `end`, in this order: the inlet is closed unless it was read to its end (so all upstream
+stops at once), what is held is discarded with a reason, the end goes behind the items of the outlet.
 
 A chain never waits and has no task: a `Stage` drives one, the workers of a `Pool` drive one together.
 """
@@ -43,7 +43,7 @@ from ..operations.base import FusedOperation
 
 
 class BurstEnd(Enum):
-    """Why a burst ended; its members are bound to names of this module, as those of `Readiness` are."""
+    """Why a burst ended; its members are also names of this module, as those of `Readiness` are."""
 
     FULL = "the outlet has no room"
     STARVED = "the inlet has nothing now"
@@ -63,21 +63,24 @@ class Chain:
         self.inlet = inlet  # where values come from
         self.outlet = outlet  # where they go
         self.fused = fused  # what is done with them in between, in this order
-        self.now = trio.lowlevel.current_clock().current_time  # half the time of `trio.current_time`, twice a trip
-        self.began = 0.0  # when its stage was started; what is timed of it counts from there
-        self.turn = Turn(host.slice)  # of the task that drives it
+        self.now: Callable[[], float] = trio.lowlevel.current_clock().current_time
+        """The clock, in half the time of `trio.current_time`; asked twice a trip."""
+        self.began: float = 0.0  # when its stage was started; what is timed of it counts from there
+        self.turn: Turn = Turn(host.slice)  # of the task that drives it: how long it may go on
         self.stopped: str | None = None
-        """Why nobody needs it any more, which is the reason of what it gives up then; None while somebody does."""
+        """Why it is no longer needed, which is the reason of what it gives up then; None while it is needed."""
         self.failure: FailureMark | None = None  # what ended it, to go behind all that went out
-        self.has_raised = False  # a generator, in a pull: what befell it was not left behind
-        self.failed = 0  # items at which user code raised, except those that became a `Failure`
-        self.as_failures = 0  # items that a policy replaced by a `Failure`
-        self.discarded = 0  # items given up while it held them
-        self.dropped = self.created = self.absorbed = 0  # by its stage itself; the operations count their own
+        self.has_raised: bool = False  # a generator raised in a pull, so the failure was reached, not left behind
+        self.failed: int = 0  # items at which user code raised, except those that became a `Failure`
+        self.as_failures: int = 0  # items that a policy replaced by a `Failure`
+        self.discarded: int = 0  # items given up while it held them
+        self.dropped: int = 0  # items that its stage itself dropped; operations count their own, likewise below
+        self.created: int = 0  # values that its stage made of others
+        self.absorbed: int = 0  # items that its stage made others of
         self._failures: Counter[str] | None = None  # see `failures`
         self._streams: list[Iterator[Any]] = []  # a generator for the inlet, and one for each operation
         self._may_end = any(operation.may_end for operation in fused)  # an operation may end the stream by itself
-        self._keepers = [operation for operation in fused if operation.may_keep]  # may give more than one for one
+        self._keepers = [operation for operation in fused if operation.may_keep]  # may give several values for one
         for operation in fused:
             operation.chain = self
 
@@ -114,7 +117,7 @@ class Chain:
                         break
                 else:
                     nothings -= 1
-                    state = inlet.state()  # `worth_a_pull` without the call: 99 of 100 values of a batch come by here
+                    state = inlet.state()  # `worth_a_pull` without the call: 99 of 100 values of a batch pass here
                     if (state is not IDLE and state is not REFILLING) or (self._keepers and self.keeps_more()):
                         asked = -1
                         if not nothings:
@@ -124,12 +127,12 @@ class Chain:
                         end = STARVED
                         break
                     else:
-                        asked = left  # once more: one behind a `take` may have kept the last value that it wants
+                        asked = left  # pull once more: an operation behind a `take` may have kept the last value
                 if perf_counter() > ends_at:
                     end = TURN_OVER
                     break
         except Exception:
-            if self.failure is None:  # no operation met it: a defect of this package, not to look like the user's
+            if self.failure is None:  # it passed no operation: a defect of this package, not to look like the user's
                 raise
             self.has_raised = True
         finally:
@@ -145,20 +148,20 @@ class Chain:
 
     @trio.lowlevel.enable_ki_protection
     def failing(self, error: BaseException, name: str, number: int, item: Any) -> NoReturn:
-        """Called when user code raised in an operation, at one item: raise it, for the operations behind that one."""
+        """Called when user code raised in an operation, at one item: raise the error, for the operations behind it."""
         met = failure_of(error)
         if met is None:  # KeyboardInterrupt and its like end the whole run
             if item is not NO_ITEM:
                 self.discard(item, CANCELLED)
             raise error
         self.failed += item is not NO_ITEM
-        if self.failure is not None:  # of a later item: it let out what came before it, with which this one is met
+        if self.failure is not None:  # of a later item: its operation let out what came before it, and that fails here
             self.host.ledger.unread(self.failure, BEHIND_FAILURE)
         self.failure = FailureMark(noted(met, name, number if item is not NO_ITEM else None), self, item)
         raise met
 
     def fails_by(self, error: BaseException) -> bool:
-        """Whether what ends the task is a failure after all: a `Cancelled` that nobody around the run caused."""
+        """Whether what ends the task is a failure after all: a `Cancelled` that no scope around the run caused."""
         met = failure_of(error) if is_cancellation(error) else None
         if met is None:
             return False
@@ -178,8 +181,8 @@ class Chain:
     # ---- ending
 
     def end(self, held: Callable[[], Sequence[Any]]) -> None:
-        """End the chain, whatever ended it; `held` hands out, and forgets, what its stage and operations hold."""
-        # A failure that an operation has met, and that did not come out of the chain: another has ended it before.
+        """End the chain, for whatever reason; `held` hands out, and forgets, what its stage and operations hold."""
+        # A failure that did not come out of the chain: another operation had ended the chain before it.
         is_ahead = self.failure is not None or _ended_ahead(self._streams)
         is_done = self.stopped is None and not self.has_raised and is_ahead
         self.close()
@@ -196,7 +199,7 @@ class Chain:
         for item in held():
             self.discard(item, reason)
         if self.stopped is not None and self.failure is None:
-            # Whoever still reads (from a scope that is shielded, say) must not take this for the end of the stream.
+            # A task that still reads (in a shielded scope, say) must not take this for the end of the stream.
             self.failure = FailureMark(Aborted(f"the run was {self.stopped}"), self, stopped=self.stopped)
         self.outlet.finish(self.failure)
 
@@ -210,19 +213,19 @@ class Chain:
         return [item for operation in self.fused for item in operation.held()]
 
     def close_stream(self, stream: Any) -> None:
-        """Close a generator or iterator now, and not when it happens to be collected; its error is one of cleanup."""
+        """Close a generator or iterator now, not when it is collected; its error is one of cleanup."""
         close = getattr(stream, "close", None)
         if close is None:
             return
         try:
             close()
         except BaseException as error:  # noqa: ASYNC103  # raised again if it must pass
-            if not (isinstance(error, Exception) or is_cancellation(error)):  # what is sync is cancelled by nobody
+            if not (isinstance(error, Exception) or is_cancellation(error)):  # no scope cancels what is sync
                 raise
             self.keep_cleanup_error(error)
 
     def keep_cleanup_error(self, error: BaseException) -> None:
-        """Keep an error of cleanup: it never takes the place of the first error, but is noted on it."""
+        """Keep an error of cleanup: it never replaces the first error, but is noted on it."""
         self.host.ledger.keep(error, f"then cleanup in stage {named(self.name)} raised {told(error)}")
 
     async def kept_cleanup(self, ending: Awaitable[bool]) -> None:
@@ -244,7 +247,7 @@ class Chain:
 def _ended_ahead(streams: Sequence[Any]) -> bool:
     """Whether an operation ended the chain with an item that another gave out ahead of a failure, or of the end.
 
-    That other one is open still, though what it takes from is not.
+    That other operation is still open, though what it takes from is not.
     """
     ended = [getattr(stream, "gi_frame", None) is None for stream in streams]
     return any(before and not after for before, after in itertools.pairwise(ended))

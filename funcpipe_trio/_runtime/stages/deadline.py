@@ -1,12 +1,12 @@
-"""The stage of an operation that has something to say when a time has come: how is a time awaited beside the input?
+"""The stage of an operation that acts when a time has come: how does it await the input and the time together?
 
 A scope around each wait would cost more than the items of most bursts. So there is one scope around the whole drive,
 whose deadline is set while the stage waits for input, and only then. The deadline of a batch stays the same while the
-batch grows, so it is set once a batch. When the time comes the scope has done its work: the drive, which keeps nothing
-between two bursts, is begun again in a new one, and its first burst hears what time it is.
+batch grows, so it is set once a batch. When the time comes the scope is used up: the drive, which keeps nothing between
+two bursts, begins again in a new one, and its first burst passes the time to the operation.
 
-The stage of a sync iterable waits for input only while it is paused, so there the scope is around that one wait. Else
-it looks at the clock before each burst: a batch leaves at most one burst late, even if no item gets as far as it.
+The stage of a sync iterable waits for input only while it is paused, so there the scope is around that one wait.
+Otherwise it checks the clock before each burst: a batch leaves at most one burst late, even if no item reaches it.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from .stage import Stage
 
 
 class DeadlineStage(Stage):
-    """A sync stage whose first operation also has something to say when a time has come."""
+    """A sync stage whose first operation also acts when a time has come."""
 
     def __init__(self, chain: Chain) -> None:
         super().__init__(chain)
-        self._timer = trio.CancelScope()  # around the drive
-        self._at = math.inf  # its deadline
+        self._timer = trio.CancelScope()  # around the drive: ends it when the time has come
+        self._at = math.inf  # the deadline of that scope
 
     async def drive(self) -> None:
         is_over = False
@@ -42,7 +42,7 @@ class DeadlineStage(Stage):
     async def wait_input(self) -> None:
         self._set(self.chain.fused[0].deadline)
         await super().wait_input()
-        if self._timer.cancel_called:  # it was woken exactly then: a later wait must not find the scope used up
+        if self._timer.cancel_called:  # woken by the input exactly then: a later wait must not find the scope used up
             await trio.lowlevel.checkpoint()
 
     async def wait_room(self) -> None:
@@ -59,7 +59,7 @@ class DeadlineStage(Stage):
 
 
 class DeadlineSource(Stage):
-    """The stage of a sync iterable, with operations fused into it that have something to say when a time has come."""
+    """The stage of a sync iterable, with fused operations that act when a time has come."""
 
     def burst(self, room: int) -> BurstEnd:
         now = self.chain.now()

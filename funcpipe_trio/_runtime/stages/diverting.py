@@ -1,7 +1,7 @@
-"""The stage before a `fair_by` that diverts: who waits for the step that gets an item whose queue is full?
+"""The stage before a `fair_by` that diverts: which task waits for the step that gets an item whose queue is full?
 
-The stage does, one item at a time: it takes the item back out of the link, so it owns it until the step is done. An
-error of the step is left to the operation (`FairByOp`), which raises it in the item's place.
+The task of the stage, one item at a time: it takes the item back out of the link, so it owns it until the step is done.
+An error of the step is left to the operation (`FairByOp`), which raises it in the item's place.
 """
 
 from __future__ import annotations
@@ -23,20 +23,21 @@ from .stage import Stage
 
 
 class DivertingStage(Stage):
-    """A sync stage that gives the items that find their queues full to a step, one at a time."""
+    """A sync stage that passes items whose queues are full to a step, one at a time."""
 
     def __init__(
         self, chain: Chain, gate: FairByOp, divert: Layered, counters: StepCounters, *, kind: str = "sync"
     ) -> None:
         super().__init__(chain, kind=kind, divert_counters=counters)
-        self._gate = gate  # the last operation of the chain
+        self._gate = gate  # the last operation of the chain, which puts items into the queues
         self._divert_to = divert  # the step, called as a pool calls one
         self._counters = counters  # what the policies of that step count
         self._diverted: Any = NO_ITEM  # the item that is with the step
+        self._context: OwnContext  # the context variables that each call of the step begins with; made in its task
 
     async def main(self) -> None:
         self._context = OwnContext()
-        with trio.CancelScope() as self.scope:  # the step waits as it likes
+        with trio.CancelScope() as self.scope:  # ends the wait for the step, which no neighbour can
             await super().main()
 
     async def wait_room(self) -> None:
@@ -45,11 +46,11 @@ class DivertingStage(Stage):
         if entry is None:
             await super().wait_room()
             return
-        gate.link.passed -= 1  # it did not pass after all: it is this stage's again
+        gate.link.passed -= 1  # the item did not pass after all: this stage owns it again
         self._diverted = entry.item
         self.chain.outlet.turn_over()
         await self._divert(gate)
-        if self._context.renew() or self.chain.turn.is_over():  # a step may never wait
+        if self._context.renew() or self.chain.turn.is_over():  # the step may not have waited at all
             await self.breathe()
 
     async def _divert(self, gate: FairByOp) -> None:

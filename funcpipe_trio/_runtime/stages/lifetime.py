@@ -1,19 +1,19 @@
-"""The life of what an async iterator holds open: whose is a cancellation that comes between two of its items?
+"""The life of what an async iterator holds open: who caused a cancellation that comes between two of its items?
 
 An async generator may hold cancel scopes and nurseries open over its yields, as a connection with a heartbeat does.
 Until it is closed, the task that iterates it is inside of those scopes, also while it waits for room.
 
-The rule: one scope lies around the whole life, entered before the first item is asked for. Closing turns that very
-scope to shielded with a deadline, so what the iterator opened inside of it is left in the order in which trio wants it.
-A scope opened only to close would lie inside of what is to be left, and trio's stack of scopes would be corrupted.
+The rule: one scope lies around the whole life, entered before the first item is asked for. Closing shields that same
+scope and gives it a deadline, so what the iterator opened inside of it is left in the order that trio requires. A scope
+opened only for closing would lie inside of what has to be left, and would corrupt trio's stack of scopes.
 
-A deadline of the iterator's own scope strikes in whatever the task waits for. Whether it is such a one is asked by
-shielding the life for that instant: if the task is cancelled still, something inside of the life did it. A cancellation
-from outside comes down to a nursery inside, too, and may look so; what is outside only a task outside can see, and one
-is sent to look. If nothing there is cancelled, the cancellation belongs to the iterator, and is thrown into it.
+The deadline of a scope of the iterator cancels whatever the task waits for. Whether it was one is found by shielding
+the life for a moment: if the task is still cancelled, something inside of the life did it. A cancellation from outside
+also reaches a nursery inside, and may look the same; only a task outside can see what is cancelled there, and one is
+started to look. If nothing is, the cancellation belongs to the iterator, and is thrown into it.
 
-It is thrown in when the iterator would be asked for the next item anyway: there is room for what it gives then, and
-nothing that came before has to wait for it. Until then the task goes on sheltered from the scope that was cancelled.
+It is thrown in when the iterator would be asked for the next item anyway: there is room then for what it gives, and
+nothing that came before has to wait for it. Until then the task is sheltered from the scope that was cancelled.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Lifetime:
     __slots__ = ("_scope",)
 
     def __init__(self) -> None:
-        self._scope: trio.CancelScope | None = None
+        self._scope: trio.CancelScope | None = None  # around the life; None before it begins, and after it has ended
 
     def begin(self) -> None:
         """Enter the scope; call it in the task that will iterate, before anything of the iterator runs."""
@@ -58,7 +58,7 @@ class Lifetime:
             return False
         seen, is_cancelled = trio.Event(), False
 
-        async def look() -> None:  # noqa: ASYNC124  # a task, for what it sees where it is
+        async def look() -> None:  # noqa: ASYNC124  # a task, because it sees what is cancelled around it
             nonlocal is_cancelled
             is_cancelled = trio.current_effective_deadline() == -math.inf
             seen.set()
@@ -73,9 +73,9 @@ class Lifetime:
         start_task: Callable[[Callable[[], Awaitable[object]], str], object],
         wait: Callable[[], Awaitable[None]],
     ) -> None:
-        """Do what waits, and runs nothing of the iterator, while a scope that the iterator holds open is cancelled.
+        """Wait although a scope that the iterator holds open is cancelled; `wait` must not run code of the iterator.
 
-        A cancellation from outside of the life ends it all the same: a task outside waits for one.
+        A cancellation from outside of the life still ends the wait: a task outside waits for one.
         """
         shelter, watching = trio.CancelScope(shield=True), trio.CancelScope()
 
@@ -94,7 +94,7 @@ class Lifetime:
             watching.cancel()
 
     async def end(self, close: Callable[[], Awaitable[object]] | None, limit: float) -> bool:
-        """Close the iterator, shielded, in at most `limit` seconds; say whether it was done in time.
+        """Close the iterator, shielded, in at most `limit` seconds; return whether it was done in time.
 
         Raises:
           BaseException: what closing raises.
@@ -108,10 +108,10 @@ class Lifetime:
         try:
             if close is not None:
                 await interruptible(close)
-        except BaseException as raised:  # noqa: ASYNC103  # the scope sorts out what is its own, or it is raised
+        except BaseException as raised:  # noqa: ASYNC103  # the scope takes out what is its own; the rest is raised
             error = _without_exit(raised)
             if error is not None and is_cancellation(error) and not scope.cancel_called:
-                error = stray(error)  # the life is shielded: of nobody else's
+                error = stray(error)  # the life is shielded, so it came from no other scope
         is_swallowed = scope.__exit__(None if error is None else type(error), error, _traceback(error))
         if error is not None and not is_swallowed:
             raise error
@@ -119,9 +119,9 @@ class Lifetime:
 
 
 async def thrown(iterator: Any, error: BaseException, end: Any) -> Any:
-    """Throw a cancellation of an iterator's own scope into it; give what it gives then, or `end`.
+    """Throw a cancellation of an iterator's own scope into it; return what it gives then, or `end`.
 
-    What is no generator cannot be told: the error is raised.
+    An iterator that is not a generator cannot be told: the error is raised.
     """
     if hasattr(iterator, "athrow"):
         try:
@@ -137,7 +137,7 @@ async def thrown(iterator: Any, error: BaseException, end: Any) -> Any:
 
 
 def _without_exit(error: BaseException) -> BaseException | None:
-    """Leave out the GeneratorExit that closing is: a nursery around a yield makes a group of it."""
+    """Return an error without the GeneratorExit of closing, which a nursery around a yield puts into a group."""
     if isinstance(error, BaseExceptionGroup):
         return error.split(GeneratorExit)[1]
     return None if isinstance(error, GeneratorExit) else error

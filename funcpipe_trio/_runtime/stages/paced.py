@@ -1,10 +1,10 @@
-"""The stage of an operation that keeps items until the clock lets them go: what does it wait for, and in which order?
+"""The stage of an operation that keeps items until the clock releases them: what does it wait for, in which order?
 
 The pacer (`sansio.pacing`) stands between the stage's inlet and its chain, as an inlet itself: a pull takes what comes
 upstream, if the pacer takes any, and gives what is due. So the chain behind it is driven as in every stage, and a value
 that is due is handed out only in a pull, when there is room for it. While there is none the stage goes on taking what
-the pacer takes: time counts for an item from when it came, and the one item that a debounce keeps is always the newest.
-(A throttle takes no more then: for its items time counts from when the one before them left.)
+the pacer takes: the time of an item counts from when it came, and the one item that a debounce keeps is always the
+newest. (A throttle takes no more then: the time of its items counts from when the item before them left.)
 
 The failure of the input stands behind what the pacer keeps, as the end does: what came before it goes out first.
 """
@@ -35,7 +35,7 @@ class Pacing:
     """A pacer as the inlet of its stage's chain."""
 
     takes_ahead = True
-    """Whether time counts for an item from when it came, so that it is taken though there is no room for it."""
+    """Whether the time of an item counts from when it came, so that it is taken although there is no room for it."""
 
     def __init__(self, pacer: Pacer, source: Inlet) -> None:
         self.pacer = pacer  # what decides when an item may go
@@ -44,7 +44,7 @@ class Pacing:
         self.receiver: Receiver  # its stage
         self.exhausted = False  # read to its end
         self.taken = 0  # items that came from the source
-        self.values: Iterator[Any] = iter(())  # of the source, once it runs
+        self.values: Iterator[Any] = iter(())  # those of the source, once it has begun
         self._over = False  # nothing more is taken; what is kept has not gone out
 
     @property
@@ -52,12 +52,12 @@ class Pacing:
         return self.source.failure
 
     def begin(self, now: float) -> None:
-        """Set it up."""
+        """Set up the source and the pacer."""
         self.values = self.source.items()
         self.pacer.begin(now)
 
     def start(self) -> None:
-        """The stage starts what is upstream."""
+        """Do nothing: the stage starts what is upstream."""
 
     @trio.lowlevel.enable_ki_protection
     def items(self) -> Iterator[Any]:
@@ -97,7 +97,7 @@ class Pacing:
         self.source.release(parking=parking)
 
     def close(self, reason: str) -> None:
-        self.chain.close_stream(self.values)  # an iterable has an iterator to close, behind what was made of its items
+        self.chain.close_stream(self.values)  # an iterable has an iterator to close, after what was made of its items
         self.source.close(reason)
         if self._over and not self.exhausted and self.source.exhausted and self.source.failure is not None:
             self.exhausted = True
@@ -107,15 +107,19 @@ class Pacing:
 class Throttling(Pacing):
     """A throttle as the inlet of its stage's chain.
 
-    An item that may pass at once is kept nowhere. None is taken while there is no room, so none is asked its cost then.
+    An item that may pass at once is never kept. No item is taken while there is no room, so the cost function is not
+    called then.
     """
 
     takes_ahead = False
-    pacer: Throttler
+    """The time of an item counts from when the one before it left."""
 
     def __init__(self, operation: plan.Throttle, source: Inlet) -> None:
         super().__init__(Throttler(operation.rate_limit), source)
-        self._name, self._cost_of, self._burst_limit = operation.name, operation.cost, operation.rate_limit.burst
+        self.pacer: Throttler  # as above; it can also pass an item at once
+        self._name = operation.name  # as errors call it
+        self._cost_of = operation.cost  # called with each item; None: each costs 1
+        self._burst_limit = operation.rate_limit.burst  # the most that an item may cost
 
     @trio.lowlevel.enable_ki_protection
     def items(self) -> Iterator[Any]:
@@ -125,7 +129,7 @@ class Throttling(Pacing):
                 yield PENDING
                 continue
             self.taken += 1
-            if pacer.credit:  # in most pulls; to ask each time adds 1.2 us to an item, this and what it saves 0.5
+            if pacer.credit:  # true in most pulls; asking `passes` each time adds 1.2 us to an item, the credit 0.5
                 pacer.credit -= 1
                 yield item
                 continue
@@ -144,7 +148,7 @@ class Throttling(Pacing):
 
     @trio.lowlevel.disable_ki_protection  # user code runs in it
     def _cost(self, fn: Callable[[Any], Any], item: Any) -> int | Fraction:
-        """Ask what an item costs."""
+        """Return what an item costs, checked."""
         return _checked(self._name, not_awaitable(self._name, fn(item)), self._burst_limit)
 
     def state(self) -> Readiness:
@@ -159,7 +163,7 @@ class Throttling(Pacing):
 
 
 class PacedStage(Stage):
-    """A stage that takes items when they come, and hands them on when the clock lets it."""
+    """A stage that takes items when they come, and passes them on when the clock releases them."""
 
     def __init__(
         self,
@@ -177,7 +181,7 @@ class PacedStage(Stage):
         self.pacing.chain = self.chain
         inlet.receiver = self
         self._is_pacing = False
-        """Whether it waits for the clock: that is its work, and may be what limits the whole run."""
+        """Whether it waits for the clock: that counts as work, because it may be what limits the whole run."""
 
     @property
     def upstream(self) -> Inlet:
@@ -203,7 +207,7 @@ class PacedStage(Stage):
         if pacer.deadline == math.inf:  # it keeps nothing: a scope costs 4 us
             await super().wait_input()
             return
-        if worth_a_pull(self.pacing):  # due since the burst ended: at a fast pace, time and again for a whole turn
+        if worth_a_pull(self.pacing):  # due since the burst ended: at a fast pace, again and again for a whole turn
             await self.breathe()
             return
         before, self._is_pacing = self.waited_input, pacer.is_full
@@ -224,7 +228,7 @@ class PacedStage(Stage):
             await super().wait_room()
 
     def _take_ahead(self) -> bool:
-        """Take what has come, though nothing can leave; return whether there is more than one turn may take."""
+        """Take what has come, although nothing can leave; return whether more is there than one turn may take."""
         turn = Turn(self.chain.host.slice)
         while not turn.is_over() and self.pacing.can_take():
             self.pacing.take(self.chain.now())
@@ -248,7 +252,7 @@ def _pacing_of(operation: plan.Paced, source: Inlet) -> Pacing:
 
 
 def _checked(name: str, cost: Any, burst: float) -> int | Fraction:
-    """Check what a cost function answered."""
+    """Check what a cost function returned, and make it exact."""
     where, rule = f"throttle {named(name)}", "be a finite number > 0"
     if isinstance(cost, bool) or not isinstance(cost, int | float | Fraction):
         raise checks.refuse(TypeError, where, "cost", rule, cost)

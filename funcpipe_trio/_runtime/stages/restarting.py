@@ -1,8 +1,8 @@
-"""A source that is opened again when it fails: who closes the broken one, and what ends the wait?
+"""A source that is opened again when it fails: what closes the broken one, and what ends the wait?
 
 One task opens, asks, closes and waits, as for every source. A broken iterator is closed before the wait, shielded; what
 that raises is kept and changes nothing. The wait is an await like any other: whatever stops the source ends it at once.
-The items that came before a failure have gone on; what the source does not give again is not missed here.
+The items that came before a failure have been passed on; items that the new iterator skips are not noticed here.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .sources import AsyncSource
 
 
 class RestartedSource(AsyncSource):
-    """What a callable makes, anew after each failure that its `Retry` meets."""
+    """What a callable makes, made again after each failure that its `Retry` covers."""
 
     def __init__(
         self,
@@ -36,12 +36,13 @@ class RestartedSource(AsyncSource):
         counters: StepCounters,
     ) -> None:
         super().__init__(host, source, outlet, fused, counters=counters)
-        self._retry = source.retry
+        self._retry = source.retry  # the policy: which failures, how often
         self._restarts = Restarts(source.retry, source.reset_after, stage=counters.stage, seed=counters.seed or 0)
-        self._iterator: Any = None  # what is open
+        """Decides whether it is opened again, and when."""
+        self._iterator: Any = None  # what is open; None before it is opened, and after it was closed
         self._is_async = False  # it is an async iterator
-        self._broken: object = None  # the iterator that has failed: one that is given once more is refused
-        self._is_misused = False  # by a callable whose next try would be no better
+        self._broken: object = None  # the iterator that has failed: if the callable returns it again, it is refused
+        self._is_misused = False  # the callable returned what it must not: opening again would not help
         self._counters = counters  # where its waits are counted
 
     async def next(self) -> Any:
@@ -51,7 +52,7 @@ class RestartedSource(AsyncSource):
         return await self._until_given(partial(thrown, self._iterator, error, END))
 
     async def _until_given(self, ask: Callable[[], Awaitable[Any]]) -> Any:
-        """Ask, and then anew for what is opened after each failure; give an item, or `END` at the end."""
+        """Ask, and ask again what is opened after each failure; return an item, or `END` at the end."""
         while True:
             try:
                 return await ask()
@@ -65,26 +66,26 @@ class RestartedSource(AsyncSource):
             ask = self._asked
 
     async def _asked(self) -> Any:
-        """Wait for one item of what is open; `END` at the end."""
+        """Wait for one item of what is open; return `END` at the end."""
         if self._iterator is None:
             self._restarts.opened(self.chain.now())
             self.life.begin()
             self._iterator = self._opened()
         if self._is_async:
             return await anext(self._iterator, END)
-        for item in self._iterator:  # Ctrl-C cannot strike between this and the next line, as it can behind a call
+        for item in self._iterator:  # Ctrl-C cannot strike between this line and the next, as it can after a call
             return item
         return END
 
     def _opened(self) -> Any:
         made = self.source.origin.value()
         try:
-            not_awaitable(self.name, made, "Use a callable that gives an iterable or async iterable at once.")
+            not_awaitable(self.name, made, "Use a callable that returns an iterable or async iterable at once.")
             if not hasattr(type(made), "__aiter__") and not hasattr(type(made), "__iter__"):
-                raise TypeError(f"{named(self.name)} gave {kind_of(made)}, which is no iterable of either kind")
+                raise TypeError(f"{named(self.name)} gave {kind_of(made)}, which is not iterable, sync or async")
             if made is self._broken:
                 use = "Use a callable that makes a new one."
-                raise TypeError(f"{named(self.name)} gave once more the iterator that has failed\n{use}")
+                raise TypeError(f"{named(self.name)} gave the same iterator again, which has failed\n{use}")
         except TypeError:
             self._is_misused = True
             raise
@@ -92,7 +93,7 @@ class RestartedSource(AsyncSource):
         return aiter(made) if self._is_async else iter(made)
 
     def _ask_policy(self, error: Exception) -> float | None:
-        """Answer the seconds to wait before the next opening; None if there is to be none."""
+        """Return the seconds to wait before it is opened again; None if it is not."""
         if self._is_misused or self.is_stopping():
             return None
         try:

@@ -1,8 +1,8 @@
-"""Sources: who opens the user's iterator, when is it asked for an item, and who closes it?
+"""Sources: which task opens the user's iterator, when is it asked for an item, and what closes it?
 
 One task opens, asks and closes. It asks only while there is room for what comes, so an item that was handed over is in
 a link before the next await. A sync iterable is an inlet without a task of its own: the stage behind it pulls. The
-others are stages: `_next` waits for one item, everything else is the stage's.
+others are stages: `next` waits for one item, everything else is the stage's.
 
 Draining stops the asking and nothing else: what was handed over goes on through the stage. Stopping gives it up.
 """
@@ -44,8 +44,9 @@ class IterableInlet:
     def __init__(self, source: Source) -> None:
         self.chain: Chain  # what takes from here
         self.receiver: Receiver  # its stage
-        self._source = source  # what is opened, and how it is called
-        self._over = self._paused = False  # no more is taken; none is taken for now
+        self._source = source  # what is opened, and its name
+        self._over = False  # no more is taken
+        self._paused = False  # none is taken for now
         self._halted = False  # `_over or _paused`, kept as one flag because it is checked for each item
         self.failure: FailureMark | None = None  # the error that ended it
         self.exhausted = False  # read to its end
@@ -64,7 +65,7 @@ class IterableInlet:
                     continue
                 if iterator is None:
                     iterator = opened(self._source.origin.value, iter, "__iter__")
-                for item in iterator:  # once: `iter` of some iterators begins anew
+                for item in iterator:  # once: some iterators begin again at `iter`
                     self.taken += 1
                     yield item
                     if self._halted:
@@ -100,11 +101,11 @@ class IterableInlet:
         self.receiver.on_input()
 
     def pause(self) -> None:
-        """Take none until it is resumed."""
+        """Take no more until it is resumed."""
         self._paused = self._halted = True
 
     def resume(self) -> None:
-        """Go on."""
+        """Take items again."""
         self._paused, self._halted = False, self._over
         self.receiver.on_input()
 
@@ -124,12 +125,12 @@ class Inbox:
         self.taken = 0  # items that the source gave
 
     def put(self, item: Any) -> None:
-        """Take custody of an item."""
+        """Take over an item."""
         self.taken += 1
         self._items.append(item)
 
     def end(self, failure: FailureMark | None = None) -> None:
-        """No more will come."""
+        """Called when no more will come."""
         self._over = True
         self.failure = self.failure or failure
 
@@ -166,11 +167,11 @@ class Inbox:
 
 
 class _Drained(Exception):
-    """No more is to be taken."""
+    """Ends the drive of a source: no more is to be taken."""
 
 
 class _IsAsked(Exception):
-    """There is room, and nothing is left that could go there: the source is to be asked."""
+    """Ends a sheltered drive: there is room, and nothing is left to put there, so the source must be asked."""
 
 
 class AsyncSource(Stage):
@@ -188,18 +189,18 @@ class AsyncSource(Stage):
         self.inbox = Inbox()  # where it puts what the source gives, for its chain to pull
         super().__init__(Chain(host, source.name, self.inbox, outlet, fused), kind="source", counters=counters)
         self.source = source  # what it opens
-        self.attempts = ""  # what the note of its failure says of those before
-        self.scope: trio.CancelScope = trio.CancelScope()  # around everything; it ends what the source waits for
-        self._taking = trio.CancelScope()  # around the source's life: a drain ends that alone
+        self.attempts = ""  # what the note of its failure says of the attempts before, if there were any
+        self.scope: trio.CancelScope = trio.CancelScope()  # around everything: cancelled by a stop in user code
+        self._taking = trio.CancelScope()  # around the source's life: a drain ends only that
         self.life = Lifetime()  # what the source holds open over its yields
-        self._is_sheltered = False  # from a cancellation that is to be thrown into the source
+        self._is_sheltered = False  # from a cancellation that has to be thrown into the source
         self._is_asking = False  # in the user's code, which only a cancellation can end
         self._is_drained = False  # no more is to be taken
-        self._is_over = False  # the source is closed, or about to be
-        self._resumed: trio.Event | None = None  # while paused
+        self._is_over = False  # the source is closed, or being closed
+        self._resumed: trio.Event | None = None  # set when a pause ends; None while not paused
 
     def drain(self) -> None:
-        """Take no more; what was taken goes on."""
+        """Take no more; what was taken is passed on."""
         self._is_drained = True
         if self._is_asking:
             self._taking.cancel()
@@ -208,11 +209,11 @@ class AsyncSource(Stage):
         self.resume()
 
     def pause(self) -> None:
-        """Ask for none until it is resumed; one that was asked for may still come."""
+        """Ask for no item until it is resumed; one that was asked for may still come."""
         self._resumed = self._resumed or trio.Event()
 
     def resume(self) -> None:
-        """Go on."""
+        """Ask for items again."""
         if self._resumed is not None:
             self._resumed.set()
             self._resumed = None
@@ -221,7 +222,7 @@ class AsyncSource(Stage):
         if self.chain.stopped is not None:
             return False
         self.chain.stopped = reason
-        # Cancelled only where nothing else helps: what the source holds open, a heartbeat, say, ends when it is closed.
+        # Cancel only if nothing else helps: what the source holds open (a heartbeat, say) ends when it is closed.
         if self._is_asking:
             self.scope.cancel()
         elif self.parked_for is not None:
@@ -240,7 +241,7 @@ class AsyncSource(Stage):
                     finally:  # in here, where the source was opened: it may hold a scope open over its yields
                         self._is_over = True
                         try:
-                            chain.outlet.turn_over()  # nobody is to wait for this stage while it closes the source
+                            chain.outlet.turn_over()  # no neighbour must wait for this stage while it closes the source
                         finally:
                             await self.close_source()  # noqa: ASYNC102  # shielded there
                 if not self.has_rest():
@@ -267,7 +268,7 @@ class AsyncSource(Stage):
             except trio.Cancelled as error:  # noqa: ASYNC103  # one of the user's own scope ends here
                 if not await self._is_cancelled_inside():  # noqa: ASYNC102  # shielded there
                     raise
-                # Of a scope that the source holds open: its own affair, of which it hears when it is asked.
+                # The scope is one that the source holds open: the cancellation is thrown into it when it is asked.
                 if self.is_stopping() or not await self._hand_on():  # noqa: ASYNC102  # sheltered there
                     return  # noqa: ASYNC104  # not of the run's scope
                 await self._ask(partial(self.rethrow, error))  # noqa: ASYNC102  # the scope is the source's own
@@ -277,7 +278,7 @@ class AsyncSource(Stage):
                 return
 
     async def _hand_on(self) -> bool:
-        """Go on until the source is to be asked, whatever scope of its own is cancelled; say whether it is."""
+        """Go on until the source has to be asked, though a scope of its own is cancelled; False if it need not be."""
         self._is_sheltered = True
         try:
             await self.life.sheltered(self.chain.host.start_task, self.drive)
@@ -294,7 +295,7 @@ class AsyncSource(Stage):
             await self.breathe()
         self.chain.turn.left -= 1
         self.chain.outlet.turn_over()
-        while self._resumed is not None and not self.is_stopping():  # it may be paused anew meanwhile
+        while self._resumed is not None and not self.is_stopping():  # it may be paused again meanwhile
             await self._wait_resumed(self._resumed)
         self._leave_if_drained()
         if self._is_over:
@@ -310,16 +311,16 @@ class AsyncSource(Stage):
         self._leave_if_drained()
 
     def _leave_if_drained(self) -> None:
-        """Let the source be closed at once, whatever it is that this stage still has to hand on."""
+        """Let the source be closed at once, whatever this stage still has to pass on."""
         if self._is_drained and not self._is_over:
             raise _Drained
 
     def take_rest(self) -> None:
-        """Go on with what is left when the source gives no more."""
+        """Go on with what is left after the source is closed."""
         self.inbox.end()
 
     def has_rest(self) -> bool:
-        """Whether anything is left then."""
+        """Whether anything is left after the source is closed."""
         return False
 
     async def _ask(self, ask: Callable[[], Awaitable[Any]]) -> None:
@@ -349,7 +350,7 @@ class AsyncSource(Stage):
         return await self.life.is_alone_cancelled(self.chain.host.start_task)
 
     async def rethrow(self, error: BaseException) -> Any:
-        """Throw a cancellation of the source's own into it; give what it gives then."""
+        """Throw a cancellation of the source's own into it; return what it gives then."""
         raise error
 
     async def _wait_resumed(self, resumed: trio.Event) -> None:
@@ -360,7 +361,7 @@ class AsyncSource(Stage):
             self.waited_input += self.chain.now() - since
 
     async def next(self) -> Any:
-        """Wait for one item; `END` at the end."""
+        """Wait for one item; return `END` at the end."""
         raise NotImplementedError
 
     async def close_source(self) -> None:
@@ -378,7 +379,7 @@ class AsyncSource(Stage):
             self.inbox.end(FailureMark(noted(error, self.name, self.inbox.taken, self.attempts), self.chain))
 
     def is_stopping(self) -> bool:
-        """Whether no further item is wanted: then an error is one of cleanup."""
+        """Whether no further item is wanted; an error then is one of cleanup."""
         return self._is_drained or self.chain.stopped is not None
 
     def held(self) -> list[Any]:
@@ -388,7 +389,9 @@ class AsyncSource(Stage):
 class AsyncIterableSource(AsyncSource):
     """An async iterable, or a callable that makes one."""
 
-    _iterator: AsyncIterator[Any] | None = None
+    def __init__(self, host: Host, source: Source, outlet: Outlet, fused: Sequence[FusedOperation]) -> None:
+        super().__init__(host, source, outlet, fused)
+        self._iterator: AsyncIterator[Any] | None = None  # None until the first item is asked for
 
     async def next(self) -> Any:
         if self._iterator is None:
@@ -409,21 +412,21 @@ class AsyncIterableSource(AsyncSource):
 class ChannelSource(AsyncSource):
     """A receive channel that the run owns: it is closed even if it was never asked.
 
-    Nobody else can have what is in its buffer when it is closed. So that is taken out of it first, all at once, for a
-    sender must not be able to keep this up: when the run is drained it is delivered, at any other early end discarded.
-    Of a channel of somebody's own that is what its `statistics` call its buffer; if it has none, it is only closed.
+    What is in its buffer when it is closed would be lost. So that is taken out first, all at once, because a sender
+    must not be able to prolong this: a drained run delivers it, any other early end discards it. In a user's own kind
+    of channel, the buffer is what its `statistics` report; without them the channel is only closed.
     """
 
     def __init__(self, host: Host, source: Source, outlet: Outlet, fused: Sequence[FusedOperation]) -> None:
         super().__init__(host, source, outlet, fused)
         self._rest: deque[Any] = deque()
-        """What was in the channel when it was emptied, and did not go on yet: not taken so far."""
+        """What was in the channel when it was emptied, and was not passed on yet; it does not count as taken."""
 
     def drain(self) -> None:
         super().drain()
         self._empty()
         close = getattr(self.source.origin.value, "close", None)
-        if close is not None and not is_async(close):  # now: who sends from here on must hear that it is too late
+        if close is not None and not is_async(close):  # now, so that sending fails from here on
             interruptibly(self.chain.close_stream, self.source.origin.value)
 
     def _empty(self) -> None:
@@ -445,7 +448,7 @@ class ChannelSource(AsyncSource):
                 return  # noqa: ASYNC104  # not of the run's scope
 
     def _is_shared(self) -> bool:
-        """Whether another receiver is left who can have what is in the channel."""
+        """Whether another receiver is left that can take what is in the channel."""
         if not isinstance(self.source.origin.value, trio.MemoryReceiveChannel):
             return False
         return self.source.origin.value.statistics().open_receive_channels > 1
@@ -466,7 +469,7 @@ class ChannelSource(AsyncSource):
 
     def stop(self, reason: str) -> bool:
         stopped = super().stop(reason)
-        if not self.started:  # a later input of a concat: whoever sends there must hear that nobody will take
+        if not self.started:  # a later input of a concat: its senders must learn that nothing will be taken
             self.start()
         return stopped
 
@@ -495,7 +498,7 @@ class ChannelSource(AsyncSource):
 def _buffered(channel: Any) -> float:
     """How many items are in a channel that would be lost with it.
 
-    One of somebody's own that does not say so may fetch more whenever it is asked: it is not.
+    A user's own kind of channel that does not report this may fetch more whenever it is asked, so it is not asked.
     """
     if isinstance(channel, trio.MemoryReceiveChannel | FairChannel):
         return math.inf
@@ -504,22 +507,22 @@ def _buffered(channel: Any) -> float:
         return 0
     try:
         used = statistics().current_buffer_used
-    except Exception:  # it means something else
+    except Exception:  # a method of this name that means something else
         return 0
     return used if isinstance(used, int) else 0
 
 
 class ProducerSource(AsyncSource):
-    """An async function that sends; it runs beside the stage and is cancelled when no more is needed.
+    """An async function that sends; it runs in a task of its own and is cancelled when no more is needed.
 
     Its channel has capacity zero: what it sends is the sender's until this stage takes it.
     """
 
     def __init__(self, host: Host, source: Source, outlet: Outlet, fused: Sequence[FusedOperation]) -> None:
         super().__init__(host, source, outlet, fused)
-        self._send, self._receive = trio.open_memory_channel[Any](0)
-        self._error: Exception | None = None
-        self._returned = trio.Event()
+        self._send, self._receive = trio.open_memory_channel[Any](0)  # the producer's end, and the stage's
+        self._error: Exception | None = None  # what the producer raised, until it is raised here
+        self._returned = trio.Event()  # the producer has ended
 
     async def take(self) -> None:
         try:
@@ -534,7 +537,7 @@ class ProducerSource(AsyncSource):
             self._keep_unread()
 
     def _keep_unread(self) -> None:
-        """Keep the error of a producer that nobody asked for the item in whose place it stands."""
+        """Keep the error of a producer if the stage did not ask for the item in whose place it stands."""
         error, self._error = self._error, None
         if error is not None:
             reason = self.chain.stopped or reason_behind(self.chain.failure)
@@ -563,7 +566,7 @@ class ProducerSource(AsyncSource):
     async def next(self) -> Any:
         with suppress(trio.EndOfChannel):
             return await self._receive.receive()
-        await self._returned.wait()  # it may close the channel first, and raise then
+        await self._returned.wait()  # the producer may close the channel first, and then raise
         error, self._error = self._error, None
         if error is None:
             return END
@@ -576,11 +579,10 @@ class ProducerSource(AsyncSource):
 class TickSource(AsyncSource):
     """0, 1, 2, ...: each at the first multiple of the period after the one before was taken."""
 
-    _number = -1
-
     def __init__(self, host: Host, source: Source, outlet: Outlet, fused: Sequence[FusedOperation]) -> None:
         super().__init__(host, source, outlet, fused)
-        self._multiples = Multiples(source.period)
+        self._multiples = Multiples(source.period)  # when a tick is due
+        self._number = -1  # of the last tick
 
     async def next(self) -> Any:
         if self._number < 0:

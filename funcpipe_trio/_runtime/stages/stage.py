@@ -1,8 +1,8 @@
 """One stage of a run: how is it driven, and what does it wait for?
 
-A stage is one task that drives a `Chain`: it lets it move a burst of values, and parks while the chain's outlet has no
-room or its inlet has nothing. Its neighbours are links and other inlets; what they call (`on_input`, `on_room`, `stop`)
-is sync and wakes the task. A task that has not waited lets others run when its turn is over.
+A stage is one task that drives a `Chain`: it lets the chain move a burst of values, and parks while the chain's outlet
+has no room or its inlet has nothing. Its neighbours are links and other inlets; what they call (`on_input`, `on_room`,
+`stop`) is sync and wakes the task. A task that has not waited lets others run when its turn is over.
 
 Whatever ends the task, it leaves through `leave`, which ends the chain.
 """
@@ -26,7 +26,7 @@ _NEVER = math.inf
 
 
 class Stage:
-    """A sync stage; others build on it.
+    """A sync stage, and the base class of others.
 
     For subclasses: `main` is the task and `work` what it does; `burst`, `wait_input`, `wait_room` and `breathe` are the
     steps of `drive`; `held` hands out what the stage itself holds; `leave` ends it. Each override does its own part and
@@ -45,19 +45,19 @@ class Stage:
         self.kind = kind  # as reports call it
         self.counters = counters  # what the policies of its step count, if it has one
         self.divert_counters = divert_counters  # the same for the step that its failures are diverted to
-        self.started = False  # a later input of a concat waits for its turn
-        self.left: float | None = None  # when it ended
-        self.waited_input = 0.0  # seconds in which it had nothing to take, except the wait that is not over
-        self.waited_room = 0.0  # seconds in which it had no room, likewise
+        self.started: bool = False  # a later input of a concat is started in its turn
+        self.left: float | None = None  # when it ended; None before
+        self.waited_input: float = 0.0  # seconds in which it had nothing to take, except the wait that is not over
+        self.waited_room: float = 0.0  # seconds in which it had no room, likewise
         self.scope: trio.CancelScope | None = None
-        """Of a stage that also awaits something else than its neighbours (a source, a step). Others are woken and look
-        at `stopped`: that saves the 10 us that a scope costs."""
-        self.parked_for: BurstEnd | None = None  # what would wake its task, while that is parked
+        """The cancel scope of a stage that also awaits something other than its neighbours (a source, a step). Other
+        stages are woken and check `stopped`: that saves the 10 us that a scope costs."""
+        self.parked_for: BurstEnd | None = None  # why its task is parked, which says what wakes it; None otherwise
         self._task: trio.lowlevel.Task | None = None  # its own, to be woken
-        self._parking: Parking  # what the task waits by, made once
+        self._parking: Parking  # what the task waits by; made once, because that is cheaper
         self._waits_for = STARVED  # what its wait, or its last one, is counted as
-        self._since = _NEVER  # when it began to wait, while it does
-        self._passed = 0  # values that had gone out by the last breath
+        self._since = _NEVER  # when its wait began; `_NEVER` while it does not wait
+        self._passed = 0  # values that had gone out when it last let others run
         chain.inlet.receiver = self
         chain.host.register(self)
 
@@ -83,15 +83,15 @@ class Stage:
         self.chain.stopped = reason
         if self.scope is not None:
             self.scope.cancel()
-        if self.parked_for is not None:  # without a scope; or a source holds a shielded one open
+        if self.parked_for is not None:  # it has no scope, or a source holds a shielded one open
             self.wake()
         return True
 
     def on_pause(self) -> None:
-        """Called when the sources are to take nothing for a time."""
+        """Called when the sources must take nothing for a time."""
 
     def on_resume(self) -> None:
-        """Called when they go on."""
+        """Called when the sources go on."""
 
     # ---- what reports read
 
@@ -114,7 +114,7 @@ class Stage:
         return self.chain.dropped
 
     def waited(self, now: float) -> tuple[float, float]:
-        """How many seconds it waited for input, and for room, up to now, and in the wait that is not over."""
+        """How many seconds it waited for input, and for room, up to now, including the wait that is not over."""
         waits = max(0.0, now - self._since)
         if self._waits_for is FULL:
             return self.waited_input, self.waited_room + waits
@@ -144,15 +144,15 @@ class Stage:
         self.chain.begin()
 
     async def drive(self) -> None:
-        """Move values until no more will come, or nobody needs them."""
+        """Move values until no more will come, or they are no longer needed."""
         chain, outlet, turn = self.chain, self.chain.outlet, self.chain.turn
         while chain.stopped is None:
             room = outlet.room()
             if not room:
                 await self.wait_room()
                 continue
-            if turn.left < BURST and turn.is_over():  # bursts that found no room in the end make a turn together: a
-                await self.breathe()  # partition has room again at once
+            if turn.left < BURST and turn.is_over():  # bursts that found no room at the end make one turn together:
+                await self.breathe()  # a partition has room again at once
                 continue
             most = outlet.burst_room()
             end = self.burst(room if room < most else most)
@@ -163,7 +163,7 @@ class Stage:
                     await self.wait_input()
             elif end is TURN_OVER:
                 await self.breathe()
-            elif most < room:  # full, but it takes more, and drops: the receiver gets a turn before that
+            elif most < room:  # full, but it takes more, and drops: the receiver gets a turn first
                 await self.breathe()
                 await trio.lowlevel.checkpoint()  # trio runs a batch in any order: it may be behind this task
 
@@ -176,7 +176,7 @@ class Stage:
         return self.chain.held()
 
     def leave(self) -> None:
-        """End the stage, whatever ended it."""
+        """End the stage, for whatever reason."""
         self.left = self.chain.now()
         self.chain.end(self.held)
 
@@ -194,7 +194,7 @@ class Stage:
         """Let others run, in the middle of a turn."""
         outlet = self.chain.outlet
         if outlet.passed == self._passed:
-            outlet.turn_over()  # or a stage in which all is filtered out would hold up its neighbours
+            outlet.turn_over()  # or a stage that filters everything out would hold up its neighbours
         else:
             outlet.turn_continues()  # or a fan-in would choose without it, once in 64 items
         self._passed = outlet.passed
@@ -202,9 +202,9 @@ class Stage:
         self.chain.turn.begin()
 
     async def park(self, reason: BurstEnd) -> None:
-        """Wait until a neighbour calls; not if this stage was stopped, or has what it waits for, in this very turn."""
+        """Wait until a neighbour calls; not if this stage was stopped, or got what it waits for, in this turn."""
         chain = self.chain
-        chain.outlet.turn_over()  # first: it may stop this stage, or give it room, and nobody would wake it then
+        chain.outlet.turn_over()  # first: it may stop this stage, or give it room, and nothing would wake it then
         if chain.stopped is not None or (chain.outlet.room() if reason is FULL else worth_a_pull(chain.inlet)):
             chain.turn.end()  # instead of a wait: others get their turn before the next burst
             return

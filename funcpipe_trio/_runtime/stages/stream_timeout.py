@@ -1,11 +1,10 @@
-"""The stage of a timeout on the stream: who watches the clock while nothing comes, and where does the failure stand?
+"""The stage of a timeout on the stream: what watches the clock while nothing comes, and where does the failure stand?
 
-The watchdog (`sansio.watchdog`) is asked at the start of each burst, before anything is pulled: what comes at the very
-instant of a deadline comes too late. An item is late if it *came* late; that the event loop was late to run this stage
-is not the stream's fault.
+The watchdog (`sansio.watchdog`) is asked at the start of each burst, before anything is pulled: what comes exactly at a
+deadline comes too late. An item is late if it *came* late, not if the event loop was late to run this stage.
 
-When a time is over everything upstream is stopped at once, and the error leaves through the chain, behind what came
-before it, as that of a user's function would; if there is no room, when there is.
+When a time is over, everything upstream is stopped at once, and the error leaves through the chain, behind what came
+before it, as the error of a user's function does; if there is no room, it leaves when there is.
 """
 
 from __future__ import annotations
@@ -37,10 +36,10 @@ class StreamTimeoutStage(Stage):
         fused: Sequence[FusedOperation],
         operation: plan.Watched,
     ) -> None:
-        self._watching = StreamTimeoutOp(operation)
-        self._dog = _watchdog_of(operation)
-        self._came: float | None = None  # when what it waited for came
-        self._timer = trio.CancelScope()  # of the wait for input
+        self._watching = StreamTimeoutOp(operation)  # the first operation of the chain: sees items, raises the error
+        self._dog = _watchdog_of(operation)  # decides whether a time is over
+        self._came: float | None = None  # when the input that woke it came; None once that was looked at
+        self._timer = trio.CancelScope()  # around the wait for input: ends it at the deadline
         super().__init__(Chain(host, name, inlet, outlet, [self._watching, *fused]))
 
     def on_input(self) -> None:
@@ -61,7 +60,7 @@ class StreamTimeoutStage(Stage):
         return end
 
     def _look(self) -> None:
-        """See whether a time is over."""
+        """Stop what is upstream, and have the error raised, if a time is over."""
         now, self._came = self.chain.now() if self._came is None else self._came, None
         overdue = self._dog.overdue(now)
         if overdue is not None and self.chain.stopped is None:
@@ -69,7 +68,7 @@ class StreamTimeoutStage(Stage):
             self.chain.inlet.close(BEHIND_FAILURE)
 
     def leave(self) -> None:
-        if self._watching.overdue is not None and not self._watching.has_failed:  # nobody needed to read that far
+        if self._watching.overdue is not None and not self._watching.has_failed:  # the stream ended before that place
             failure = FailureMark(noted(self._watching.error(), self._watching.name, None), self.chain)
             self.chain.host.ledger.unread(failure, self.chain.stopped or NOT_NEEDED)
             self._watching.has_failed = True

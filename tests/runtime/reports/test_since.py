@@ -219,7 +219,7 @@ def test_a_snapshot_of_another_run_is_refused():
     line = Pipeline.from_iterable(range(10)).map(nap)
     said = (
         "Report.since: earlier must be a snapshot of the same run, not of another\n"
-        "Use what statistics() of that run gave before."
+        "Use what statistics() of that run returned before."
     )
     with pytest.raises(ValueError, match=f"^{re.escape(said)}$"):
         run_of(line).since(run_of(line))

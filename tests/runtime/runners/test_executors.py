@@ -280,7 +280,8 @@ def test_something_to_await_is_no_executor():
     async def make():
         return Frail()
 
-    message = r"^'<lambda>' is not async, but returned something to await\nUse a sync function that gives an executor\."
+    use = r"Use a sync function that returns an executor\."
+    message = rf"^'<lambda>' is not async, but returned something to await\n{use}"
 
     with pytest.raises(TypeError, match=message):
         run_real(Step(_work.double).on(executor(lambda: make())), 1)

@@ -297,7 +297,7 @@ if __name__ == "__main__":
 
 CANNOT = "a worker process could not load the main module: "
 DIED = "a worker process died while it loaded the main module: "
-GUARD = """\nUse `if __name__ == "__main__":` for what only the program itself shall do.\n"""
+GUARD = """\nUse `if __name__ == "__main__":` for what only the program itself should do.\n"""
 IN_WORKER = "if __name__ != '__main__': "
 
 CASES = {

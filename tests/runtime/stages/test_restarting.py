@@ -257,7 +257,7 @@ def test_the_same_generator_once_more_is_an_error_and_no_end():
 
     error = run_virtual(main)
 
-    assert str(error) == "'feed' gave once more the iterator that has failed\nUse a callable that makes a new one."
+    assert str(error) == "'feed' gave the same iterator again, which has failed\nUse a callable that makes a new one."
 
 
 @pytest.mark.parametrize("gives", [3, None])
@@ -272,7 +272,7 @@ def test_what_is_no_iterable_is_an_error_that_no_retry_meets(gives):
     error, time = run_virtual(main)
 
     assert time == 0
-    assert re.match(r"^'feed' gave (an int|a NoneType), which is no iterable of either kind$", str(error))
+    assert re.match(r"^'feed' gave (an int|a NoneType), which is not iterable, sync or async$", str(error))
 
 
 def test_a_predicate_that_raises_is_the_error():
