@@ -162,6 +162,16 @@ PLACES = {
     "the cost of a merge behind a stage": lambda code: fair_merge({"a": line()}, FairShare(cost=code.cost)).map(
         Step.pure(str)
     ),
+    "the cost of a merge in a zip": lambda code: zip_pipelines(
+        fair_merge({"a": line()}, FairShare(cost=code.cost)), line()
+    ),
+    "the cost of a merge behind in a zip": lambda code: zip_pipelines(
+        line(), fair_merge({"a": line()}, FairShare(cost=code.cost)), strict=True
+    ),
+    "the cost of a merge in a concat": lambda code: concat(
+        fair_merge({"a": line()}, FairShare(cost=code.cost)), line().filter(lambda _: False)
+    ),
+    "the cost of a merge in a merge": lambda code: merge(fair_merge({"a": line()}, FairShare(cost=code.cost))),
     "an iterable": lambda code: Pipeline.from_iterable(code.iterate),
     "an async generator": lambda code: Pipeline.from_async_iterable(code.feed),
     "an async iterable": lambda code: Pipeline.from_async_iterable(lambda: Feed(code)),

@@ -716,3 +716,28 @@ def test_of_two_failures_in_one_stage_that_of_the_earlier_item_counts():
     assert met is early
     assert report.cleanup_errors == (late,)
     assert (report.taken, report.failed, told) == (3, 1, [(2, "feed", "behind a failure")])
+
+
+@pytest.mark.parametrize("late", [0, 2])
+def test_a_batch_whose_time_is_over_goes_out_before_a_cost_that_fails(late):
+    """It came before, whether the clock has already closed it or not."""
+
+    def numbers():
+        yield from (1, 2)
+        trio.lowlevel.current_clock().jump(late)  # a sync iterable that takes its time
+        yield 3
+
+    def cost(item):
+        if item == 3:
+            raise OSError
+        return 1
+
+    async def main():
+        got = []
+        with pytest.raises(OSError):
+            async with Pipeline.from_iterable(numbers).batch(max_cost=9, cost=cost, max_delay=1).open() as run:
+                async for batch in run:
+                    got.append(batch)
+        return got, run.report.discarded
+
+    assert run_virtual(main) == ([[1, 2]], 0)

@@ -1,8 +1,8 @@
 """Which trio run owns something that one run may use at a time, and when may the next run have it?
 
 A task is woken by its own run only, and two runs have two clocks. So the first use in a run takes the thing if the run
-that had it is over; otherwise it is refused. A run is told by its clock, which is cheap to compare at each use; whether
-a run is over, only its token tells, which is asked when another run comes.
+that had it is over; otherwise it is refused. A run is told by its token: two runs may have one clock object. Whether a
+run is over, its token tells as well, which is asked when another run comes.
 """
 
 from __future__ import annotations
@@ -25,14 +25,16 @@ class OneRun:
       use: what to do instead.
     """
 
-    __slots__ = ("_token", "_use", "_what", "clock")
+    __slots__ = ("_token", "_use", "_what")
 
     def __init__(self, what: str, use: str) -> None:
         self._what = what  # names the thing in an error
         self._use = use  # says there what to do instead
         self._token: trio.lowlevel.TrioToken | None = None  # of the run that has it; None before the first
-        self.clock: trio.abc.Clock | None = None
-        """The clock of that run. A caller in a run with another clock must call `enter` before it uses the thing."""
+
+    def is_current(self) -> bool:
+        """Whether the current run has it; if not, the caller must `enter` before it uses the thing."""
+        return self._token is trio.lowlevel.current_trio_token()
 
     def enter(self) -> bool:
         """Take it for the current run; return False if no run had it before.
@@ -45,7 +47,6 @@ class OneRun:
             if before is not None and _is_at_work(before):
                 raise StateError(f"{self._what} must not be used in two trio runs at a time\n{self._use}")
             self._token = trio.lowlevel.current_trio_token()
-            self.clock = trio.lowlevel.current_clock()
         return before is not None
 
 

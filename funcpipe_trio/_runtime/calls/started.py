@@ -42,7 +42,7 @@ class StartedStep(Generic[A, B]):
           StateError: if another trio run uses it that is not over.
         """
         # Open circuits, and threads that were left behind, belong to the run before.
-        if trio.lowlevel.current_clock() is not self._run_with_it.clock and self._run_with_it.enter():
+        if not self._run_with_it.is_current() and self._run_with_it.enter():
             self._layered = layers_of(self.plan)
             self._counters.seed = None
         return self._layered

@@ -46,9 +46,8 @@ class SharedBucket:
 
     def now(self) -> float:
         """Return the time; refuse a second trio run, whose tasks this one could not wake."""
-        clock = trio.lowlevel.current_clock()
-        now = clock.current_time()
-        if clock is not self._run.clock:  # another run: its times cannot be compared with those of the run before
+        now = trio.current_time()
+        if not self._run.is_current():  # its times cannot be compared with those of the run before
             self._run.enter()
             self.bucket.rebase(now)
         return now

@@ -56,7 +56,6 @@ class FanInInlet:
         self.exhausted = False  # it was read to its end
         self.taken = 0  # values that it handed over
         self.failed = 0  # items at which user code raised here
-        self.discarded = 0  # items that it discarded
         self._closed = False  # no more is taken from it
         self._reason = NOT_NEEDED  # why, once it was closed
 
@@ -100,7 +99,6 @@ class FanInInlet:
 
     def discard(self, item: Any, reason: str) -> None:
         """Discard an item that was taken from an input and does not go on."""
-        self.discarded += 1
         self.ledger.discard(item, self.name, reason)
 
 
@@ -359,8 +357,9 @@ class ZipInlet(FanInInlet):
             value = next(taker, END)
             if value is END:
                 for taken in values:
-                    self.discard(taken, BEHIND_FAILURE)
-                self._end(inlet.failure)
+                    self.discard(taken, self._reason if self._closed else BEHIND_FAILURE)
+                if not self._closed:  # else a user's function has just stopped the run: this is not the end
+                    self._end(inlet.failure)
                 return None
             values.append(value)
         for inlet in self._all:

@@ -51,6 +51,8 @@ class BatchOp(FusedOperation):
         try:
             yield from self._by_number(values) if self._is_simple else self._by_all(values)
         except Exception:  # what came before a failure goes out before it
+            while self._closed:  # by the time that was over, or by the cost of what failed
+                yield self._emitted(self._closed.popleft())
             if batcher.items:
                 yield self._emitted(batcher.close())
             raise

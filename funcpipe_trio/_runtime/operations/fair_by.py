@@ -32,6 +32,7 @@ class FairByOp(FusedOperation):
         self._key = operation.key  # returns the key of an item
         self._cost = operation.share.cost  # returns what an item costs; None: each costs 1
         self._drops = operation.overflow == "drop_newest"  # an item whose queue is full
+        self.diverted = 0  # items whose queue was full, with which a step has dealt
         self.number = 0  # of the item at hand in the stream, which errors name
         self.undiverted: tuple[Any, Exception] | None = None
         """The item at hand and the error of the step that it was diverted to, until that is raised here; else None."""

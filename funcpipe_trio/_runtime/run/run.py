@@ -239,6 +239,7 @@ class Run(trio.abc.ReceiveChannel[T], Generic[T]):
         Cancellation: the run goes on draining.
         """
         grace = checks.seconds("Run.drain", "grace", grace, positive=False, finite=False)
+        self._engine.check_thread("drain")
         for _ in range(2):  # then a task that was started to take the rest has begun, whatever the order of tasks
             await trio.lowlevel.checkpoint()
         self._refuse_to_wait_for(trio.lowlevel.current_task(), grace)

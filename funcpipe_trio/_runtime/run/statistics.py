@@ -7,7 +7,6 @@ from fractions import Fraction
 
 import trio
 
-from ..._base.errors import BufferOverflow
 from ..._sansio.usage import Used
 from ..core.protocols import Inlet, Receiver
 from ..junctions.fan_in import FanInInlet, MergeInlet, MergeInput, ZipInlet
@@ -132,7 +131,7 @@ def _turned_away(link: FairLink) -> int:
     assert isinstance(stage, Stage | Pool)
     gate = stage.chain.fused[-1]
     assert isinstance(gate, FairByOp)
-    return gate.dropped + stage.chain.failures[BufferOverflow.__name__]
+    return gate.dropped + gate.diverted
 
 
 def _wiring_of(engine: Engine) -> Wiring:

@@ -66,6 +66,7 @@ class DivertingStage(Stage):
             gate.undiverted, self._diverted = (self._diverted, error), NO_ITEM
             return  # noqa: ASYNC104  # an Exception, kept for the report
         self._diverted = NO_ITEM
+        gate.diverted += 1
         self.chain.failed += 1
         self.chain.failures[BufferOverflow.__name__] += 1
 

@@ -8,6 +8,7 @@ import threading
 
 import pytest
 import trio
+import trio.testing
 from trio.testing import wait_all_tasks_blocked
 
 from funcpipe_trio import (
@@ -184,3 +185,18 @@ def test_a_refusal_is_no_reason_to_try_again_for_ever():
             await in_another_run(step, 1)
 
     trio.run(main)
+
+
+@pytest.mark.parametrize("name", ["a call", "acquire"])
+def test_two_runs_with_one_clock_are_two(name):
+    """A clock object may be used again; the run that it belonged to is over all the same."""
+    make, use, message = USES[name]
+    thing, clock = make(), trio.testing.MockClock(rate=1)
+
+    async def main():
+        await use(thing)
+        with pytest.raises(StateError, match=message):
+            await in_another_run(use, thing)
+
+    trio.run(use, thing, clock=clock)
+    trio.run(main, clock=clock)

@@ -683,3 +683,22 @@ def test_plans_are_values():
     assert line.fair_by(first, share, max_keys=2) == line.fair_by(first, FairShare({"a": 2}), max_keys=2)
     assert line.fair_by(first, share, max_keys=2) != line.fair_by(first, share, max_keys=3)
     assert hash(line.fair_by(first, share, max_keys=2)) == hash(line.fair_by(first, share, max_keys=2))
+
+
+def test_only_items_whose_queue_was_full_are_turned_away():
+    """An error of the user's own that is called as ours is none of them."""
+
+    class BufferOverflow(Exception):
+        pass
+
+    async def refuse(item):
+        raise BufferOverflow(item)
+
+    async def main():
+        line = Pipeline.from_iterable(range(9)).map(refuse, concurrency=2, on_error=OnError.skip())
+        return await line.fair_by(bool, max_keys=2).run()
+
+    report = run_virtual(main)
+
+    assert report.failed == 9
+    assert [link.turned_away for link in report.links] == [0, 0][: len(report.links)]
