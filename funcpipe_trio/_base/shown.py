@@ -52,7 +52,7 @@ def type_name(value: object) -> str:
 
 
 def kind_of(value: object) -> str:
-    """Say what a value is, not which: ``an int``."""
+    """Return the type of a value with its article: ``an int``."""
     return with_article(type_name(value))
 
 
