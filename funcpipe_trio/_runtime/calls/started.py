@@ -11,7 +11,7 @@ from ..._plan.steps import StepPlan
 from ..core.call_context import CallContext, Layered
 from ..core.failures import add_note
 from ..core.step_counters import StepCounters
-from ..reports.report import PolicyReport
+from ..reports.counts import PolicyReport
 from .layers import layers_of
 from .one_run import OneRun
 

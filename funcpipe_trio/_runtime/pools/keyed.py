@@ -36,6 +36,7 @@ class _Entry:
     """An item that was taken, and its place in the stream."""
 
     item: Any
+    """The item itself."""
     key: Hashable
     """What the key function returned; an object of its own if that raised."""
     position: int

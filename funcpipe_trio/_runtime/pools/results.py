@@ -28,6 +28,7 @@ class PendingSkip:
     """An item that failed, and is to be skipped in its turn."""
 
     item: Any
+    """The item itself."""
     error: Exception
     """Why it failed; raised instead if the item is one too many to skip."""
     number: int

@@ -11,10 +11,10 @@ from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from fractions import Fraction
-from typing import Any
+from typing import Any, Protocol
 
 from .bottleneck import Basis, name_bottleneck
-from .report import InputReport, LinkReport, PolicyReport, RemakeReport, RunStatistics, StageReport
+from .counts import InputReport, LinkReport, PolicyReport, RemakeReport, StageReport
 
 _COUNTS = ("taken", "delivered", "failed", "dropped", "discarded", "elapsed", "paused")
 _OF_A_STAGE = ("received", "emitted", "created", "absorbed", "failed", "dropped", "discarded", "as_failures")
@@ -23,21 +23,36 @@ _OF_A_LINK = ("passed", "taken", "discarded", "dropped", "turned_away", "cost")
 _OF_AN_INPUT = ("taken", "cost", "contested")
 
 
-def between(earlier: RunStatistics, later: RunStatistics) -> RunStatistics:
-    """Subtract a snapshot from a later one of the same run."""
+class Snapshot(Protocol):
+    """What is compared of a snapshot, in addition to the counts."""
+
+    @property
+    def stages(self) -> tuple[StageReport, ...]: ...
+    @property
+    def links(self) -> tuple[LinkReport, ...]: ...
+    @property
+    def inputs(self) -> tuple[InputReport, ...]: ...
+    @property
+    def remade(self) -> tuple[RemakeReport, ...]: ...
+    @property
+    def _basis(self) -> Basis: ...
+
+
+def between(earlier: Snapshot, later: Snapshot) -> dict[str, Any]:
+    """Subtract a snapshot from a later one of the same run; return the fields of the difference."""
     basis = Basis(later._basis.wiring, tuple(map(_less, later._basis.worked, earlier._basis.worked)))
     stages = tuple(map(_stage, earlier.stages, later.stages))
     links = tuple(_grown(before, after, _OF_A_LINK) for before, after in zip(earlier.links, later.links, strict=True))
     counts = {name: getattr(later, name) - getattr(earlier, name) for name in _COUNTS}
-    return RunStatistics(
+    return {
         **counts,
-        stages=stages,
-        links=links,
-        inputs=_inputs(earlier.inputs, later.inputs, links),
-        remade=_remade(earlier.remade, later.remade),
-        bottleneck=name_bottleneck(basis, stages, links, counts["elapsed"]),
-        _basis=basis,
-    )
+        "stages": stages,
+        "links": links,
+        "inputs": _inputs(earlier.inputs, later.inputs, links),
+        "remade": _remade(earlier.remade, later.remade),
+        "bottleneck": name_bottleneck(basis, stages, links, counts["elapsed"]),
+        "_basis": basis,
+    }
 
 
 def _less(after: float, before: float) -> float:

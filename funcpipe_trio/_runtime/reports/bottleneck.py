@@ -14,12 +14,9 @@ In an idle service only the sources work, which wait: what limits it is that not
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from ..._base.frozen import dataclass
-
-if TYPE_CHECKING:
-    from .report import LinkReport, StageReport
+from .counts import LinkReport, StageReport
 
 _EQUAL = 0.005
 """Times that differ by at most this part of the longest are equal."""

@@ -11,201 +11,21 @@ All of it is counted per burst, never per item, from numbers that the links and 
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Iterator
 from dataclasses import field
 from fractions import Fraction
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from ..._base import checks
 from ..._base.frozen import dataclass
 from ..._base.functions import LONGEST_NAME
 from ..._base.shown import cut, escaped, label, line_of, shown, told
+from .bottleneck import Basis
+from .counts import InputKind, InputReport, LinkReport, RemakeReport, StageReport
 
-if TYPE_CHECKING:
-    from ..core.step_counters import StepCounters
-    from .bottleneck import Basis
+__all__ = ["Outcome", "Report", "RunStatistics"]
 
-__all__ = [
-    "InputKind",
-    "InputReport",
-    "LinkReport",
-    "Outcome",
-    "PolicyReport",
-    "RemakeReport",
-    "Report",
-    "RunStatistics",
-    "StageReport",
-]
-
-InputKind = Literal["merge", "fair_by", "branches"]
 Outcome = Literal["running", "completed", "drained", "left", "aborted", "failed", "cancelled"]
-
-
-@dataclass(frozen=True, slots=True)
-class PolicyReport:
-    """What the policies of a step did."""
-
-    retries: int
-    """Attempts after the first."""
-    timeouts: int
-    """Calls that missed a timeout of the step."""
-    opened: int
-    """How often a failed call opened the circuit."""
-    refused: int
-    """Calls that were not made because the circuit was open."""
-    abandoned: int
-    """Calls of unknown outcome, left behind in a thread or executor, or in a worker process that was killed."""
-    waited_rate: float
-    """Seconds in which calls waited for a rate limit, summed over the calls."""
-    waited_retry: float
-    """Seconds in which calls waited between attempts, summed likewise."""
-    waited_circuit: float
-    """Seconds in which calls waited for a circuit to close, summed likewise."""
-
-    @staticmethod
-    def of(counters: StepCounters) -> PolicyReport:
-        """Return the present state of a step's counters."""
-        return PolicyReport(**{name: getattr(counters, name) for name in PolicyReport.__slots__})
-
-    def describe(self) -> str:
-        """Summarise the counters that are not zero; an empty string if all are."""
-        counts = [
-            (self.retries, "retry" if self.retries == 1 else "retries"),
-            (self.timeouts, "timeout" if self.timeouts == 1 else "timeouts"),
-            (self.opened, "opening of the circuit" if self.opened == 1 else "openings of the circuit"),
-            (self.refused, "refused by an open circuit"),
-            (self.abandoned, "left behind, outcome unknown"),
-        ]
-        waits = [
-            (self.waited_rate, "waiting for the rate limit"),
-            (self.waited_retry, "between attempts"),
-            (self.waited_circuit, "waiting for the circuit"),
-        ]
-        said = [f"{count} {what}" for count, what in counts if count]
-        return ", ".join(said + [f"{seconds:.3f} s {what}" for seconds, what in waits if seconds])
-
-
-@dataclass(frozen=True, slots=True)
-class StageReport:
-    """One stage: what went in, what came of it, and how busy it was."""
-
-    name: str
-    """As the plan calls it."""
-    kind: str
-    """``source``, ``sync`` or ``async``."""
-    fused: tuple[str, ...]
-    """Names of the operations fused into it, in their order; the time that they take counts as the stage's."""
-    received: int
-    """Items it took."""
-    emitted: int
-    """Values it passed on."""
-    created: int
-    """Values that an operation made of others (the children of a flat_map, a batch)."""
-    absorbed: int
-    """Items that those were made of."""
-    failed: int
-    """Items at which user code raised."""
-    dropped: int
-    """Items that an operation such as a filter dropped."""
-    discarded: int
-    """Items given up while this stage held them."""
-    waited_input: float
-    """Seconds in which it had nothing to take, summed over its workers; for a source, those in which it was paused."""
-    waited_room: float
-    """Seconds in which it had no room for a value, or no place for an item, summed over its workers."""
-    used: float
-    """Seconds in which its places were in use, summed over the places; for a stage without places (`concurrency`),
-    those in which it waited neither for input nor for room.
-
-    A place is in use while it has an item in a call, also while the call waits for a rate limit or a circuit, or
-    between two attempts. It is not in use before a worker was started for it, while its worker waits for an item or for
-    room, or while its result waits for its turn. The place of a `flat_map` is in use while the stream of its item is
-    silent, but not while the next child waits for room. A source that waits for the outside is in use."""
-    offered: float
-    """Seconds for which it had its places, summed over the places, from its start to its end or to now. While its
-    concurrency was another, that number counts."""
-    stalled: float
-    """Seconds, summed over the places, in which places were not in use but could take nothing, because earlier items
-    were not done (one before it where results are ordered, one of the same key, the last ones of the stream)."""
-    as_failures: int = 0
-    """Items that its `OnError.emit` replaced by a `Failure`, a value like others; none of them counts as `failed`."""
-    failures: tuple[tuple[str, int], ...] = ()
-    """The errors that its `OnError` handled (skipped, emitted, diverted), as names of their types with counts."""
-    policies: PolicyReport | None = None
-    """What the policies of its step did; None without a step."""
-    divert: PolicyReport | None = None
-    """The same for the step of its `OnError.divert`; None without one."""
-
-    @property
-    def busy(self) -> float:
-        """Share of the time of its places, 0 to 1, in which they were in use (`used` / `offered`)."""
-        return min(1.0, self.used / self.offered) if self.offered > 0 else 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class LinkReport:
-    """One link: what went through it, and how full it was."""
-
-    behind: str
-    """Name of the stage that fills it."""
-    capacity: int
-    """The most items that it may hold."""
-    passed: int
-    """Items that were put into it; each was taken, discarded or dropped, or is still in it."""
-    taken: int
-    """Items that the stage behind it, or the consumer, took out of it."""
-    discarded: int
-    """Items given up while it held them."""
-    peak: int
-    """The most items that it held."""
-    dropped: int = 0
-    """Items that its policy of overflow dropped."""
-    name: str | None = None
-    """Name of the `buffer` that sized it, or of the `fair_by`; None if it has none."""
-    turned_away: int = 0
-    """Items that a `fair_by` did not admit, because the queue of their key was full; they were dropped or diverted."""
-    cost: int | Fraction = 0
-    """Cost of the items that were taken from a `fair_by`, over all keys; 0 for another link."""
-
-
-@dataclass(frozen=True, slots=True)
-class InputReport:
-    """One input of a merge, one key of a `fair_by`, or what one branch gave: its part of what was handed over.
-
-    There may be any number of keys: the 100 of the greatest cost are reported. One that dropped out of them and comes
-    back is counted from 0 again.
-    """
-
-    merge: str
-    """Name of the merge or `fair_by`."""
-    key: Hashable
-    """The input, key or branch."""
-    weight: int | Fraction
-    """The weight in force, or the last that was."""
-    taken: int
-    """Items handed over."""
-    cost: int | Fraction
-    """Their cost."""
-    contested: int | Fraction
-    """Cost of the items handed over while weights decided, which is while every input of the merge had one waiting; for
-    a key, while another key had one too."""
-    share: float
-    """Its part of all contested cost, 0 to 1; 0 if there was none. For a key it is the part of all cost, because
-    keys come and go."""
-    kind: InputKind = "merge"
-    """Whether it is an input of a merge, of a `fair_by`, or of the merge behind branches."""
-
-
-@dataclass(frozen=True, slots=True)
-class RemakeReport:
-    """An operation that makes other values of those it takes: a batch, a flat_map, a zip, a broadcast."""
-
-    name: str
-    """As the plan calls it."""
-    used: int
-    """Values that others were made of."""
-    made: int
-    """Values that were made of those."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,7 +90,7 @@ class RunStatistics:
 
         Checkpoint: never (sync, anywhere).
         """
-        from .between import between
+        from .between import between  # a fifth of what this module costs to import, and few runs are compared
 
         where = f"{type(self).__name__}.since"
         if not isinstance(earlier, RunStatistics):
@@ -281,7 +101,7 @@ class RunStatistics:
             raise ValueError(
                 f"{where}: earlier must be the earlier of the two, not the later\nUse later.since(earlier)."
             )
-        return between(earlier, self)
+        return RunStatistics(**between(earlier, self))
 
 
 _SNAPSHOT = "Use what statistics() of that run returned before."

@@ -16,7 +16,8 @@ from ..links.link import Link
 from ..operations.fair_by import FairByOp
 from ..pools.pool import Pool
 from ..reports.bottleneck import Basis, Wiring, name_bottleneck
-from ..reports.report import InputReport, LinkReport, PolicyReport, RemakeReport, Report, RunStatistics, StageReport
+from ..reports.counts import InputReport, LinkReport, PolicyReport, RemakeReport, StageReport
+from ..reports.report import Report, RunStatistics
 from ..stages.sources import AsyncSource
 from ..stages.stage import Stage
 from .efforts import spent_by

@@ -9,7 +9,7 @@ import trio
 
 import funcpipe_trio
 from funcpipe_trio import BufferOverflow, FairShare, Pipeline, fair_merge
-from funcpipe_trio._runtime.reports import report
+from funcpipe_trio._runtime.reports import counts, report
 from funcpipe_trio.testing import run_virtual
 from tests._kit import nap
 
@@ -86,13 +86,14 @@ def test_a_buffer_has_its_name_in_the_plan_in_reports_and_in_its_error(name, cal
     assert run_virtual(links) == [name, None]
 
 
-REPORTS = [getattr(funcpipe_trio, name) for name in report.__all__ if hasattr(funcpipe_trio, name)]
+REPORTS = [getattr(funcpipe_trio, name) for name in (*counts.__all__, *report.__all__) if hasattr(funcpipe_trio, name)]
 REPORTS = [each for each in REPORTS if isinstance(each, type)]
 
 
 def documented(cls):
     """Return the docstring that stands under each field of a class, as its source has them."""
-    (tree,) = (node for node in ast.walk(ast.parse(inspect.getsource(report))) if _defines(node, cls))
+    source = inspect.getsource(counts) + inspect.getsource(report).replace("from __future__ import annotations", "")
+    (tree,) = (node for node in ast.walk(ast.parse(source)) if _defines(node, cls))
     texts = {}
     for node, after in itertools.pairwise([*tree.body, ast.Pass()]):
         if isinstance(node, ast.AnnAssign) and not node.target.id.startswith("_"):
