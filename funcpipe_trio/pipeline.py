@@ -553,8 +553,6 @@ class Pipeline(Generic[T_co]):
           TypeError: if an argument has a wrong type, or `cost` comes without `max_cost`.
           ValueError: if an argument is out of range, or no limit is given.
         """
-        if max_items is None and max_delay is None and max_cost is None:
-            raise ValueError("Pipeline.batch: one of max_items, max_delay, max_cost must be given")
         return self._then(plan.Batch(_named(name, "batch"), max_items, max_delay, max_cost, cost))
 
     def unbatch(self: Pipeline[Iterable[U]], *, name: str | None = None) -> Pipeline[U]:

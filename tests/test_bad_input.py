@@ -284,6 +284,7 @@ def branch_rows(line=LINE):
 
 def batch_rows(line=LINE):
     where = "Pipeline.batch"
+    yield ValueError, line.batch, f"{where}: one of max_items, max_delay, max_cost must be given"
     yield from wrong_ints(where, "max_items", line.batch, at_least=1)
     yield from wrong_seconds(where, "max_delay", lambda value: line.batch(max_delay=value))
     for value in (True, "1", Fraction(3), Named()):
@@ -408,7 +409,6 @@ def face_rows():
     for call, kind in ((Pipeline.from_iterable, "iterable"), (Pipeline.from_async_iterable, "async iterable")):
         message = f"Pipeline.{call.__name__}: items must be an {kind}, or a callable that makes one, not a Pipeline"
         yield TypeError, partial(call, LINE), message
-    yield ValueError, LINE.batch, "Pipeline.batch: one of max_items, max_delay, max_cost must be given"
     yield from wrong_names("Pipeline.pairwise", LINE.pairwise)
     for value in (None, [LINE], (("a", LINE),), LINE, 1):
         message = f"fair_merge: inputs must be a mapping of keys to pipelines, not {shown(value)}"

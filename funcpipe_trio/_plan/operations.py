@@ -406,7 +406,7 @@ class Grouping(Operation):
 
 @dataclass(frozen=True, slots=True)
 class Batch(Grouping):
-    """Lists of items, closed by number, cost or age; without any limit, something else closes them."""
+    """Lists of items, closed by number, cost or age."""
 
     verb: ClassVar[str] = "batch"
     max_delay: float | None = None
@@ -423,6 +423,8 @@ class Batch(Grouping):
             checks.sync_callable(self.method, "cost", self.cost)
             if self.max_cost is None:
                 raise TypeError(f"{self.method}: cost must come with max_cost")
+        if self.max_items is None and self.max_delay is None and self.max_cost is None:
+            raise ValueError(f"{self.method}: one of max_items, max_delay, max_cost must be given")
 
     @property
     def needs_stage(self) -> bool:

@@ -16,33 +16,36 @@ from ..._base import checks
 from ..._base.shown import named
 from ..._plan import operations as plan
 from ..._sansio.batcher import Batcher
+from ..._sansio.windows import TumblingWindows
 from ..core.signals import PENDING
 from .base import FusedOperation
 
 
-class BatchOp(FusedOperation):
-    """Lists of values, closed by number, cost or age."""
+class GroupingOp(FusedOperation):
+    """Lists of values that follow each other, closed by a machine.
 
-    may_keep = True  # one value may close several batches
+    For subclasses: `add` puts a value into the machine.
+    """
 
-    def __init__(self, operation: plan.Batch) -> None:
+    may_keep = True  # one value may close several lists
+
+    def __init__(
+        self, operation: plan.Grouping, batcher: Batcher | TumblingWindows, *, is_simple: bool, is_timed: bool
+    ) -> None:
         super().__init__(operation)
-        # Decides when a batch is closed; it holds the open one.
-        self._batcher = Batcher(operation.max_items, operation.max_cost, operation.max_delay)
-        self._cost = operation.cost if operation.max_cost is not None else None  # of an item; None: each costs 1
-        self._timed = operation.max_delay is not None  # the time at which a batch begins matters
-        self._is_simple = operation.max_cost is None  # a value closes at most one batch
-        self._due = False  # the open batch must be closed before another value is added
-        self._number = 0  # of the value at hand, where costs count; errors name it
-        self._closed: deque[list[Any]] = deque()  # batches that have not gone out, oldest first
+        self._batcher = batcher  # decides when a list is closed; it holds the open one
+        self._is_simple = is_simple  # a value closes at most one list, and each counts as one
+        self._is_timed = is_timed  # the time at which a list begins matters
+        self._due = False  # the open list must be closed before another value is added
+        self._closed: deque[list[Any]] = deque()  # lists that have not gone out, oldest first
 
     @property
     def deadline(self) -> float:  # type: ignore[override]  # a constant where nothing is timed
-        """When the open batch is due; inf if it never is, or is empty."""
+        """When the open list is due; inf if it never is, or is empty."""
         return self._batcher.deadline
 
     def tick(self, now: float) -> None:
-        """Mark the open batch as due, if it is."""
+        """Mark the open list as due, if it is."""
         self._due = self._batcher.is_due(now)  # never without items: the deadline is their first one's
 
     @trio.lowlevel.enable_ki_protection
@@ -67,7 +70,7 @@ class BatchOp(FusedOperation):
                 self._due = False
                 closed.append(batcher.close())
             if value is not PENDING:
-                self._add(value)
+                self.add(value)
             if not closed:
                 yield PENDING
             while closed:
@@ -75,16 +78,16 @@ class BatchOp(FusedOperation):
 
     @trio.lowlevel.enable_ki_protection
     def _by_number(self, values: Iterator[Any]) -> Iterator[Any]:
-        """Do the same where no cost counts: a value closes at most one batch, so none has to be kept here."""
+        """Do the same where a value closes at most one list, so none has to be kept here."""
         batcher = self._batcher
         for value in values:
             closed = None
-            if self._due:  # it was not full, so batches hold two at least: the value cannot fill the next one
+            if self._due:  # it was not full, so lists hold two at least: the value cannot fill the next one
                 self._due = False
                 closed = batcher.close()
             if value is not PENDING:
                 if not batcher.items:
-                    batcher.begin(self.chain.now() if self._timed else 0.0)
+                    batcher.begin(self.chain.now() if self._is_timed else 0.0)
                 closed = batcher.append(value) or closed
             yield PENDING if closed is None else self._emitted(closed)
 
@@ -93,25 +96,42 @@ class BatchOp(FusedOperation):
         return bool(self._closed)
 
     def held(self) -> list[Any]:
-        """Return the items that have not gone out in a batch."""
+        """Return the items that have not gone out."""
         items = [item for batch in self._closed for item in batch]
         self._closed.clear()
         return items + self._batcher.close()
 
-    def _add(self, value: Any) -> None:
-        """Put a value into the batcher; the batches that this closes are held here until they go out."""
-        try:
-            cost = 1 if self._cost is None else _cost(self.name, self._cost, value)
-        except BaseException as error:  # noqa: ASYNC103  # `failing` raises
-            self.chain.failing(error, self.name, self._number, value)
-        self._number += 1
-        now = self.chain.now() if self._timed and not self._batcher.items else 0.0
-        self._closed.extend(self._batcher.add(value, cost, now))
+    def add(self, value: Any) -> None:
+        """Put a value into the machine; the lists that this closes are held here until they go out."""
+        raise NotImplementedError
 
     def _emitted(self, batch: list[Any]) -> list[Any]:
         self.absorbed += len(batch)
         self.created += 1
         return batch
+
+
+class BatchOp(GroupingOp):
+    """Lists of values, closed by number, cost or age."""
+
+    def __init__(self, operation: plan.Batch) -> None:
+        super().__init__(
+            operation,
+            Batcher(operation.max_items, operation.max_cost, operation.max_delay),
+            is_simple=operation.max_cost is None,
+            is_timed=operation.max_delay is not None,
+        )
+        self._cost = operation.cost  # what an item costs; None: each costs 1
+        self._number = 0  # of the value at hand, where costs count; errors name it
+
+    def add(self, value: Any) -> None:
+        try:
+            cost = 1 if self._cost is None else _cost(self.name, self._cost, value)
+        except BaseException as error:  # noqa: ASYNC103  # `failing` raises
+            self.chain.failing(error, self.name, self._number, value)
+        self._number += 1
+        now = self.chain.now() if self._is_timed and not self._batcher.items else 0.0
+        self._closed.extend(self._batcher.add(value, cost, now))
 
 
 @trio.lowlevel.disable_ki_protection  # user code runs in it

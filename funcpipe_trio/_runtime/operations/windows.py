@@ -11,32 +11,32 @@ from typing import Any
 import trio
 
 from ..._base.shown import named, type_name
-from ..._plan import operations as plan
 from ..._plan.windows import Distinct, Sliding, Window
+from ..._sansio.batcher import Batcher
 from ..._sansio.recent_keys import RecentKeys
 from ..._sansio.windows import SlidingWindows, TumblingWindows
 from ..core.signals import PENDING
 from .base import FusedOperation
-from .batching import BatchOp
+from .batching import GroupingOp
 from .per_item import PerItem
 
 
-class WindowOp(BatchOp):
+class WindowOp(GroupingOp):
     """Lists of values, closed by number, or at the ends of periods. If only by number, they are batches."""
 
     def __init__(self, operation: Window) -> None:
-        super().__init__(plan.Batch(operation.name, operation.max_items))
+        by_number = Batcher(operation.max_items, None, None)  # until the stage has begun
+        super().__init__(operation, by_number, is_simple=operation.period is None, is_timed=False)
         self._max_items = operation.max_items  # the most in one window; None without limit
         self._period = operation.period  # seconds from end to end; None if only the number closes one
 
     def stream(self, values: Iterator[Any]) -> Iterator[Any]:
         if self._period is not None:
-            self._is_simple = False
             # Only now the stage has begun, and its periods count from there.
             self._batcher = TumblingWindows(self._max_items, self._period, self.chain.began)
         return super().stream(values)
 
-    def _add(self, value: Any) -> None:
+    def add(self, value: Any) -> None:
         # The time of each value, because a period may end in the middle of a burst.
         now = 0.0 if self._period is None else self.chain.now()
         self._closed.extend(self._batcher.add(value, 1, now))
