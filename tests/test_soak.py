@@ -12,11 +12,20 @@ from funcpipe_trio._runtime.core.ledger import Ledger
 
 def test_nothing_is_lost_in_real_time():
     """P1, P6, P7, P8 with threads and failures, many runs at once: every item is accounted for, nothing is left."""
-    done = trio.run(soak, 3.0, 1)
+    expected = {"completed", "drained", "left", "aborted", "failed", "cancelled"}
+    outcomes, failures, discarded, thread_calls = set(), 0, 0, 0
+    for seed in range(1, 21):  # a busy machine does few runs in three seconds
+        done = trio.run(soak, 3.0, seed)
+        outcomes |= set(done.outcomes)
+        failures, discarded = failures + done.failures, discarded + done.discarded
+        thread_calls += done.thread_calls
+        assert done.threads <= THREADS
+        if outcomes >= expected and min(failures, discarded, thread_calls) > 0 and done.threads > 1:
+            break
 
-    assert set(done.outcomes) == {"completed", "drained", "left", "aborted", "failed", "cancelled"}
-    assert min(done.failures, done.discarded, done.thread_calls) > 0
-    assert 1 < done.threads <= THREADS
+    assert outcomes == expected
+    assert min(failures, discarded, thread_calls) > 0
+    assert done.threads > 1
 
 
 def test_the_command_says_what_was_done(capsys):
