@@ -110,6 +110,9 @@ class Outlet(Protocol):
     def waiting_room(self) -> int:
         """Return how many results that wait for an earlier one may be kept for it."""
 
+    def given(self) -> int:
+        """Return how many values were put in all, also those of a burst that is not committed yet."""
+
     def commit(self, count: int) -> None:
         """Hand over the values put since the last commit."""
 

@@ -142,6 +142,9 @@ class Fork:
             if not port.link.room():
                 port.link.wants_room = value
 
+    def given(self) -> int:
+        return self.passed
+
     def commit(self, count: int) -> None:
         raise NotImplementedError
 
@@ -207,6 +210,9 @@ class Broadcasting(Fork):
     def __init__(self, name: str) -> None:
         super().__init__(name)
         self._targets: list[Link] = []  # of this burst, once it has a value; a branch that ends in it discards its own
+
+    def given(self) -> int:
+        return self.passed + max((link.given() - link.passed for link in self._targets), default=0)
 
     def commit(self, count: int) -> None:
         self.passed += count

@@ -14,6 +14,7 @@ in it, stand behind the items of all keys.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Hashable, Iterator
 from fractions import Fraction
 from typing import Any
@@ -30,7 +31,7 @@ from .link import Link
 class FairLink(Link):
     """Bounded queues by key with one sender and one receiver, and an end that stands behind them all."""
 
-    __slots__ = ("_must_refill", "queues")
+    __slots__ = ("_leaving", "_must_refill", "queues")
 
     def __init__(self, ledger: Ledger, operation: FairBy) -> None:
         super().__init__(ledger, operation.capacity, operation.name)
@@ -39,14 +40,20 @@ class FairLink(Link):
         """The items by key, and the one that is outside; it chooses what is taken."""
         self.buffer: Any = self.queues  # a link reads only its length
         self.put = self.queues.add  # returns True if the item stays outside
+        self._leaving: deque[Any] = deque()  # items that are being discarded, one by one
         self._must_refill = False  # the sender was woken for room and has not run
 
     # ---- the sender's side
 
     def room(self) -> int:
-        return 0 if self.queues.outside is not None else self.capacity - len(self.queues)
+        room = super().room()
+        return 0 if self.queues.outside is not None else room
 
     waiting_room = room
+
+    @property
+    def held(self) -> int:
+        return len(self.queues) + len(self._leaving)
 
     def finish(self, failure: FailureMark | None) -> None:
         self._must_refill = False
@@ -95,7 +102,7 @@ class FairLink(Link):
             self._must_refill = self.refilling = self.sender.on_room()
 
     def _discard_buffer(self, reason: str) -> None:
-        items = self.queues.clear()
-        self.discarded += len(items)
-        for item in items:
-            self.ledger.discard(item, self.sender.name, reason)
+        self._leaving.extend(self.queues.clear())
+        while self._leaving:
+            self.discarded += 1
+            self.ledger.discard(self._leaving.popleft(), self.sender.name, reason)

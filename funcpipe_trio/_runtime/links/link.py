@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
+from sys import maxsize
 from typing import Any
 
 import trio
@@ -30,6 +31,7 @@ class Link:
     """A bounded buffer with one sender and one receiver, and an end that stands behind the items."""
 
     __slots__ = (
+        "_level",
         "_low",
         "buffer",
         "capacity",
@@ -69,6 +71,8 @@ class Link:
         self.discarded = 0  # items discarded while it held them
         self.dropped = 0  # items that its policy of overflow dropped
         self.peak = 0  # the most that it held
+        self._level = maxsize
+        """What had come in, less what was taken, when the sender last asked for room; before a burst it always does."""
         # The sender is woken when this many are left: with more, a trip brings few items; with fewer, receivers starve.
         self._low = capacity // 2
 
@@ -80,14 +84,26 @@ class Link:
 
     def room(self) -> int:
         """Return how many items may be appended."""
-        return self.capacity - len(self.buffer)
+        held = len(self.buffer)
+        self._level = held + self.discarded + self.dropped
+        return self.capacity - held
 
     waiting_room = room  # a result that waits takes the place that it will have here
     burst_room = room
 
+    @property
+    def held(self) -> int:
+        """How many items are in it."""
+        return len(self.buffer)
+
+    def given(self) -> int:
+        # The receiver takes nothing within a burst, so what has come in since then is what is not committed.
+        return self.passed + max(0, self.held + self.discarded + self.dropped - self._level)
+
     def commit(self, count: int) -> None:
         """Hand over the `count` items appended since the last commit."""
         self.passed += count
+        self._level = maxsize
         if self.closed is not None:
             self._discard_buffer(self.closed)
         elif count:
@@ -126,7 +142,7 @@ class Link:
 
     @property
     def taken(self) -> int:
-        return self.passed - len(self.buffer) - self.discarded - self.dropped
+        return self.given() - self.held - self.discarded - self.dropped
 
     def start(self) -> None:
         self.refilling = True  # at the start every sender counts as woken: none gains by being started first

@@ -105,6 +105,8 @@ class StageReport:
     stalled: float
     """Seconds, summed over the places, in which places were not in use but could take nothing, because earlier items
     were not done (one before it where results are ordered, one of the same key, the last ones of the stream)."""
+    in_flight: int = 0
+    """Items and values that are in it now: in calls, waiting for their turn, in a batch that is not full."""
     as_failures: int = 0
     """Items that its `OnError.emit` replaced by a `Failure`, a value like others; none of them counts as `failed`."""
     failures: tuple[tuple[str, int], ...] = ()
@@ -136,6 +138,8 @@ class LinkReport:
     """Items given up while it held them."""
     peak: int
     """The most items that it held."""
+    held: int = 0
+    """Items that are in it now."""
     dropped: int = 0
     """Items that its policy of overflow dropped."""
     name: str | None = None

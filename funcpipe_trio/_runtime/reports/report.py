@@ -68,6 +68,12 @@ class RunStatistics:
     """What else `since` needs."""
 
     @property
+    def in_flight(self) -> int:
+        """Items and values that are under way: in stages, in links, or on their way through a merge."""
+        made = sum(each.made - each.used for each in self.remade)
+        return self.taken + made - self.delivered - self.failed - self.dropped - self.discarded
+
+    @property
     def throughput(self) -> float:
         """Values delivered per second; 0 if no time has passed."""
         return self.delivered / self.elapsed if self.elapsed > 0 else 0.0

@@ -88,17 +88,22 @@ def _remade(engine: Engine) -> Iterator[tuple[str, int, int]]:
 def _stage(stage: AnyStage, spent: Used, in_pauses: float) -> StageReport:
     waits_outside = isinstance(stage, AsyncSource)
     chain = stage.chain
+    counts = {
+        "received": stage.received,
+        "emitted": chain.outlet.given(),
+        "created": sum(operation.created for operation in chain.fused) + chain.created,
+        "absorbed": sum(operation.absorbed for operation in chain.fused) + chain.absorbed,
+        "failed": chain.failed,
+        "dropped": sum(operation.dropped for operation in chain.fused) + stage.dropped,
+        "discarded": chain.discarded,
+    }
+    came = counts["received"] + counts["created"]
     return StageReport(
+        **counts,
+        in_flight=2 * came - sum(counts.values()),
         name=stage.name,
         kind=stage.kind,
         fused=tuple(operation.name for operation in chain.fused if operation.name != stage.name),
-        received=stage.received,
-        emitted=chain.outlet.passed,
-        created=sum(operation.created for operation in chain.fused) + chain.created,
-        absorbed=sum(operation.absorbed for operation in chain.fused) + chain.absorbed,
-        failed=chain.failed,
-        dropped=sum(operation.dropped for operation in chain.fused) + stage.dropped,
-        discarded=chain.discarded,
         waited_input=in_pauses if waits_outside else spent.starved,
         waited_room=spent.blocked,
         stalled=spent.stalled,
@@ -115,8 +120,9 @@ def _link(link: Link) -> LinkReport:
     return LinkReport(
         behind=link.sender.name,
         capacity=link.capacity,
-        passed=link.passed,
+        passed=link.given(),
         taken=link.taken,
+        held=link.held,
         discarded=link.discarded,
         peak=link.peak,
         dropped=link.dropped,
