@@ -30,6 +30,10 @@ from ..policies.retry import Retry, needs_seed
 class RunnerPlan(Protocol):
     """What runs a sync function outside the event loop, as the plan sees it."""
 
+    @property
+    def place(self) -> str:
+        """What its calls wait for, as reports say it."""
+
     def describe(self) -> str:
         """One-line description."""
 

@@ -39,6 +39,10 @@ class _Watched:
     def describe(self) -> str:
         return self.inner.describe()
 
+    @property
+    def place(self) -> str:
+        return self.inner.place
+
     def problem(self, fn: AnyFunction) -> str | None:
         return self.inner.problem(fn)
 

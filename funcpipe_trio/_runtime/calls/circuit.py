@@ -14,7 +14,7 @@ from ..._base.errors import CircuitOpen
 from ..._sansio.breaker import Breaker, Refused
 from ..._sansio.retrying import is_meant
 from ...policies.circuit_breaker import CircuitBreaker
-from ..core.call_context import CallContext, Layered
+from ..core.call_context import CALL, CallContext, Layered
 from ..core.wait_queue import WaitQueue
 
 
@@ -74,8 +74,10 @@ class _Circuit:
 
         since = trio.current_time()
         try:
+            context.waits_for = "circuit"
             await self._line.join(ask)
         finally:
+            context.waits_for = CALL
             context.counters.waited_circuit += trio.current_time() - since
         return permit
 

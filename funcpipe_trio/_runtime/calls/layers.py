@@ -27,7 +27,7 @@ from ..._plan.nodes import is_awaitable
 from ..._plan.steps import Call, Limit, Part, Placed, Pure, StepPlan, Timeout, layers_in, limits_around
 from ..._sansio.retrying import RetryState
 from ...policies.retry import Retry
-from ..core.call_context import CallContext, Layered
+from ..core.call_context import CALL, CallContext, Layered
 from ..core.failures import add_note
 from ..core.user_code import awaiting, interruptible, refuse_awaitable
 from ..runners.active_runner import start_runner
@@ -110,11 +110,15 @@ def _placed(placed: Placed) -> Layered:
     """
     call = placed.call
     assert call.runner is not None
-    fn, running = call.fn, start_runner(call.runner)
+    fn, running, place = call.fn, start_runner(call.runner), call.runner.place
     outside, inside = (_admission(limits) if limits else None for limits in (placed.outside, placed.inside))
 
     async def made(item: Any, context: CallContext) -> Any:
-        return _no_awaitable(await running.call(fn, item, context, inside), *_ELSEWHERE)
+        context.waits_for = place
+        try:
+            return _no_awaitable(await running.call(fn, item, context, inside), *_ELSEWHERE)
+        finally:
+            context.waits_for = CALL
 
     if placed.timeout is None:
         return made
@@ -128,8 +132,12 @@ def _placed(placed: Placed) -> Layered:
             if inside is not None:
                 await inside(item, context)
 
+        context.waits_for = place
         with context.within(inf) as limit:
-            result = await running.call(fn, item, context, admit)
+            try:
+                result = await running.call(fn, item, context, admit)
+            finally:
+                context.waits_for = CALL
             if limit.is_met():
                 return _no_awaitable(result, *_ELSEWHERE)
         raise _late(seconds, context) from None
@@ -161,10 +169,11 @@ def _admission(limits: tuple[Limit, ...]) -> Layered:
         costs = costs_of(item)
         if line.try_take(costs):
             return
-        since = trio.current_time()
+        since, context.waits_for = trio.current_time(), "rate limit"
         try:
             await line.take(costs)
         finally:
+            context.waits_for = CALL
             context.counters.waited_rate += trio.current_time() - since
 
     return admit
@@ -239,7 +248,11 @@ def _retried(inner: Layered, retry: Retry) -> Layered:
             else:
                 context.got_through()
                 return result
-            await context.counters.back_off(wait)
+            context.waits_for = "retry"
+            try:
+                await context.counters.back_off(wait)
+            finally:
+                context.waits_for = CALL
 
     return retried
 

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from math import inf
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from .step_counters import StepCounters
 from .time_limit import TimeLimit
+
+CALL: Final = "call"
+"""What a call waits for, as far as its policies know."""
 
 
 class CallContext:
     """The context of one call through the policies of a step; reused for the next call."""
 
-    __slots__ = ("counters", "deadline", "kept_limit", "last_error", "number", "of", "tried")
+    __slots__ = ("counters", "deadline", "kept_limit", "last_error", "number", "of", "tried", "waits_for")
 
     def __init__(self, counters: StepCounters, number: int = 0, kept_limit: TimeLimit | None = None) -> None:
         self.counters: StepCounters = counters  # where the policies of its step count
         self.kept_limit: TimeLimit | None = kept_limit  # reusable; its worker closes it; None for a single call
         self.deadline: float = inf  # the earliest one around what runs now, by trio's clock; inf without a timeout
+        self.waits_for = CALL  # what the call waits for now, as reports say it
         self.begin(number)
 
     def begin(self, number: int) -> None:

@@ -110,6 +110,9 @@ class Outlet(Protocol):
     def waiting_room(self) -> int:
         """Return how many results that wait for an earlier one may be kept for it."""
 
+    def begin(self) -> None:
+        """Called before the first value of a burst is put."""
+
     def given(self) -> int:
         """Return how many values were put in all, also those of a burst that is not committed yet."""
 

@@ -142,6 +142,10 @@ class Fork:
             if not port.link.room():
                 port.link.wants_room = value
 
+    def begin(self) -> None:
+        for port in self._open():
+            port.link.begin()
+
     def given(self) -> int:
         return self.passed
 

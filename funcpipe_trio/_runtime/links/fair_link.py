@@ -46,8 +46,7 @@ class FairLink(Link):
     # ---- the sender's side
 
     def room(self) -> int:
-        room = super().room()
-        return 0 if self.queues.outside is not None else room
+        return 0 if self.queues.outside is not None else self.capacity - len(self.queues)
 
     waiting_room = room
 

@@ -72,7 +72,7 @@ class Link:
         self.dropped = 0  # items that its policy of overflow dropped
         self.peak = 0  # the most that it held
         self._level = maxsize
-        """What had come in, less what was taken, when the sender last asked for room; before a burst it always does."""
+        """What had come in, less what was taken, when the burst began; without limit while there is none."""
         # The sender is woken when this many are left: with more, a trip brings few items; with fewer, receivers starve.
         self._low = capacity // 2
 
@@ -84,12 +84,13 @@ class Link:
 
     def room(self) -> int:
         """Return how many items may be appended."""
-        held = len(self.buffer)
-        self._level = held + self.discarded + self.dropped
-        return self.capacity - held
+        return self.capacity - len(self.buffer)
 
     waiting_room = room  # a result that waits takes the place that it will have here
     burst_room = room
+
+    def begin(self) -> None:
+        self._level = len(self.buffer) + self.discarded + self.dropped
 
     @property
     def held(self) -> int:
@@ -97,7 +98,7 @@ class Link:
         return len(self.buffer)
 
     def given(self) -> int:
-        # The receiver takes nothing within a burst, so what has come in since then is what is not committed.
+        # The receiver takes nothing within a burst, so what has come in since it began is what is not committed.
         return self.passed + max(0, self.held + self.discarded + self.dropped - self._level)
 
     def commit(self, count: int) -> None:

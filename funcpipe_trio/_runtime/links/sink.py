@@ -34,6 +34,9 @@ class Sink:
         """Return what that link would hold: results that wait for an earlier one are held, whatever becomes of them."""
         return self.capacity
 
+    def begin(self) -> None:
+        """Nothing is to be noted."""
+
     def given(self) -> int:
         return self.passed
 

@@ -36,6 +36,7 @@ class Worker:
         "position",
         "refusal",
         "scope",
+        "since",
         "task",
         "turn",
         "variables",
@@ -48,6 +49,7 @@ class Worker:
         self.scope: trio.CancelScope = trio.CancelScope()  # ends its call when that is no longer needed
         self.turn: Turn = Turn(seconds)  # how long it may go on; it counts items
         self.item: Any = NO_ITEM  # in its hands; discarded if the worker ends
+        self.since: float = 0.0  # when it took the item up
         self.number: int = 0  # of its item in the stream, which errors name
         self.position: int = 0  # of its item in the order of the results
         self.refusal: Exception | None = None  # what a key function raised at the item, handled instead of a call

@@ -118,7 +118,7 @@ class KeyedPool(Pool):
         self._keys[worker] = item.key
         worker.item, worker.position, worker.number = item.item, item.position, item.number
         worker.refusal = item.error
-        self.calls += 1
+        self.note_taken(worker)
         self.staff()
         self.chain.outlet.turn_over()
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from ..._base.errors import MisuseError
+from ..._sansio.latencies import Latencies
 from ..._sansio.reorder import AsCompleted, InOrder
 from ..._sansio.tolerance import Tolerance
 from ...policies.on_error import Divert, Failure, Skip, Stop
@@ -30,6 +31,7 @@ class Calls(Protocol):
 
     chain: Chain
     order: InOrder | AsCompleted
+    latencies: Latencies
 
     def is_superfluous(self, worker: Worker) -> bool:
         """Whether what a worker does is no longer needed."""
@@ -67,6 +69,8 @@ class Outcomes:
         pool, policy, error = self._pool, self._call.on_error, failure_of(raised)
         if error is None:
             raise raised
+        if not pool.is_superfluous(worker):
+            pool.latencies.add(pool.chain.now() - worker.since)
         if isinstance(policy, Stop) or isinstance(error, MisuseError) or pool.is_superfluous(worker):
             self._fail(worker, error)
             return

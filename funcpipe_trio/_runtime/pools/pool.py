@@ -20,12 +20,14 @@ A pool is a crew (the workers), an order (which result is next), outcomes (what 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Awaitable, Iterator, Sequence
 from contextlib import closing
 from typing import Any, Final
 
 import trio
 
+from ..._sansio.latencies import Latencies
 from ..._sansio.reorder import AsCompleted, InOrder
 from ...policies.on_error import Failure
 from ..calls.calling import Calling, EndBefore
@@ -83,6 +85,8 @@ class Pool:
         self.left: float | None = None  # when it ended; None before
         self.received: int = 0  # items that it took, which numbers them
         self.calls: int = 0  # items in the hands of workers
+        self.peak: int = 0  # the most items that were in calls, or waited behind them
+        self.latencies = Latencies()  # of calls that ended
         self.taking: bool = True  # until the source has ended, or is no longer needed
         self.ended: bool = False  # the chain has given its last value
         self._items: Iterator[Any] = iter(())  # those of the source, once the pool is started
@@ -146,6 +150,15 @@ class Pool:
     def dropped(self) -> int:
         """How many items it dropped itself."""
         return self.chain.dropped
+
+    def waits_for(self) -> str | None:
+        """Return what it waits for now, or most of its calls do; None if it runs or is not at work."""
+        if not self.started or self.left is not None:
+            return None
+        busy = Counter(worker.context.waits_for for worker in self.crew.workers if worker.item is not NO_ITEM)
+        if busy:
+            return busy.most_common(1)[0][0]
+        return f"room behind {self.name}" if self.chain.outlet.wants_room else "input"
 
     # ---- what its results and outcomes ask
 
@@ -288,6 +301,7 @@ class Pool:
         except BaseException as error:  # noqa: ASYNC103  # raised again if it must pass
             await self.outcomes.meet(worker, error)  # noqa: ASYNC102  # raises if the run is cancelled
         else:
+            self.latencies.add(self.chain.now() - worker.since)
             self.put_down(worker)
             if self.is_superfluous(worker):
                 self._discard_result(result, self.reason())
@@ -306,10 +320,18 @@ class Pool:
         """Put an item into a worker's hands, and call in a worker for the next item."""
         worker.item, worker.position = item, self.order.begin()
         worker.number, self.received = self.received, self.received + 1
-        self.calls += 1
+        self.note_taken(worker)
         if not self.crew.coming:  # a worker that comes does it
             self.staff()
         self.chain.outlet.turn_over()
+
+    def note_taken(self, worker: Worker) -> None:
+        """Count an item that a worker took up."""
+        worker.since = self.chain.now()
+        self.calls += 1
+        occupied = self.occupied()
+        if occupied > self.peak:
+            self.peak = occupied
 
     def put_down(self, worker: Worker) -> Any:
         """Take the item out of a worker's hands."""
@@ -359,6 +381,7 @@ class Pool:
         if result is PENDING or isinstance(result, EndBefore) or outlet.room() < 1 or not self.order.pass_by(position):
             return False
         self.results.seen += 1
+        outlet.begin()
         outlet.put(result)
         outlet.commit(1)
         return True

@@ -14,7 +14,7 @@ from fractions import Fraction
 from typing import Any, Protocol
 
 from .bottleneck import Basis, name_bottleneck
-from .counts import InputReport, LinkReport, PolicyReport, RemakeReport, StageReport
+from .counts import InputReport, Latency, LinkReport, PolicyReport, RemakeReport, StageReport
 
 _COUNTS = ("taken", "delivered", "failed", "dropped", "discarded", "elapsed", "paused")
 _OF_A_STAGE = ("received", "emitted", "created", "absorbed", "failed", "dropped", "discarded", "as_failures")
@@ -73,6 +73,7 @@ def _stage(before: StageReport, after: StageReport) -> StageReport:
         after,
         _OF_A_STAGE,
         failures=tuple((name, count) for name, count in sorted(counts.items()) if count),
+        latency=None if after.latency is None else after.latency.since(before.latency or Latency.of({}, 0.0)),
         policies=_policies(before.policies, after.policies),
         divert=_policies(before.divert, after.divert),
         **seconds,

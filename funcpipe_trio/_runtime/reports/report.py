@@ -69,7 +69,7 @@ class RunStatistics:
 
     @property
     def in_flight(self) -> int:
-        """Items and values that are under way: in stages, in links, or on their way through a merge."""
+        """Items and values under way, in stages, in links or in a merge; of a difference, by how many more."""
         made = sum(each.made - each.used for each in self.remade)
         return self.taken + made - self.delivered - self.failed - self.dropped - self.discarded
 
@@ -83,9 +83,10 @@ class RunStatistics:
 
         Counts, seconds, costs and policies are those of the time between: what the later snapshot counts, less what
         the earlier one does. `busy`, `share` and `bottleneck` are computed from that, so they say what is going on now,
-        where those of a whole run say what was going on most of the time. `peak` and `weight` are the later snapshot's.
-        A key that the earlier snapshot did not report counts in full. A count is below 0 if something was recounted in
-        between: a failure that turned out to be behind an earlier one is discarded.
+        where those of a whole run say what was going on most of the time. What cannot be taken apart (`peak`, `held`,
+        `in_flight`, `oldest`, `waits_for`, `weight`) is that of the later snapshot. A key that the earlier snapshot did
+        not report counts in full. A count is below 0 if something was recounted in between: a failure that turned out
+        to be behind an earlier one is discarded.
 
         Args:
           earlier: what `Run.statistics` or `Run.report` of the same run returned before.

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from fractions import Fraction
+from itertools import repeat
+from typing import Any
 
 import trio
 
 from ..._sansio.usage import Used
 from ..core.protocols import Inlet, Receiver
+from ..core.signals import NO_ITEM
 from ..junctions.fan_in import FanInInlet, MergeInlet, MergeInput, ZipInlet
 from ..junctions.fan_out import Fork, Join
 from ..links.fair_link import FairLink
@@ -16,7 +19,7 @@ from ..links.link import Link
 from ..operations.fair_by import FairByOp
 from ..pools.pool import Pool
 from ..reports.bottleneck import Basis, Wiring, name_bottleneck
-from ..reports.counts import InputReport, LinkReport, PolicyReport, RemakeReport, StageReport
+from ..reports.counts import InputReport, Latency, LinkReport, PolicyReport, RemakeReport, StageReport
 from ..reports.report import Report, RunStatistics
 from ..stages.sources import AsyncSource
 from ..stages.stage import Stage
@@ -30,7 +33,7 @@ def statistics_of(engine: Engine) -> RunStatistics:
     now = trio.current_time() if engine.ended is None else engine.ended
     all_spent = [spent_by(stage, now) for stage in engine.stages]
     worked, in_pauses = engine.efforts.apart(all_spent, now)
-    stages = tuple(map(_stage, engine.stages, all_spent, in_pauses))
+    stages = tuple(map(_stage, engine.stages, all_spent, in_pauses, repeat(now)))
     links = tuple(_link(link) for link in engine.parts.links)
     elapsed = now - engine.began
     basis = Basis(_wiring_of(engine), tuple(worked))
@@ -85,10 +88,10 @@ def _remade(engine: Engine) -> Iterator[tuple[str, int, int]]:
                 yield fork.name, fork.passed, fork.made
 
 
-def _stage(stage: AnyStage, spent: Used, in_pauses: float) -> StageReport:
+def _stage(stage: AnyStage, spent: Used, in_pauses: float, now: float) -> StageReport:
     waits_outside = isinstance(stage, AsyncSource)
     chain = stage.chain
-    counts = {
+    counts: dict[str, Any] = {
         "received": stage.received,
         "emitted": chain.outlet.given(),
         "created": sum(operation.created for operation in chain.fused) + chain.created,
@@ -101,6 +104,8 @@ def _stage(stage: AnyStage, spent: Used, in_pauses: float) -> StageReport:
     return StageReport(
         **counts,
         in_flight=2 * came - sum(counts.values()),
+        waits_for=stage.waits_for(),
+        **_of_calls(stage, now),
         name=stage.name,
         kind=stage.kind,
         fused=tuple(operation.name for operation in chain.fused if operation.name != stage.name),
@@ -114,6 +119,18 @@ def _stage(stage: AnyStage, spent: Used, in_pauses: float) -> StageReport:
         policies=None if stage.counters is None else PolicyReport.of(stage.counters),
         divert=None if stage.divert_counters is None else PolicyReport.of(stage.divert_counters),
     )
+
+
+def _of_calls(stage: AnyStage, now: float) -> dict[str, Any]:
+    """Return what only a stage with calls counts."""
+    if not isinstance(stage, Pool):
+        return {}
+    at_work = [worker.since for worker in stage.crew.workers if worker.item is not NO_ITEM]
+    return {
+        "in_flight_peak": stage.peak,
+        "oldest": now - min(at_work, default=now),
+        "latency": Latency.of(stage.latencies.snapshot(), stage.latencies.longest),
+    }
 
 
 def _link(link: Link) -> LinkReport:

@@ -16,7 +16,7 @@ import contextlib
 import math
 from collections.abc import Callable
 from dataclasses import field
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import trio
 
@@ -68,6 +68,9 @@ def executor(
 @dataclass(frozen=True, slots=True)
 class InExecutor:
     """See `executor`."""
+
+    place: ClassVar[str] = "executor"
+    """What its calls wait for, as reports say it."""
 
     executor: Executor | Callable[[], Executor] = field(hash=False)
     """The executor, or a function that makes one."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import KW_ONLY, field
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import trio
 
@@ -55,6 +55,9 @@ def threads(limit: int, *, abandon_on_cancel: bool = False) -> Threads:
 @dataclass(frozen=True, slots=True)
 class Threads:
     """See `threads`."""
+
+    place: ClassVar[str] = "thread"
+    """What its calls wait for, as reports say it."""
 
     limit: int
     """Calls at once."""
@@ -152,6 +155,9 @@ def processes(limit: int) -> Processes:
 class Processes:
     """See `processes`."""
 
+    place: ClassVar[str] = "process"
+    """What its calls wait for, as reports say it."""
+
     limit: int
     """Calls at once."""
 
@@ -236,6 +242,9 @@ def runner_of(value: Any) -> RunnerPlan:
 @dataclass(frozen=True, slots=True)
 class ByFunction:
     """A user's own way to run a sync function."""
+
+    place: ClassVar[str] = "runner"
+    """What its calls wait for, as reports say it."""
 
     runner: AnyFunction = field(hash=False)
     """Called with the step's function and its item."""

@@ -103,6 +103,7 @@ class Chain:
     def burst(self, room: int) -> BurstEnd:
         """Move at most `room` values, until something ends the burst; they are committed in any case."""
         put, end, turn, inlet = self.outlet.put, OVER, self.turn, self.inlet
+        self.outlet.begin()
         ends_at = turn.ends_at
         limit = left = room if room < BURST else BURST
         nothings, asked = BURST, -1

@@ -218,6 +218,9 @@ class PacedStage(Stage):
             if self._is_pacing:
                 self.waited_input, self._is_pacing = before, False
 
+    def waits_for(self) -> str | None:
+        return "the clock" if self._is_pacing else super().waits_for()
+
     def waited(self, now: float) -> tuple[float, float]:
         return (self.waited_input, self.waited_room) if self._is_pacing else super().waited(now)
 

@@ -199,6 +199,11 @@ class AsyncSource(Stage):
         self._is_over = False  # the source is closed, or being closed
         self._resumed: trio.Event | None = None  # set when a pause ends; None while not paused
 
+    def waits_for(self) -> str | None:
+        if self._is_asking:
+            return "source"
+        return "paused" if self._resumed is not None and self.parked_for is None else super().waits_for()
+
     def drain(self) -> None:
         """Take no more; what was taken is passed on."""
         self._is_drained = True

@@ -113,6 +113,12 @@ class Stage:
         """How many items it dropped itself."""
         return self.chain.dropped
 
+    def waits_for(self) -> str | None:
+        """Return what it waits for now; None if it runs, or is not at work."""
+        if self.parked_for is STARVED:
+            return "input"
+        return f"room behind {self.name}" if self.parked_for is FULL else None
+
     def waited(self, now: float) -> tuple[float, float]:
         """How many seconds it waited for input, and for room, up to now, including the wait that is not over."""
         waits = max(0.0, now - self._since)

@@ -118,5 +118,14 @@ def test_every_field_of_a_report_says_what_it_is(cls):
 
 def test_all_kinds_of_reports_are_looked_at():
     assert {cls.__name__ for cls in REPORTS} == {
-        *("InputReport", "LinkReport", "PolicyReport", "RemakeReport", "Report", "RunStatistics", "StageReport")
+        *(
+            "InputReport",
+            "Latency",
+            "LinkReport",
+            "PolicyReport",
+            "RemakeReport",
+            "Report",
+            "RunStatistics",
+            "StageReport",
+        )
     }

@@ -71,6 +71,10 @@ def everything():
     )
 
 
+NOW = {"capacity", "peak", "held", "in_flight", "in_flight_peak", "oldest"}
+"""What cannot be taken apart: it is that of the later snapshot."""
+
+
 def flat(statistics):
     """Return all that adds up, by where it stands."""
     numbers = {name: getattr(statistics, name) for name in ("taken", "delivered", "failed", "dropped", "discarded")}
@@ -81,7 +85,7 @@ def flat(statistics):
                 value = getattr(part, name)
                 if name in ("failures", "policies", "divert"):
                     numbers |= nested((kind, number, name), value)
-                elif isinstance(value, int | float | Fraction) and name not in ("capacity", "peak"):
+                elif isinstance(value, int | float | Fraction) and name not in NOW:
                     numbers[kind, number, name] = value
     for each in statistics.inputs:
         for name in ("taken", "cost", "contested"):
