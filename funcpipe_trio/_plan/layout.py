@@ -114,7 +114,7 @@ class FanOutLayout:
     branches: tuple[tuple[str, SegmentLayout], ...]
 
     @property
-    def joint(self) -> str:
+    def join(self) -> str:
         """The name of the merge behind the branches."""
         return f"{self.name} joined"
 

@@ -1,6 +1,6 @@
 """Tasks that wait for tokens, of one bucket or of several at once: which asks, and which is woken when one leaves?
 
-The choice is `sansio.token_claims`. Tasks that need the same buckets stand in one `WaitQueue`. Its first task asks, and
+The choice is `_sansio.token_claims`. Tasks that need the same buckets stand in one `WaitQueue`. Its first task asks and
 takes the tokens of all its buckets in the step in which it goes on: none is held meanwhile, so none can be lost, and no
 two tasks can wait for each other. A bucket knows the lines in which a task waits for its tokens. The first task of each
 line has a *claim* there, older or younger than others by the number with which it came; a younger claim may pass an

@@ -18,7 +18,7 @@ class CallContext:
     def __init__(self, counters: StepCounters, number: int = 0, kept_limit: TimeLimit | None = None) -> None:
         self.counters: StepCounters = counters  # where the policies of its step count
         self.kept_limit: TimeLimit | None = kept_limit  # reusable; its worker closes it; None for a single call
-        self.deadline: float = inf  # the earliest one around what runs now, by trio's clock; inf without a timeout
+        self.deadline: float = inf  # the earliest deadline around what runs now, by trio's clock; inf without a timeout
         self.begin(number)
 
     def begin(self, number: int) -> None:
@@ -39,6 +39,10 @@ class CallContext:
             return TimeLimit(seconds)
         limit.seconds = seconds
         return limit
+
+    def attempts(self) -> str:
+        """Return what the note of an error adds about the attempts; an empty string without a retry."""
+        return "" if self.of is None else f", attempt {self.tried} of {self.of}"
 
     def got_through(self) -> None:
         """Note that a retry has its result: forget its failed attempts."""

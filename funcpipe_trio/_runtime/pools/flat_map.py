@@ -38,7 +38,7 @@ from .pool import Pool
 class Children:
     """What one item becomes: the stream of its children, and those that came and are not out yet."""
 
-    __slots__ = ("are_waiting", "error", "hand", "is_over", "life", "parking", "stream")
+    __slots__ = ("error", "hand", "is_over", "is_waiting", "life", "parking", "stream")
 
     def __init__(self, stream: Any, life: Lifetime | None) -> None:
         self.stream = stream  # what gives them, one at a time
@@ -46,7 +46,7 @@ class Children:
         self.hand: deque[Any] = deque()  # at most one: the next is asked for when it is out
         self.is_over = False  # no more will come
         self.error: BaseException | None = None  # why not, if the stream failed; raised behind the child in hand
-        self.are_waiting = False
+        self.is_waiting = False
         """Whether the worker waits for room, and not in user code, which only a cancellation can end."""
         self.parking: Parking | None = None  # what the worker waits in line by; made at its first wait: many need none
 
@@ -146,10 +146,10 @@ class FlatMapPool(Pool):
     async def _run(self, worker: Worker, inner: Plan) -> None:
         """Run a pipeline in this task, and let its results out."""
         nested = NestedRun(self, lambda: self.reason() if self.is_superfluous(worker) else None)
-        opening = self.chain.host.open_inner(inner, nested.discard)
+        block = self.chain.host.open_inner(inner, nested.discard)
         run: Any = None
         try:
-            async with opening as run:
+            async with block as run:
                 children = Children(run, None)
                 await self._let_out(worker, children)
                 await self._let_out_rest(worker, children)
@@ -203,7 +203,7 @@ class FlatMapPool(Pool):
 
     async def _clear(self, worker: Worker, children: Children) -> None:
         """Let out the child in hand, in turn with the other workers, and move on what is on its way."""
-        hand, children.are_waiting = children.hand, True
+        hand, children.is_waiting = children.hand, True
         if self._holder is not worker:
             self._holder = None
         try:
@@ -223,7 +223,7 @@ class FlatMapPool(Pool):
                     self.chain.outlet.turn_over()
                     return
         finally:
-            children.are_waiting = False
+            children.is_waiting = False
             if self._line:
                 self._line.pop(worker, None)
                 self._wake_first()
@@ -300,7 +300,7 @@ class FlatMapPool(Pool):
     def cancel(self, worker: Worker) -> None:
         """End a worker's work; one that waits for room is only woken, and closes what its stream holds open itself."""
         children = self._children.get(worker)
-        if children is None or not children.are_waiting:
+        if children is None or not children.is_waiting:
             super().cancel(worker)
         elif self._line.get(worker):
             self._wake_up(worker)

@@ -1,7 +1,7 @@
 """A stage that works on one item of each key at a time: which items wait for which, and what may they hold up?
 
 An item is taken while there is a place for it, whether its key is free or not; an item of a busy key waits in the lane
-of that key (`sansio.key_order`), and others overtake it. Items that wait are counted with the calls that run:
+of that key (`_sansio.key_order`), and others overtake it. Items that wait are counted with the calls that run:
 
     calls + items in lanes + results that wait + values in the link  <=  concurrency + capacity of that link
 

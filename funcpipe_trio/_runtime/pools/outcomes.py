@@ -25,7 +25,7 @@ from .crew import Worker
 from .results import PendingSkip
 
 
-class Calls(Protocol):
+class PoolOfOutcomes(Protocol):
     """The pool, as far as outcomes know it."""
 
     chain: Chain
@@ -56,7 +56,7 @@ class Calls(Protocol):
 class Outcomes:
     """Handles failed calls as the policy of the pool says."""
 
-    def __init__(self, pool: Calls, call: Calling) -> None:
+    def __init__(self, pool: PoolOfOutcomes, call: Calling) -> None:
         self._pool = pool  # whose calls failed
         self._call = call  # what it calls, with the policy
         self._tolerance = Tolerance(call.on_error) if isinstance(call.on_error, Skip) else None
@@ -146,9 +146,7 @@ class Outcomes:
         return Failure(worker.item, met, name, worker.context.tried if self._call.is_layered else 1)
 
     def _attempts(self, worker: Worker) -> str:
-        context = worker.context
-        is_told = self._call.is_layered and context.of is not None
-        return f", attempt {context.tried} of {context.of}" if is_told else ""
+        return worker.context.attempts() if self._call.is_layered else ""
 
     def _count(self, error: Exception) -> None:
         self._pool.chain.failures[type(error).__name__] += 1

@@ -31,7 +31,7 @@ from ...policies.on_error import Failure
 from ..calls.calling import Calling, EndBefore
 from ..calls.own_context import OwnContext
 from ..core.protocols import Host, Inlet, Outlet, worth_a_pull
-from ..core.signals import BEHIND_FAILURE, CANCELLED, END, NO_ITEM, NOT_NEEDED, PENDING, FailureMark, reason_behind
+from ..core.signals import BEHIND_FAILURE, END, NO_ITEM, NOT_NEEDED, PENDING, FailureMark, reason_behind
 from ..core.step_counters import StepCounters
 from ..core.turn import BURST
 from ..core.user_code import interruptible
@@ -227,7 +227,6 @@ class Pool:
             chain.keep_cleanup_error(error)
         except BaseException as error:  # noqa: ASYNC103  # raised again if it must pass
             if not chain.fails_by(error):
-                chain.stopped = chain.stopped or CANCELLED
                 raise
         finally:
             self._dismiss(worker)

@@ -22,7 +22,6 @@ from ..._plan.windows import Distinct, Sliding, Window
 from ...policies.on_error import Divert
 from ..calls.step_calls import calling_of, layered
 from ..core.protocols import Host, Inlet, Outlet
-from ..junctions import fan_out
 from ..links.fair_link import FairLink
 from ..links.lossy_link import LossyLink
 from ..operations import per_item
@@ -48,7 +47,7 @@ _FUSED: dict[type[plan.Operation], Callable[[Any], FusedOperation]] = {
     plan.Skip: per_item.SkipOp,
     plan.TakeWhile: per_item.TakeWhileOp,
     plan.SkipWhile: per_item.SkipWhileOp,
-    plan.Route: fan_out.RouteOp,
+    plan.Route: per_item.RouteOp,
 }
 
 
@@ -111,10 +110,10 @@ def _plain(site: Site, _head: None, kind: str = "sync") -> Stage:
     overflow = None if site.layout.fair_by is None else site.layout.fair_by.overflow
     if not isinstance(overflow, Divert):
         return Stage(site.chain(), kind=kind)
-    gate = site.fused[-1]
-    assert isinstance(gate, FairByOp)
+    fair_by = site.fused[-1]
+    assert isinstance(fair_by, FairByOp)
     counters = site.parts.counters(f"{site.layout.name} (diverting)", overflow.step)
-    return DivertingStage(site.chain(), gate, layered(overflow.step), counters, kind=kind)
+    return DivertingStage(site.chain(), fair_by, layered(overflow.step), counters, kind=kind)
 
 
 def _iterable(site: Site, head: Source) -> Stage:

@@ -62,11 +62,11 @@ class Chain:
         self.name = name  # as plans, reports and errors call it
         self.inlet = inlet  # where values come from
         self.outlet = outlet  # where they go
-        self.fused = fused  # what is done with them in between, in this order
+        self.operations = fused  # what is done with them in between, in this order
         self.now: Callable[[], float] = trio.lowlevel.current_clock().current_time
         """The clock, in half the time of `trio.current_time`; asked twice a trip."""
         self.began: float = 0.0  # when its stage was started; what is timed of it counts from there
-        self.turn: Turn = Turn(host.slice)  # of the task that drives it: how long it may go on
+        self.turn: Turn = Turn(host.turn_seconds)  # of the task that drives it: how long it may go on
         self.stopped: str | None = None
         """Why it is no longer needed, which is the reason of what it gives up then; None while it is needed."""
         self.failure: FailureMark | None = None  # what ended it, to go behind all that went out
@@ -96,7 +96,7 @@ class Chain:
     def begin(self) -> None:
         """Set up the generators of the inlet and of the operations over it."""
         self._streams = [self.inlet.items()]
-        for operation in self.fused:
+        for operation in self.operations:
             self._streams.append(operation.stream(self._streams[-1]))
         self.turn.begin()
 
@@ -164,6 +164,7 @@ class Chain:
         """Whether what ends the task is a failure after all: a `Cancelled` that no scope around the run caused."""
         met = failure_of(error) if is_cancellation(error) else None
         if met is None:
+            self.stopped = self.stopped or CANCELLED
             return False
         self.has_raised = True
         if self.failure is None:
@@ -210,7 +211,7 @@ class Chain:
 
     def held(self) -> list[Any]:
         """Hand out, and forget, what the operations hold."""
-        return [item for operation in self.fused for item in operation.held()]
+        return [item for operation in self.operations for item in operation.held()]
 
     def close_stream(self, stream: Any) -> None:
         """Close a generator or iterator now, not when it is collected; its error is one of cleanup."""

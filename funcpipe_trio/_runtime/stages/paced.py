@@ -1,6 +1,6 @@
 """The stage of an operation that keeps items until the clock releases them: what does it wait for, in which order?
 
-The pacer (`sansio.pacing`) stands between the stage's inlet and its chain, as an inlet itself: a pull takes what comes
+The pacer (`_sansio.pacing`) stands between the stage's inlet and its chain, as an inlet itself: a pull takes what comes
 upstream, if the pacer takes any, and gives what is due. So the chain behind it is driven as in every stage, and a value
 that is due is handed out only in a pull, when there is room for it. While there is none the stage goes on taking what
 the pacer takes: the time of an item counts from when it came, and the one item that a debounce keeps is always the
@@ -229,7 +229,7 @@ class PacedStage(Stage):
 
     def _take_ahead(self) -> bool:
         """Take what has come, although nothing can leave; return whether more is there than one turn may take."""
-        turn = Turn(self.chain.host.slice)
+        turn = Turn(self.chain.host.turn_seconds)
         while not turn.is_over() and self.pacing.can_take():
             self.pacing.take(self.chain.now())
             turn.left -= 1

@@ -1,7 +1,7 @@
 """The stage of a timeout on the stream: what watches the clock while nothing comes, and where does the failure stand?
 
-The watchdog (`sansio.watchdog`) is asked at the start of each burst, before anything is pulled: what comes exactly at a
-deadline comes too late. An item is late if it *came* late, not if the event loop was late to run this stage.
+The watchdog (`_sansio.watchdog`) is asked at the start of each burst, before anything is pulled: what comes exactly at
+a deadline comes too late. An item is late if it *came* late, not if the event loop was late to run this stage.
 
 When a time is over, everything upstream is stopped at once, and the error leaves through the chain, behind what came
 before it, as the error of a user's function does; if there is no room, it leaves when there is.
