@@ -225,14 +225,14 @@ def _retried(inner: Layered, retry: Retry) -> Layered:
     async def retried(item: Any, context: CallContext) -> Any:
         attempts: RetryState | None = None  # made when needed: most calls succeed
         while True:
-            context.tries(1 if attempts is None else attempts.number, retry.attempts)
+            context.count_attempt(1 if attempts is None else attempts.number, retry.attempts)
             try:
                 result = await inner(item, context)
             except Exception as error:
                 attempts = attempts or context.counters.attempts(retry, context.number)
                 wait = _ask(attempts, error, context.deadline)
                 if wait is None:
-                    context.tries(attempts.number, retry.attempts)  # a retry inside has set its own
+                    context.count_attempt(attempts.number, retry.attempts)  # a retry inside has set its own
                     if (note := attempts.note()) is not None:
                         add_note(error, note)
                     raise

@@ -18,7 +18,7 @@ from ..._sansio.tolerance import Tolerance
 from ...policies.on_error import Divert, Failure, Skip, Stop
 from ..calls.calling import Calling
 from ..core.call_context import CallContext
-from ..core.failures import add_note, comes_of_cancelling, failure_of, noted
+from ..core.failures import add_note, failure_of, is_caused_by_cancelling, noted
 from ..core.signals import FailureMark
 from ..stages.chain import Chain
 from .crew import Worker
@@ -100,7 +100,7 @@ class Outcomes:
         """End the stream at the item's position; what is behind that is given up."""
         pool = self._pool
         if pool.is_superfluous(worker):
-            if comes_of_cancelling(error):
+            if is_caused_by_cancelling(error):
                 pool.chain.keep_cleanup_error(error)
             else:  # a failure of an item that is no longer needed
                 pool.chain.host.ledger.keep(error)
@@ -143,7 +143,7 @@ class Outcomes:
     def _failure_of(self, worker: Worker, error: Exception) -> Failure[Any]:
         name = self._pool.chain.name
         met = noted(error, name, worker.number, self._attempts(worker))
-        return Failure(worker.item, met, name, worker.context.tried if self._call.is_layered else 1)
+        return Failure(worker.item, met, name, worker.context.attempt if self._call.is_layered else 1)
 
     def _attempts(self, worker: Worker) -> str:
         return worker.context.attempts() if self._call.is_layered else ""

@@ -28,6 +28,7 @@ from ..core.failures import add_note, failure_of, warn_of
 from ..core.protocols import Inlet
 from ..links.sink import Sink
 from ..pools.pool import Pool
+from ..stages.chain import Ends
 from ..stages.sources import IterableInlet
 from .parts import Parts
 from .run_context import RunContext
@@ -164,7 +165,9 @@ class _PoolContext(RunContext[None]):
         inlet = IterableInlet(self._plan.origin)
         parts.sources.append(inlet)
         call = Calling(self._gathering)
-        pool = Pool(parts.host, self._name, inlet, self._sink, (), call, concurrency=self._concurrency, ordered=False)
+        pool = Pool(
+            Ends(parts.host, self._name, inlet, self._sink, ()), call, concurrency=self._concurrency, ordered=False
+        )
         inlet.chain, self._sink.sender = pool.chain, pool
         return inlet
 

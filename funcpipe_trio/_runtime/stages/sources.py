@@ -21,14 +21,14 @@ import trio
 from ..._base.functions import is_async
 from ..._plan.nodes import Source
 from ..._sansio.multiples import Multiples
-from ..core.failures import comes_of_cancelling, failure_of, is_cancellation, noted, stray
+from ..core.failures import failure_of, is_cancellation, is_caused_by_cancelling, noted, stray
 from ..core.protocols import Host, Outlet, Receiver
 from ..core.signals import END, ENDED, IDLE, PENDING, READY, FailureMark, Readiness, reason_behind
 from ..core.step_counters import StepCounters
 from ..core.user_code import interruptible, interruptibly
 from ..fair_channel.fair_channel import FairChannel
 from ..operations.base import FusedOperation
-from .chain import Chain
+from .chain import Chain, Ends
 from .lifetime import Lifetime, thrown
 from .stage import Stage
 
@@ -187,7 +187,7 @@ class AsyncSource(Stage):
         counters: StepCounters | None = None,
     ) -> None:
         self.inbox = Inbox()  # where it puts what the source gives, for its chain to pull
-        super().__init__(Chain(host, source.name, self.inbox, outlet, fused), kind="source", counters=counters)
+        super().__init__(Chain(Ends(host, source.name, self.inbox, outlet, fused)), kind="source", counters=counters)
         self.source = source  # what it opens
         self.attempts = ""  # what the note of its failure adds about attempts; empty if nothing
         self.scope: trio.CancelScope = trio.CancelScope()  # around everything; cancelled if user code runs at a stop
@@ -547,7 +547,7 @@ class ProducerSource(AsyncSource):
             error = failure_of(raised)
             if error is None:
                 raise
-            is_cancelled = trio.current_effective_deadline() == -math.inf and comes_of_cancelling(error)
+            is_cancelled = trio.current_effective_deadline() == -math.inf and is_caused_by_cancelling(error)
             if self._receive_open() and not is_cancelled:
                 self._error = error
             else:
