@@ -55,7 +55,6 @@ P = ParamSpec("P")
 _Many: TypeAlias = "Iterable[U] | AsyncIterable[U] | Awaitable[Iterable[U] | Pipeline[U]]"
 
 _MISSING: Any = object()
-_MOST_PROBLEMS = 10  # of one kind, in one error
 
 
 class Pipeline(Generic[T_co]):
@@ -912,7 +911,7 @@ class Pipeline(Generic[T_co]):
         Checkpoint: entering always; leaving only if it waits.
         Cancellation: stops the run at once; items in flight are discarded with the reason ``cancelled``.
         """
-        return self._opening(on_discard, cleanup_timeout, None)
+        return self._block(on_discard, cleanup_timeout, None)
 
     async def run(
         self,
@@ -989,7 +988,7 @@ class Pipeline(Generic[T_co]):
         grown = tuple(_grown(Branch(kind, called, key), fn) for key, fn in branches.items())
         return Pipeline(Plan(FanOut(kind, called, self._plan, grown, routing)))
 
-    def _opening(self, on_discard: OnDiscard | None, cleanup_timeout: float, sink: Sink | None) -> RunContext[Any]:
+    def _block(self, on_discard: OnDiscard | None, cleanup_timeout: float, sink: Sink | None) -> RunContext[Any]:
         if on_discard is not None:
             checks.takes("Pipeline", "on_discard", checks.sync_callable("Pipeline", "on_discard", on_discard), 3)
         checks.seconds("Pipeline", "cleanup_timeout", cleanup_timeout)
@@ -1004,7 +1003,7 @@ class Pipeline(Generic[T_co]):
     ) -> Report:
         """Run to the end with a sink; raise the failure that reached it."""
         sink = Sink(put)
-        async with self._opening(on_discard, cleanup_timeout, sink) as run:
+        async with self._block(on_discard, cleanup_timeout, sink) as run:
             started(run)
         report = run.report
         if report.outcome == "failed" and report.error is not None:

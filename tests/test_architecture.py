@@ -121,7 +121,10 @@ def test_functions_fit_in_the_eye(module):
             assert (node.end_lineno or 0) - first.lineno < 40, f"{module}: {node.name}"
 
 
-RARE = {"circuit", "expand", "keyed", "paced", "regroup", "restarting", "timed", "watched", "windows"}
+RARE = {
+    *("batching", "between", "circuit", "deadline", "expanding", "flat_map", "keyed", "nested", "orders", "paced"),
+    *("restarting", "stream_timeout", "windows", "worker_processes", "worker_program"),
+}
 HEAVY = {"asyncio", "concurrent.futures", "multiprocessing", "statistics"}
 
 

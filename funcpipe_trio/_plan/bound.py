@@ -34,15 +34,15 @@ def _bound(line: SegmentLayout, trunks: _Trunks, *, is_lossy: bool = False) -> t
     total, units = _origin_bound(line.origin, trunks)
     for stage in line.stages:
         before = units[-1]
-        chain = _Chain(units)
+        held = _Held(units)
         for operation in (stage.head, *stage.fused) if isinstance(stage.head, Operation) else stage.fused:
-            chain.add(operation)
-        units = chain.units
+            held.add(operation)
+        units = held.units
         total += _times(stage.concurrency, before)  # what is in the calls
         if stage.overflow != "block" or (is_lossy and stage is line.stages[-1]):
-            total += chain.at_most  # the stage continues although the link is full
+            total += held.at_most  # the stage continues although the link is full
         else:
-            total += chain.given_out  # anything more has the place in the link of the value that it will be part of
+            total += held.given_out  # anything more has the place in the link of the value that it will be part of
             if stage.concurrency and any(operation.gathers is not None for operation in stage.fused):
                 total += before - 1  # besides a batch that is not full, one more result may use the last place
         # A finished result that waits for an earlier one may use a place of the link, at its size before the batch.
@@ -50,7 +50,7 @@ def _bound(line: SegmentLayout, trunks: _Trunks, *, is_lossy: bool = False) -> t
     return total, units
 
 
-class _Chain:
+class _Held:
     """What the operations of one stage hold between two of their values, in items.
 
     They pass on one value at a time, so while one of them is unbatching a value, those before it wait for it to finish:

@@ -69,7 +69,7 @@ def _fan_out(fan_out: FanOutLayout) -> Iterator[str]:
     for key, line in fan_out.branches:
         yield f"branch {quoted(key)}:"
         yield from (f"  {text}" for text in _line(line))
-    yield f"{fan_out.joint}: equal shares of what is handed over (start-time fair queueing)"
+    yield f"{fan_out.join}: equal shares of what is handed over (start-time fair queueing)"
 
 
 def _rule(fan_in: FanInLayout) -> str:

@@ -37,11 +37,17 @@ class StageLayout:
     """One stage: what it waits for (`head`), what is fused behind that, and the link it fills."""
 
     name: str
+    """As reports and errors call it."""
     head: Source | Operation | None
+    """What it waits for, besides its neighbours; None for a stage that only applies what is fused into it."""
     fused: tuple[Operation, ...]
+    """Operations that need no task of their own, in their order."""
     capacity: int
+    """Of the link that it fills; 0 if it fills branches."""
     overflow: Overflow = "block"
+    """What that link does when it is full."""
     link_name: str | None = None
+    """Name of the `buffer` that sized that link; None without one."""
     """The user's name for the buffer that sized the link; None without one."""
 
     @property
@@ -82,10 +88,15 @@ class FanInLayout:
     """A fan-in: not a task, only a rule by which the next stage takes from its inputs."""
 
     name: str
+    """As reports and errors call it."""
     kind: FanInKind
+    """How the next item is chosen."""
     inputs: tuple[tuple[Hashable, SegmentLayout], ...]
+    """Key and segment of each input, in the order of the plan."""
     share: FairShare[Any] | None
+    """Weights, costs and capacity of a fair merge; None for the others."""
     strict: bool
+    """Whether a zip fails if its inputs differ in length."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +104,15 @@ class BranchLayout:
     """Where a branch begins: the link that the fan-out fills for it."""
 
     fan_out: str
+    """Name of the fan-out that it belongs to."""
     key: str
+    """Which of its branches."""
     capacity: int
+    """Of the link from the trunk."""
     overflow: Overflow = "block"
+    """What that link does when it is full."""
     link_name: str | None = None
+    """Name of the `buffer` that sized it; None without one."""
 
     @property
     def name(self) -> str:
@@ -109,12 +125,16 @@ class FanOutLayout:
     """A fan-out: the last stage of the trunk fills the links of all branches; their results are merged."""
 
     name: str
+    """As reports and errors call it."""
     kind: FanOutKind
+    """Whether each item goes to all branches, or to one."""
     trunk: SegmentLayout
+    """What is before it; its last stage fills the branches."""
     branches: tuple[tuple[str, SegmentLayout], ...]
+    """Key and segment of each branch, in the order of the plan."""
 
     @property
-    def joint(self) -> str:
+    def join(self) -> str:
         """The name of the merge behind the branches."""
         return f"{self.name} joined"
 
@@ -124,7 +144,9 @@ class SegmentLayout:
     """A row of stages; `origin` is what it takes from, if its first stage is not a source."""
 
     origin: FanInLayout | FanOutLayout | BranchLayout | None
+    """What its first stage takes from; None if that is a source."""
     stages: tuple[StageLayout, ...]
+    """Upstream first; none if a consumer takes from the origin itself."""
 
     def all_stages(self) -> Iterator[StageLayout]:
         """Every stage, upstream first."""

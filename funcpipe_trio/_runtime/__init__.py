@@ -1,6 +1,6 @@
 """Where waiting happens.
 
-Its rooms, each of which imports only from those above it:
+Its folders, each of which imports only from those above it in this list:
 
     core          protocols between the parts; signals; failures; the ledger; how a task parks and waits
     reports       what a run says of itself, also between two snapshots, and what limited it

@@ -72,7 +72,7 @@ class Throttler(Pacer):
 
     Asking the bucket costs more than everything else that is done for an item. So after a yes, `credit` more items of
     cost 1 may pass without asking (the caller subtracts 1 for each). They are paid for together, before the next
-    question or in `settle`, which ends the turn. TakeOp a token later than its item left never leaves more in the
+    question or in `settle`, which ends the turn. Taking a token later than its item left never leaves more in the
     bucket, so the bound still holds in every window. Paying late can only cost tokens that a full bucket would have
     regained within the turn (10 ms and one item; nothing if no time passes in a turn); a sender that stays within the
     rate loses nothing, because the token that was asked for is taken at once.

@@ -36,7 +36,7 @@ class Probe(Generic[T]):
     def __init__(self, pipeline: Pipeline[T]) -> None:
         self.log: list[tuple[float, T]] = []
         self.discarded: list[tuple[Any, str, str]] = []
-        self._opening: RunContext[T] = pipeline.open(on_discard=lambda *given: self.discarded.append(given))
+        self._block: RunContext[T] = pipeline.open(on_discard=lambda *given: self.discarded.append(given))
         self._run: Run[T] | None = None
         self._start = 0.0
 
@@ -53,13 +53,13 @@ class Probe(Generic[T]):
 
     async def __aenter__(self) -> Probe[T]:
         self._start = trio.current_time()
-        self._run = await self._opening.__aenter__()
+        self._run = await self._block.__aenter__()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool:
-        return await self._opening.__aexit__(kind, error, traceback)  # noqa: ASYNC102  # the run's own exit
+        return await self._block.__aexit__(kind, error, traceback)  # noqa: ASYNC102  # the run's own exit
 
     async def take(self, count: int = 1) -> list[T]:
         """Take `count` items, waiting for each."""

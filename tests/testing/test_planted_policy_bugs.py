@@ -123,7 +123,7 @@ def keep_the_place_of_a_cancelled_waiter(patch):
         try:
             await join(self, ask, checkpoint=checkpoint)
         except trio.Cancelled:
-            self._places = {_Waiter(trio.lowlevel.current_task()): None, **self._places}
+            self._waiters = {_Waiter(trio.lowlevel.current_task()): None, **self._waiters}
             raise
 
     patch.setattr(WaitQueue, "join", haunted)

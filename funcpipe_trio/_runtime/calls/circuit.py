@@ -1,6 +1,6 @@
 """A circuit breaker around a call: which calls are let through, which wait, and what if a call is cancelled?
 
-The choice is `sansio.breaker`. Every permit is handed back exactly once: as succeeded, failed, or abandoned.
+The choice is `_sansio.breaker`. Every permit is handed back exactly once: as succeeded, failed, or abandoned.
 """
 
 from __future__ import annotations

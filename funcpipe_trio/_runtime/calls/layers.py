@@ -4,7 +4,7 @@ A *layered* function takes an item and its `CallContext`, which carries the item
 it outwards. The state that policies share between items (tokens, circuits, threads) is made here, once for each start
 of the step; what one item needs (its attempts, its deadline) is in its own call.
 
-    inside out:   the user's function  ->  rate limit  ->  timeout  ->  retry  ->  timeout
+    inside out, for example:   the user's function  ->  rate limit  ->  timeout  ->  retry  ->  timeout
 
 A call in a runner waits for its place first; the rate limits and the timeout directly around it begin when it has one
 (`Placed`). Rate limits with nothing between them are met together, at one instant (`limits_around`).
@@ -31,8 +31,7 @@ from ..core.call_context import CALL, CallContext, Layered
 from ..core.failures import add_note
 from ..core.user_code import awaiting, interruptible, refuse_awaitable
 from ..runners.active_runner import start_runner
-from .rate_limiter import RateLimiter
-from .token_queue import TokenQueue
+from .rate_limiter import RateLimiter, checked_cost, queue_of
 
 
 def layers_of(plan: StepPlan) -> Layered:
@@ -162,7 +161,7 @@ def _limited(inner: Layered, admit: Layered) -> Layered:
 def _admission(limits: tuple[Limit, ...]) -> Layered:
     """Make a function that waits until all limits let a call start, at one instant."""
     limiters = [_limiter(limit) for limit in limits]
-    line = limiters[0]._line if len(limiters) == 1 else TokenQueue(*(limiter._shared for limiter in limiters))
+    line = queue_of(limiters)
     costs_of = _costs(limits, limiters)
 
     async def admit(item: Any, context: CallContext) -> None:
@@ -195,7 +194,9 @@ def _costs(limits: tuple[Limit, ...], limiters: list[RateLimiter]) -> Callable[[
     def ask(cost: Callable[[Any], int | Fraction], item: Any) -> Any:
         return cost(item)
 
-    return lambda item: tuple([1 if cost is None else limiter._checked(ask(cost, item)) for cost, limiter in pairs])
+    return lambda item: tuple(
+        [1 if cost is None else checked_cost(limiter, ask(cost, item)) for cost, limiter in pairs]
+    )
 
 
 # ---- time
@@ -233,14 +234,14 @@ def _retried(inner: Layered, retry: Retry) -> Layered:
     async def retried(item: Any, context: CallContext) -> Any:
         attempts: RetryState | None = None  # made when needed: most calls succeed
         while True:
-            context.tries(1 if attempts is None else attempts.number, retry.attempts)
+            context.count_attempt(1 if attempts is None else attempts.number, retry.attempts)
             try:
                 result = await inner(item, context)
             except Exception as error:
                 attempts = attempts or context.counters.attempts(retry, context.number)
                 wait = _ask(attempts, error, context.deadline)
                 if wait is None:
-                    context.tries(attempts.number, retry.attempts)  # a retry inside has set its own
+                    context.count_attempt(attempts.number, retry.attempts)  # a retry inside has set its own
                     if (note := attempts.note()) is not None:
                         add_note(error, note)
                     raise

@@ -1,8 +1,8 @@
 """Which trio run owns something that one run may use at a time, and when may the next run have it?
 
 A task is woken by its own run only, and two runs have two clocks. So the first use in a run takes the thing if the run
-that had it is over; otherwise it is refused. A run is told by its token: two runs may have one clock object. Whether a
-run is over, its token tells as well, which is asked when another run comes.
+that had it is over; otherwise it is refused. A run is identified by its token, because two runs may have one clock
+object. The token also says whether its run is over; it is asked only when another run comes.
 """
 
 from __future__ import annotations

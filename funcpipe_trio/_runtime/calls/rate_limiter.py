@@ -1,10 +1,11 @@
 """`RateLimiter`, a token bucket that many tasks wait for: which goes next, and what does a cancelled one leave behind?
 
-The choice is `sansio.token_bucket`, the waiting is `TokenQueue`: first come, first served, whatever the costs.
+The choice is `_sansio.token_bucket`, the waiting is `TokenQueue`: first come, first served, whatever the costs.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from fractions import Fraction
 
 import trio
@@ -119,14 +120,22 @@ class RateLimiter:
             acquired_cost=self._shared.acquired_cost,
         )
 
-    # ---- also for steps
-
     def _checked(self, cost: int | Fraction) -> int | Fraction:
         checks.cost("RateLimiter", "cost", cost)
         if cost > self._shared.bucket.rate_limit.burst:
             rule = f"be <= the burst of {shown(self._shared.bucket.rate_limit.burst)}, or it could never be paid"
             raise checks.refuse(ValueError, "RateLimiter", "cost", rule, cost)
         return cost
+
+
+def queue_of(limiters: Sequence[RateLimiter]) -> TokenQueue:
+    """Return the queue in which a call waits for tokens of all limiters at once: of one, its own."""
+    return limiters[0]._line if len(limiters) == 1 else TokenQueue(*(limiter._shared for limiter in limiters))
+
+
+def checked_cost(limiter: RateLimiter, cost: int | Fraction) -> int | Fraction:
+    """Return what a call takes from a limiter, if it may take that."""
+    return limiter._checked(cost)
 
 
 def _limit(where: str, value: RateLimit) -> RateLimit:

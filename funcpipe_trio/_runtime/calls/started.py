@@ -30,7 +30,7 @@ class StartedStep(Generic[A, B]):
     def __init__(self, plan: StepPlan) -> None:
         self.plan: StepPlan = plan  # what it runs, and what it is called
         self._layered = layers_of(plan)  # the function with its policies, made again for each trio run
-        self._run_with_it = OneRun(f"the started step {plan.name!r}", "Use step.start() in each of them.")
+        self._one_run = OneRun(f"the started step {plan.name!r}", "Use step.start() in each of them.")
         """The trio run that may use it now."""
         self._counters = StepCounters()  # what its policies did, over all runs
         self._calls = 0  # calls so far, which numbers them
@@ -42,7 +42,7 @@ class StartedStep(Generic[A, B]):
           StateError: if another trio run uses it that is not over.
         """
         # Open circuits, and threads that were left behind, belong to the run before.
-        if not self._run_with_it.is_current() and self._run_with_it.enter():
+        if not self._one_run.is_current() and self._one_run.enter():
             self._layered = layers_of(self.plan)
             self._counters.seed = None
         return self._layered
@@ -70,8 +70,7 @@ class StartedStep(Generic[A, B]):
         try:
             return await self._run(item, context)  # type: ignore[no-any-return]  # the step gave it its type
         except Exception as error:
-            tried = "" if context.of is None else f", attempt {context.tried} of {context.of}"
-            add_note(error, f"in step {named(self.plan.name)}{tried}")
+            add_note(error, f"in step {named(self.plan.name)}{context.attempts()}")
             raise
 
     @trio.lowlevel.enable_ki_protection  # for the layers' own code; user code in them is not protected

@@ -1,6 +1,6 @@
 """Tasks that wait for tokens, of one bucket or of several at once: which asks, and which is woken when one leaves?
 
-The choice is `sansio.token_claims`. Tasks that need the same buckets stand in one `WaitQueue`. Its first task asks, and
+The choice is `_sansio.token_claims`. Tasks that need the same buckets stand in one `WaitQueue`. Its first task asks and
 takes the tokens of all its buckets in the step in which it goes on: none is held meanwhile, so none can be lost, and no
 two tasks can wait for each other. A bucket knows the lines in which a task waits for its tokens. The first task of each
 line has a *claim* there, older or younger than others by the number with which it came; a younger claim may pass an
@@ -93,11 +93,11 @@ class TokenQueue:
     def __init__(self, *buckets: SharedBucket) -> None:
         self._buckets = buckets  # each task takes tokens of all of them
         self._line = WaitQueue()  # its first task asks
-        self._places: OrderedDict[_Claimant, None] = OrderedDict()  # what the tasks claim, in the order of the line
+        self._claimants: OrderedDict[_Claimant, None] = OrderedDict()  # what the tasks claim, in the order of the line
 
     def __len__(self) -> int:
         """How many tasks wait."""
-        return len(self._places)
+        return len(self._claimants)
 
     def poke(self) -> None:
         """Let the first task ask again."""
@@ -105,11 +105,11 @@ class TokenQueue:
 
     def most(self, bucket: SharedBucket) -> Cost:
         """Return the most tokens of a bucket that a waiting task needs."""
-        return max(place.claim[bucket.bucket] for place in self._places)
+        return max(place.claim[bucket.bucket] for place in self._claimants)
 
     def try_take(self, costs: Sequence[Cost]) -> bool:
         """Take tokens of all buckets if they are there, and if that delays no waiting task; return whether it did."""
-        if self._places:
+        if self._claimants:
             return False
         if self._is_alone():
             return self._buckets[0].take(self._buckets[0].now(), costs[0]) is None
@@ -166,17 +166,17 @@ class TokenQueue:
 
     @property
     def _first(self) -> _Claimant | None:
-        return next(iter(self._places), None)
+        return next(iter(self._claimants), None)
 
     def _join(self, place: _Claimant) -> None:
-        self._places[place] = None
+        self._claimants[place] = None
         for each in self._buckets:
             place.numbers[each], each.joined = each.joined, each.joined + 1
             each.lines[self] = None
 
     def _leave(self, place: _Claimant) -> None:
-        del self._places[place]
-        if not self._places:
+        del self._claimants[place]
+        if not self._claimants:
             for each in self._buckets:
                 del each.lines[self]
         place.let_follow()

@@ -1,1 +1,1 @@
-"""What all other rooms use: protocols between the parts, signals, failures, the ledger, how a task parks and waits."""
+"""What all others use: protocols between the parts, signals, failures, the ledger, how a task parks and waits."""

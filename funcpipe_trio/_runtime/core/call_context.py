@@ -16,25 +16,25 @@ CALL: Final = "call"
 class CallContext:
     """The context of one call through the policies of a step; reused for the next call."""
 
-    __slots__ = ("counters", "deadline", "kept_limit", "last_error", "number", "of", "tried", "waits_for")
+    __slots__ = ("attempt", "counters", "deadline", "kept_limit", "last_error", "most_attempts", "number", "waits_for")
 
     def __init__(self, counters: StepCounters, number: int = 0, kept_limit: TimeLimit | None = None) -> None:
         self.counters: StepCounters = counters  # where the policies of its step count
         self.kept_limit: TimeLimit | None = kept_limit  # reusable; its worker closes it; None for a single call
-        self.deadline: float = inf  # the earliest one around what runs now, by trio's clock; inf without a timeout
-        self.waits_for = CALL  # what the call waits for now, as reports say it
+        self.deadline: float = inf  # the earliest deadline around what runs now, by trio's clock; inf without a timeout
+        self.waits_for: str = CALL  # what the call waits for now, as reports say it
         self.begin(number)
 
     def begin(self, number: int) -> None:
         """Begin the call for the next item."""
         self.number: int = number  # of the item, from 0; its jitter is computed from it
-        self.tried: int = 1  # the current or last attempt, as counted by the outermost retry; 1 without a retry
-        self.of: int | None = None  # the most attempts that it may have; None without a retry
+        self.attempt: int = 1  # the current or last attempt, as counted by the outermost retry; 1 without a retry
+        self.most_attempts: int | None = None  # the most attempts that it may have; None without a retry
         self.last_error: Exception | None = None  # of the attempt before this one; None at the first
 
-    def tries(self, tried: int, of: int) -> None:
+    def count_attempt(self, attempt: int, most: int) -> None:
         """Note which attempt it is."""
-        self.tried, self.of = tried, of
+        self.attempt, self.most_attempts = attempt, most
 
     def within(self, seconds: float) -> TimeLimit:
         """Return the block for what must be done within so many seconds."""
@@ -44,9 +44,13 @@ class CallContext:
         limit.seconds = seconds
         return limit
 
+    def attempts(self) -> str:
+        """Return what the note of an error adds about the attempts; an empty string without a retry."""
+        return "" if self.most_attempts is None else f", attempt {self.attempt} of {self.most_attempts}"
+
     def got_through(self) -> None:
         """Note that a retry has its result: forget its failed attempts."""
-        self.tried, self.of, self.last_error = 1, None, None
+        self.attempt, self.most_attempts, self.last_error = 1, None, None
 
 
 Layered: TypeAlias = Callable[[Any, CallContext], Awaitable[Any]]

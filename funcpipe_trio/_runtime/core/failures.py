@@ -58,7 +58,7 @@ def leaves_of(error: BaseException | None) -> Iterator[BaseException]:
         yield error
 
 
-def comes_of_cancelling(error: BaseException) -> bool:
+def is_caused_by_cancelling(error: BaseException) -> bool:
     """Whether a cancellation is among the causes and contexts of an error, or in its groups."""
     seen: list[BaseException] = []
     waiting: list[BaseException | None] = [error]

@@ -1,7 +1,7 @@
-"""The accounts of a run: what was discarded, and which errors were there in addition to the one that the caller gets?
+"""What did a run discard, and which errors were there in addition to the one that the caller gets?
 
-Everything that leaves the stream without being delivered passes through here exactly once, so that the report adds up
-and `on_discard` is told of it.
+Each discarded item, and each that an overflow policy drops, passes through here exactly once, so that the report adds
+up and `on_discard` is told of it. What an operation drops or a policy skips is counted where that happens.
 """
 
 from __future__ import annotations

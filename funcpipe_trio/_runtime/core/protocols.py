@@ -1,8 +1,8 @@
 """What do the parts of a run know of each other, though each is made separately?
 
-The rule of an inlet: it is a generator that answers every pull at once, with an item or with `PENDING` (none now), and
-ends when no more can come; `failure` then is the error that stood there, if any. It never waits: the task that gets
-`PENDING` parks, and the inlet calls ``receiver.on_input()`` when a pull may find more.
+The rule of an inlet: its `items` is a generator that answers every pull at once, with an item or with `PENDING` (none
+now), and ends when no more can come; `failure` then is the error that stood there, if any. It never waits: the task
+that gets `PENDING` parks, and the inlet calls ``receiver.on_input()`` when a pull may find more.
 
 The invariant: an item is in an inlet until it is pulled, and from then on it belongs to the task that pulled it. There
 is no checkpoint in between, so no cancellation can lose one.
@@ -133,13 +133,13 @@ class Host(Protocol):
     """The run, as its stages see it."""
 
     ledger: Ledger
-    """Its accounts: items discarded, and errors."""
+    """What it discarded, and its errors."""
     cleanup_timeout: float
     """Seconds in which a source must be closed."""
-    slice: float
+    turn_seconds: float
     """The most seconds of real time between two checkpoints; inf where real time must not decide anything."""
     open_inner: Callable[[Plan, OnDiscard], Any]
-    """Returns the block of a run inside this one; given from above, as what opens a run is in a room above these."""
+    """Returns the block of a run inside this one; an attribute, because what opens a run imports this folder."""
 
     def start_task(self, task: Callable[[], Any], name: str) -> None:
         """Start a task in the run's nursery, in the context of the task that opened the run."""
@@ -148,7 +148,7 @@ class Host(Protocol):
         """Add a stage to the report."""
 
 
-class OperationHost(Protocol):
+class OperationChain(Protocol):
     """What an operation may use of the chain that it is fused into."""
 
     host: Host

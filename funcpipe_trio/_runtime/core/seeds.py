@@ -11,7 +11,7 @@ from random import SystemRandom
 
 import trio
 
-from ..core.parking import is_real
+from .parking import is_real
 
 _asked: trio.lowlevel.RunVar[int] = trio.lowlevel.RunVar("funcpipe_trio seeds", 0)
 

@@ -62,7 +62,7 @@ class FailureMark:
 
     def __init__(self, error: Exception, stage: Any, item: Any = NO_ITEM, *, stopped: str | None = None) -> None:
         self.error: Exception = error  # what the caller gets
-        self.stage: Any = stage  # what failed (a stage, a fan-in, a joint); it counts its failed and discarded items
+        self.stage: Any = stage  # what failed (a stage, a fan-in, a join); it counts its failed and discarded items
         self.item: Any = item  # at which it was raised; NO_ITEM: a source failed
         self.is_kept: bool = False  # the ledger has it; behind a fan-out, one mark may stand in several places
         self.stopped: str | None = stopped

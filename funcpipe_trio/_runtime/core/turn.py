@@ -1,6 +1,6 @@
 """How long may a task go on before others have their turn?
 
-The rule: at most `BURST` values and no longer than a slice of real time between two checkpoints, whichever is over
+The rule: at most `BURST` values, and at most `TURN_SECONDS` of real time, between two checkpoints, whichever is over
 first. Every loop that could go on without waiting has a `Turn`, and begins it again after each checkpoint.
 """
 
@@ -11,7 +11,7 @@ from typing import final
 
 BURST = 64
 """The most values between two checkpoints: a checkpoint costs 4 us, so 60 ns a value."""
-SLICE = 0.010
+TURN_SECONDS = 0.010
 """The most seconds of real time between two checkpoints (and one value more), where trio's clock is real, too."""
 
 

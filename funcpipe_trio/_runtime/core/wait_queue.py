@@ -34,11 +34,11 @@ class WaitQueue:
 
     def __init__(self) -> None:
         # In the order of arrival; not a dict: where many have left, a dict takes long to find its first.
-        self._places: OrderedDict[_Waiter, None] = OrderedDict()
+        self._waiters: OrderedDict[_Waiter, None] = OrderedDict()
 
     def __len__(self) -> int:
         """Return how many tasks wait."""
-        return len(self._places)
+        return len(self._waiters)
 
     async def join(self, ask: Callable[[], float | None], *, checkpoint: bool = False) -> None:
         """Wait until ``ask()`` returns None; any other result is when to ask again, `math.inf` for only when poked.
@@ -47,7 +47,7 @@ class WaitQueue:
         Cancellation: the place is given back; a task that is cancelled does not ask.
         """
         place = _Waiter(trio.lowlevel.current_task())
-        self._places[place] = None
+        self._waiters[place] = None
         try:
             if checkpoint:
                 await trio.lowlevel.checkpoint()
@@ -59,7 +59,7 @@ class WaitQueue:
                 await trio.lowlevel.checkpoint_if_cancelled()
         finally:
             was_first = self._first() is place
-            del self._places[place]
+            del self._waiters[place]
             if was_first:
                 self.poke()
 
@@ -71,7 +71,7 @@ class WaitQueue:
             trio.lowlevel.reschedule(first.task, WOKEN)
 
     def _first(self) -> _Waiter | None:
-        return next(iter(self._places), None)
+        return next(iter(self._waiters), None)
 
     async def _park(self, place: _Waiter, until: float) -> None:
         def unpark(_raise_cancel: object) -> trio.lowlevel.Abort:

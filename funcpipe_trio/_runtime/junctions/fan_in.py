@@ -5,7 +5,7 @@ hands over is the fairest item at that instant, not the fairest of some time ago
 
 The rule of every fan-in here: an input is REFILLING while its producer was woken for room and has not run. It counts as
 backlogged, so nothing is handed over until it has run. Without this the order in which the scheduler runs a batch of
-tasks would decide the shares (measured at 10:1, capacity 0: a share of .55 instead of .91).
+tasks would decide the shares (measured with weights 10 and 1: a share of .55 instead of .91).
 
 The failure of an input stands where its next item would have stood; what the other inputs still hold is then behind it.
 """
@@ -105,7 +105,7 @@ class FanInInlet:
 class MergeInput:
     """One input of a merge: the receiver of its inlet."""
 
-    __slots__ = ("contested", "ended", "flow", "held", "inlet", "items", "key", "merge")
+    __slots__ = ("contested", "ended", "flow", "inlet", "is_refilling", "items", "key", "merge")
 
     def __init__(self, merge: MergeInlet, key: Hashable, inlet: Inlet, flow: Flow[int]) -> None:
         self.merge = merge  # whose input it is
@@ -113,7 +113,7 @@ class MergeInput:
         self.inlet = inlet  # where its items come from
         self.flow = flow  # its account in the fair queue
         self.items = inlet.items()  # of the inlet
-        self.held = False  # REFILLING when the merge last looked: its producer must run before the next choice
+        self.is_refilling = False  # REFILLING when the merge last looked: its producer must run before the next choice
         self.ended = False  # the merge has seen its end
         self.contested: int | Fraction = 0  # cost of the items handed over while every input had one
         inlet.receiver = self
@@ -135,7 +135,7 @@ class MergeInlet(FanInInlet):
             MergeInput(self, key, inlet, self._queue.add(number, share.weight_of(key)))
             for number, (key, inlet) in enumerate(inputs)
         ]
-        self._held = 0  # inputs whose producers must run before the next choice
+        self._refilling = 0  # inputs whose producers must run before the next choice
         self._open = len(self.inputs)  # inputs that have not ended
         self._serving = False  # within a pull: its choice must stand until it is charged
         self._changed: list[MergeInput] = []  # inputs that changed within it, to be looked at afterwards
@@ -167,17 +167,17 @@ class MergeInlet(FanInInlet):
             self._changed.append(each)
             return
         self._look(each)
-        self.receiver.on_input()  # in any case: a fan-in behind this one may count it as held until then
+        self.receiver.on_input()  # in any case: a fan-in behind this one may wait for it until then
 
     def _look(self, each: MergeInput) -> None:
         state = each.inlet.state()
-        held = state is REFILLING
-        if held is not each.held:
-            each.held = held
-            self._held += 1 if held else -1
+        is_refilling = state is REFILLING
+        if is_refilling is not each.is_refilling:
+            each.is_refilling = is_refilling
+            self._refilling += 1 if is_refilling else -1
         if state is READY or state is FAILED:  # a failure comes in its turn, where the next item would
             self._queue.ready(each.flow)
-        elif not held:
+        elif not is_refilling:
             self._queue.idle(each.flow)
             if state is ENDED and not each.ended:
                 each.ended = True
@@ -185,7 +185,7 @@ class MergeInlet(FanInInlet):
                 next(each.items, None)  # reads the end: a zip then closes its longer inputs, which nothing else would
 
     def state(self) -> Readiness:
-        if self._held:
+        if self._refilling:
             return REFILLING
         flow = self._queue.select()
         if flow is not None:
@@ -199,7 +199,7 @@ class MergeInlet(FanInInlet):
     def items(self) -> Iterator[Any]:
         queue, inputs, cost_of = self._queue, self.inputs, self.share.cost
         while self._open and not self._closed:
-            flow = None if self._held else queue.select()
+            flow = None if self._refilling else queue.select()
             if flow is None:
                 yield PENDING
                 continue
@@ -258,7 +258,7 @@ class ConcatInlet(FanInInlet):
     def start(self) -> None:
         self._started = True
         super().start()
-        self._pass_on()  # an input may be empty from the start
+        self._start_next()  # an input may be empty from the start
 
     def _close_inputs(self, reason: str) -> None:
         # Also those that never ran, as the run may own their channels; a copy, as `on_discard` may drain the run.
@@ -266,7 +266,7 @@ class ConcatInlet(FanInInlet):
             inlet.close(reason)
 
     def on_input(self) -> None:
-        self._pass_on()
+        self._start_next()
         super().on_input()
 
     def state(self) -> Readiness:
@@ -276,16 +276,16 @@ class ConcatInlet(FanInInlet):
     def items(self) -> Iterator[Any]:
         while self._left and not self._closed:
             value = next(self._values, END)
-            if value is END:  # the end of an input is read by `_pass_on`, so this one failed
+            if value is END:  # the end of an input is read by `_start_next`, so this one failed
                 self._end(self._left[0].failure)
                 return
             if value is not PENDING:
                 self.taken += 1
-                self._pass_on()
+                self._start_next()
             yield value
         self.exhausted = not self._closed
 
-    def _pass_on(self) -> None:
+    def _start_next(self) -> None:
         """Start the next input as soon as the one that runs has ended."""
         while self._started and self._left and self._left[0].state() is ENDED and not self._closed:
             next(self._values, None)  # reads the end

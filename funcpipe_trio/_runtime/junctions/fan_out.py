@@ -8,7 +8,7 @@ branch was full.
                 has an overflow policy. No branch waits for another, and their results are merged as they come, so there
                 is no circular wait.
   a branch ends (it took what it wanted): it gets no more; the trunk is stopped when no branch is left.
-  trunk fails   the failure goes down every branch, behind what came before it. The joint delivers it once, when the
+  trunk fails   the failure goes down every branch, behind what came before it. The join delivers it once, when the
                 last branch has come to it: only then everything before it has been delivered.
   branch fails  as an input of any merge does.
 """
@@ -21,8 +21,7 @@ from typing import Any
 import trio
 
 from ..._base.errors import BufferOverflow
-from ..._base.shown import listed, named, option
-from ..._plan import operations as plan
+from ..._base.shown import named
 from ...policies.fair_share import FairShare
 from ..core.failures import noted
 from ..core.ledger import Ledger
@@ -30,27 +29,7 @@ from ..core.protocols import Inlet, Receiver, Sender
 from ..core.signals import BEHIND_FAILURE, ENDED, FAILED, NO_ITEM, NOT_NEEDED, FailureMark, Readiness, reason_behind
 from ..links.link import Link, start_upstream, stop_upstream
 from ..links.lossy_link import LossyLink
-from ..operations.per_item import PerItem
 from .fan_in import MergeInlet, MergeInput
-
-
-class RouteOp(PerItem):
-    """Each value becomes ``(branch, value)``."""
-
-    def __init__(self, operation: plan.Route) -> None:
-        super().__init__(operation)
-        self._fn = operation.fn  # returns the key of the branch for a value
-        self._branches = dict.fromkeys(operation.branches)  # their keys, in the order of the plan
-
-    def apply(self, value: Any) -> Any:
-        key = self._fn(value)
-        self.vet(key)
-        if key not in self._branches:
-            known = listed(self._branches)
-            raise KeyError(
-                f"{named(self.name)}: route gave {option(key)}, which is not a branch; the branches are {known}"
-            )
-        return key, value
 
 
 class Port:
@@ -92,11 +71,11 @@ class Port:
             return
         link.passed -= 1  # the commit that follows counts all that was put, but this one does not pass
         if link.ended:  # within the same burst
-            self.fork.joint.discard(item, BEHIND_FAILURE)
+            self.fork.join.discard(item, BEHIND_FAILURE)
         else:
             error = BufferOverflow(f"the {link.described()} of branch {named(self.name)} was full")
-            self.fork.joint.failed += 1
-            link.finish(FailureMark(noted(error, self.name, None), self.fork.joint, item))
+            self.fork.join.failed += 1
+            link.finish(FailureMark(noted(error, self.name, None), self.fork.join, item))
             self.fork.look_whether_wanted()
 
 
@@ -105,7 +84,7 @@ class Fork:
 
     def __init__(self, name: str) -> None:
         self.name = name  # of the fan-out
-        self.joint: Join  # where the branches are merged again; it counts and discards for the fork
+        self.join: Join  # where the branches are merged again; it counts and discards for the fork
         self.sender: Sender  # the trunk's last stage
         self.ports: dict[str, Port] = {}  # of the branches, by their keys
         self.put: Callable[[Any], object] = self._put  # takes one value of the trunk
@@ -229,7 +208,7 @@ class Broadcasting(Fork):
         if not self._targets:
             self._targets = [port.link for port in self._open()]
             if not self._targets:  # all were closed in this turn, by a user's function
-                self.joint.discard(value, self.closed or NOT_NEEDED)
+                self.join.discard(value, self.closed or NOT_NEEDED)
         for link in self._targets:
             link.put(value)
         return None
@@ -302,6 +281,7 @@ class Join(MergeInlet):
     def __init__(self, name: str, ledger: Ledger, inputs: Sequence[tuple[str, Inlet]], fork: Fork) -> None:
         super().__init__(name, ledger, inputs, FairShare())
         self._fork = fork  # what fills the branches; its failure is that of the trunk
+        fork.join = self
         self._trunk_failure: FailureMark | None = None  # that failure, once a branch has come to it
 
     def _look(self, each: MergeInput) -> None:

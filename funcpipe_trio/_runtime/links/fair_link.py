@@ -1,6 +1,6 @@
 """The link behind a `fair_by`: how does an item of one mixed stream wait until its key has its turn?
 
-It is a `Link`, except that it holds queues by key (`sansio.keyed_fair_queue`) instead of one. The receiver takes
+It is a `Link`, except that it holds queues by key (`_sansio.keyed_fair_queue`) instead of one. The receiver takes
 from it directly, and the choice is made in that pull, so what is handed over is the fairest item at that instant.
 
 Whether there is room depends on the item: one that its queue has no room for stays outside the queues, but in this

@@ -8,8 +8,9 @@ It never waits. The sender appends while there is room and calls `commit`; the r
 `release`. Both move as many items as they can in one turn, and each wakes the other once: a trip through the scheduler
 costs fifty times what moving an item does, so it is made per burst, never per item.
 
-`refilling` says that the sender was woken for room and has not run since. A fan-in counts such an input as backlogged
-and waits for it (`REFILLING`), or its fairness would depend on the order in which the scheduler runs a batch of tasks.
+`refilling` says that the sender was woken for room and has not run since, or goes on in its next turn. A fan-in counts
+such an input as backlogged and waits for it (`REFILLING`), or its fairness would depend on the order in which the
+scheduler runs a batch of tasks.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from ..._plan import operations as plan
 from ..._sansio.tolerance import Tolerance
 from ...policies.on_error import Emit, Failure, OnError, Skip, Stop
 from ..core.failures import add_note, failure_of, noted
-from ..core.protocols import OperationHost
+from ..core.protocols import OperationChain
 from ..core.signals import PENDING
 from ..core.user_code import ASYNC_DEF, OR_CONCURRENCY, not_awaitable
 
@@ -40,7 +40,7 @@ class FusedOperation:
 
     def __init__(self, operation: plan.Operation) -> None:
         self.name = operation.name  # as plans, reports and errors call it
-        self.chain: OperationHost  # the chain that it is fused into; set by that
+        self.chain: OperationChain  # the chain that it is fused into; set by that
         self.dropped = 0  # values that it dropped
         self.created = 0  # values that it made of others, if it does not make one of one
         self.absorbed = 0  # values that went into those

@@ -82,7 +82,7 @@ class GroupingOp(FusedOperation):
         batcher = self._batcher
         for value in values:
             closed = None
-            if self._due:  # it was not full, so lists hold two at least: the value cannot fill the next one
+            if self._due:  # an open list has room, so a list holds two at least: this value cannot fill the next
                 self._due = False
                 closed = batcher.close()
             if value is not PENDING:

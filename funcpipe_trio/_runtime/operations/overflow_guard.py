@@ -19,7 +19,7 @@ class OverflowGuard(FusedOperation):
     """Fails at the first value for which the link behind it has no room."""
 
     def __init__(self, link: LossyLink, stage: str) -> None:
-        super().__init__(Buffer(stage))
+        super().__init__(Buffer(stage))  # a plan value only for the name: it fails under the name of the stage
         self._link = link  # that its stage fills
 
     @trio.lowlevel.enable_ki_protection

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import trio
 
+from ..._base.shown import listed, named, option
 from ..._plan import operations as plan
 from ..core.signals import NOT_NEEDED, PENDING
 from .base import FusedOperation
@@ -171,6 +172,25 @@ class SkipOp(PerItem):
             return value
         self._left -= 1
         return self.drop()
+
+
+class RouteOp(PerItem):
+    """Each value becomes ``(branch, value)``."""
+
+    def __init__(self, operation: plan.Route) -> None:
+        super().__init__(operation)
+        self._fn = operation.fn  # returns the key of the branch for a value
+        self._branches = dict.fromkeys(operation.branches)  # their keys, in the order of the plan
+
+    def apply(self, value: Any) -> Any:
+        key = self._fn(value)
+        self.vet(key)
+        if key not in self._branches:
+            known = listed(self._branches)
+            raise KeyError(
+                f"{named(self.name)}: route gave {option(key)}, which is not a branch; the branches are {known}"
+            )
+        return key, value
 
 
 class TakeOp(FusedOperation):

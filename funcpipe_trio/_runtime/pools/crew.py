@@ -42,18 +42,20 @@ class Worker:
         "variables",
     )
 
-    def __init__(self, counters: StepCounters, seconds: float) -> None:
+    def __init__(
+        self, counters: StepCounters, seconds: float, give_up: Callable[[Worker, object], trio.lowlevel.Abort]
+    ) -> None:
         self.limit: TimeLimit = TimeLimit(0.0, is_kept=True)  # of its calls, if the step has one; stays open between
         self.context: CallContext = CallContext(counters, kept_limit=self.limit)  # for the policies of the step
         self.variables: OwnContext  # the context variables that each of its calls begins with; made in its task
-        self.scope: trio.CancelScope = trio.CancelScope()  # ends its call when that is no longer needed
+        self.scope: trio.CancelScope = trio.CancelScope()  # around all its work; ends that when it is no longer needed
         self.turn: Turn = Turn(seconds)  # how long it may go on; it counts items
         self.item: Any = NO_ITEM  # in its hands; discarded if the worker ends
         self.since: float = 0.0  # when it took the item up
         self.number: int = 0  # of its item in the stream, which errors name
         self.position: int = 0  # of its item in the order of the results
         self.refusal: Exception | None = None  # what a key function raised at the item, handled instead of a call
-        self.parking: Parking  # what it waits by; made once, because that is cheaper
+        self.parking = Parking(partial(give_up, self))  # what it waits by; made once, because that is cheaper
         self.task: trio.lowlevel.Task | None = None  # to be woken; set when it first parks
 
 
@@ -93,8 +95,7 @@ class Crew:
         return False
 
     def _employ(self) -> None:
-        worker = Worker(self._counters, self._chain.host.slice)
-        worker.parking = Parking(partial(self._give_up_waiting, worker))
+        worker = Worker(self._counters, self._chain.host.turn_seconds, self._give_up_waiting)
         self.workers.append(worker)
         self.usage.hire(self._chain.now())
         self.coming += 1

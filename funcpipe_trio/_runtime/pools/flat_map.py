@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import sys
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -24,11 +24,9 @@ from ..._plan.nodes import Plan, is_awaitable, plan_of
 from ...policies.on_error import Failure
 from ..calls.calling import Calling
 from ..core.parking import WOKEN, Parking
-from ..core.protocols import Host, Inlet, Outlet
 from ..core.signals import END
 from ..core.user_code import interruptible, interruptibly
-from ..operations.base import FusedOperation
-from ..stages.chain import FULL, STARVED, TURN_OVER, BurstEnd
+from ..stages.chain import FULL, STARVED, TURN_OVER, BurstEnd, Ends
 from ..stages.lifetime import Lifetime, thrown
 from .crew import Worker
 from .nested import NestedRun
@@ -38,7 +36,7 @@ from .pool import Pool
 class Children:
     """What one item becomes: the stream of its children, and those that came and are not out yet."""
 
-    __slots__ = ("are_waiting", "error", "hand", "is_over", "life", "parking", "stream")
+    __slots__ = ("error", "hand", "is_over", "is_waiting", "life", "parking", "stream")
 
     def __init__(self, stream: Any, life: Lifetime | None) -> None:
         self.stream = stream  # what gives them, one at a time
@@ -46,11 +44,11 @@ class Children:
         self.hand: deque[Any] = deque()  # at most one: the next is asked for when it is out
         self.is_over = False  # no more will come
         self.error: BaseException | None = None  # why not, if the stream failed; raised behind the child in hand
-        self.are_waiting = False
+        self.is_waiting = False
         """Whether the worker waits for room, and not in user code, which only a cancellation can end."""
         self.parking: Parking | None = None  # what the worker waits in line by; made at its first wait: many need none
 
-    async def come(self, ask: Callable[[], Awaitable[Any]]) -> bool:
+    async def take_next(self, ask: Callable[[], Awaitable[Any]]) -> bool:
         """Take what the stream gives: a child, its end, or an error; return whether it was a child."""
         try:
             child = await ask()
@@ -69,17 +67,13 @@ class FlatMapPool(Pool):
 
     def __init__(
         self,
-        host: Host,
-        name: str,
-        inlet: Inlet,
-        outlet: Outlet,
-        fused: Sequence[FusedOperation],
+        ends: Ends,
         call: Calling,
         *,
         concurrency: int,
         ordered: bool,
     ) -> None:
-        super().__init__(host, name, inlet, outlet, fused, call, concurrency=concurrency, ordered=ordered)
+        super().__init__(ends, call, concurrency=concurrency, ordered=ordered)
         self._children: dict[Worker, Children] = {}  # what the item in each worker's hands becomes
         self._line: OrderedDict[Worker, bool] = OrderedDict()
         """Workers that wait for room, in the order in which they came; the value is whether it is parked."""
@@ -147,16 +141,16 @@ class FlatMapPool(Pool):
     async def _run(self, worker: Worker, inner: Plan) -> None:
         """Run a pipeline in this task, and let its results out."""
         nested = NestedRun(self, lambda: self.reason() if self.is_superfluous(worker) else None)
-        opening = self.chain.host.open_inner(inner, nested.discard)
+        block = self.chain.host.open_inner(inner, nested.discard)
         run: Any = None
         try:
-            async with opening as run:
+            async with block as run:
                 children = Children(run, None)
                 await self._let_out(worker, children)
                 await self._let_out_rest(worker, children)
         finally:
             if run is not None:
-                nested.close(run.report, sys.exception())
+                nested.keep_errors(run.report, sys.exception())
 
     # ---- its children
 
@@ -169,24 +163,24 @@ class FlatMapPool(Pool):
             ask = partial(interruptible, ask)
         while not self.is_superfluous(worker):
             try:
-                await self._clear(worker, children)
+                await self._move_on_children(worker, children)
             except trio.Cancelled as error:  # noqa: ASYNC103  # one of the user's own scope ends here
                 if not await self._is_cancelled_inside(worker, children):  # noqa: ASYNC102  # shielded there
                     raise
                 if children.is_over:  # it may have left its scope open: it is closed first, then the rest is let out
                     return  # noqa: ASYNC104  # not of the run's scope
                 assert children.life is not None
-                clear = partial(self._clear, worker, children)
+                clear = partial(self._move_on_children, worker, children)
                 await children.life.sheltered(self.chain.host.start_task, clear)  # noqa: ASYNC102  # it is shielded
                 if self.is_superfluous(worker):
                     break  # noqa: ASYNC104  # not of the run's scope
                 ask_again = partial(interruptible, thrown, children.stream, error, END)
-                if await children.come(ask_again):  # noqa: ASYNC102  # the scope that ended is the user's own
+                if await children.take_next(ask_again):  # noqa: ASYNC102  # the scope that ended is the user's own
                     self.chain.created += 1
                 continue  # noqa: ASYNC104  # not of the run's scope
             if children.is_over or self.is_superfluous(worker):
                 break
-            if await children.come(ask):
+            if await children.take_next(ask):
                 self.chain.created += 1
 
     async def _is_cancelled_inside(self, worker: Worker, children: Children) -> bool:
@@ -198,13 +192,13 @@ class FlatMapPool(Pool):
 
     async def _let_out_rest(self, worker: Worker, children: Children) -> None:
         """Let the rest out, and raise the error that stands behind it."""
-        await self._clear(worker, children)
+        await self._move_on_children(worker, children)
         if children.error is not None:
             raise children.error
 
-    async def _clear(self, worker: Worker, children: Children) -> None:
+    async def _move_on_children(self, worker: Worker, children: Children) -> None:
         """Let out the child in hand, in turn with the other workers, and move on what is on its way."""
-        hand, children.are_waiting = children.hand, True
+        hand, children.is_waiting = children.hand, True
         if self._holder is not worker:
             self._holder = None
         try:
@@ -219,12 +213,12 @@ class FlatMapPool(Pool):
                 elif hand and self._has_turn(worker):
                     continue
                 elif hand or (end is FULL and self.has_leftovers()):
-                    await self._stand(worker)
+                    await self._wait_in_line(worker)
                 else:
                     self.chain.outlet.turn_over()
                     return
         finally:
-            children.are_waiting = False
+            children.is_waiting = False
             if self._line:
                 self._line.pop(worker, None)
                 self._wake_first()
@@ -251,7 +245,7 @@ class FlatMapPool(Pool):
             self._line.pop(worker, None)  # with its next child it stands at the end, unless it still has its turn
             self._turns -= self._holder is worker
 
-    async def _stand(self, worker: Worker) -> None:
+    async def _wait_in_line(self, worker: Worker) -> None:
         """Wait in line for room."""
         self.chain.outlet.turn_over()  # first: it may stop this stage, or give it room
         if self.is_superfluous(worker):
@@ -301,7 +295,7 @@ class FlatMapPool(Pool):
     def cancel(self, worker: Worker) -> None:
         """End a worker's work; one that waits for room is only woken, and closes what its stream holds open itself."""
         children = self._children.get(worker)
-        if children is None or not children.are_waiting:
+        if children is None or not children.is_waiting:
             super().cancel(worker)
         elif self._line.get(worker):
             self._wake_up(worker)

@@ -1,7 +1,7 @@
 """A stage that works on one item of each key at a time: which items wait for which, and what may they hold up?
 
 An item is taken while there is a place for it, whether its key is free or not; an item of a busy key waits in the lane
-of that key (`sansio.key_order`), and others overtake it. Items that wait are counted with the calls that run:
+of that key (`_sansio.key_order`), and others overtake it. Items that wait are counted with the calls that run:
 
     calls + items in lanes + results that wait + values in the link  <=  concurrency + capacity of that link
 
@@ -14,7 +14,7 @@ worked on, because everything before a failure is delivered.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Hashable, Sequence
+from collections.abc import Awaitable, Callable, Hashable
 from typing import Any
 
 import trio
@@ -23,10 +23,9 @@ from ..._base.frozen import dataclass
 from ..._sansio.key_order import KeyOrder
 from ..calls.calling import Calling
 from ..core.failures import failure_of
-from ..core.protocols import Host, Inlet, Outlet
 from ..core.signals import CANCELLED, END, PENDING
 from ..core.user_code import not_awaitable
-from ..operations.base import FusedOperation
+from ..stages.chain import Ends
 from .crew import Worker
 from .pool import DEFERRED, Pool
 
@@ -52,18 +51,14 @@ class KeyedPool(Pool):
 
     def __init__(
         self,
-        host: Host,
-        name: str,
-        inlet: Inlet,
-        outlet: Outlet,
-        fused: Sequence[FusedOperation],
+        ends: Ends,
         call: Calling,
         *,
         concurrency: int,
         ordered: bool,
         key: Callable[[Any], Hashable],
     ) -> None:
-        super().__init__(host, name, inlet, outlet, fused, call, concurrency=concurrency, ordered=ordered)
+        super().__init__(ends, call, concurrency=concurrency, ordered=ordered)
         self._key = key  # called with each item, when it is taken
         self._key_order = KeyOrder()  # items that were taken and wait for their key
         self._keys: dict[Worker, Hashable] = {}  # the key that each worker holds

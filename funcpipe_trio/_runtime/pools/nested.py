@@ -41,7 +41,7 @@ class NestedRun:
             chain.discarded += 1
             chain.host.ledger.discard(item, name, self._outer_reason() or reason)
 
-    def close(self, report: Report, raised: BaseException | None) -> None:
+    def keep_errors(self, report: Report, raised: BaseException | None) -> None:
         """Keep the errors in the inner run's report, except `raised`, which it has raised in the stage already."""
         ledger = self._stage.chain.host.ledger
         for error in report.cleanup_errors:

@@ -19,14 +19,14 @@ from ..._sansio.tolerance import Tolerance
 from ...policies.on_error import Divert, Failure, Skip, Stop
 from ..calls.calling import Calling
 from ..core.call_context import CallContext
-from ..core.failures import add_note, comes_of_cancelling, failure_of, noted
+from ..core.failures import add_note, failure_of, is_caused_by_cancelling, noted
 from ..core.signals import FailureMark
 from ..stages.chain import Chain
 from .crew import Worker
 from .results import PendingSkip
 
 
-class Calls(Protocol):
+class PoolOfOutcomes(Protocol):
     """The pool, as far as outcomes know it."""
 
     chain: Chain
@@ -58,7 +58,7 @@ class Calls(Protocol):
 class Outcomes:
     """Handles failed calls as the policy of the pool says."""
 
-    def __init__(self, pool: Calls, call: Calling) -> None:
+    def __init__(self, pool: PoolOfOutcomes, call: Calling) -> None:
         self._pool = pool  # whose calls failed
         self._call = call  # what it calls, with the policy
         self._tolerance = Tolerance(call.on_error) if isinstance(call.on_error, Skip) else None
@@ -104,7 +104,7 @@ class Outcomes:
         """End the stream at the item's position; what is behind that is given up."""
         pool = self._pool
         if pool.is_superfluous(worker):
-            if comes_of_cancelling(error):
+            if is_caused_by_cancelling(error):
                 pool.chain.keep_cleanup_error(error)
             else:  # a failure of an item that is no longer needed
                 pool.chain.host.ledger.keep(error)
@@ -147,12 +147,10 @@ class Outcomes:
     def _failure_of(self, worker: Worker, error: Exception) -> Failure[Any]:
         name = self._pool.chain.name
         met = noted(error, name, worker.number, self._attempts(worker))
-        return Failure(worker.item, met, name, worker.context.tried if self._call.is_layered else 1)
+        return Failure(worker.item, met, name, worker.context.attempt if self._call.is_layered else 1)
 
     def _attempts(self, worker: Worker) -> str:
-        context = worker.context
-        is_told = self._call.is_layered and context.of is not None
-        return f", attempt {context.tried} of {context.of}" if is_told else ""
+        return worker.context.attempts() if self._call.is_layered else ""
 
     def _count(self, error: Exception) -> None:
         self._pool.chain.failures[type(error).__name__] += 1

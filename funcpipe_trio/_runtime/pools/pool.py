@@ -21,7 +21,7 @@ A pool is a crew (the workers), an order (which result is next), outcomes (what 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable, Iterator, Sequence
+from collections.abc import Awaitable, Iterator
 from contextlib import closing
 from typing import Any, Final
 
@@ -32,15 +32,14 @@ from ..._sansio.reorder import AsCompleted, InOrder
 from ...policies.on_error import Failure
 from ..calls.calling import Calling, EndBefore
 from ..calls.own_context import OwnContext
-from ..core.protocols import Host, Inlet, Outlet, worth_a_pull
-from ..core.signals import BEHIND_FAILURE, CANCELLED, END, NO_ITEM, NOT_NEEDED, PENDING, FailureMark, reason_behind
+from ..core.protocols import Inlet, worth_a_pull
+from ..core.signals import BEHIND_FAILURE, END, NO_ITEM, NOT_NEEDED, PENDING, FailureMark, reason_behind
 from ..core.step_counters import StepCounters
 from ..core.turn import BURST
 from ..core.user_code import interruptible
 from ..links.link import Link
 from ..links.sink import Sink
-from ..operations.base import FusedOperation
-from ..stages.chain import FULL, OVER, STARVED, TURN_OVER, BurstEnd, Chain
+from ..stages.chain import FULL, OVER, STARVED, TURN_OVER, BurstEnd, Chain, Ends
 from .crew import Crew, Worker
 from .outcomes import Outcomes
 from .results import ALREADY_COUNTED, PendingSkip, Results
@@ -61,11 +60,7 @@ class Pool:
 
     def __init__(
         self,
-        host: Host,
-        name: str,
-        inlet: Inlet,
-        outlet: Outlet,
-        fused: Sequence[FusedOperation],
+        ends: Ends,
         call: Calling,
         *,
         concurrency: int,
@@ -73,11 +68,11 @@ class Pool:
     ) -> None:
         self.order: InOrder | AsCompleted = InOrder() if ordered else AsCompleted()  # which result is next
         self.results: Results = Results(self.order, self)  # the inlet of its chain
-        self.chain: Chain = Chain(host, name, self.results, outlet, fused)  # what results go through
+        self.chain: Chain = Chain(ends._replace(inlet=self.results))  # what results go through
         self.call = call  # what it calls, and what it does when that fails
         self.outcomes: Outcomes = Outcomes(self, call)  # what becomes of failed calls
         self.crew: Crew = Crew(self.chain, concurrency, self._employed, call.counters or StepCounters())  # its workers
-        self.source = inlet  # where items come from
+        self.source = ends.inlet  # where items come from
         self.kind: str = "async"  # as reports call it
         self.counters: StepCounters | None = call.counters  # what the policies of its step count; None without a step
         self.divert_counters: StepCounters | None = call.divert_counters  # likewise, of the step for failures
@@ -92,10 +87,10 @@ class Pool:
         self._items: Iterator[Any] = iter(())  # those of the source, once the pool is started
         self._gives_way: Worker | None = None
         """The worker that lets the receiver run before more is put; meanwhile none moves results on. None otherwise."""
-        self.is_direct: bool = not fused and type(outlet) in (Link, Sink)
+        self.is_direct: bool = not ends.operations and type(ends.outlet) in (Link, Sink)
         """Whether a result can go into the outlet as it is: there is no operation to apply, and no route to choose."""
-        inlet.receiver = self.results.receiver = self
-        host.register(self)
+        ends.inlet.receiver = self.results.receiver = self
+        ends.host.register(self)
 
     # ---- what its neighbours call: sync, at any time
 
@@ -240,7 +235,6 @@ class Pool:
             chain.keep_cleanup_error(error)
         except BaseException as error:  # noqa: ASYNC103  # raised again if it must pass
             if not chain.fails_by(error):
-                chain.stopped = chain.stopped or CANCELLED
                 raise
         finally:
             self._dismiss(worker)

@@ -37,7 +37,7 @@ class PendingSkip:
     """What the note of the error says of its attempts; empty if there is nothing to say."""
 
 
-class Calls(Protocol):
+class PoolOfResults(Protocol):
     """The pool, as far as its results know it."""
 
     chain: Chain
@@ -55,9 +55,9 @@ class Calls(Protocol):
 class Results:
     """The pool's results as the inlet of its chain."""
 
-    def __init__(self, order: InOrder | AsCompleted, calls: Calls) -> None:
+    def __init__(self, order: InOrder | AsCompleted, pool: PoolOfResults) -> None:
         self.order = order  # says which result is next
-        self.calls = calls  # the pool, which makes the results
+        self.pool = pool  # the pool, which makes the results
         self.receiver: Receiver  # the pool, which drives the chain
         self.failure: FailureMark | None = None  # the failure at the end, if there is one
         self.exhausted: bool = False  # read to the end
@@ -69,24 +69,24 @@ class Results:
 
     @trio.lowlevel.enable_ki_protection
     def items(self) -> Iterator[Any]:
-        order, calls = self.order, self.calls
+        order, pool = self.order, self.pool
         while True:
             if order.ready:
                 result = order.pop()
                 self.seen += 1
                 if result is PENDING:
-                    calls.chain.dropped += 1
+                    pool.chain.dropped += 1
                 elif result is ALREADY_COUNTED:
                     result = PENDING
                 elif isinstance(result, PendingSkip):
-                    calls.skip(result)
+                    pool.skip(result)
                     result = PENDING
                 elif isinstance(result, EndBefore):
-                    calls.chain.discard(result.item, NOT_NEEDED)
+                    pool.chain.discard(result.item, NOT_NEEDED)
                     return
                 yield result
-            elif calls.is_over():
-                self.exhausted, self.failure = True, order.failure or calls.end_of_source()
+            elif pool.is_over():
+                self.exhausted, self.failure = True, order.failure or pool.end_of_source()
                 return
             else:
                 yield PENDING
@@ -94,7 +94,7 @@ class Results:
     def state(self) -> Readiness:
         if self.order.ready:
             return READY
-        return ENDED if self.calls.is_over() else IDLE
+        return ENDED if self.pool.is_over() else IDLE
 
     def release(self, *, parking: bool = False) -> None:
         """Do nothing: workers see for themselves whether there is a place."""

@@ -43,7 +43,7 @@ def build(line: SegmentLayout, parts: Parts, end: Sink | Fork | None = None) -> 
 
 def _puller(line: SegmentLayout) -> str:
     origin = line.origin
-    return origin.joint if isinstance(origin, FanOutLayout) else origin.name if origin is not None else "sink"
+    return origin.join if isinstance(origin, FanOutLayout) else origin.name if origin is not None else "sink"
 
 
 def _origin(line: SegmentLayout, parts: Parts) -> Inlet | None:
@@ -62,10 +62,9 @@ def _fan_out(layout: FanOutLayout, parts: Parts) -> Join:
     parts.forks[layout.name] = fork
     build(layout.trunk, parts, fork)
     branches = [(key, build(line, parts)) for key, line in layout.branches]
-    joint = Join(layout.joint, ledger, branches, fork)
-    fork.joint = joint
-    parts.fan_ins.append(joint)
-    return joint
+    join = Join(layout.join, ledger, branches, fork)
+    parts.fan_ins.append(join)
+    return join
 
 
 def _branch(layout: BranchLayout, parts: Parts) -> Link:

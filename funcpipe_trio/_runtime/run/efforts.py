@@ -1,8 +1,8 @@
 """How long did each stage work, and the consumer? The seconds in which others may have waited for it.
 
 A stage works while it waits neither for input nor for room. A source that waits for the outside works, because the
-others wait for what it gives. Each place of a pool counts as its part (`sansio.usage`). What was done while the run was
-paused is left out.
+others wait for what it gives. Each place of a pool counts as one part (`_sansio.usage`). What was done while the run
+was paused is left out.
 """
 
 from __future__ import annotations

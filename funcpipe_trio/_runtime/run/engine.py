@@ -1,4 +1,4 @@
-"""The inside of one run: which tasks, links and accounts does it have, and in which ways does it end?
+"""The inside of one run: which tasks, links and counts does it have, and in which ways does it end?
 
 All tasks are in one nursery, opened and left by the task that opened the run. Every way to stop is one call: the last
 inlet is closed, and that discards, cancels and closes everything upstream at once, from there to the sources.
@@ -9,7 +9,8 @@ inlet is closed, and that discards, cancels and closes everything upstream at on
   abort, leaving     the last inlet is closed
   cancellation       reaches each task by itself; each discards what it holds, and ends its outlet as aborted
 
-The run never cancels the nursery's scope: the caller's block is inside it.
+The run does not cancel the nursery's scope, because the caller's block is inside it; only what must end the program
+does (`Ledger.kill`).
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from ..core.ledger import Ledger, OnDiscard
 from ..core.parking import is_real
 from ..core.protocols import Inlet, Receiver
 from ..core.signals import CANCELLED, FailureMark
-from ..core.turn import SLICE
+from ..core.turn import TURN_SECONDS
 from ..links.link import start_upstream
 from ..links.sink import Sink
 from ..reports.bottleneck import Wiring
@@ -46,13 +47,14 @@ class Engine:
         on_discard: OnDiscard | None,
         cleanup_timeout: float,
         sink: Sink | None,
+        open_inner: Callable[[Plan, OnDiscard], Any],
     ) -> None:
-        self.ledger: Ledger = Ledger(on_discard)  # its accounts: items discarded, and errors
+        self.ledger: Ledger = Ledger(on_discard)  # what it discarded, and its errors
         self.cleanup_timeout = cleanup_timeout  # seconds in which a source must be closed
-        self.slice: float = SLICE if is_real(trio.lowlevel.current_clock()) else inf
+        self.turn_seconds: float = TURN_SECONDS if is_real(trio.lowlevel.current_clock()) else inf
         """The most seconds of real time between two checkpoints. Without limit under a clock that is not trio's, or one
         seed would not give one trace: a busy machine would cut bursts elsewhere."""
-        self.open_inner: Callable[[Plan, OnDiscard], Any]  # opens a run inside this one; set by what opens this one
+        self.open_inner = open_inner  # returns the block of a run inside this one
         self.stages: list[AnyStage] = []  # upstream first
         self.parts: Parts = Parts(self)  # its links, fan-ins, forks and sources
         self.sink = sink  # takes the results if no consumer does; None if one does
@@ -63,9 +65,9 @@ class Engine:
         self.began: float = 0.0  # when it was opened, by trio's clock
         self.ended: float | None = None  # when its last task had ended; None before
         self.delivered = 0  # values that the consumer took
-        self.consumer: Attendance | None = None if sink is not None else Attendance()
+        self.attendance: Attendance | None = None if sink is not None else Attendance()
         """How long the consumer worked and waited; None if there is none."""
-        self.efforts: Efforts = Efforts(self.stages, self.consumer)  # how long each stage worked, without pauses
+        self.efforts: Efforts = Efforts(self.stages, self.attendance)  # how long each stage worked, without pauses
         self.paused: float = 0.0  # seconds of pauses that are over
         self.paused_since: float | None = None  # when the pause began that is not over; None while not paused
         self.wiring: Wiring | None = None  # how its parts are connected; made when first needed, one for each run
@@ -110,8 +112,8 @@ class Engine:
         self._nursery = nursery
         self.ledger.kill = nursery.cancel_scope.cancel
         self.began = trio.current_time()
-        if self.consumer is not None:
-            self.consumer.began = self.began
+        if self.attendance is not None:
+            self.attendance.began = self.began
             self.inlet.receiver = receiver
             self.inlet.start()
         elif self.sink is not None:
@@ -181,8 +183,8 @@ class Engine:
         self.look_whether_over()
 
     def _let_consumer_go(self) -> None:
-        if self.consumer is not None:  # what it does from now on holds nothing up
-            self.consumer.leave(trio.current_time())
+        if self.attendance is not None:  # what it does from now on holds nothing up
+            self.attendance.leave(trio.current_time())
 
     def look_whether_over(self) -> None:
         """Set `over` if nothing runs and nothing is left to deliver."""
@@ -190,7 +192,7 @@ class Engine:
             self.over.set()
 
     def finish(self, *, cancelled: bool) -> None:
-        """Close the accounts: all tasks have ended."""
+        """Decide the outcome: all tasks have ended."""
         for link in self.parts.links:  # they are empty, unless a task was killed between two of its steps
             link.close(CANCELLED)
         self.resume()

@@ -7,7 +7,7 @@ program first runs one, instead of an eighth of what the import of this package 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from types import NoneType
 from typing import Any
@@ -21,8 +21,7 @@ from ..._plan.restarts import RestartingSource
 from ..._plan.windows import Distinct, Sliding, Window
 from ...policies.on_error import Divert
 from ..calls.step_calls import calling_of, layered
-from ..core.protocols import Host, Inlet, Outlet
-from ..junctions import fan_out
+from ..core.protocols import Inlet, Outlet
 from ..links.fair_link import FairLink
 from ..links.lossy_link import LossyLink
 from ..operations import per_item
@@ -30,7 +29,7 @@ from ..operations.base import FusedOperation
 from ..operations.fair_by import FairByOp
 from ..operations.overflow_guard import OverflowGuard
 from ..pools.pool import Pool
-from ..stages.chain import Chain
+from ..stages.chain import Chain, Ends
 from ..stages.diverting import DivertingStage
 from ..stages.sources import AsyncIterableSource, AsyncSource, ChannelSource, IterableInlet, ProducerSource, TickSource
 from ..stages.stage import Stage
@@ -48,7 +47,7 @@ _FUSED: dict[type[plan.Operation], Callable[[Any], FusedOperation]] = {
     plan.Skip: per_item.SkipOp,
     plan.TakeWhile: per_item.TakeWhileOp,
     plan.SkipWhile: per_item.SkipWhileOp,
-    plan.Route: fan_out.RouteOp,
+    plan.Route: per_item.RouteOp,
 }
 
 
@@ -98,23 +97,23 @@ class Site:
 
     def chain(self, *, head: FusedOperation | None = None) -> Chain:
         """Return the chain of the stage, with `head` before its fused operations."""
-        host, name, inlet, outlet, fused = self.ends()
-        return Chain(host, name, inlet, outlet, fused if head is None else [head, *fused])
+        ends = self.ends()
+        return Chain(ends if head is None else ends._replace(operations=[head, *ends.operations]))
 
-    def ends(self) -> tuple[Host, str, Inlet, Outlet, Sequence[FusedOperation]]:
-        """Return the arguments of every chain."""
+    def ends(self) -> Ends:
+        """Return what every chain is made of."""
         assert self.inlet is not None
-        return self.parts.host, self.layout.name, self.inlet, self.outlet, self.fused
+        return Ends(self.parts.host, self.layout.name, self.inlet, self.outlet, self.fused)
 
 
 def _plain(site: Site, _head: None, kind: str = "sync") -> Stage:
     overflow = None if site.layout.fair_by is None else site.layout.fair_by.overflow
     if not isinstance(overflow, Divert):
         return Stage(site.chain(), kind=kind)
-    gate = site.fused[-1]
-    assert isinstance(gate, FairByOp)
+    fair_by = site.fused[-1]
+    assert isinstance(fair_by, FairByOp)
     counters = site.parts.counters(f"{site.layout.name} (diverting)", overflow.step)
-    return DivertingStage(site.chain(), gate, layered(overflow.step), counters, kind=kind)
+    return DivertingStage(site.chain(), fair_by, layered(overflow.step), counters, kind=kind)
 
 
 def _iterable(site: Site, head: Source) -> Stage:
@@ -124,7 +123,7 @@ def _iterable(site: Site, head: Source) -> Stage:
     if site.layout.throttle is not None:
         from ..stages.paced import PacedStage
 
-        stage = PacedStage(*site.ends(), site.layout.throttle, kind="source")
+        stage = PacedStage(site.ends(), site.layout.throttle, kind="source")
     elif site.layout.is_timed:
         from ..stages.deadline import DeadlineSource
 
@@ -169,18 +168,18 @@ def _timed(site: Site, head: plan.Operation) -> Stage:
 def _paced(site: Site, head: timing.Paced) -> Stage:
     from ..stages.paced import PacedStage
 
-    return PacedStage(*site.ends(), head)
+    return PacedStage(site.ends(), head)
 
 
 def _watched(site: Site, head: timing.Watched) -> Stage:
     from ..stages.stream_timeout import StreamTimeoutStage
 
-    return StreamTimeoutStage(*site.ends(), head)
+    return StreamTimeoutStage(site.ends(), head)
 
 
 def _pool(site: Site, head: plan.Operation, *, ordered: bool = True, make: Callable[..., Pool] = Pool) -> Pool:
     call = calling_of(head, site.parts.counters)
-    return make(*site.ends(), call, concurrency=site.layout.concurrency, ordered=ordered)
+    return make(site.ends(), call, concurrency=site.layout.concurrency, ordered=ordered)
 
 
 def _map(site: Site, head: plan.Map) -> Pool:

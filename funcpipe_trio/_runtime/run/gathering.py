@@ -1,7 +1,7 @@
 """Many calls and a list of their results: how does a pipeline's pool do that, and which failure is raised?
 
-There is one pool in this package. Here it takes from the iterable itself, so an item is taken when there is a place for
-it and no sooner, and the result of a call goes to the item's place in the list.
+It is a `Pool` whose inlet is the iterable itself, so an item is taken when there is a place for it and no sooner, and
+the result of a call goes to the item's place in the list.
 
 The rule for failures differs from that of a stream, where what came before a failure is finished: the first failure
 ends everything at once, and from then on no call starts. But calls that fail at the same instant do so in the order in
@@ -28,6 +28,7 @@ from ..core.failures import add_note, failure_of, warn_of
 from ..core.protocols import Inlet
 from ..links.sink import Sink
 from ..pools.pool import Pool
+from ..stages.chain import Ends
 from ..stages.sources import IterableInlet
 from .parts import Parts
 from .run_context import RunContext
@@ -149,14 +150,13 @@ class _Gathering:
 class _PoolContext(RunContext[None]):
     """The block of a run that is one pool and fills a list."""
 
-    __slots__ = ("_concurrency", "_gathering", "_items", "_name")
+    __slots__ = ("_concurrency", "_gathering", "_name")
 
     def __init__(self, name: str, gathering: _Gathering, items: Iterable[Any], concurrency: int) -> None:
         source = Source("iterable", name, Opaque(partial(gathering.numbered, items)))
         super().__init__(Plan(source), on_discard=None, cleanup_timeout=5.0, sink=Sink(_ignore))
         self._name = name  # as errors call the pool
         self._gathering = gathering  # what the pool calls with each numbered item
-        self._items = items  # the user's iterable
         self._concurrency = concurrency  # places of the pool
 
     def _build(self, parts: Parts) -> Inlet:
@@ -165,7 +165,9 @@ class _PoolContext(RunContext[None]):
         inlet = IterableInlet(self._plan.origin)
         parts.sources.append(inlet)
         call = Calling(self._gathering)
-        pool = Pool(parts.host, self._name, inlet, self._sink, (), call, concurrency=self._concurrency, ordered=False)
+        pool = Pool(
+            Ends(parts.host, self._name, inlet, self._sink, ()), call, concurrency=self._concurrency, ordered=False
+        )
         inlet.chain, self._sink.sender = pool.chain, pool
         return inlet
 

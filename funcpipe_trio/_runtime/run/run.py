@@ -95,10 +95,10 @@ class Consumer:
             return
         task = trio.lowlevel.current_task()
         self._waiting.append(task)
-        consumer = self.engine.consumer
-        assert consumer is not None  # without one a sink takes the items, and nothing calls this
+        attendance = self.engine.attendance
+        assert attendance is not None  # without one a sink takes the items, and nothing calls this
         if not self._waits:
-            consumer.since = self._now()
+            attendance.since = self._now()
         self._waits += 1
 
         def abort(_raise_cancel: object) -> trio.lowlevel.Abort:
@@ -110,9 +110,9 @@ class Consumer:
             await trio.lowlevel.wait_task_rescheduled(abort)
         finally:
             self._waits -= 1
-            if not self._waits and consumer.since is not None:  # no receiver waits any more
-                consumer.waited += self._now() - consumer.since
-                consumer.since = None
+            if not self._waits and attendance.since is not None:  # no receiver waits any more
+                attendance.waited += self._now() - attendance.since
+                attendance.since = None
 
     @property
     def is_waited_for(self) -> bool:
@@ -146,7 +146,7 @@ class Run(trio.abc.ReceiveChannel[T], Generic[T]):
     def __init__(self, consumer: Consumer) -> None:
         self._consumer = consumer  # takes and waits
         self._engine = consumer.engine  # is drained, paused, stopped and reported on
-        self._turn = Turn(self._engine.slice)  # of an `async for`: items that it may take without a checkpoint
+        self._turn = Turn(self._engine.turn_seconds)  # of an `async for`: items that it may take without a checkpoint
         self._turn.end()  # the first one comes with a checkpoint
         # Tasks that iterated it, to refuse a drain that would wait for itself; a run may outlive any number of them.
         self._iterated_by: WeakSet[trio.lowlevel.Task] = WeakSet()

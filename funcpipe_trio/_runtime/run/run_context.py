@@ -1,9 +1,9 @@
 """The block of a run: which exception leaves it, of the body's, the tasks' and a cancellation from outside?
 
-the body raised        its exception passes, unchanged
-a task was killed      (KeyboardInterrupt, SystemExit, ...) that is raised instead, once and in no group
-cancelled from outside the body's Cancelled, or if the body had ended, the tasks': a cancelled run never looks complete
-user code raised while it was cancelled: kept in the report, and nothing else
+the body raised         its exception passes, unchanged
+a task was killed       (KeyboardInterrupt, SystemExit, ...): that is raised instead, once and in no group
+cancelled from outside  the body's Cancelled; if the body had ended, the tasks': a cancelled run never looks complete
+user code failed while it was cancelled: the error is kept in the report, and that is all
 """
 
 from __future__ import annotations
@@ -74,8 +74,7 @@ class RunContext(Generic[T]):
         if self._consumer is not None:
             raise trio.BusyResourceError("one `pipeline.open()` opens one run; call `open` again for another")
         claim_sources(self._plan)
-        engine = Engine(self._build, self._on_discard, self._cleanup_timeout, self._sink)
-        engine.open_inner = self._inner
+        engine = Engine(self._build, self._on_discard, self._cleanup_timeout, self._sink, self._inner)
         self._consumer = Consumer(engine)
         self._task = trio.lowlevel.current_task()
         self._manager = trio.open_nursery()

@@ -81,7 +81,7 @@ def _remade(engine: Engine) -> Iterator[tuple[str, int, int]]:
         if stage is None:
             return
         yield stage.name, stage.chain.absorbed, stage.chain.created
-        for operation in stage.chain.fused:
+        for operation in stage.chain.operations:
             yield operation.name, operation.absorbed, operation.created
         for fork in forks:
             if fork.sender is stage and fork.made != fork.passed:
@@ -94,10 +94,10 @@ def _stage(stage: AnyStage, spent: Used, in_pauses: float, now: float) -> StageR
     counts: dict[str, Any] = {
         "received": stage.received,
         "emitted": chain.outlet.given(),
-        "created": sum(operation.created for operation in chain.fused) + chain.created,
-        "absorbed": sum(operation.absorbed for operation in chain.fused) + chain.absorbed,
+        "created": sum(operation.created for operation in chain.operations) + chain.created,
+        "absorbed": sum(operation.absorbed for operation in chain.operations) + chain.absorbed,
         "failed": chain.failed,
-        "dropped": sum(operation.dropped for operation in chain.fused) + stage.dropped,
+        "dropped": sum(operation.dropped for operation in chain.operations) + stage.dropped,
         "discarded": chain.discarded,
     }
     came = counts["received"] + counts["created"]
@@ -108,7 +108,7 @@ def _stage(stage: AnyStage, spent: Used, in_pauses: float, now: float) -> StageR
         **_of_calls(stage, now),
         name=stage.name,
         kind=stage.kind,
-        fused=tuple(operation.name for operation in chain.fused if operation.name != stage.name),
+        fused=tuple(operation.name for operation in chain.operations if operation.name != stage.name),
         waited_input=in_pauses if waits_outside else spent.starved,
         waited_room=spent.blocked,
         stalled=spent.stalled,
@@ -150,12 +150,12 @@ def _link(link: Link) -> LinkReport:
 
 
 def _turned_away(link: FairLink) -> int:
-    """Return how many items the gate before it dropped, or its stage diverted."""
+    """Return how many items the operation before it dropped, or its stage diverted."""
     stage = link.sender
     assert isinstance(stage, Stage | Pool)
-    gate = stage.chain.fused[-1]
-    assert isinstance(gate, FairByOp)
-    return gate.dropped + gate.diverted
+    operation = stage.chain.operations[-1]
+    assert isinstance(operation, FairByOp)
+    return operation.dropped + operation.diverted
 
 
 def _wiring_of(engine: Engine) -> Wiring:

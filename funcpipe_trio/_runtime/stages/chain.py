@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from enum import Enum
 from time import perf_counter
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import trio
 
@@ -54,19 +54,30 @@ class BurstEnd(Enum):
 FULL, STARVED, TURN_OVER, OVER = BurstEnd
 
 
+class Ends(NamedTuple):
+    """What a chain stands between, and what it does there."""
+
+    host: Host
+    """The run, as far as its parts know it."""
+    name: str
+    """As plans, reports and errors call it."""
+    inlet: Inlet
+    """Where values come from."""
+    outlet: Outlet
+    """Where they go."""
+    operations: Sequence[FusedOperation]
+    """What is done with them in between, in this order."""
+
+
 class Chain:
     """Moves values from an inlet through operations to an outlet, and counts what becomes of them."""
 
-    def __init__(self, host: Host, name: str, inlet: Inlet, outlet: Outlet, fused: Sequence[FusedOperation]) -> None:
-        self.host = host  # the run, as far as its parts know it
-        self.name = name  # as plans, reports and errors call it
-        self.inlet = inlet  # where values come from
-        self.outlet = outlet  # where they go
-        self.fused = fused  # what is done with them in between, in this order
+    def __init__(self, ends: Ends) -> None:
+        self.host, self.name, self.inlet, self.outlet, self.operations = ends  # see `Ends`
         self.now: Callable[[], float] = trio.lowlevel.current_clock().current_time
         """The clock, in half the time of `trio.current_time`; asked twice a trip."""
         self.began: float = 0.0  # when its stage was started; what is timed of it counts from there
-        self.turn: Turn = Turn(host.slice)  # of the task that drives it: how long it may go on
+        self.turn: Turn = Turn(self.host.turn_seconds)  # of the task that drives it: how long it may go on
         self.stopped: str | None = None
         """Why it is no longer needed, which is the reason of what it gives up then; None while it is needed."""
         self.failure: FailureMark | None = None  # what ended it, to go behind all that went out
@@ -79,9 +90,11 @@ class Chain:
         self.absorbed: int = 0  # items that its stage made others of
         self._failures: Counter[str] | None = None  # see `failures`
         self._streams: list[Iterator[Any]] = []  # a generator for the inlet, and one for each operation
-        self._may_end = any(operation.may_end for operation in fused)  # an operation may end the stream by itself
-        self._keepers = [operation for operation in fused if operation.may_keep]  # may give several values for one
-        for operation in fused:
+        self._may_end = any(operation.may_end for operation in self.operations)
+        """Whether an operation may end the stream by itself."""
+        self._keepers = [operation for operation in self.operations if operation.may_keep]
+        """Those that may give several values for one."""
+        for operation in self.operations:
             operation.chain = self
 
     @property
@@ -96,7 +109,7 @@ class Chain:
     def begin(self) -> None:
         """Set up the generators of the inlet and of the operations over it."""
         self._streams = [self.inlet.items()]
-        for operation in self.fused:
+        for operation in self.operations:
             self._streams.append(operation.stream(self._streams[-1]))
         self.turn.begin()
 
@@ -165,6 +178,7 @@ class Chain:
         """Whether what ends the task is a failure after all: a `Cancelled` that no scope around the run caused."""
         met = failure_of(error) if is_cancellation(error) else None
         if met is None:
+            self.stopped = self.stopped or CANCELLED
             return False
         self.has_raised = True
         if self.failure is None:
@@ -183,12 +197,12 @@ class Chain:
 
     def end(self, held: Callable[[], Sequence[Any]]) -> None:
         """End the chain, for whatever reason; `held` hands out, and forgets, what its stage and operations hold."""
-        # A failure that did not come out of the chain: another operation had ended the chain before it.
+        # An operation ended the stream before the place of the failure, or of the end: nothing reads that far.
         is_ahead = self.failure is not None or _ended_ahead(self._streams)
         is_done = self.stopped is None and not self.has_raised and is_ahead
         self.close()
         upstream = self.inlet.failure if self.inlet.exhausted else None
-        later = upstream if self.failure is not None else None
+        later = upstream if self.failure is not None else None  # the input failed, too, behind what ended this chain
         self.failure = self.failure or upstream
         if is_done and self.failure is not None:
             self.host.ledger.unread(self.failure, NOT_NEEDED)
@@ -211,7 +225,7 @@ class Chain:
 
     def held(self) -> list[Any]:
         """Hand out, and forget, what the operations hold."""
-        return [item for operation in self.fused for item in operation.held()]
+        return [item for operation in self.operations for item in operation.held()]
 
     def close_stream(self, stream: Any) -> None:
         """Close a generator or iterator now, not when it is collected; its error is one of cleanup."""

@@ -36,11 +36,11 @@ class DeadlineStage(Stage):
                 is_over = True
 
     def burst(self, room: int) -> BurstEnd:
-        self.chain.fused[0].tick(self.chain.now())
+        self.chain.operations[0].tick(self.chain.now())
         return super().burst(room)
 
     async def wait_input(self) -> None:
-        self._set(self.chain.fused[0].deadline)
+        self._set(self.chain.operations[0].deadline)
         await super().wait_input()
         if self._timer.cancel_called:  # woken by the input exactly then: a later wait must not find the scope used up
             await trio.lowlevel.checkpoint()
@@ -63,10 +63,10 @@ class DeadlineSource(Stage):
 
     def burst(self, room: int) -> BurstEnd:
         now = self.chain.now()
-        for operation in self.chain.fused:
+        for operation in self.chain.operations:
             operation.tick(now)
         return super().burst(room)
 
     async def wait_input(self) -> None:
-        with trio.move_on_at(min(operation.deadline for operation in self.chain.fused)):
+        with trio.move_on_at(min(operation.deadline for operation in self.chain.operations)):
             await super().wait_input()

@@ -26,10 +26,10 @@ class DivertingStage(Stage):
     """A sync stage that passes items whose queues are full to a step, one at a time."""
 
     def __init__(
-        self, chain: Chain, gate: FairByOp, divert: Layered, counters: StepCounters, *, kind: str = "sync"
+        self, chain: Chain, fair_by: FairByOp, divert: Layered, counters: StepCounters, *, kind: str = "sync"
     ) -> None:
         super().__init__(chain, kind=kind, divert_counters=counters)
-        self._gate = gate  # the last operation of the chain, which puts items into the queues
+        self._fair_by = fair_by  # the last operation of the chain, which makes the entries of the queues
         self._divert_to = divert  # the step, called as a pool calls one
         self._counters = counters  # what the policies of that step count
         self._diverted: Any = NO_ITEM  # the item that is with the step
@@ -41,32 +41,32 @@ class DivertingStage(Stage):
             await super().main()
 
     async def wait_room(self) -> None:
-        gate = self._gate
-        entry = gate.link.queues.take_back()
+        fair_by = self._fair_by
+        entry = fair_by.link.queues.take_back()
         if entry is None:
             await super().wait_room()
             return
-        gate.link.passed -= 1  # the item did not pass after all: this stage owns it again
+        fair_by.link.passed -= 1  # the item did not pass after all: this stage owns it again
         self._diverted = entry.item
         self.chain.outlet.turn_over()
-        await self._divert(gate)
+        await self._divert(fair_by)
         if self._context.renew() or self.chain.turn.is_over():  # the step may not have waited at all
             await self.breathe()
 
-    async def _divert(self, gate: FairByOp) -> None:
-        overflow = noted(BufferOverflow("the queue of its key is full"), gate.name, gate.number)
-        failure = Failure(self._diverted, overflow, gate.name, 0)
+    async def _divert(self, fair_by: FairByOp) -> None:
+        overflow = noted(BufferOverflow("the queue of its key is full"), fair_by.name, fair_by.number)
+        failure = Failure(self._diverted, overflow, fair_by.name, 0)
         try:
-            await self._divert_to(failure, CallContext(self._counters, gate.number))
+            await self._divert_to(failure, CallContext(self._counters, fair_by.number))
         except BaseException as raised:  # noqa: ASYNC103  # raised again if it must pass
             error = failure_of(raised)
             if error is None:
                 raise
             add_note(error, "diverting a BufferOverflow")
-            gate.undiverted, self._diverted = (self._diverted, error), NO_ITEM
+            fair_by.undiverted, self._diverted = (self._diverted, error), NO_ITEM
             return  # noqa: ASYNC104  # an Exception, kept for the report
         self._diverted = NO_ITEM
-        gate.diverted += 1
+        fair_by.diverted += 1
         self.chain.failed += 1
         self.chain.failures[BufferOverflow.__name__] += 1
 

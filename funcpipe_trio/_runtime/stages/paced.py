@@ -1,6 +1,6 @@
 """The stage of an operation that keeps items until the clock releases them: what does it wait for, in which order?
 
-The pacer (`sansio.pacing`) stands between the stage's inlet and its chain, as an inlet itself: a pull takes what comes
+The pacer (`_sansio.pacing`) stands between the stage's inlet and its chain, as an inlet itself: a pull takes what comes
 upstream, if the pacer takes any, and gives what is due. So the chain behind it is driven as in every stage, and a value
 that is due is handed out only in a pull, when there is room for it. While there is none the stage goes on taking what
 the pacer takes: the time of an item counts from when it came, and the one item that a debounce keeps is always the
@@ -12,7 +12,7 @@ The failure of the input stands behind what the pacer keeps, as the end does: wh
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from typing import Any
 
@@ -22,12 +22,11 @@ from ..._base import checks
 from ..._base.shown import named, shown
 from ..._plan import timing as plan
 from ..._sansio.pacing import Debouncer, Delayer, Pacer, Sampler, Throttler
-from ..core.protocols import Host, Inlet, Outlet, Receiver, worth_a_pull
+from ..core.protocols import Inlet, Receiver, worth_a_pull
 from ..core.signals import END, ENDED, IDLE, PENDING, READY, FailureMark, Readiness
 from ..core.turn import Turn
 from ..core.user_code import not_awaitable
-from ..operations.base import FusedOperation
-from .chain import FULL, STARVED, Chain
+from .chain import FULL, STARVED, Chain, Ends
 from .stage import Stage
 
 
@@ -165,21 +164,11 @@ class Throttling(Pacing):
 class PacedStage(Stage):
     """A stage that takes items when they come, and passes them on when the clock releases them."""
 
-    def __init__(
-        self,
-        host: Host,
-        name: str,
-        inlet: Inlet,
-        outlet: Outlet,
-        fused: Sequence[FusedOperation],
-        operation: plan.Paced,
-        *,
-        kind: str = "sync",
-    ) -> None:
-        self.pacing = _pacing_of(operation, inlet)  # the inlet of its chain
-        super().__init__(Chain(host, name, self.pacing, outlet, fused), kind=kind)
+    def __init__(self, ends: Ends, operation: plan.Paced, *, kind: str = "sync") -> None:
+        self.pacing = _pacing_of(operation, ends.inlet)  # the inlet of its chain
+        super().__init__(Chain(ends._replace(inlet=self.pacing)), kind=kind)
         self.pacing.chain = self.chain
-        inlet.receiver = self
+        ends.inlet.receiver = self
         self._is_pacing = False
         """Whether it waits for the clock: that counts as work, because it may be what limits the whole run."""
 
@@ -232,7 +221,7 @@ class PacedStage(Stage):
 
     def _take_ahead(self) -> bool:
         """Take what has come, although nothing can leave; return whether more is there than one turn may take."""
-        turn = Turn(self.chain.host.slice)
+        turn = Turn(self.chain.host.turn_seconds)
         while not turn.is_over() and self.pacing.can_take():
             self.pacing.take(self.chain.now())
             turn.left -= 1

@@ -21,14 +21,14 @@ import trio
 from ..._base.functions import is_async
 from ..._plan.nodes import Source
 from ..._sansio.multiples import Multiples
-from ..core.failures import comes_of_cancelling, failure_of, is_cancellation, noted, stray
+from ..core.failures import failure_of, is_cancellation, is_caused_by_cancelling, noted, stray
 from ..core.protocols import Host, Outlet, Receiver
-from ..core.signals import CANCELLED, END, ENDED, IDLE, PENDING, READY, FailureMark, Readiness, reason_behind
+from ..core.signals import END, ENDED, IDLE, PENDING, READY, FailureMark, Readiness, reason_behind
 from ..core.step_counters import StepCounters
 from ..core.user_code import interruptible, interruptibly
 from ..fair_channel.fair_channel import FairChannel
 from ..operations.base import FusedOperation
-from .chain import Chain
+from .chain import Chain, Ends
 from .lifetime import Lifetime, thrown
 from .stage import Stage
 
@@ -170,7 +170,7 @@ class _Drained(Exception):
     """Ends the drive of a source: no more is to be taken."""
 
 
-class _IsAsked(Exception):
+class _MustAsk(Exception):
     """Ends a sheltered drive: there is room, and nothing is left to put there, so the source must be asked."""
 
 
@@ -187,10 +187,10 @@ class AsyncSource(Stage):
         counters: StepCounters | None = None,
     ) -> None:
         self.inbox = Inbox()  # where it puts what the source gives, for its chain to pull
-        super().__init__(Chain(host, source.name, self.inbox, outlet, fused), kind="source", counters=counters)
+        super().__init__(Chain(Ends(host, source.name, self.inbox, outlet, fused)), kind="source", counters=counters)
         self.source = source  # what it opens
-        self.attempts = ""  # what the note of its failure says of the attempts before, if there were any
-        self.scope: trio.CancelScope = trio.CancelScope()  # around everything: cancelled by a stop in user code
+        self.attempts = ""  # what the note of its failure adds about attempts; empty if nothing
+        self.scope: trio.CancelScope = trio.CancelScope()  # around everything; cancelled if user code runs at a stop
         self._taking = trio.CancelScope()  # around the source's life: a drain ends only that
         self.life = Lifetime()  # what the source holds open over its yields
         self._is_sheltered = False  # from a cancellation that has to be thrown into the source
@@ -258,7 +258,6 @@ class AsyncSource(Stage):
             chain.keep_cleanup_error(error)
         except BaseException as error:  # noqa: ASYNC103  # raised again if it must pass
             if not chain.fails_by(error):
-                chain.stopped = chain.stopped or CANCELLED
                 raise
         finally:
             self.leave()
@@ -287,7 +286,7 @@ class AsyncSource(Stage):
         self._is_sheltered = True
         try:
             await self.life.sheltered(self.chain.host.start_task, self.drive)
-        except _IsAsked:
+        except _MustAsk:
             return True
         except _Drained:
             return False
@@ -306,7 +305,7 @@ class AsyncSource(Stage):
         if self._is_over:
             self.take_rest()
         elif self._is_sheltered and self.chain.stopped is None:
-            raise _IsAsked
+            raise _MustAsk
         elif self.chain.stopped is None:
             await self._ask(self.next)
 
@@ -446,11 +445,9 @@ class ChannelSource(AsyncSource):
                 self._rest.append(interruptibly(nowait))
             except (trio.WouldBlock, trio.EndOfChannel, trio.ClosedResourceError, trio.BrokenResourceError):
                 return
-            except BaseException as error:  # noqa: ASYNC103  # raised again if it must pass
-                if not isinstance(error, Exception):
-                    raise
+            except Exception as error:
                 self.chain.keep_cleanup_error(error)
-                return  # noqa: ASYNC104  # not of the run's scope
+                return
 
     def _is_shared(self) -> bool:
         """Whether another receiver is left that can take what is in the channel."""
@@ -555,7 +552,7 @@ class ProducerSource(AsyncSource):
             error = failure_of(raised)
             if error is None:
                 raise
-            is_cancelled = trio.current_effective_deadline() == -math.inf and comes_of_cancelling(error)
+            is_cancelled = trio.current_effective_deadline() == -math.inf and is_caused_by_cancelling(error)
             if self._receive_open() and not is_cancelled:
                 self._error = error
             else:

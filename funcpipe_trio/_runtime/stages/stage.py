@@ -17,7 +17,6 @@ import trio
 
 from ..core.parking import WOKEN, Parking
 from ..core.protocols import Inlet, worth_a_pull
-from ..core.signals import CANCELLED
 from ..core.step_counters import StepCounters
 from ..core.turn import BURST
 from .chain import FULL, OVER, STARVED, TURN_OVER, BurstEnd, Chain
@@ -54,7 +53,7 @@ class Stage:
         stages are woken and check `stopped`: that saves the 10 us that a scope costs."""
         self.parked_for: BurstEnd | None = None  # why its task is parked, which says what wakes it; None otherwise
         self._task: trio.lowlevel.Task | None = None  # its own, to be woken
-        self._parking: Parking  # what the task waits by; made once, because that is cheaper
+        self._parking = Parking(self._unpark)  # what the task waits by; made once, because that is cheaper
         self._waits_for = STARVED  # what its wait, or its last one, is counted as
         self._since = _NEVER  # when its wait began; `_NEVER` while it does not wait
         self._passed = 0  # values that had gone out when it last let others run
@@ -135,7 +134,6 @@ class Stage:
         except BaseException as error:  # noqa: ASYNC103  # raised again if it must pass
             chain.close()  # a generator may hold the very scope that is cancelled
             if not chain.fails_by(error):
-                chain.stopped = chain.stopped or CANCELLED
                 raise
         finally:
             self.leave()
@@ -146,7 +144,7 @@ class Stage:
 
     def begin(self) -> None:
         """Set up what the task needs; called in it."""
-        self._task, self._parking = trio.lowlevel.current_task(), Parking(self._unpark)
+        self._task = trio.lowlevel.current_task()
         self.chain.begin()
 
     async def drive(self) -> None:

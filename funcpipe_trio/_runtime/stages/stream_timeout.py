@@ -1,7 +1,7 @@
 """The stage of a timeout on the stream: what watches the clock while nothing comes, and where does the failure stand?
 
-The watchdog (`sansio.watchdog`) is asked at the start of each burst, before anything is pulled: what comes exactly at a
-deadline comes too late. An item is late if it *came* late, not if the event loop was late to run this stage.
+The watchdog (`_sansio.watchdog`) is asked at the start of each burst, before anything is pulled: what comes exactly at
+a deadline comes too late. An item is late if it *came* late, not if the event loop was late to run this stage.
 
 When a time is over, everything upstream is stopped at once, and the error leaves through the chain, behind what came
 before it, as the error of a user's function does; if there is no room, it leaves when there is.
@@ -9,38 +9,27 @@ before it, as the error of a user's function does; if there is no room, it leave
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import trio
 
 from ..._plan import timing as plan
 from ..._sansio.watchdog import Watchdog
 from ..core.failures import noted
-from ..core.protocols import Host, Inlet, Outlet, worth_a_pull
+from ..core.protocols import worth_a_pull
 from ..core.signals import BEHIND_FAILURE, NOT_NEEDED, FailureMark
-from ..operations.base import FusedOperation
 from ..operations.stream_timeout import StreamTimeoutOp
-from .chain import STARVED, BurstEnd, Chain
+from .chain import STARVED, BurstEnd, Chain, Ends
 from .stage import Stage
 
 
 class StreamTimeoutStage(Stage):
     """A stage that passes items on, and fails when they do not come in time."""
 
-    def __init__(
-        self,
-        host: Host,
-        name: str,
-        inlet: Inlet,
-        outlet: Outlet,
-        fused: Sequence[FusedOperation],
-        operation: plan.Watched,
-    ) -> None:
+    def __init__(self, ends: Ends, operation: plan.Watched) -> None:
         self._watching = StreamTimeoutOp(operation)  # the first operation of the chain: sees items, raises the error
         self._dog = _watchdog_of(operation)  # decides whether a time is over
         self._came: float | None = None  # when the input that woke it came; None once that was looked at
         self._timer = trio.CancelScope()  # around the wait for input: ends it at the deadline
-        super().__init__(Chain(host, name, inlet, outlet, [self._watching, *fused]))
+        super().__init__(Chain(ends._replace(operations=[self._watching, *ends.operations])))
 
     def on_input(self) -> None:
         if self.parked_for is STARVED and worth_a_pull(self.chain.inlet):
