@@ -23,9 +23,10 @@ from ..._base.shown import cut, escaped, label, line_of, shown, told
 from .bottleneck import Basis
 from .counts import InputKind, InputReport, LinkReport, RemakeReport, StageReport
 
-__all__ = ["Outcome", "Report", "RunStatistics"]
+__all__ = ["Outcome", "Report", "RunState", "RunStatistics"]
 
 Outcome = Literal["running", "completed", "drained", "left", "aborted", "failed", "cancelled"]
+RunState = Literal["running", "paused", "draining", "completed", "drained", "left", "aborted", "failed", "cancelled"]
 
 
 @dataclass(frozen=True, slots=True)

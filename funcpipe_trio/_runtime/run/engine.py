@@ -16,11 +16,13 @@ does (`Ledger.kill`).
 from __future__ import annotations
 
 import contextvars
+import threading
 from collections.abc import Awaitable, Callable
 from functools import partial
 from math import inf
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+import outcome
 import trio
 
 from ..._base.errors import StateError
@@ -33,9 +35,14 @@ from ..core.turn import TURN_SECONDS
 from ..links.link import start_upstream
 from ..links.sink import Sink
 from ..reports.bottleneck import Wiring
-from ..reports.report import Outcome, Report
+from ..reports.report import Outcome, Report, RunState
 from .efforts import Attendance, Efforts
 from .parts import AnyStage, Parts
+
+if TYPE_CHECKING:
+    from trio_util import AsyncValue
+
+T = TypeVar("T")
 
 
 class Engine:
@@ -75,6 +82,8 @@ class Engine:
         self._nursery: trio.Nursery | None = None  # of all its tasks; None before it begins
         self._context = contextvars.copy_context()  # of the task that opened it; its tasks begin in a copy
         self._token = trio.lowlevel.current_trio_token()  # of its trio run; its methods are refused in any other
+        self._clock = trio.lowlevel.current_clock()  # of that run
+        self._state: AsyncValue[RunState] | None = None  # made when asked for
         self._live = 0  # tasks that have not ended
 
     # ---- tasks
@@ -123,20 +132,72 @@ class Engine:
         """Refuse a call from another thread, or another trio run, before anything has changed."""
         if self.ended is not None:
             return  # nothing can change any more
-        try:
-            is_here = trio.lowlevel.current_trio_token() is self._token
-        except RuntimeError:
-            is_here = False
-        if not is_here:
+        if not self._is_here():
             raise StateError(
                 f"Run.{method}: must be called in the trio run that opened the run, and in its thread\n"
                 f"Use trio.from_thread.run_sync(run.{method}) from another thread."
             )
 
+    def look(self, read: Callable[[], T]) -> T:
+        """Call a function that only reads, in the thread of the run, between two steps of its tasks, or within one.
+
+        Another thread waits for that. When the run is over nothing changes any more, so it is called right here.
+        """
+        if self.ended is not None or self._is_here():
+            return read()
+        answers: list[outcome.Outcome[T]] = []
+        done = threading.Event()
+
+        def answer() -> None:
+            answers.append(outcome.capture(read))
+            done.set()
+
+        try:
+            self._token.run_sync_soon(answer)
+        except trio.RunFinishedError:
+            return read()
+        done.wait()
+        return answers[0].unwrap()
+
+    def now(self) -> float:
+        """Return the time by the clock of the run; also when its trio run is over."""
+        return self._clock.current_time() if self.ended is None else self.ended
+
+    def _is_here(self) -> bool:
+        """Whether this is the trio run that opened the run, in its thread."""
+        try:
+            return trio.lowlevel.current_trio_token() is self._token
+        except RuntimeError:
+            return False
+
+    # ---- its state
+
+    def state(self) -> AsyncValue[RunState]:
+        """Return its state, as a value whose changes can be awaited."""
+        if self._state is None:
+            from trio_util import AsyncValue  # 3 ms, and few runs are watched
+
+            self._state = AsyncValue(self._state_now())
+        return self._state
+
+    def _state_now(self) -> RunState:
+        if self.over.is_set() and self.outcome is not None:
+            return self.outcome
+        if self.draining:
+            return "draining"
+        return "running" if self.paused_since is None else "paused"
+
+    def _changed(self) -> None:
+        if self._state is not None:
+            self._state.value = self._state_now()
+
+    # ---- pausing, draining, ending
+
     def drain(self) -> None:
         """Let the sources take no more."""
         if not self.draining and self.outcome is None:
             self.draining = True
+            self._changed()
             for part in (*self.parts.sources, *self.parts.fan_ins):
                 part.drain()
 
@@ -149,6 +210,7 @@ class Engine:
                 source.pause()
             for stage in self.stages:
                 stage.on_pause()
+            self._changed()
 
     def resume(self) -> None:
         """Let the sources go on."""
@@ -161,6 +223,7 @@ class Engine:
                 source.resume()
             for stage in self.stages:
                 stage.on_resume()
+            self._changed()
 
     def stop(self, reason: str, outcome: Outcome) -> None:
         """Stop at once, unless it has ended."""
@@ -190,6 +253,7 @@ class Engine:
         """Set `over` if nothing runs and nothing is left to deliver."""
         if not self._live and (self.sink is not None or self.outcome is not None):
             self.over.set()
+            self._changed()
 
     def finish(self, *, cancelled: bool) -> None:
         """Decide the outcome: all tasks have ended."""
@@ -204,3 +268,4 @@ class Engine:
         if cancelled and self.outcome in (None, "left"):
             self.outcome = "cancelled"
         self.over.set()
+        self._changed()

@@ -11,8 +11,9 @@ import math
 from collections import deque
 from collections.abc import Hashable, Iterator
 from fractions import Fraction
+from functools import partial
 from types import TracebackType
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from weakref import WeakSet
 
 import trio
@@ -23,10 +24,13 @@ from ..core.parking import WOKEN
 from ..core.protocols import worth_a_pull
 from ..core.signals import ABORTED, END, ENDED, GRACE_OVER, NOT_NEEDED, PENDING
 from ..core.turn import Turn
-from ..reports.report import Report, RunStatistics
+from ..reports.report import Report, RunState, RunStatistics
 from .engine import Engine
 from .settings import set_concurrency, set_weight
 from .statistics import report_of, statistics_of
+
+if TYPE_CHECKING:
+    from trio_util import AsyncValue
 
 T = TypeVar("T")
 
@@ -320,19 +324,34 @@ class Run(trio.abc.ReceiveChannel[T], Generic[T]):
         set_concurrency(self._engine, stage, concurrency)
 
     def statistics(self) -> RunStatistics:
-        """Return how far the run is, and what became of every item. Sync; from any task of the same trio run.
+        """Return how far the run is, and what became of every item. Sync; from any task, and from any thread.
+
+        The numbers of one snapshot belong together. Another thread waits until the event loop of the run gets to it (do
+        not let the loop wait for that thread meanwhile); when that is over, there is nothing to wait for.
 
         Totals of a run that goes on for days say little about now: ``later.since(earlier)`` of two snapshots says what
         happened between them, which stages were busy then and what was the limit.
         """
-        return statistics_of(self._engine)
+        return self._engine.look(partial(statistics_of, self._engine))
+
+    @property
+    def state(self) -> AsyncValue[RunState]:
+        """The state of the run, whose changes can be awaited: ``await run.state.wait_value("drained")``.
+
+        ``running``, ``paused``, ``draining``; when all its tasks have ended and nothing is left to deliver, its outcome
+        (see `Report.outcome`). It is read-only, a `trio_util.AsyncValue`.
+        """
+        return self._engine.state()
 
     @property
     def report(self) -> Report:
-        """What became of the run: final once its block was left; before that, as if it were left now."""
+        """What became of the run: final once its block was left; before that, as if it were left now.
+
+        It may be read from any thread, as `statistics`.
+        """
         engine = self._engine
         if engine.ended is None:
-            return report_of(engine)
+            return engine.look(partial(report_of, engine))
         if engine.report is None:  # made when it is asked for: it would be a tenth of the cost of a short run
             engine.report = report_of(engine)
         return engine.report

@@ -7,8 +7,6 @@ from fractions import Fraction
 from itertools import repeat
 from typing import Any
 
-import trio
-
 from ..._sansio.usage import Used
 from ..core.protocols import Inlet, Receiver
 from ..core.signals import NO_ITEM
@@ -30,7 +28,7 @@ from .parts import AnyStage
 
 def statistics_of(engine: Engine) -> RunStatistics:
     """Add up what the stages, links and fan-ins counted so far."""
-    now = trio.current_time() if engine.ended is None else engine.ended
+    now = engine.now()
     all_spent = [spent_by(stage, now) for stage in engine.stages]
     worked, in_pauses = engine.efforts.apart(all_spent, now)
     stages = tuple(map(_stage, engine.stages, all_spent, in_pauses, repeat(now)))

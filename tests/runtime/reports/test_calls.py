@@ -69,7 +69,10 @@ def test_waits_for_limits_and_between_attempts_belong_to_it():
     assert of_calls(whole(Pipeline.from_iterable([1, 2]).map(limited))).latency.max == 10  # taken after 1 s
     assert of_calls(whole(Pipeline.from_iterable([1]).map(retried))).latency.max == 7
     skipped = Pipeline.from_iterable([1, 2]).map(fail, concurrency=2, on_error=OnError.skip())
-    assert (of_calls(whole(skipped)).latency.count, of_calls(whole(skipped)).latency.p50) == (2, pytest.approx(3, rel=0.051))
+    assert (of_calls(whole(skipped)).latency.count, of_calls(whole(skipped)).latency.p50) == (
+        2,
+        pytest.approx(3, rel=0.051),
+    )
     assert of_calls(at(Pipeline.from_iterable([5]).map(took), 1)).latency.count == 0
 
 
