@@ -25,7 +25,6 @@ from ._runtime.reports.counts import PolicyReport as PolicyReport
 from ._runtime.reports.counts import RemakeReport as RemakeReport
 from ._runtime.reports.counts import StageReport as StageReport
 from ._runtime.reports.report import Report as Report
-from ._runtime.reports.report import RunState as RunState
 from ._runtime.reports.report import RunStatistics as RunStatistics
 from ._runtime.run.run import Run as Run
 from ._runtime.runners.executors import InExecutor as InExecutor

@@ -11,15 +11,15 @@ All of it is counted per burst, never per item, from numbers that the links and 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import field
 from fractions import Fraction
-from typing import Literal
+from typing import Any, Literal
 
 from ..._base import checks
 from ..._base.frozen import dataclass
 from ..._base.functions import LONGEST_NAME
-from ..._base.shown import cut, escaped, label, line_of, shown, told
+from ..._base.shown import cut, escaped, label, line_of, shown, told, type_name
 from .bottleneck import Basis
 from .counts import InputKind, InputReport, LinkReport, RemakeReport, StageReport
 
@@ -79,6 +79,34 @@ class RunStatistics:
         """Values delivered per second; 0 if no time has passed."""
         return self.delivered / self.elapsed if self.elapsed > 0 else 0.0
 
+    def to_dict(self, *, keys: Callable[[Hashable], str] | None = None) -> dict[str, Any]:
+        """Return the snapshot as plain JSON values: counts, times, and names that stand in the plan.
+
+        No item, no key of an item and no text of an error is in it. It has the fields of the class by their names, the
+        properties `throughput`, `in_flight` and, for each stage, `busy`; and ``version``, 1 now, which changes when a
+        name goes or means something else. Errors are told as the names of their types.
+
+        Args:
+          keys: ``keys(key)`` returns what to call a key of a `fair_by`; by default it is called by its rank (``#1``).
+
+        Checkpoint: never (sync, anywhere).
+        """
+        from .plain import VERSION, plain, plain_inputs
+
+        if keys is not None:
+            checks.takes(
+                "RunStatistics.to_dict", "keys", checks.sync_callable("RunStatistics.to_dict", "keys", keys), 1
+            )
+        stages = [{**plain(stage), "busy": stage.busy, "failures": dict(stage.failures)} for stage in self.stages]
+        return {
+            "version": VERSION,
+            **{name: plain(getattr(self, name)) for name in _PLAIN},
+            "throughput": self.throughput,
+            "in_flight": self.in_flight,
+            "stages": stages,
+            "inputs": plain_inputs(self.inputs, keys),
+        }
+
     def since(self, earlier: RunStatistics) -> RunStatistics:
         """Return what happened between an earlier snapshot of this run and this one.
 
@@ -112,6 +140,11 @@ class RunStatistics:
         return RunStatistics(**between(earlier, self))
 
 
+_PLAIN = (
+    *("taken", "delivered", "failed", "dropped", "discarded", "elapsed", "paused"),
+    *("links", "remade", "bottleneck"),
+)
+"""Fields that `to_dict` takes as they are."""
 _SNAPSHOT = "Use what statistics() of that run returned before."
 
 
@@ -131,6 +164,17 @@ class Report(RunStatistics):
     seed: int | None = None
     """Seed of the jitter of its retries, where their `Backoff` names none; None if there are none. A pipeline within it
     draws its own."""
+
+    def to_dict(self, *, keys: Callable[[Hashable], str] | None = None) -> dict[str, Any]:
+        """As `RunStatistics.to_dict`; also the outcome, the seed, and the types of the errors."""
+        return {
+            **RunStatistics.to_dict(self, keys=keys),
+            "outcome": self.outcome,
+            "error": None if self.error is None else type_name(self.error),
+            "cleanup_errors": [type_name(error) for error in self.cleanup_errors],
+            "cleanup_error_count": self.cleanup_error_count,
+            "seed": self.seed,
+        }
 
     def describe(self) -> str:
         """Format the report as a table, for people.
