@@ -16,9 +16,12 @@ import tracemalloc
 
 import pytest
 import trio
+import trio.testing
 
-from funcpipe_trio import FairShare, OnError, Pipeline, Step, gather, merge
+from funcpipe_trio import Aborted, FairShare, OnError, Pipeline, Retry, Step, gather, merge
 from funcpipe_trio.testing import run_virtual
+from funcpipe_trio.testing._schedule import Schedule, scheduled
+from tests._kit import Boom, nap
 
 
 class Feed:
@@ -388,3 +391,90 @@ def test_so_is_what_a_producer_raises_when_it_is_cancelled(way, caplog):
     run_virtual(main)
 
     assert [record.exc_info[1] for record in caplog.records] == [CLOSING]
+
+
+# ---- failures of a source that has just raised
+
+
+@pytest.mark.parametrize("ending", ["a later failure", "abort"])
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("asked", [1, 2, 63, 64, 65, 128])
+def test_a_failure_of_a_source_is_read_or_kept(asked, seed, ending):
+    """However many items it gave at once before, and whatever ends the run in the same tick."""
+    broken = ValueError("of the source")
+
+    async def main():
+        raised = trio.Event()
+
+        async def source():
+            for item in range(asked - 1):
+                yield item
+            await trio.sleep(1)
+            raised.set()
+            raise broken
+
+        async def call(item):
+            if ending == "a later failure":
+                await raised.wait()
+                raise Boom
+            return item
+
+        plan = Pipeline.from_async_iterable(source).buffer(200).map(call)
+        async with plan.open() as run, trio.open_nursery() as nursery:
+
+            async def stop():
+                await raised.wait()
+                if ending == "abort":
+                    run.abort()
+
+            nursery.start_soon(stop)
+            with contextlib.suppress(ValueError, Boom, Aborted):
+                async for _item in run:
+                    pass
+        return run.report
+
+    with scheduled(Schedule(seed)):
+        report = run_virtual(main)
+
+    assert broken in (report.error, *report.cleanup_errors)
+
+
+@pytest.mark.parametrize("of", ["async iterable", "producer", "restarting"])
+def test_what_a_source_gave_is_in_a_link_before_others_run(of):
+    """More items than a turn has, all there at once: none is in the source's hands at a checkpoint."""
+
+    async def feed():
+        for item in range(200):
+            yield item
+
+    async def produce(send):
+        for item in range(200):
+            await send.send(item)
+
+    sources = {
+        "async iterable": lambda: Pipeline.from_async_iterable(feed),
+        "producer": lambda: Pipeline.from_producer(produce),
+        "restarting": lambda: Pipeline.restarting(feed, Retry(2), reset_after=1),
+    }
+    seen = []
+
+    class Between(trio.abc.Instrument):
+        run = None
+
+        def after_task_step(self, task):
+            if self.run is not None:
+                (source, *_rest) = self.run.statistics().stages
+                seen.append(source.received - source.emitted)
+
+    async def main():
+        between = Between()
+        trio.lowlevel.add_instrument(between)
+        async with sources[of]().buffer(300).map(nap).open() as run:
+            between.run = run
+            await trio.testing.wait_all_tasks_blocked()
+            between.run = None
+
+    run_virtual(main)
+
+    assert len(seen) > 5
+    assert set(seen) == {0}

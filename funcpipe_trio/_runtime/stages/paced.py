@@ -222,6 +222,7 @@ class PacedStage(Stage):
     def _take_ahead(self) -> bool:
         """Take what has come, although nothing can leave; return whether more is there than one turn may take."""
         turn = Turn(self.chain.host.turn_seconds)
+        turn.ends_at = self.chain.turn.ends_at  # bursts have used a part of the time already
         while not turn.is_over() and self.pacing.can_take():
             self.pacing.take(self.chain.now())
             turn.left -= 1

@@ -22,9 +22,11 @@ from ..._base.functions import is_async
 from ..._plan.nodes import Source
 from ..._sansio.multiples import Multiples
 from ..core.failures import failure_of, is_cancellation, is_caused_by_cancelling, noted, stray
+from ..core.ledger import Ledger
 from ..core.protocols import Host, Outlet, Receiver
 from ..core.signals import END, ENDED, IDLE, PENDING, READY, FailureMark, Readiness, reason_behind
 from ..core.step_counters import StepCounters
+from ..core.turn import BURST
 from ..core.user_code import interruptible, interruptibly
 from ..fair_channel.fair_channel import FairChannel
 from ..operations.base import FusedOperation
@@ -116,8 +118,9 @@ class IterableInlet:
 class Inbox:
     """Where an async stage puts what it received, for its own chain to pull."""
 
-    def __init__(self) -> None:
+    def __init__(self, ledger: Ledger) -> None:
         self.receiver: Receiver  # its stage
+        self._ledger = ledger  # told of a failure that nobody has read
         self._items: deque[Any] = deque()  # received, and not pulled
         self._over = False  # no more will be received
         self.failure: FailureMark | None = None  # the error that stands at the end
@@ -164,6 +167,8 @@ class Inbox:
 
     def close(self, reason: str) -> None:
         self._over = True
+        if self.failure is not None and not self.exhausted:
+            self._ledger.unread(self.failure, reason)
 
 
 class _Drained(Exception):
@@ -186,8 +191,9 @@ class AsyncSource(Stage):
         *,
         counters: StepCounters | None = None,
     ) -> None:
-        self.inbox = Inbox()  # where it puts what the source gives, for its chain to pull
+        self.inbox = Inbox(host.ledger)  # where it puts what the source gives, for its chain to pull
         super().__init__(Chain(Ends(host, source.name, self.inbox, outlet, fused)), kind="source", counters=counters)
+        self._asks = BURST  # how often it may ask before others run
         self.source = source  # what it opens
         self.attempts = ""  # what the note of its failure adds about attempts; empty if nothing
         self.scope: trio.CancelScope = trio.CancelScope()  # around everything; cancelled if user code runs at a stop
@@ -295,9 +301,11 @@ class AsyncSource(Stage):
         return False
 
     async def wait_input(self) -> None:
-        if self.chain.turn.is_over():  # a source may always have an item at once
+        if not self._asks or self.chain.turn.is_over():  # a source may always have an item at once
             await self.breathe()
-        self.chain.turn.left -= 1
+            self._asks = BURST
+        self._asks -= 1
+        self.chain.turn.left = BURST  # what the source gives goes on before others run: it is in no link yet
         self.chain.outlet.turn_over()
         while self._resumed is not None and not self.is_stopping():  # it may be paused again meanwhile
             await self._wait_resumed(self._resumed)
