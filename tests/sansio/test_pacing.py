@@ -147,6 +147,12 @@ def goes_on(throttler, now):
     return throttler.passes(now)
 
 
+def test_nothing_is_lent_before_the_first_question():
+    throttler = Throttler(RateLimit(1))
+
+    assert (throttler.credit, throttler.owes) == (0, False)
+
+
 @given(
     st.builds(RateLimit, st.integers(1, 5), per=st.sampled_from([1.0, 3.0]), burst=st.integers(1, 9)),
     st.lists(st.sampled_from([0.0, 0.0, 0.0, 0.1, 0.5, 2.0]), max_size=30),
