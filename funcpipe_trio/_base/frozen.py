@@ -131,6 +131,7 @@ else:
             inside["__home__"] = cls.__module__  # where its annotations resolve, even after `publish`
             if not inside["__frozen__"]:
                 del inside["__init__"]  # `object.__init__` will do and need not be generated: import makes a `Stop()`
+            inside["__qualname__"] = cls.__qualname__  # or a class within another could not be pickled
             return type(cls)(cls.__name__, cls.__bases__, inside)
 
         return made

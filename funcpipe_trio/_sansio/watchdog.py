@@ -60,11 +60,10 @@ class Watchdog:
         """Return which deadline has passed, and clear all deadlines; None if none has passed."""
         if now < self.deadline:
             return None
-        said = [
-            (self.whole_at, f"timeout of {self._whole:g} s for the whole stream"),
-            (self._first_at, f"timeout of {self._first:g} s for the first item"),
-            (self._idle_at, f"timeout of {self._idle:g} s without an item"),
-        ]
+        said = [(self.whole_at, f"timeout of {self._whole:g} s for the whole stream")]
+        if not self._is_paused:
+            said.append((self._first_at, f"timeout of {self._first:g} s for the first item"))
+            said.append((self._idle_at, f"timeout of {self._idle:g} s without an item"))
         why = min(said, key=lambda pair: pair[0])[1]
         self._idle = self._first = math.inf
         self._idle_at = self._first_at = self.whole_at = math.inf

@@ -216,6 +216,22 @@ def test_what_cannot_be_called_is_no_function():
         checks.async_callable("here", "fn", 3)
 
 
+@pytest.mark.parametrize("function", [lambda a, b: 1, lambda *all: 1, lambda a, b, c=3: 1, partial(size, item=1), max])
+def test_a_function_that_takes_so_many_comes_back(function):
+    """So does one written in C that does not say."""
+    if isinstance(function, partial):
+        assert checks.takes("here", "fn", function, 0) is function
+    else:
+        assert checks.takes("here", "fn", function, 2) is function
+
+
+def test_a_function_that_takes_more_or_fewer_is_refused():
+    with pytest.raises(TypeError, match=r"^here: fn must take 2 arguments: too many positional arguments$"):
+        checks.takes("here", "fn", size, 2)
+    with pytest.raises(TypeError, match=r"^here: fn must take 0 arguments: missing a required .*'item'$"):
+        checks.takes("here", "fn", size, 0)
+
+
 exact = pytest.mark.parametrize(("check", "name"), [(checks.weight, "weight"), (checks.cost, "cost")])
 
 

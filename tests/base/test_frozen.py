@@ -10,7 +10,7 @@ import pprint
 import re
 import sys
 from dataclasses import KW_ONLY, FrozenInstanceError, field
-from typing import ClassVar
+from typing import ClassVar, get_type_hints
 
 import pytest
 
@@ -57,6 +57,56 @@ def test_signature_and_text_are_the_standard_ones():
     """Catches a stand-in that is shown instead of the method, and a field that lost one of its settings."""
     assert inspect.signature(Late) == inspect.signature(Standard)
     assert repr(Late(3, last=2.0)) == repr(Standard(3, last=2.0)).replace("Standard", "Late")
+
+
+def anew(decorator):
+    """Make a class whose fields are read, and its methods written, in the test that asks: nobody saw it before."""
+
+    @decorator(frozen=True, slots=True)
+    class Anew:
+        """A type that only this file knows, and fields of both kinds behind the mark of keywords."""
+
+        first: KnownHere
+        second: int = 2
+        _: KW_ONLY
+        last: float = 1.0
+        tags: list[int] = field(default_factory=list)
+
+        def __post_init__(self) -> None:
+            if not self.first:
+                raise ValueError("first must be true")
+
+    return Anew
+
+
+class KnownHere(int):
+    """A type of a field."""
+
+
+def test_fields_are_the_standard_ones():
+    """Catches a mark of keywords that is overlooked, and a field without a default that gets one."""
+
+    def facts(cls):
+        return [(each.name, each.default, each.kw_only) for each in dataclasses.fields(cls)]
+
+    assert facts(anew(dataclass)) == facts(anew(dataclasses.dataclass))
+    assert inspect.signature(anew(dataclass)) == inspect.signature(anew(dataclasses.dataclass))
+
+
+def test_what_a_class_says_of_its_methods_is_the_standard():
+    """Catches facts of the hidden class that wrote one method only: `pprint` asks whether there is a `__repr__`."""
+    mine, standard = (anew(each).__dataclass_params__ for each in (dataclass, dataclasses.dataclass))
+
+    for name in ("init", "repr", "eq", "order", "unsafe_hash", "frozen"):
+        assert getattr(mine, name) is getattr(standard, name)
+
+
+def test_annotations_of_methods_mean_what_they_do_in_the_class():
+    """Catches a method of a hidden class in `frozen.py`, which knows none of their names."""
+    mine, standard = anew(dataclass), anew(dataclasses.dataclass)
+
+    assert get_type_hints(mine.__init__) == get_type_hints(standard.__init__)
+    assert get_type_hints(mine.__init__)["first"] is KnownHere
 
 
 def test_equality_and_hash_are_the_standard_ones():
@@ -187,17 +237,22 @@ def test_printed_prettily_as_ever():
 
 
 def test_nothing_can_be_assigned_or_deleted():
+    """A field or not: the standard decorator refuses by the same words what slots would."""
     value = Late(1)
 
     with pytest.raises(FrozenInstanceError, match=r"^cannot assign to field 'first'$"):
         value.first = 2  # type: ignore[misc]
     with pytest.raises(FrozenInstanceError, match=r"^cannot delete field 'first'$"):
         del value.first  # type: ignore[misc]
+    with pytest.raises(FrozenInstanceError, match=r"^cannot assign to field 'other'$"):
+        value.other = 2  # type: ignore[attr-defined]
 
 
 def test_post_init_is_called():
     with pytest.raises(ValueError, match=r"^first must be >= 0$"):
         Late(-1)
+    with pytest.raises(ValueError, match=r"^first must be true$"):
+        anew(dataclass)(0)
 
 
 @pytest.mark.parametrize(
@@ -213,6 +268,17 @@ def test_copied_pickled_and_replaced(value: object):
     assert dataclasses.replace(value) == value  # type: ignore[type-var]
     if sys.version_info >= (3, 13):
         assert copy.replace(value) == value  # type: ignore[type-var]
+
+
+def test_state_of_another_number_of_fields_is_refused():
+    """A pickle of another version: catches a value that is there by half."""
+    with pytest.raises(ValueError, match=r"shorter than"):
+        Late(1).__setstate__([1])  # type: ignore[attr-defined]
+
+
+def test_replaced_by_the_method_that_later_pythons_call():
+    """As by `dataclasses.replace`, in each Python."""
+    assert Late(1, "x").__replace__(first=2) == Late(2, "x")  # type: ignore[attr-defined]
 
 
 def test_matches_by_position():
@@ -244,3 +310,31 @@ def test_a_subclass_by_the_standard_decorator():
         patient.reason = "none"
     with pytest.raises(ValueError, match="attempts must be >= 1"):
         Patient(attempts=0)
+
+
+class Outer:
+    @dataclass(frozen=True, slots=True)
+    class Inner:
+        value: int
+
+
+def test_a_class_within_another_can_be_pickled():
+    """By its qualified name, as a standard one."""
+    inner = Outer.Inner(3)
+
+    assert pickle.loads(pickle.dumps(inner)) == inner
+    assert Outer.Inner.__qualname__ == "Outer.Inner"
+
+
+def test_methods_have_the_qualified_name_of_their_class():
+    """As the standard ones: it stands in tracebacks."""
+
+    @dataclass(frozen=True, slots=True)
+    class Inner:
+        value: int
+
+    @dataclasses.dataclass(frozen=True, slots=True)
+    class Standard:
+        value: int
+
+    assert Inner.__init__.__qualname__ == Standard.__init__.__qualname__.replace("Standard", "Inner")

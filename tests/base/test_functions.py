@@ -1,11 +1,13 @@
 """What can be said of a function is said without calling it."""
 
+import math
+import types
 from abc import ABC, abstractmethod
 from functools import partial
 
 import pytest
 
-from funcpipe_trio._base.functions import function_name, is_async, yields_async
+from funcpipe_trio._base.functions import function_name, is_async, never_awaitable, yields_async
 
 
 def plain(item):
@@ -69,6 +71,44 @@ def test_an_async_generator_function_is_told_from_an_async_function(fn):
 @pytest.mark.parametrize("value", [3, None, "fetch"])
 def test_what_is_no_function_is_neither(value):
     assert (is_async(value), yields_async(value)) == (False, False)
+
+
+class Future(Plain):
+    def __await__(self):
+        raise AssertionError("called")
+        yield
+
+
+class Factory(type):
+    def __call__(cls, item):
+        raise AssertionError("called")
+
+
+class Made(metaclass=Factory):
+    pass
+
+
+def lines(item):
+    raise AssertionError("called")
+    yield
+
+
+@types.coroutine
+def waits(item):
+    raise AssertionError("called")
+    yield
+
+
+@pytest.mark.parametrize("fn", [Plain, str, len, lines, partial(lines), partial(partial(len))])
+def test_what_is_of_a_known_kind_is_never_to_be_awaited(fn):
+    """A class, what is built in, a generator function."""
+    assert never_awaitable(fn) is True
+
+
+@pytest.mark.parametrize("fn", [plain, fetch, pages, Plain(), Fetch(), Future, Made, waits, math.sqrt, "".join, anext])
+def test_of_all_others_nobody_knows_before_they_are_called(fn):
+    """A plain function may give a coroutine, as may a metaclass, one written in C, or an old style of generator."""
+    assert never_awaitable(fn) is False
 
 
 def test_a_function_is_named_as_it_was_defined_and_an_object_after_its_class():

@@ -127,6 +127,7 @@ def test_a_word_where_one_of_a_few_is_asked_for_is_shown():
         ("x" * 200, f"'{'x' * 57}...'"),
         ("x" * 201, "a str of length 201"),
         ("\x1b]0;title\x07", "'\\x1b]0;title\\x07'"),
+        ("x" * 60, repr("x" * 60)),
         ("x" * 61, f"'{'x' * 57}...'"),
         (7, "7"),
         (None, "None"),
@@ -134,6 +135,7 @@ def test_a_word_where_one_of_a_few_is_asked_for_is_shown():
         (("one",), "('one',)"),
         ((), "()"),
         (("a", (1, 2), Hostile()), "('a', a tuple of length 2, a Hostile)"),
+        (tuple(range(5)), "(0, 1, 2, 3, 4)"),
         (tuple(range(9)), "(0, 1, 2, 3, 4, ...)"),
         (Color.RED, "Color.RED"),
         (Hostile(), "a Hostile"),
@@ -149,6 +151,8 @@ def test_of_many_names_the_first_are_shown():
     assert listed([]) == "none"
     assert listed(["a", 1]) == "'a', 1"
     assert listed(map(str, range(10**5))) == ", ".join(f"'{n}'" for n in range(41)) + ", and 99959 more"
+    assert listed(["x" * 56] * 4) == ", ".join([repr("x" * 56)] * 4)  # the very 240 characters
+    assert listed(["x" * 56] * 3 + ["x" * 57]) == ", ".join([repr("x" * 56)] * 3) + ", and 1 more"
     assert listed("x" * 99 for _ in range(9)) == ", ".join([repr("x" * 57 + "...")] * 3) + ", and 6 more"
     assert len(listed([("x" * 99,) * 9] * 9)) < 400
 
@@ -173,6 +177,7 @@ class Tenant:
         (3, "3", "3"),
         (10**5000, "an int of 16610 bits", "an int of 16610 bits"),
         (("a", 1), "('a', 1)", "('a', 1)"),
+        (("a", Hostile()), "('a', a Hostile)", "('a', a Hostile)"),
         (Color.RED, "Color.RED", "Color.RED"),
         (Tenant("acme"), "acme", "acme"),
         (Tenant("x" * 10**7), "x" * 57 + "...", "x" * 57 + "..."),
@@ -193,6 +198,7 @@ def test_a_key_is_shown_to_people_as_it_calls_itself(key, words, in_quotes):
         ("plain, ünïcode 日本 🙂 'quotes' \\", "plain, ünïcode 日本 🙂 'quotes' \\"),
         ("\x1b[31m\x07\x9b", "\\x1b[31m\\x07\\x9b"),
         ("a\nb\r\tc\x7f", "a\\nb\\r\\tc\\x7f"),
+        ("ünïcode \\ 日本\n", "ünïcode \\ 日本\\n"),
         ("\u2028\u202e\u200b\xa0", "\\u2028\\u202e\\u200b\\xa0"),
         ("\udcff", "\\udcff"),
     ],

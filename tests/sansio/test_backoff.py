@@ -169,3 +169,9 @@ def test_chance_is_spread_evenly(seed):
     assert abs(correlation(chances, [chance(item, 2, seed) for item in range(10_000)])) < 0.04
     assert abs(correlation(chances, [chance(item, seed=seed + 1) for item in range(10_000)])) < 0.04
     assert abs(correlation(chances, [chance(item, seed=seed, stage="feed") for item in range(10_000)])) < 0.04
+
+
+def test_who_names_no_stage_and_no_seed_has_the_empty_name_and_zero():
+    policy = Backoff(1, jitter=0.5)
+
+    assert backoff_delay(policy, 3, 1) == backoff_delay(policy, 3, 1, stage="", seed=0)

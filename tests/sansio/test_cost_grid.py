@@ -58,6 +58,8 @@ def test_1024_bits_are_counted_and_1025_are_not():
     assert grid.counted(Fraction(1, 2**1023)) == FINE
     assert grid.counted(Fraction(3, 2**1024)) == Fraction(2, 2**1023)
     assert grid.counted(Fraction(1, 3)) == Fraction((2**1023 + 2) // 3, 2**1023)
+    odd_units = Fraction(1, 3 * 2**1022)  # of 1024 bits, and not those of a grid that is as fine as it can be
+    assert CostGrid().counted(odd_units) == odd_units
 
 
 def test_the_first_cost_that_needs_too_much_makes_the_grid_as_fine_as_it_can_be():

@@ -602,6 +602,20 @@ def test_the_same_weight_again_changes_no_debt():
     assert bench.queue.debt(bench.flows[1]) == 1
 
 
+@pytest.mark.parametrize("cost", [Fraction(1, 2), Fraction(1, 3), Fraction(5, 6)])
+def test_the_same_weight_again_changes_no_debt_of_a_fraction(cost):
+    """Catches parts of a tick that are counted in units which became finer for a cost."""
+    queue = FairQueue()
+    queue.add("light", 1)
+    flow = queue.add("heavy", 7)
+    queue.ready(flow)
+    queue.charge(flow, cost, still_ready=True)
+
+    assert queue.debt(flow) == cost
+    queue.set_weight(flow, 7)
+    assert queue.debt(flow) == cost
+
+
 @pytest.mark.parametrize("weight", [2, Fraction(1, 2), 4])
 def test_a_debt_is_kept_as_cost_when_the_weight_changes(weight):
     """Exactly so, where the new weight divides it into whole ticks."""

@@ -216,6 +216,52 @@ def test_accounts_say_what_each_key_was_served_and_where_it_counted():
     assert lanes.cost == Fraction(21, 2)
 
 
+def test_weight_that_is_set_later_counts_from_then_on():
+    """For a key that has items at once, and for one that has none when it comes; the account says so, too."""
+    lanes = lanes_of()
+    for number in range(12):
+        add(lanes, "a", number)
+        add(lanes, "b", number)
+    lanes.set_weight("a", 3)
+    lanes.set_weight("c", Fraction(1, 2))
+
+    assert Counter(take(lanes, 12)) == {"a": 9, "b": 3}
+    take(lanes, 12)
+    for number in range(9):
+        add(lanes, "b", number)
+        add(lanes, "c", number)
+    assert Counter(take(lanes, 9)) == {"b": 6, "c": 3}
+    assert {each.key: each.weight for each in lanes.accounts()} == {"a": 3, "b": 1, "c": Fraction(1, 2)}
+
+
+def test_nothing_is_taken_where_nothing_is():
+    with pytest.raises(AssertionError, match=r"^an item was asked for where none is$"):
+        lanes_of().take()
+
+
+def test_an_account_adds_up():
+    """It has the weight that it was made with; one that was put aside goes on."""
+    accounts = KeyAccounts(3)
+    account = accounts.resume("a", 7)
+    for cost, contested in ((2, True), (3, False), (Fraction(1, 2), True)):
+        account.count(cost, contested=contested)
+    accounts.put_aside(account)
+
+    assert accounts.resume("a", 7) is account
+    assert (account.weight, account.taken, account.cost, account.contested) == (7, 3, Fraction(11, 2), Fraction(5, 2))
+
+
+def test_accounts_are_forgotten_in_bulk():
+    """When twice as many are put aside as are kept: catches a search for the least one for each key that goes."""
+    accounts = KeyAccounts(3)
+    sizes = []
+    for key in range(8):
+        accounts.put_aside(accounts.resume(key, 1))
+        sizes.append(len(accounts))
+
+    assert sizes == [1, 2, 3, 4, 5, 6, 3, 4]
+
+
 def test_accounts_keep_the_greatest():
     """Of the keys that are gone those of the greatest cost are kept, however many came after them."""
     accounts = KeyAccounts(3)

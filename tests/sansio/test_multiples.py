@@ -33,6 +33,15 @@ def test_a_multiple_is_given_once():
     assert [made.after(0.5) for _ in range(3)] == [1.0, 2.0, 3.0]
 
 
+@pytest.mark.parametrize("passed", [2.0**53, 2.0**53 + 2])
+def test_multiples_that_no_float_tells_apart_are_the_next_float(passed):
+    """However often it is asked: numbers that are one float are not counted."""
+    made = multiples(1.5)
+    now = passed * 1.5
+
+    assert {made.after(now) for _ in range(4)} == {math.nextafter(now, math.inf)}
+
+
 periods = st.floats(1e-3, 1e3) | st.sampled_from([0.1, 0.3, 1 / 3, 0.7, 1e-9, 5e-324])
 
 

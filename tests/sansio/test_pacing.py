@@ -52,9 +52,10 @@ def test_a_sampled_item_leaves_at_a_multiple():
     assert pacer.superseded == 3
 
 
-@pytest.mark.parametrize("pacer", [Debouncer(2.0), Sampler(2.0)], ids=["debounce", "sample"])
-def test_the_last_item_is_due_at_the_end(pacer):
+@pytest.mark.parametrize("kind", [Debouncer, Sampler])
+def test_the_last_item_is_due_at_the_end(kind):
     """At once; and without an item nothing is."""
+    pacer = kind(2.0)
     pacer.begin(0.0)
     pacer.end()
     assert pacer.deadline == math.inf
@@ -86,9 +87,12 @@ def test_a_delayed_item_leaves_in_its_own_time():
     assert played(Delayer(2.0, 1), [0, 0.5, 9]) == [(2.0, 0), (4.0, 1), (11.0, 2)]
 
 
-@pytest.mark.parametrize("pacer", [Debouncer(2.0), Sampler(2.0), Delayer(2.0, 3), Throttler(RateLimit(1))])
-def test_what_is_kept_can_be_taken_back(pacer):
-    """For the caller that discards it; then nothing is due."""
+@pytest.mark.parametrize(
+    ("kind", "arguments"), [(Debouncer, (2.0,)), (Sampler, (2.0,)), (Delayer, (2.0, 3)), (Throttler, (RateLimit(1),))]
+)
+def test_what_is_kept_can_be_taken_back(kind, arguments):
+    """For whoever gives it up; then nothing is due."""
+    pacer = kind(*arguments)
     pacer.begin(0.0)
     pacer.add("a", 1, 0.5)
 
@@ -141,6 +145,12 @@ def goes_on(throttler, now):
         throttler.credit -= 1
         return True
     return throttler.passes(now)
+
+
+def test_nothing_is_lent_before_the_first_question():
+    throttler = Throttler(RateLimit(1))
+
+    assert (throttler.credit, throttler.owes) == (0, False)
 
 
 @given(

@@ -47,6 +47,14 @@ def test_an_error_that_is_not_meant_is_final_at_once():
     assert restarts.note() is None
 
 
+def test_a_feed_without_a_name_waits_as_the_backoff_says():
+    backoff = Backoff(1, jitter=0.5)
+    restarts = Restarts(Retry(9, backoff=backoff), 8)
+    restarts.opened(0)
+
+    assert restarts.failed(OSError(), 1) == backoff_delay(backoff, 0, 1)
+
+
 def test_without_a_limit_of_health_the_failures_of_a_whole_run_count():
     """`math.inf` says never."""
     restarts = Restarts(Retry(2, backoff=Backoff(1, jitter=0)), math.inf)

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from funcpipe_trio._base.errors import CircuitOpen, FuncpipeError
+from funcpipe_trio._base.errors import CircuitOpen, FuncpipeError, MisuseError
 from funcpipe_trio._base.shown import shown
 from funcpipe_trio._sansio.backoff import backoff_delay
 from funcpipe_trio._sansio.retrying import RetryState, is_meant
@@ -213,6 +213,37 @@ def test_the_note_tells_the_waits_and_of_many_the_first_and_the_sum(waits, note)
         attempts.failed(OSError())
 
     assert attempts.note() == note
+
+
+def test_a_wait_that_ends_at_the_deadline_or_behind_it_is_not_begun():
+    """The error is final, counts nothing, and the note says what was left."""
+    attempts = RetryState(Retry(9, backoff=STEADY), 0)
+    too_late = "not tried again: the next attempt is due in 1 s, its timeout is over in"
+
+    assert attempts.failed(OSError(), 10.0, 12.0) == 1
+    assert attempts.note() == "waited 1 s between its attempts"
+    assert attempts.failed(OSError(), 11.0, 12.0) is None
+    assert (attempts.number, attempts.note()) == (2, f"waited 1 s between its attempts; {too_late} 1 s")
+    assert attempts.failed(OSError(), 11.75, 12.0) is None
+    assert attempts.note() == f"waited 1 s between its attempts; {too_late} 0.25 s"
+    late = RetryState(Retry(9, backoff=STEADY), 0)
+    assert late.failed(OSError(), 13.0, 12.0) is None
+    assert late.note() == f"{too_late} 0 s"
+
+
+def test_who_says_no_clock_stage_or_seed_begins_at_zero():
+    """A stage without a name, and a clock that begins with the item."""
+    retry = Retry(2, backoff=Backoff(1))
+
+    assert RetryState(retry, 7).failed(OSError()) == backoff_delay(retry.backoff, 7, 1)
+    assert RetryState(Retry(2, backoff=STEADY), 7).failed(OSError(), deadline=1.5) == 1
+
+
+def test_a_mistake_in_the_program_is_meant_by_no_filter():
+    """Not even by one that names it, or all."""
+    for meant in (MisuseError, Exception, lambda error: True):
+        assert is_meant(meant, MisuseError()) is False
+        assert waits_of(Retry(2, on=meant, backoff=STEADY), [MisuseError()]) == [None]
 
 
 # ---- groups

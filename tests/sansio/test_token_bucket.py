@@ -309,6 +309,24 @@ def test_asked_twice_inside_of_a_tick_it_gains_and_loses_nothing(now):
     assert (bucket.take(now, 1), bucket.tokens(now), bucket.take(now, 1), bucket.tokens(now)) == (None, 1, None, 0)
 
 
+@pytest.mark.parametrize("now", [1e-20, 5e-324])
+def test_to_ask_inside_of_a_tick_is_answered_as_to_take(now):
+    """Now while the tokens are there, to the last one; then the instant that a refusal would name."""
+    bucket = TokenBucket(RateLimit(1))
+
+    assert bucket.when(now, 1) == now
+    bucket.take(now, 1)
+    assert bucket.when(now, 1) == bucket.take(now, 1) > 1
+
+
+def test_a_single_tick_brings_what_a_tick_brings():
+    """From 2**-12 s on the next float is one tick later."""
+    bucket, now = TokenBucket(RateLimit(2.0**64, burst=1)), 2.0**-12
+    bucket.take(now, 1)
+
+    assert bucket.take(math.nextafter(now, 1), 1) is None
+
+
 def test_a_clock_may_say_zero():
     """Time 0 is an instant like any other: what is taken then counts."""
     bucket = TokenBucket(RateLimit(1, burst=2))

@@ -2,12 +2,13 @@
 
 Mutants of `usage.py` that die here: a place that is in use while it waits; a wait of one kind taken for the other;
 what has not ended left out; the number of places of now times all the time; more than all of the time worked while
-there were more calls than places; a stall of places in use, or an endless one; times not counted from the beginning.
+there were more calls than places; a stall that counts places in use, or goes on; times not counted from the beginning;
+a second place that waits for the same which is counted as the first, or in place of it.
 """
 
 from dataclasses import astuple
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from funcpipe_trio._sansio.usage import Usage, Used
@@ -75,6 +76,28 @@ class Model:
             self.blocked += by
 
 
+EVERY_CHANGE = [
+    (quarters, event, places)
+    for quarters, (event, places) in enumerate(
+        [
+            *[("hire", 1)] * 4,
+            ("stall", 1),
+            *[("starve", 1)] * 2,
+            *[("block", 1)] * 2,
+            *[("feed", 1), ("make room", 1)],
+            ("go on", 1),
+            ("resize", 9),
+            *[("feed", 1), ("make room", 1)],
+            *[("dismiss", 1)] * 2,
+            ("stall", 1),
+            ("resize", 7),
+            ("read", 1),
+        ]
+    )
+]
+
+
+@example(start=7, places=5, steps=EVERY_CHANGE)
 @given(start=st.integers(0, 1000), places=st.integers(1, 5), steps=st.lists(STEPS, max_size=40))
 def test_it_gives_the_integrals_of_the_counts(start, places, steps):
     """At any time, also in the middle of a wait, and at whatever time it all began."""
@@ -94,6 +117,7 @@ def test_it_gives_the_integrals_of_the_counts(start, places, steps):
 
 def test_nothing_is_offered_before_it_begins():
     usage = Usage()
+    assert usage.read(0.0) == Used(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
     usage.begin(100.0, 4)
 
     assert usage.read(100.0) == Used(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)

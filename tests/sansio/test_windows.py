@@ -8,6 +8,8 @@
 | an item is new in one window, or in none | overlap counted again; the rest of the last window given out |
 """
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -94,6 +96,15 @@ def test_a_period_too_short_to_tell_its_multiples_apart_ends_right_after(period)
     windows.add("a", 1, 1e8)
 
     assert 1e8 < windows.deadline <= 1e8 + 2e-8
+
+
+def test_multiple_that_is_the_last_a_float_can_count_ends_right_after():
+    """At 2**53 periods sharp the next multiple is no float of its own: a rounded one may be two floats away."""
+    windows = TumblingWindows(None, 1.5, 0.0)
+    now = 1.5 * 2.0**53
+    windows.add("a", 1, now)
+
+    assert windows.deadline == math.nextafter(now, math.inf)
 
 
 @given(count=st.integers(0, 40), size=st.integers(1, 6), step=st.integers(1, 9))
