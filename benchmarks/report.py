@@ -1,9 +1,9 @@
 """What do the report and the statistics cost, which cannot be switched off?
 
 The pipeline of `hop` is run in three ways. As it is. Without the code that only the report needs, removed in the
-contender's own process: the clock is not read around a wait, and no link keeps its peak. (The counts of items stay:
-links and the item numbers in errors need them.) And as it is while a task calls ``statistics()`` a thousand times a
-second.
+contender's own process: the clock is not read around a wait, and no link keeps its peak, or what it held when a burst
+began. (The counts of items stay: links and the item numbers in errors need them.) And as it is while a task calls
+``statistics()`` a thousand times a second.
 
 The bound is on the cost of counting; the cost of asking is only shown.
 """
@@ -69,6 +69,7 @@ def _counting_less() -> Iterator[None]:
     with ExitStack() as stack:
         stack.enter_context(patch.object(Stage, "park", _park))
         stack.enter_context(patch.object(Link, "commit", _commit))
+        stack.enter_context(patch.object(Link, "begin", _begin))
         yield
 
 
@@ -85,6 +86,10 @@ async def _park(stage: Stage, reason: BurstEnd) -> None:
     stage.parked_for = reason
     await stage._parking
     chain.turn.begin()
+
+
+def _begin(_link: Link) -> None:
+    """Do not note what the link held when the burst began."""
 
 
 def _commit(link: Link, count: int) -> None:

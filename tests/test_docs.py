@@ -33,7 +33,9 @@ def test_every_promise_is_in_the_table():
     assert [number for number in range(1, 20) if not re.search(rf"^\| P{number} \|", text, re.MULTILINE)] == []
 
 
-@pytest.mark.parametrize("page", ["branches.md", "fair_by.md", "operators.md", "steps.md", "testing.md", "watch.md", "windows.md"])
+@pytest.mark.parametrize(
+    "page", ["branches.md", "fair_by.md", "operators.md", "steps.md", "testing.md", "watch.md", "windows.md"]
+)
 def test_the_examples_of_a_page_run_and_print_what_it_shows(page, monkeypatch, tmp_path, capsys):
     """The page's code runs, in virtual time, and each text block is in what it prints."""
     text = (ROOT / "docs" / page).read_text()

@@ -11,8 +11,9 @@ counted in between. (The formula is that of DDSketch: Masson, Rim, Lee, PVLDB 12
 
 from __future__ import annotations
 
-import math
+from collections import Counter
 from collections.abc import Mapping
+from math import ceil, log
 from typing import Final
 
 ERROR: Final = 0.05
@@ -23,35 +24,48 @@ SMALLEST: Final = 1e-9
 """Seconds; what is not longer counts as 0."""
 _ZERO: Final = -(10**6)
 """The bucket of such durations."""
-_SCALE: Final = 1 / math.log(GAMMA)
+_SCALE: Final = 1 / log(GAMMA)
 
 
 class Latencies:
-    """Counts durations."""
+    """Counts durations, 64 at a time: to count each by itself takes twice as long."""
 
-    __slots__ = ("_buckets", "count", "longest")
+    __slots__ = ("_buckets", "_durations", "_longest")
 
     def __init__(self) -> None:
-        self.count = 0  # durations
-        self.longest = 0.0  # seconds
-        self._buckets: dict[int, int] = {}  # how many are in each bucket, by its number
+        self._durations: list[float] = []  # not counted yet
+        self._buckets: Counter[int] = Counter()  # how many are in each bucket, by its number
+        self._longest = 0.0
 
     def add(self, seconds: float) -> None:
-        """Count a duration."""
-        self.count += 1
-        if seconds > self.longest:
-            self.longest = seconds
-        bucket = math.ceil(math.log(seconds) * _SCALE) if seconds > SMALLEST else _ZERO
-        self._buckets[bucket] = self._buckets.get(bucket, 0) + 1
+        """Take a duration, in seconds >= 0."""
+        durations = self._durations
+        durations.append(seconds)
+        if len(durations) >= 64:
+            self._count()
+
+    def _count(self) -> None:
+        durations = self._durations
+        if durations:
+            self._longest = max(self._longest, *durations)
+            self._buckets.update([ceil(log(each) * _SCALE) if each > SMALLEST else _ZERO for each in durations])
+            durations.clear()
+
+    @property
+    def longest(self) -> float:
+        """The longest duration, in seconds; 0.0 if there is none."""
+        self._count()
+        return self._longest
 
     def snapshot(self) -> dict[int, int]:
         """Return the counts by bucket, as they are now."""
+        self._count()
         return dict(self._buckets)
 
 
 def quantile(buckets: Mapping[int, int], part: float) -> float:
     """Return the seconds that a part (0 to 1) of the durations does not exceed; 0.0 if there are none."""
-    rank = math.ceil(part * sum(buckets.values()))
+    rank = ceil(part * sum(buckets.values()))
     for bucket in sorted(buckets):
         rank -= buckets[bucket]
         if rank <= 0:

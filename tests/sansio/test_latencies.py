@@ -43,7 +43,7 @@ def test_a_quantile_is_near_the_true_one(durations, part):
 def test_the_number_and_the_longest_are_exact(durations):
     latencies = counted(durations)
 
-    assert latencies.count == len(durations) == sum(latencies.snapshot().values())
+    assert sum(latencies.snapshot().values()) == len(durations)
     assert latencies.longest == max(durations, default=0.0)
 
 
@@ -71,5 +71,6 @@ def test_its_memory_is_bounded(part):
     for number in range(100_000):
         latencies.add(10 ** (number / 100_000 * 18 - 9))
 
+    assert len(latencies._durations) < 64
     assert len(latencies.snapshot()) < 420
     assert quantile(latencies.snapshot(), part) > 0

@@ -113,7 +113,9 @@ class KeyedPool(Pool):
         self._keys[worker] = item.key
         worker.item, worker.position, worker.number = item.item, item.position, item.number
         worker.refusal = item.error
-        self.note_taken(worker)
+        worker.since = self.chain.now()
+        self.calls += 1
+        self.peak = max(self.peak, self.occupied())
         self.staff()
         self.chain.outlet.turn_over()
 

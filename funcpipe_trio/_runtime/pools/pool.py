@@ -314,18 +314,14 @@ class Pool:
         """Put an item into a worker's hands, and call in a worker for the next item."""
         worker.item, worker.position = item, self.order.begin()
         worker.number, self.received = self.received, self.received + 1
-        self.note_taken(worker)
+        worker.since = self.chain.now()
+        self.calls += 1
+        occupied = self.calls + len(self.order.waiting)
+        if occupied > self.peak:
+            self.peak = occupied
         if not self.crew.coming:  # a worker that comes does it
             self.staff()
         self.chain.outlet.turn_over()
-
-    def note_taken(self, worker: Worker) -> None:
-        """Count an item that a worker took up."""
-        worker.since = self.chain.now()
-        self.calls += 1
-        occupied = self.occupied()
-        if occupied > self.peak:
-            self.peak = occupied
 
     def put_down(self, worker: Worker) -> Any:
         """Take the item out of a worker's hands."""
