@@ -51,7 +51,7 @@ class Worker:
         self.scope: trio.CancelScope = trio.CancelScope()  # around all its work; ends that when it is no longer needed
         self.turn: Turn = Turn(seconds)  # how long it may go on; it counts items
         self.item: Any = NO_ITEM  # in its hands; discarded if the worker ends
-        self.since: float = 0.0  # when it took the item up
+        self.since: float = 0.0  # when it could take its item up: it began, or its last call or wait ended
         self.number: int = 0  # of its item in the stream, which errors name
         self.position: int = 0  # of its item in the order of the results
         self.refusal: Exception | None = None  # what a key function raised at the item, handled instead of a call
@@ -97,7 +97,8 @@ class Crew:
     def _employ(self) -> None:
         worker = Worker(self._counters, self._chain.host.turn_seconds, self._give_up_waiting)
         self.workers.append(worker)
-        self.usage.hire(self._chain.now())
+        worker.since = self._chain.now()
+        self.usage.hire(worker.since)
         self.coming += 1
         self._chain.host.start_task(lambda: self._work(worker), self._chain.name)
 
@@ -128,7 +129,8 @@ class Crew:
         finally:
             self.coming -= worker.item is NO_ITEM
             worker.turn.begin()
-            self.usage.unpark(self._chain.now(), starved)
+            worker.since = self._chain.now()
+            self.usage.unpark(worker.since, starved)
 
     def _give_up_waiting(self, worker: Worker, _raise_cancel: object) -> trio.lowlevel.Abort:
         self.parked.remove(worker)

@@ -102,7 +102,7 @@ class FlatMapPool(Pool):
         if is_superfluous:
             self.chain.discard(item, self.reason())
         else:
-            self.latencies.add(self.chain.now() - worker.since)
+            self.note_end(worker)
             self.chain.absorbed += 1
         await trio.lowlevel.checkpoint_if_cancelled()  # a cancellation that came while the stream was closed, shielded
 

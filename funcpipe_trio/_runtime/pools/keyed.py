@@ -113,7 +113,6 @@ class KeyedPool(Pool):
         self._keys[worker] = item.key
         worker.item, worker.position, worker.number = item.item, item.position, item.number
         worker.refusal = item.error
-        worker.since = self.chain.now()
         self.calls += 1
         self.peak = max(self.peak, self.occupied())
         self.staff()

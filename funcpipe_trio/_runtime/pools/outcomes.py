@@ -13,7 +13,6 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from ..._base.errors import MisuseError
-from ..._sansio.latencies import Latencies
 from ..._sansio.reorder import AsCompleted, InOrder
 from ..._sansio.tolerance import Tolerance
 from ...policies.on_error import Divert, Failure, Skip, Stop
@@ -31,10 +30,12 @@ class PoolOfOutcomes(Protocol):
 
     chain: Chain
     order: InOrder | AsCompleted
-    latencies: Latencies
 
     def is_superfluous(self, worker: Worker) -> bool:
         """Whether what a worker does is no longer needed."""
+
+    def note_end(self, worker: Worker) -> None:
+        """Count how long a call took, which has ended."""
 
     def reason(self) -> str:
         """Why an item of this pool is given up now."""
@@ -70,7 +71,7 @@ class Outcomes:
         if error is None:
             raise raised
         if not pool.is_superfluous(worker):
-            pool.latencies.add(pool.chain.now() - worker.since)
+            pool.note_end(worker)
         if isinstance(policy, Stop) or isinstance(error, MisuseError) or pool.is_superfluous(worker):
             self._fail(worker, error)
             return

@@ -295,7 +295,7 @@ class Pool:
         except BaseException as error:  # noqa: ASYNC103  # raised again if it must pass
             await self.outcomes.meet(worker, error)  # noqa: ASYNC102  # raises if the run is cancelled
         else:
-            self.latencies.add(self.chain.now() - worker.since)
+            self.note_end(worker)
             self.put_down(worker)
             if self.is_superfluous(worker):
                 self._discard_result(result, self.reason())
@@ -314,7 +314,6 @@ class Pool:
         """Put an item into a worker's hands, and call in a worker for the next item."""
         worker.item, worker.position = item, self.order.begin()
         worker.number, self.received = self.received, self.received + 1
-        worker.since = self.chain.now()
         self.calls += 1
         occupied = self.calls + len(self.order.waiting)
         if occupied > self.peak:
@@ -322,6 +321,12 @@ class Pool:
         if not self.crew.coming:  # a worker that comes does it
             self.staff()
         self.chain.outlet.turn_over()
+
+    def note_end(self, worker: Worker) -> None:
+        """Count how long a call took, which has ended; the worker's next one begins now, unless it waits first."""
+        now = self.chain.now()
+        self.latencies.add(now - worker.since)
+        worker.since = now
 
     def put_down(self, worker: Worker) -> Any:
         """Take the item out of a worker's hands."""
@@ -350,6 +355,7 @@ class Pool:
             if self._gives_way is worker:
                 self._gives_way = None
         worker.turn.begin()
+        worker.since = self.chain.now()
 
     def _dismiss(self, worker: Worker) -> None:
         self.crew.dismiss(worker)
@@ -371,7 +377,6 @@ class Pool:
         if result is PENDING or isinstance(result, EndBefore) or outlet.room() < 1 or not self.order.pass_by(position):
             return False
         self.results.seen += 1
-        outlet.begin()
         outlet.put(result)
         outlet.commit(1)
         return True
