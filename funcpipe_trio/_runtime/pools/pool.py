@@ -150,9 +150,9 @@ class Pool:
         """Return what it waits for now, or most of its calls do; None if it runs or is not at work."""
         if not self.started or self.left is not None:
             return None
-        busy = Counter(worker.context.waits_for for worker in self.crew.workers if worker.item is not NO_ITEM)
+        busy = [worker.context.waits_for for worker in self.crew.workers if worker.item is not NO_ITEM]
         if busy:
-            return busy.most_common(1)[0][0]
+            return busy[0] if busy.count(busy[0]) == len(busy) else Counter(busy).most_common(1)[0][0]
         return f"room behind {self.name}" if self.chain.outlet.wants_room else "input"
 
     # ---- what its results and outcomes ask

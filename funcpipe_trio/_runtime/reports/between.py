@@ -73,7 +73,7 @@ def _stage(before: StageReport, after: StageReport) -> StageReport:
         after,
         _OF_A_STAGE,
         failures=tuple((name, count) for name, count in sorted(counts.items()) if count),
-        latency=None if after.latency is None else after.latency.since(before.latency or Latency.of({}, 0.0)),
+        latency=None if after.latency is None else after.latency.since(before.latency or Latency(0.0, {})),
         policies=_policies(before.policies, after.policies),
         divert=_policies(before.divert, after.divert),
         **seconds,

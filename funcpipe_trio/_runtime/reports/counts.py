@@ -75,30 +75,39 @@ class Latency:
     A quantile is wrong by at most 5 %: it is read from counts in buckets, whose number does not grow with the calls.
     """
 
-    count: int
-    """Calls that ended."""
-    p50: float
-    """Half of them took no longer."""
-    p90: float
-    """Nine in ten took no longer."""
-    p99: float
-    """Ninety-nine in a hundred took no longer."""
     max: float
     """The longest; of a difference, the longest of the whole run."""
-    _buckets: Mapping[int, int] = field(repr=False, compare=False, hash=False)
-    """The counts, for a later difference."""
+    _buckets: Mapping[int, int] = field(repr=False, hash=False)
+    """How many calls are in each bucket; the quantiles are computed from that when they are asked for."""
 
-    @staticmethod
-    def of(buckets: Mapping[int, int], longest: float) -> Latency:
-        """Read the quantiles from counts."""
-        p50, p90, p99 = (min(quantile(buckets, part), longest) for part in (0.5, 0.9, 0.99))
-        return Latency(sum(buckets.values()), p50, p90, p99, longest, buckets)
+    @property
+    def count(self) -> int:
+        """Calls that ended."""
+        return sum(self._buckets.values())
+
+    @property
+    def p50(self) -> float:
+        """Half of them took no longer."""
+        return self._part(0.5)
+
+    @property
+    def p90(self) -> float:
+        """Nine in ten took no longer."""
+        return self._part(0.9)
+
+    @property
+    def p99(self) -> float:
+        """Ninety-nine in a hundred took no longer."""
+        return self._part(0.99)
+
+    def _part(self, part: float) -> float:
+        return min(quantile(self._buckets, part), self.max)
 
     def since(self, earlier: Latency) -> Latency:
         """Return what an earlier one did not count."""
         before = earlier._buckets
         grown = {bucket: count - before.get(bucket, 0) for bucket, count in self._buckets.items()}
-        return Latency.of({bucket: count for bucket, count in grown.items() if count}, self.max)
+        return Latency(self.max, {bucket: count for bucket, count in grown.items() if count})
 
 
 @dataclass(frozen=True, slots=True)

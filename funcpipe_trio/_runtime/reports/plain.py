@@ -12,7 +12,7 @@ from dataclasses import fields
 from fractions import Fraction
 from typing import Any, Final
 
-from .counts import InputReport
+from .counts import InputReport, Latency
 
 VERSION: Final = 1
 """Of the form; it changes when a name goes or means something else, not when one is added."""
@@ -23,6 +23,8 @@ def plain(value: Any) -> Any:
     """Return a frozen value, or a part of one, as plain JSON values; what begins with an underscore is left out."""
     if isinstance(value, Fraction):
         return int(value) if value.denominator == 1 else float(value)
+    if isinstance(value, Latency):
+        return {name: getattr(value, name) for name in ("count", "p50", "p90", "p99", "max")}
     if isinstance(value, tuple):
         return [plain(each) for each in value]
     if hasattr(type(value), "__dataclass_fields__"):

@@ -127,7 +127,7 @@ def _of_calls(stage: AnyStage, now: float) -> dict[str, Any]:
     return {
         "in_flight_peak": stage.peak,
         "oldest": now - min(at_work, default=now),
-        "latency": Latency.of(stage.latencies.snapshot(), stage.latencies.longest),
+        "latency": Latency(stage.latencies.longest, stage.latencies.snapshot()),
     }
 
 
