@@ -23,7 +23,7 @@ GAMMA: Final = (1 + ERROR) / (1 - ERROR)
 SMALLEST: Final = 1e-9
 """Seconds; what is not longer counts as 0."""
 _ZERO: Final = -(10**6)
-"""The bucket of such durations."""
+"""The bucket of such durations; its middle is 0.0, as floats go."""
 _SCALE: Final = 1 / log(GAMMA)
 
 
@@ -69,5 +69,5 @@ def quantile(buckets: Mapping[int, int], part: float) -> float:
     for bucket in sorted(buckets):
         rank -= buckets[bucket]
         if rank <= 0:
-            return 0.0 if bucket == _ZERO else 2 * GAMMA**bucket / (GAMMA + 1)
+            return 2 * GAMMA**bucket / (GAMMA + 1)
     return 0.0

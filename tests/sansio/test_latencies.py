@@ -24,6 +24,7 @@ def counted(durations):
 
 @given(st.lists(SECONDS, min_size=1, max_size=60), st.floats(0.01, 1))
 @example([0.0], 1.0)
+@example([1e-9], 1.0)
 @example([1e-9, 2e-9], 1.0)
 @example([1.0, 2.0, 3.0, 4.0], 0.5)
 @example([1.0, 2.0, 3.0, 4.0], 0.51)
@@ -74,3 +75,14 @@ def test_its_memory_is_bounded(part):
     assert len(latencies._durations) < 64
     assert len(latencies.snapshot()) < 420
     assert quantile(latencies.snapshot(), part) > 0
+
+
+def test_durations_are_counted_64_at_a_time():
+    """Until then they are kept as they are."""
+    latencies = counted([1.0] * 63)
+    assert len(latencies._durations) == 63
+
+    latencies.add(1.0)
+
+    assert latencies._durations == []
+    assert sum(latencies.snapshot().values()) == 64
