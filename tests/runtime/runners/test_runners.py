@@ -91,12 +91,12 @@ class Caller:
 
     def __init__(self, plan):
         self.running = plan.start()
-        self.account = StepCounters()
+        self.counters = StepCounters()
         self.admitted = []
         self.ended = {}
 
     async def call(self, fn, item, admit=None):
-        self.ended[item] = await self.running.call(fn, item, CallContext(self.account), admit)
+        self.ended[item] = await self.running.call(fn, item, CallContext(self.counters), admit)
 
     async def admit(self, item, attempt):
         self.admitted.append(item)
