@@ -55,7 +55,7 @@ class Worker:
         self.number: int = 0  # of its item in the stream, which errors name
         self.position: int = 0  # of its item in the order of the results
         self.refusal: Exception | None = None  # what a key function raised at the item, handled instead of a call
-        self.parking = Parking(partial(give_up, self))  # what it waits by; made once, because that is cheaper
+        self.parking: Parking = Parking(partial(give_up, self))  # what it waits by; made once, because that is cheaper
         self.task: trio.lowlevel.Task | None = None  # to be woken; set when it first parks
 
 

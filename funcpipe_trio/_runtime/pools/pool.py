@@ -72,7 +72,7 @@ class Pool:
         self.call = call  # what it calls, and what it does when that fails
         self.outcomes: Outcomes = Outcomes(self, call)  # what becomes of failed calls
         self.crew: Crew = Crew(self.chain, concurrency, self._employed, call.counters or StepCounters())  # its workers
-        self.source = ends.inlet  # where items come from
+        self.source: Inlet = ends.inlet  # where items come from
         self.kind: str = "async"  # as reports call it
         self.counters: StepCounters | None = call.counters  # what the policies of its step count; None without a step
         self.divert_counters: StepCounters | None = call.divert_counters  # likewise, of the step for failures
@@ -81,7 +81,7 @@ class Pool:
         self.received: int = 0  # items that it took, which numbers them
         self.calls: int = 0  # items in the hands of workers
         self.peak: int = 0  # the most items that were in calls, or waited behind them
-        self.latencies = Latencies()  # of calls that ended
+        self.latencies: Latencies = Latencies()  # of calls that ended
         self.taking: bool = True  # until the source has ended, or is no longer needed
         self.ended: bool = False  # the chain has given its last value
         self._items: Iterator[Any] = iter(())  # those of the source, once the pool is started

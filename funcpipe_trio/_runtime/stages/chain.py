@@ -73,7 +73,11 @@ class Chain:
     """Moves values from an inlet through operations to an outlet, and counts what becomes of them."""
 
     def __init__(self, ends: Ends) -> None:
-        self.host, self.name, self.inlet, self.outlet, self.operations = ends  # see `Ends`
+        self.host: Host = ends.host  # see `Ends`, for these five
+        self.name: str = ends.name
+        self.inlet: Inlet = ends.inlet
+        self.outlet: Outlet = ends.outlet
+        self.operations: Sequence[FusedOperation] = ends.operations
         self.now: Callable[[], float] = trio.lowlevel.current_clock().current_time
         """The clock, in half the time of `trio.current_time`; asked twice a trip."""
         self.began: float = 0.0  # when its stage was started; what is timed of it counts from there
