@@ -101,7 +101,7 @@ class Target:
 class Case:
     """One setting of a benchmark.
 
-    `parts` is the divisor of one item's cost, for example its hops. `points` has the numbers that vary from case to
+    `divisor` is what an item's cost is divided by, such as its hops. `points` has the numbers that vary from case to
     case, by name: the cost is plotted over each of them.
     """
 
@@ -111,7 +111,7 @@ class Case:
     items: int
     quick_items: int
     check_items: int = 200
-    parts: int = 1
+    divisor: int = 1
     points: Mapping[str, float] = field(default_factory=dict)
 
     def contender(self, name: str) -> Contender:
@@ -218,4 +218,4 @@ class CaseResult:
         if self.benchmark.metric is Metric.PEAK:
             return sample.peak / 2**20
         seconds = sample.wall if self.benchmark.metric is Metric.WALL else sample.cpu
-        return seconds * self.benchmark.per_second / (self.items * self.case.parts)
+        return seconds * self.benchmark.per_second / (self.items * self.case.divisor)

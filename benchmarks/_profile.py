@@ -49,11 +49,11 @@ def profiled(run: Callable[[], Any]) -> Profile:
     """Profile a call, which is repeated until there are enough samples; in the main thread only."""
     found: Counter[tuple[str, str]] = Counter()
 
-    def look(_signal: int, frame: FrameType | None) -> None:
+    def sample(_signal: int, frame: FrameType | None) -> None:
         signal.set_wakeup_fd(-1)  # otherwise each sample would wake trio's loop
         found[_place(frame)] += 1
 
-    before = signal.signal(signal.SIGALRM, look)
+    before = signal.signal(signal.SIGALRM, sample)
     signal.setitimer(signal.ITIMER_REAL, EVERY, EVERY)
     try:
         end = time.perf_counter() + ENOUGH

@@ -132,7 +132,7 @@ def as_json(result: CaseResult) -> dict[str, Any]:
         "case": result.case.name,
         "points": dict(result.case.points),
         "items": result.items,
-        "parts": result.case.parts,
+        "parts": result.case.divisor,
         "contenders": {
             each.name: {
                 "items": result.items * each.times,

@@ -32,7 +32,7 @@ def _case(maps: int) -> Case:
         ),
         items=1_000_000 // maps,
         quick_items=50_000 // maps,
-        parts=maps,
+        divisor=maps,
         points={"maps": maps},
     )
 

@@ -41,7 +41,7 @@ def _case(stages: int, capacity: int, targets: tuple[Target, ...], points: dict[
         targets=targets,
         items=1_000_000 // stages,
         quick_items=25_000 // stages,
-        parts=stages,
+        divisor=stages,
         points=points,
     )
 

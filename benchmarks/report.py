@@ -115,7 +115,7 @@ def _case(capacity: int) -> Case:
         ),
         items=500_000,
         quick_items=10_000,
-        parts=STAGES,
+        divisor=STAGES,
         points={"capacity": capacity},
     )
 

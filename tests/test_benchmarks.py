@@ -113,7 +113,7 @@ def test_contenders_that_disagree_are_not_timed():
 def test_ratios_are_of_medians_and_their_range_is_of_single_rounds():
     """One slow round moves the range of a ratio, not the ratio."""
     target = Target("slow", "fast", at_least=3.0)
-    case = Case("c", (Contender("slow", int), Contender("fast", int)), (target,), items=10, quick_items=10, parts=5)
+    case = Case("c", (Contender("slow", int), Contender("fast", int)), (target,), items=10, quick_items=10, divisor=5)
     rounds = tuple({"slow": Sample(slow, 0.0), "fast": Sample(1e-6, 0.0)} for slow in (4e-6, 100e-6, 2e-6))
 
     result = CaseResult(Benchmark("b", "?", "ns", (case,)), case, 10, rounds)
