@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Hashable, Iterator, Mapping
-from dataclasses import fields
+from collections.abc import Hashable, Mapping
 from enum import Enum
 from fractions import Fraction
 from functools import partial
@@ -21,13 +20,13 @@ from typing import Any, TypeAlias
 
 from .._base.functions import AnyFunction
 from .._base.shown import label
-from ..policies.on_error import Divert, OnError
+from ..policies.on_error import OnError
 from .bound import bounds
 from .check import describable
 from .layout import BranchLayout, FanInLayout, FanOutLayout, SegmentLayout, StageLayout, lay_out
 from .nodes import Plan, Source
 from .operations import Opaque, Operation
-from .settings import Kind, Labels, is_ours, visit, word
+from .settings import Kind, Labels, is_ours, steps_in, visit, word
 from .steps import Call, Limit, Part, Pure, StepPlan, step_of
 
 SCHEMA = 1
@@ -171,7 +170,7 @@ class _Writing:
         if isinstance(part, Source):
             said: dict[str, Json] = {"source": part.kind, "name": plain(part.name), "once": part.claim is not None}
             return {**said, **_leaves(part)}
-        steps = {path: self._step(step) for path, step in _steps(part)}
+        steps = {path: self._step(step) for path, step in steps_in(part)}
         return {"operation": part.method.partition(".")[2], "name": plain(part.name), **_leaves(part), "steps": steps}
 
     def _step(self, step: Any) -> dict[str, Json]:
@@ -222,13 +221,3 @@ def _leaves(part: Source | Operation | FanInLayout) -> dict[str, dict[str, Json]
 
     visit(part, write)
     return {"settings": settings, "functions": functions}
-
-
-def _steps(operation: Operation) -> Iterator[tuple[str, Any]]:
-    """Yield the steps of an operation, by the path of the field that holds them."""
-    for each in fields(operation):
-        value = getattr(operation, each.name)
-        if isinstance(value, Divert):
-            value = value.step
-        if step_of(value) is not None:
-            yield each.name, value

@@ -12,7 +12,7 @@ Nothing of the user's is called.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
 from typing import Any, Literal, Protocol, TypeVar
 
@@ -20,7 +20,7 @@ from .._base import checks
 from .._base.errors import PlanError
 from .._base.shown import listed, named
 from ..policies.fair_share import FairShare
-from ..policies.on_error import OnError
+from ..policies.on_error import Divert, OnError
 from .layout import FanInLayout, places
 from .nodes import FanIn, FanOut, Plan, Source
 from .operations import Buffer, Opaque, Operation
@@ -165,6 +165,16 @@ class _Visit:
 def is_ours(value: object) -> bool:
     """Return whether a value is one of a plan's own, such as a policy, and not a user's."""
     return hasattr(type(value), "__frozen__")
+
+
+def steps_in(operation: Operation) -> Iterator[tuple[str, Any]]:
+    """Yield the steps of an operation, by the field that they are in; that of a `Divert` is in the field of that."""
+    for each in fields(operation):
+        value = getattr(operation, each.name)
+        if isinstance(value, Divert):
+            value = value.step
+        if step_of(value) is not None:
+            yield each.name, value
 
 
 # ---- a plan with other settings
