@@ -10,6 +10,7 @@ written as its code, so no name can be anything but text.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Hashable
 from dataclasses import field
 from typing import Literal
@@ -149,6 +150,11 @@ _MERMAID: dict[Shape, tuple[str, str]] = {
 }
 
 
+_READ_AGAIN = re.compile(r"\\(?=n)|\$(?=\$)|:(?=fa-)")
+"""What Mermaid still reads after all codes are characters again: a line break, a formula, an icon."""
+_NO_WIDTH = "\u200b"  # a space that is not seen and keeps the two characters apart
+
+
 def mermaid(line: SegmentLayout) -> str:
     """Return the plan as a flowchart of Mermaid, which GitHub and many editors draw."""
     drawing = draw(line)
@@ -163,7 +169,7 @@ def mermaid(line: SegmentLayout) -> str:
 
 
 def _mermaid(lines: tuple[str, ...]) -> str:
-    return "<br>".join("".join(map(_mermaid_character, line)) for line in lines)
+    return "<br>".join("".join(map(_mermaid_character, _READ_AGAIN.sub(rf"\g<0>{_NO_WIDTH}", line))) for line in lines)
 
 
 def _mermaid_character(character: str) -> str:
@@ -176,7 +182,7 @@ def _mermaid_character(character: str) -> str:
 _DOT: dict[Shape, str] = {
     "stage": "box",
     "source": "box, style=rounded",
-    "junction": "hexagon",
+    "junction": "box, style=dashed",  # no task of its own
     "end": "box, style=rounded",
 }
 _DOT_CODES = {"\\": "\\\\", '"': '\\"', "&": "&amp;"}

@@ -170,12 +170,12 @@ def _too_many(line: SegmentLayout, most: int | None) -> _Hits:
     bound = held[id(line)]
     if most is not None and bound > most:
         largest = sorted(line.all_stages(), key=lambda stage: held[id(stage)], reverse=True)[:_MOST_STAGES]
-        stages = ", ".join(f"{stage.name} up to {_number(held[id(stage)])}" for stage in largest)
-        yield "plan", f"up to {_number(bound)} items are in flight, more than {most} ({stages})."
+        stages = ", ".join(f"{stage.name} {_at_most(held[id(stage)])}" for stage in largest)
+        yield "plan", f"items in flight: {_at_most(bound)}, more than {most} ({stages})."
 
 
-def _number(bound: int | float) -> str:
-    return "any number of" if bound == math.inf else str(bound)
+def _at_most(bound: int | float) -> str:
+    return "without limit" if bound == math.inf else f"at most {bound}"
 
 
 RULES = (

@@ -290,7 +290,7 @@ def test_a_bound_can_be_asked_for(run):
     status, out, _err = run("review", "app:plan", "--max-in-flight", 81)
     assert (status, out.partition(" [")[0]) == (
         1,
-        "plan: up to 82 items are in flight, more than 81 (embed up to 66, texts up to 16).",
+        "plan: items in flight: at most 82, more than 81 (embed at most 66, texts at most 16).",
     )
 
 

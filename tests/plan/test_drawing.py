@@ -4,7 +4,9 @@ Mutants that die here: a character that is not escaped; a box or an arrow that i
 nowhere; a weight or a capacity that is not shown; a drawing of a plan that cannot work.
 """
 
+import html
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -21,11 +23,14 @@ from tests.plan._plans import FIXED, embed, factories, parse, random_plan
 
 ROOT = Path(__file__).parents[2]
 MERMAID = ROOT / ".ci" / "mermaid"
+NO_WIDTH = "\u200b"
 needs_dot = pytest.mark.skipif(shutil.which("dot") is None, reason="Graphviz is not installed: there is no `dot`")
 needs_mermaid = pytest.mark.skipif(
     shutil.which("node") is None or not (MERMAID / "node_modules").is_dir(),
     reason="Mermaid is not installed: `npm install --no-package-lock --prefix .ci/mermaid` does it",
 )
+
+needs_browser = pytest.mark.skipif(shutil.which("chromium") is None, reason="there is no `chromium`")
 
 HOSTILE = [
     '"', "'", "`", "\\", "\\n", "\\N", "\\l", "\n", "\r\n", "\t", "\0", "\x1b[31m", "\x85", "\u2028", "\u202e",
@@ -67,7 +72,38 @@ def read_by_mermaid(*texts):
         ["node", MERMAID / "read.mjs"], input=json.dumps(texts).encode(), capture_output=True, check=False
     )
     assert done.returncode == 0, done.stderr.decode()
-    return [(["\n".join(box) for box in each["boxes"]], each["arrows"]) for each in json.loads(done.stdout)]
+    read = json.loads(done.stdout)
+    return [(["\n".join(box).replace(NO_WIDTH, "") for box in each["boxes"]], each["arrows"]) for each in read]
+
+
+def shown_by_a_browser(folder, *texts):
+    """The lines of text of each box of each drawing, as Mermaid puts it on a page in Chromium."""
+    data = json.dumps(texts).replace("<", "\\u003c")
+    (folder / "page.html").write_text(
+        f"""<meta charset="utf-8"><script src="{MERMAID}/node_modules/mermaid/dist/mermaid.min.js"></script>
+<pre id="out"></pre><script type="module">
+mermaid.initialize({{startOnLoad: false}});
+const shown = [], texts = {data};
+for (const [number, text] of texts.entries()) {{
+    const box = document.body.appendChild(document.createElement("div"));
+    box.innerHTML = (await mermaid.render("drawing" + number, text)).svg;
+    shown.push([...box.querySelectorAll(".node .nodeLabel")].map((label) => label.innerText));
+    box.remove();
+}}
+document.getElementById("out").textContent = "[" + JSON.stringify(shown) + "]";
+</script>"""
+    )
+    flags = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
+    flags += " --disable-component-update --disable-sync --allow-file-access-from-files --virtual-time-budget=100000"
+    page = [f"--user-data-dir={folder / 'profile'}", "--dump-dom", f"file://{folder / 'page.html'}"]
+    done = subprocess.run(["chromium", *flags.split(), *page], capture_output=True, check=False)
+    (read,) = re.findall(r'<pre id="out">(.*?)</pre>', done.stdout.decode(), re.DOTALL)
+    return json.loads(html.unescape(read))[0]
+
+
+def words(text):
+    """Without what a browser does to spaces and line breaks."""
+    return " ".join(text.replace(NO_WIDTH, "").split())
 
 
 def shown_in(pipeline):
@@ -110,6 +146,16 @@ def test_mermaid_reads_every_kind_of_plan():
     plans = [*(make() for make in FIXED.values()), *(random_plan(seed) for seed in range(60))]
 
     assert read_by_mermaid(*[plan.describe("mermaid") for plan in plans]) == [shown_in(plan) for plan in plans]
+
+
+@needs_mermaid
+@needs_browser
+def test_a_browser_shows_any_name_as_it_is(tmp_path):
+    """Mermaid reads a text again after it was parsed: as Markdown, HTML, line breaks, formulas."""
+    plans = [named(name) for name in [*HOSTILE, "$$$", "a\\\\n", "\\$$n"]]
+    shown = shown_by_a_browser(tmp_path, *[plan.describe("mermaid") for plan in plans])
+
+    assert [sorted(map(words, each)) for each in shown] == [sorted(map(words, shown_in(plan)[0])) for plan in plans]
 
 
 @settings(max_examples=60, deadline=None)
@@ -172,7 +218,7 @@ def test_dot_golden():
             '    edge [fontname="sans-serif"];',
             '    n0 [shape=box, style=rounded, label="source a \\"b\\" \\\\\\niterable"];',
             '    n1 [shape=box, label="stage embed\\nasync map embed, 1 at a time, in order"];',
-            '    n2 [shape=hexagon, label="fair by parse: equal shares, up to 2 keys of 16 items, '
+            '    n2 [shape=box, style=dashed, label="fair by parse: equal shares, up to 2 keys of 16 items, '
             'a full queue blocks the\\nstream"];',
             '    n3 [shape=box, style=rounded, label="consumer\\nitems in flight: at most 50"];',
             '    n0 -> n1 [label="link of 16"];',

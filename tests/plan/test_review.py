@@ -172,7 +172,7 @@ def test_a_bound_above_the_limit_is_found_with_what_holds_the_most(most):
     assert pipeline.max_in_flight == 33
     assert [(each.rule, each.where) for each in found] == ([] if most == 33 else [("bound", "plan")])
     if found:
-        what = f"up to 33 items are in flight, more than {most} (embed up to 17, numbers up to 16)."
+        what = f"items in flight: at most 33, more than {most} (embed at most 17, numbers at most 16)."
         assert found[0].what == what
 
 
@@ -180,7 +180,7 @@ def test_no_bound_is_more_than_any_limit():
     found = review(NUMBERS.batch(max_delay=1), 10**9)
 
     assert [each.rule for each in found] == ["batch-size", "bound"]
-    assert found[1].what.startswith("up to any number of items are in flight, more than 1000000000 (numbers up to any")
+    assert found[1].what == "items in flight: without limit, more than 1000000000 (numbers without limit)."
 
 
 def test_rules_can_be_ignored():
