@@ -10,6 +10,8 @@ from ._base.errors import StateError as StateError
 from ._base.errors import WorkerDied as WorkerDied
 from ._base.errors import WorkerError as WorkerError
 from ._base.published import publish
+from ._plan.review import Finding as Finding
+from ._plan.review import review as review
 from ._runtime.calls.rate_limiter import RateLimiter as RateLimiter
 from ._runtime.calls.rate_limiter import RateLimiterStatistics as RateLimiterStatistics
 from ._runtime.calls.started import StartedStep as StartedStep

@@ -20,7 +20,6 @@ from ._plan import operations as plan
 from ._plan import timing
 from ._plan.bound import max_in_flight
 from ._plan.check import check_plan, refuse_too_deep
-from ._plan.describe import describe_plan
 from ._plan.fair_by import FairBy, FairOverflow
 from ._plan.layout import lay_out
 from ._plan.nodes import Branch, FanOut, FanOutKind, Plan, Source, SourceKind, iterable_name, too_deep
@@ -861,19 +860,63 @@ class Pipeline(Generic[T_co]):
 
     # ---- review
 
-    def describe(self, format: str = "text") -> str:
+    def describe(self, format: Literal["text", "mermaid", "dot", "json"] = "text") -> str:
         """Describe the plan: its stages, links, capacities, fairness, and how many items it can hold.
 
-        The text is stable: the same plan has the same text, suitable for a golden test.
+        Every form is stable: the same plan has the same text, suitable for a golden test. No item is in it.
 
         Args:
-          format: ``text``.
+          format: ``text``; ``mermaid`` or ``dot`` (Graphviz), a drawing; ``json``, everything that the plan says, with
+            functions as ``module:qualname`` (see ``docs/review.md``).
 
         Raises:
           PlanError: if the plan cannot work (but a used one-shot source can still be shown).
           ValueError: if the format is not known.
         """
+        from ._plan.formats import describe_plan  # this method and the next two are for review: most programs only run
+
         return describe_plan(self._plan, format)
+
+    def diff(self, other: Pipeline[Any]) -> str:
+        """Tell what is different in another pipeline: a line for each change, and what they do to the bound.
+
+        Parts are matched by their names: ``embed: concurrency 4 -> 8``. Empty exactly if both have the same ``json``
+        description. (Functions are compared by where they are from, so two lambdas of one function are equal.)
+
+        Args:
+          other: the pipeline to compare with: the new one, if this is the old one.
+
+        Raises:
+          TypeError: if it is not a `Pipeline`.
+          PlanError: if one of the plans cannot work.
+        """
+        from ._plan.diff import diff
+        from ._plan.document import document
+
+        checks.instance("Pipeline.diff", "other", other, Pipeline)
+        return diff(document(self._plan), document(other._plan))
+
+    def with_settings(self, settings: Mapping[str, Mapping[str, Any]]) -> Pipeline[T_co]:
+        """Return this pipeline with other settings: ``plan.with_settings({"embed": {"concurrency": 8}})``.
+
+        Names are those of `describe`: of a source, an operation, a merge or a buffer. Settings are the arguments of the
+        method that made it; those of a policy follow a dot (``retry.attempts``), and the policies of a step are
+        numbered from the inside out (``timeout``, ``timeout#2``). A stage also has the ``capacity`` and ``overflow`` of
+        the buffer behind it. `describe` with ``json`` lists all of them. Functions are no settings, nor is what is
+        shared with others (a `RateLimiter`, a started step).
+
+        Args:
+          settings: the new values, by the name of the part and that of the setting. ``weights`` replace all weights.
+
+        Raises:
+          PlanError: if a name is not known; the error lists the known ones.
+          TypeError: if a value has a wrong type, as where it was first given.
+          ValueError: if a value is out of range.
+        """
+        from ._plan.settings import with_settings
+
+        refuse_too_deep(self._plan)
+        return Pipeline(with_settings(self._plan, settings))
 
     def check(self) -> None:
         """Raise the `PlanError` that a run would raise: one error with all problems of the plan."""

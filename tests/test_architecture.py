@@ -26,7 +26,9 @@ FLOORS = {
     "pipeline": 5,
     "merging": 6,
     "testing": 7,
-    "__init__": 8,
+    "_cli": 8,
+    "__main__": 9,
+    "__init__": 9,
 }
 PURE = {"_base", "policies", "_sansio", "_plan"}
 WORLD = {"trio", "outcome", "asyncio", "time", "random", "threading"}

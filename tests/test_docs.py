@@ -12,6 +12,10 @@ import trio.testing
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
+PAGES_THAT_RUN = [
+    *("branches.md", "fair_by.md", "operators.md", "review.md"),
+    *("steps.md", "testing.md", "watch.md", "windows.md"),
+]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -33,11 +37,9 @@ def test_every_promise_is_in_the_table():
     assert [number for number in range(1, 20) if not re.search(rf"^\| P{number} \|", text, re.MULTILINE)] == []
 
 
-@pytest.mark.parametrize(
-    "page", ["branches.md", "fair_by.md", "operators.md", "steps.md", "testing.md", "watch.md", "windows.md"]
-)
+@pytest.mark.parametrize("page", PAGES_THAT_RUN)
 def test_the_examples_of_a_page_run_and_print_what_it_shows(page, monkeypatch, tmp_path, capsys):
-    """The page's code runs, in virtual time, and each text block is in what it prints."""
+    """The page's code runs, in virtual time, and each text block, and drawing, is in what it prints."""
     text = (ROOT / "docs" / page).read_text()
     script = tmp_path / "example.py"
     script.write_text("\n".join(re.findall(r"```python\n(.*?)```", text, re.S)))
@@ -51,7 +53,7 @@ def test_the_examples_of_a_page_run_and_print_what_it_shows(page, monkeypatch, t
     runpy.run_path(str(script), run_name="__main__")
     printed = capsys.readouterr().out
 
-    assert [shown for shown in re.findall(r"```text\n(.*?)```", text, re.S) if shown not in printed] == []
+    assert [shown for shown in re.findall(r"```(?:text|mermaid)\n(.*?)```", text, re.S) if shown not in printed] == []
 
 
 def test_the_example_of_runners_runs_as_a_script(tmp_path):

@@ -12,13 +12,20 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from .layout import BranchLayout, FanInLayout, FanOutLayout, SegmentLayout
+from .layout import BranchLayout, FanInLayout, FanOutLayout, SegmentLayout, StageLayout
 from .operations import Operation, Unbatch
 
 
 def max_in_flight(line: SegmentLayout) -> int | float:
     """Return the most items that can be in progress at once (a batch counts its items)."""
-    return _bound(line, {})[0]
+    return bounds(line)[id(line)]
+
+
+def bounds(line: SegmentLayout) -> dict[int, int | float]:
+    """Return what each part can hold, by its identity: lines, stages with the link behind them, fan-ins, and so on."""
+    counting = _Counting()
+    counting.line(line, {})
+    return counting.held
 
 
 _Units = tuple[int | float, ...]
@@ -29,25 +36,77 @@ _Trunks = dict[str, _Units]
 """The units of the items that the branches of each fan-out get."""
 
 
-def _bound(line: SegmentLayout, trunks: _Trunks, *, is_lossy: bool = False) -> tuple[int | float, _Units]:
-    """Sum what the links and the stages of a line can hold, in items; `is_lossy`: everything behind it drops."""
-    total, units = _origin_bound(line.origin, trunks)
-    for stage in line.stages:
-        before = units[-1]
-        held = _Held(units)
-        for operation in (stage.head, *stage.fused) if isinstance(stage.head, Operation) else stage.fused:
-            held.add(operation)
-        units = held.units
-        total += _times(stage.concurrency, before)  # what is in the calls
-        if stage.overflow != "block" or (is_lossy and stage is line.stages[-1]):
-            total += held.at_most  # the stage continues although the link is full
+class _Counting:
+    """Counts the parts of one layout."""
+
+    def __init__(self) -> None:
+        self.held: dict[int, int | float] = {}  # by the identity of the part of the layout
+
+    def line(self, line: SegmentLayout, trunks: _Trunks, *, is_lossy: bool = False) -> tuple[int | float, _Units]:
+        """Sum what the links and the stages can hold, in items; `is_lossy`: everything behind it drops."""
+        total, units = self._origin(line.origin, trunks)
+        for stage in line.stages:
+            held, units = _stage(stage, units, is_lossy=is_lossy and stage is line.stages[-1])
+            self.held[id(stage)] = held
+            total += held
+        self.held[id(line)] = total
+        return total, units
+
+    def _origin(
+        self, origin: FanInLayout | FanOutLayout | BranchLayout | None, trunks: _Trunks
+    ) -> tuple[int | float, _Units]:
+        if isinstance(origin, FanInLayout):
+            total, units = self._fan_in(origin, trunks)
+        elif isinstance(origin, FanOutLayout):
+            total, units = self._fan_out(origin, trunks)
+        elif isinstance(origin, BranchLayout):
+            units = trunks.get(origin.fan_out, (1,))
+            total = origin.capacity * units[-1]
         else:
-            total += held.given_out  # anything more has the place in the link of the value that it will be part of
-            if stage.concurrency and any(operation.gathers is not None for operation in stage.fused):
-                total += before - 1  # besides a batch that is not full, one more result may use the last place
-        # A finished result that waits for an earlier one may use a place of the link, at its size before the batch.
-        total += _times(stage.capacity, max(before, units[-1]) if stage.concurrency else units[-1])
-    return total, units
+            return 0, (1,)
+        self.held[id(origin)] = total
+        return total, units
+
+    def _fan_out(self, fan_out: FanOutLayout, trunks: _Trunks) -> tuple[int | float, _Units]:
+        """Sum the trunk and all branches: each copy of an item counts, and so does one that waits for its branch."""
+        links = [each for _key, line in fan_out.branches for each in _beginnings(line) if each.fan_out == fan_out.name]
+        is_lossy = all(link.overflow != "block" for link in links)  # otherwise one that blocks holds up the trunk
+        total, units = self.line(fan_out.trunk, trunks, is_lossy=is_lossy)
+        inner = {**trunks, fan_out.name: units}
+        branches = [self.line(line, inner) for _key, line in fan_out.branches]
+        if fan_out.kind == "partition":
+            total += units[-1]
+        joined = max((units[-1] for _, units in branches), default=1)
+        return total + sum(held for held, _ in branches), (joined,)
+
+    def _fan_in(self, fan_in: FanInLayout, trunks: _Trunks) -> tuple[int | float, _Units]:
+        inputs = [self.line(line, trunks) for _key, line in fan_in.inputs]
+        if not inputs:
+            return 0, (1,)
+        if fan_in.kind == "concat":  # the next input starts when the one before is empty
+            return max(held for held, _ in inputs), (max(units[-1] for _, units in inputs),)
+        total = sum(held for held, _ in inputs)
+        if fan_in.kind == "zip":
+            return total, (sum(units[-1] for _, units in inputs),)
+        return total, (max(units[-1] for _, units in inputs),)
+
+
+def _stage(stage: StageLayout, units: _Units, *, is_lossy: bool) -> tuple[int | float, _Units]:
+    """Return what one stage and the link behind it hold, and the units behind it."""
+    before = units[-1]
+    inside = _Held(units)
+    for operation in (stage.head, *stage.fused) if isinstance(stage.head, Operation) else stage.fused:
+        inside.add(operation)
+    units = inside.units
+    held = _times(stage.concurrency, before)  # what is in the calls
+    if stage.overflow != "block" or is_lossy:
+        held += inside.at_most  # the stage continues although the link is full
+    else:
+        held += inside.given_out  # anything more has the place in the link of the value that it will be part of
+        if stage.concurrency and any(operation.gathers is not None for operation in stage.fused):
+            held += before - 1  # besides a batch that is not full, one more result may use the last place
+    # A finished result that waits for an earlier one may use a place of the link, at its size before the batch.
+    return held + _times(stage.capacity, max(before, units[-1]) if stage.concurrency else units[-1]), units
 
 
 class _Held:
@@ -87,32 +146,6 @@ def _times(count: int | float, unit: int | float) -> int | float:
     return count * unit if count else 0
 
 
-def _origin_bound(
-    origin: FanInLayout | FanOutLayout | BranchLayout | None, trunks: _Trunks
-) -> tuple[int | float, _Units]:
-    if isinstance(origin, FanInLayout):
-        return _fan_in_bound(origin, trunks)
-    if isinstance(origin, FanOutLayout):
-        return _fan_out_bound(origin, trunks)
-    if isinstance(origin, BranchLayout):
-        units = trunks.get(origin.fan_out, (1,))
-        return origin.capacity * units[-1], units
-    return 0, (1,)
-
-
-def _fan_out_bound(fan_out: FanOutLayout, trunks: _Trunks) -> tuple[int | float, _Units]:
-    """Sum the trunk and all branches: each copy of an item counts, and so does one that waits for its branch."""
-    links = [each for _key, line in fan_out.branches for each in _beginnings(line) if each.fan_out == fan_out.name]
-    is_lossy = all(link.overflow != "block" for link in links)  # otherwise one that blocks holds up the trunk
-    total, units = _bound(fan_out.trunk, trunks, is_lossy=is_lossy)
-    inner = {**trunks, fan_out.name: units}
-    bounds = [_bound(line, inner) for _key, line in fan_out.branches]
-    if fan_out.kind == "partition":
-        total += units[-1]
-    joined = max((units[-1] for _, units in bounds), default=1)
-    return total + sum(bound for bound, _ in bounds), (joined,)
-
-
 def _beginnings(line: SegmentLayout) -> Iterator[BranchLayout]:
     """Yield every branch that a line begins with, directly or inside its origin."""
     origin = line.origin
@@ -124,15 +157,3 @@ def _beginnings(line: SegmentLayout) -> Iterator[BranchLayout]:
     elif isinstance(origin, FanOutLayout):
         for inner in (origin.trunk, *(branch for _key, branch in origin.branches)):
             yield from _beginnings(inner)
-
-
-def _fan_in_bound(fan_in: FanInLayout, trunks: _Trunks) -> tuple[int | float, _Units]:
-    bounds = [_bound(line, trunks) for _key, line in fan_in.inputs]
-    if not bounds:
-        return 0, (1,)
-    if fan_in.kind == "concat":  # the next input starts when the one before is empty
-        return max(total for total, _ in bounds), (max(units[-1] for _, units in bounds),)
-    total = sum(total for total, _ in bounds)
-    if fan_in.kind == "zip":
-        return total, (sum(units[-1] for _, units in bounds),)
-    return total, (max(units[-1] for _, units in bounds),)

@@ -9,14 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from .._base import checks
-from .._base.shown import line_of, option, quoted
+from .._base.shown import line_of, quoted
 from .bound import max_in_flight
-from .check import describable
-from .layout import BranchLayout, FanInLayout, FanOutLayout, SegmentLayout, StageLayout, lay_out
-from .nodes import Plan, Source
+from .layout import BranchLayout, FanInLayout, FanOutLayout, SegmentLayout, StageLayout
+from .nodes import Source
 from .operations import Operation
 
+EQUAL_SHARES = "equal shares of what is handed over (start-time fair queueing)"
 _WHEN_FULL = {
     "block": "",
     "drop_oldest": ", drops the oldest when full",
@@ -25,20 +24,20 @@ _WHEN_FULL = {
 }
 
 
-def describe_plan(plan: Plan, format: str) -> str:
-    """Return the text of a plan; raise its `PlanError` if it cannot work."""
-    if format != "text":
-        raise checks.refuse(ValueError, "Pipeline.describe", "format", "be 'text'", format, show=option)
-    describable(plan)
-    line = lay_out(plan)
+def text(line: SegmentLayout) -> str:
+    """Return the text of a laid out plan."""
     stages = sum(1 for _ in line.all_stages())
-    bound = max_in_flight(line)
-    held = "without limit (a batch or window has no max_items)" if bound == math.inf else f"at most {bound}"
-    head = f"pipeline: {stages} {'stage' if stages == 1 else 'stages'}, items in flight: {held}"
+    head = f"pipeline: {stages} {'stage' if stages == 1 else 'stages'}, items in flight: {bound_text(line)}"
     lines = [head, *_line(line)]
     if line.stages and line.stages[-1].fair_by is None:
         lines[-1] += " (of an open run; run(), collect() and the like need none)"
     return "\n".join([*map(line_of, lines), "consumer"])
+
+
+def bound_text(line: SegmentLayout) -> str:
+    """Return how many items it can hold."""
+    bound = max_in_flight(line)
+    return "without limit (a batch or window has no max_items)" if bound == math.inf else f"at most {bound}"
 
 
 def _line(line: SegmentLayout) -> Iterator[str]:
@@ -59,20 +58,25 @@ def _fan_in(fan_in: FanInLayout) -> Iterator[str]:
         weight = f", weight {share.weight_of(key)}" if share is not None and fan_in.kind == "fair_merge" else ""
         yield f"input {quoted(key)}{weight}:"
         yield from (f"  {text}" for text in _line(line))
-    yield f"{fan_in.name}: {_rule(fan_in)}"
+    yield f"{fan_in.name}: {rule_of(fan_in)}"
 
 
 def _fan_out(fan_out: FanOutLayout) -> Iterator[str]:
     yield from _line(fan_out.trunk)
-    chosen = "one branch, as its route says" if fan_out.kind == "partition" else "every branch"
-    yield f"{fan_out.name}: each item to {chosen}"
+    yield f"{fan_out.name}: {route_of(fan_out)}"
     for key, line in fan_out.branches:
         yield f"branch {quoted(key)}:"
         yield from (f"  {text}" for text in _line(line))
-    yield f"{fan_out.join}: equal shares of what is handed over (start-time fair queueing)"
+    yield f"{fan_out.join}: {EQUAL_SHARES}"
 
 
-def _rule(fan_in: FanInLayout) -> str:
+def route_of(fan_out: FanOutLayout) -> str:
+    """Return where the items of a fan-out go."""
+    return f"each item to {'one branch, as its route says' if fan_out.kind == 'partition' else 'every branch'}"
+
+
+def rule_of(fan_in: FanInLayout) -> str:
+    """Return how a fan-in takes from its inputs."""
     if fan_in.kind == "concat":
         return "one input after the other"
     if fan_in.kind == "zip":
@@ -93,16 +97,30 @@ def _behind(stage: StageLayout) -> Iterator[str]:
 
 
 def _link(filled: StageLayout | BranchLayout) -> str:
+    return f"  | {link_text(filled)}"
+
+
+def link_text(filled: StageLayout | BranchLayout) -> str:
+    """Describe a link."""
     alias = "" if filled.link_name is None else f" as {filled.link_name}"
-    return f"  | link of {filled.capacity}{alias}{_WHEN_FULL[filled.overflow]}"
+    return f"link of {filled.capacity}{alias}{_WHEN_FULL[filled.overflow]}"
 
 
 def _stage(stage: StageLayout) -> Iterator[str]:
+    operations, details = stage_texts(stage)
+    yield f"{kind_of(stage)} {stage.name}: {' -> '.join(operations) or 'pass on'}"
+    yield from (f"    {line}" for line in details)
+
+
+def kind_of(stage: StageLayout) -> str:
+    """Return the word for a stage."""
+    return "source" if isinstance(stage.head, Source) else "stage"
+
+
+def stage_texts(stage: StageLayout) -> tuple[list[str], list[str]]:
+    """Return what its operations are, and more about them; except a `FairBy`, which is shown as what it fills."""
     fused = stage.fused if stage.fair_by is None else stage.fused[:-1]
-    operations = [operation.describe() for operation in (stage.head, *fused) if operation is not None]
+    parts = [part for part in (stage.head, *fused) if part is not None]
+    operations = [part.describe() for part in parts]
     operations[:1] = [said.replace(f" as {stage.name}", "", 1) for said in operations[:1]]  # the line begins with it
-    kind = "source" if isinstance(stage.head, Source) else "stage"
-    yield f"{kind} {stage.name}: {' -> '.join(operations) or 'pass on'}"
-    for operation in (stage.head, *fused):
-        if isinstance(operation, Operation):
-            yield from (f"    {line}" for line in operation.details())
+    return operations, [line for part in parts if isinstance(part, Operation) for line in part.details()]

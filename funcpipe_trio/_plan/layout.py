@@ -167,6 +167,16 @@ def lay_out(plan: Plan) -> SegmentLayout:
     return layout
 
 
+def places(plan: Plan) -> list[str]:
+    """Return the name in the layout of each source, fan-in, fan-out and operation, in the order of `rebuilt`.
+
+    A buffer has the name of the stage, or branch, whose link it sizes.
+    """
+    planner = _Planner()
+    planner.line(plan, LINK_CAPACITY)
+    return planner.places
+
+
 class _Names:
     """Equal names get ``#2``, ``#3``, in the order of the plan."""
 
@@ -184,16 +194,24 @@ class _Planner:
     def __init__(self) -> None:
         self._names = _Names()
         self._branches: dict[int, BranchLayout] = {}  # by the identity of the `Branch`
+        self.places: list[str] = []  # the name of each part of the plan, in the order in which they are laid out
 
     def line(self, plan: Plan, tail: int) -> SegmentLayout:
+        return self._grown(plan).closed(tail)
+
+    def _grown(self, plan: Plan) -> _Line:
         line = self._begun(plan.origin)
         for operation in plan.operations:
-            line.add(operation)
-        return line.closed(tail)
+            self.places.append(line.add(operation))
+        return line
+
+    def _unique(self, name: str) -> str:
+        self.places.append(self._names.unique(name))
+        return self.places[-1]
 
     def _begun(self, origin: Source | FanIn | FanOut | Branch) -> _Line:
         if isinstance(origin, Source):
-            return _Line(self._names, None, _named(origin, self._names.unique(origin.name)))
+            return _Line(self._names, None, _named(origin, self._unique(origin.name)))
         if isinstance(origin, FanIn):
             return _Line(self._names, self._fan_in(origin))
         if isinstance(origin, FanOut):
@@ -202,16 +220,14 @@ class _Planner:
         return _Line(self._names, known or BranchLayout(origin.fan_out, origin.key, LINK_CAPACITY))
 
     def _fan_in(self, fan_in: FanIn) -> FanInLayout:
-        name = self._names.unique(fan_in.name)
+        name = self._unique(fan_in.name)
         tail = LINK_CAPACITY if fan_in.share is None else fan_in.share.capacity
         inputs = tuple((key, self.line(plan, tail)) for key, plan in fan_in.inputs)
         return FanInLayout(name, fan_in.kind, inputs, fan_in.share, fan_in.strict)
 
     def _fan_out(self, fan_out: FanOut) -> FanOutLayout:
-        name = self._names.unique(fan_out.name)
-        trunk = self._begun(fan_out.trunk.origin)
-        for operation in fan_out.trunk.operations:
-            trunk.add(operation)
+        name = self._unique(fan_out.name)
+        trunk = self._grown(fan_out.trunk)
         trunk.end_in_stage(name)
         if fan_out.route is not None:
             trunk.fuse(replace(fan_out.route, name=name))
@@ -242,10 +258,10 @@ class _Line:
         """Capacity of a link here that no buffer sized."""
         return 1 if self._ticks and len(self._stages) <= 1 else LINK_CAPACITY
 
-    def add(self, operation: Operation) -> None:
+    def add(self, operation: Operation) -> str:
+        """Add one more operation at the end; return its place."""
         if isinstance(operation, Buffer):
-            self._size(operation)
-            return
+            return self._size(operation)
         operation = _named(operation, self._names.unique(operation.name))
         if operation.needs_stage and not self._does_without(operation):
             self._append(StageLayout(operation.name, operation, (), LINK_CAPACITY))
@@ -254,6 +270,7 @@ class _Line:
         if isinstance(operation, FairBy):
             self._stages[-1] = replace(self._stages[-1], capacity=operation.capacity)
             self._is_sized = True
+        return operation.name
 
     def _open_stage(self) -> StageLayout | None:
         """Return the stage that an operation may join here; None if there is none."""
@@ -299,16 +316,17 @@ class _Line:
         self._stages.append(stage)
         self._is_sized = False
 
-    def _size(self, buffer: Buffer) -> None:
+    def _size(self, buffer: Buffer) -> str:
         name = None if buffer.name == buffer.verb else buffer.name
         if not self._stages and isinstance(self._origin, BranchLayout):
             self._origin = replace(self._origin, capacity=buffer.capacity, overflow=buffer.overflow, link_name=name)
-            return
+            return self._origin.name
         if not self._stages or self._stages[-1].fair_by is not None:
             # There is no link behind a fan-in or a fair_by: a stage that only passes items on makes one.
             self._append(StageLayout(self._names.unique(buffer.name), None, (), buffer.capacity))
         self._stages[-1] = replace(self._stages[-1], capacity=buffer.capacity, overflow=buffer.overflow, link_name=name)
         self._is_sized = True
+        return self._stages[-1].name
 
 
 def _named(part: P, name: str) -> P:

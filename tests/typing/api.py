@@ -13,6 +13,7 @@ from funcpipe_trio import (
     Failure,
     FairChannel,
     FairShare,
+    Finding,
     OnError,
     Pipeline,
     RateLimit,
@@ -30,6 +31,7 @@ from funcpipe_trio import (
     gather,
     merge,
     processes,
+    review,
     threads,
     zip_pipelines,
 )
@@ -339,3 +341,12 @@ numbers.map(str).fair_by(abs, max_keys=9)  # type: ignore[arg-type]
 numbers.fair_by(str, max_keys=9, overflow="fail")  # type: ignore[arg-type]
 
 channel: FairChannel[str] = FairChannel()
+
+assert_type(texts.with_settings({"texts": {"capacity": 3}}), Pipeline[str])
+assert_type(texts.diff(numbers), str)
+assert_type(texts.describe("mermaid"), str)
+assert_type(review(texts, 100, ignore=["timeout"]), tuple[Finding, ...])
+texts.describe("svg")  # type: ignore[arg-type]
+texts.diff("text")  # type: ignore[arg-type]
+texts.with_settings({"texts": 3})  # type: ignore[dict-item]
+review("texts")  # type: ignore[arg-type]

@@ -1,0 +1,1 @@
+"""The command `funcpipe`: plans described, compared and reviewed, without running them."""

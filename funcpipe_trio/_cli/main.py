@@ -1,0 +1,163 @@
+"""What does the command `funcpipe` do? It describes, compares and reviews plans; it runs none.
+
+The rule: the answer goes to standard output, everything else to standard error; the exit status says what a script has
+to know. Output that nobody reads any more, as after ``| head -1``, and Ctrl-C end it without a traceback.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import shutil
+import sys
+import textwrap
+from collections.abc import Sequence
+from typing import Any
+
+from .._base.errors import PlanError
+from .._base.shown import escaped
+from .._plan.diff import diff
+from .._plan.formats import FORMATS
+from .._plan.review import Finding, review
+from .._plan.rules import RULES
+from .target import TargetError, find, find_document
+
+WRONG_USE = 2
+INTERRUPTED = 130  # as a shell shows a program that Ctrl-C ended
+CLOSED_PIPE = 141  # and one whose output nobody read
+
+_TARGET = "MODULE:NAME or FILE.py:NAME of a pipeline, or of a function without arguments that returns one"
+_STATUS = """exit status:
+  0    described; equal; no findings
+  1    different (diff); findings (review)
+  2    wrong use, no such pipeline, or a plan that cannot work
+  130  Ctrl-C
+  141  the output was closed"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit status."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # not all terminals can show all names
+    try:
+        status = _answered(arguments)
+        if sys.stdout is not None:  # it was closed before the program began
+            sys.stdout.flush()
+    except KeyboardInterrupt:
+        return _say("interrupted", INTERRUPTED)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at exit
+        return CLOSED_PIPE
+    return status
+
+
+def _answered(arguments: Sequence[str] | None) -> int:
+    given = _parser().parse_args(arguments)
+    try:
+        status: int = given.answer(given)
+    except TargetError as error:
+        return _say(str(error), WRONG_USE)
+    except PlanError as error:
+        return _say(f"the plan cannot work:\n{error}", WRONG_USE)
+    except ValueError as error:  # such as a rule that is not known
+        return _say(str(error), WRONG_USE)
+    return status
+
+
+def _say(message: str, status: int) -> int:
+    lines = [escaped(line) for line in message.splitlines()]
+    print(*[f"funcpipe: {lines[0]}", *lines[1:]], sep="\n", file=sys.stderr)
+    return status
+
+
+# ---- the commands
+
+
+def _describe(given: argparse.Namespace) -> int:
+    print(find(given.target).describe(given.format))
+    return 0
+
+
+def _diff(given: argparse.Namespace) -> int:
+    changes = diff(find_document(given.old), find_document(given.new))
+    if changes:
+        print(changes)
+    return 1 if changes else 0
+
+
+def _review(given: argparse.Namespace) -> int:
+    findings = review(find(given.target), given.max_in_flight, ignore=given.ignore)
+    for finding in findings:
+        print(_told(finding))
+    return 1 if findings else 0
+
+
+def _told(finding: Finding) -> str:
+    """Return a finding as one line, or wrapped to the width of a terminal."""
+    if not sys.stdout.isatty():
+        return finding.describe()
+    width = max(20, shutil.get_terminal_size().columns - 1)
+    head, *more = (f"{finding.where}: {finding.what} [{finding.rule}]", finding.why, finding.fix)
+    lines = [textwrap.wrap(escaped(head), width, subsequent_indent="  ")]
+    lines += [textwrap.wrap(escaped(each), width, initial_indent="  ", subsequent_indent="  ") for each in more]
+    return "\n".join(line for each in lines for line in each)
+
+
+# ---- the arguments
+
+
+class _Form(argparse.HelpFormatter):
+    """Wraps texts around the command line by line, and tables below their first column."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        lines = []
+        for line in text.splitlines():
+            below = "" if line == line.lstrip() else "      "
+            lines += textwrap.wrap(line, width, initial_indent=indent, subsequent_indent=indent + below) or [""]
+        return "\n".join(lines)
+
+
+def _parser() -> argparse.ArgumentParser:
+    form: dict[str, Any] = {"formatter_class": _Form, "allow_abbrev": False}
+    parser = argparse.ArgumentParser(
+        "funcpipe", description="Describe, compare and review pipelines. None is run.", epilog=_STATUS, **form
+    )
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    _add_describe(commands.add_parser("describe", help="show a plan", description="Show a plan.", **form))
+    told = "Tell what changed between two plans: a line for each change, and what they do to the bound."
+    _add_diff(commands.add_parser("diff", help="tell what changed between two plans", description=told, **form))
+    told = "Find what is probably not meant in a plan. To a terminal findings are wrapped, elsewhere each is one line."
+    _add_review(commands.add_parser("review", help="find what is probably not meant", description=told, **form))
+    return parser
+
+
+def _add_describe(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = "exit status: 0, or 2 for wrong use"
+    parser.add_argument("target", metavar="TARGET", help=_TARGET)
+    told = f"{', '.join(FORMATS)}; mermaid and dot (Graphviz) are drawings"
+    parser.add_argument("--format", choices=FORMATS, default="text", metavar="FORMAT", help=told)
+    parser.set_defaults(answer=_describe)
+
+
+def _add_diff(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = "exit status: 0 if they are equal, 1 if not, 2 for wrong use"
+    told = f"{_TARGET}; or FILE.json, which describe --format json has written"
+    parser.add_argument("old", metavar="OLD", help=told)
+    parser.add_argument("new", metavar="NEW", help="the same")
+    parser.set_defaults(answer=_diff)
+
+
+def _add_review(parser: argparse.ArgumentParser) -> None:
+    rules = "\n".join(f"  {rule.name:<20}{rule.what}" for rule in RULES)
+    parser.epilog = f"rules:\n{rules}\n\nexit status: 0 without findings, 1 with some, 2 for wrong use"
+    parser.add_argument("target", metavar="TARGET", help=_TARGET)
+    told = "the most items that the plan may hold; by default any number"
+    parser.add_argument("--max-in-flight", type=int, metavar="N", help=told)
+    told = "leave out a rule; may be given several times"
+    parser.add_argument("--ignore", action="append", default=[], metavar="RULE", help=told)
+    parser.set_defaults(answer=_review)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,272 @@
+"""What can be set in a plan, and by which name? And: what is a plan with other settings?
+
+The rule: the leaves of a part (a source, an operation, a fan-in) are its fields, and those of the policies in it, by
+their path: ``concurrency``, ``retry.attempts``, ``retry.backoff.initial``. The policies of a step have the names of its
+methods, numbered from the inside out if there are several of a kind: ``timeout``, ``timeout#2``. `visit` is the only
+walk over them: the document of a plan reads the leaves, a change replaces some.
+
+The invariant: parts are made again by their own classes, so each change is checked like anything that a user writes.
+Nothing of the user's is called.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, replace
+from typing import Any, Literal, Protocol, TypeVar
+
+from .._base import checks
+from .._base.errors import PlanError
+from .._base.shown import listed, named
+from ..policies.fair_share import FairShare
+from ..policies.on_error import Divert, OnError
+from .layout import FanInLayout, places
+from .nodes import FanIn, FanOut, Plan, Source
+from .operations import Buffer, Opaque, Operation
+from .steps import Call, Layer, Limit, Part, Pure, StepPlan, Timeout, Within, step_of
+
+Kind = Literal["setting", "fixed", "code"]
+"""Whether a leaf can be changed, belongs to what is shared with others, or is a function or an item of the user's."""
+
+P = TypeVar("P", bound="Source | Operation | FanIn | FanInLayout | FanOut")
+
+_CODE = {"fn", "key", "cost", "on", "retry_after", "broken", "executor", "runner", "step"}
+_STRUCTURE = {"name", "kind", "claim", "inputs", "branches", "trunk", "route"}
+_ARGUMENTS = {"count": "n", "size": "n"}
+"""Fields whose argument has another name: that of the method counts."""
+
+
+class Visitor(Protocol):
+    """What happens to each leaf."""
+
+    def __call__(self, path: str, value: Any, kind: Kind, /) -> Any:
+        """Return the value to have in its place."""
+
+
+class Labels:
+    """Numbers policies of a kind in one part: ``timeout``, ``timeout#2``; inside out, in the order of the calls."""
+
+    def __init__(self) -> None:
+        self._seen: Counter[str] = Counter()
+
+    def next(self, word: str) -> str:
+        """Return the next label for a word."""
+        self._seen[word] += 1
+        return word if self._seen[word] == 1 else f"{word}#{self._seen[word]}"
+
+
+def visit(part: P, visitor: Visitor) -> P:
+    """Pass every leaf of a part to the visitor; return the part with what it returns."""
+    visited: P = _Visit(visitor).fields(part, "", _hidden(part))
+    return visited
+
+
+def word(layer: Layer) -> str:
+    """Return the name of a policy of a step: that of the method that makes it."""
+    kind = {Timeout: "timeout", Limit: "rate_limit"}.get(type(layer))
+    return kind or {"Retry": "retry", "CircuitBreaker": "circuit_breaker"}[type(layer).__name__]
+
+
+def _hidden(part: Source | Operation | FanIn | FanInLayout | FanOut) -> set[str]:
+    """Return the fields that mean nothing for this kind of part."""
+    if isinstance(part, Source):
+        return set() if part.kind == "ticks" else {"period"}
+    if isinstance(part, FanIn | FanInLayout):
+        kept = {"fair_merge": "share", "zip": "strict"}.get(part.kind)
+        return {"share", "strict"} - {kept}
+    return set()
+
+
+class _Visit:
+    """One walk over one part."""
+
+    def __init__(self, visitor: Visitor) -> None:
+        self._visitor = visitor
+        self._labels = Labels()
+        self._is_fixed = False  # whether what is being visited is shared with others
+
+    def fields(self, value: Any, prefix: str, hidden: set[str] | None = None) -> Any:
+        """Visit the fields of a frozen value; return it, or if something changed, a new one."""
+        changes = {}
+        for each in fields(value):
+            if each.name not in _STRUCTURE and each.name not in (hidden or ()):
+                old = getattr(value, each.name)
+                new = self._field(each.name, old, prefix)
+                if new is not old:
+                    changes[each.name] = new
+        return replace(value, **changes) if changes else value
+
+    def _field(self, name: str, value: Any, prefix: str) -> Any:
+        path = prefix + _ARGUMENTS.get(name, name)
+        if isinstance(value, FairShare):
+            return self.fields(value, prefix)
+        plan = step_of(value)
+        if plan is not None:
+            return self._step(value, plan, prefix)
+        if isinstance(value, OnError):
+            value = self._leaf(path, value)
+            return self.fields(value, f"{path}.") if isinstance(value, OnError) else value
+        if is_ours(value):
+            return self.fields(value, f"{path}.")
+        return self._leaf(path, value, "code" if name in _CODE or isinstance(value, Opaque) else "setting")
+
+    def _leaf(self, path: str, value: Any, kind: Kind = "setting") -> Any:
+        return self._visitor(path, value, "fixed" if self._is_fixed and kind == "setting" else kind)
+
+    def _step(self, step: Any, plan: StepPlan, prefix: str) -> Any:
+        was_fixed = self._is_fixed
+        self._is_fixed = was_fixed or not hasattr(type(step), "from_plan")  # a started step keeps state for others
+        parts = tuple([self._part(part, prefix) for part in plan.parts])
+        self._is_fixed = was_fixed
+        same = all(new is old for new, old in zip(parts, plan.parts, strict=True))
+        return step if same else type(step).from_plan(replace(plan, parts=parts))
+
+    def _part(self, part: Part, prefix: str) -> Part:
+        if isinstance(part, Call):
+            return self._call(part, prefix)
+        if isinstance(part, Pure):
+            self._leaf(self._labels.next(f"{prefix}pure"), part.fn, "code")
+            return part
+        inner = tuple([self._part(each, prefix) for each in part.inner])
+        layer = self._layer(part.layer, self._labels.next(prefix + word(part.layer)))
+        same = layer is part.layer and all(new is old for new, old in zip(inner, part.inner, strict=True))
+        return part if same else Within(inner, layer)
+
+    def _call(self, call: Call, prefix: str) -> Call:
+        plan = step_of(call.fn)
+        if plan is not None:  # a started step: it is the same one before and after
+            self._step(call.fn, plan, prefix)
+        self._leaf(self._labels.next(f"{prefix}call"), call.fn, "code")
+        idempotent = self._leaf(self._labels.next(f"{prefix}idempotent"), call.idempotent)
+        runner = call.runner
+        if runner is not None:
+            label = self._labels.next(f"{prefix}runner")
+            self._leaf(label, runner, "code")
+            runner = self.fields(runner, f"{label}.") if is_ours(runner) else runner
+        same = idempotent is call.idempotent and runner is call.runner
+        return call if same else replace(call, idempotent=idempotent, runner=runner)
+
+    def _layer(self, layer: Layer, label: str) -> Layer:
+        if isinstance(layer, Timeout):
+            seconds = self._leaf(label, layer.seconds)
+            return layer if seconds is layer.seconds else Timeout(seconds)
+        if not isinstance(layer, Limit):
+            changed: Layer = self.fields(layer, f"{label}.")
+            return changed
+        was_fixed = self._is_fixed
+        self._is_fixed = was_fixed or layer.limiter is not None
+        rate_limit = self.fields(layer.rate_limit, f"{label}.")
+        self._is_fixed = was_fixed
+        self._leaf(f"{label}.cost", layer.cost, "code")
+        return layer if rate_limit is layer.rate_limit else replace(layer, rate_limit=rate_limit)
+
+
+def is_ours(value: object) -> bool:
+    """Return whether a value is one of a plan's own, such as a policy, and not a user's."""
+    return hasattr(type(value), "__frozen__")
+
+
+def steps_in(operation: Operation) -> Iterator[tuple[str, Any]]:
+    """Yield the steps of an operation, by the field that they are in; that of a `Divert` is in the field of that."""
+    for each in fields(operation):
+        value = getattr(operation, each.name)
+        if isinstance(value, Divert):
+            value = value.step
+        if step_of(value) is not None:
+            yield each.name, value
+
+
+# ---- a plan with other settings
+
+
+def with_settings(plan: Plan, settings: Any) -> Plan:
+    """Return the plan with some settings changed; raise one `PlanError` with every name that it does not know."""
+    where = "Pipeline.with_settings"
+    checks.mapping(where, "settings", settings, "names to mappings of settings")
+    for name, values in settings.items():
+        checks.mapping(where, f"settings[{named(name)}]", values, "names to values")
+    rebuilding = _Rebuilding(settings, places(plan))
+    rebuilt = rebuilding.plan(plan)
+    rebuilding.refuse_unknown()
+    return rebuilt
+
+
+class _Rebuilding:
+    """Makes a plan again, with changes: in the order in which `places` names its parts."""
+
+    def __init__(self, settings: Mapping[str, Mapping[str, Any]], names: list[str]) -> None:
+        self._settings = settings
+        self._names = iter(names)
+        self._known: dict[str, dict[str, Kind]] = {}  # what can be set, by the name of each part
+
+    def plan(self, plan: Plan) -> Plan:
+        origin = self._origin(plan.origin)
+        operations = tuple([self._part(each) for each in plan.operations])
+        changed = [new is not old for new, old in zip(operations, plan.operations, strict=True)]
+        return Plan(origin, operations) if origin is not plan.origin or any(changed) else plan
+
+    def _origin(self, origin: Any) -> Any:
+        if isinstance(origin, FanOut):
+            self._known.setdefault(next(self._names), {})
+            trunk = self.plan(origin.trunk)
+            branches = tuple([(branch, self.plan(plan)) for branch, plan in origin.branches])
+            same = trunk is origin.trunk and _same(branches, origin.branches)
+            return origin if same else replace(origin, trunk=trunk, branches=branches)
+        if isinstance(origin, FanIn):
+            origin = self._part(origin)
+            inputs = tuple([(key, self.plan(plan)) for key, plan in origin.inputs])
+            return origin if _same(inputs, origin.inputs) else replace(origin, inputs=inputs)
+        return self._part(origin) if isinstance(origin, Source) else origin
+
+    def _part(self, part: Any) -> Any:
+        name = next(self._names)
+        names = [name, *([part.name] if isinstance(part, Buffer) and part.name not in (name, part.verb) else [])]
+        for each in names:
+            part = visit(part, self._change(each))
+        return part
+
+    def _change(self, name: str) -> Visitor:
+        known = self._known.setdefault(name, {})
+        changes = self._settings.get(name, {})
+
+        def change(path: str, value: Any, kind: Kind) -> Any:
+            known[path] = kind
+            return changes.get(path, value) if kind == "setting" else value
+
+        return change
+
+    def refuse_unknown(self) -> None:
+        """Raise every name that means nothing."""
+        problems = [problem for name, values in self._settings.items() for problem in self._unknown(name, values)]
+        if problems:
+            raise PlanError(*problems)
+
+    def _unknown(self, name: str, values: Mapping[str, Any]) -> list[str]:
+        known = self._known.get(name)
+        if known is None:
+            said = f"settings[{named(name)}] must name a part of the plan; the parts are {listed(self._known)}"
+            return [f"Pipeline.with_settings: {said}"]
+        settings = sorted([path for path, kind in known.items() if kind == "setting"], key=_is_of_a_policy)
+        can = listed(settings)
+        return [
+            f"Pipeline.with_settings: settings[{named(name)}][{named(path)}] {_WHY.get(known.get(path), _NOT_THERE)}; "
+            f"the settings of {named(name)} are {can}"
+            for path in values
+            if known.get(path) != "setting"
+        ]
+
+
+def _is_of_a_policy(path: str) -> bool:
+    return "." in path
+
+
+_NOT_THERE = "must name a setting"
+_WHY: dict[Kind | None, str] = {
+    "fixed": "must not be changed: it is shared with others, by a RateLimiter or a started step",
+    "code": "must name a setting, not a function",
+}
+
+
+def _same(new: tuple[tuple[Any, Plan], ...], old: tuple[tuple[Any, Plan], ...]) -> bool:
+    return all(one is other for (_, one), (_, other) in zip(new, old, strict=True))
