@@ -23,6 +23,7 @@ from typing import Any
 
 from .._base.errors import FuncpipeError
 from .._base.shown import listed, named, shown
+from .._plan.diff import is_document
 from .._plan.document import SCHEMA, document
 from ..pipeline import Pipeline
 
@@ -62,7 +63,7 @@ def find_document(target: str) -> dict[str, Any]:
         written = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise TargetError(f"{target!r} cannot be read: {error}") from None
-    if not isinstance(written, dict) or written.get("schema") != SCHEMA:
+    if not (isinstance(written, dict) and written.get("schema") == SCHEMA and is_document(written)):
         raise TargetError(f"{target!r} must be what `funcpipe describe --format json` of this version writes")
     return written
 

@@ -64,6 +64,14 @@ def diff(old: dict[str, Json], new: dict[str, Json]) -> str:
     return "\n".join(map(line_of, [*lines, *_bound(old, new, before, after)]))
 
 
+def is_document(value: dict[str, Json]) -> bool:
+    """Return whether a value that was read from a file can be compared."""
+    try:
+        return "max_in_flight" in value and bool(_parts_of(value) or value["line"])
+    except (KeyError, TypeError, AttributeError):
+        return False
+
+
 def _stayed(before: dict[_Key, _Part], after: dict[_Key, _Part]) -> set[_Key]:
     """Return the parts that are in the same line as before, and in the same order."""
     common = [key for key in before if key in after and before[key].line == after[key].line]

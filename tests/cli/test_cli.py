@@ -251,6 +251,7 @@ def test_a_plan_is_compared_with_what_was_written_before(run, folder):
     [
         ("{", "'plan.json' cannot be read: Expecting property name"),
         ("[]", "'plan.json' must be what `funcpipe describe --format json` of this version writes"),
+        (json.dumps({"schema": 1, "line": 3}), "'plan.json' must be what `funcpipe describe --format json` of this"),
         (json.dumps({"schema": 99}), "'plan.json' must be what `funcpipe describe --format json` of this version"),
         (None, "'plan.json' cannot be read: [Errno 2] No such file"),
     ],

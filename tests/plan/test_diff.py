@@ -144,11 +144,22 @@ def test_policies_around_a_row_are_told_apart():
     ]
 
 
+def test_an_order_that_changes_is_told_also_if_a_policy_comes():
+    one = Step(embed).timeout(2).circuit_breaker(CircuitBreaker())
+    other = Step(embed).circuit_breaker(CircuitBreaker()).timeout(2).rate_limit(RateLimit(2))
+
+    assert lines(NUMBERS.map(one), NUMBERS.map(other)) == [
+        "map embed: step.order, inside out, [call of embed, timeout, circuit_breaker] -> "
+        "[call of embed, circuit_breaker, timeout, rate_limit]",
+        "map embed: rate_limit added: rate 2, per 1, burst 1, cost none",
+    ]
+
+
 def test_parts_that_a_user_called_as_the_layout_would_are_not_lost():
-    """Two parts of one name: the second is compared with the second."""
+    """Two parts of one name: the first is compared with the first."""
 
     def plan(n):
-        return NUMBERS.take(1, name="a").take(2, name="a").take(n, name="a#2")
+        return NUMBERS.take(1, name="a").take(n, name="a").take(9, name="a#2")
 
     assert lines(plan(3), plan(4)) == ["take a#2: n 3 -> 4"]
     assert plan(3).diff(plan(3)) == ""

@@ -247,6 +247,21 @@ def test_what_is_shared_with_others_is_not_changed(name, path):
         steps().with_settings({name: {path: 9}})
 
 
+def test_what_a_stage_has_beside_a_started_step_can_be_changed():
+    started = Step(embed).timeout(2).start()
+
+    changed = NUMBERS.filter(started, concurrency=2).with_settings({"embed": {"concurrency": 5}})
+    assert changed == NUMBERS.filter(started, concurrency=5)
+
+
+def test_only_ticks_have_a_period():
+    assert Pipeline.ticks(1, name="t").with_settings({"t": {"period": 2}}) == Pipeline.ticks(2, name="t")
+    with pytest.raises(
+        PlanError, match=r"'numbers'\]\['period'\] must name a setting; the settings of 'numbers' are none$"
+    ):
+        NUMBERS.with_settings({"numbers": {"period": 2}})
+
+
 def test_a_changed_plan_runs_with_its_settings():
     """It is a plan like any other; its one-shot source is the same one."""
     pipeline = Pipeline.from_iterable(iter(range(9))).take(3)
