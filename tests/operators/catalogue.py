@@ -393,6 +393,7 @@ def item_by_item() -> Iterator[Case]:
     yield on("unbatch", lambda p: p.map(twice).unbatch(), both)
     yield on("unbatch: of batches", lambda p: p.batch(3).unbatch())
     yield on("pipe", lambda p: p.pipe(lambda line, size: line.batch(size).buffer(1), 2), cut(2))
+    yield on("with_settings", lambda p: p.map(nap, name="nap").with_settings({"nap": {"concurrency": 4}}))
 
 
 def of_the_stream() -> Iterator[Case]:
