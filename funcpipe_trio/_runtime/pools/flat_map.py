@@ -65,14 +65,7 @@ class Children:
 class FlatMapPool(Pool):
     """Workers that iterate what an async function, or an async generator function, returns for an item."""
 
-    def __init__(
-        self,
-        ends: Ends,
-        call: Calling,
-        *,
-        concurrency: int,
-        ordered: bool,
-    ) -> None:
+    def __init__(self, ends: Ends, call: Calling, *, concurrency: int, ordered: bool) -> None:
         super().__init__(ends, call, concurrency=concurrency, ordered=ordered)
         self._children: dict[Worker, Children] = {}  # what the item in each worker's hands becomes
         self._line: OrderedDict[Worker, bool] = OrderedDict()

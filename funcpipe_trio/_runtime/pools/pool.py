@@ -58,14 +58,7 @@ class Pool:
     the one here.
     """
 
-    def __init__(
-        self,
-        ends: Ends,
-        call: Calling,
-        *,
-        concurrency: int,
-        ordered: bool,
-    ) -> None:
+    def __init__(self, ends: Ends, call: Calling, *, concurrency: int, ordered: bool) -> None:
         self.order: InOrder | AsCompleted = InOrder() if ordered else AsCompleted()  # which result is next
         self.results: Results = Results(self.order, self)  # the inlet of its chain
         self.chain: Chain = Chain(ends._replace(inlet=self.results))  # what results go through

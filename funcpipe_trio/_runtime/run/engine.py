@@ -188,8 +188,12 @@ class Engine:
         return "running" if self.paused_since is None else "paused"
 
     def _changed(self) -> None:
-        if self._state is not None:
+        if self._state is None:
+            return
+        try:
             self._state.value = self._state_now()
+        except Exception as error:  # of a predicate that a task waits with: it is asked right here
+            self.ledger.keep(error)
 
     # ---- pausing, draining, ending
 
@@ -197,9 +201,9 @@ class Engine:
         """Let the sources take no more."""
         if not self.draining and self.outcome is None:
             self.draining = True
-            self._changed()
             for part in (*self.parts.sources, *self.parts.fan_ins):
                 part.drain()
+            self._changed()
 
     def pause(self) -> None:
         """Let the sources take nothing until `resume`."""

@@ -135,8 +135,7 @@ async def iterate(plan, witness):
             pass
 
 
-async def collect(plan, witness):
-    """Through a sink; the run is known from its first item on."""
+async def receive(plan, witness):
     async with plan.open(on_discard=witness.look) as run:
         witness.run = run
         try:
@@ -164,7 +163,7 @@ async def drain(plan, witness):
             pass
 
 
-@pytest.mark.parametrize("use", [iterate, collect, leave, drain], ids=lambda use: use.__name__)
+@pytest.mark.parametrize("use", [iterate, receive, leave, drain], ids=lambda use: use.__name__)
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("name", PLANS)
 def test_every_snapshot_adds_up(name, seed, use):

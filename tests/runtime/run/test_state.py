@@ -4,6 +4,7 @@ Mutants that die here: an outcome that is told while tasks still end; a pause th
 only to those who asked before; a snapshot taken in the middle of a step by another thread.
 """
 
+import contextlib
 import threading
 
 import pytest
@@ -129,6 +130,36 @@ def test_who_asks_late_is_told_what_is():
         return run.state.value
 
     assert run_virtual(main) == "completed"
+
+
+@pytest.mark.parametrize("act", [take, pause, drain, abort], ids=lambda act: act.__name__)
+def test_an_error_of_a_predicate_stops_nothing(act):
+    """It is asked whenever the state changes, in the middle of what the run does; the error is in the report."""
+    odd = Boom("of the predicate")
+
+    def broken(_state):
+        if done.is_set():
+            raise odd
+        return False
+
+    done = trio.Event()
+
+    async def main():
+        async with trio.open_nursery() as nursery:
+            with contextlib.suppress(Aborted):
+                async with SOURCE.take(5).open() as run:
+                    nursery.start_soon(run.state.wait_value, broken)
+                    await trio.testing.wait_all_tasks_blocked()
+                    done.set()
+                    await act(run)
+            nursery.cancel_scope.cancel()
+        return run.report
+
+    report = run_virtual(main)
+
+    assert report.outcome in ("completed", "drained", "aborted")
+    assert odd in report.cleanup_errors
+    assert report.discarded + report.delivered + report.dropped == report.taken
 
 
 # ---- other threads
