@@ -50,12 +50,14 @@ class Engine:
 
     def __init__(
         self,
+        plan: Plan,
         make: Callable[[Parts], Inlet],
         on_discard: OnDiscard | None,
         cleanup_timeout: float,
         sink: Sink | None,
         open_inner: Callable[[Plan, OnDiscard], Any],
     ) -> None:
+        self.plan = plan  # what is run
         self.ledger: Ledger = Ledger(on_discard)  # what it discarded, and its errors
         self.cleanup_timeout = cleanup_timeout  # seconds in which a source must be closed
         self.turn_seconds: float = TURN_SECONDS if is_real(trio.lowlevel.current_clock()) else inf

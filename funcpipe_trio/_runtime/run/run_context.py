@@ -74,7 +74,7 @@ class RunContext(Generic[T]):
         if self._consumer is not None:
             raise trio.BusyResourceError("one `pipeline.open()` opens one run; call `open` again for another")
         claim_sources(self._plan)
-        engine = Engine(self._build, self._on_discard, self._cleanup_timeout, self._sink, self._inner)
+        engine = Engine(self._plan, self._build, self._on_discard, self._cleanup_timeout, self._sink, self._inner)
         self._consumer = Consumer(engine)
         self._task = trio.lowlevel.current_task()
         self._manager = trio.open_nursery()
