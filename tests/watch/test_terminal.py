@@ -402,12 +402,12 @@ trio.run(main)
 """
 
 
-def in_a_terminal(program, interrupt):
+def in_a_terminal(program, interrupt, stdout=None):
     """Run a program in a terminal of its own, and interrupt it when it has drawn; give its status and what it wrote."""
     main, other = pty.openpty()
     environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "80", "LINES": "24"}
     process = subprocess.Popen(
-        [sys.executable, "-c", program], stdin=other, stdout=other, stderr=other, env=environment, cwd=ROOT,
+        [sys.executable, "-c", program], stdin=other, stdout=stdout or other, stderr=other, env=environment, cwd=ROOT,
         start_new_session=True,
     )  # fmt: skip
     os.close(other)
@@ -431,6 +431,18 @@ def in_a_terminal(program, interrupt):
         watchdog.cancel()
         os.close(main)
     return status, written.decode()
+
+
+def test_what_is_written_to_a_file_stays_there(tmp_path):
+    """While the picture is on the terminal, as standard error."""
+    program = PROGRAM.format(count=40, then="pass").replace("(watch, run)", "(partial(watch, run, file=sys.stderr))")
+    with (tmp_path / "out").open("w+") as file:
+        status, written = in_a_terminal("import sys\n" + program, False, file)
+        file.seek(0)
+
+        assert (status, file.read()) == (0, "printed meanwhile\n")
+    assert "completed" in written
+    assert "printed meanwhile" not in written
 
 
 @pytest.mark.parametrize(
