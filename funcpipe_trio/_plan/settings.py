@@ -3,8 +3,8 @@
 The rule: the leaves of a part (a source, an operation, a fan-in) are its fields, and those of the policies in it, by
 their path: ``concurrency``, ``retry.attempts``, ``retry.backoff.initial``. The policies of a step have the names of its
 methods, numbered from the inside out if there are several of a kind: ``timeout``, ``timeout#2``. `visit` is the only
-walk over the leaves of a part, and `rebuilt` over the parts of a plan: the document of a plan reads the leaves, a change
-replaces some.
+walk over the leaves of a part, and `rebuilt` over the parts of a plan: the document of a plan reads the leaves, a
+change replaces some.
 
 The invariant: parts are made again by their own classes, so each change is checked like anything that a user writes.
 Nothing of the user's is called.
@@ -142,12 +142,13 @@ class _Visit:
 
     def _call(self, call: Call, prefix: str) -> Call:
         plan = step_of(call.fn)
-        fn = call.fn if plan is None else self._step(call.fn, plan, prefix)  # a started step
+        if plan is not None:  # a started step: it is the same one before and after
+            was_fixed, self._is_fixed = self._is_fixed, True
+            self._step(call.fn, plan, prefix)
+            self._is_fixed = was_fixed
         label = self._labels.next(f"{prefix}call")
-        self._leaf(label, fn, "code")
-        if plan is not None:
-            call = call if fn is call.fn else replace(call, fn=fn)
-        elif not self._is_fixed:
+        self._leaf(label, call.fn, "code")
+        if not self._is_fixed:
             call = self._visitor(label, call, "call")
         idempotent = self._leaf(self._labels.next(f"{prefix}idempotent"), call.idempotent)
         runner = call.runner
