@@ -27,7 +27,7 @@ from .._plan.nodes import Source
 from .._plan.operations import Opaque
 from .._plan.steps import Call
 from .._runtime.calls.rate_limiter import RateLimiter
-from .._runtime.core.call_context import CallContext, ContextFunction
+from .._runtime.core.call_context import CallContext, ContextFunction, Layered
 from .._runtime.runners.active_runner import ActiveRunner, Admit, admitted
 from .._runtime.runners.runners import Threads
 from .._sansio.retrying import is_meant, is_retried
@@ -36,6 +36,8 @@ from .recording import Place, Recording
 from .roles import Roles
 from .tapes import FailureKind, Kept, Sample
 
+_JUST = 1e-6
+"""Seconds after it was cut off in which something is done: later than whatever cut it off."""
 _OPEN = 4096
 """Calls whose next attempt may still come."""
 
@@ -87,9 +89,15 @@ class _Reader:
         if kept is not None and kept.is_whole:
             self._learned = lore.learned.setdefault(place, {})
 
-    def next(self, item: Any) -> Sample:
-        """Return the sample for a call with an item."""
-        number, self._number = self._number, self._number + 1
+    def next(self, item: Any, number: int | None = None) -> Sample:
+        """Return the sample for a call with an item.
+
+        Args:
+          item: a token, or what is made of tokens.
+          number: of the item, from 0; None if calls come in the order of the items.
+        """
+        if number is None:
+            number, self._number = self._number, self._number + 1
         if self._kept is None:
             return self._default
         origin = origin_of(item)
@@ -153,9 +161,11 @@ class Playing(Roles):
         return ends.samples[0] if ends is not None and ends.samples else None
 
     async def _pulled(self, name: str, pulls: Kept, end: Sample | None) -> AsyncIterator[Any]:
-        number = 0
-        while number < pulls.seen or (end is None and pulls.samples):
-            await trio.sleep(pulls.at(number, self._chance)[0])
+        number, is_cut = 0, end is None or (isinstance(end, list) and len(end) == 1)
+        while number < pulls.seen or (is_cut and pulls.samples):
+            if number == pulls.seen and end is not None:
+                await _live(end)  # it was being asked when the run ended
+            await _live(pulls.at(number, self._chance)[0])
             yield Token((name, number))
             number += 1
         await _finish(end)
@@ -178,40 +188,36 @@ class Playing(Roles):
             return replace(call, fn=_PlayedCall(attempts))
         return replace(call, runner=_PlayedRunner(call.runner, attempts))
 
-    def started(self, name: str, path: str, step: Any, tail: AnyFunction | None) -> Any:
-        played = self.function(name, path, step)
-        if tail is None:
-            return played
-        then = tail
+    def started(self, name: str, path: str, step: Any) -> Layered:
+        return _PlayedCall(_Attempts(self.reader(name, path, "calls")))
 
-        async def answered(item: Any) -> Any:
-            return then(await played(item))
+    def function(self, name: str, path: str, fn: AnyFunction) -> Layered:
+        return _PlayedCall(_Attempts(self.reader(name, path, "calls")))
 
-        return answered
-
-    def function(self, name: str, path: str, fn: AnyFunction) -> AnyFunction:
+    def folding(self, name: str, path: str, fn: AnyFunction) -> AnyFunction:
         reader = self.reader(name, path, "calls")
 
-        async def played(*args: Any) -> Any:
-            for segment in reader.next(args[-1])[-1:]:
+        async def played(_state: Any, item: Any) -> Any:
+            for segment in reader.next(item):
                 await _live(segment)
-            return args[-1]
+            return item
 
         return played
 
     def value(self, name: str, path: str, fn: AnyFunction) -> AnyFunction:
-        return self._answering(name, path, lambda item, _answer: item)
+        return self.answering(name, path, lambda item, _answer: item)
 
     def answer(self, name: str, path: str, fn: AnyFunction, plain: Callable[[Any], Any]) -> AnyFunction:
-        return self._answering(name, path, lambda _item, answer: answer)
+        return self.answering(name, path, lambda _item, answer: answer)
 
     def key(self, name: str, path: str, fn: AnyFunction, known: tuple[Any, ...]) -> AnyFunction:
         def key_of(_item: Any, answer: Any) -> Any:
-            return known[-1 - answer] if 0 > answer >= -len(known) else answer
+            return known[-1 - answer] if 0 > answer >= -len(known) else ("key", answer)
 
-        return self._answering(name, path, key_of)
+        return self.answering(name, path, key_of)
 
-    def _answering(self, name: str, path: str, result: Callable[[Any, Any], Any]) -> AnyFunction:
+    def answering(self, name: str, path: str, result: Callable[[Any, Any], Any]) -> AnyFunction:
+        """Return a sync function that plays its answers; `result` makes the result of the item and the answer."""
         reader = self.reader(name, path, "answers")
 
         def answered(*args: Any) -> Any:
@@ -225,16 +231,24 @@ class Playing(Roles):
     def children(self, name: str, path: str, fn: AnyFunction) -> AnyFunction:
         return partial(expanded, self.reader(name, path, "counts"))
 
-    def stream(self, name: str, path: str, fn: AnyFunction) -> AnyFunction:
-        reader = self.reader(name, path, "children")
+    def stream(self, name: str, fn: AnyFunction) -> Layered:
+        reader = self.reader(name, "fn", "children")
 
-        async def made(item: Any, segments: list[Any]) -> AsyncIterator[Any]:
-            for number, segment in enumerate(segments):
-                await _live(segment)
-                if number < len(segments) - 1:
-                    yield Token((*(origin_of(item) or ()), number))
+        async def played(item: Any, context: CallContext) -> Any:  # noqa: ASYNC124  # a step awaits its calls
+            return _children(item, reader.next(item, context.number))
 
-        return lambda item: made(item, reader.next(item))
+        return played
+
+    def decision(self, name: str) -> Layered:
+        reader = self.reader(name, "answer", "answers")
+
+        async def played(item: Any, context: CallContext) -> Any:  # noqa: ASYNC124  # a step awaits its calls
+            answer = reader.next(item, context.number)
+            if isinstance(answer, FailureKind):
+                _raise(answer)
+            return answer
+
+        return played
 
     def matcher(self, name: str, path: str, on: Any) -> Any:
         is_retry = path.split(".")[-2].partition("#")[0] == "retry"
@@ -253,6 +267,14 @@ class Playing(Roles):
 
     def setting(self, path: str, value: Any) -> Any:
         return self._recording.seed if value is None and path.endswith("backoff.seed") else value
+
+
+async def _children(item: Any, segments: list[Any]) -> AsyncIterator[Any]:
+    """Give the children of an item, each after as long as it took."""
+    for number, segment in enumerate(segments):
+        await _live(segment)
+        if number < len(segments) - 1:
+            yield Token((*(origin_of(item) or ()), number))
 
 
 def expanded(reader: _Reader, item: Any) -> Iterator[Any]:
@@ -289,16 +311,23 @@ def _arrival(pulls: Kept, number: int) -> float:
 
 async def _finish(end: Sample | None) -> None:
     """Let a source end as it did; wait for ever if it did not."""
-    if end is None:
+    if end is not None:
+        await _live(end)
+    if end is None or (isinstance(end, list) and len(end) == 1):
         await trio.sleep_forever()
-    await _live(end)
 
 
 async def _live(segment: Any) -> None:
-    """Take as long as an attempt took, and fail if it failed; one that was cut off is done when it was."""
-    seconds, *how = segment if isinstance(segment, list) else [segment]
-    await trio.sleep(seconds)
-    if how:
+    """Take as long as an attempt took, and fail if it failed; one that was cut off is done right after that.
+
+    What took no time does not wait at all.
+    """
+    seconds, *how = segment if isinstance(segment, list) else (segment, None)
+    if not how:
+        seconds += _JUST
+    if seconds:
+        await trio.sleep(seconds)
+    if how and how[0] is not None:
         _raise(how[0])
 
 
@@ -326,7 +355,7 @@ class _Attempts:
         """Return how the next attempt of a call ends; past those recorded, as the last did."""
         attempts, done = self._open.pop(number, (None, 0))
         if attempts is None:
-            attempts = self._reader.next(item)
+            attempts = self._reader.next(item, number)
         segment = attempts[min(done, len(attempts) - 1)] if attempts else 0.0
         if isinstance(segment, list):
             while len(self._open) >= _OPEN:

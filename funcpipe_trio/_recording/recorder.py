@@ -20,10 +20,9 @@ import trio
 
 from .._base import checks
 from .._base.errors import StateError
-from .._base.functions import AnyFunction, is_async
-from .._plan.nodes import Plan, Source
+from .._base.functions import AnyFunction
+from .._plan.nodes import Plan, Source, is_awaitable
 from .._plan.steps import Call
-from .._runtime.calls.started import StartedStep
 from .._runtime.core.call_context import CallContext, ContextFunction, Layered
 from .._runtime.core.parking import is_real
 from .._runtime.reports.report import Report
@@ -33,7 +32,7 @@ from .._runtime.runners.active_runner import ActiveRunner, Admit, start_runner
 from .._sansio.retrying import is_meant
 from .recording import Place, Recording
 from .roles import Roles
-from .streams import recorded_children, recorded_stream
+from .streams import InnerRun, recorded_children, recorded_stream
 from .tapes import FailureKind, Tape
 from .watching import watch
 
@@ -122,6 +121,7 @@ class Tapes:
         self.changes: list[tuple[float, str]] = []  # when the run was drained, paused, resumed
         self.has_consumer: bool = False  # a block takes the items
         self.at_end: list[Callable[[], None]] = []  # what is noted when the run is over
+        self.inner: dict[int, tuple[Plan, InnerRun]] = {}  # pipelines of items that wait to be run, by identity
         self._matchers: dict[str, dict[str, Any]] = {}
         """The types of errors that the policies of each part mean, by their paths; predicates are asked by the run."""
         self._recent: dict[int, tuple[BaseException, FailureKind]] = {}
@@ -163,6 +163,7 @@ class Tapes:
         self._recent.clear()
         self._matchers.clear()
         self.at_end.clear()
+        self.inner.clear()
 
 
 class Recordings(Roles):
@@ -183,10 +184,18 @@ class Recordings(Roles):
             return replace(call, runner=_RecordedRunner(call.runner, notes))
         return replace(call, fn=_RecordedCall(call.fn, notes))
 
-    def started(self, name: str, path: str, step: Any, tail: AnyFunction | None) -> Any:
-        return _RecordedStep(step, Attempts(self._tapes, name, path), tail)
+    def started(self, name: str, path: str, step: Any) -> Layered:
+        notes = Attempts(self._tapes, name, path)
 
-    def function(self, name: str, path: str, fn: AnyFunction) -> AnyFunction:
+        async def recorded(item: Any, context: CallContext) -> Any:
+            return await notes.noted(context.number, step.layered(), item, context)
+
+        return recorded
+
+    def function(self, name: str, path: str, fn: AnyFunction) -> Layered:
+        return _RecordedCall(fn, Attempts(self._tapes, name, path))
+
+    def folding(self, name: str, path: str, fn: AnyFunction) -> AnyFunction:
         tapes, add = self._tapes, self._tapes.tape(name, path, "calls").add
 
         async def recorded(*args: Any) -> Any:
@@ -237,23 +246,36 @@ class Recordings(Roles):
     def children(self, name: str, path: str, fn: AnyFunction) -> AnyFunction:
         return partial(recorded_children, self._tapes, name, fn)
 
-    def stream(self, name: str, path: str, fn: AnyFunction) -> AnyFunction:
-        recorded = partial(recorded_stream, self._tapes, name)
-        if not is_async(fn):
-            return lambda item: recorded(self._tapes.now(), [], fn(item))
+    def stream(self, name: str, fn: AnyFunction) -> Layered:
+        tapes, add = self._tapes, self._tapes.tape(name, "fn", "children").add
 
-        async def awaited(item: Any) -> Any:
-            since = self._tapes.now()
+        async def recorded(item: Any, context: CallContext) -> Any:
+            since = tapes.now()
             segments: list[Any] = []
+            add(segments, context.number)
             try:
-                made = await fn(item)
+                made = fn(item)
+                if is_awaitable(made):
+                    made = await made
             except BaseException as error:
-                segments.append(self._tapes.ending(name, since, error))
-                self._tapes.tape(name, "fn", "children").add(segments)
+                segments.append(tapes.ending(name, since, error))
                 raise
-            return recorded(since, segments, made)
+            return recorded_stream(tapes, name, since, segments, made)
 
-        return awaited
+        return recorded
+
+    def decision(self, name: str) -> Layered:
+        tapes, add = self._tapes, self._tapes.tape(name, "answer", "answers").add
+
+        async def recorded(answer: Any, context: CallContext) -> Any:  # noqa: ASYNC124  # a step awaits its calls
+            try:
+                add(bool(answer), context.number)
+            except Exception as error:
+                add(tapes.failure(name, error), context.number)
+                raise
+            return answer
+
+        return recorded
 
     def matcher(self, name: str, path: str, on: Any) -> Any:
         if isinstance(on, type | tuple):
@@ -327,7 +349,7 @@ class Attempts:
         attempts = self._open.pop(number, None)
         if attempts is None:
             attempts = []
-            self._add(attempts)
+            self._add(attempts, number)
         return attempts
 
     def fail(self, number: int, attempts: list[Any], since: float, error: BaseException) -> None:
@@ -347,25 +369,6 @@ class _RecordedCall(ContextFunction):
 
     async def __call__(self, item: Any, context: CallContext) -> Any:
         return await self._notes.noted(context.number, self._fn, item)
-
-
-class _RecordedStep(StartedStep[Any, Any]):
-    """A step that was started, watched as one call; its state stays that of the step."""
-
-    def __init__(self, step: StartedStep[Any, Any], notes: Attempts, tail: AnyFunction | None) -> None:
-        self._step = step  # the user's
-        self.plan = step.plan
-        self._notes = notes  # where it is noted
-        self._tail = tail  # what its result goes through
-
-    def layered(self) -> Layered:
-        inner, notes, tail = self._step.layered(), self._notes, self._tail
-
-        async def recorded(item: Any, context: CallContext) -> Any:
-            result = await notes.noted(context.number, inner, item, context)
-            return result if tail is None else tail(result)
-
-        return recorded
 
 
 class _RecordedRunner:

@@ -55,7 +55,7 @@ class Recording:
     has_consumer: bool
     """Whether a block received its items (`Pipeline.open`), rather than nobody (`Pipeline.run`)."""
     changes: tuple[tuple[float, str], ...]
-    """When it was drained, paused and resumed, in seconds since its beginning."""
+    """When it was drained, paused, resumed and aborted, in seconds since its beginning."""
     tapes: Mapping[Place, Kept]
     """What was kept of each function."""
 
@@ -255,7 +255,7 @@ _FORMS: Final[Mapping[str, Callable[[Sample], bool]]] = {
 }
 """What the samples of each role are."""
 
-_WHATS: Final = ("drain", "pause", "resume")
+_WHATS: Final = ("drain", "pause", "resume", "abort")
 
 _FIELDS: Final[Mapping[str, Callable[[Any], bool]]] = {
     "elapsed": _is_seconds,

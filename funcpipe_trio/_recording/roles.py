@@ -13,13 +13,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from .._base.functions import AnyFunction, is_async
+from .._base.functions import AnyFunction, function_name, is_async
 from .._plan import operations as ops
 from .._plan.fair_by import FairBy
-from .._plan.nodes import Plan, Source
+from .._plan.nodes import FanIn, Plan, Source
 from .._plan.settings import Kind, PlanPart, rebuilt, visit
-from .._plan.steps import Call, Pure, StepPlan, step_of
+from .._plan.steps import Call, StepPlan, step_of
 from .._plan.windows import Distinct
+from .._runtime.core.call_context import CallContext, ContextFunction, Layered
 from .._runtime.core.user_code import awaiting
 
 _DECISIONS = ops.Filter | ops.TakeWhile | ops.SkipWhile
@@ -42,19 +43,20 @@ class Roles:
         """A call of a step: of an async function, or of a sync one on a runner."""
         raise NotImplementedError
 
-    def started(self, name: str, path: str, step: Any, tail: AnyFunction | None) -> Any:
-        """A step that was started, and may be shared with others: one call, with all of its policies.
-
-        What it returns goes through `tail`, if there is one.
-        """
+    def started(self, name: str, path: str, step: Any) -> Layered:
+        """A step that was started, and may be shared with others: one call, with all of its policies."""
         raise NotImplementedError
 
     def limiter(self, limiter: Any) -> Any:
         """A rate limiter that may be shared with others."""
         raise NotImplementedError
 
-    def function(self, name: str, path: str, fn: AnyFunction) -> AnyFunction:
-        """An async function, of an item, or of a state and an item."""
+    def function(self, name: str, path: str, fn: AnyFunction) -> Layered:
+        """An async function of an item."""
+        raise NotImplementedError
+
+    def folding(self, name: str, path: str, fn: AnyFunction) -> AnyFunction:
+        """An async function of a state and an item."""
         raise NotImplementedError
 
     def value(self, name: str, path: str, fn: AnyFunction) -> AnyFunction:
@@ -73,8 +75,12 @@ class Roles:
         """A sync function that gives an iterable, sync, within a stage."""
         raise NotImplementedError
 
-    def stream(self, name: str, path: str, fn: AnyFunction) -> AnyFunction:
+    def stream(self, name: str, fn: AnyFunction) -> Layered:
         """A function, sync or async, that gives an iterable, sync or async, or a pipeline, in a stage of its own."""
+        raise NotImplementedError
+
+    def decision(self, name: str) -> Layered:
+        """What is called with the answer of an async function, and returns it."""
         raise NotImplementedError
 
     def matcher(self, name: str, path: str, on: Any) -> Any:
@@ -102,10 +108,7 @@ class Roles:
                 return self.limiter(value) if path.endswith("limiter") else self._started(name, path, value, part)
             return self._code(name, path, value, part) if kind == "code" else self.setting(path, value)
 
-        made = self._with_tail(name, visit(part, change))
-        if isinstance(made, ops.FlatMap) and isinstance(part, ops.FlatMap) and part.needs_stage > made.needs_stage:
-            return replace(made, concurrency=1)  # what takes the place of its function does not say so itself
-        return made
+        return self._with_tail(name, visit(part, change))
 
     def _code(self, name: str, path: str, value: Any, part: PlanPart) -> Any:
         word = path.rpartition(".")[2].partition("#")[0]
@@ -114,6 +117,8 @@ class Roles:
         if word == "key":
             return self._key(name, path, value, part)
         if word == "cost":
+            if isinstance(part, FanIn):  # items of different inputs come in any order: it is replaced for each input
+                return value
             return None if value is None else self.answer(name, path, value, _itself)
         if word == "retry_after":
             return None if value is None else self.wait(name, path, value)
@@ -121,16 +126,20 @@ class Roles:
             return self.matcher(name, path, value)
         if word == "pure":
             return self.value(name, path, value)
-        return self.function(name, path, value) if word == "step" else value
+        if word == "step" and callable(value):
+            return _Stand(value, self.function(name, path, value))
+        return value
 
     def _function(self, name: str, fn: AnyFunction, part: Any) -> AnyFunction:
         """Replace the function of an operation, which is not a step."""
         if isinstance(part, ops.FlatMap):
-            return self.stream(name, "fn", fn) if part.needs_stage else self.children(name, "fn", fn)
+            return _Stand(fn, self.stream(name, fn)) if part.needs_stage else self.children(name, "fn", fn)
         awaits = isinstance(part, ops.Concurrent) and part.awaits
         if is_async(fn) or awaits:
-            made = self.function(name, "fn", fn if is_async(fn) else awaiting(name, fn))
-            return _then(made, self._tail(name, part)) if isinstance(part, _DECISIONS) else made
+            awaited = fn if is_async(fn) else awaiting(name, fn)
+            if isinstance(part, ops.Scan):
+                return self.folding(name, "fn", awaited)
+            return _Stand(fn, self.function(name, "fn", awaited), *self._tail(name, part))
         if isinstance(part, _DECISIONS):
             return self.answer(name, "fn", fn, bool)
         return self.answer(name, "fn", fn, str) if isinstance(part, ops.Route) else self.value(name, "fn", fn)
@@ -146,32 +155,44 @@ class Roles:
         """Let an operation see what a step of its answers."""
         step: Any = part.fn if isinstance(part, ops.WithFunction) else None
         plan = step_of(step)
-        tail = None if plan is None or not hasattr(type(step), "from_plan") else self._tail(name, part)
-        if plan is None or tail is None:
+        if plan is None or not hasattr(type(step), "from_plan"):
             return part
-        made = type(step).from_plan(StepPlan(plan.name, (*plan.parts, Pure(tail))))
-        return replace(part, fn=made)  # type: ignore[call-arg]  # it has one
+        tail = [_call(each, plan.name) for each in self._tail(name, part)]
+        made = type(step).from_plan(StepPlan(plan.name, (*plan.parts, *tail)))
+        return replace(part, fn=made) if tail else part  # type: ignore[call-arg]  # it has one
 
-    def _tail(self, name: str, part: Any) -> AnyFunction | None:
+    def _tail(self, name: str, part: Any) -> list[Layered]:
+        """Return what is called with the result of an operation's step: at most one function."""
         if isinstance(part, ops.FlatMap):
-            return self.stream(name, "fn", _itself)
-        return self.answer(name, "answer", _itself, bool) if isinstance(part, _DECISIONS) else None
+            return [self.stream(name, _itself)]
+        return [self.decision(name)] if isinstance(part, _DECISIONS) else []
 
     def _started(self, name: str, path: str, step: Any, part: PlanPart) -> Any:
-        return self.started(name, path, step, self._tail(name, part) if path == "started" else None)
+        tail = self._tail(name, part) if path == "started" else []
+        return _Stand(step, self.started(name, path, step), *tail)
 
 
 def _itself(item: Any) -> Any:
     return item
 
 
-def _then(first: AnyFunction, second: AnyFunction | None) -> AnyFunction:
-    """Return an async function that passes its result to a sync one."""
-    if second is None:
-        return first
-    then = second
+class _Layer(ContextFunction):
+    """A layered function, as the function of a call."""
 
-    async def both(*args: Any) -> Any:
-        return then(await first(*args))
+    def __init__(self, layered: Layered) -> None:
+        self._layered = layered  # what it calls
 
-    return both
+    async def __call__(self, item: Any, context: CallContext) -> Any:
+        return await self._layered(item, context)
+
+
+def _call(layered: Layered, name: str) -> Call:
+    return Call(_Layer(layered), name, idempotent=True)
+
+
+class _Stand(ContextFunction):
+    """A step of some calls, in the place of a function or of a step that was started; as a step it knows its item."""
+
+    def __init__(self, fn: AnyFunction, *calls: Layered) -> None:
+        name = function_name(fn)
+        self.plan: StepPlan = StepPlan(name, tuple([_call(each, name) for each in calls]))  # one after the other

@@ -18,10 +18,12 @@ import trio
 
 from .._base import checks
 from .._base.errors import StateError
+from .._base.functions import AnyFunction
 from .._base.shown import listed, named
 from .._plan.nodes import Plan, plan_of
 from .._plan.settings import with_settings
 from .._runtime.core.task_order import Schedule, scheduled
+from .._runtime.junctions.fan_in import MergeInlet
 from .._runtime.links.sink import Sink
 from .._runtime.reports.report import Report
 from .._runtime.run.run import Consumer, Run
@@ -29,7 +31,7 @@ from .._runtime.run.run_context import RunContext
 from .._runtime.run.witness import Witness
 from .playing import Lore, Playing, expanded
 from .recording import Place, Recording
-from .watching import CONSUMER
+from .watching import CONSUMER, replace_costs
 
 _BETWEEN = 256
 """Items of the consumer, or steps of the clock, after which a simulation in a thread asks whether it is cancelled."""
@@ -50,9 +52,9 @@ def simulate(
     becomes faster when that does. One whose items come anyhow, such as requests, belongs in `open_loop`: its items come
     when they came.
 
-    Durations are taken as they were: a service that becomes slower with more calls at once is not known to do so. A call
-    that was cut off, by a timeout say, counts as one that would have ended just then. Of a function of which more calls
-    were made than the recorder kept, each other call takes a sample from about the same time.
+    Durations are taken as they were: a service that becomes slower with more calls at once is not known to do so. A
+    call that was cut off, by a timeout say, counts as one that would have ended just then. Of a function of which more
+    calls were made than the recorder kept, each other call takes a sample from about the same time.
 
     Args:
       plan: the pipeline that was recorded; its parts are known by their names.
@@ -193,14 +195,11 @@ class _Theatre(Witness):
         return run.report
 
     async def _change(self, run: Run[Any]) -> None:
-        """Drain, pause and resume the run when the recorded one was, and abort it when that was."""
-        recording, began = self._recording, self._playing.began
-        for at, what in recording.changes:
-            await trio.sleep_until(began + at)
-            {"drain": run.drain_nowait, "pause": run.pause, "resume": run.resume}[what]()
-        if recording.outcome == "aborted":
-            await trio.sleep_until(began + recording.elapsed)
-            run.abort()
+        """Drain, pause, resume and abort the run when the recorded one was."""
+        changes = {"drain": run.drain_nowait, "pause": run.pause, "resume": run.resume, "abort": run.abort}
+        for at, what in self._recording.changes:
+            await trio.sleep_until(self._playing.began + at)
+            changes[what]()
 
     async def _consume(self, run: Run[Any]) -> None:
         """Take the items, and hold each as long as the recorded consumer did; leave where it left."""
@@ -208,16 +207,13 @@ class _Theatre(Witness):
         most = self._recording.delivered if self._recording.outcome == "left" else math.inf
         taken = 0
         try:
-            while taken < most:
-                item = await run.receive()
+            async for item in run:  # as most consumers do
                 taken += 1
-                if taken % _BETWEEN == 0 and self._is_over():
-                    return
                 hold = self._holds.next(item)
                 if hold:
                     await trio.sleep(hold)
-        except trio.EndOfChannel:
-            return
+                if taken >= most or (taken % _BETWEEN == 0 and self._is_over()):
+                    return
         except Exception as error:
             if run.report.error is not error and run.report.outcome != "aborted":
                 raise
@@ -235,6 +231,12 @@ class _Theatre(Witness):
             if bursts is not None and bursts.samples[0][0]:
                 values, seconds = bursts.samples[0]
                 _take_time(stage.chain, clock, seconds / values)
+        for merge in consumer.engine.parts.fan_ins:
+            if isinstance(merge, MergeInlet) and merge.share.cost is not None:
+                replace_costs(merge, partial(self._cost, merge.name))
+
+    def _cost(self, name: str, number: int) -> AnyFunction:
+        return self._playing.answering(name, f"cost of {number}", lambda _item, answer: answer)
 
 
 def _take_time(chain: Any, clock: Any, seconds: float) -> None:

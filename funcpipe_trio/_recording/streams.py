@@ -9,7 +9,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+import trio
+
 from .._plan.nodes import plan_of
+from .._runtime.core.signals import PENDING
+from .._runtime.reports.report import Report
+from .._runtime.run.run import Consumer
+from .._runtime.run.witness import Witness
 
 if TYPE_CHECKING:
     from .recorder import Tapes
@@ -48,9 +54,10 @@ def counted(tapes: Tapes, name: str, children: Iterator[Any], add: Callable[[Any
 
 def recorded_stream(tapes: Tapes, name: str, since: float, segments: list[Any], made: Any) -> Any:
     """Return what a function of a `flat_map` made, watched from `since` on: each way to a child is a segment."""
-    tapes.tape(name, "fn", "children").add(segments)
-    if plan_of(made) is not None:
-        return _tapped(tapes, since, segments, made)
+    plan = plan_of(made)
+    if plan is not None:
+        tapes.inner[id(plan)] = plan, InnerRun(tapes, name, since, segments)
+        return made
     if hasattr(type(made), "__aiter__"):
         return _Stream(tapes, name, since, segments, aiter(made))
     if hasattr(type(made), "__iter__"):
@@ -72,18 +79,40 @@ def _timed(tapes: Tapes, name: str, since: float, segments: list[Any], made: Ite
         segments.append(tapes.now() - asked)
 
 
-def _tapped(tapes: Tapes, since: float, segments: list[Any], made: Any) -> Any:
-    """Return a pipeline that notes when its results come; its end is where the last one came."""
-    before = since
+class InnerRun(Witness):
+    """A pipeline inside of an item, watched where its results are taken."""
 
-    def note(_result: object) -> None:
-        nonlocal before
-        now = tapes.now()
-        segments.insert(-1, now - before)
-        before = now
+    def __init__(self, tapes: Tapes, name: str, since: float, segments: list[Any]) -> None:
+        self._tapes = tapes  # of the run around it
+        self._name = name  # of the part
+        self._since: float | None = since  # when it was asked for what it gives next; None while it is not asked
+        self._segments = segments  # the way to each result, and to the end
 
-    segments.append(0.0)
-    return made.tap(note)
+    def attach(self, consumer: Consumer) -> None:
+        take, now, is_over = consumer.take, self._tapes.now, False
+
+        def taken() -> Any:
+            nonlocal is_over
+            if is_over:
+                return take()  # it raises the same again
+            since = self._since = now() if self._since is None else self._since
+            try:
+                item = take()
+            except Exception as error:
+                self._since, is_over = None, True
+                ended = isinstance(error, trio.EndOfChannel)
+                self._segments.append(now() - since if ended else self._tapes.ending(self._name, since, error))
+                raise
+            if item is not PENDING:
+                self._since = None
+                self._segments.append(now() - since)
+            return item
+
+        consumer.take = taken  # type: ignore[method-assign]
+
+    def end(self, consumer: Consumer, report: Report) -> None:
+        if self._since is not None:  # it was cut off
+            self._segments.append([self._tapes.now() - self._since])
 
 
 class _Stream:

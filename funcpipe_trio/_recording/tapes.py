@@ -47,10 +47,17 @@ class Tape:
         self.seen: int = 0  # calls
         self.samples: list[Sample] = []  # of the calls that are kept
 
-    def add(self, sample: Sample) -> None:
-        """Keep a call, or not; a list may still be filled afterwards."""
-        number, self.seen = self.seen, self.seen + 1
-        if number < self._limit:
+    def add(self, sample: Sample, number: int | None = None) -> None:
+        """Keep a call, or not; a list may still be filled afterwards.
+
+        Args:
+          sample: of the call.
+          number: of its item, from 0; None if calls come in the order of the items.
+        """
+        if number is None:
+            number = self.seen
+        self.seen += 1
+        if self.seen <= self._limit:
             self._places.append(number)
             self.samples.append(sample)
             return
@@ -62,7 +69,8 @@ class Tape:
     def kept(self) -> Kept:
         """Return what was kept, in the order of the calls."""
         pairs = sorted(zip(self._places, self.samples, strict=True), key=lambda pair: pair[0])
-        return Kept(self.seen, [number for number, _ in pairs], [sample for _, sample in pairs])
+        last = pairs[-1][0] if pairs else -1  # not every item needs a call, so there may be fewer calls than items
+        return Kept(max(self.seen, last + 1), [number for number, _ in pairs], [sample for _, sample in pairs])
 
 
 class Kept:
@@ -91,5 +99,8 @@ class Kept:
             return chance.choice(self.samples)
         if self.is_whole:
             return self.samples[number]
-        near = bisect_left(self.numbers, number) + chance.randint(-_SPREAD, _SPREAD)
+        place = bisect_left(self.numbers, number)
+        if place < len(self.numbers) and self.numbers[place] == number:
+            return self.samples[place]
+        near = place + chance.randint(-_SPREAD, _SPREAD)
         return self.samples[min(max(near, 0), len(self.samples) - 1)]

@@ -5,11 +5,20 @@ Each is watched by a function in the place of one of its methods, so a run witho
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from .._base.functions import AnyFunction
+from .._plan.nodes import Plan
+from .._runtime.core.ledger import OnDiscard
 from .._runtime.core.signals import END, PENDING
+from .._runtime.junctions.fan_in import MergeInlet
+from .._runtime.reports.report import Outcome
+from .._runtime.run.engine import Engine
 from .._runtime.run.run import Consumer
+from .._runtime.run.run_context import RunContext
 from .._runtime.stages.sources import AsyncSource, IterableInlet, TickSource
 from .streams import counted
 
@@ -34,8 +43,13 @@ def watch(consumer: Consumer, tapes: Tapes, *, is_timed: bool) -> None:
                 _watch_unbatch(operation, tapes)
         if is_timed:
             _watch_bursts(stage.chain, tapes)
+    for merge in engine.parts.fan_ins:
+        if isinstance(merge, MergeInlet) and merge.share.cost is not None:
+            replace_costs(merge, partial(_noting, merge.share.cost, tapes, merge.name))
     for what in ("drain", "pause", "resume"):
         _watch_change(engine, what, tapes)
+    _watch_abort(engine, tapes)
+    engine.open_inner = partial(_inner, tapes, engine.cleanup_timeout)
     tapes.has_consumer = engine.sink is None
     if tapes.has_consumer:
         _watch_consumer(consumer, tapes)
@@ -53,7 +67,7 @@ def _counting(source: IterableInlet, tapes: Tapes) -> Callable[[], None]:
     return count
 
 
-def _watch_source(source: AsyncSource, tapes: Tapes, engine: Any) -> None:
+def _watch_source(source: AsyncSource, tapes: Tapes, engine: Engine) -> None:
     name, ask, now = source.chain.name, source.next, tapes.now
     pulls, ends = tapes.tape(name, "pulls", "pulls"), tapes.tape(name, "ends", "ends")
 
@@ -104,7 +118,41 @@ def _watch_bursts(chain: Any, tapes: Tapes) -> None:
     tapes.at_end.append(lambda: tapes.tape(chain.name, "bursts", "bursts").add(total))
 
 
-def _watch_change(engine: Any, what: str, tapes: Tapes) -> None:
+def _noting(fn: AnyFunction, tapes: Tapes, name: str, number: int) -> AnyFunction:
+    add = tapes.tape(name, f"cost of {number}", "answers").add
+
+    def noted(item: Any) -> Any:
+        try:
+            cost = fn(item)
+            add(cost)
+        except Exception as error:
+            add(tapes.failure(name, error))
+            raise
+        return cost
+
+    return noted
+
+
+def replace_costs(merge: MergeInlet, cost_of: Callable[[int], AnyFunction]) -> None:
+    """Let each input of a merge, by its number, have its own function for what an item costs."""
+    costs = [cost_of(number) for number in range(len(merge.inputs))]
+    current = 0  # the number of the input that gave the latest item
+
+    def marked(items: Iterator[Any], number: int) -> Iterator[Any]:
+        nonlocal current
+        for item in items:
+            current = number
+            yield item
+
+    def cost(item: Any) -> Any:
+        return costs[current](item)
+
+    for number, each in enumerate(merge.inputs):
+        each.items = marked(each.items, number)
+    merge.share = replace(merge.share, cost=cost)
+
+
+def _watch_change(engine: Engine, what: str, tapes: Tapes) -> None:
     change = getattr(engine, what)
 
     def changed() -> None:
@@ -113,6 +161,23 @@ def _watch_change(engine: Any, what: str, tapes: Tapes) -> None:
         change()
 
     setattr(engine, what, changed)
+
+
+def _watch_abort(engine: Engine, tapes: Tapes) -> None:
+    stop = engine.stop
+
+    def stopped(reason: str, outcome: Outcome) -> None:
+        if outcome == "aborted" and engine.outcome is None:
+            tapes.changes.append((tapes.now(), "abort"))
+        stop(reason, outcome)
+
+    engine.stop = stopped  # type: ignore[method-assign]
+
+
+def _inner(tapes: Tapes, cleanup_timeout: float, plan: Plan, on_discard: OnDiscard) -> RunContext[Any]:
+    """Return the block of a run inside of an item, watched."""
+    _plan, witness = tapes.inner.pop(id(plan), (None, None))
+    return RunContext(plan, on_discard=on_discard, cleanup_timeout=cleanup_timeout, witness=witness)
 
 
 def _watch_consumer(consumer: Consumer, tapes: Tapes) -> None:
