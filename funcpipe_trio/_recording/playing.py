@@ -27,13 +27,13 @@ from .._plan.nodes import Source
 from .._plan.operations import Opaque
 from .._plan.steps import Call
 from .._runtime.calls.rate_limiter import RateLimiter
-from .._runtime.core.call_context import CallContext, ContextFunction, Layered
+from .._runtime.core.call_context import CallContext, ContextFunction
 from .._runtime.runners.active_runner import ActiveRunner, Admit, admitted
 from .._runtime.runners.runners import Threads
 from .._sansio.retrying import is_meant, is_retried
 from ..policies.on_error import Failure
 from .recording import Place, Recording
-from .roles import Roles
+from .roles import Layer, Roles
 from .tapes import FailureKind, Kept, Sample
 
 _JUST = 1e-6
@@ -188,10 +188,10 @@ class Playing(Roles):
             return replace(call, fn=_PlayedCall(attempts))
         return replace(call, runner=_PlayedRunner(call.runner, attempts))
 
-    def started(self, name: str, path: str, step: Any) -> Layered:
+    def started(self, name: str, path: str, step: Any) -> ContextFunction:
         return _PlayedCall(_Attempts(self.reader(name, path, "calls")))
 
-    def function(self, name: str, path: str, fn: AnyFunction) -> Layered:
+    def function(self, name: str, path: str, fn: AnyFunction) -> ContextFunction:
         return _PlayedCall(_Attempts(self.reader(name, path, "calls")))
 
     def folding(self, name: str, path: str, fn: AnyFunction) -> AnyFunction:
@@ -231,15 +231,15 @@ class Playing(Roles):
     def children(self, name: str, path: str, fn: AnyFunction) -> AnyFunction:
         return partial(expanded, self.reader(name, path, "counts"))
 
-    def stream(self, name: str, fn: AnyFunction) -> Layered:
+    def stream(self, name: str, fn: AnyFunction) -> ContextFunction:
         reader = self.reader(name, "fn", "children")
 
         async def played(item: Any, context: CallContext) -> Any:  # noqa: ASYNC124  # a step awaits its calls
             return _children(item, reader.next(item, context.number))
 
-        return played
+        return Layer(played)
 
-    def decision(self, name: str) -> Layered:
+    def decision(self, name: str) -> ContextFunction:
         reader = self.reader(name, "answer", "answers")
 
         async def played(item: Any, context: CallContext) -> Any:  # noqa: ASYNC124  # a step awaits its calls
@@ -248,7 +248,7 @@ class Playing(Roles):
                 _raise(answer)
             return answer
 
-        return played
+        return Layer(played)
 
     def matcher(self, name: str, path: str, on: Any) -> Any:
         is_retry = path.split(".")[-2].partition("#")[0] == "retry"

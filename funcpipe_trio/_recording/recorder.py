@@ -23,7 +23,7 @@ from .._base.errors import StateError
 from .._base.functions import AnyFunction
 from .._plan.nodes import Plan, Source, is_awaitable
 from .._plan.steps import Call
-from .._runtime.core.call_context import CallContext, ContextFunction, Layered
+from .._runtime.core.call_context import CallContext, ContextFunction
 from .._runtime.core.parking import is_real
 from .._runtime.reports.report import Report
 from .._runtime.run.run import Consumer
@@ -31,7 +31,7 @@ from .._runtime.run.witness import Witness
 from .._runtime.runners.active_runner import ActiveRunner, Admit, start_runner
 from .._sansio.retrying import is_meant
 from .recording import Place, Recording
-from .roles import Roles
+from .roles import Layer, Roles
 from .streams import InnerRun, recorded_children, recorded_stream
 from .tapes import FailureKind, Tape
 from .watching import watch
@@ -179,21 +179,15 @@ class Recordings(Roles):
         return limiter
 
     def call(self, name: str, path: str, call: Call) -> Call:
-        notes = Attempts(self._tapes, name, path)
         if call.runner is not None:
-            return replace(call, runner=_RecordedRunner(call.runner, notes))
-        return replace(call, fn=_RecordedCall(call.fn, notes))
+            return replace(call, runner=_RecordedRunner(call.runner, Attempts(self._tapes, name, path)))
+        return replace(call, fn=_RecordedCall(self._tapes, name, path, call.fn))
 
-    def started(self, name: str, path: str, step: Any) -> Layered:
-        notes = Attempts(self._tapes, name, path)
+    def started(self, name: str, path: str, step: Any) -> ContextFunction:
+        return _RecordedStep(self._tapes, name, path, step)
 
-        async def recorded(item: Any, context: CallContext) -> Any:
-            return await notes.noted(context.number, step.layered(), item, context)
-
-        return recorded
-
-    def function(self, name: str, path: str, fn: AnyFunction) -> Layered:
-        return _RecordedCall(fn, Attempts(self._tapes, name, path))
+    def function(self, name: str, path: str, fn: AnyFunction) -> ContextFunction:
+        return _RecordedCall(self._tapes, name, path, fn)
 
     def folding(self, name: str, path: str, fn: AnyFunction) -> AnyFunction:
         tapes, add = self._tapes, self._tapes.tape(name, path, "calls").add
@@ -246,7 +240,7 @@ class Recordings(Roles):
     def children(self, name: str, path: str, fn: AnyFunction) -> AnyFunction:
         return partial(recorded_children, self._tapes, name, fn)
 
-    def stream(self, name: str, fn: AnyFunction) -> Layered:
+    def stream(self, name: str, fn: AnyFunction) -> ContextFunction:
         tapes, add = self._tapes, self._tapes.tape(name, "fn", "children").add
 
         async def recorded(item: Any, context: CallContext) -> Any:
@@ -262,9 +256,9 @@ class Recordings(Roles):
                 raise
             return recorded_stream(tapes, name, since, segments, made)
 
-        return recorded
+        return Layer(recorded)
 
-    def decision(self, name: str) -> Layered:
+    def decision(self, name: str) -> ContextFunction:
         tapes, add = self._tapes, self._tapes.tape(name, "answer", "answers").add
 
         async def recorded(answer: Any, context: CallContext) -> Any:  # noqa: ASYNC124  # a step awaits its calls
@@ -275,7 +269,7 @@ class Recordings(Roles):
                 raise
             return answer
 
-        return recorded
+        return Layer(recorded)
 
     def matcher(self, name: str, path: str, on: Any) -> Any:
         if isinstance(on, type | tuple):
@@ -328,25 +322,13 @@ class Attempts:
         self._add = tapes.tape(name, path, "calls").add  # takes the list of attempts of a new call
         self._open: dict[int, list[Any]] = {}  # attempts of calls that did not succeed, by number: more may come
 
-    async def noted(self, number: int, fn: AnyFunction, *args: Any) -> Any:
-        """Await ``fn(*args)``, and note how long it took and how it ended."""
-        since = self._tapes.now()
-        attempts = self.begin(number)
-        try:
-            result = await fn(*args)
-        except BaseException as error:
-            self.fail(number, attempts, since, error)
-            raise
-        attempts.append(self._tapes.now() - since)
-        return result
-
     def now(self) -> float:
         """Return the time."""
         return self._tapes.now()
 
     def begin(self, number: int) -> list[Any]:
         """Return the attempts so far of a call; of a new one, an empty list."""
-        attempts = self._open.pop(number, None)
+        attempts = self._open.pop(number, None) if self._open else None
         if attempts is None:
             attempts = []
             self._add(attempts, number)
@@ -360,15 +342,43 @@ class Attempts:
         self._open[number] = attempts
 
 
-class _RecordedCall(ContextFunction):
+class _RecordedCall(Attempts, ContextFunction):
     """A call of a step, watched."""
 
-    def __init__(self, fn: AnyFunction, notes: Attempts) -> None:
+    def __init__(self, tapes: Tapes, name: str, path: str, fn: AnyFunction) -> None:
+        super().__init__(tapes, name, path)
         self._fn = fn  # the user's
-        self._notes = notes  # where it is noted
+
+    @trio.lowlevel.disable_ki_protection
+    async def __call__(self, item: Any, context: CallContext) -> Any:
+        # One coroutine, in the place of the one that makes a call interruptible: more would cost 2 % of an item each.
+        attempts, now = self.begin(context.number), self._tapes.now
+        since = now()
+        try:
+            result = await self._fn(item)
+        except BaseException as error:
+            self.fail(context.number, attempts, since, error)
+            raise
+        attempts.append(now() - since)
+        return result
+
+
+class _RecordedStep(Attempts, ContextFunction):
+    """A step that was started, watched as one call."""
+
+    def __init__(self, tapes: Tapes, name: str, path: str, step: Any) -> None:
+        super().__init__(tapes, name, path)
+        self._step = step  # the user's, whose state stays its own
 
     async def __call__(self, item: Any, context: CallContext) -> Any:
-        return await self._notes.noted(context.number, self._fn, item)
+        attempts, since = self.begin(context.number), self.now()
+        try:
+            result = await self._step.layered()(item, context)
+        except BaseException as error:
+            self.fail(context.number, attempts, since, error)
+            raise
+        attempts.append(self.now() - since)
+        return result
 
 
 class _RecordedRunner:

@@ -13,6 +13,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import trio
+
 from .._base.functions import AnyFunction, function_name, is_async
 from .._plan import operations as ops
 from .._plan.fair_by import FairBy
@@ -43,7 +45,7 @@ class Roles:
         """A call of a step: of an async function, or of a sync one on a runner."""
         raise NotImplementedError
 
-    def started(self, name: str, path: str, step: Any) -> Layered:
+    def started(self, name: str, path: str, step: Any) -> ContextFunction:
         """A step that was started, and may be shared with others: one call, with all of its policies."""
         raise NotImplementedError
 
@@ -51,7 +53,7 @@ class Roles:
         """A rate limiter that may be shared with others."""
         raise NotImplementedError
 
-    def function(self, name: str, path: str, fn: AnyFunction) -> Layered:
+    def function(self, name: str, path: str, fn: AnyFunction) -> ContextFunction:
         """An async function of an item."""
         raise NotImplementedError
 
@@ -75,11 +77,11 @@ class Roles:
         """A sync function that gives an iterable, sync, within a stage."""
         raise NotImplementedError
 
-    def stream(self, name: str, fn: AnyFunction) -> Layered:
+    def stream(self, name: str, fn: AnyFunction) -> ContextFunction:
         """A function, sync or async, that gives an iterable, sync or async, or a pipeline, in a stage of its own."""
         raise NotImplementedError
 
-    def decision(self, name: str) -> Layered:
+    def decision(self, name: str) -> ContextFunction:
         """What is called with the answer of an async function, and returns it."""
         raise NotImplementedError
 
@@ -157,11 +159,11 @@ class Roles:
         plan = step_of(step)
         if plan is None or not hasattr(type(step), "from_plan"):
             return part
-        tail = [_call(each, plan.name) for each in self._tail(name, part)]
+        tail = [Call(each, plan.name, idempotent=True) for each in self._tail(name, part)]
         made = type(step).from_plan(StepPlan(plan.name, (*plan.parts, *tail)))
         return replace(part, fn=made) if tail else part  # type: ignore[call-arg]  # it has one
 
-    def _tail(self, name: str, part: Any) -> list[Layered]:
+    def _tail(self, name: str, part: Any) -> list[ContextFunction]:
         """Return what is called with the result of an operation's step: at most one function."""
         if isinstance(part, ops.FlatMap):
             return [self.stream(name, _itself)]
@@ -176,23 +178,21 @@ def _itself(item: Any) -> Any:
     return item
 
 
-class _Layer(ContextFunction):
+class Layer(ContextFunction):
     """A layered function, as the function of a call."""
 
     def __init__(self, layered: Layered) -> None:
         self._layered = layered  # what it calls
 
+    @trio.lowlevel.disable_ki_protection
     async def __call__(self, item: Any, context: CallContext) -> Any:
         return await self._layered(item, context)
-
-
-def _call(layered: Layered, name: str) -> Call:
-    return Call(_Layer(layered), name, idempotent=True)
 
 
 class _Stand(ContextFunction):
     """A step of some calls, in the place of a function or of a step that was started; as a step it knows its item."""
 
-    def __init__(self, fn: AnyFunction, *calls: Layered) -> None:
+    def __init__(self, fn: AnyFunction, *calls: ContextFunction) -> None:
         name = function_name(fn)
-        self.plan: StepPlan = StepPlan(name, tuple([_call(each, name) for each in calls]))  # one after the other
+        self.plan: StepPlan = StepPlan(name, tuple([Call(each, name, idempotent=True) for each in calls]))
+        """The calls, one after the other."""

@@ -1,7 +1,7 @@
 """What is kept of one of the user's functions? A sample of its calls, bounded, in the order in which they came.
 
-The rule: while there is room every call is kept. From then on each call takes the place of a kept one with the chance
-that makes any call as likely to be kept as any other (a reservoir, after Vitter's algorithm R). Samples stay in the
+The rule: while there is room every call is kept. From then on a call takes the place of a kept one with the chance that
+makes any call as likely to be kept as any other (a reservoir, after Li's algorithm L, 1994). Samples stay in the
 order of their calls, so what was slow in the evening is slow in the evening of the simulation.
 
 A sample is made of plain numbers: seconds, and how it ended. Nothing here has seen an item.
@@ -10,6 +10,7 @@ A sample is made of plain numbers: seconds, and how it ended. Nothing here has s
 from __future__ import annotations
 
 from bisect import bisect_left
+from math import inf, log, log1p
 from random import Random
 from typing import Any, TypeAlias
 
@@ -38,11 +39,13 @@ class FailureKind:
 class Tape:
     """Samples of one function, or of one source."""
 
-    __slots__ = ("_chance", "_limit", "_places", "samples", "seen")
+    __slots__ = ("_chance", "_limit", "_next", "_places", "_weight", "samples", "seen")
 
     def __init__(self, limit: int) -> None:
         self._limit = limit  # the most samples
         self._chance = Random(0)  # decides what is kept; the same each time
+        self._weight = 1.0  # the greatest of the random numbers that the kept calls would have
+        self._next: int = limit  # how many calls come before the next that is kept, once there is no room
         self._places: list[int] = []  # numbers of the calls that are kept, in the order of `samples`; not sorted
         self.seen: int = 0  # calls
         self.samples: list[Sample] = []  # of the calls that are kept
@@ -54,17 +57,26 @@ class Tape:
           sample: of the call.
           number: of its item, from 0; None if calls come in the order of the items.
         """
-        if number is None:
-            number = self.seen
-        self.seen += 1
-        if self.seen <= self._limit:
-            self._places.append(number)
+        seen = self.seen
+        self.seen = seen + 1
+        if seen < self._limit:
+            self._places.append(seen if number is None else number)
             self.samples.append(sample)
-            return
-        place = self._chance.randrange(self.seen)
-        if place < self._limit:
-            self._places[place] = number
+        elif seen == self._next:
+            place = self._chance.randrange(self._limit)
+            self._places[place] = seen if number is None else number
             self.samples[place] = sample
+        if seen >= self._next or self.seen == self._limit:
+            self._skip()
+
+    def _skip(self) -> None:
+        """Choose the next call that is kept: not each has to be asked for."""
+        self._weight *= self._random() ** (1 / self._limit)
+        gap = log(self._random()) / log1p(-self._weight) if self._weight > 0 else inf
+        self._next = self.seen + int(min(gap, 1e18))
+
+    def _random(self) -> float:
+        return 1 - self._chance.random()  # above 0, for its logarithm
 
     def kept(self) -> Kept:
         """Return what was kept, in the order of the calls."""

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from fractions import Fraction
-from functools import partial
 from math import inf
 from typing import Any
 
@@ -60,7 +59,7 @@ def _part(part: Part) -> Layered:
         return _placed(placed)
     if isinstance(part, Call):
         if isinstance(part.fn, ContextFunction):
-            return partial(interruptible, part.fn)
+            return part.fn
         return _call(part.fn if is_async(part.fn) else awaiting(part.name, part.fn))
     if isinstance(part, Pure):
         return _pure(part.fn)

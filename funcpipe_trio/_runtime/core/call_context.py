@@ -58,7 +58,7 @@ Layered: TypeAlias = Callable[[Any, CallContext], Awaitable[Any]]
 
 
 class ContextFunction:
-    """A function in the place of a step's own that also takes the context of its call."""
+    """A function in the place of a step's own that also takes the context of its call; Ctrl-C may strike in it."""
 
     async def __call__(self, item: Any, context: CallContext) -> Any:
         """Return what the step's own function would."""
