@@ -25,6 +25,7 @@ from ._plan.layout import lay_out
 from ._plan.nodes import Branch, FanOut, FanOutKind, Plan, Source, SourceKind, iterable_name, too_deep
 from ._plan.restarts import RestartingSource
 from ._plan.windows import Distinct, Sliding, Window
+from ._recording.recorder import Recorder
 from ._runtime.core.failures import warn_of
 from ._runtime.core.ledger import OnDiscard
 from ._runtime.core.misused import misused
@@ -942,7 +943,13 @@ class Pipeline(Generic[T_co]):
 
     # ---- running
 
-    def open(self, *, on_discard: OnDiscard | None = None, cleanup_timeout: float = 5.0) -> RunContext[T_co]:
+    def open(
+        self,
+        *,
+        on_discard: OnDiscard | None = None,
+        cleanup_timeout: float = 5.0,
+        record: Recorder | None = None,
+    ) -> RunContext[T_co]:
         """Start a run for the length of a block: ``async with pipeline.open() as run: async for item in run: ...``.
 
         Leaving the block, in any way, stops the run, closes every source, and waits for all of its tasks.
@@ -950,22 +957,25 @@ class Pipeline(Generic[T_co]):
         Args:
           on_discard: ``on_discard(item, stage, reason)``, sync: called once for each item that is discarded.
           cleanup_timeout: seconds > 0 that async cleanup may take.
+          record: keeps how long everything took, for `simulate`; None: nothing does.
 
         Raises:
           PlanError: on entry, if the plan cannot work; nothing was started.
+          StateError: on entry, if the recorder was used before.
           TypeError: if an argument has a wrong type.
           ValueError: if `cleanup_timeout` is not > 0.
 
         Checkpoint: entering always; leaving only if it waits.
         Cancellation: stops the run at once; items in flight are discarded with the reason ``cancelled``.
         """
-        return self._block(on_discard, cleanup_timeout, None)
+        return self._block(on_discard, cleanup_timeout, None, record)
 
     async def run(
         self,
         *,
         on_discard: OnDiscard | None = None,
         cleanup_timeout: float = 5.0,
+        record: Recorder | None = None,
         task_status: trio.TaskStatus[Run[T_co]] = trio.TASK_STATUS_IGNORED,
     ) -> Report:
         """Run to the end, for its effects; the results are not used, and the last stage has no link behind it.
@@ -982,7 +992,7 @@ class Pipeline(Generic[T_co]):
         Checkpoint: always.
         Cancellation: stops the run at once.
         """
-        return await self._drive(_forget, on_discard, cleanup_timeout, task_status.started)
+        return await self._drive(_forget, on_discard, cleanup_timeout, task_status.started, record)
 
     async def collect(self, *, on_discard: OnDiscard | None = None, cleanup_timeout: float = 5.0) -> list[T_co]:
         """Run to the end, and return all items as a list."""
@@ -1036,11 +1046,15 @@ class Pipeline(Generic[T_co]):
         grown = tuple(_grown(Branch(kind, called, key), fn) for key, fn in branches.items())
         return Pipeline(Plan(FanOut(kind, called, self._plan, grown, routing)))
 
-    def _block(self, on_discard: OnDiscard | None, cleanup_timeout: float, sink: Sink | None) -> RunContext[Any]:
+    def _block(
+        self, on_discard: OnDiscard | None, cleanup_timeout: float, sink: Sink | None, record: Recorder | None = None
+    ) -> RunContext[Any]:
         if on_discard is not None:
             checks.takes("Pipeline", "on_discard", checks.sync_callable("Pipeline", "on_discard", on_discard), 3)
         checks.seconds("Pipeline", "cleanup_timeout", cleanup_timeout)
-        return RunContext(self._plan, on_discard=on_discard, cleanup_timeout=cleanup_timeout, sink=sink)
+        if record is not None:
+            checks.instance("Pipeline", "record", record, Recorder)
+        return RunContext(self._plan, on_discard=on_discard, cleanup_timeout=cleanup_timeout, sink=sink, witness=record)
 
     async def _drive(
         self,
@@ -1048,10 +1062,11 @@ class Pipeline(Generic[T_co]):
         on_discard: OnDiscard | None,
         cleanup_timeout: float,
         started: Callable[[Run[Any]], None],
+        record: Recorder | None = None,
     ) -> Report:
         """Run to the end with a sink; raise the failure that reached it."""
         sink = Sink(put)
-        async with self._block(on_discard, cleanup_timeout, sink) as run:
+        async with self._block(on_discard, cleanup_timeout, sink, record) as run:
             started(run)
         report = run.report
         if report.outcome == "failed" and report.error is not None:

@@ -21,7 +21,7 @@ from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route
 
-from funcpipe_trio import Pipeline, fair_merge, watch_app
+from funcpipe_trio import Pipeline, Recorder, fair_merge, watch_app
 from funcpipe_trio._plan.layout import lay_out
 from funcpipe_trio._watch.app import path_of
 from funcpipe_trio._watch.graph import graph
@@ -174,6 +174,13 @@ async def test_the_page_holds_the_plan_and_its_policy_allows_its_own_script_only
     assert policy.startswith("default-src 'none'; ")
     assert "unsafe" not in policy
     assert re.findall(r"https?://[^\"']*", text) == ["http://www.w3.org/2000/svg"]  # a name, which nothing asks for
+
+
+@in_virtual_time
+async def test_a_run_that_is_recorded_shows_the_users_plan():
+    async with small().open(record=Recorder()) as run:
+        text = (await get(watch_app(run), "/")).body.decode()
+        assert json.loads(re.findall(r'id="data">(.*?)</script>', text)[0])["plan"] == graph(small()._plan)
 
 
 @opened(hostile)

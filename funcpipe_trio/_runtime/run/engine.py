@@ -57,7 +57,7 @@ class Engine:
         sink: Sink | None,
         open_inner: Callable[[Plan, OnDiscard], Any],
     ) -> None:
-        self.plan = plan  # what is run
+        self.plan = plan  # as the user wrote it
         self.ledger: Ledger = Ledger(on_discard)  # what it discarded, and its errors
         self.cleanup_timeout = cleanup_timeout  # seconds in which a source must be closed
         self.turn_seconds: float = TURN_SECONDS if is_real(trio.lowlevel.current_clock()) else inf

@@ -29,6 +29,8 @@ from .build import build
 from .engine import Engine
 from .parts import Parts
 from .run import Consumer, Run
+from .statistics import report_of
+from .witness import Witness
 
 T = TypeVar("T")
 
@@ -46,12 +48,19 @@ _ELSEWHERE = (
 class RunContext(Generic[T]):
     """Open a run for the length of an ``async with`` block; all its tasks have ended when the block is left."""
 
-    __slots__ = ("_cleanup_timeout", "_consumer", "_manager", "_on_discard", "_plan", "_sink", "_task")
+    __slots__ = ("_cleanup_timeout", "_consumer", "_manager", "_on_discard", "_plan", "_sink", "_task", "_witness")
 
     def __init__(
-        self, plan: Plan, *, on_discard: OnDiscard | None, cleanup_timeout: float, sink: Sink | None = None
+        self,
+        plan: Plan,
+        *,
+        on_discard: OnDiscard | None,
+        cleanup_timeout: float,
+        sink: Sink | None = None,
+        witness: Witness | None = None,
     ) -> None:
         self._plan = plan  # what is run
+        self._witness = witness  # is told of the run; None if nobody is
         self._on_discard = on_discard  # told of each lost item; None if nobody wants to know
         self._cleanup_timeout = cleanup_timeout  # seconds in which a source must be closed
         self._sink = sink  # takes the results if no consumer does; None if one does
@@ -74,8 +83,13 @@ class RunContext(Generic[T]):
         if self._consumer is not None:
             raise trio.BusyResourceError("one `pipeline.open()` opens one run; call `open` again for another")
         claim_sources(self._plan)
-        engine = Engine(self._plan, self._build, self._on_discard, self._cleanup_timeout, self._sink, self._inner)
+        written = self._plan
+        if self._witness is not None:
+            self._plan = self._witness.begin(written)
+        engine = Engine(written, self._build, self._on_discard, self._cleanup_timeout, self._sink, self._inner)
         self._consumer = Consumer(engine)
+        if self._witness is not None:
+            self._witness.attach(self._consumer)
         self._task = trio.lowlevel.current_task()
         self._manager = trio.open_nursery()
         nursery = await self._manager.__aenter__()
@@ -116,6 +130,8 @@ class RunContext(Generic[T]):
         cancelled, fatal = _sort(from_tasks, engine.ledger)
         fatal = engine.ledger.fatal if fatal is None else fatal
         engine.finish(cancelled=cancelled is not None or is_cancelled)
+        if self._witness is not None:
+            self._witness.end(self._consumer, report_of(engine))
         if fatal is not None and _wins(fatal, error):
             raise fatal
         if error is None and cancelled is not None:
