@@ -14,6 +14,7 @@ from ._plan.review import Finding as Finding
 from ._plan.review import review as review
 from ._runtime.calls.rate_limiter import RateLimiter as RateLimiter
 from ._runtime.calls.rate_limiter import RateLimiterStatistics as RateLimiterStatistics
+from ._runtime.calls.started import StartedCircuit as StartedCircuit
 from ._runtime.calls.started import StartedStep as StartedStep
 from ._runtime.fair_channel.fair_channel import FairChannel as FairChannel
 from ._runtime.fair_channel.fair_group import FairGroup as FairGroup

@@ -46,15 +46,22 @@ _ELSEWHERE = (
 class RunContext(Generic[T]):
     """Open a run for the length of an ``async with`` block; all its tasks have ended when the block is left."""
 
-    __slots__ = ("_cleanup_timeout", "_consumer", "_manager", "_on_discard", "_plan", "_sink", "_task")
+    __slots__ = ("_cleanup_timeout", "_consumer", "_is_logged", "_manager", "_on_discard", "_plan", "_sink", "_task")
 
     def __init__(
-        self, plan: Plan, *, on_discard: OnDiscard | None, cleanup_timeout: float, sink: Sink | None = None
+        self,
+        plan: Plan,
+        *,
+        on_discard: OnDiscard | None,
+        cleanup_timeout: float,
+        sink: Sink | None = None,
+        is_logged: bool = True,
     ) -> None:
         self._plan = plan  # what is run
         self._on_discard = on_discard  # told of each lost item; None if nobody wants to know
         self._cleanup_timeout = cleanup_timeout  # seconds in which a source must be closed
         self._sink = sink  # takes the results if no consumer does; None if one does
+        self._is_logged = is_logged  # whether the log is told of it; not if it is part of another run, or of a call
         self._manager: Any = None  # of the nursery; None before it is opened
         self._consumer: Consumer | None = None  # of the run; None until the block is entered, which happens once
         self._task: trio.lowlevel.Task | None = None  # that entered the block, and must leave it
@@ -74,7 +81,9 @@ class RunContext(Generic[T]):
         if self._consumer is not None:
             raise trio.BusyResourceError("one `pipeline.open()` opens one run; call `open` again for another")
         claim_sources(self._plan)
-        engine = Engine(self._build, self._on_discard, self._cleanup_timeout, self._sink, self._inner)
+        engine = Engine(
+            self._build, self._on_discard, self._cleanup_timeout, self._sink, self._inner, is_logged=self._is_logged
+        )
         self._consumer = Consumer(engine)
         self._task = trio.lowlevel.current_task()
         self._manager = trio.open_nursery()
@@ -93,7 +102,7 @@ class RunContext(Generic[T]):
 
     def _inner(self, plan: Plan, on_discard: OnDiscard) -> RunContext[Any]:
         """Return the block of a run inside this one."""
-        return RunContext(plan, on_discard=on_discard, cleanup_timeout=self._cleanup_timeout)
+        return RunContext(plan, on_discard=on_discard, cleanup_timeout=self._cleanup_timeout, is_logged=False)
 
     @trio.lowlevel.enable_ki_protection
     async def __aexit__(
