@@ -26,6 +26,7 @@ FLOORS = {
     "pipeline": 5,
     "merging": 6,
     "testing": 7,
+    "_watch": 7,
     "_cli": 8,
     "__main__": 9,
     "__init__": 9,

@@ -52,6 +52,7 @@ class Engine:
 
     def __init__(
         self,
+        plan: Plan,
         make: Callable[[Parts], Inlet],
         on_discard: OnDiscard | None,
         cleanup_timeout: float,
@@ -60,6 +61,7 @@ class Engine:
         *,
         is_logged: bool,
     ) -> None:
+        self.plan = plan  # what is run
         self.log: Callable[..., None] = RunLog(self._sources) if is_logged else log_nothing  # is told of what happens
         self.ledger: Ledger = Ledger(on_discard)  # what it discarded, and its errors
         self.cleanup_timeout = cleanup_timeout  # seconds in which a source must be closed

@@ -20,6 +20,7 @@ import trio
 
 from ..._base import checks
 from ..._base.errors import Aborted, StateError
+from ..._plan.nodes import Plan
 from ..core.parking import WOKEN
 from ..core.protocols import worth_a_pull
 from ..core.signals import ABORTED, END, ENDED, GRACE_OVER, NOT_NEEDED, PENDING
@@ -355,3 +356,8 @@ class Run(trio.abc.ReceiveChannel[T], Generic[T]):
         if engine.report is None:  # made when it is asked for: it would be a tenth of the cost of a short run
             engine.report = report_of(engine)
         return engine.report
+
+
+def plan_of_run(run: Run[Any]) -> Plan:
+    """Return the plan of a run, for the parts of this package that show it."""
+    return run._engine.plan

@@ -81,8 +81,9 @@ class RunContext(Generic[T]):
         if self._consumer is not None:
             raise trio.BusyResourceError("one `pipeline.open()` opens one run; call `open` again for another")
         claim_sources(self._plan)
+        build, inner = self._build, self._inner
         engine = Engine(
-            self._build, self._on_discard, self._cleanup_timeout, self._sink, self._inner, is_logged=self._is_logged
+            *(self._plan, build, self._on_discard, self._cleanup_timeout, self._sink, inner), is_logged=self._is_logged
         )
         self._consumer = Consumer(engine)
         self._task = trio.lowlevel.current_task()
