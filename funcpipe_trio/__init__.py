@@ -53,6 +53,7 @@ from .policies.on_error import Stop as Stop
 from .policies.rate_limit import RateLimit as RateLimit
 from .policies.retry import Backoff as Backoff
 from .policies.retry import Retry as Retry
+from .service import run_service as run_service
 from .step import Step as Step
 from .step import chunked as chunked
 from .step import gather as gather
