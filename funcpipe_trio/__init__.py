@@ -36,6 +36,7 @@ from ._runtime.runners.runners import Processes as Processes
 from ._runtime.runners.runners import Threads as Threads
 from ._runtime.runners.runners import processes as processes
 from ._runtime.runners.runners import threads as threads
+from ._watch.app import watch_app as watch_app
 from ._watch.live import watch as watch
 from .merging import concat as concat
 from .merging import fair_merge as fair_merge

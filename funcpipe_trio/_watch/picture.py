@@ -93,7 +93,7 @@ class ShareRow:
     due: float | None
     """Its part by weight, of the inputs that are shown, 0 to 1; None for a branch, which has no right to any."""
     got: float | None
-    """Its part of what was handed over while weights decided, 0 to 1; None if nothing was."""
+    """Its part, as in `InputReport.share`, or of all that branches gave, 0 to 1; None if nothing was handed over."""
     rate: float | None
     """Items handed over, per second."""
 
@@ -176,7 +176,8 @@ def _distance(share: ShareRow) -> tuple[float, float]:
 class Recent:
     """Which of the reports made so far is a new one compared with? The youngest that is `SPAN` old, or the oldest."""
 
-    def __init__(self) -> None:
+    def __init__(self, longest: float = inf) -> None:
+        self._longest = longest  # seconds; what was reported before that says nothing about now
         self._kept: deque[Report] = deque(maxlen=_MOST_EARLIER)  # the candidates, in the order in which they were made
 
     def earlier(self, report: Report) -> Report | None:
@@ -184,6 +185,8 @@ class Recent:
         kept = self._kept
         while len(kept) > 1 and report.elapsed - kept[1].elapsed >= SPAN:
             kept.popleft()
+        if kept and report.elapsed - kept[-1].elapsed > self._longest:
+            kept.clear()
         earlier = kept[0] if kept else None
         kept.append(report)
         return earlier
@@ -259,21 +262,15 @@ def _shares(recent: RunStatistics, seconds: float, keys: Keys | None) -> tuple[S
         weight, whole = weights[each.kind, each.merge], wholes[each.kind, each.merge]
         due = None if each.kind == "branches" else _part(each.weight, weight)
         got = _part(_counted(each), whole) if whole > 0 else None
-        rows.append(ShareRow(each.merge, name, each.kind, _float(each.weight), due, got, _rate(each.taken, seconds)))
+        rows.append(ShareRow(each.merge, name, each.kind, float(each.weight), due, got, _rate(each.taken, seconds)))
     return tuple(rows)
 
 
 def _counted(each: InputReport) -> int | Fraction:
-    """Return what of an input counts for its share: while weights decided; of a branch, all that it gave."""
-    return max(0, each.taken if each.kind == "branches" else each.contested)
+    """Return what of an input counts for its share, as in `InputReport.share`; of a branch, all that it gave."""
+    counts = {"merge": each.contested, "fair_by": each.cost, "branches": each.taken}
+    return max(0, counts[each.kind])
 
 
 def _part(part: int | Fraction, whole: int | Fraction) -> float:
     return float(Fraction(part) / Fraction(whole))
-
-
-def _float(value: int | Fraction) -> float:
-    try:
-        return float(value)
-    except OverflowError:
-        return inf
