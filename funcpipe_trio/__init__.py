@@ -29,6 +29,8 @@ from ._runtime.reports.counts import RemakeReport as RemakeReport
 from ._runtime.reports.counts import StageReport as StageReport
 from ._runtime.reports.report import Report as Report
 from ._runtime.reports.report import RunStatistics as RunStatistics
+from ._runtime.run.observing import Observation as Observation
+from ._runtime.run.observing import Observer as Observer
 from ._runtime.run.run import Run as Run
 from ._runtime.runners.executors import InExecutor as InExecutor
 from ._runtime.runners.executors import executor as executor

@@ -30,6 +30,7 @@ from ._runtime.core.ledger import OnDiscard
 from ._runtime.core.misused import misused
 from ._runtime.links.sink import Sink
 from ._runtime.reports.report import Report
+from ._runtime.run.observing import Observer
 from ._runtime.run.run import Run
 from ._runtime.run.run_context import RunContext
 from .policies.fair_share import FairShare
@@ -937,7 +938,9 @@ class Pipeline(Generic[T_co]):
 
     # ---- running
 
-    def open(self, *, on_discard: OnDiscard | None = None, cleanup_timeout: float = 5.0) -> RunContext[T_co]:
+    def open(
+        self, *, on_discard: OnDiscard | None = None, cleanup_timeout: float = 5.0, observer: Observer | None = None
+    ) -> RunContext[T_co]:
         """Start a run for the length of a block: ``async with pipeline.open() as run: async for item in run: ...``.
 
         Leaving the block, in any way, stops the run, closes every source, and waits for all of its tasks.
@@ -945,6 +948,7 @@ class Pipeline(Generic[T_co]):
         Args:
           on_discard: ``on_discard(item, stage, reason)``, sync: called once for each item that is discarded.
           cleanup_timeout: seconds > 0 that async cleanup may take.
+          observer: takes part in the run without being part of the plan, such as `OpenTelemetrySpans`.
 
         Raises:
           PlanError: on entry, if the plan cannot work; nothing was started.
@@ -954,13 +958,14 @@ class Pipeline(Generic[T_co]):
         Checkpoint: entering always; leaving only if it waits.
         Cancellation: stops the run at once; items in flight are discarded with the reason ``cancelled``.
         """
-        return self._block(on_discard, cleanup_timeout, None)
+        return self._block(on_discard, cleanup_timeout, None, observer)
 
     async def run(
         self,
         *,
         on_discard: OnDiscard | None = None,
         cleanup_timeout: float = 5.0,
+        observer: Observer | None = None,
         task_status: trio.TaskStatus[Run[T_co]] = trio.TASK_STATUS_IGNORED,
     ) -> Report:
         """Run to the end, for its effects; the results are not used, and the last stage has no link behind it.
@@ -977,7 +982,7 @@ class Pipeline(Generic[T_co]):
         Checkpoint: always.
         Cancellation: stops the run at once.
         """
-        return await self._drive(_forget, on_discard, cleanup_timeout, task_status.started)
+        return await self._drive(_forget, on_discard, cleanup_timeout, task_status.started, observer)
 
     async def collect(self, *, on_discard: OnDiscard | None = None, cleanup_timeout: float = 5.0) -> list[T_co]:
         """Run to the end, and return all items as a list."""
@@ -1031,11 +1036,17 @@ class Pipeline(Generic[T_co]):
         grown = tuple(_grown(Branch(kind, called, key), fn) for key, fn in branches.items())
         return Pipeline(Plan(FanOut(kind, called, self._plan, grown, routing)))
 
-    def _block(self, on_discard: OnDiscard | None, cleanup_timeout: float, sink: Sink | None) -> RunContext[Any]:
+    def _block(
+        self, on_discard: OnDiscard | None, cleanup_timeout: float, sink: Sink | None, observer: Observer | None
+    ) -> RunContext[Any]:
         if on_discard is not None:
             checks.takes("Pipeline", "on_discard", checks.sync_callable("Pipeline", "on_discard", on_discard), 3)
         checks.seconds("Pipeline", "cleanup_timeout", cleanup_timeout)
-        return RunContext(self._plan, on_discard=on_discard, cleanup_timeout=cleanup_timeout, sink=sink)
+        if observer is not None and not callable(getattr(observer, "begin", None)):
+            raise checks.refuse(TypeError, "Pipeline", "observer", "be an Observer, with a method begin", observer)
+        return RunContext(
+            self._plan, on_discard=on_discard, cleanup_timeout=cleanup_timeout, sink=sink, observer=observer
+        )
 
     async def _drive(
         self,
@@ -1043,10 +1054,11 @@ class Pipeline(Generic[T_co]):
         on_discard: OnDiscard | None,
         cleanup_timeout: float,
         started: Callable[[Run[Any]], None],
+        observer: Observer | None = None,
     ) -> Report:
         """Run to the end with a sink; raise the failure that reached it."""
         sink = Sink(put)
-        async with self._block(on_discard, cleanup_timeout, sink) as run:
+        async with self._block(on_discard, cleanup_timeout, sink, observer) as run:
             started(run)
         report = run.report
         if report.outcome == "failed" and report.error is not None:

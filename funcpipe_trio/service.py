@@ -28,6 +28,7 @@ from ._base import checks
 from ._base.errors import StateError
 from ._runtime.core.ledger import OnDiscard
 from ._runtime.reports.report import Report
+from ._runtime.run.observing import Observer
 from ._runtime.run.run import Run
 from .pipeline import Pipeline
 
@@ -45,6 +46,7 @@ async def run_service(
     grace: float = GRACE,
     on_discard: OnDiscard | None = None,
     cleanup_timeout: float = 5.0,
+    observer: Observer | None = None,
     task_status: trio.TaskStatus[Run[T]] = trio.TASK_STATUS_IGNORED,
 ) -> Report:
     """Run a pipeline to its end, or until SIGTERM or SIGINT (Ctrl-C) asks the program to end.
@@ -61,7 +63,8 @@ async def run_service(
       plan: the pipeline.
       grace: seconds >= 0 from the first signal to the end of the drain; `math.inf` for no limit.
       on_discard: as for `Pipeline.open`; the reason is ``grace period over``, or ``aborted`` after a second signal.
-      cleanup_timeout: as for `Pipeline.open`.
+      cleanup_timeout: as for `Pipeline.open`, like the next.
+      observer: takes part in the run.
       task_status: as trio passes it in ``nursery.start``.
 
     Returns:
@@ -77,7 +80,7 @@ async def run_service(
     Checkpoint: always.
     Cancellation: stops the run at once; the handlers of signals are those of before.
     """
-    return await Service(plan, grace, on_discard, cleanup_timeout).serve(task_status)
+    return await Service(plan, grace, on_discard, cleanup_timeout, observer).serve(task_status)
 
 
 class Service(Generic[T]):
@@ -89,12 +92,14 @@ class Service(Generic[T]):
         grace: float = GRACE,
         on_discard: OnDiscard | None = None,
         cleanup_timeout: float = 5.0,
+        observer: Observer | None = None,
     ) -> None:
         self._plan = checks.instance("run_service", "plan", plan, Pipeline)  # what runs
         self._grace = checks.seconds("run_service", "grace", grace, positive=False, finite=False)
         """Seconds that a drain may take."""
-        self._on_discard = on_discard  # as for `Pipeline.open`, like the next
+        self._on_discard = on_discard  # as for `Pipeline.open`, like the next two
         self._cleanup_timeout = cleanup_timeout
+        self._observer = observer
         self.is_late: bool = False  # the grace period was over before the run was
 
     async def serve(self, task_status: trio.TaskStatus[Run[T]] = trio.TASK_STATUS_IGNORED) -> Report:
@@ -111,6 +116,7 @@ class Service(Generic[T]):
                     self._plan.run,
                     on_discard=self._on_discard,
                     cleanup_timeout=self._cleanup_timeout,
+                    observer=self._observer,
                     task_status=started,
                 )
                 # Shielded: what the run raised, which may be a cancellation, is raised below, and in no group.
