@@ -101,6 +101,11 @@ class Pipeline(Generic[T_co]):
             return "<Pipeline, nested too deep>"
         return f"<Pipeline {escaped(' > '.join(stage.name for stage in lay_out(self._plan).all_stages()))}>"
 
+    def _repr_html_(self) -> str:
+        from ._plan.html import html
+
+        return html(self._plan, repr(self))
+
     if not TYPE_CHECKING:
         _USE = "Use `async with plan.open() as run: async for item in run: ...`, or `await plan.collect()` for a list."
         __aiter__ = misused(

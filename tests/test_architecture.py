@@ -130,7 +130,7 @@ RARE = {
     *("batching", "between", "circuit", "deadline", "expanding", "flat_map", "keyed", "nested", "orders", "paced"),
     *("restarting", "stream_timeout", "windows", "worker_processes", "worker_program"),
 }
-HEAVY = {"asyncio", "concurrent.futures", "multiprocessing", "statistics"}
+HEAVY = {"asyncio", "concurrent.futures", "json", "matplotlib", "multiprocessing", "rich", "statistics"}
 
 
 def test_what_is_rare_waits_for_its_first_use():
@@ -142,6 +142,9 @@ def test_what_is_rare_waits_for_its_first_use():
     assert "funcpipe_trio._runtime.run.build" in loaded
     assert not loaded & HEAVY
     assert not {name for name in loaded if "._runtime." in name and name.rpartition(".")[2] in RARE}
+    assert {name for name in loaded if "._watch." in name} == {
+        f"funcpipe_trio._watch.{name}" for name in ("app", "live")
+    }
 
 
 PUBLIC = {

@@ -10,7 +10,6 @@ policy (a Content-Security-Policy) allows the one script and style that it came 
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Awaitable, Callable, Hashable, MutableMapping
 from functools import cache
@@ -124,13 +123,13 @@ class _App:
 
         data = {"name": self._name, "plan": graph(plan_of_run(self._run))}
         # In a script element only "<" could end it, or begin another one.
-        inside = json.dumps(data).replace("<", "\\u003c")
+        inside = _as_json(data).replace("<", "\\u003c")
         before, between, after = _page()[0]
         name = escape(self._name).encode("utf-8", "replace").decode()
         return 200, "text/html; charset=utf-8", f"{before}{name}{between}{inside}{after}"
 
     def _statistics(self) -> tuple[int, str, str]:
-        return 200, _JSON, json.dumps(self._run.report.to_dict(keys=self._keys))
+        return 200, _JSON, _as_json(self._run.report.to_dict(keys=self._keys))
 
     def _metrics(self) -> tuple[int, str, str]:
         from .exposition import CONTENT_TYPE, exposition
@@ -139,7 +138,7 @@ class _App:
 
     def _ready(self) -> tuple[int, str, str]:
         state = self._run.state.value
-        return (200 if state in ("running", "paused") else 503), _JSON, json.dumps({"state": state})
+        return (200 if state in ("running", "paused") else 503), _JSON, _as_json({"state": state})
 
     async def _tell(self, receive: Receive, send: Send, *, has_body: bool) -> None:
         """Send a picture after each period, until the run is over or the client has left."""
@@ -180,7 +179,7 @@ class _Pictures:
         if slot != self._slot and not self._event[1]:
             report = self._run.report
             now = picture(report, self._recent.earlier(report), self._run.state.value, self._keys)
-            data = json.dumps({**plain(now), "is_over": now.is_over}, allow_nan=False)
+            data = _as_json({**plain(now), "is_over": now.is_over})
             self._slot, self._event = slot, (f"data: {data}\n\n".encode(), now.is_over)
         return self._event
 
@@ -198,6 +197,12 @@ def path_of(scope: _Message) -> str:
     if root and (path == root or path.startswith(f"{root}/")):
         return path.removeprefix(root)
     return path
+
+
+def _as_json(value: Any) -> str:
+    import json
+
+    return json.dumps(value, allow_nan=False)
 
 
 async def _live(receive: Receive, send: Send) -> None:

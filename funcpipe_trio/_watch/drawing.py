@@ -46,10 +46,16 @@ class Signs:
     """Where a share would end by weight."""
     dot: str
     more: str
+    encoding: str
+    """What names are written in; characters that it does not have are escaped."""
+
+    def says(self, text: str) -> str:
+        """Return a text as it can be shown."""
+        return escaped(text).encode(self.encoding, "backslashreplace").decode(self.encoding)
 
 
-FANCY: Final = Signs("█", "░", "▶", "│", "●", "…")
-ASCII: Final = Signs("#", ".", ">", "|", "*", "...")
+FANCY: Final = Signs("█", "░", "▶", "│", "●", "…", "utf-8")
+ASCII: Final = Signs("#", ".", ">", "|", "*", "...", "ascii")
 """For terminals that do not have the others."""
 
 Cell = tuple[str, str]
@@ -73,7 +79,7 @@ class Column:
 
 def draw(picture: Picture, width: int, height: int, signs: Signs = FANCY) -> list[Text]:
     """Return the lines of a picture."""
-    lines = [*_head(picture, signs), *_errors(picture)]
+    lines = [*_head(picture, signs), *_errors(picture, signs)]
     room = height - len(lines)
     rows = picture.rows()
     shares = _room_for_shares(len(picture.shares), len(rows), room)
@@ -97,12 +103,12 @@ def _room_for_shares(shares: int, rows: int, room: int) -> int:
 
 def _head(picture: Picture, signs: Signs) -> Iterator[Text]:
     style = STATES.get(picture.state, "bold red")
-    error = "" if picture.error is None else f": {escaped(picture.error)}"
+    error = "" if picture.error is None else f": {signs.says(picture.error)}"
     first = Text.assemble((f"{signs.dot} {picture.state}{error}", style), f"  {words.seconds(picture.elapsed)}")
     first.append(f"  {words.rate(picture.rate)}/s", "bold").append(f"  {words.count(picture.in_flight)} in flight")
     if picture.limit is not None:
         waits = next((stage.waits_for for stage in picture.stages if stage.is_limit), None)
-        first.append("  limited by ").append(f"{escaped(picture.limit)}{words.cause_of(waits)}", _LIMIT)
+        first.append("  limited by ").append(f"{signs.says(picture.limit)}{words.cause_of(waits)}", _LIMIT)
     yield first
     counts = Text(f"{words.count(picture.taken)} taken, {words.count(picture.delivered)} delivered")
     for name in ("failed", "dropped", "discarded"):
@@ -111,10 +117,10 @@ def _head(picture: Picture, signs: Signs) -> Iterator[Text]:
     yield counts
 
 
-def _errors(picture: Picture) -> Iterator[Text]:
+def _errors(picture: Picture, signs: Signs) -> Iterator[Text]:
     if picture.errors:
         most = sorted(picture.errors, key=lambda each: -each[2])
-        said = [f"{words.count(number)} {escaped(error)} in {escaped(stage)}" for stage, error, number in most]
+        said = [f"{words.count(number)} {signs.says(error)} in {signs.says(stage)}" for stage, error, number in most]
         more = f", {len(said) - _MOST_ERRORS} more" if len(said) > _MOST_ERRORS else ""
         yield Text(f"went on after {', '.join(said[:_MOST_ERRORS])}{more}", "red")
 
@@ -125,8 +131,8 @@ def _errors(picture: Picture) -> Iterator[Text]:
 def _name(row: Row, _width: int, signs: Signs) -> Cell:
     stage, link = row
     if stage is None:
-        return f"  {escaped(link.behind if link is not None else '')}", "dim"
-    return f"{signs.limit if stage.is_limit else ' '} {escaped(stage.name)}", _LIMIT if stage.is_limit else ""
+        return f"  {signs.says(link.behind if link is not None else '')}", "dim"
+    return f"{signs.limit if stage.is_limit else ' '} {signs.says(stage.name)}", _LIMIT if stage.is_limit else ""
 
 
 def _of_stage(
@@ -157,7 +163,7 @@ def bar(part: float, cells: int, signs: Signs, due: float | None = None) -> str:
     """Draw a part of a whole; only what is empty looks empty, and only what is full looks full."""
     part = min(1.0, max(0.0, part))
     full = round(part * cells)
-    full = min(max(full, 1), cells - 1) if 0 < part < 1 else full
+    full = min(max(full, 1), cells - 1) if 0 < part < 1 < cells else full
     drawn = [signs.full] * full + [signs.empty] * (cells - full)
     if due is not None and cells:
         drawn[min(cells - 1, round(due * cells))] = signs.due
@@ -246,7 +252,7 @@ def _shares(shares: Sequence[ShareRow], width: int, room: int, signs: Signs) -> 
     yield Text("")
     yield Text(f"{set_cell_size('share of', name)} weight   due   got {' ' * cells}   out/s", "dim")
     for each in shown:
-        called = set_cell_size(f"  {escaped(each.merge)} / {escaped(each.key)}", name)
+        called = set_cell_size(f"  {signs.says(each.merge)} / {signs.says(each.key)}", name)
         line = Text(f"{called} {words.count(each.weight) if each.weight >= 1 else words.rate(each.weight):>6} ")
         line.append(f"{words.part(each.due):>5} {words.part(each.got):>5} ")
         line.append(" " * cells if each.got is None else bar(each.got, cells, signs, each.due))

@@ -72,16 +72,22 @@ async def watch(
 
     _check(run, period, keys)
     recent = Recent()
+
+    def look() -> Picture:
+        report = run.report
+        return picture(report, recent.earlier(report), run.state.value, keys)
+
     try:
         with _screen(sys.stdout if file is None else file, period) as screen:
-            while True:
-                state, report = run.state.value, run.report
-                now = picture(report, recent.earlier(report), state, keys)
-                screen.show(now)
-                if now.is_over:
-                    break
-                with trio.move_on_after(screen.wait(now)):
-                    await run.state.wait_value(lambda value, shown=state: value != shown)
+            try:
+                screen.show(now := look())
+                while not now.is_over:
+                    with trio.move_on_after(screen.wait(now)):
+                        await run.state.wait_value(lambda value, shown=now.state: value != shown)
+                    screen.show(now := look())
+            except trio.Cancelled:
+                screen.show(look())  # how the run ended, if that was the reason
+                raise
     except BrokenPipeError:  # nobody reads it
         pass
     await trio.lowlevel.checkpoint()
@@ -146,11 +152,9 @@ class _Terminal:
         from .drawing import ASCII, FANCY, draw
 
         width, height = self._console.size
-        encoding = self._console.encoding
-        lines = draw(picture, width, height - 1, FANCY if encoding.startswith("utf") else ASCII)
+        signs = FANCY if self._console.encoding.startswith("utf") else ASCII
+        lines = draw(picture, width, height - 1, signs)
         text = Text("\n", no_wrap=True, overflow="crop").join(lines)
-        if not encoding.startswith("utf"):
-            text.plain = _shown_in(text.plain, encoding)
         self._live.update(text, refresh=True)
 
     def wait(self, picture: Picture) -> float:

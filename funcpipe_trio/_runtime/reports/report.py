@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import field
 from fractions import Fraction
+from os import PathLike
 from typing import Any, Literal
 
 from ..._base import checks
@@ -181,13 +182,7 @@ class Report(RunStatistics):
 
         Its first line adds up: items taken, less those made into other values, plus these, are what became of them.
         """
-        lines = [_head(self)]
-        if self.paused:
-            lines.append(f"paused for {self.paused:.3f} s")
-        if self.bottleneck is not None:
-            lines.append(f"limited by: {self.bottleneck}{_cause(self)}")
-        if self.seed is not None:
-            lines.append(f"seed {self.seed}")
+        lines = [*_heads(self)]
         rows: list[tuple[str, ...]] = [("stage", "in", "out", "failed", "dropped", "discarded", "busy")]
         rows += [
             (s.name, *_texts(s.received, s.emitted, s.failed, s.dropped, s.discarded), f"{s.busy:.0%}")
@@ -205,11 +200,48 @@ class Report(RunStatistics):
             lines.append(f"also: {more} more, not kept")
         return "\n".join(map(line_of, lines))
 
+    def plot(self, path: str | PathLike[str]) -> None:
+        """Draw the report into a file: how each stage spent its time, and what each input of a merge got.
+
+        A bar is the time of a stage's places: in use, or waiting for what. The bottleneck is marked. The shares are
+        beside what was due by weight. It takes some tenths of a second, so within trio call it in a thread.
+
+        Args:
+          path: of the file; its ending says in which form, such as ``.svg``, ``.png`` or ``.pdf``.
+
+        Raises:
+          ImportError: if matplotlib is not installed: it comes with ``funcpipe-trio[plot]``.
+          TypeError: if `path` is neither a str nor a path.
+          ValueError: if matplotlib knows no form with that ending.
+          OSError: if the file cannot be written.
+        """
+        from .plot import plot
+
+        if not isinstance(path, str | PathLike):
+            raise checks.refuse(TypeError, "Report.plot", "path", "be a str or a path", path)
+        plot(self, path, "\n".join(map(line_of, _heads(self))))
+
+    def _repr_html_(self) -> str:
+        from .html import html
+
+        return html(self, [*_heads(self)])
+
 
 _MOST_REMADE = 4
 """How many operations of `remade` the first line names."""
 _LONGEST_IN_HEAD = 60
 """Characters of such a name."""
+
+
+def _heads(report: Report) -> Iterator[str]:
+    """Yield the lines above the table."""
+    yield _head(report)
+    if report.paused:
+        yield f"paused for {report.paused:.3f} s"
+    if report.bottleneck is not None:
+        yield f"limited by: {report.bottleneck}{_cause(report)}"
+    if report.seed is not None:
+        yield f"seed {report.seed}"
 
 
 def _made(each: RemakeReport) -> str:
