@@ -23,6 +23,7 @@ from .._plan.formats import FORMATS
 from .._plan.review import Finding, review
 from .._plan.rules import RULES
 from ..service import GRACE
+from .completion import SCRIPTS
 from .running import ABORTED, FAILED, LATE, Refused, Shown, run
 from .target import TargetError, find, find_document, found
 
@@ -57,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _answered(arguments: Sequence[str] | None) -> int:
-    given = _parser().parse_args(arguments)
+    given = parser().parse_args(arguments)
     try:
         status: int = given.answer(given)
     except TargetError as error:
@@ -105,6 +106,11 @@ def _run(given: argparse.Namespace) -> int:
         return run(plan, given.grace, Shown(given.target, given.live, given.web, address))
 
 
+def _completion(given: argparse.Namespace) -> int:
+    print(SCRIPTS[given.shell].read_text(encoding="utf-8"), end="")
+    return 0
+
+
 def _told(finding: Finding) -> str:
     """Return a finding as one line, or wrapped to the width of a terminal."""
     if not sys.stdout.isatty():
@@ -130,12 +136,13 @@ class _Form(argparse.HelpFormatter):
         return "\n".join(lines)
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     form: dict[str, Any] = {"formatter_class": _Form, "allow_abbrev": False}
-    parser = argparse.ArgumentParser(
+    made = argparse.ArgumentParser(
         "funcpipe", description="Describe, compare, review and run pipelines.", epilog=_STATUS, **form
     )
-    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    commands = made.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_describe(commands.add_parser("describe", help="show a plan", description="Show a plan.", **form))
     told = "Tell what changed between two plans: a line for each change, and what they do to the bound."
     _add_diff(commands.add_parser("diff", help="tell what changed between two plans", description=told, **form))
@@ -143,7 +150,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_review(commands.add_parser("review", help="find what is probably not meant", description=told, **form))
     told = "Run a plan until it ends. SIGTERM or Ctrl-C drains it, a second one aborts it, a third ends the program."
     _add_run(commands.add_parser("run", help="run a plan as a service", description=told, **form))
-    return parser
+    told = "Print a script by which a shell completes this command."
+    _add_completion(commands.add_parser("completion", help="print a script for a shell", description=told, **form))
+    return made
 
 
 def _add_describe(parser: argparse.ArgumentParser) -> None:
@@ -191,6 +200,14 @@ A signal that comes before the run has begun ends the program as any other."""
     told = "where to serve it: by default 127.0.0.1, so for this machine only"
     parser.add_argument("--bind", metavar="ADDRESS", help=told)
     parser.set_defaults(answer=_run)
+
+
+def _add_completion(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = """to use it:
+  bash  eval "$(funcpipe completion bash)", in ~/.bashrc
+  zsh   eval "$(funcpipe completion zsh)", in ~/.zshrc, behind compinit"""
+    parser.add_argument("shell", choices=tuple(SCRIPTS), metavar="SHELL", help=" or ".join(SCRIPTS))
+    parser.set_defaults(answer=_completion)
 
 
 def _seconds(text: str) -> float:

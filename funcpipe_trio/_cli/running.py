@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import os
 import socket
 import sys
 import traceback
@@ -66,6 +67,8 @@ def run(plan: Pipeline[Any], grace: float, shown: Shown) -> int:
         report = trio.run(_serve, service, shown, listener)
     if report.error is not None:
         _say_where(report.error)
+    if shown.live:
+        print()  # below the last picture
     print(report.describe())
     return _status(report, is_late=service.is_late)
 
@@ -151,8 +154,9 @@ def _listening(shown: Shown) -> Iterator[socket.socket | None]:
         family, *_kind, address = found[0]
         listener = socket.create_server(address[:2], family=family)
     except OSError as error:
-        where = f"{shown.address}, port {shown.port}"
-        raise Refused(f"--web: nothing can listen on {where}: {error.strerror or error}") from None
+        is_unknown = isinstance(error, socket.gaierror)  # others may hold more than their reason
+        why = error.strerror if is_unknown or error.errno is None else os.strerror(error.errno)
+        raise Refused(f"--web: nothing can listen on {shown.address}, port {shown.port}: {why}") from None
     with listener:
         host, port, *_rest = listener.getsockname()
         print(f"funcpipe: http://{f'[{host}]' if ':' in host else host}:{port}/", file=sys.stderr, flush=True)

@@ -4,12 +4,20 @@ Mutants that die here: another exit status; a report that is printed twice, or o
 while the run is at work; a traceback of this package; a file whose functions a worker process cannot import.
 """
 
+import contextlib
+import errno
+import fcntl
 import os
+import pty
 import re
 import signal
+import socket
 import subprocess
 import sys
+import termios
 import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -239,6 +247,115 @@ def test_a_signal_at_any_moment(begin):
             assert status in (0, -number, *before), err
             assert not out or is_report(out, "drained") or (plan == "at_once" and is_report(out, "completed"))
             assert out or status, "it has ended well without a report"
+
+
+# ---- shown meanwhile
+
+
+def asked(url):
+    """Answer the status and the body of a page."""
+    try:
+        with urllib.request.urlopen(url, timeout=30) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+
+
+@pytest.mark.parametrize("arguments", [[], ["--bind", "localhost"]])
+def test_the_page_is_served_while_it_runs(begin, arguments):
+    """On this machine only; it is not ready any more while it drains, and ends with the run."""
+    program = begin("app:slow", "--web", "0", *arguments)
+    (url,) = re.findall(r"http://\S+", program.wait_for("funcpipe: http://"))
+    program.wait_for("begins")
+
+    assert re.fullmatch(r"http://(127\.0\.0\.1|\[::1\]):\d+/", url)
+    assert asked(url)[0] == 200
+    assert asked(f"{url}ready") == (200, '{"state": "running"}')
+    assert 'funcpipe_run_taken_total{pipeline="app:slow"} ' in asked(f"{url}metrics")[1]
+    with urllib.request.urlopen(f"{url}events", timeout=30) as events:
+        assert events.readline()
+        program.process.send_signal(signal.SIGTERM)
+        program.wait_for("drains")
+        assert asked(f"{url}ready") == (503, '{"state": "draining"}')
+        status, out, err = program.ended(signal.SIGTERM)
+
+    assert status == 130
+    assert is_report(out, "aborted")
+    assert len(err.splitlines()) == 2, err  # that it is aborted, and how it ended
+
+
+def test_an_address_that_is_taken_begins_no_run(folder):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = command("app:good", "--web", str(port))
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        f"funcpipe: --web: nothing can listen on 127.0.0.1, port {port}: {os.strerror(errno.EADDRINUSE)}\n"
+    )
+
+
+def test_it_is_watched_by_lines_where_there_is_no_terminal(folder):
+    done = command("app:at_once", "--live")
+
+    lines, report = done.stdout.split("\n\n", 1)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "completed; taken 1, delivered 1" in lines
+    assert is_report(report, "completed")
+
+
+def test_lines_that_nobody_reads_do_not_end_it(begin):
+    """It goes on, as a service; only its report finds nobody."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        program = begin("app:good", "--live", stdout=writer)
+    finally:
+        os.close(writer)
+    program.wait_for("begins")
+
+    status, _out, err = program.ended(signal.SIGTERM)
+
+    assert status == 141
+    assert "drained after" in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("columns", [80, 200])
+def test_in_a_terminal_a_picture_stays_above_the_report(folder, columns):
+    """Ctrl-C of the terminal drains it; the cursor is shown again."""
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, columns))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "funcpipe_trio", "run", "app:good", "--live"],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm"},
+        start_new_session=True,
+        preexec_fn=lambda: _control(theirs),  # noqa: PLW1509  # as above
+    )
+    os.close(theirs)
+    shown = b""
+    with process, contextlib.suppress(OSError):  # which is what the end of a terminal reads as
+        while more := os.read(ours, 65536):
+            if b"running" in shown + more and b"running" not in shown:
+                os.write(ours, b"\x03")
+            shown += more
+    os.close(ours)
+
+    assert process.returncode == 0
+    picture, report = shown.decode().rsplit("\x1b[?25h", 1)
+    assert "drained" in picture
+    assert "\r\ndrained after " in report
+    assert "\x1b" not in report
+
+
+def _control(terminal):
+    """Make a terminal the one that controls this process, so that its Ctrl-C is a signal."""
+    fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 # ---- without signals
