@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable, Hashable, MutableMapping
+from contextlib import suppress
 from functools import cache
 from typing import Any, TypeAlias
 from urllib.parse import quote
@@ -145,16 +146,17 @@ class _App:
         headers = {"cache-control": "no-store", "x-accel-buffering": "no"}  # a proxy is not to collect them
         await _begin(send, 200, "text/event-stream", headers)
         has_left = not has_body
-        while not has_left:
-            event, is_last = self._pictures.event()
-            await send({"type": "http.response.body", "body": event, "more_body": True})
-            if is_last:
-                break
-            with trio.move_on_at(self._pictures.next_time()):
-                while (await receive())["type"] != "http.disconnect":
-                    pass
-                has_left = True
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        with suppress(OSError):  # how a server may say that the client has left
+            while not has_left:
+                event, is_last = self._pictures.event()
+                await send({"type": "http.response.body", "body": event, "more_body": True})
+                if is_last:
+                    break
+                with trio.move_on_at(self._pictures.next_time()):
+                    while (await receive())["type"] != "http.disconnect":
+                        pass
+                    has_left = True
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 class _Pictures:

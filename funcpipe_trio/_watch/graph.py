@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any, TypeAlias
 
-from .._base.shown import label, line_of
+from .._base.shown import line_of
 from .._plan.describe import EQUAL_SHARES, kind_of, link_text, route_of, rule_of, stage_texts
 from .._plan.layout import BranchLayout, FanInLayout, FanOutLayout, SegmentLayout, StageLayout, lay_out
 from .._plan.nodes import Plan
@@ -29,7 +29,7 @@ def _line(line: SegmentLayout) -> Json:
 
 def _origin(origin: FanInLayout | FanOutLayout | BranchLayout | None) -> Json | None:
     if isinstance(origin, FanInLayout):
-        inputs = [{"key": line_of(label(key)), "line": _line(line)} for key, line in origin.inputs]
+        inputs = [{"line": _line(line)} for _key, line in origin.inputs]
         return {"kind": "fan-in", "name": line_of(origin.name), "rule": rule_of(origin), "inputs": inputs}
     if isinstance(origin, FanOutLayout):
         branches = [{"key": line_of(key), "line": _line(line)} for key, line in origin.branches]

@@ -18,14 +18,17 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, TextIO
 import trio
 
 from .._base import checks
+from .._base.errors import StateError
 from .._base.shown import shown
-from .._runtime.run.run import Run
+from .._runtime.run.run import Run, is_elsewhere
 
 if TYPE_CHECKING:
     from .picture import Picture
 
 _NO_RICH = """watch: the package `rich` is missing, which draws in a terminal
 Use `pip install "funcpipe-trio[live]"`, or give a file= that is no terminal."""
+_ELSEWHERE = """watch: must be called in the trio run that opened the run, and in its thread
+Use run.statistics() in another thread."""
 _OFTEN, _RARELY = 1.0, 60.0
 """Seconds between two lines, at least and at most, if the period is not longer."""
 
@@ -63,6 +66,7 @@ async def watch(
     Raises:
       TypeError: if an argument has a wrong type.
       ValueError: if `period` is not > 0.
+      StateError: if it is called in another trio run than that of the run.
       ImportError: if the file is a terminal and rich is not installed: it comes with ``funcpipe-trio[live]``.
 
     Checkpoint: always.
@@ -71,6 +75,8 @@ async def watch(
     from .picture import Recent, picture
 
     _check(run, period, keys)
+    if is_elsewhere(run):
+        raise StateError(_ELSEWHERE)
     recent = Recent()
 
     def look() -> Picture:

@@ -4,9 +4,12 @@ from collections.abc import AsyncIterator, Iterable
 from concurrent.futures import BrokenExecutor, ThreadPoolExecutor
 from fractions import Fraction
 from functools import partial
-from typing import TypeGuard, TypeVar, assert_type
+from pathlib import Path
+from typing import TextIO, TypeGuard, TypeVar, assert_type
 
 import trio
+from starlette.applications import Starlette
+from starlette.routing import Mount
 from typing_extensions import TypeIs
 
 from funcpipe_trio import (
@@ -33,6 +36,8 @@ from funcpipe_trio import (
     processes,
     review,
     threads,
+    watch,
+    watch_app,
     zip_pipelines,
 )
 
@@ -350,3 +355,16 @@ texts.describe("svg")  # type: ignore[arg-type]
 texts.diff("text")  # type: ignore[arg-type]
 texts.with_settings({"texts": 3})  # type: ignore[dict-item]
 review("texts")  # type: ignore[arg-type]
+
+
+async def seen(run: Run[int], file: TextIO) -> None:
+    assert_type(await watch(run), None)
+    await watch(run, period=1, file=file, keys=str)
+    app = watch_app(run, name="numbers", period=1, keys=lambda key: f"tenant {hash(key)}")
+    Starlette(routes=[Mount("/watch", app)])
+    assert_type(run.report.plot("report.svg"), None)
+    run.report.plot(Path("report.png"))
+    await watch(numbers)  # type: ignore[arg-type]
+    await watch(run, 1)  # type: ignore[call-arg]
+    watch_app(run, name=3)  # type: ignore[arg-type]
+    run.report.plot(3)  # type: ignore[arg-type]

@@ -20,7 +20,7 @@ from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route
 
-from funcpipe_trio import Pipeline, watch_app
+from funcpipe_trio import Pipeline, fair_merge, watch_app
 from funcpipe_trio._plan.layout import lay_out
 from funcpipe_trio._watch.app import path_of
 from funcpipe_trio._watch.graph import graph
@@ -360,6 +360,36 @@ async def test_a_client_that_leaves_ends_its_events_at_once(run):
         client.left.set()
     assert trio.current_time() < 3
     assert len(client.events) == 1
+
+
+@opened(small)
+async def test_a_server_may_say_by_an_error_that_the_client_has_left(run):
+    client = Client(watch_app(run), "/events")
+    sent = client.send
+
+    async def send(message):
+        if len(client.chunks) == 3:
+            raise OSError("the client has left")
+        await sent(message)
+
+    client.send = send
+    await client.app(client.scope, client.receive, client.send)
+    assert len(client.events) == 3
+
+
+@in_virtual_time
+async def test_a_run_without_a_consumer_has_all_paths():
+    """Its last stage fills no link, and one that pulls from a merge is not in the plan."""
+    plan = fair_merge({"a": every(1, range(9)), "b": every(1, range(9))}, name="both")
+    async with trio.open_nursery() as nursery:
+        run = await nursery.start(plan.run)
+        app = watch_app(run)
+        client = Client(app, "/events")
+        nursery.start_soon(client)
+        for path in ("/", "/statistics", "/metrics", "/ready"):
+            assert (await get(app, path)).status == 200
+    assert client.events[-1]["state"] == "completed"
+    assert [stage["name"] for stage in client.events[-1]["stages"]] == ["arrivals", "arrivals#2", "both"]
 
 
 @opened(small)

@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.text import Text
 
 import funcpipe_trio
-from funcpipe_trio import Aborted, Pipeline, watch
+from funcpipe_trio import Aborted, Pipeline, StateError, watch
 from funcpipe_trio._watch import words
 from funcpipe_trio._watch.drawing import ASCII, FANCY, bar, draw
 from funcpipe_trio._watch.picture import picture
@@ -359,6 +359,15 @@ def test_wrong_arguments_are_refused(arguments, kind, message):
     with pytest.raises(kind) as caught:
         run_virtual(main)
     assert str(caught.value).splitlines()[0].startswith(message)
+
+
+@in_virtual_time
+async def test_another_trio_run_is_refused_while_the_run_goes_on():
+    """It would wait there for what happens here."""
+    async with seconds(1).open() as run:
+        with pytest.raises(StateError, match="watch: must be called in the trio run that opened the run"):
+            await trio.to_thread.run_sync(trio.run, partial(watch, run, file=io.StringIO()))
+    await trio.to_thread.run_sync(trio.run, partial(watch, run, file=io.StringIO()))
 
 
 def test_a_picture_is_what_rich_shows():

@@ -17,8 +17,9 @@ from os import PathLike
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Final
 
-from ..._base.shown import cut, label, line_of
+from ..._base.shown import cut, line_of
 from .counts import InputReport, StageReport
+from .plain import plain_inputs
 
 if TYPE_CHECKING:
     from .report import Report
@@ -50,7 +51,8 @@ def plot(report: Report, path: str | PathLike[str], title: str) -> None:
     except ImportError:
         raise ImportError(_NO_MATPLOTLIB) from None
     stages = _busiest(report)
-    inputs = [each for each in report.inputs if each.kind == "merge"][:MOST]
+    named = zip(report.inputs, plain_inputs(report.inputs, None), strict=True)
+    inputs = [(each, f"{each.merge} / {told['key']}") for each, told in named if each.kind == "merge"][:MOST]
     heights = [1.4 + 0.3 * len(stages)] + ([1.0 + 0.3 * len(inputs)] if inputs else [])
     figure = Figure(figsize=(9, sum(heights)), layout="constrained")
     panels = figure.subplots(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
@@ -71,7 +73,7 @@ def _busiest(report: Report) -> list[StageReport]:
 
 
 def _draw_stages(panel: Any, stages: Sequence[StageReport], report: Report) -> None:
-    names = [f"{'▶ ' if stage.name == report.bottleneck else ''}{_name(stage.name)}" for stage in stages]
+    names = [f"{'▶ ' if stage.name == report.bottleneck else ''}{_short(stage.name)}" for stage in stages]
     wholes = [max(stage.offered, sum(seconds(stage) for *_, seconds in _PARTS)) or 1.0 for stage in stages]
     left = [0.0] * len(stages)
     for text, colour, seconds in _PARTS:
@@ -88,19 +90,18 @@ def _draw_stages(panel: Any, stages: Sequence[StageReport], report: Report) -> N
         panel.annotate(more, (1, 0), xycoords="axes fraction", ha="right", va="bottom", fontsize="small")
 
 
-def _draw_inputs(panel: Any, inputs: Sequence[InputReport]) -> None:
+def _draw_inputs(panel: Any, inputs: Sequence[tuple[InputReport, str]]) -> None:
     weights: Counter[str] = Counter()
-    for each in inputs:
+    for each, _ in inputs:
         weights[each.merge] += each.weight  # type: ignore[assignment]  # exact numbers add up exactly
-    panel.barh(range(len(inputs)), [100 * each.share for each in inputs], color="#0072b2", height=0.6, label="got")
-    due = [100 * float(each.weight / weights[each.merge]) for each in inputs]
+    panel.barh(range(len(inputs)), [100 * each.share for each, _ in inputs], color="#0072b2", height=0.6, label="got")
+    due = [100 * float(each.weight / weights[each.merge]) for each, _ in inputs]
     mark: dict[str, Any] = {"marker": "|", "s": 220, "linewidths": 2.5, "color": "#b00020", "zorder": 3}
     panel.scatter(due, range(len(inputs)), label="due by weight", **mark)
-    for place, each in enumerate(inputs):
+    for place, (each, _) in enumerate(inputs):
         if not each.contested:
             panel.annotate("weights decided nothing", (1, place), va="center", fontsize="small", color="#666666")
-    names = [_name(f"{each.merge} / {label(each.key)}") for each in inputs]
-    _finish(panel, names, "% of what was handed over while all had work")
+    _finish(panel, [_short(name) for _, name in inputs], "% of what was handed over while all had work")
     panel.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, fontsize="small", frameon=False)
 
 
@@ -113,5 +114,5 @@ def _finish(panel: Any, names: Sequence[str], unit: str) -> None:
     panel.grid(True, axis="x", alpha=0.3)
 
 
-def _name(text: str) -> str:
+def _short(text: str) -> str:
     return cut(line_of(text), _LONGEST)

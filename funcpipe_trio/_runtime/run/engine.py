@@ -145,11 +145,13 @@ class Engine:
         elif self.sink is not None:
             start_upstream(self.sink.sender)
 
+    def is_elsewhere(self) -> bool:
+        """Whether this is another thread, or another trio run, and something can still change."""
+        return self.ended is None and not self._is_here()
+
     def check_thread(self, method: str) -> None:
         """Refuse a call from another thread, or another trio run, before anything has changed."""
-        if self.ended is not None:
-            return  # nothing can change any more
-        if not self._is_here():
+        if self.is_elsewhere():
             raise StateError(
                 f"Run.{method}: must be called in the trio run that opened the run, and in its thread\n"
                 f"Use trio.from_thread.run_sync(run.{method}) from another thread."

@@ -358,6 +358,11 @@ class Run(trio.abc.ReceiveChannel[T], Generic[T]):
         return engine.report
 
 
+def is_elsewhere(run: Run[Any]) -> bool:
+    """Whether this is another thread, or another trio run, than that of a run that is not over."""
+    return run._engine.is_elsewhere()
+
+
 def plan_of_run(run: Run[Any]) -> Plan:
     """Return the plan of a run, for the parts of this package that show it."""
     return run._engine.plan
