@@ -12,6 +12,10 @@ from ._base.errors import WorkerError as WorkerError
 from ._base.published import publish
 from ._plan.review import Finding as Finding
 from ._plan.review import review as review
+from ._recording.recorder import Recorder as Recorder
+from ._recording.recording import Recording as Recording
+from ._recording.simulation import simulate as simulate
+from ._recording.simulation import simulate_async as simulate_async
 from ._runtime.calls.rate_limiter import RateLimiter as RateLimiter
 from ._runtime.calls.rate_limiter import RateLimiterStatistics as RateLimiterStatistics
 from ._runtime.calls.started import StartedCircuit as StartedCircuit

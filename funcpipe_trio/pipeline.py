@@ -25,12 +25,13 @@ from ._plan.layout import lay_out
 from ._plan.nodes import Branch, FanOut, FanOutKind, Plan, Source, SourceKind, iterable_name, too_deep
 from ._plan.restarts import RestartingSource
 from ._plan.windows import Distinct, Sliding, Window
+from ._recording.recorder import Recorder
 from ._runtime.core.failures import warn_of
 from ._runtime.core.ledger import OnDiscard
 from ._runtime.core.misused import misused
 from ._runtime.links.sink import Sink
 from ._runtime.reports.report import Report
-from ._runtime.run.observing import Observer
+from ._runtime.run.observing import Observed, Observer
 from ._runtime.run.run import Run
 from ._runtime.run.run_context import RunContext
 from .policies.fair_share import FairShare
@@ -944,7 +945,12 @@ class Pipeline(Generic[T_co]):
     # ---- running
 
     def open(
-        self, *, on_discard: OnDiscard | None = None, cleanup_timeout: float = 5.0, observer: Observer | None = None
+        self,
+        *,
+        on_discard: OnDiscard | None = None,
+        cleanup_timeout: float = 5.0,
+        record: Recorder | None = None,
+        observer: Observer | None = None,
     ) -> RunContext[T_co]:
         """Start a run for the length of a block: ``async with pipeline.open() as run: async for item in run: ...``.
 
@@ -953,23 +959,26 @@ class Pipeline(Generic[T_co]):
         Args:
           on_discard: ``on_discard(item, stage, reason)``, sync: called once for each item that is discarded.
           cleanup_timeout: seconds > 0 that async cleanup may take.
-          observer: takes part in the run without being part of the plan, such as `OpenTelemetrySpans`.
+          record: keeps how long everything took, for `simulate`; None: nothing does.
+          observer: puts something of its own around every call, such as `OpenTelemetrySpans`; None: nothing does.
 
         Raises:
           PlanError: on entry, if the plan cannot work; nothing was started.
+          StateError: on entry, if the recorder was used before.
           TypeError: if an argument has a wrong type.
           ValueError: if `cleanup_timeout` is not > 0.
 
         Checkpoint: entering always; leaving only if it waits.
         Cancellation: stops the run at once; items in flight are discarded with the reason ``cancelled``.
         """
-        return self._block(on_discard, cleanup_timeout, None, observer)
+        return self._block(on_discard, cleanup_timeout, None, record, observer)
 
     async def run(
         self,
         *,
         on_discard: OnDiscard | None = None,
         cleanup_timeout: float = 5.0,
+        record: Recorder | None = None,
         observer: Observer | None = None,
         task_status: trio.TaskStatus[Run[T_co]] = trio.TASK_STATUS_IGNORED,
     ) -> Report:
@@ -987,7 +996,7 @@ class Pipeline(Generic[T_co]):
         Checkpoint: always.
         Cancellation: stops the run at once.
         """
-        return await self._drive(_forget, on_discard, cleanup_timeout, task_status.started, observer)
+        return await self._drive(_forget, on_discard, cleanup_timeout, task_status.started, record, observer)
 
     async def collect(self, *, on_discard: OnDiscard | None = None, cleanup_timeout: float = 5.0) -> list[T_co]:
         """Run to the end, and return all items as a list."""
@@ -1042,16 +1051,26 @@ class Pipeline(Generic[T_co]):
         return Pipeline(Plan(FanOut(kind, called, self._plan, grown, routing)))
 
     def _block(
-        self, on_discard: OnDiscard | None, cleanup_timeout: float, sink: Sink | None, observer: Observer | None
+        self,
+        on_discard: OnDiscard | None,
+        cleanup_timeout: float,
+        sink: Sink | None,
+        record: Recorder | None = None,
+        observer: Observer | None = None,
     ) -> RunContext[Any]:
         if on_discard is not None:
             checks.takes("Pipeline", "on_discard", checks.sync_callable("Pipeline", "on_discard", on_discard), 3)
         checks.seconds("Pipeline", "cleanup_timeout", cleanup_timeout)
+        if record is not None:
+            checks.instance("Pipeline", "record", record, Recorder)
         if observer is not None and not callable(getattr(observer, "begin", None)):
             raise checks.refuse(TypeError, "Pipeline", "observer", "be an Observer, with a method begin", observer)
-        return RunContext(
-            self._plan, on_discard=on_discard, cleanup_timeout=cleanup_timeout, sink=sink, observer=observer
+        block: RunContext[Any] = RunContext(
+            self._plan, on_discard=on_discard, cleanup_timeout=cleanup_timeout, sink=sink, witness=record
         )
+        if observer is not None:
+            block.admit(Observed(observer))
+        return block
 
     async def _drive(
         self,
@@ -1059,11 +1078,12 @@ class Pipeline(Generic[T_co]):
         on_discard: OnDiscard | None,
         cleanup_timeout: float,
         started: Callable[[Run[Any]], None],
+        record: Recorder | None = None,
         observer: Observer | None = None,
     ) -> Report:
         """Run to the end with a sink; raise the failure that reached it."""
         sink = Sink(put)
-        async with self._block(on_discard, cleanup_timeout, sink, observer) as run:
+        async with self._block(on_discard, cleanup_timeout, sink, record, observer) as run:
             started(run)
         report = run.report
         if report.outcome == "failed" and report.error is not None:

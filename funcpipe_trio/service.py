@@ -18,6 +18,7 @@ import contextlib
 import signal
 import threading
 from collections.abc import Callable
+from functools import partial
 from types import FrameType, TracebackType
 from typing import Any, Generic, TypeVar
 
@@ -26,6 +27,7 @@ import trio
 
 from ._base import checks
 from ._base.errors import StateError
+from ._recording.recorder import Recorder
 from ._runtime.core.ledger import OnDiscard
 from ._runtime.reports.report import Report
 from ._runtime.run.observing import Observer
@@ -46,6 +48,7 @@ async def run_service(
     grace: float = GRACE,
     on_discard: OnDiscard | None = None,
     cleanup_timeout: float = 5.0,
+    record: Recorder | None = None,
     observer: Observer | None = None,
     task_status: trio.TaskStatus[Run[T]] = trio.TASK_STATUS_IGNORED,
 ) -> Report:
@@ -63,8 +66,9 @@ async def run_service(
       plan: the pipeline.
       grace: seconds >= 0 from the first signal to the end of the drain; `math.inf` for no limit.
       on_discard: as for `Pipeline.open`; the reason is ``grace period over``, or ``aborted`` after a second signal.
-      cleanup_timeout: as for `Pipeline.open`, like the next.
-      observer: takes part in the run.
+      cleanup_timeout: as for `Pipeline.open`, like the next two.
+      record: keeps how long everything took.
+      observer: puts something of its own around every call.
       task_status: as trio passes it in ``nursery.start``.
 
     Returns:
@@ -74,36 +78,35 @@ async def run_service(
       TypeError: if an argument has a wrong type.
       ValueError: if `grace` is below 0 or NaN, or `cleanup_timeout` is not > 0.
       PlanError: if the plan cannot work.
-      StateError: in another thread than the main one, because Python lets no other handle signals.
+      StateError: outside of trio; or in another thread than the main one, because Python lets no other handle signals.
       Exception: the original error of the stream.
 
     Checkpoint: always.
     Cancellation: stops the run at once; the handlers of signals are those of before.
     """
-    return await Service(plan, grace, on_discard, cleanup_timeout, observer).serve(task_status)
+    service = Service(
+        plan, grace, on_discard=on_discard, cleanup_timeout=cleanup_timeout, record=record, observer=observer
+    )
+    return await service.serve(task_status)
 
 
 class Service(Generic[T]):
     """One pipeline that runs as a service; once."""
 
-    def __init__(
-        self,
-        plan: Pipeline[T],
-        grace: float = GRACE,
-        on_discard: OnDiscard | None = None,
-        cleanup_timeout: float = 5.0,
-        observer: Observer | None = None,
-    ) -> None:
+    def __init__(self, plan: Pipeline[T], grace: float = GRACE, **how: Any) -> None:
         self._plan = checks.instance("run_service", "plan", plan, Pipeline)  # what runs
         self._grace = checks.seconds("run_service", "grace", grace, positive=False, finite=False)
         """Seconds that a drain may take."""
-        self._on_discard = on_discard  # as for `Pipeline.open`, like the next two
-        self._cleanup_timeout = cleanup_timeout
-        self._observer = observer
+        self._how = how  # other arguments of `Pipeline.run`
         self.is_late: bool = False  # the grace period was over before the run was
 
     async def serve(self, task_status: trio.TaskStatus[Run[T]] = trio.TASK_STATUS_IGNORED) -> Report:
         """See `run_service`."""
+        if not trio.lowlevel.in_trio_task():
+            raise StateError(
+                "run_service: must be called inside of trio.run(...), and on no other event loop\n"
+                "Use `trio.run(run_service, plan)`, say."
+            )
         if threading.current_thread() is not threading.main_thread():
             raise StateError(
                 "run_service: must be called in the main thread, because Python lets no other handle signals\n"
@@ -112,13 +115,7 @@ class Service(Generic[T]):
         with Stops() as stops:
             async with trio.open_nursery() as nursery:
                 started = _Started(lambda run: nursery.start_soon(self._obey, stops, run), task_status)
-                ended = await outcome.acapture(
-                    self._plan.run,
-                    on_discard=self._on_discard,
-                    cleanup_timeout=self._cleanup_timeout,
-                    observer=self._observer,
-                    task_status=started,
-                )
+                ended = await outcome.acapture(partial(self._plan.run, **self._how, task_status=started))
                 # Shielded: what the run raised, which may be a cancellation, is raised below, and in no group.
                 nursery.cancel_scope.shield = True
                 nursery.cancel_scope.cancel()

@@ -304,6 +304,11 @@ def test_only_the_main_thread_can_handle_signals():
         trio.run(main)
 
 
+def test_it_runs_on_trio_only():
+    with pytest.raises(StateError, match=r"run_service: must be called inside of trio\.run\(\.\.\.\)"):
+        run_service(Pipeline.from_iterable([1])).send(None)
+
+
 @pytest.mark.parametrize(
     ("arguments", "kind", "message"),
     [

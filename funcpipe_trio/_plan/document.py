@@ -211,11 +211,11 @@ def _leaves(part: Source | Operation | FanInLayout) -> dict[str, dict[str, Json]
     functions: dict[str, Json] = {}
 
     def write(path: str, value: Any, kind: Kind) -> Any:
-        if kind != "code":
+        if kind in ("setting", "fixed"):
             settings[path] = plain(value)
         elif path == "origin" and callable(value.value):
             functions[path] = code(value.value)
-        else:
+        elif kind == "code":
             functions[path] = code(value)
         return value
 

@@ -1,9 +1,10 @@
-"""What can be set in a plan, and by which name? And: what is a plan with other settings?
+"""What can be set in a plan, and by which name? And: what is a plan with other settings, or other functions?
 
 The rule: the leaves of a part (a source, an operation, a fan-in) are its fields, and those of the policies in it, by
 their path: ``concurrency``, ``retry.attempts``, ``retry.backoff.initial``. The policies of a step have the names of its
 methods, numbered from the inside out if there are several of a kind: ``timeout``, ``timeout#2``. `visit` is the only
-walk over them: the document of a plan reads the leaves, a change replaces some.
+walk over the leaves of a part, and `rebuilt` over the parts of a plan: the document of a plan reads the leaves, a
+change replaces some.
 
 The invariant: parts are made again by their own classes, so each change is checked like anything that a user writes.
 Nothing of the user's is called.
@@ -12,9 +13,9 @@ Nothing of the user's is called.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, replace
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 
 from .._base import checks
 from .._base.errors import PlanError
@@ -26,10 +27,13 @@ from .nodes import FanIn, FanOut, Plan, Source
 from .operations import Buffer, Opaque, Operation
 from .steps import Call, Layer, Limit, Part, Pure, StepPlan, Timeout, Within, step_of
 
-Kind = Literal["setting", "fixed", "code"]
-"""Whether a leaf can be changed, belongs to what is shared with others, or is a function or an item of the user's."""
+Kind = Literal["setting", "fixed", "code", "call", "shared"]
+"""What a leaf is. A setting can be changed; a fixed one belongs to what is shared with others. Code is a function or an
+item of the user's; a call is a `Call` in a step that is not shared. What is shared is a limiter or a started step."""
 
 P = TypeVar("P", bound="Source | Operation | FanIn | FanInLayout | FanOut")
+PlanPart: TypeAlias = Source | Operation | FanIn
+"""What has leaves of its own in a plan."""
 
 _CODE = {"fn", "key", "cost", "on", "retry_after", "broken", "executor", "runner", "step"}
 _STRUCTURE = {"name", "kind", "claim", "inputs", "branches", "trunk", "route"}
@@ -115,10 +119,13 @@ class _Visit:
         return self._visitor(path, value, "fixed" if self._is_fixed and kind == "setting" else kind)
 
     def _step(self, step: Any, plan: StepPlan, prefix: str) -> Any:
+        is_started = not hasattr(type(step), "from_plan")  # such a step keeps state for others
         was_fixed = self._is_fixed
-        self._is_fixed = was_fixed or not hasattr(type(step), "from_plan")  # a started step keeps state for others
+        self._is_fixed = was_fixed or is_started
         parts = tuple([self._part(part, prefix) for part in plan.parts])
         self._is_fixed = was_fixed
+        if is_started:
+            return step if was_fixed else self._visitor(f"{prefix}started", step, "shared")
         same = all(new is old for new, old in zip(parts, plan.parts, strict=True))
         return step if same else type(step).from_plan(replace(plan, parts=parts))
 
@@ -126,8 +133,8 @@ class _Visit:
         if isinstance(part, Call):
             return self._call(part, prefix)
         if isinstance(part, Pure):
-            self._leaf(self._labels.next(f"{prefix}pure"), part.fn, "code")
-            return part
+            fn = self._leaf(self._labels.next(f"{prefix}pure"), part.fn, "code")
+            return part if fn is part.fn else Pure(fn)
         inner = tuple([self._part(each, prefix) for each in part.inner])
         layer = self._layer(part.layer, self._labels.next(prefix + word(part.layer)))
         same = layer is part.layer and all(new is old for new, old in zip(inner, part.inner, strict=True))
@@ -136,8 +143,13 @@ class _Visit:
     def _call(self, call: Call, prefix: str) -> Call:
         plan = step_of(call.fn)
         if plan is not None:  # a started step: it is the same one before and after
+            was_fixed, self._is_fixed = self._is_fixed, True
             self._step(call.fn, plan, prefix)
-        self._leaf(self._labels.next(f"{prefix}call"), call.fn, "code")
+            self._is_fixed = was_fixed
+        label = self._labels.next(f"{prefix}call")
+        self._leaf(label, call.fn, "code")
+        if not self._is_fixed:
+            call = self._visitor(label, call, "call")
         idempotent = self._leaf(self._labels.next(f"{prefix}idempotent"), call.idempotent)
         runner = call.runner
         if runner is not None:
@@ -158,8 +170,12 @@ class _Visit:
         self._is_fixed = was_fixed or layer.limiter is not None
         rate_limit = self.fields(layer.rate_limit, f"{label}.")
         self._is_fixed = was_fixed
-        self._leaf(f"{label}.cost", layer.cost, "code")
-        return layer if rate_limit is layer.rate_limit else replace(layer, rate_limit=rate_limit)
+        limiter = layer.limiter
+        if limiter is not None and not was_fixed:
+            limiter = self._visitor(f"{label}.limiter", limiter, "shared")
+        cost = self._leaf(f"{label}.cost", layer.cost, "code")
+        same = rate_limit is layer.rate_limit and limiter is layer.limiter and cost is layer.cost
+        return layer if same else Limit(rate_limit, limiter, cost)
 
 
 def is_ours(value: object) -> bool:
@@ -177,28 +193,20 @@ def steps_in(operation: Operation) -> Iterator[tuple[str, Any]]:
             yield each.name, value
 
 
-# ---- a plan with other settings
+# ---- a plan with other leaves
 
 
-def with_settings(plan: Plan, settings: Any) -> Plan:
-    """Return the plan with some settings changed; raise one `PlanError` with every name that it does not know."""
-    where = "Pipeline.with_settings"
-    checks.mapping(where, "settings", settings, "names to mappings of settings")
-    for name, values in settings.items():
-        checks.mapping(where, f"settings[{named(name)}]", values, "names to values")
-    rebuilding = _Rebuilding(settings, places(plan))
-    rebuilt = rebuilding.plan(plan)
-    rebuilding.refuse_unknown()
-    return rebuilt
+def rebuilt(plan: Plan, change: Callable[[str, PlanPart], PlanPart]) -> Plan:
+    """Return the plan of what `change` returns for each of its parts; it is told the name of the part, too."""
+    return _Rebuilding(change, places(plan)).plan(plan)
 
 
 class _Rebuilding:
-    """Makes a plan again, with changes: in the order in which `places` names its parts."""
+    """Makes a plan again, in the order in which `places` names its parts."""
 
-    def __init__(self, settings: Mapping[str, Mapping[str, Any]], names: list[str]) -> None:
-        self._settings = settings
-        self._names = iter(names)
-        self._known: dict[str, dict[str, Kind]] = {}  # what can be set, by the name of each part
+    def __init__(self, change: Callable[[str, PlanPart], PlanPart], names: list[str]) -> None:
+        self._change: Callable[[str, Any], Any] = change  # returns what takes the place of a part
+        self._names = iter(names)  # of the parts that are left
 
     def plan(self, plan: Plan) -> Plan:
         origin = self._origin(plan.origin)
@@ -208,11 +216,12 @@ class _Rebuilding:
 
     def _origin(self, origin: Any) -> Any:
         if isinstance(origin, FanOut):
-            self._known.setdefault(next(self._names), {})
+            name = next(self._names)
+            route = None if origin.route is None else self._change(name, origin.route)
             trunk = self.plan(origin.trunk)
             branches = tuple([(branch, self.plan(plan)) for branch, plan in origin.branches])
-            same = trunk is origin.trunk and _same(branches, origin.branches)
-            return origin if same else replace(origin, trunk=trunk, branches=branches)
+            same = route is origin.route and trunk is origin.trunk and _same(branches, origin.branches)
+            return origin if same else replace(origin, trunk=trunk, branches=branches, route=route)
         if isinstance(origin, FanIn):
             origin = self._part(origin)
             inputs = tuple([(key, self.plan(plan)) for key, plan in origin.inputs])
@@ -220,17 +229,49 @@ class _Rebuilding:
         return self._part(origin) if isinstance(origin, Source) else origin
 
     def _part(self, part: Any) -> Any:
-        name = next(self._names)
+        return self._change(next(self._names), part)
+
+
+def _same(new: tuple[tuple[Any, Plan], ...], old: tuple[tuple[Any, Plan], ...]) -> bool:
+    return all(one is other for (_, one), (_, other) in zip(new, old, strict=True))
+
+
+# ---- a plan with other settings
+
+
+def with_settings(plan: Plan, settings: Any) -> Plan:
+    """Return the plan with some settings changed; raise one `PlanError` with every name that it does not know."""
+    where = "Pipeline.with_settings"
+    checks.mapping(where, "settings", settings, "names to mappings of settings")
+    for name, values in settings.items():
+        checks.mapping(where, f"settings[{named(name)}]", values, "names to values")
+    changes = _Changes(settings, places(plan))
+    changed = rebuilt(plan, changes.change)
+    changes.refuse_unknown()
+    return changed
+
+
+class _Changes:
+    """Changes the settings of each part."""
+
+    def __init__(self, settings: Mapping[str, Mapping[str, Any]], names: list[str]) -> None:
+        self._settings = settings  # the new values, by the names of parts
+        self._known: dict[str, dict[str, Kind]] = {name: {} for name in names}  # what can be set, likewise
+
+    def change(self, name: str, part: PlanPart) -> PlanPart:
+        """Return the part with other settings."""
         names = [name, *([part.name] if isinstance(part, Buffer) and part.name not in (name, part.verb) else [])]
         for each in names:
-            part = visit(part, self._change(each))
+            part = visit(part, self._visitor(each))
         return part
 
-    def _change(self, name: str) -> Visitor:
+    def _visitor(self, name: str) -> Visitor:
         known = self._known.setdefault(name, {})
         changes = self._settings.get(name, {})
 
         def change(path: str, value: Any, kind: Kind) -> Any:
+            if kind in ("call", "shared"):
+                return value
             known[path] = kind
             return changes.get(path, value) if kind == "setting" else value
 
@@ -266,7 +307,3 @@ _WHY: dict[Kind | None, str] = {
     "fixed": "must not be changed: it is shared with others, by a RateLimiter or a started step",
     "code": "must name a setting, not a function",
 }
-
-
-def _same(new: tuple[tuple[Any, Plan], ...], old: tuple[tuple[Any, Plan], ...]) -> bool:
-    return all(one is other for (_, one), (_, other) in zip(new, old, strict=True))

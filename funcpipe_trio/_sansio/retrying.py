@@ -48,7 +48,7 @@ class RetryState:
           deadline: when it is too late for one more attempt.
         """
         retry = self._retry
-        if self.number >= retry.attempts or not _is_retried(retry.on, error):
+        if self.number >= retry.attempts or not is_retried(retry.on, error):
             return None
         asked = None if retry.retry_after is None else retry.retry_after(error)
         if asked is None:
@@ -95,7 +95,7 @@ def is_meant(meant: ErrorFilter, error: Exception) -> bool:
     return bool(answer)
 
 
-def _is_retried(meant: ErrorFilter, error: Exception) -> bool:
+def is_retried(meant: ErrorFilter, error: Exception) -> bool:
     if isinstance(meant, type | tuple):
         kinds = meant if isinstance(meant, tuple) else (meant,)
         named = tuple(kind for kind in kinds if issubclass(kind, CircuitOpen))  # on=Exception does not name it

@@ -23,8 +23,8 @@ from typing import NoReturn, TypeVar, TypeVarTuple
 import trio
 import trio.testing
 
+from .._runtime.core.task_order import shields_around, shut
 from ._outside import someone_is_outside
-from ._schedule import shields_around, shut
 from ._tree import all_tasks, waiting_tasks
 
 __all__ = ["Guard", "Stuck"]

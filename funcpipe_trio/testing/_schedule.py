@@ -1,78 +1,13 @@
-"""Choose the order in which trio runs tasks. THE ONE FILE THAT USES PRIVATE NAMES OF TRIO.
-
-Trio may run the tasks of each batch in any order. Its own scheduler only reverses a batch now and then, so many orders
-never occur. There is no public way to choose the order; this uses what trio offers to Hypothesis: a flag that sorts
-each batch by task, and a source of randomness that then shuffles it.
-
-There is also no public way to see the scopes around a task, which is needed to end a run whose cleanup waits forever
-in a shield (without it, such a run is abandoned, see `_guard`), or to tell returning threads that an abandoned run is
-over.
-
-`missing_private_names` returns those that a release of trio has removed; a test checks it.
-"""
+"""How are all orders of tasks tried, one after the other? The order itself is chosen in `_runtime/core/task_order`."""
 
 from __future__ import annotations
 
 import math
-import random
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
-import trio
-from trio._core import _run as _trio_run
+from .._runtime.core.task_order import Schedule, missing_private_names, require_private_names, scheduled
 
-__all__ = [
-    "Choices",
-    "Schedule",
-    "missing_private_names",
-    "require_private_names",
-    "scheduled",
-    "shields_around",
-    "shut",
-]
-
-
-def missing_private_names() -> list[str]:
-    """Return what this file needs from trio and does not find; empty if it finds everything."""
-    needed = {
-        "trio._core._run._ALLOW_DETERMINISTIC_SCHEDULING": hasattr(_trio_run, "_ALLOW_DETERMINISTIC_SCHEDULING"),
-        "trio._core._run._r": isinstance(getattr(_trio_run, "_r", None), random.Random),
-        "trio._core._run.Task._counter": "_counter" in getattr(_trio_run.Task, "__slots__", ())
-        or hasattr(_trio_run.Task, "_counter"),
-        "trio._core._run.Task._cancel_status": hasattr(_trio_run.Task, "_cancel_status"),
-        "trio._core._run.CancelStatus._scope": hasattr(_trio_run.CancelStatus, "_scope"),
-        "trio._core._run.CancelStatus._parent": hasattr(_trio_run.CancelStatus, "_parent"),
-        "trio.lowlevel.TrioToken._reentry_queue": hasattr(trio.lowlevel.TrioToken, "_reentry_queue"),
-    }
-    return [name for name, found in needed.items() if not found]
-
-
-def require_private_names() -> None:
-    """Raise the error of a campaign on a version of trio without these names."""
-    if missing := missing_private_names():
-        raise RuntimeError(f"this version of trio lacks {', '.join(missing)}: its schedules cannot be chosen")
-
-
-class Schedule(random.Random):
-    """Shuffle every batch of tasks fully, from a seed, and remember the choices.
-
-    Args:
-      seed: the same seed gives the same task order.
-    """
-
-    def __init__(self, seed: int) -> None:
-        super().__init__(seed)
-        self.digest: int = 0
-        """Distinguishes schedules: equal for equal choices."""
-
-    def shuffle(self, x: Any) -> None:
-        """Order one batch of tasks."""
-        if len(x) > 1:
-            order = list(range(len(x)))
-            super().shuffle(order)
-            x[:] = [x[index] for index in order]
-            self.digest = hash((self.digest, tuple(order)))
+__all__ = ["Choices", "Schedule", "missing_private_names", "require_private_names", "scheduled"]
 
 
 class Choices(Schedule):
@@ -106,32 +41,3 @@ class Choices(Schedule):
             if choice + 1 < ways:
                 return [*(before for before, _ in taken), choice + 1]
         return None
-
-
-@contextmanager
-def scheduled(schedule: Schedule) -> Iterator[Schedule]:
-    """Order the tasks of every `trio.run` in the block by a schedule."""
-    require_private_names()
-    module: Any = _trio_run
-    before = module._ALLOW_DETERMINISTIC_SCHEDULING, module._r
-    module._ALLOW_DETERMINISTIC_SCHEDULING, module._r = True, schedule
-    try:
-        yield schedule
-    finally:
-        module._ALLOW_DETERMINISTIC_SCHEDULING, module._r = before
-
-
-def shields_around(task: Any) -> Iterator[trio.CancelScope]:
-    """Yield every shielded scope around a task, innermost first; none if this version of trio does not show them."""
-    status = getattr(task, "_cancel_status", None)
-    while status is not None:
-        if status._scope.shield:
-            yield status._scope
-        status = status._parent
-
-
-def shut(token: trio.lowlevel.TrioToken) -> None:
-    """Make a run refuse calls from threads, as one that has ended does."""
-    queue: Any = getattr(token, "_reentry_queue", None)
-    if queue is not None:
-        queue.done = True

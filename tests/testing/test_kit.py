@@ -454,7 +454,7 @@ def test_a_schedule_that_fails_is_replayed(exhaustive):
 
 
 def test_this_trio_has_the_private_names():
-    """If this fails, a release of trio took away what the message names: see `_schedule.py`."""
+    """If this fails, a release of trio took away what the message names: see `task_order.py`."""
     assert missing_private_names() == []
 
 

@@ -27,7 +27,7 @@ from ..._plan.nodes import is_awaitable
 from ..._plan.steps import Call, Limit, Part, Placed, Pure, StepPlan, Timeout, layers_in, limits_around
 from ..._sansio.retrying import RetryState
 from ...policies.retry import Retry
-from ..core.call_context import CALL, CallContext, Layered
+from ..core.call_context import CALL, CallContext, ContextFunction, Layered
 from ..core.failures import add_note
 from ..core.user_code import awaiting, interruptible, refuse_awaitable
 from ..runners.active_runner import start_runner
@@ -74,6 +74,8 @@ def _part(part: Part, making: _Making) -> Layered:
     if placed is not None:
         return _placed(placed)
     if isinstance(part, Call):
+        if isinstance(part.fn, ContextFunction):
+            return part.fn
         return _call(part.fn if is_async(part.fn) else awaiting(part.name, part.fn))
     if isinstance(part, Pure):
         return _pure(part.fn)

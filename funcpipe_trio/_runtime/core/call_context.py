@@ -55,3 +55,11 @@ class CallContext:
 
 Layered: TypeAlias = Callable[[Any, CallContext], Awaitable[Any]]
 """A function with its policies around it: takes an item and the context of its call."""
+
+
+class ContextFunction:
+    """A function in the place of a step's own that also takes the context of its call; Ctrl-C may strike in it."""
+
+    async def __call__(self, item: Any, context: CallContext) -> Any:
+        """Return what the step's own function would."""
+        raise NotImplementedError

@@ -39,7 +39,6 @@ from ..links.sink import Sink
 from ..reports.bottleneck import Wiring
 from ..reports.report import Outcome, Report, RunState
 from .efforts import Attendance, Efforts
-from .observing import Observation, Observer
 from .parts import AnyStage, Parts
 
 if TYPE_CHECKING:
@@ -60,8 +59,6 @@ class Engine:
         sink: Sink | None,
         open_inner: Callable[[Plan, OnDiscard], Any],
         *,
-        observer: Observer | None,
-        observation: Observation | None,
         is_logged: bool,
     ) -> None:
         self.plan = plan  # what is run
@@ -73,10 +70,7 @@ class Engine:
         seed would not give one trace: a busy machine would cut bursts elsewhere."""
         self.open_inner = open_inner  # returns the block of a run inside this one
         self.stages: list[AnyStage] = []  # upstream first
-        self._context = contextvars.copy_context()  # of the task that opened it; its tasks begin in a copy
-        self.observation: Observation | None = observation if observer is None else self._context.run(observer.begin)
-        """Takes part in its calls, and in those of runs inside it; None if nobody does."""
-        self.parts: Parts = Parts(self, self.observation)  # its links, fan-ins, forks and sources
+        self.parts: Parts = Parts(self)  # its links, fan-ins, forks and sources
         self.sink = sink  # takes the results if no consumer does; None if one does
         self.inlet: Inlet = make(self.parts)  # what the consumer takes from
         self.outcome: Outcome | None = None  # how it ends; None until that is decided
@@ -93,6 +87,7 @@ class Engine:
         self.wiring: Wiring | None = None  # how its parts are connected; made when first needed, one for each run
         self.report: Report | None = None  # the final one; made when asked for, after the end
         self._nursery: trio.Nursery | None = None  # of all its tasks; None before it begins
+        self._context = contextvars.copy_context()  # of the task that opened it; its tasks begin in a copy
         self._token = trio.lowlevel.current_trio_token()  # of its trio run; its methods are refused in any other
         self._clock = trio.lowlevel.current_clock()  # of that run
         self._state: AsyncValue[RunState] | None = None  # made when asked for
@@ -105,6 +100,10 @@ class Engine:
         self._live += 1
         # In the opener's context, whichever task causes the start.
         self._context.run(partial(self._nursery.start_soon, self._task, task, name=name))
+
+    def in_its_context(self, call: Callable[[], T]) -> T:
+        """Call a function in the context that its tasks begin with: what it sets there, they see."""
+        return self._context.run(call)
 
     def has_task(self, task: trio.lowlevel.Task) -> bool:
         """Whether a task is one of the run's own, or was started by one."""

@@ -33,7 +33,6 @@ from ..stages.chain import Chain, Ends
 from ..stages.diverting import DivertingStage
 from ..stages.sources import AsyncIterableSource, AsyncSource, ChannelSource, IterableInlet, ProducerSource, TickSource
 from ..stages.stage import Stage
-from .observing import observed
 from .parts import AnyStage, Parts
 
 # ---- fused into a stage
@@ -180,9 +179,6 @@ def _watched(site: Site, head: timing.Watched) -> Stage:
 
 def _pool(site: Site, head: plan.Operation, *, ordered: bool = True, make: Callable[..., Pool] = Pool) -> Pool:
     call = calling_of(head, site.parts.counters)
-    observation = site.parts.observation
-    if observation is not None:
-        call = observed(observation, site.layout.name, call)
     return make(site.ends(), call, concurrency=site.layout.concurrency, ordered=ordered)
 
 

@@ -12,12 +12,19 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any, Protocol, TypeAlias
 
 from ..._base import checks
-from ..._plan.nodes import is_awaitable
+from ..._base.shown import told
+from ..._plan.nodes import Plan, is_awaitable
 from ..calls.calling import Calling
+from ..core.ledger import OnDiscard
+from ..pools.pool import Pool
 from ..reports.report import Report
+from .run import Consumer
+from .run_context import RunContext
+from .witness import Witness
 
 Call: TypeAlias = Callable[..., Awaitable[Any]]
 
@@ -52,17 +59,60 @@ class Observer(Protocol):
         """
 
 
-def observed(observation: Observation, stage: str, call: Calling) -> Calling:
-    """Return what a stage calls, with what an observer puts around it, and around the step for its failures."""
+class Observed(Witness):
+    """A run that an observer takes part in: puts something around the calls of its stages.
 
-    def around(stage: str, fn: Call) -> Call:
-        return checks.callable_("Observation.around", "what it returns", observation.around(stage, fn))
+    Args:
+      observer: makes the observation when the run is opened.
+    """
 
-    return replace(
-        call,
-        fn=around(stage, call.fn if call.is_layered else _awaiting(call.fn)),
-        divert=None if call.divert is None else around(f"{stage} (diverting)", call.divert),
-    )
+    def __init__(self, observer: Observer) -> None:
+        self._observer = observer  # takes part in the run
+        self._observation: Observation | None = None  # what it made for the run; None before that is opened
+
+    def attach(self, consumer: Consumer) -> None:
+        self._observation = consumer.engine.in_its_context(self._observer.begin)
+        _Inside(self._observation).attach(consumer)
+
+    def end(self, consumer: Consumer, report: Report) -> None:
+        assert self._observation is not None
+        try:
+            self._observation.ended(report)
+        except Exception as error:
+            consumer.engine.ledger.keep(error, f"then the observer raised {told(error)}")
+
+
+class _Inside(Witness):
+    """A run in which an observation takes part that another run began: this one, or the one that this is part of."""
+
+    def __init__(self, observation: Observation) -> None:
+        self._observation = observation  # puts something around calls
+
+    def attach(self, consumer: Consumer) -> None:
+        engine = consumer.engine
+        for stage in engine.stages:
+            if isinstance(stage, Pool):
+                stage.call_instead(self._around(stage.name, stage.call))
+        engine.open_inner = partial(self._open_inner, engine.open_inner)
+
+    def _open_inner(
+        self, open_inner: Callable[[Plan, OnDiscard], RunContext[Any]], plan: Plan, on_discard: OnDiscard
+    ) -> RunContext[Any]:
+        block = open_inner(plan, on_discard)
+        block.admit(self)
+        return block
+
+    def _around(self, stage: str, call: Calling) -> Calling:
+        """Return what a stage calls, with what the observer puts around it, and around the step for its failures."""
+
+        def around(stage: str, fn: Call) -> Call:
+            return checks.callable_("Observation.around", "what it returns", self._observation.around(stage, fn))
+
+        return replace(
+            call,
+            fn=around(stage, call.fn if call.is_layered else _awaiting(call.fn)),
+            divert=None if call.divert is None else around(f"{stage} (diverting)", call.divert),
+        )
 
 
 def _awaiting(fn: Callable[..., Any]) -> Call:

@@ -13,7 +13,6 @@ from ..links.link import Link
 from ..pools.pool import Pool
 from ..stages.sources import AsyncSource, IterableInlet
 from ..stages.stage import Stage
-from .observing import Observation
 
 AnyStage = Stage | Pool
 
@@ -21,10 +20,9 @@ AnyStage = Stage | Pool
 class Parts:
     """All parts of one run except its stages, and its seed."""
 
-    __slots__ = ("fan_ins", "forks", "host", "links", "observation", "seed", "sources")
+    __slots__ = ("fan_ins", "forks", "host", "links", "seed", "sources")
 
-    def __init__(self, host: Host, observation: Observation | None) -> None:
-        self.observation: Observation | None = observation  # puts something around calls; None if nobody does
+    def __init__(self, host: Host) -> None:
         self.host: Host = host  # the run; it has the stages, which register themselves
         self.links: list[Link] = []  # upstream first, like the other lists
         self.fan_ins: list[FanInInlet] = []  # and the joins of fan-outs

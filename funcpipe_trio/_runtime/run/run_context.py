@@ -27,10 +27,10 @@ from ..core.signals import CANCELLED, NOT_NEEDED
 from ..links.sink import Sink
 from .build import build
 from .engine import Engine
-from .observing import Observation, Observer
 from .parts import Parts
 from .run import Consumer, Run
 from .statistics import report_of
+from .witness import Witness, Witnesses
 
 T = TypeVar("T")
 
@@ -49,8 +49,8 @@ class RunContext(Generic[T]):
     """Open a run for the length of an ``async with`` block; all its tasks have ended when the block is left."""
 
     __slots__ = (
-        *("_cleanup_timeout", "_consumer", "_is_logged", "_manager", "_observer", "_on_discard", "_outer", "_plan"),
-        *("_sink", "_task"),
+        *("_cleanup_timeout", "_consumer", "_is_logged", "_manager", "_on_discard", "_plan", "_sink", "_task"),
+        "_witness",
     )
 
     def __init__(
@@ -60,16 +60,14 @@ class RunContext(Generic[T]):
         on_discard: OnDiscard | None,
         cleanup_timeout: float,
         sink: Sink | None = None,
-        observer: Observer | None = None,
-        outer: Observation | None = None,
+        witness: Witness | None = None,
         is_logged: bool = True,
     ) -> None:
         self._plan = plan  # what is run
+        self._witness = witness  # is told of the run; None if nobody is
         self._on_discard = on_discard  # told of each lost item; None if nobody wants to know
         self._cleanup_timeout = cleanup_timeout  # seconds in which a source must be closed
         self._sink = sink  # takes the results if no consumer does; None if one does
-        self._observer = observer  # takes part in it; None if nobody does
-        self._outer = outer  # takes part in the run that this one is part of; None likewise
         self._is_logged = is_logged  # whether the log is told of it; not if it is part of another run, or of a call
         self._manager: Any = None  # of the nursery; None before it is opened
         self._consumer: Consumer | None = None  # of the run; None until the block is entered, which happens once
@@ -90,8 +88,15 @@ class RunContext(Generic[T]):
         if self._consumer is not None:
             raise trio.BusyResourceError("one `pipeline.open()` opens one run; call `open` again for another")
         claim_sources(self._plan)
-        engine = self._engine()
+        if self._witness is not None:
+            self._plan = self._witness.begin(self._plan)
+        engine = Engine(
+            *(self._plan, self._build, self._on_discard, self._cleanup_timeout, self._sink, self._inner),
+            is_logged=self._is_logged,
+        )
         self._consumer = Consumer(engine)
+        if self._witness is not None:
+            self._witness.attach(self._consumer)
         self._task = trio.lowlevel.current_task()
         self._manager = trio.open_nursery()
         nursery = await self._manager.__aenter__()
@@ -103,18 +108,9 @@ class RunContext(Generic[T]):
             raise
         return Run(self._consumer)
 
-    def _engine(self) -> Engine:
-        return Engine(
-            self._plan,
-            self._build,
-            self._on_discard,
-            self._cleanup_timeout,
-            self._sink,
-            self._inner,
-            observer=self._observer,
-            observation=self._outer,
-            is_logged=self._is_logged,
-        )
+    def admit(self, witness: Witness) -> None:
+        """Let one more witness be present; before the block is entered."""
+        self._witness = witness if self._witness is None else Witnesses(self._witness, witness)
 
     def _build(self, parts: Parts) -> Inlet:
         """Make the parts of the run; return what its consumer takes from."""
@@ -122,14 +118,7 @@ class RunContext(Generic[T]):
 
     def _inner(self, plan: Plan, on_discard: OnDiscard) -> RunContext[Any]:
         """Return the block of a run inside this one."""
-        assert self._consumer is not None
-        return RunContext(
-            plan,
-            on_discard=on_discard,
-            cleanup_timeout=self._cleanup_timeout,
-            outer=self._consumer.engine.observation,
-            is_logged=False,
-        )
+        return RunContext(plan, on_discard=on_discard, cleanup_timeout=self._cleanup_timeout, is_logged=False)
 
     @trio.lowlevel.enable_ki_protection
     async def __aexit__(
@@ -152,11 +141,8 @@ class RunContext(Generic[T]):
         cancelled, fatal = _sort(from_tasks, engine.ledger)
         fatal = engine.ledger.fatal if fatal is None else fatal
         engine.finish(cancelled=cancelled is not None or is_cancelled)
-        if self._observer is not None and engine.observation is not None:
-            try:
-                engine.observation.ended(report_of(engine))
-            except Exception as failed:
-                engine.ledger.keep(failed, f"then the observer raised {told(failed)}")
+        if self._witness is not None:
+            self._witness.end(self._consumer, report_of(engine))
         if fatal is not None and _wins(fatal, error):
             raise fatal
         if error is None and cancelled is not None:

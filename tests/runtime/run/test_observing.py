@@ -9,7 +9,7 @@ from contextvars import ContextVar
 import pytest
 import trio
 
-from funcpipe_trio import OnError, Pipeline, Step, run_service
+from funcpipe_trio import OnError, Pipeline, Recorder, Step, run_service
 from funcpipe_trio.testing import run_virtual
 from funcpipe_trio.testing._schedule import Schedule, scheduled
 from tests._kit import Boom, nap
@@ -175,6 +175,20 @@ def test_under_every_schedule_it_changes_nothing():
     for seed in range(20):
         with scheduled(Schedule(seed)):
             assert main() == [2, 4, 6, 8]
+
+
+@pytest.mark.parametrize("drive", [lambda plan, **how: plan.run(**how), run_service])
+def test_a_run_may_be_recorded_as_well(drive):
+    """Also a run inside it; the recording has what took its time, and the observer what was called."""
+    watching, recorder = Watching(), Recorder()
+    plan = Pipeline.from_iterable(range(2)).flat_map(
+        lambda n: Pipeline.from_iterable([n]).map(double), concurrency=1, name="outer"
+    )
+
+    report = run_virtual(lambda: drive(plan, record=recorder, observer=watching))
+
+    assert (report.delivered, recorder.recording.delivered) == (2, 2)
+    assert sorted(stage for stage, *_ in watching.calls) == ["double", "double", "outer", "outer"]
 
 
 @pytest.mark.parametrize("observer", [3, object(), nap])

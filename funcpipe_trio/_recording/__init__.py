@@ -1,0 +1,1 @@
+"""What was recorded of a run, and what would have been under other settings: recorder, recording, simulation."""

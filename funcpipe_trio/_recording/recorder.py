@@ -1,0 +1,423 @@
+"""`Recorder`: how long does everything take in a run, and how does it end? It is watched from inside.
+
+The plan that runs is the plan with each function of the user's replaced by one that calls it, and notes seconds and
+outcome (`roles`). Of the parts of the run, three are watched where they are asked: a source (for an item), the consumer
+(for the next), and, under trio's own clock, each stage (for a burst of values, whose functions hold the event loop).
+
+A call is one entry of its tape, made when it begins; each attempt adds how it ended to it. Nothing refers to an item, a
+key or an error when the run is over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from math import inf
+from typing import Any
+
+import trio
+
+from .._base import checks
+from .._base.errors import StateError
+from .._base.functions import AnyFunction
+from .._plan.nodes import Plan, Source, is_awaitable
+from .._plan.steps import Call
+from .._runtime.core.call_context import CallContext, ContextFunction
+from .._runtime.core.parking import is_real
+from .._runtime.reports.report import Report
+from .._runtime.run.run import Consumer
+from .._runtime.run.witness import Witness
+from .._runtime.runners.active_runner import ActiveRunner, Admit, start_runner
+from .._sansio.retrying import is_meant
+from .recording import Place, Recording
+from .roles import Layer, Roles
+from .streams import InnerRun, recorded_children, recorded_stream
+from .tapes import FailureKind, Tape
+from .watching import watch
+
+_RECENT = 16
+"""Errors of failed calls that are remembered, until the policies around the call have been asked about them."""
+_OPEN = 4096
+"""Calls whose next attempt may still come."""
+
+
+class Recorder(Witness):
+    """Keeps how long things took in one run, and how they ended: ``plan.open(record=recorder)``.
+
+    It keeps, for a sample of at most `max_samples` of each: how long a source took to give an item, each attempt of a
+    call, the consumer to come back for the next item; what filters and other functions answered; how many values a
+    `flat_map` made; which types of errors were raised. It keeps durations and outcomes only: no item, no key, no text
+    of an error. Its memory does not grow with the run.
+
+    When the run is over, `recording` has it all; `simulate` says what the run would have been under other settings.
+
+    Args:
+      max_samples: the most samples of each function, an int >= 1. Up to that number nothing is left out, and the same
+        run can be repeated exactly.
+
+    Raises:
+      TypeError: if `max_samples` is not an int.
+      ValueError: if it is below 1.
+    """
+
+    def __init__(self, *, max_samples: int = 10_000) -> None:
+        self._max_samples: int = checks.integer("Recorder", "max_samples", max_samples, at_least=1)
+        self._tapes: Tapes | None = None  # of its run; None before that begins
+        self._recording: Recording | None = None  # of its run; None until that is over
+
+    def __repr__(self) -> str:
+        return f"<Recorder: {'not used yet' if self._tapes is None else self._recording or 'at work'}>"
+
+    @property
+    def recording(self) -> Recording:
+        """What it recorded.
+
+        Raises:
+          StateError: if its run is not over.
+        """
+        if self._recording is None:
+            when = "its run has not begun" if self._tapes is None else "its run is not over"
+            raise StateError(f"Recorder.recording: {when}\nUse it behind the block of the run.")
+        return self._recording
+
+    def begin(self, plan: Plan) -> Plan:
+        if self._tapes is not None:
+            raise StateError("a Recorder records one run\nUse Recorder() to make another.")
+        self._tapes = Tapes(self._max_samples)
+        return Recordings(self._tapes).replaced(plan)
+
+    def attach(self, consumer: Consumer) -> None:
+        assert self._tapes is not None
+        self._tapes.now = trio.lowlevel.current_clock().current_time
+        watch(consumer, self._tapes, is_timed=is_real(trio.lowlevel.current_clock()))
+
+    def end(self, consumer: Consumer, report: Report) -> None:
+        tapes, began = self._tapes, consumer.engine.began
+        assert tapes is not None
+        for finish in tapes.at_end:
+            finish()
+        kept = {place: tape.kept() for place, tape in tapes.tapes.items()}
+        self._recording = Recording(
+            elapsed=report.elapsed,
+            taken=report.taken,
+            delivered=report.delivered,
+            outcome=report.outcome,
+            seed=report.seed,
+            has_consumer=tapes.has_consumer,
+            changes=tuple([(at - began, what) for at, what in tapes.changes]),
+            tapes=kept,
+        )
+        tapes.forget()
+
+
+class Tapes:
+    """The tapes of one run, and what belongs to all of them."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit  # the most samples on each
+        self.tapes: dict[Place, Tape] = {}  # by what they are of
+        self.now: Callable[[], float] = trio.current_time  # the clock; set anew when the run begins
+        self.changes: list[tuple[float, str]] = []  # when the run was drained, paused, resumed
+        self.has_consumer: bool = False  # a block takes the items
+        self.at_end: list[Callable[[], None]] = []  # what is noted when the run is over
+        self.inner: dict[int, tuple[Plan, InnerRun]] = {}  # pipelines of items that wait to be run, by identity
+        self._matchers: dict[str, dict[str, Any]] = {}
+        """The types of errors that the policies of each part mean, by their paths; predicates are asked by the run."""
+        self._recent: dict[int, tuple[BaseException, FailureKind]] = {}
+        """Errors of the latest failed calls, by identity, while policies may be asked about them."""
+
+    def tape(self, part: str, path: str, role: str) -> Tape:
+        """Return the tape of a function, which is made if needed."""
+        place = Place(part, path, role)
+        if place not in self.tapes:
+            self.tapes[place] = Tape(self._limit)
+        return self.tapes[place]
+
+    def match(self, part: str, path: str, kinds: Any) -> None:
+        """Note which types of errors a policy means."""
+        self._matchers.setdefault(part, {})[path] = kinds
+
+    def failure(self, part: str, error: Exception) -> FailureKind:
+        """Return how something failed; what policies say of that error is added when they are asked."""
+        matchers = self._matchers.get(part, {})
+        kind = FailureKind(type(error).__name__, {path: is_meant(on, error) for path, on in matchers.items()})
+        while len(self._recent) >= _RECENT:
+            del self._recent[next(iter(self._recent))]
+        self._recent[id(error)] = error, kind
+        return kind
+
+    def answered(self, error: Exception, path: str, answer: Any) -> None:
+        """Note what a policy says of an error."""
+        _error, kind = self._recent.get(id(error), (None, None))
+        if kind is not None:
+            kind.answers[path] = answer
+
+    def ending(self, part: str, since: float, error: BaseException) -> list[Any]:
+        """Return how something ended that did not succeed: after how long, and how it failed unless it was cut off."""
+        seconds = self.now() - since
+        return [seconds, self.failure(part, error)] if isinstance(error, Exception) else [seconds]
+
+    def forget(self) -> None:
+        """Let go of everything of the run's."""
+        self._recent.clear()
+        self._matchers.clear()
+        self.at_end.clear()
+        self.inner.clear()
+
+
+class Recordings(Roles):
+    """Replaces each function by one that calls it and notes what it does."""
+
+    def __init__(self, tapes: Tapes) -> None:
+        self._tapes = tapes  # where it is noted
+
+    def source(self, name: str, source: Source) -> Source:
+        return source  # watched where it is asked
+
+    def limiter(self, limiter: Any) -> Any:
+        return limiter
+
+    def call(self, name: str, path: str, call: Call) -> Call:
+        if call.runner is not None:
+            return replace(call, runner=_RecordedRunner(call.runner, Attempts(self._tapes, name, path)))
+        return replace(call, fn=_RecordedCall(self._tapes, name, path, call.fn))
+
+    def started(self, name: str, path: str, step: Any) -> ContextFunction:
+        return _RecordedStep(self._tapes, name, path, step)
+
+    def function(self, name: str, path: str, fn: AnyFunction) -> ContextFunction:
+        return _RecordedCall(self._tapes, name, path, fn)
+
+    def folding(self, name: str, path: str, fn: AnyFunction) -> AnyFunction:
+        tapes, add = self._tapes, self._tapes.tape(name, path, "calls").add
+
+        async def recorded(*args: Any) -> Any:
+            since = tapes.now()
+            attempts: list[Any] = []
+            add(attempts)
+            try:
+                result = await fn(*args)
+            except BaseException as error:
+                attempts.append(tapes.ending(name, since, error))
+                raise
+            attempts.append(tapes.now() - since)
+            return result
+
+        return recorded
+
+    def value(self, name: str, path: str, fn: AnyFunction) -> AnyFunction:
+        tapes, add = self._tapes, self._tapes.tape(name, path, "answers").add
+
+        def recorded(*args: Any) -> Any:
+            try:
+                result = fn(*args)
+            except Exception as error:
+                add(tapes.failure(name, error))
+                raise
+            add(True)
+            return result
+
+        return recorded
+
+    def answer(self, name: str, path: str, fn: AnyFunction, plain: Callable[[Any], Any]) -> AnyFunction:
+        tapes, add = self._tapes, self._tapes.tape(name, path, "answers").add
+
+        def recorded(item: Any) -> Any:
+            try:
+                result = fn(item)
+                add(plain(result))
+            except Exception as error:
+                add(tapes.failure(name, error))
+                raise
+            return result
+
+        return recorded
+
+    def key(self, name: str, path: str, fn: AnyFunction, known: tuple[Any, ...]) -> AnyFunction:
+        return self.answer(name, path, fn, Numbers(known).of)
+
+    def children(self, name: str, path: str, fn: AnyFunction) -> AnyFunction:
+        return partial(recorded_children, self._tapes, name, fn)
+
+    def stream(self, name: str, fn: AnyFunction) -> ContextFunction:
+        tapes, add = self._tapes, self._tapes.tape(name, "fn", "children").add
+
+        async def recorded(item: Any, context: CallContext) -> Any:
+            since = tapes.now()
+            segments: list[Any] = []
+            add(segments, context.number)
+            try:
+                made = fn(item)
+                if is_awaitable(made):
+                    made = await made
+            except BaseException as error:
+                segments.append(tapes.ending(name, since, error))
+                raise
+            return recorded_stream(tapes, name, since, segments, made)
+
+        return Layer(recorded)
+
+    def decision(self, name: str) -> ContextFunction:
+        tapes, add = self._tapes, self._tapes.tape(name, "answer", "answers").add
+
+        async def recorded(answer: Any, context: CallContext) -> Any:  # noqa: ASYNC124  # a step awaits its calls
+            try:
+                add(bool(answer), context.number)
+            except Exception as error:
+                add(tapes.failure(name, error), context.number)
+                raise
+            return answer
+
+        return Layer(recorded)
+
+    def matcher(self, name: str, path: str, on: Any) -> Any:
+        if isinstance(on, type | tuple):
+            self._tapes.match(name, path, on)
+            return on
+        return self._asked(name, path, on)
+
+    def wait(self, name: str, path: str, retry_after: AnyFunction) -> AnyFunction:
+        return self._asked(name, path, retry_after)
+
+    def _asked(self, name: str, path: str, fn: AnyFunction) -> AnyFunction:
+        tapes = self._tapes
+
+        def asked(error: Exception) -> Any:
+            answer = fn(error)
+            tapes.answered(error, path, answer if isinstance(answer, bool | int | float) else None)
+            return answer
+
+        return asked
+
+
+class Numbers:
+    """Gives keys numbers, in the order in which they come; those that stand in the plan have negative ones."""
+
+    def __init__(self, known: tuple[Any, ...]) -> None:
+        self._numbers: dict[Any, int] = {key: -1 - place for place, key in enumerate(known)}
+        """Of each key so far."""
+        self._next = 0  # the number of the next one
+
+    def of(self, key: Any) -> int:
+        """Return the number of a key; past `_MOST_KEYS` keys, a new one gets the number of an early one."""
+        number = self._numbers.get(key)
+        if number is None:
+            number, self._next = self._next % _MOST_KEYS, self._next + 1
+            if self._next <= _MOST_KEYS:
+                self._numbers[key] = number
+        return number
+
+
+_MOST_KEYS = 100_000
+"""The most keys that are told apart: so many are remembered while the run goes on."""
+
+
+class Attempts:
+    """Notes the attempts of calls that carry a number."""
+
+    def __init__(self, tapes: Tapes, name: str, path: str) -> None:
+        self._tapes = tapes  # of the run
+        self._name = name  # of the part
+        self._add = tapes.tape(name, path, "calls").add  # takes the list of attempts of a new call
+        self._open: dict[int, list[Any]] = {}  # attempts of calls that did not succeed, by number: more may come
+
+    def now(self) -> float:
+        """Return the time."""
+        return self._tapes.now()
+
+    def begin(self, number: int) -> list[Any]:
+        """Return the attempts so far of a call; of a new one, an empty list."""
+        attempts = self._open.pop(number, None) if self._open else None
+        if attempts is None:
+            attempts = []
+            self._add(attempts, number)
+        return attempts
+
+    def fail(self, number: int, attempts: list[Any], since: float, error: BaseException) -> None:
+        """Note an attempt that did not succeed."""
+        attempts.append(self._tapes.ending(self._name, since, error))
+        while len(self._open) >= _OPEN:
+            del self._open[next(iter(self._open))]
+        self._open[number] = attempts
+
+
+class _RecordedCall(Attempts, ContextFunction):
+    """A call of a step, watched."""
+
+    def __init__(self, tapes: Tapes, name: str, path: str, fn: AnyFunction) -> None:
+        super().__init__(tapes, name, path)
+        self._fn = fn  # the user's
+
+    @trio.lowlevel.disable_ki_protection
+    async def __call__(self, item: Any, context: CallContext) -> Any:
+        # One coroutine, in the place of the one that makes a call interruptible: more would cost 2 % of an item each.
+        attempts, now = self.begin(context.number), self._tapes.now
+        since = now()
+        try:
+            result = await self._fn(item)
+        except BaseException as error:
+            self.fail(context.number, attempts, since, error)
+            raise
+        attempts.append(now() - since)
+        return result
+
+
+class _RecordedStep(Attempts, ContextFunction):
+    """A step that was started, watched as one call."""
+
+    def __init__(self, tapes: Tapes, name: str, path: str, step: Any) -> None:
+        super().__init__(tapes, name, path)
+        self._step = step  # the user's, whose state stays its own
+
+    async def __call__(self, item: Any, context: CallContext) -> Any:
+        attempts, since = self.begin(context.number), self.now()
+        try:
+            result = await self._step.layered()(item, context)
+        except BaseException as error:
+            self.fail(context.number, attempts, since, error)
+            raise
+        attempts.append(self.now() - since)
+        return result
+
+
+class _RecordedRunner:
+    """A runner whose calls are watched, from the moment at which each has its place."""
+
+    def __init__(self, runner: Any, notes: Attempts) -> None:
+        self._runner = runner  # the user's
+        self._notes = notes  # where it is noted
+        self.place: str = runner.place
+
+    def describe(self) -> str:
+        return self._runner.describe()  # type: ignore[no-any-return]
+
+    def problem(self, fn: AnyFunction) -> str | None:
+        return self._runner.problem(fn)  # type: ignore[no-any-return]
+
+    def start(self) -> ActiveRunner:
+        return _RecordedCalls(start_runner(self._runner), self._notes)
+
+
+class _RecordedCalls:
+    def __init__(self, running: ActiveRunner, notes: Attempts) -> None:
+        self._running = running  # the user's, at work
+        self._notes = notes  # where its calls are noted
+
+    async def call(self, fn: AnyFunction, item: Any, context: CallContext, admit: Admit | None) -> Any:
+        notes, since = self._notes, inf
+
+        async def admitted(item: Any, context: CallContext) -> None:
+            nonlocal since
+            if admit is not None:
+                await admit(item, context)
+            since = notes.now()
+
+        try:
+            result = await self._running.call(fn, item, context, admitted)
+        except BaseException as error:
+            if since < inf:
+                notes.fail(context.number, notes.begin(context.number), since, error)
+            raise
+        notes.begin(context.number).append(notes.now() - since)
+        return result

@@ -1,0 +1,198 @@
+"""Which parts does a user's function play in a plan? Each is replaced: by one that records it, or by one that plays it.
+
+A function matters to a run in four ways: how long it takes, what it answers where the plan asks (a filter, a key, a
+cost, a branch), how many values it makes of one, and how it fails. `Roles` walks over a plan and asks for the
+replacement of each function by its role; the plan is otherwise the same, with the same names.
+
+It replaces nothing itself, and runs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import trio
+
+from .._base.functions import AnyFunction, function_name, is_async
+from .._plan import operations as ops
+from .._plan.fair_by import FairBy
+from .._plan.nodes import FanIn, Plan, Source
+from .._plan.settings import Kind, PlanPart, rebuilt, visit
+from .._plan.steps import Call, StepPlan, step_of
+from .._plan.windows import Distinct
+from .._runtime.core.call_context import CallContext, ContextFunction, Layered
+from .._runtime.core.user_code import awaiting
+
+_DECISIONS = ops.Filter | ops.TakeWhile | ops.SkipWhile
+
+
+class Roles:
+    """Asks for the replacement of each function of a plan, by its role; each method returns the replacement."""
+
+    def replaced(self, plan: Plan) -> Plan:
+        """Return the plan with all functions replaced."""
+        return rebuilt(plan, self._part)
+
+    # ---- by role, for subclasses
+
+    def source(self, name: str, source: Source) -> Source:
+        """Where items come from."""
+        raise NotImplementedError
+
+    def call(self, name: str, path: str, call: Call) -> Call:
+        """A call of a step: of an async function, or of a sync one on a runner."""
+        raise NotImplementedError
+
+    def started(self, name: str, path: str, step: Any) -> ContextFunction:
+        """A step that was started, and may be shared with others: one call, with all of its policies."""
+        raise NotImplementedError
+
+    def limiter(self, limiter: Any) -> Any:
+        """A rate limiter that may be shared with others."""
+        raise NotImplementedError
+
+    def function(self, name: str, path: str, fn: AnyFunction) -> ContextFunction:
+        """An async function of an item."""
+        raise NotImplementedError
+
+    def folding(self, name: str, path: str, fn: AnyFunction) -> AnyFunction:
+        """An async function of a state and an item."""
+        raise NotImplementedError
+
+    def value(self, name: str, path: str, fn: AnyFunction) -> AnyFunction:
+        """A sync function that gives a value, or whose result is not used."""
+        raise NotImplementedError
+
+    def answer(self, name: str, path: str, fn: AnyFunction, plain: Callable[[Any], Any]) -> AnyFunction:
+        """A sync function whose answer the plan uses; `plain` returns the answer as it is kept."""
+        raise NotImplementedError
+
+    def key(self, name: str, path: str, fn: AnyFunction, known: tuple[Any, ...]) -> AnyFunction:
+        """A sync function that gives a key; keys that are `known` stand in the plan."""
+        raise NotImplementedError
+
+    def children(self, name: str, path: str, fn: AnyFunction) -> AnyFunction:
+        """A sync function that gives an iterable, sync, within a stage."""
+        raise NotImplementedError
+
+    def stream(self, name: str, fn: AnyFunction) -> ContextFunction:
+        """A function, sync or async, that gives an iterable, sync or async, or a pipeline, in a stage of its own."""
+        raise NotImplementedError
+
+    def decision(self, name: str) -> ContextFunction:
+        """What is called with the answer of an async function, and returns it."""
+        raise NotImplementedError
+
+    def matcher(self, name: str, path: str, on: Any) -> Any:
+        """Which errors a policy means."""
+        raise NotImplementedError
+
+    def wait(self, name: str, path: str, retry_after: AnyFunction) -> AnyFunction:
+        """What says how long to wait after an error."""
+        raise NotImplementedError
+
+    def setting(self, path: str, value: Any) -> Any:
+        """A setting."""
+        return value
+
+    # ---- the walk
+
+    def _part(self, name: str, part: PlanPart) -> PlanPart:
+        if isinstance(part, Source):
+            return self.source(name, part)
+
+        def change(path: str, value: Any, kind: Kind) -> Any:
+            if kind == "call":
+                return self.call(name, path, value)
+            if kind == "shared":
+                return self.limiter(value) if path.endswith("limiter") else self._started(name, path, value, part)
+            return self._code(name, path, value, part) if kind == "code" else self.setting(path, value)
+
+        return self._with_tail(name, visit(part, change))
+
+    def _code(self, name: str, path: str, value: Any, part: PlanPart) -> Any:
+        word = path.rpartition(".")[2].partition("#")[0]
+        if word == "fn":
+            return self._function(name, value, part)
+        if word == "key":
+            return self._key(name, path, value, part)
+        if word == "cost":
+            if isinstance(part, FanIn):  # items of different inputs come in any order: it is replaced for each input
+                return value
+            return None if value is None else self.answer(name, path, value, _itself)
+        if word == "retry_after":
+            return None if value is None else self.wait(name, path, value)
+        if word == "on":
+            return self.matcher(name, path, value)
+        if word == "pure":
+            return self.value(name, path, value)
+        if word == "step" and callable(value):
+            return _Stand(value, self.function(name, path, value))
+        return value
+
+    def _function(self, name: str, fn: AnyFunction, part: Any) -> AnyFunction:
+        """Replace the function of an operation, which is not a step."""
+        if isinstance(part, ops.FlatMap):
+            return _Stand(fn, self.stream(name, fn)) if part.needs_stage else self.children(name, "fn", fn)
+        awaits = isinstance(part, ops.Concurrent) and part.awaits
+        if is_async(fn) or awaits:
+            awaited = fn if is_async(fn) else awaiting(name, fn)
+            if isinstance(part, ops.Scan):
+                return self.folding(name, "fn", awaited)
+            return _Stand(fn, self.function(name, "fn", awaited), *self._tail(name, part))
+        if isinstance(part, _DECISIONS):
+            return self.answer(name, "fn", fn, bool)
+        return self.answer(name, "fn", fn, str) if isinstance(part, ops.Route) else self.value(name, "fn", fn)
+
+    def _key(self, name: str, path: str, key: Any, part: PlanPart) -> Any:
+        if key is None:  # of `distinct`: the item is its own key
+            return self.key(name, path, _itself, ()) if isinstance(part, Distinct) else None
+        return self.key(name, path, key, tuple(part.share.weights) if isinstance(part, FairBy) else ())
+
+    # ---- what is done with the result of a step
+
+    def _with_tail(self, name: str, part: PlanPart) -> PlanPart:
+        """Let an operation see what a step of its answers."""
+        step: Any = part.fn if isinstance(part, ops.WithFunction) else None
+        plan = step_of(step)
+        if plan is None or not hasattr(type(step), "from_plan"):
+            return part
+        tail = [Call(each, plan.name, idempotent=True) for each in self._tail(name, part)]
+        made = type(step).from_plan(StepPlan(plan.name, (*plan.parts, *tail)))
+        return replace(part, fn=made) if tail else part  # type: ignore[call-arg]  # it has one
+
+    def _tail(self, name: str, part: Any) -> list[ContextFunction]:
+        """Return what is called with the result of an operation's step: at most one function."""
+        if isinstance(part, ops.FlatMap):
+            return [self.stream(name, _itself)]
+        return [self.decision(name)] if isinstance(part, _DECISIONS) else []
+
+    def _started(self, name: str, path: str, step: Any, part: PlanPart) -> Any:
+        tail = self._tail(name, part) if path == "started" else []
+        return _Stand(step, self.started(name, path, step), *tail)
+
+
+def _itself(item: Any) -> Any:
+    return item
+
+
+class Layer(ContextFunction):
+    """A layered function, as the function of a call."""
+
+    def __init__(self, layered: Layered) -> None:
+        self._layered = layered  # what it calls
+
+    @trio.lowlevel.disable_ki_protection
+    async def __call__(self, item: Any, context: CallContext) -> Any:
+        return await self._layered(item, context)
+
+
+class _Stand(ContextFunction):
+    """A step of some calls, in the place of a function or of a step that was started; as a step it knows its item."""
+
+    def __init__(self, fn: AnyFunction, *calls: ContextFunction) -> None:
+        name = function_name(fn)
+        self.plan: StepPlan = StepPlan(name, tuple([Call(each, name, idempotent=True) for each in calls]))
+        """The calls, one after the other."""

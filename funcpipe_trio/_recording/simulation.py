@@ -1,0 +1,259 @@
+"""`simulate`: what would a recorded run have been under other settings? The real plan runs, in virtual time.
+
+Everything is real except the user's functions, the sources and the consumer, which play the recording (`playing`), and
+the clock, which jumps. So all that the package does is in the answer: links, places, limits, retries, shares.
+
+What it cannot know: how a service would answer to more calls at once, and what takes time outside of the user's
+functions, such as the event loop itself. Durations are those of the recording.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
+from typing import Any
+
+import trio
+
+from .._base import checks
+from .._base.errors import StateError
+from .._base.functions import AnyFunction
+from .._base.shown import listed, named
+from .._plan.nodes import Plan, plan_of
+from .._plan.settings import with_settings
+from .._runtime.core.task_order import Schedule, scheduled
+from .._runtime.junctions.fan_in import MergeInlet
+from .._runtime.links.sink import Sink
+from .._runtime.reports.report import Report
+from .._runtime.run.run import Consumer, Run
+from .._runtime.run.run_context import RunContext
+from .._runtime.run.witness import Witness
+from .playing import Lore, Playing, expanded
+from .recording import Place, Recording
+from .watching import CONSUMER, replace_costs
+
+_BETWEEN = 256
+"""Items of the consumer, or steps of the clock, after which a simulation in a thread asks whether it is cancelled."""
+
+Settings = Mapping[str, Mapping[str, Any]]
+
+
+def simulate(
+    plan: Any, recording: Recording, changes: Settings | None = None, *, seed: int = 0, open_loop: Collection[str] = ()
+) -> Report:
+    """Run a plan in virtual time, with the durations and outcomes of a recording in the place of the user's functions.
+
+    Without `changes` it repeats the recorded run: what took no time outside of the user's functions and sources takes
+    exactly as long. With them it says what the run would have been. No function of the user's is called, no source is
+    opened; a day takes seconds to minutes.
+
+    A source gives its items as long after it was asked as it did, so one that was slowed down by what is behind it
+    becomes faster when that does. One whose items come anyhow, such as requests, belongs in `open_loop`: its items come
+    when they came.
+
+    Durations are taken as they were: a service that becomes slower with more calls at once is not known to do so. A
+    call that was cut off, by a timeout say, counts as one that would have ended just then. Of a function of which more
+    calls were made than the recorder kept, each other call takes a sample from about the same time.
+
+    Args:
+      plan: the pipeline that was recorded; its parts are known by their names.
+      recording: of one of its runs.
+      changes: other settings, by the names of parts, as for `Pipeline.with_settings`.
+      seed: chooses samples, and the order of what happens at one instant; an int.
+      open_loop: names of sources whose items come when they came.
+
+    Returns:
+      the report of the simulated run, in virtual seconds. Where the run fails, it names the type of the error.
+
+    Raises:
+      PlanError: if a change is not possible.
+      StateError: if it is called inside of trio; use `simulate_async` there.
+      TypeError: if an argument has a wrong type.
+      ValueError: if the recording has nothing of a part of the plan, or a source is not known.
+
+    Checkpoint: never (sync).
+    """
+    if trio.lowlevel.in_trio_run():
+        raise StateError("simulate: must not be called inside of trio\nUse await simulate_async(...).")
+    with scheduled(Schedule(checks.any_integer("simulate", "seed", seed))):
+        return _Simulation("simulate", plan, recording, seed, open_loop).under(changes, _never)
+
+
+async def simulate_async(
+    plan: Any, recording: Recording, changes: Settings | None = None, *, seed: int = 0, open_loop: Collection[str] = ()
+) -> Report:
+    """Do the same as `simulate`, inside of trio: in a thread, so that nothing else has to wait.
+
+    The order of what happens at one instant is not chosen by the seed here.
+
+    Checkpoint: always.
+    Cancellation: ends the simulation soon.
+    """
+    checks.any_integer("simulate_async", "seed", seed)
+    simulation = _Simulation("simulate_async", plan, recording, seed, open_loop)
+
+    def simulated() -> Report:
+        report = simulation.under(changes, _is_cancelled)
+        trio.from_thread.check_cancelled()
+        return report
+
+    return await trio.to_thread.run_sync(simulated)
+
+
+def _never() -> bool:
+    return False
+
+
+def _is_cancelled() -> bool:
+    try:
+        trio.from_thread.check_cancelled()
+    except trio.Cancelled:  # raised again when the run in this thread is over
+        return True
+    return False
+
+
+class _Simulation:
+    """What is played, checked."""
+
+    def __init__(self, where: str, pipeline: Any, recording: Any, seed: int, open_loop: Any) -> None:
+        plan = plan_of(pipeline)
+        if plan is None:
+            raise checks.refuse(TypeError, where, "plan", "be a Pipeline", pipeline)
+        self._where = where  # the public function, for errors
+        self._plan: Plan = plan  # that was recorded
+        self._recording: Recording = checks.instance(where, "recording", recording, Recording)
+        self._seed = seed  # chooses samples
+        self._open_loop = frozenset(_names(where, open_loop))  # names of sources
+
+    def under(self, changes: Settings | None, is_over: Callable[[], bool]) -> Report:
+        """Return the report of the run under changes."""
+        lore = Lore()
+        changed = with_settings(self._plan, changes) if changes else self._plan
+        playing = self._playing(changed, lore)  # first of all, because it may be refused
+        if changes and all(kept.is_whole for place, kept in self._recording.tapes.items() if place.role == "calls"):
+            self._run(self._plan, self._playing(self._plan, lore), is_over)
+            playing = self._playing(changed, lore.followed())
+        return self._run(changed, playing, is_over)
+
+    def _playing(self, plan: Plan, lore: Lore) -> Playing:
+        return Playing(self._recording, lore, self._seed, self._open_loop)
+
+    def _run(self, plan: Plan, playing: Playing, is_over: Callable[[], bool]) -> Report:
+        from trio.testing import MockClock
+
+        played = playing.replaced(plan)
+        self._refuse_missing(playing)
+        stage = _Theatre(self._recording, playing, is_over)
+        return trio.run(stage.run, played, clock=MockClock(autojump_threshold=0))
+
+    def _refuse_missing(self, playing: Playing) -> None:
+        known = dict.fromkeys(place.part for place in self._recording.tapes if place.part != CONSUMER)
+        if playing.missing:
+            raise ValueError(
+                f"{self._where}: the recording must have {named(playing.missing[0])}, which it does not; it has "
+                f"{listed(known)}\nUse the plan that was recorded, and changes= for what is to be different."
+            )
+        sources = {place.part for place in self._recording.tapes if place.role in ("pulls", "items")}
+        for name in sorted(self._open_loop - sources):
+            raise ValueError(
+                f"{self._where}: open_loop must name sources of the plan, not {named(name)}; they are {listed(sources)}"
+            )
+
+
+def _names(where: str, value: Any) -> list[str]:
+    if isinstance(value, str) or not isinstance(value, Collection):
+        raise checks.refuse(TypeError, where, "open_loop", "be a collection of names", value)
+    for each in value:
+        checks.text(where, "open_loop", each)
+    return list(value)
+
+
+class _Theatre(Witness):
+    """One run of a played plan."""
+
+    def __init__(self, recording: Recording, playing: Playing, is_over: Callable[[], bool]) -> None:
+        self._recording = recording  # what is played
+        self._playing = playing  # what plays it
+        self._is_over = is_over  # whether the simulation is to be given up
+        self._holds = playing.reader(CONSUMER, "holds", "holds") if recording.has_consumer else None
+        """How long the consumer holds each item; None if there is none."""
+
+    async def run(self, plan: Plan) -> Report:
+        """Run the plan to the end that the recorded run had."""
+        recording = self._recording
+        sink = None if recording.has_consumer else Sink(_forget)
+        block: RunContext[Any] = RunContext(
+            plan, on_discard=None, cleanup_timeout=1e9, sink=sink, witness=self, is_logged=False
+        )
+        until = recording.elapsed if recording.outcome == "cancelled" else math.inf
+        async with trio.open_nursery() as nursery:
+            with trio.move_on_after(until):
+                async with block as run:
+                    nursery.start_soon(self._change, run)
+                    if sink is None:
+                        await self._consume(run)
+            nursery.cancel_scope.cancel()
+        return run.report
+
+    async def _change(self, run: Run[Any]) -> None:
+        """Drain, pause, resume and abort the run when the recorded one was."""
+        changes = {"drain": run.drain_nowait, "pause": run.pause, "resume": run.resume, "abort": run.abort}
+        for at, what in self._recording.changes:
+            await trio.sleep_until(self._playing.began + at)
+            changes[what]()
+
+    async def _consume(self, run: Run[Any]) -> None:
+        """Take the items, and hold each as long as the recorded consumer did; leave where it left."""
+        assert self._holds is not None
+        most = self._recording.delivered if self._recording.outcome == "left" else math.inf
+        taken = 0
+        try:
+            async for item in run:  # as most consumers do
+                taken += 1
+                hold = self._holds.next(item)
+                if hold:
+                    await trio.sleep(hold)
+                if taken >= most or (taken % _BETWEEN == 0 and self._is_over()):
+                    return
+        except Exception as error:
+            if run.report.error is not error and run.report.outcome != "aborted":
+                raise
+
+    def attach(self, consumer: Consumer) -> None:
+        """Let the parts of the run play, too."""
+        clock: Any = trio.lowlevel.current_clock()
+        self._playing.began = trio.current_time()
+        for stage in consumer.engine.stages:
+            for operation in stage.chain.operations:
+                if type(operation).__name__ == "UnbatchOp":
+                    reader = self._playing.reader(operation.name, "fn", "counts")
+                    operation.open = partial(expanded, reader)  # type: ignore[attr-defined]
+            bursts = self._recording.tapes.get(Place(stage.chain.name, "bursts", "bursts"))
+            if bursts is not None and bursts.samples[0][0]:
+                values, seconds = bursts.samples[0]
+                _take_time(stage.chain, clock, seconds / values)
+        for merge in consumer.engine.parts.fan_ins:
+            if isinstance(merge, MergeInlet) and merge.share.cost is not None:
+                replace_costs(merge, partial(self._cost, merge.name))
+
+    def _cost(self, name: str, number: int) -> AnyFunction:
+        return self._playing.answering(name, f"cost of {number}", lambda _item, answer: answer)
+
+
+def _take_time(chain: Any, clock: Any, seconds: float) -> None:
+    """Let each value that a chain moves take its time, in which nothing else runs."""
+    burst, outlet = chain.burst, chain.outlet
+
+    def timed(room: int) -> Any:
+        before = outlet.given()
+        try:
+            return burst(room)
+        finally:
+            clock.jump(seconds * (outlet.given() - before))
+
+    chain.burst = timed
+
+
+def _forget(_item: object) -> None:
+    """Do nothing with a result."""

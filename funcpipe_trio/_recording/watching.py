@@ -1,0 +1,202 @@
+"""Which parts of a run are watched where others ask them? Its sources, its consumer, its stages.
+
+Each is watched by a function in the place of one of its methods, so a run without a recorder has nothing to ask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from .._base.functions import AnyFunction
+from .._plan.nodes import Plan
+from .._runtime.core.ledger import OnDiscard
+from .._runtime.core.signals import END, PENDING
+from .._runtime.junctions.fan_in import MergeInlet
+from .._runtime.reports.report import Outcome
+from .._runtime.run.engine import Engine
+from .._runtime.run.run import Consumer
+from .._runtime.run.run_context import RunContext
+from .._runtime.stages.sources import AsyncSource, IterableInlet, TickSource
+from .streams import counted
+
+if TYPE_CHECKING:
+    from .recorder import Tapes
+
+CONSUMER = "consumer"
+"""The name of the consumer on a tape."""
+
+
+def watch(consumer: Consumer, tapes: Tapes, *, is_timed: bool) -> None:
+    """Watch the parts of a run that is about to begin; `is_timed` if sync functions take any time by its clock."""
+    engine = consumer.engine
+    for source in engine.parts.sources:
+        if isinstance(source, IterableInlet):
+            tapes.at_end.append(_counting(source, tapes))
+        elif not isinstance(source, TickSource):
+            _watch_source(source, tapes, engine)
+    for stage in engine.stages:
+        for operation in stage.chain.operations:
+            if type(operation).__name__ == "UnbatchOp":
+                _watch_unbatch(operation, tapes)
+        if is_timed:
+            _watch_bursts(stage.chain, tapes)
+    for merge in engine.parts.fan_ins:
+        if isinstance(merge, MergeInlet) and merge.share.cost is not None:
+            replace_costs(merge, partial(_noting, merge.share.cost, tapes, merge.name))
+    for what in ("drain", "pause", "resume"):
+        _watch_change(engine, what, tapes)
+    _watch_abort(engine, tapes)
+    engine.open_inner = partial(_inner, tapes, engine.cleanup_timeout)
+    tapes.has_consumer = engine.sink is None
+    if tapes.has_consumer:
+        _watch_consumer(consumer, tapes)
+
+
+def _counting(source: IterableInlet, tapes: Tapes) -> Callable[[], None]:
+    items, ends = (tapes.tape(source.chain.name, role, role) for role in ("items", "ends"))
+
+    def count() -> None:
+        items.seen = source.taken
+        if source.exhausted:
+            failure = source.failure
+            ends.add(0.0 if failure is None else [0.0, tapes.failure(source.chain.name, failure.error)])
+
+    return count
+
+
+def _watch_source(source: AsyncSource, tapes: Tapes, engine: Engine) -> None:
+    name, ask, now = source.chain.name, source.next, tapes.now
+    pulls, ends = tapes.tape(name, "pulls", "pulls"), tapes.tape(name, "ends", "ends")
+
+    async def asked() -> Any:
+        since = now()
+        try:
+            item = await ask()
+        except BaseException as error:
+            ends.add(tapes.ending(name, since, error))
+            raise
+        came = now()
+        if item is END:
+            ends.add(came - since)
+        else:
+            pulls.add([came - since, came - engine.began])
+        return item
+
+    source.next = asked  # type: ignore[method-assign]
+
+
+def _watch_unbatch(operation: Any, tapes: Tapes) -> None:
+    opened, name = operation.open, operation.name
+    add = tapes.tape(name, "fn", "counts").add
+
+    def opening(value: Any) -> Any:
+        if isinstance(value, list | tuple):
+            add(len(value))
+            return opened(value)
+        return counted(tapes, name, opened(value), add)
+
+    operation.open = opening
+
+
+def _watch_bursts(chain: Any, tapes: Tapes) -> None:
+    """Add up how many values its bursts moved, and how long they held the event loop."""
+    burst, now, outlet = chain.burst, tapes.now, chain.outlet
+    total = [0, 0.0]
+
+    def timed(room: int) -> Any:
+        since, before = now(), outlet.given()
+        try:
+            return burst(room)
+        finally:
+            total[0] += outlet.given() - before
+            total[1] += now() - since
+
+    chain.burst = timed
+    tapes.at_end.append(lambda: tapes.tape(chain.name, "bursts", "bursts").add(total))
+
+
+def _noting(fn: AnyFunction, tapes: Tapes, name: str, number: int) -> AnyFunction:
+    add = tapes.tape(name, f"cost of {number}", "answers").add
+
+    def noted(item: Any) -> Any:
+        try:
+            cost = fn(item)
+            add(cost)
+        except Exception as error:
+            add(tapes.failure(name, error))
+            raise
+        return cost
+
+    return noted
+
+
+def replace_costs(merge: MergeInlet, cost_of: Callable[[int], AnyFunction]) -> None:
+    """Let each input of a merge, by its number, have its own function for what an item costs."""
+    costs = [cost_of(number) for number in range(len(merge.inputs))]
+    current = 0  # the number of the input that gave the latest item
+
+    def marked(items: Iterator[Any], number: int) -> Iterator[Any]:
+        nonlocal current
+        for item in items:
+            current = number
+            yield item
+
+    def cost(item: Any) -> Any:
+        return costs[current](item)
+
+    for number, each in enumerate(merge.inputs):
+        each.items = marked(each.items, number)
+    merge.share = replace(merge.share, cost=cost)
+
+
+def _watch_change(engine: Engine, what: str, tapes: Tapes) -> None:
+    change = getattr(engine, what)
+
+    def changed() -> None:
+        if what != "resume" or engine.paused_since is not None:
+            tapes.changes.append((tapes.now(), what))
+        change()
+
+    setattr(engine, what, changed)
+
+
+def _watch_abort(engine: Engine, tapes: Tapes) -> None:
+    stop = engine.stop
+
+    def stopped(reason: str, outcome: Outcome) -> None:
+        if outcome == "aborted" and engine.outcome is None:
+            tapes.changes.append((tapes.now(), "abort"))
+        stop(reason, outcome)
+
+    engine.stop = stopped  # type: ignore[method-assign]
+
+
+def _inner(tapes: Tapes, cleanup_timeout: float, plan: Plan, on_discard: OnDiscard) -> RunContext[Any]:
+    """Return the block of a run inside of an item, watched."""
+    _plan, witness = tapes.inner.pop(id(plan), (None, None))
+    return RunContext(plan, on_discard=on_discard, cleanup_timeout=cleanup_timeout, witness=witness, is_logged=False)
+
+
+def _watch_consumer(consumer: Consumer, tapes: Tapes) -> None:
+    take, now, add = consumer.take, tapes.now, tapes.tape(CONSUMER, "holds", "holds").add
+    given: float | None = None  # when it got its last item, until it asks for the next
+
+    def taken() -> Any:
+        nonlocal given
+        if given is not None:
+            add(now() - given)
+            given = None
+        item = take()
+        if item is not PENDING:
+            given = now()
+        return item
+
+    def end() -> None:
+        if given is not None:
+            add(now() - given)
+
+    consumer.take = taken  # type: ignore[method-assign]
+    tapes.at_end.append(end)
