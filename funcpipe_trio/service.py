@@ -3,7 +3,7 @@
     the first SIGTERM or SIGINT    drains: no source takes more, what was taken is delivered
     the grace period is over       stops: what is left is discarded, as after any drain with a grace period
     the second signal              aborts, at once
-    a third                        does what it did before: it ends the program, whatever user code is doing
+    a third                        does what it did before: SIGTERM ends the program, whatever user code is doing
 
 The invariant: the handlers of the program are in place again when the run is over, or aborted by a signal. A handler
 only wakes a task, so it disturbs no step of the run; it works while user code holds up the event loop, as far as
@@ -56,8 +56,8 @@ async def run_service(
 
     The first signal drains the run, as `Run.drain` does: no source takes more, and what was taken is delivered. When
     the grace period is over, what is left is discarded. The second signal aborts the run at once. A third one does what
-    it would do without this function, so that user code that neither ends nor can be cancelled does not keep the
-    program alive. Several services may run at once: a signal reaches each of them.
+    it did before: SIGTERM ends the program even if user code neither ends nor can be cancelled, and Ctrl-C raises
+    KeyboardInterrupt. Several services may run at once: a signal reaches each of them.
 
     The results are not used, as with `Pipeline.run`. ``run = await nursery.start(run_service, plan)`` returns the `Run`
     while it works, to look at; `watch_app` of it answers ``/ready`` with 503 while it drains.

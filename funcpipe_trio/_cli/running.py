@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+import signal
 import socket
 import sys
 import traceback
@@ -64,13 +65,27 @@ def run(plan: Pipeline[Any], grace: float, shown: Shown) -> int:
     with _listening(shown) as listener:
         if shown.live and sys.stdout is not None and sys.stdout.isatty():
             _import("rich", "--live", "live")
-        report = trio.run(_serve, service, shown, listener)
+        with _ctrl_c_ends_the_program():
+            report = trio.run(_serve, service, shown, listener)
     if report.error is not None:
         _say_where(report.error)
     if shown.live:
         print()  # below the last picture
     print(report.describe())
     return _status(report, is_late=service.is_late)
+
+
+@contextlib.contextmanager
+def _ctrl_c_ends_the_program() -> Iterator[None]:
+    """Let Ctrl-C end the program at once, where it is not handled: a KeyboardInterrupt would wait for every call."""
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _status(report: Report, *, is_late: bool) -> int:

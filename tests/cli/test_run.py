@@ -181,29 +181,19 @@ def test_a_second_signal_aborts_it(begin, number):
     assert "is aborted" in err
 
 
-def test_a_third_signal_ends_the_program_whatever_it_does(begin):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_third_signal_ends_the_program_whatever_it_does(begin, number):
     """A call that cannot be cancelled: the run is aborted, and waits for it."""
     program = begin("app:stubborn")
     for said in ("begins", "drains", "is aborted"):
         program.wait_for(said)
-        program.process.send_signal(signal.SIGTERM)
+        program.process.send_signal(number)
 
-    assert program.ended() == (-signal.SIGTERM, "", "")
+    assert program.ended() == (-number, "", "")
 
 
 def test_so_it_does_while_the_event_loop_is_held_up(begin):
     assert begin("app:deaf", tell=False).ended() == (-signal.SIGTERM, "", "")
-
-
-def test_a_third_ctrl_c_says_so(begin):
-    program = begin("app:stubborn")
-    for said in ("begins", "drains", "is aborted"):
-        program.wait_for(said)
-        program.process.send_signal(signal.SIGINT)
-    program.process.send_signal(signal.SIGTERM)  # Ctrl-C is raised in trio, which waits for the call
-
-    status, out, _err = program.ended()
-    assert (status, out) == (-signal.SIGTERM, "")
 
 
 def test_the_grace_period_has_a_status_of_its_own(begin):
