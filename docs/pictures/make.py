@@ -1,7 +1,7 @@
 """Make the pictures of `docs/watch.md`: ``uv run python -m docs.pictures.make`` in the root of a checkout.
 
-Pictures of the terminal and of a report come from a run in virtual time, so they are the same each time. Those of the
-page are screenshots of Chromium, of a run in real time behind a real server.
+Pictures of the terminal and of a report come from a run in virtual time. Those of the page are screenshots of Chromium,
+of a run in real time behind a real server.
 """
 
 from __future__ import annotations

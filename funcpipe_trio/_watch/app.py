@@ -178,7 +178,7 @@ class _Pictures:
         from .picture import picture
 
         slot = math.floor(trio.current_time() / self._period)
-        if slot != self._slot and not self._event[1]:
+        if slot != self._slot:
             report = self._run.report
             now = picture(report, self._recent.earlier(report), self._run.state.value, self._keys)
             data = _as_json({**plain(now), "is_over": now.is_over})

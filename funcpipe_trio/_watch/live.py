@@ -67,6 +67,7 @@ async def watch(
       TypeError: if an argument has a wrong type.
       ValueError: if `period` is not > 0.
       StateError: if it is called in another trio run than that of the run.
+      Exception: what `keys` raises.
       ImportError: if the file is a terminal and rich is not installed: it comes with ``funcpipe-trio[live]``.
 
     Checkpoint: always.
@@ -125,9 +126,14 @@ class _Screen(Protocol):
 def _screen(file: TextIO, period: float) -> _Screen:
     if not callable(getattr(file, "write", None)):
         raise TypeError(f"watch: file must be a text file to write to, not {shown(file)}")
-    if file.isatty() and os.environ.get("TERM") != "dumb":
+    if _is_terminal(file) and os.environ.get("TERM") != "dumb":
         return _Terminal(file, period)
     return _Lines(file, period)
+
+
+def _is_terminal(file: Any) -> bool:
+    """Whether a file is a terminal; None, for one that was closed before the program began, is not."""
+    return file is not None and file.isatty()
 
 
 class _Terminal:
@@ -141,7 +147,12 @@ class _Terminal:
             raise ImportError(_NO_RICH) from None
         self._period = period  # seconds between pictures
         self._console = Console(file=file, highlight=False, markup=False, emoji=False)
-        self._live = Live(console=self._console, auto_refresh=False)  # without a thread of its own
+        self._live = Live(
+            console=self._console,
+            auto_refresh=False,  # by a thread
+            redirect_stdout=_is_terminal(sys.stdout),  # what is printed goes above the picture, but not out of a file
+            redirect_stderr=_is_terminal(sys.stderr),
+        )
 
     def __enter__(self) -> Self:
         self._live.start()

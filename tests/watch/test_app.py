@@ -16,6 +16,7 @@ from itertools import pairwise
 import httpx
 import pytest
 import trio
+from hypercorn.middleware.dispatcher import TrioDispatcherMiddleware
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route
@@ -481,6 +482,24 @@ def test_in_a_real_server():
                 assert (await client.head("/deep/watch/")).content == b""
                 assert (await client.post("/deep/watch/")).status_code == 405
                 assert (await client.get("/deep/watch/nope")).status_code == 404
+            nursery.cancel_scope.cancel()
+
+    run_real(main)
+
+
+def test_beside_another_application():
+    """As one mounts it beside one of Quart, which has no mounts of its own."""
+
+    async def main():
+        async with small().open() as run, trio.open_nursery() as nursery:
+            nursery.start_soon(consume, run)
+            home = Starlette(routes=[Route("/", lambda request: PlainTextResponse("home"))])
+            site = TrioDispatcherMiddleware({"/watch": watch_app(run), "": home})
+            async with serving(site) as address, httpx.AsyncClient(base_url=address) as client:
+                assert (await client.get("/")).text == "home"
+                page = await client.get("/watch", follow_redirects=True)
+                assert (page.status_code, page.url.path) == (200, "/watch/")
+                assert (await client.get("/watch/ready")).json() == {"state": "running"}
             nursery.cancel_scope.cancel()
 
     run_real(main)

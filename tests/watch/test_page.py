@@ -89,7 +89,7 @@ def test_it_fits_any_window_and_shows_every_stage(make, profile):
                 await page.until(f"innerWidth === {width} && drawnFor <= {width} && drawnFor > {width - 40}")
                 await fits(page)
             assert len(await page.evaluate(ALL_NAMES)) == len(names)
-            if make is not hostile:  # a lone surrogate is shown, but not told as it is
+            if make is not hostile:  # what is not seen there is shown by its number
                 assert await page.evaluate(ALL_NAMES) == names
             dark = await browser.open(address, 1400, 800, dark=True)
             await dark.until(HAS_NUMBERS)
@@ -176,6 +176,8 @@ def test_names_are_texts(profile):
                 "document.body.innerText + [...document.querySelectorAll('[title]')].map((e) => e.title)"
             )
             assert SECRET not in text
+            assert "\u202e" not in text
+            assert "\\u202e\\ud800\\u000a" in text
             assert HOSTILE[:40] in text
 
     run_real(main)

@@ -131,6 +131,14 @@ def test_a_picture_adds_up_and_can_be_sent(make):
         assert shown.is_over == (state in ENDED)
 
 
+def test_what_a_link_lost_is_what_it_dropped_and_did_not_admit():
+    now, end = reports_of(small(), 1.0)
+    lossy = [replace(link, dropped=2, turned_away=3) for link in now.links]
+
+    assert {link.lost for link in picture(replace(now, links=tuple(lossy)), None, "running").links} == {5}
+    assert {link.lost for link in picture(end, None, "left").links} == {0}
+
+
 def test_shares_are_beside_what_is_due():
     before, now, _ = reports_of(small(), 1.0, 3.0)
     big, little = picture(now, before, "running").shares

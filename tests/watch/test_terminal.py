@@ -113,6 +113,22 @@ def test_the_rows_of_a_small_plan():
     assert "Busy in call big" in lines[2]
 
 
+def test_what_is_full_and_what_fails_is_coloured_and_a_loss_is_counted():
+    async def main():
+        async with every(0.125, range(10**6)).buffer(4, overflow="drop_oldest").map(nap).open() as run:
+            with trio.move_on_after(9):
+                async for _ in run:
+                    await trio.lowlevel.checkpoint()
+            return picture(run.report, None, "running")
+
+    lines = draw(run_virtual(main), 140, 30)
+    (arrivals,) = [line for line in lines if line.plain.startswith("  arrivals")]
+
+    assert arrivals.plain.split()[-1] == "4/4"
+    assert "yellow" in {span.style for span in arrivals.spans}
+    assert int(arrivals.plain.split()[7]) > 50
+
+
 def test_names_are_shown_and_do_nothing():
     text = "\n".join(line.plain for line in shown("hostile", 400, 60))
 
@@ -231,6 +247,55 @@ async def test_cancelled_it_leaves_the_run_and_a_clean_terminal():
 
     assert scope.cancelled_caught
     assert received == [*range(9)]
+    assert is_clean(file.getvalue())
+
+
+@in_virtual_time
+async def test_cancelled_it_tells_how_far_the_run_is():
+    file = io.StringIO()
+    async with seconds(9).open() as run:
+        with trio.move_on_after(3.5):
+            await watch(run, file=file, period=1000)
+
+    assert [line.partition(";")[0] for line in file.getvalue().splitlines()] == ["0.0 s: running", "3.5 s: running"]
+
+
+@in_virtual_time
+async def test_it_fits_into_the_terminal_and_is_not_cut_off():
+    file = Terminal()
+    console = {"COLUMNS": "80", "LINES": "24"}
+    async with large().open() as run, trio.open_nursery() as nursery:
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in console.items():
+                patch.setenv(name, value)
+            nursery.start_soon(partial(watch, run, file=file))
+            await trio.sleep(3)
+            nursery.cancel_scope.cancel()
+    frames = file.getvalue().split("\r\x1b[2K")
+
+    assert "of less interest" in frames[-1]
+    assert not any(line.strip() == "..." for line in file.getvalue().splitlines())
+    assert max(frame.count("\n") for frame in frames) <= 23
+
+
+@in_virtual_time
+async def test_ctrl_c_takes_effect_while_it_waits_not_while_it_draws(interrupts):
+    class Interrupted(Terminal):
+        drawn = 0
+
+        def write(self, text):
+            super().write(text)
+            if "● running" in text and not self.drawn:
+                signal.raise_signal(signal.SIGINT)
+                self.drawn = 1
+            return len(text)
+
+    file = Interrupted()
+    async with seconds(9).open() as run:
+        with pytest.raises(KeyboardInterrupt):
+            await watch(run, file=file)
+
+    assert file.drawn
     assert is_clean(file.getvalue())
 
 
@@ -402,12 +467,12 @@ trio.run(main)
 """
 
 
-def in_a_terminal(program, interrupt):
+def in_a_terminal(program, interrupt, stdout=None):
     """Run a program in a terminal of its own, and interrupt it when it has drawn; give its status and what it wrote."""
     main, other = pty.openpty()
     environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "80", "LINES": "24"}
     process = subprocess.Popen(
-        [sys.executable, "-c", program], stdin=other, stdout=other, stderr=other, env=environment, cwd=ROOT,
+        [sys.executable, "-c", program], stdin=other, stdout=stdout or other, stderr=other, env=environment, cwd=ROOT,
         start_new_session=True,
     )  # fmt: skip
     os.close(other)
@@ -433,6 +498,18 @@ def in_a_terminal(program, interrupt):
     return status, written.decode()
 
 
+def test_what_is_written_to_a_file_stays_there(tmp_path):
+    """While the picture is on the terminal, as standard error."""
+    program = PROGRAM.format(count=40, then="pass").replace("(watch, run)", "(partial(watch, run, file=sys.stderr))")
+    with (tmp_path / "out").open("w+") as file:
+        status, written = in_a_terminal("import sys\n" + program, False, file)
+        file.seek(0)
+
+        assert (status, file.read()) == (0, "printed meanwhile\n")
+    assert "completed" in written
+    assert "printed meanwhile" not in written
+
+
 @pytest.mark.parametrize(
     ("count", "then", "interrupt", "end"),
     [
@@ -447,7 +524,7 @@ def test_a_terminal_is_left_clean(count, then, interrupt, end, interrupts):
     assert (status == 0) == (end == "completed")
     assert end in written
     assert written.rindex("\x1b[?25h") > written.rindex("\x1b[?25l")
-    assert written.index("printed meanwhile") < written.rindex("taken")
+    assert "\x1b[2Kprinted meanwhile\r\n" in written  # on a line that was emptied for it, above the next picture
     assert "\x1b[?1049h" not in written  # what was on the screen stays
 
 
