@@ -72,7 +72,7 @@ class Lore:
         return next_one
 
 
-_DEFAULTS: dict[str, Any] = {"calls": [0.0], "answers": True, "children": [0.0], "counts": 0, "holds": 0.0}
+_DEFAULTS: dict[str, Any] = {"calls": 0.0, "answers": True, "children": [0.0], "counts": 0, "holds": 0.0}
 """What happens where the recording has no sample, because nothing was ever called."""
 
 
@@ -148,12 +148,12 @@ class Playing(Roles):
         end = self._end(name)
         if source.kind == "iterable" and items is not None:
             return replace(source, origin=Opaque(partial(_tokens, name, items.seen, end)), claim=None)
-        pulls = self._recording.tapes.get(Place(name, "pulls", "pulls"))
-        if pulls is None:
+        role, play = ("arrivals", self._arrived) if name in self._open_loop else ("pulls", self._pulled)
+        kept = self._recording.tapes.get(Place(name, role, role))
+        if kept is None:
             self.missing.append(name)
-            pulls = Kept(0, [], [])
-        pulled = self._arrived if name in self._open_loop else self._pulled
-        return Source("async iterable", source.name, Opaque(partial(pulled, name, pulls, end)))
+            kept = Kept(0, [], [])
+        return Source("async iterable", source.name, Opaque(partial(play, name, kept, end)))
 
     def _end(self, name: str) -> Sample | None:
         """Return how a source ended; None if it did not."""
@@ -165,14 +165,14 @@ class Playing(Roles):
         while number < pulls.seen or (is_cut and pulls.samples):
             if number == pulls.seen and end is not None:
                 await _live(end)  # it was being asked when the run ended
-            await _live(pulls.at(number, self._chance)[0])
+            await _live(pulls.at(number, self._chance))
             yield Token((name, number))
             number += 1
         await _finish(end)
 
-    async def _arrived(self, name: str, pulls: Kept, end: Sample | None) -> AsyncIterator[Any]:
-        for number in range(pulls.seen):
-            await trio.sleep_until(self.began + _arrival(pulls, number))
+    async def _arrived(self, name: str, arrivals: Kept, end: Sample | None) -> AsyncIterator[Any]:
+        for number in range(arrivals.seen):
+            await trio.sleep_until(self.began + _arrival(arrivals, number))
             yield Token((name, number))
         await _finish(end)
 
@@ -198,7 +198,8 @@ class Playing(Roles):
         reader = self.reader(name, path, "calls")
 
         async def played(_state: Any, item: Any) -> Any:
-            for segment in reader.next(item):
+            sample = reader.next(item)
+            for segment in sample if isinstance(sample, list) else [sample]:
                 await _live(segment)
             return item
 
@@ -297,16 +298,16 @@ def _tokens(name: str, count: int, end: Sample | None) -> Iterator[Token]:
         _raise(end[1])
 
 
-def _arrival(pulls: Kept, number: int) -> float:
+def _arrival(arrivals: Kept, number: int) -> float:
     """Return when an item came, in seconds since the beginning; between two that were kept, in equal steps."""
-    place = bisect_left(pulls.numbers, number)
-    after = min(place, len(pulls.samples) - 1)
-    at: float = pulls.samples[after][1]
-    if pulls.numbers[after] == number or place == 0:
-        return at
-    before = pulls.samples[place - 1][1]
-    span = pulls.numbers[after] - pulls.numbers[place - 1]
-    return before + (at - before) * (number - pulls.numbers[place - 1]) / span if span else at
+    numbers, times = arrivals.numbers, arrivals.samples
+    after = bisect_left(numbers, number)
+    if after == len(numbers):
+        return float(times[-1])
+    if after == 0 or numbers[after] == number:
+        return float(times[after])
+    part = (number - numbers[after - 1]) / (numbers[after] - numbers[after - 1])
+    return float(times[after - 1] + (times[after] - times[after - 1]) * part)
 
 
 async def _finish(end: Sample | None) -> None:
@@ -353,10 +354,13 @@ class _Attempts:
 
     def next(self, number: int, item: Any) -> Any:
         """Return how the next attempt of a call ends; past those recorded, as the last did."""
-        attempts, done = self._open.pop(number, (None, 0))
+        attempts, done = self._open.pop(number, (None, 0)) if self._open else (None, 0)
         if attempts is None:
-            attempts = self._reader.next(item, number)
-        segment = attempts[min(done, len(attempts) - 1)] if attempts else 0.0
+            sample = self._reader.next(item, number)
+            if not isinstance(sample, list):
+                return sample
+            attempts = sample
+        segment = attempts[min(done, len(attempts) - 1)]
         if isinstance(segment, list):
             while len(self._open) >= _OPEN:
                 del self._open[next(iter(self._open))]

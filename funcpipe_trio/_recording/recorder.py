@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from math import inf
+from time import perf_counter
 from typing import Any
 
 import trio
@@ -33,7 +34,7 @@ from .._sansio.retrying import is_meant
 from .recording import Place, Recording
 from .roles import Layer, Roles
 from .streams import InnerRun, recorded_children, recorded_stream
-from .tapes import FailureKind, Tape
+from .tapes import FailureKind, Kept, Tape
 from .watching import watch
 
 _RECENT = 16
@@ -84,20 +85,23 @@ class Recorder(Witness):
     def begin(self, plan: Plan) -> Plan:
         if self._tapes is not None:
             raise StateError("a Recorder records one run\nUse Recorder() to make another.")
-        self._tapes = Tapes(self._max_samples)
+        clock = trio.lowlevel.current_clock()
+        # Trio's own clock adds a constant to that of Python; without that, it takes half the time.
+        self._tapes = Tapes(self._max_samples, perf_counter if is_real(clock) else clock.current_time)
         return Recordings(self._tapes).replaced(plan)
 
     def attach(self, consumer: Consumer) -> None:
         assert self._tapes is not None
-        self._tapes.now = trio.lowlevel.current_clock().current_time
+        self._tapes.began = self._tapes.now()
         watch(consumer, self._tapes, is_timed=is_real(trio.lowlevel.current_clock()))
 
     def end(self, consumer: Consumer, report: Report) -> None:
-        tapes, began = self._tapes, consumer.engine.began
+        tapes = self._tapes
         assert tapes is not None
         for finish in tapes.at_end:
             finish()
         kept = {place: tape.kept() for place, tape in tapes.tapes.items()}
+        kept |= {place: Kept(count, [], []) for place, count in tapes.counts.items()}
         self._recording = Recording(
             elapsed=report.elapsed,
             taken=report.taken,
@@ -105,7 +109,7 @@ class Recorder(Witness):
             outcome=report.outcome,
             seed=report.seed,
             has_consumer=tapes.has_consumer,
-            changes=tuple([(at - began, what) for at, what in tapes.changes]),
+            changes=tuple([(at - tapes.began, what) for at, what in tapes.changes]),
             tapes=kept,
         )
         tapes.forget()
@@ -114,10 +118,12 @@ class Recorder(Witness):
 class Tapes:
     """The tapes of one run, and what belongs to all of them."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, now: Callable[[], float]) -> None:
         self._limit = limit  # the most samples on each
         self.tapes: dict[Place, Tape] = {}  # by what they are of
-        self.now: Callable[[], float] = trio.current_time  # the clock; set anew when the run begins
+        self.counts: dict[Place, int] = {}  # of what is only counted, when the run is over
+        self.now: Callable[[], float] = now  # the clock
+        self.began: float = 0.0  # when the run begins, by that clock
         self.changes: list[tuple[float, str]] = []  # when the run was drained, paused, resumed
         self.has_consumer: bool = False  # a block takes the items
         self.at_end: list[Callable[[], None]] = []  # what is noted when the run is over
@@ -194,14 +200,12 @@ class Recordings(Roles):
 
         async def recorded(*args: Any) -> Any:
             since = tapes.now()
-            attempts: list[Any] = []
-            add(attempts)
             try:
                 result = await fn(*args)
             except BaseException as error:
-                attempts.append(tapes.ending(name, since, error))
+                add([tapes.ending(name, since, error)])
                 raise
-            attempts.append(tapes.now() - since)
+            add(tapes.now() - since)
             return result
 
         return recorded
@@ -241,7 +245,7 @@ class Recordings(Roles):
         return partial(recorded_children, self._tapes, name, fn)
 
     def stream(self, name: str, fn: AnyFunction) -> ContextFunction:
-        tapes, add = self._tapes, self._tapes.tape(name, "fn", "children").add
+        tapes, add = self._tapes, self._tapes.tape(name, "fn", "children").add_number
 
         async def recorded(item: Any, context: CallContext) -> Any:
             since = tapes.now()
@@ -259,7 +263,7 @@ class Recordings(Roles):
         return Layer(recorded)
 
     def decision(self, name: str) -> ContextFunction:
-        tapes, add = self._tapes, self._tapes.tape(name, "answer", "answers").add
+        tapes, add = self._tapes, self._tapes.tape(name, "answer", "answers").add_number
 
         async def recorded(answer: Any, context: CallContext) -> Any:  # noqa: ASYNC124  # a step awaits its calls
             try:
@@ -319,23 +323,28 @@ class Attempts:
     def __init__(self, tapes: Tapes, name: str, path: str) -> None:
         self._tapes = tapes  # of the run
         self._name = name  # of the part
-        self._add = tapes.tape(name, path, "calls").add  # takes the list of attempts of a new call
+        self.now: Callable[[], float] = tapes.now  # the clock
+        self._tape = tapes.tape(name, path, "calls")  # where it notes them
+        self._keep = self._tape.samples.append  # for `done`, as the next two
+        self._keep_number = self._tape.numbers.append
+        self._samples = self._tape.samples
         self._open: dict[int, list[Any]] = {}  # attempts of calls that did not succeed, by number: more may come
 
-    def now(self) -> float:
-        """Return the time."""
-        return self._tapes.now()
+    def done(self, number: int, since: float) -> None:
+        """Note an attempt that succeeded; of the first one, only the seconds: a list for each call costs 10 %."""
+        seconds = self.now() - since
+        attempts = self._open.pop(number, None)
+        if attempts is None:
+            self._tape.add_number(seconds, number)
+        else:
+            attempts.append(seconds)
 
-    def begin(self, number: int) -> list[Any]:
-        """Return the attempts so far of a call; of a new one, an empty list."""
-        attempts = self._open.pop(number, None) if self._open else None
+    def fail(self, number: int, since: float, error: BaseException) -> None:
+        """Note an attempt that did not succeed."""
+        attempts = self._open.pop(number, None)
         if attempts is None:
             attempts = []
-            self._add(attempts, number)
-        return attempts
-
-    def fail(self, number: int, attempts: list[Any], since: float, error: BaseException) -> None:
-        """Note an attempt that did not succeed."""
+            self._tape.add_number(attempts, number)
         attempts.append(self._tapes.ending(self._name, since, error))
         while len(self._open) >= _OPEN:
             del self._open[next(iter(self._open))]
@@ -352,14 +361,20 @@ class _RecordedCall(Attempts, ContextFunction):
     @trio.lowlevel.disable_ki_protection
     async def __call__(self, item: Any, context: CallContext) -> Any:
         # One coroutine, in the place of the one that makes a call interruptible: more would cost 2 % of an item each.
-        attempts, now = self.begin(context.number), self._tapes.now
+        now = self.now
         since = now()
         try:
             result = await self._fn(item)
         except BaseException as error:
-            self.fail(context.number, attempts, since, error)
+            self.fail(context.number, since, error)
             raise
-        attempts.append(now() - since)
+        if self._open:
+            self.done(context.number, since)
+        else:  # as `done`
+            self._keep(now() - since)
+            self._keep_number(context.number)
+            if len(self._samples) > self._tape.most:
+                self._tape.thin()
         return result
 
 
@@ -371,13 +386,13 @@ class _RecordedStep(Attempts, ContextFunction):
         self._step = step  # the user's, whose state stays its own
 
     async def __call__(self, item: Any, context: CallContext) -> Any:
-        attempts, since = self.begin(context.number), self.now()
+        since = self.now()
         try:
             result = await self._step.layered()(item, context)
         except BaseException as error:
-            self.fail(context.number, attempts, since, error)
+            self.fail(context.number, since, error)
             raise
-        attempts.append(self.now() - since)
+        self.done(context.number, since)
         return result
 
 
@@ -417,7 +432,7 @@ class _RecordedCalls:
             result = await self._running.call(fn, item, context, admitted)
         except BaseException as error:
             if since < inf:
-                notes.fail(context.number, notes.begin(context.number), since, error)
+                notes.fail(context.number, since, error)
             raise
-        notes.begin(context.number).append(notes.now() - since)
+        notes.done(context.number, since)
         return result

@@ -243,11 +243,12 @@ def _all(form: Callable[[Any], bool], length: int | None = None) -> Callable[[An
 
 
 _FORMS: Final[Mapping[str, Callable[[Sample], bool]]] = {
-    "calls": _all(_is_end),  # the attempts of one item, in order
+    "calls": lambda value: _is_seconds(value) or (_all(_is_end)(value) and value != []),  # of an item: each attempt
     "answers": _is_answer,
     "children": _all(_is_end),  # the way to each child, and to the end
     "counts": lambda value: _is_count(value) or (isinstance(value, list) and len(value) == 2 and _is_count(value[0])),
-    "pulls": _all(_is_seconds, 2),  # how long it took, and when the item came
+    "pulls": _is_seconds,  # how long it took
+    "arrivals": _is_seconds,  # when the item came, since the beginning of the run
     "ends": _is_end,
     "items": lambda value: False,  # only counted
     "bursts": _all(_is_seconds, 2),  # values, and seconds

@@ -17,6 +17,8 @@ from typing import Any, TypeAlias
 Sample: TypeAlias = Any
 """What JSON can hold, and a `FailureKind` where something failed; each role has its own form, see `roles`."""
 
+_SLACK = 1024
+"""Samples that may come before it is decided which of them are kept."""
 _SPREAD = 32
 """How far from its place in time a sample may be taken that stands for a call that was not kept, in samples."""
 
@@ -37,52 +39,79 @@ class FailureKind:
 
 
 class Tape:
-    """Samples of one function, or of one source."""
+    """Samples of one function, or of one source.
 
-    __slots__ = ("_chance", "_limit", "_next", "_places", "_weight", "samples", "seen")
+    What notes many calls appends to `samples` (and `numbers`) itself, and calls `thin` when there are more than `most`:
+    a call of `add` for each would cost as much as the rest.
+    """
+
+    __slots__ = ("_before", "_chance", "_limit", "_next", "_sorted_out", "_weight", "most", "numbers", "samples")
 
     def __init__(self, limit: int) -> None:
-        self._limit = limit  # the most samples
+        self._limit = limit  # the most samples that are kept
         self._chance = Random(0)  # decides what is kept; the same each time
         self._weight = 1.0  # the greatest of the random numbers that the kept calls would have
         self._next: int = limit  # how many calls come before the next that is kept, once there is no room
-        self._places: list[int] = []  # numbers of the calls that are kept, in the order of `samples`; not sorted
-        self.seen: int = 0  # calls
-        self.samples: list[Sample] = []  # of the calls that are kept
+        self._before = 0  # calls that it was decided about
+        self._sorted_out = 0  # how many of `samples` are kept from those
+        self.most: int = limit + _SLACK  # samples after which it must be thinned out
+        self.samples: list[Sample] = []  # kept ones, then all that came since
+        self.numbers: list[int] = []  # of the items of those, from 0; for later samples left out if they come in order
 
-    def add(self, sample: Sample, number: int | None = None) -> None:
-        """Keep a call, or not; a list may still be filled afterwards.
+    @property
+    def seen(self) -> int:
+        """How many calls there were."""
+        return self._before + len(self.samples) - self._sorted_out
 
-        Args:
-          sample: of the call.
-          number: of its item, from 0; None if calls come in the order of the items.
-        """
-        seen = self.seen
-        self.seen = seen + 1
-        if seen < self._limit:
-            self._places.append(seen if number is None else number)
-            self.samples.append(sample)
-        elif seen == self._next:
-            place = self._chance.randrange(self._limit)
-            self._places[place] = seen if number is None else number
-            self.samples[place] = sample
-        if seen >= self._next or self.seen == self._limit:
-            self._skip()
+    def add(self, sample: Sample) -> None:
+        """Keep a call, or not; a list may still be filled afterwards."""
+        self.samples.append(sample)
+        if len(self.samples) > self.most:
+            self.thin()
 
-    def _skip(self) -> None:
-        """Choose the next call that is kept: not each has to be asked for."""
+    def add_number(self, sample: Sample, number: int) -> None:
+        """Do the same for calls that do not come in the order of their items."""
+        self.numbers.append(number)
+        self.add(sample)
+
+    def thin(self) -> None:
+        """Decide which of the latest samples are kept."""
+        self._number()
+        samples, numbers, limit = self.samples, self.numbers, self._limit
+        seen, shift = self.seen, self._before - self._sorted_out
+        if len(samples) >= limit and self._weight == 1.0:
+            self._skip(limit)
+        while self._next < seen:
+            place, new = self._chance.randrange(limit), self._next - shift
+            samples[place], numbers[place] = samples[new], numbers[new]
+            self._skip(self._next + 1)
+        del samples[limit:], numbers[limit:]
+        self._before, self._sorted_out = seen, len(samples)
+
+    def _number(self) -> None:
+        """Number what came in order."""
+        missing = len(self.samples) - len(self.numbers)
+        self.numbers.extend(range(self.seen - missing, self.seen))
+
+    def _skip(self, first: int) -> None:
+        """Choose the next call that is kept, from the `first` on: not each has to be decided about."""
         self._weight *= self._random() ** (1 / self._limit)
-        gap = log(self._random()) / log1p(-self._weight) if self._weight > 0 else inf
-        self._next = self.seen + int(min(gap, 1e18))
+        gap = log(self._random()) / log1p(-self._weight) if 0 < self._weight < 1 else inf
+        self._next = first + int(min(gap, 1e18))
 
     def _random(self) -> float:
         return 1 - self._chance.random()  # above 0, for its logarithm
 
     def kept(self) -> Kept:
         """Return what was kept, in the order of the calls."""
-        pairs = sorted(zip(self._places, self.samples, strict=True), key=lambda pair: pair[0])
-        last = pairs[-1][0] if pairs else -1  # not every item needs a call, so there may be fewer calls than items
-        return Kept(max(self.seen, last + 1), [number for number, _ in pairs], [sample for _, sample in pairs])
+        if len(self.samples) > self._limit:
+            self.thin()
+        self._number()
+        numbers = sorted(self.numbers)
+        order = sorted(range(len(numbers)), key=self.numbers.__getitem__)
+        last = numbers[-1] if numbers else -1  # not every item needs a call, so there may be fewer calls than items
+        samples = [self.samples[place] for place in order]
+        return Kept(max(self.seen, last + 1), numbers, samples)
 
 
 class Kept:

@@ -20,6 +20,7 @@ from .._runtime.run.engine import Engine
 from .._runtime.run.run import Consumer
 from .._runtime.run.run_context import RunContext
 from .._runtime.stages.sources import AsyncSource, IterableInlet, TickSource
+from .recording import Place
 from .streams import counted
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def watch(consumer: Consumer, tapes: Tapes, *, is_timed: bool) -> None:
         if isinstance(source, IterableInlet):
             tapes.at_end.append(_counting(source, tapes))
         elif not isinstance(source, TickSource):
-            _watch_source(source, tapes, engine)
+            _watch_source(source, tapes)
     for stage in engine.stages:
         for operation in stage.chain.operations:
             if type(operation).__name__ == "UnbatchOp":
@@ -56,10 +57,10 @@ def watch(consumer: Consumer, tapes: Tapes, *, is_timed: bool) -> None:
 
 
 def _counting(source: IterableInlet, tapes: Tapes) -> Callable[[], None]:
-    items, ends = (tapes.tape(source.chain.name, role, role) for role in ("items", "ends"))
+    ends = tapes.tape(source.chain.name, "ends", "ends")
 
     def count() -> None:
-        items.seen = source.taken
+        tapes.counts[Place(source.chain.name, "items", "items")] = source.taken
         if source.exhausted:
             failure = source.failure
             ends.add(0.0 if failure is None else [0.0, tapes.failure(source.chain.name, failure.error)])
@@ -67,22 +68,23 @@ def _counting(source: IterableInlet, tapes: Tapes) -> Callable[[], None]:
     return count
 
 
-def _watch_source(source: AsyncSource, tapes: Tapes, engine: Engine) -> None:
+def _watch_source(source: AsyncSource, tapes: Tapes) -> None:
     name, ask, now = source.chain.name, source.next, tapes.now
-    pulls, ends = tapes.tape(name, "pulls", "pulls"), tapes.tape(name, "ends", "ends")
+    pulled, came, ended = (tapes.tape(name, role, role).add for role in ("pulls", "arrivals", "ends"))
 
     async def asked() -> Any:
         since = now()
         try:
             item = await ask()
         except BaseException as error:
-            ends.add(tapes.ending(name, since, error))
+            ended(tapes.ending(name, since, error))
             raise
-        came = now()
+        at = now()
         if item is END:
-            ends.add(came - since)
-        else:
-            pulls.add([came - since, came - engine.began])
+            ended(at - since)
+        else:  # both tapes keep the same ones
+            pulled(at - since)
+            came(at - tapes.began)
         return item
 
     source.next = asked  # type: ignore[method-assign]
@@ -181,22 +183,27 @@ def _inner(tapes: Tapes, cleanup_timeout: float, plan: Plan, on_discard: OnDisca
 
 
 def _watch_consumer(consumer: Consumer, tapes: Tapes) -> None:
-    take, now, add = consumer.take, tapes.now, tapes.tape(CONSUMER, "holds", "holds").add
+    take, now, tape = consumer.take, tapes.now, tapes.tape(CONSUMER, "holds", "holds")
+    keep, samples, most = tape.samples.append, tape.samples, tape.most
     given: float | None = None  # when it got its last item, until it asks for the next
 
     def taken() -> Any:
         nonlocal given
+        asked = None
         if given is not None:
-            add(now() - given)
+            asked = now()
+            keep(asked - given)
+            if len(samples) > most:
+                tape.thin()
             given = None
         item = take()
-        if item is not PENDING:
-            given = now()
+        if item is not PENDING:  # at once, or after a wait
+            given = now() if asked is None else asked
         return item
 
     def end() -> None:
         if given is not None:
-            add(now() - given)
+            tape.add(now() - given)
 
     consumer.take = taken  # type: ignore[method-assign]
     tapes.at_end.append(end)
