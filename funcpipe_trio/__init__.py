@@ -18,6 +18,7 @@ from ._recording.simulation import simulate as simulate
 from ._recording.simulation import simulate_async as simulate_async
 from ._runtime.calls.rate_limiter import RateLimiter as RateLimiter
 from ._runtime.calls.rate_limiter import RateLimiterStatistics as RateLimiterStatistics
+from ._runtime.calls.started import StartedCircuit as StartedCircuit
 from ._runtime.calls.started import StartedStep as StartedStep
 from ._runtime.fair_channel.fair_channel import FairChannel as FairChannel
 from ._runtime.fair_channel.fair_group import FairGroup as FairGroup
@@ -32,6 +33,8 @@ from ._runtime.reports.counts import RemakeReport as RemakeReport
 from ._runtime.reports.counts import StageReport as StageReport
 from ._runtime.reports.report import Report as Report
 from ._runtime.reports.report import RunStatistics as RunStatistics
+from ._runtime.run.observing import Observation as Observation
+from ._runtime.run.observing import Observer as Observer
 from ._runtime.run.run import Run as Run
 from ._runtime.runners.executors import InExecutor as InExecutor
 from ._runtime.runners.executors import executor as executor
@@ -57,6 +60,7 @@ from .policies.on_error import Stop as Stop
 from .policies.rate_limit import RateLimit as RateLimit
 from .policies.retry import Backoff as Backoff
 from .policies.retry import Retry as Retry
+from .service import run_service as run_service
 from .step import Step as Step
 from .step import chunked as chunked
 from .step import gather as gather

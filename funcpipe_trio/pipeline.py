@@ -31,6 +31,7 @@ from ._runtime.core.ledger import OnDiscard
 from ._runtime.core.misused import misused
 from ._runtime.links.sink import Sink
 from ._runtime.reports.report import Report
+from ._runtime.run.observing import Observed, Observer
 from ._runtime.run.run import Run
 from ._runtime.run.run_context import RunContext
 from .policies.fair_share import FairShare
@@ -949,6 +950,7 @@ class Pipeline(Generic[T_co]):
         on_discard: OnDiscard | None = None,
         cleanup_timeout: float = 5.0,
         record: Recorder | None = None,
+        observer: Observer | None = None,
     ) -> RunContext[T_co]:
         """Start a run for the length of a block: ``async with pipeline.open() as run: async for item in run: ...``.
 
@@ -958,6 +960,7 @@ class Pipeline(Generic[T_co]):
           on_discard: ``on_discard(item, stage, reason)``, sync: called once for each item that is discarded.
           cleanup_timeout: seconds > 0 that async cleanup may take.
           record: keeps how long everything took, for `simulate`; None: nothing does.
+          observer: puts something of its own around every call, such as `OpenTelemetrySpans`; None: nothing does.
 
         Raises:
           PlanError: on entry, if the plan cannot work; nothing was started.
@@ -968,7 +971,7 @@ class Pipeline(Generic[T_co]):
         Checkpoint: entering always; leaving only if it waits.
         Cancellation: stops the run at once; items in flight are discarded with the reason ``cancelled``.
         """
-        return self._block(on_discard, cleanup_timeout, None, record)
+        return self._block(on_discard, cleanup_timeout, None, record, observer)
 
     async def run(
         self,
@@ -976,6 +979,7 @@ class Pipeline(Generic[T_co]):
         on_discard: OnDiscard | None = None,
         cleanup_timeout: float = 5.0,
         record: Recorder | None = None,
+        observer: Observer | None = None,
         task_status: trio.TaskStatus[Run[T_co]] = trio.TASK_STATUS_IGNORED,
     ) -> Report:
         """Run to the end, for its effects; the results are not used, and the last stage has no link behind it.
@@ -992,7 +996,7 @@ class Pipeline(Generic[T_co]):
         Checkpoint: always.
         Cancellation: stops the run at once.
         """
-        return await self._drive(_forget, on_discard, cleanup_timeout, task_status.started, record)
+        return await self._drive(_forget, on_discard, cleanup_timeout, task_status.started, record, observer)
 
     async def collect(self, *, on_discard: OnDiscard | None = None, cleanup_timeout: float = 5.0) -> list[T_co]:
         """Run to the end, and return all items as a list."""
@@ -1047,14 +1051,26 @@ class Pipeline(Generic[T_co]):
         return Pipeline(Plan(FanOut(kind, called, self._plan, grown, routing)))
 
     def _block(
-        self, on_discard: OnDiscard | None, cleanup_timeout: float, sink: Sink | None, record: Recorder | None = None
+        self,
+        on_discard: OnDiscard | None,
+        cleanup_timeout: float,
+        sink: Sink | None,
+        record: Recorder | None = None,
+        observer: Observer | None = None,
     ) -> RunContext[Any]:
         if on_discard is not None:
             checks.takes("Pipeline", "on_discard", checks.sync_callable("Pipeline", "on_discard", on_discard), 3)
         checks.seconds("Pipeline", "cleanup_timeout", cleanup_timeout)
         if record is not None:
             checks.instance("Pipeline", "record", record, Recorder)
-        return RunContext(self._plan, on_discard=on_discard, cleanup_timeout=cleanup_timeout, sink=sink, witness=record)
+        if observer is not None and not callable(getattr(observer, "begin", None)):
+            raise checks.refuse(TypeError, "Pipeline", "observer", "be an Observer, with a method begin", observer)
+        block: RunContext[Any] = RunContext(
+            self._plan, on_discard=on_discard, cleanup_timeout=cleanup_timeout, sink=sink, witness=record
+        )
+        if observer is not None:
+            block.admit(Observed(observer))
+        return block
 
     async def _drive(
         self,
@@ -1063,10 +1079,11 @@ class Pipeline(Generic[T_co]):
         cleanup_timeout: float,
         started: Callable[[Run[Any]], None],
         record: Recorder | None = None,
+        observer: Observer | None = None,
     ) -> Report:
         """Run to the end with a sink; raise the failure that reached it."""
         sink = Sink(put)
-        async with self._block(on_discard, cleanup_timeout, sink, record) as run:
+        async with self._block(on_discard, cleanup_timeout, sink, record, observer) as run:
             started(run)
         report = run.report
         if report.outcome == "failed" and report.error is not None:

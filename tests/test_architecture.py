@@ -26,6 +26,8 @@ FLOORS = {
     "step": 4,
     "pipeline": 5,
     "merging": 6,
+    "service": 7,
+    "exporters": 8,
     "testing": 7,
     "_watch": 7,
     "_cli": 8,
@@ -149,7 +151,9 @@ def test_what_is_rare_waits_for_its_first_use():
 PUBLIC = {
     "funcpipe_trio",
     "funcpipe_trio.merging",
+    *(f"funcpipe_trio.exporters{name}" for name in ("", ".opentelemetry", ".prometheus")),
     "funcpipe_trio.pipeline",
+    "funcpipe_trio.service",
     "funcpipe_trio.step",
     *(f"funcpipe_trio.policies{name}" for name in ("", ".circuit_breaker", ".fair_share", ".on_error")),
     *(f"funcpipe_trio.policies.{name}" for name in ("rate_limit", "retry")),

@@ -1,4 +1,4 @@
-"""What does the command `funcpipe` do? It describes, compares and reviews plans; it runs none.
+"""What does the command `funcpipe` do? It describes, compares and reviews plans, and runs one as a service.
 
 The rule: the answer goes to standard output, everything else to standard error; the exit status says what a script has
 to know. Output that nobody reads any more, as after ``| head -1``, and Ctrl-C end it without a traceback.
@@ -7,6 +7,7 @@ to know. Output that nobody reads any more, as after ``| head -1``, and Ctrl-C e
 from __future__ import annotations
 
 import argparse
+import contextlib
 import io
 import os
 import shutil
@@ -21,7 +22,10 @@ from .._plan.diff import diff
 from .._plan.formats import FORMATS
 from .._plan.review import Finding, review
 from .._plan.rules import RULES
-from .target import TargetError, find, find_document
+from ..service import GRACE
+from .completion import SCRIPTS
+from .running import ABORTED, FAILED, LATE, Refused, Shown, run
+from .target import TargetError, find, find_document, found
 
 WRONG_USE = 2
 INTERRUPTED = 130  # as a shell shows a program that Ctrl-C ended
@@ -29,10 +33,11 @@ CLOSED_PIPE = 141  # and one whose output nobody read
 
 _TARGET = "MODULE:NAME or FILE.py:NAME of a pipeline, or of a function without arguments that returns one"
 _STATUS = """exit status:
-  0    described; equal; no findings
-  1    different (diff); findings (review)
+  0    described; equal; no findings; completed or drained (run)
+  1    different (diff); findings (review); failed (run)
   2    wrong use, no such pipeline, or a plan that cannot work
-  130  Ctrl-C
+  124  drained, but not within the grace period (run)
+  130  Ctrl-C; aborted by a second signal (run)
   141  the output was closed"""
 
 
@@ -53,14 +58,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _answered(arguments: Sequence[str] | None) -> int:
-    given = _parser().parse_args(arguments)
+    given = parser().parse_args(arguments)
     try:
         status: int = given.answer(given)
     except TargetError as error:
         return _say(str(error), WRONG_USE)
     except PlanError as error:
         return _say(f"the plan cannot work:\n{error}", WRONG_USE)
-    except ValueError as error:  # such as a rule that is not known
+    except (Refused, ValueError) as error:  # such as a rule that is not known
         return _say(str(error), WRONG_USE)
     return status
 
@@ -93,6 +98,19 @@ def _review(given: argparse.Namespace) -> int:
     return 1 if findings else 0
 
 
+def _run(given: argparse.Namespace) -> int:
+    address = "127.0.0.1" if given.bind is None else given.bind
+    if given.bind is not None and given.web is None:
+        raise Refused("--bind says where --web listens, so it needs --web PORT")
+    with found(given.target) as plan:
+        return run(plan, given.grace, Shown(given.target, given.live, given.web, address))
+
+
+def _completion(given: argparse.Namespace) -> int:
+    print(SCRIPTS[given.shell].read_text(encoding="utf-8"), end="")
+    return 0
+
+
 def _told(finding: Finding) -> str:
     """Return a finding as one line, or wrapped to the width of a terminal."""
     if not sys.stdout.isatty():
@@ -118,18 +136,23 @@ class _Form(argparse.HelpFormatter):
         return "\n".join(lines)
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     form: dict[str, Any] = {"formatter_class": _Form, "allow_abbrev": False}
-    parser = argparse.ArgumentParser(
-        "funcpipe", description="Describe, compare and review pipelines. None is run.", epilog=_STATUS, **form
+    made = argparse.ArgumentParser(
+        "funcpipe", description="Describe, compare, review and run pipelines.", epilog=_STATUS, **form
     )
-    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    commands = made.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_describe(commands.add_parser("describe", help="show a plan", description="Show a plan.", **form))
     told = "Tell what changed between two plans: a line for each change, and what they do to the bound."
     _add_diff(commands.add_parser("diff", help="tell what changed between two plans", description=told, **form))
     told = "Find what is probably not meant in a plan. To a terminal findings are wrapped, elsewhere each is one line."
     _add_review(commands.add_parser("review", help="find what is probably not meant", description=told, **form))
-    return parser
+    told = "Run a plan until it ends. SIGTERM or Ctrl-C drains it, a second one aborts it, a third ends the program."
+    _add_run(commands.add_parser("run", help="run a plan as a service", description=told, **form))
+    told = "Print a script by which a shell completes this command."
+    _add_completion(commands.add_parser("completion", help="print a script for a shell", description=told, **form))
+    return made
 
 
 def _add_describe(parser: argparse.ArgumentParser) -> None:
@@ -157,6 +180,51 @@ def _add_review(parser: argparse.ArgumentParser) -> None:
     told = "leave out a rule; may be given several times"
     parser.add_argument("--ignore", action="append", default=[], metavar="RULE", help=told)
     parser.set_defaults(answer=_review)
+
+
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = f"""exit status:
+  0    completed, or drained after a signal
+  {FAILED}    failed
+  2    wrong use, no such pipeline, or a plan that cannot work
+  {LATE}  drained, but not within the grace period: what was left was discarded
+  {ABORTED}  aborted by a second signal
+
+A signal that comes before the run has begun ends the program as any other."""
+    parser.add_argument("target", metavar="TARGET", help=_TARGET)
+    told = "how long it may drain; inf: without limit; by default 30"
+    parser.add_argument("--grace", type=_seconds, default=GRACE, metavar="SECONDS", help=told)
+    parser.add_argument("--live", action="store_true", help="show in the terminal what it is doing")
+    told = "serve a page that shows what it is doing, with /ready and /metrics; 0: any free port"
+    parser.add_argument("--web", type=_port, metavar="PORT", help=told)
+    told = "where to serve it: by default 127.0.0.1, so for this machine only"
+    parser.add_argument("--bind", metavar="ADDRESS", help=told)
+    parser.set_defaults(answer=_run)
+
+
+def _add_completion(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = """to use it:
+  bash  eval "$(funcpipe completion bash)", in ~/.bashrc
+  zsh   eval "$(funcpipe completion zsh)", in ~/.zshrc, behind compinit"""
+    parser.add_argument("shell", choices=tuple(SCRIPTS), metavar="SHELL", help=" or ".join(SCRIPTS))
+    parser.set_defaults(answer=_completion)
+
+
+def _seconds(text: str) -> float:
+    with contextlib.suppress(ValueError):
+        if (seconds := float(text)) >= 0:
+            return seconds
+    raise argparse.ArgumentTypeError(f"must be a number of seconds >= 0, not {text!r}")
+
+
+def _port(text: str) -> int:
+    with contextlib.suppress(ValueError):
+        if 0 <= (port := int(text)) <= _LAST_PORT:
+            return port
+    raise argparse.ArgumentTypeError(f"must be a number from 0 to {_LAST_PORT}, not {text!r}")
+
+
+_LAST_PORT = 65535
 
 
 if __name__ == "__main__":

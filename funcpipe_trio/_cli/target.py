@@ -21,6 +21,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import outcome
+import trio
+
 from .._base.errors import FuncpipeError
 from .._base.shown import listed, named, shown
 from .._plan.diff import is_document
@@ -29,8 +32,8 @@ from ..pipeline import Pipeline
 
 _FRAMES = 5
 """The most frames of the user's traceback that are shown."""
-_OURS = Path(__file__).parents[1]
-_IMPORTS = Path(importlib.__file__).parent
+_NOT_THE_USERS = {Path(__file__).parents[1], *(Path(str(each.__file__)).parent for each in (importlib, outcome, trio))}
+"""Folders of this package, and of what calls the user's code for it."""
 
 
 class TargetError(FuncpipeError):
@@ -43,11 +46,22 @@ def find(target: str) -> Pipeline[Any]:
     Raises:
       TargetError: if there is none.
     """
+    with found(target) as plan:
+        return plan
+
+
+@contextmanager
+def found(target: str) -> Iterator[Pipeline[Any]]:
+    """Yield the pipeline that a target names; in the block its code can import what is beside it.
+
+    Raises:
+      TargetError: if there is none.
+    """
     place, colon, name = target.rpartition(":")
     if not (place and colon and name):
         raise TargetError(f"{target!r} must be MODULE:NAME or FILE.py:NAME, such as app:plan or src/app.py:make_plan")
     with _loaded(place) as module:
-        return _made(target, _looked_up(target, module, name))
+        yield _made(target, _looked_up(target, module, name))
 
 
 def find_document(target: str) -> dict[str, Any]:
@@ -193,12 +207,15 @@ def _run(what: str, call: Callable[[], Any]) -> Any:
 def _traceback(error: BaseException) -> str:
     """Return the user's part of a traceback: without this package and the import system, the last frames only."""
     told = traceback.TracebackException.from_exception(error)
-    told.stack = traceback.StackSummary.from_list(
-        [each for each in told.stack if _is_the_users(each.filename)][-_FRAMES:]
-    )
+    told.stack = users_part(told.stack)
     return "".join(told.format(chain=False)).rstrip()
+
+
+def users_part(stack: traceback.StackSummary) -> traceback.StackSummary:
+    """Return the last frames that are the user's."""
+    return traceback.StackSummary.from_list([each for each in stack if _is_the_users(each.filename)][-_FRAMES:])
 
 
 def _is_the_users(file: str) -> bool:
     is_generated = file.startswith("<")  # by the import system, or the methods of our frozen values
-    return not (is_generated or {_OURS, _IMPORTS} & {*Path(file).parents})
+    return not (is_generated or _NOT_THE_USERS & {*Path(file).parents})

@@ -183,7 +183,9 @@ class _Theatre(Witness):
         """Run the plan to the end that the recorded run had."""
         recording = self._recording
         sink = None if recording.has_consumer else Sink(_forget)
-        block: RunContext[Any] = RunContext(plan, on_discard=None, cleanup_timeout=1e9, sink=sink, witness=self)
+        block: RunContext[Any] = RunContext(
+            plan, on_discard=None, cleanup_timeout=1e9, sink=sink, witness=self, is_logged=False
+        )
         until = recording.elapsed if recording.outcome == "cancelled" else math.inf
         async with trio.open_nursery() as nursery:
             with trio.move_on_after(until):

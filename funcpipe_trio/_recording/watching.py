@@ -179,7 +179,7 @@ def _watch_abort(engine: Engine, tapes: Tapes) -> None:
 def _inner(tapes: Tapes, cleanup_timeout: float, plan: Plan, on_discard: OnDiscard) -> RunContext[Any]:
     """Return the block of a run inside of an item, watched."""
     _plan, witness = tapes.inner.pop(id(plan), (None, None))
-    return RunContext(plan, on_discard=on_discard, cleanup_timeout=cleanup_timeout, witness=witness)
+    return RunContext(plan, on_discard=on_discard, cleanup_timeout=cleanup_timeout, witness=witness, is_logged=False)
 
 
 def _watch_consumer(consumer: Consumer, tapes: Tapes) -> None:

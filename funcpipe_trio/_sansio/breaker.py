@@ -13,9 +13,12 @@ It never waits and never calls: it is told the time, and the outcome of each cal
 from __future__ import annotations
 
 from collections import deque
+from typing import Literal
 
 from .._base.frozen import dataclass
 from ..policies.circuit_breaker import CircuitBreaker
+
+State = Literal["closed", "open", "half-open"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +49,7 @@ class Breaker:
         self.why = ""
 
     @property
-    def state(self) -> str:
+    def state(self) -> State:
         """``closed``, ``open`` or ``half-open``."""
         return "closed" if self._is_closed else "half-open" if self._until is None else "open"
 

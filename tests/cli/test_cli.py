@@ -302,7 +302,7 @@ def test_a_bound_can_be_asked_for(run):
     ("arguments", "message"),
     [
         ((), "funcpipe: error: the following arguments are required: COMMAND"),
-        (("run", "app:plan"), "invalid choice: 'run'"),
+        (("play", "app:plan"), "invalid choice: 'play'"),
         (("describe",), "funcpipe describe: error: the following arguments are required: TARGET"),
         (("describe", "app:plan", "--format", "svg"), "invalid choice: 'svg'"),
         (("diff", "app:plan"), "funcpipe diff: error: the following arguments are required: NEW"),

@@ -1,29 +1,34 @@
 """What a type checker must see; checked by mypy strict, never run."""
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from concurrent.futures import BrokenExecutor, ThreadPoolExecutor
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
-from typing import TextIO, TypeGuard, TypeVar, assert_type
+from typing import Any, Literal, TextIO, TypeGuard, TypeVar, assert_type
 
 import trio
+from prometheus_client import CollectorRegistry
 from starlette.applications import Starlette
 from starlette.routing import Mount
 from typing_extensions import TypeIs
 
 from funcpipe_trio import (
+    CircuitBreaker,
     Failure,
     FairChannel,
     FairShare,
     Finding,
+    Observer,
     OnError,
     Pipeline,
     RateLimit,
     RateLimiter,
+    RateLimiterStatistics,
     Report,
     Retry,
     Run,
+    StartedCircuit,
     StartedStep,
     Step,
     WorkerError,
@@ -35,11 +40,13 @@ from funcpipe_trio import (
     merge,
     processes,
     review,
+    run_service,
     threads,
     watch,
     watch_app,
     zip_pipelines,
 )
+from funcpipe_trio.exporters import OpenTelemetryMetrics, OpenTelemetrySpans, PrometheusCollector
 
 T = TypeVar("T")
 
@@ -368,3 +375,38 @@ async def seen(run: Run[int], file: TextIO) -> None:
     await watch(run, 1)  # type: ignore[call-arg]
     watch_app(run, name=3)  # type: ignore[arg-type]
     run.report.plot(3)  # type: ignore[arg-type]
+
+
+class Watching:
+    def begin(self) -> "Watching":
+        return self
+
+    def around(self, stage: str, call: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        return call
+
+    def ended(self, report: Report) -> None:
+        assert_type(report.delivered, int)
+
+
+async def served(run: Run[int]) -> None:
+    watching: Observer = Watching()
+    assert_type(await run_service(numbers, grace=3, observer=watching), Report)
+    assert_type(await numbers.run(observer=OpenTelemetrySpans("numbers", calls=True)), Report)
+    async with numbers.open(observer=Watching()) as opened:
+        assert_type(opened, Run[int])
+    collector = PrometheusCollector()
+    CollectorRegistry().register(collector)
+    collector.add("numbers", run)
+    OpenTelemetryMetrics().add("numbers", run)
+    (circuit,) = Step(fetch).circuit_breaker(CircuitBreaker()).start().circuits
+    assert_type(circuit, StartedCircuit)
+    state: Literal["closed", "open", "half-open"] = circuit.state.value
+    print(state)
+    statistics = RateLimiter(RateLimit(3)).statistics()
+    assert_type(statistics, RateLimiterStatistics)
+    assert_type(statistics.waited, float)
+    await run_service([1])  # type: ignore[arg-type]
+    await run_service(numbers, 3)  # type: ignore[call-arg]
+    await numbers.run(observer=3)  # type: ignore[arg-type]
+    collector.add(run, "numbers")  # type: ignore[arg-type]
+    OpenTelemetrySpans("numbers", True)  # type: ignore[call-arg]

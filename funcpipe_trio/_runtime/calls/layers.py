@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from fractions import Fraction
 from math import inf
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import trio
 
@@ -33,15 +33,31 @@ from ..core.user_code import awaiting, interruptible, refuse_awaitable
 from ..runners.active_runner import start_runner
 from .rate_limiter import RateLimiter, checked_cost, queue_of
 
-
-def layers_of(plan: StepPlan) -> Layered:
-    """Make a step callable, with new state."""
-    return _row(plan.parts)
+if TYPE_CHECKING:
+    from .circuit import Circuit
 
 
-def _row(parts: tuple[Part, ...]) -> Layered:
+Circuits: TypeAlias = "list[Circuit]"
+"""The circuits of a step, from the inside out."""
+
+
+def layers_of(plan: StepPlan, circuits: Circuits | None = None) -> Layered:
+    """Make a step callable, with new state; append its circuits to a list."""
+    return _row(plan.parts, _Making(plan.name, [] if circuits is None else circuits))
+
+
+class _Making(NamedTuple):
+    """A step whose layers are made."""
+
+    name: str
+    """The name of the step."""
+    circuits: Circuits
+    """Those that were made for it."""
+
+
+def _row(parts: tuple[Part, ...], making: _Making) -> Layered:
     """Make one function of parts that follow each other: a loop, because a row may be longer than the stack is deep."""
-    made = [_part(part) for part in parts]
+    made = [_part(part, making) for part in parts]
     if len(made) == 1:
         return made[0]
 
@@ -53,7 +69,7 @@ def _row(parts: tuple[Part, ...]) -> Layered:
     return row
 
 
-def _part(part: Part) -> Layered:
+def _part(part: Part, making: _Making) -> Layered:
     placed = Placed.of(part)
     if placed is not None:
         return _placed(placed)
@@ -65,15 +81,17 @@ def _part(part: Part) -> Layered:
         return _pure(part.fn)
     if isinstance(part.layer, Limit):
         limits, within = limits_around(part)
-        return _limited(_row(within), _admission(limits))
-    inner, layer = _row(part.inner), part.layer
+        return _limited(_row(within, making), _admission(limits))
+    inner, layer = _row(part.inner, making), part.layer
     if isinstance(layer, Timeout):
         return _timed(inner, layer.seconds, has_retry=any(isinstance(each, Retry) for each in layers_in(part.inner)))
     if isinstance(layer, Retry):
         return _retried(inner, layer)
-    from .circuit import circuit_around  # imported only when needed: most steps have no circuit
+    from .circuit import Circuit, circuit_around  # imported only when needed: most steps have no circuit
 
-    return circuit_around(inner, layer)
+    circuit = Circuit(layer, making.name)
+    making.circuits.append(circuit)
+    return circuit_around(inner, circuit)
 
 
 def _call(fn: AnyFunction) -> Layered:

@@ -6,6 +6,7 @@ The choice is `_sansio.token_bucket`, the waiting is `TokenQueue`: first come, f
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import field
 from fractions import Fraction
 
 import trio
@@ -31,6 +32,9 @@ class RateLimiterStatistics:
     """How often it was acquired."""
     acquired_cost: int | Fraction
     """What that cost in total."""
+    waited: float = field(default=0.0, compare=False)
+    """Seconds in which tasks waited for tokens, summed over the tasks; a task that waits for several limiters counts
+    at each. Waits that are not over count up to now. Two snapshots may be equal without it."""
 
 
 class RateLimiter:
@@ -112,12 +116,14 @@ class RateLimiter:
 
     def statistics(self) -> RateLimiterStatistics:
         """Return what it holds, and what it gave. Sync, inside of a trio run."""
+        now = self._shared.now()
         return RateLimiterStatistics(
             rate_limit=self._shared.bucket.rate_limit,
-            tokens=self._shared.bucket.tokens(self._shared.now()),
+            tokens=self._shared.bucket.tokens(now),
             tasks_waiting=sum(map(len, self._shared.lines)),
             acquired=self._shared.acquired,
             acquired_cost=self._shared.acquired_cost,
+            waited=self._shared.waited(now),
         )
 
     def _checked(self, cost: int | Fraction) -> int | Fraction:

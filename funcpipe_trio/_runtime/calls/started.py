@@ -2,21 +2,43 @@
 
 from __future__ import annotations
 
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
 import trio
 
+from ..._base.errors import StateError
+from ..._base.frozen import dataclass
 from ..._base.shown import cut, escaped, named
 from ..._plan.steps import StepPlan
+from ..._sansio.breaker import State
+from ...policies.circuit_breaker import CircuitBreaker
 from ..core.call_context import CallContext, Layered
 from ..core.failures import add_note
 from ..core.step_counters import StepCounters
 from ..reports.counts import PolicyReport
-from .layers import layers_of
+from .layers import Circuits, layers_of
 from .one_run import OneRun
+
+if TYPE_CHECKING:
+    from trio_util import AsyncValue
 
 A = TypeVar("A", contravariant=True)
 B = TypeVar("B", covariant=True)
+
+
+CircuitState: TypeAlias = State
+
+
+@dataclass(frozen=True, slots=True)
+class StartedCircuit:
+    """A circuit breaker at work, as part of a started step."""
+
+    breaker: CircuitBreaker
+    """The policy that it follows."""
+    state: AsyncValue[CircuitState]
+    """``closed``, ``open``, or ``half-open``, as a value whose changes can be awaited: it is read-only, a
+    `trio_util.AsyncValue`. It is ``half-open`` when the first call after `reset_after` is made, which is the probe, so
+    without calls an open circuit stays ``open``."""
 
 
 class StartedStep(Generic[A, B]):
@@ -29,7 +51,8 @@ class StartedStep(Generic[A, B]):
 
     def __init__(self, plan: StepPlan) -> None:
         self.plan: StepPlan = plan  # what it runs, and what it is called
-        self._layered = layers_of(plan)  # the function with its policies, made again for each trio run
+        self._circuits: Circuits = []  # its circuit breakers, from the inside out; made with the layers
+        self._layered = layers_of(plan, self._circuits)  # the function with its policies, again for each trio run
         self._one_run = OneRun(f"the started step {plan.name!r}", "Use step.start() in each of them.")
         """The trio run that may use it now."""
         self._counters = StepCounters()  # what its policies did, over all runs
@@ -43,7 +66,8 @@ class StartedStep(Generic[A, B]):
         """
         # Open circuits, and threads that were left behind, belong to the run before.
         if not self._one_run.is_current() and self._one_run.enter():
-            self._layered = layers_of(self.plan)
+            self._circuits = []
+            self._layered = layers_of(self.plan, self._circuits)
             self._counters.seed = None
         return self._layered
 
@@ -76,6 +100,21 @@ class StartedStep(Generic[A, B]):
     @trio.lowlevel.enable_ki_protection  # for the layers' own code; user code in them is not protected
     async def _run(self, item: Any, context: CallContext) -> Any:
         return await self.layered()(item, context)
+
+    @property
+    def circuits(self) -> tuple[StartedCircuit, ...]:
+        """Its circuit breakers, from the inside out, as they are written: empty without any.
+
+        ``(circuit,) = started.circuits; await circuit.state.wait_value("closed")``. Ask in the trio run that uses the
+        step: in another, it has other circuits.
+
+        Raises:
+          StateError: outside of a trio run; or if another trio run uses it that is not over.
+        """
+        if not trio.lowlevel.in_trio_run():
+            raise StateError("StartedStep.circuits: must be asked inside of trio.run(...), where its circuits are")
+        self.layered()
+        return tuple(StartedCircuit(each.policy, each.state()) for each in self._circuits)
 
     def statistics(self) -> PolicyReport:
         """Return what its policies did so far. Sync."""

@@ -32,7 +32,18 @@ Cost = int | Fraction
 class SharedBucket:
     """A bucket, the lines in which tasks wait for its tokens, and how many were taken."""
 
-    __slots__ = ("_grid", "_run", "acquired", "acquired_cost", "bucket", "joined", "lines")
+    __slots__ = (
+        "_counted",
+        "_grid",
+        "_run",
+        "_waited",
+        "_waiting",
+        "acquired",
+        "acquired_cost",
+        "bucket",
+        "joined",
+        "lines",
+    )
 
     def __init__(self, rate_limit: RateLimit) -> None:
         self.bucket = TokenBucket(rate_limit)  # decides when tokens are there
@@ -40,6 +51,9 @@ class SharedBucket:
         self.joined: int = 0  # tasks that came to wait, which numbers them
         self.acquired: int = 0  # how often tokens were taken
         self.acquired_cost: Cost = 0  # how many, in total
+        self._waiting = 0  # tasks that wait
+        self._waited = 0.0  # seconds in which tasks waited, summed over them, up to when that number last changed
+        self._counted = 0.0  # when that was
         self._grid = CostGrid()  # bounds the digits of that sum; the bucket has its own
         self._run = OneRun("RateLimiter: it", "Use a RateLimiter in each of them, with a part of the rate.")
         """The trio run whose clock it goes by, and whose tasks it may wake."""
@@ -50,7 +64,17 @@ class SharedBucket:
         if not self._run.is_current():  # its times cannot be compared with those of the run before
             self._run.enter()
             self.bucket.rebase(now)
+            self._counted = now
         return now
+
+    def waited(self, now: float) -> float:
+        """Return the seconds in which tasks waited, summed over the tasks; with the waits that are not over."""
+        return self._waited + self._waiting * (now - self._counted)
+
+    def count_waiting(self, now: float, change: int) -> None:
+        """Count one task more, or one less, that waits from now on."""
+        self._waited, self._counted = self.waited(now), now
+        self._waiting += change
 
     def take(self, now: float, cost: Cost) -> float | None:
         """Take tokens and return None; if they are not there, return when they will be."""
@@ -121,13 +145,13 @@ class TokenQueue:
         Checkpoint: if it waits, or if `checkpoint` is set.
         Cancellation: the place in line is given back, and nothing was taken.
         """
-        self._now()
+        now = self._now()
         place = _Claimant(self._buckets, costs)
-        self._join(place)
+        self._join(place, now)
         try:
             await self._line.join(lambda: self._ask(place), checkpoint=checkpoint)
         finally:
-            self._leave(place)
+            self._leave(place, trio.current_time())
 
     def _ask(self, place: _Claimant) -> float | None:
         """Take the tokens for the first task here and return None, or return when to ask again."""
@@ -168,16 +192,18 @@ class TokenQueue:
     def _first(self) -> _Claimant | None:
         return next(iter(self._claimants), None)
 
-    def _join(self, place: _Claimant) -> None:
+    def _join(self, place: _Claimant, now: float) -> None:
         self._claimants[place] = None
         for each in self._buckets:
             place.numbers[each], each.joined = each.joined, each.joined + 1
             each.lines[self] = None
+            each.count_waiting(now, 1)
 
-    def _leave(self, place: _Claimant) -> None:
+    def _leave(self, place: _Claimant, now: float) -> None:
         del self._claimants[place]
-        if not self._claimants:
-            for each in self._buckets:
+        for each in self._buckets:
+            each.count_waiting(now, -1)
+            if not self._claimants:
                 del each.lines[self]
         place.let_follow()
 

@@ -17,6 +17,7 @@ from typing import Final
 import trio
 
 from ..._base.shown import named, told
+from .log import LOGGER
 
 MOST_NOTES: Final = 32
 """The most notes on one exception."""
@@ -102,13 +103,6 @@ def warn_of(name: str, errors: Sequence[BaseException], count: int) -> None:
     """Log errors of cleanup, for a caller that gets no report to find them in."""
     if not errors:
         return
-    import logging  # here, because it takes 5 ms and most runs have no such errors
-
     first = errors[0]
-    logging.getLogger("funcpipe_trio").warning(
-        "%s: %d errors in addition to the result, the first: %s",
-        name,
-        count,
-        told(first),
-        exc_info=(type(first), first, first.__traceback__),
-    )
+    logged = "%s: %d errors in addition to the result, the first: %s"
+    LOGGER.warning(logged, name, count, told(first), exc_info=(type(first), first, first.__traceback__))

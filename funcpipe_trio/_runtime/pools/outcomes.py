@@ -61,13 +61,13 @@ class Outcomes:
 
     def __init__(self, pool: PoolOfOutcomes, call: Calling) -> None:
         self._pool = pool  # whose calls failed
-        self._call = call  # what it calls, with the policy
+        self.call: Calling = call  # what it calls, with the policy
         self._tolerance = Tolerance(call.on_error) if isinstance(call.on_error, Skip) else None
         """How much may be skipped; None if the policy does not skip."""
 
     async def meet(self, worker: Worker, raised: BaseException) -> None:
         """Handle an item whose call failed as the policy says; called in the handler of what was raised."""
-        pool, policy, error = self._pool, self._call.on_error, failure_of(raised)
+        pool, policy, error = self._pool, self.call.on_error, failure_of(raised)
         if error is None:
             raise raised
         if not pool.is_superfluous(worker):
@@ -118,12 +118,12 @@ class Outcomes:
 
     async def _divert(self, worker: Worker, failure: Failure[Any]) -> None:
         """Pass the failure to the step for it; the worker keeps the item until that is done."""
-        assert self._call.divert is not None
-        assert self._call.divert_counters is not None
+        assert self.call.divert is not None
+        assert self.call.divert_counters is not None
         pool = self._pool
         is_kept = True  # or the error that was to be handled would be lost
         try:
-            await self._call.divert(failure, CallContext(self._call.divert_counters, worker.number))
+            await self.call.divert(failure, CallContext(self.call.divert_counters, worker.number))
             is_kept = False
         except BaseException as raised:  # noqa: ASYNC103  # raised again if it must pass
             # The error of the item is the context of this one: `meet` is called in its handler.
@@ -148,10 +148,10 @@ class Outcomes:
     def _failure_of(self, worker: Worker, error: Exception) -> Failure[Any]:
         name = self._pool.chain.name
         met = noted(error, name, worker.number, self._attempts(worker))
-        return Failure(worker.item, met, name, worker.context.attempt if self._call.is_layered else 1)
+        return Failure(worker.item, met, name, worker.context.attempt if self.call.is_layered else 1)
 
     def _attempts(self, worker: Worker) -> str:
-        return worker.context.attempts() if self._call.is_layered else ""
+        return worker.context.attempts() if self.call.is_layered else ""
 
     def _count(self, error: Exception) -> None:
         self._pool.chain.failures[type(error).__name__] += 1

@@ -117,6 +117,10 @@ class Pool:
     def on_resume(self) -> None:
         """Called when the sources go on."""
 
+    def call_instead(self, call: Calling) -> None:
+        """Call something else in the same way; before it is started."""
+        self.call = self.outcomes.call = call
+
     def set_concurrency(self, concurrency: int) -> None:
         """Change how many calls run at once, from now on; calls that run go on."""
         self.crew.size = concurrency

@@ -26,11 +26,13 @@ import outcome
 import trio
 
 from ..._base.errors import StateError
+from ..._base.shown import listed, type_name
 from ..._plan.nodes import Plan
 from ..core.ledger import Ledger, OnDiscard
+from ..core.log import DEBUG, INFO, WARNING, RunLog, log_nothing
 from ..core.parking import is_real
 from ..core.protocols import Inlet, Receiver
-from ..core.signals import CANCELLED, FailureMark
+from ..core.signals import CANCELLED, GRACE_OVER, FailureMark
 from ..core.turn import TURN_SECONDS
 from ..links.link import start_upstream
 from ..links.sink import Sink
@@ -50,14 +52,15 @@ class Engine:
 
     def __init__(
         self,
-        plan: Plan,
         make: Callable[[Parts], Inlet],
         on_discard: OnDiscard | None,
         cleanup_timeout: float,
         sink: Sink | None,
         open_inner: Callable[[Plan, OnDiscard], Any],
+        *,
+        is_logged: bool,
     ) -> None:
-        self.plan = plan  # as the user wrote it
+        self.log: Callable[..., None] = RunLog(self._sources) if is_logged else log_nothing  # is told of what happens
         self.ledger: Ledger = Ledger(on_discard)  # what it discarded, and its errors
         self.cleanup_timeout = cleanup_timeout  # seconds in which a source must be closed
         self.turn_seconds: float = TURN_SECONDS if is_real(trio.lowlevel.current_clock()) else inf
@@ -96,6 +99,10 @@ class Engine:
         # In the opener's context, whichever task causes the start.
         self._context.run(partial(self._nursery.start_soon, self._task, task, name=name))
 
+    def in_its_context(self, call: Callable[[], T]) -> T:
+        """Call a function in the context that its tasks begin with: what it sets there, they see."""
+        return self._context.run(call)
+
     def has_task(self, task: trio.lowlevel.Task) -> bool:
         """Whether a task is one of the run's own, or was started by one."""
         nursery = task.parent_nursery
@@ -105,6 +112,10 @@ class Engine:
 
     def register(self, stage: AnyStage) -> None:
         self.stages.append(stage)
+
+    def _sources(self) -> str:
+        """Return the names of its sources, for the log."""
+        return listed(stage.name for stage in self.stages if stage.kind == "source")
 
     # Ctrl-C is raised at checkpoints here, and in user code (see where `disable_ki_protection` stands), but never
     # between two steps of a link or a pool: half of one would lose items, or wake a task that is not parked.
@@ -123,6 +134,7 @@ class Engine:
         self._nursery = nursery
         self.ledger.kill = nursery.cancel_scope.cancel
         self.began = trio.current_time()
+        self.log(INFO, "begins; stages: %d", len(self.stages))
         if self.attendance is not None:
             self.attendance.began = self.began
             self.inlet.receiver = receiver
@@ -205,6 +217,7 @@ class Engine:
         """Let the sources take no more."""
         if not self.draining and self.outcome is None:
             self.draining = True
+            self.log(INFO, "drains")
             for part in (*self.parts.sources, *self.parts.fan_ins):
                 part.drain()
             self._changed()
@@ -218,10 +231,16 @@ class Engine:
                 source.pause()
             for stage in self.stages:
                 stage.on_pause()
+            self.log(DEBUG, "pauses")
             self._changed()
 
     def resume(self) -> None:
         """Let the sources go on."""
+        if self.paused_since is not None:
+            self.log(DEBUG, "goes on")
+            self._end_pause()
+
+    def _end_pause(self) -> None:
         if self.paused_since is not None:
             now = trio.current_time()
             self.paused += now - self.paused_since
@@ -237,6 +256,10 @@ class Engine:
         """Stop at once, unless it has ended."""
         if self.outcome is None and not (self.sink is not None and self.sink.ended):
             self.outcome = outcome
+            if reason == GRACE_OVER:
+                self.log(WARNING, "is not drained within its grace period, and stops; what is under way is discarded")
+            elif outcome == "aborted":
+                self.log(INFO, "is aborted")
             self._let_consumer_go()
             (self.inlet if self.sink is None else self.sink).close(reason)
         self.look_whether_over()
@@ -267,7 +290,7 @@ class Engine:
         """Decide the outcome: all tasks have ended."""
         for link in self.parts.links:  # they are empty, unless a task was killed between two of its steps
             link.close(CANCELLED)
-        self.resume()
+        self._end_pause()
         self.ended = trio.current_time()
         if self.sink is not None and self.outcome is None and not cancelled:
             self.reached(self.sink.failure)
@@ -277,3 +300,11 @@ class Engine:
             self.outcome = "cancelled"
         self.over.set()
         self._changed()
+        self._log_end()
+
+    def _log_end(self) -> None:
+        delivered = self.delivered if self.sink is None else self.sink.passed
+        error = "" if self.ledger.error is None else f", after a {type_name(self.ledger.error)}"
+        elapsed = self.now() - self.began
+        counts = delivered, self.ledger.discarded
+        self.log(INFO, "%s after %.3f s%s; %d delivered, %d discarded", self.outcome or "left", elapsed, error, *counts)

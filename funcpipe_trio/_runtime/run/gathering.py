@@ -154,7 +154,7 @@ class _PoolContext(RunContext[None]):
 
     def __init__(self, name: str, gathering: _Gathering, items: Iterable[Any], concurrency: int) -> None:
         source = Source("iterable", name, Opaque(partial(gathering.numbered, items)))
-        super().__init__(Plan(source), on_discard=None, cleanup_timeout=5.0, sink=Sink(_ignore))
+        super().__init__(Plan(source), on_discard=None, cleanup_timeout=5.0, sink=Sink(_ignore), is_logged=False)
         self._name = name  # as errors call the pool
         self._gathering = gathering  # what the pool calls with each numbered item
         self._concurrency = concurrency  # places of the pool

@@ -39,8 +39,9 @@ T = TypeVar("T")
 class Consumer:
     """The receiving end of a run: the tasks that wait there, and what stands at the end."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, plan: Plan) -> None:
         self.engine = engine  # the run
+        self.plan = plan  # of the run, as the user wrote it
         self.left: bool = False  # the block was left or the run closed: nothing more is taken
         self._items: Iterator[Any] | None = None  # of the run's inlet; None before the first is taken
         self._waiting: deque[trio.lowlevel.Task] = deque()  # parked receivers, longest first
@@ -365,4 +366,4 @@ def is_elsewhere(run: Run[Any]) -> bool:
 
 def plan_of_run(run: Run[Any]) -> Plan:
     """Return the plan of a run, for the parts of this package that show it."""
-    return run._engine.plan
+    return run._consumer.plan

@@ -30,7 +30,7 @@ from .engine import Engine
 from .parts import Parts
 from .run import Consumer, Run
 from .statistics import report_of
-from .witness import Witness
+from .witness import Witness, Witnesses
 
 T = TypeVar("T")
 
@@ -48,7 +48,10 @@ _ELSEWHERE = (
 class RunContext(Generic[T]):
     """Open a run for the length of an ``async with`` block; all its tasks have ended when the block is left."""
 
-    __slots__ = ("_cleanup_timeout", "_consumer", "_manager", "_on_discard", "_plan", "_sink", "_task", "_witness")
+    __slots__ = (
+        *("_cleanup_timeout", "_consumer", "_is_logged", "_manager", "_on_discard", "_plan", "_sink", "_task"),
+        "_witness",
+    )
 
     def __init__(
         self,
@@ -58,12 +61,14 @@ class RunContext(Generic[T]):
         cleanup_timeout: float,
         sink: Sink | None = None,
         witness: Witness | None = None,
+        is_logged: bool = True,
     ) -> None:
         self._plan = plan  # what is run
         self._witness = witness  # is told of the run; None if nobody is
         self._on_discard = on_discard  # told of each lost item; None if nobody wants to know
         self._cleanup_timeout = cleanup_timeout  # seconds in which a source must be closed
         self._sink = sink  # takes the results if no consumer does; None if one does
+        self._is_logged = is_logged  # whether the log is told of it; not if it is part of another run, or of a call
         self._manager: Any = None  # of the nursery; None before it is opened
         self._consumer: Consumer | None = None  # of the run; None until the block is entered, which happens once
         self._task: trio.lowlevel.Task | None = None  # that entered the block, and must leave it
@@ -86,8 +91,11 @@ class RunContext(Generic[T]):
         written = self._plan
         if self._witness is not None:
             self._plan = self._witness.begin(written)
-        engine = Engine(written, self._build, self._on_discard, self._cleanup_timeout, self._sink, self._inner)
-        self._consumer = Consumer(engine)
+        engine = Engine(
+            *(self._build, self._on_discard, self._cleanup_timeout, self._sink, self._inner),
+            is_logged=self._is_logged,
+        )
+        self._consumer = Consumer(engine, written)
         if self._witness is not None:
             self._witness.attach(self._consumer)
         self._task = trio.lowlevel.current_task()
@@ -101,13 +109,17 @@ class RunContext(Generic[T]):
             raise
         return Run(self._consumer)
 
+    def admit(self, witness: Witness) -> None:
+        """Let one more witness be present; before the block is entered."""
+        self._witness = witness if self._witness is None else Witnesses(self._witness, witness)
+
     def _build(self, parts: Parts) -> Inlet:
         """Make the parts of the run; return what its consumer takes from."""
         return build(lay_out(self._plan), parts, self._sink)
 
     def _inner(self, plan: Plan, on_discard: OnDiscard) -> RunContext[Any]:
         """Return the block of a run inside this one."""
-        return RunContext(plan, on_discard=on_discard, cleanup_timeout=self._cleanup_timeout)
+        return RunContext(plan, on_discard=on_discard, cleanup_timeout=self._cleanup_timeout, is_logged=False)
 
     @trio.lowlevel.enable_ki_protection
     async def __aexit__(

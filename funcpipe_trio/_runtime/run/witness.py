@@ -1,4 +1,7 @@
-"""Who is present at a run from its beginning to its end, and may have functions of its plan replaced?"""
+"""Who is present at a run from its beginning to its end, and may have functions of its plan replaced?
+
+There may be several: each gets the plan that the one before it made.
+"""
 
 from __future__ import annotations
 
@@ -19,3 +22,23 @@ class Witness:
 
     def end(self, consumer: Consumer, report: Report) -> None:
         """Called when the run is over, with its final report."""
+
+
+class Witnesses(Witness):
+    """Several witnesses as one."""
+
+    def __init__(self, *witnesses: Witness) -> None:
+        self._witnesses = witnesses  # in their order
+
+    def begin(self, plan: Plan) -> Plan:
+        for each in self._witnesses:
+            plan = each.begin(plan)
+        return plan
+
+    def attach(self, consumer: Consumer) -> None:
+        for each in self._witnesses:
+            each.attach(consumer)
+
+    def end(self, consumer: Consumer, report: Report) -> None:
+        for each in self._witnesses:
+            each.end(consumer, report)

@@ -24,7 +24,9 @@ from ..._base import checks
 from ..._base.errors import WorkerDied
 from ..._base.frozen import dataclass
 from ..._base.functions import AnyFunction, function_name, is_async
+from ..._base.shown import named
 from ..core.call_context import CallContext
+from ..core.log import INFO, log
 from ..core.parking import WOKEN
 from ..core.user_code import not_awaitable
 from .active_runner import ActiveRunner, Admit, admitted
@@ -116,6 +118,7 @@ class _ExecutorRunner:
 
         self._make: Any = None if _submits(plan.executor) else plan.executor  # makes executors; None if it was given
         self._executor: Any = None if self._make else plan.executor  # the present one; None until a call needs it
+        self._buried: Any = None  # the last one that broke, of which the log was told; None before
         self._broken = BrokenExecutor if plan.broken is None else plan.broken  # what it raises when it is broken
         self._places = trio.CapacityLimiter(math.inf if plan.limit is None else plan.limit)  # calls in it at once
 
@@ -137,13 +140,13 @@ class _ExecutorRunner:
             except self._broken:
                 if self._make is None:
                     raise
-                self._forget(executor)
+                self._forget(executor, fn)
                 executor = self._at_hand()
                 future = executor.submit(fn, item)  # the first call has not begun, so this is not a second one
             await outside(self._done(future, context))
             return future.result()
         except self._broken as error:
-            self._forget(executor)
+            self._forget(executor, fn)
             raise WorkerDied(self._said(fn, error)) from error
 
     def _said(self, fn: AnyFunction, error: Exception) -> str:
@@ -166,10 +169,14 @@ class _ExecutorRunner:
             raise checks.refuse(TypeError, "executor", f"what {name} gives", "be a concurrent.futures.Executor", made)
         return made
 
-    def _forget(self, executor: Any) -> None:
+    def _forget(self, executor: Any, fn: AnyFunction) -> None:
         """Have a new executor made for the next call, unless another call that met the break has done so."""
-        if self._make is not None and executor is self._executor:
-            self._executor = None
+        if executor is self._executor and executor is not self._buried:
+            self._buried = executor
+            another = "" if self._make is None else "; another is made for the next call"
+            log(INFO, "the executor of %s is broken, or a worker of it died%s", named(function_name(fn)), another)
+            if self._make is not None:
+                self._executor = None
 
     async def _done(self, future: Any, context: CallContext) -> None:
         """Wait for a future, without a thread."""

@@ -24,6 +24,8 @@ import outcome
 import trio
 
 from ..._base.errors import StateError, WorkerDied
+from ..._base.shown import named, type_name
+from ..core.log import INFO, log
 from . import worker_program
 from .orders import problem_of
 from .worker_program import CLOSED, HEAD, LENGTH, LOADING
@@ -119,6 +121,7 @@ class WorkerProcesses:
         try:
             worker = await start_worker()
         except Exception as error:
+            log(INFO, "a worker process could not be started, or not load the main module: %s", type_name(error))
             self._come(outcome.Error(error))
             return
         self._come(outcome.Value(worker))
@@ -127,6 +130,8 @@ class WorkerProcesses:
         finally:
             if worker in self._idle:
                 self._idle.remove(worker)
+                if not worker.is_alive:  # otherwise the trio run ends, and it with it
+                    worker.log_death()
             await worker.end()  # noqa: ASYNC102  # it is shielded there
             if not worker.is_lent:
                 worker.close()
@@ -206,8 +211,10 @@ class Worker:
             answer = await self._exchange(order)
         except Unread:
             if has_answered:
+                self.log_death()
                 raise
         if answer is None:
+            log(INFO, "the worker process of %s died: %s", named(name), self._fate())
             raise WorkerDied(f"the worker process of {name} died: {self._fate()}")
         return answer
 
@@ -248,6 +255,10 @@ class Worker:
             with contextlib.suppress(OSError):  # it may have become another user's
                 self._process.kill()
             await self._process.wait()
+
+    def log_death(self) -> None:
+        """Tell the log that it died between two calls."""
+        log(INFO, "an idle worker process died: %s", self._fate())
 
     def close(self) -> None:
         """Close the connection; the worker must not be used any more."""

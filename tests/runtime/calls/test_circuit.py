@@ -12,7 +12,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import wait_all_tasks_blocked
 
-from funcpipe_trio import Backoff, CircuitBreaker, CircuitOpen, Failure, OnError, Pipeline, Retry, Step, merge
+from funcpipe_trio import (
+    Backoff,
+    CircuitBreaker,
+    CircuitOpen,
+    Failure,
+    OnError,
+    Pipeline,
+    Retry,
+    StateError,
+    Step,
+    merge,
+)
 from funcpipe_trio.testing import cancel_everywhere, drain_everywhere, explore_schedules, run_virtual
 from tests._kit import Boom
 
@@ -614,3 +625,138 @@ def test_a_report_has_policies_where_a_step_is_and_only_there():
     assert [stage.policies is None for stage in report.stages] == [True, True, False]
     assert seen == [(0, 1)]
     assert "call#2:" not in report.describe()
+
+
+# ---- who waits for its state
+
+
+async def call_all(step, count=1):
+    """Make calls, and answer the types of what they raised."""
+    raised = []
+    for _ in range(count):
+        try:
+            await step(0)
+        except Exception as error:
+            raised.append(type(error))
+    return raised
+
+
+def test_the_state_of_a_started_circuit_can_be_awaited():
+    """Down until 5: open at 0, probes at 2 and 4 fail, the one at 6 closes it; each change is seen at its instant."""
+
+    async def main():
+        started = guarded(Service(down=between(0, 5)), CircuitBreaker(2, 2)).start()
+        (circuit,) = started.circuits
+        seen = []
+
+        def note(value):
+            seen.append((trio.current_time(), value))
+            return (trio.current_time(), value) == (6, "closed")
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(circuit.state.wait_value, note)
+            await wait_all_tasks_blocked()
+            await call_all(started)
+            for _ in range(4):
+                await call_all(started)
+                await trio.sleep(2)
+        return seen
+
+    probes = [(2, "half-open"), (2, "open"), (4, "half-open"), (4, "open"), (6, "half-open"), (6, "closed")]
+    assert run_virtual(main) == [(0, "closed"), (0, "open"), *probes]
+
+
+def test_the_probe_is_seen_while_it_is_under_way():
+    async def main():
+        service = Service(down=between(0, 1.5), takes=1.0)
+        started = guarded(service, CircuitBreaker(1, 2)).start()
+        (circuit,) = started.circuits
+        states = [circuit.state.value]
+        await call_all(started)
+        states.append(circuit.state.value)
+        await trio.sleep(2)
+        states.append(circuit.state.value)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(started, 0)
+            await wait_all_tasks_blocked()
+            states.append(circuit.state.value)
+        return [*states, circuit.state.value]
+
+    assert run_virtual(main) == ["closed", "open", "open", "half-open", "closed"]
+
+
+def test_a_step_has_its_circuits_from_the_inside_out():
+    """Also behind `then`; one without any has none; and the next trio run has others."""
+    inner, outer, then = CircuitBreaker(1), CircuitBreaker(2), CircuitBreaker(3)
+    step = guarded(Service(), inner).timeout(3).circuit_breaker(outer).then(guarded(Service(), then))
+    started = step.start()
+
+    async def main():
+        assert Step(Service()).start().circuits == ()
+        await started(0)
+        assert started.circuits == started.circuits
+        return started.circuits
+
+    first, second = trio.run(main), trio.run(main)
+    assert [each.breaker for each in first] == [each.breaker for each in second] == [inner, outer, then]
+    assert not {id(each.state) for each in first} & {id(each.state) for each in second}
+
+
+def test_circuits_are_of_a_trio_run():
+    with pytest.raises(StateError, match=r"StartedStep\.circuits: must be asked inside of trio\.run"):
+        guarded(Service(), CircuitBreaker()).start().circuits
+
+
+@pytest.mark.parametrize("kind", ["wait", "refuse"])
+def test_a_predicate_that_raises_changes_no_call(kind, caplog):
+    """It is asked in the middle of a call of somebody else; the log is told of its type."""
+
+    def refuse(_value):
+        raise KeyError("a secret")
+
+    async def main():
+        started = guarded(Service(down=between(0, 1)), CircuitBreaker(1, 2, wait=kind == "wait")).start()
+        (circuit,) = started.circuits
+        async with trio.open_nursery() as nursery:
+
+            @nursery.start_soon
+            async def wait():
+                with pytest.raises(KeyError):
+                    await circuit.state.wait_value(refuse)
+
+            await wait_all_tasks_blocked()
+            circuit.state._level_results[refuse] = None  # as if it was asked before, and waits
+            raised = await call_all(started)
+            await trio.sleep(3)
+            raised += await call_all(started)
+            del circuit.state._level_results[refuse]
+        return raised, circuit.state.value
+
+    assert run_virtual(main) == ([Boom], "closed")
+    assert {record.getMessage() for record in caplog.records} == {
+        "a predicate that waits for the circuit of 'service' raised KeyError"
+    }
+
+
+@given(st.lists(st.sampled_from(["call", "down", "up", "wait", "cancel"]), max_size=30), st.booleans())
+@settings(max_examples=150, deadline=None)
+def test_what_is_told_is_the_state_of_the_machine(deeds, waits):
+    """After any calls, failures, waits and cancellations."""
+
+    async def main():
+        service = Service(takes=0.5)
+        started = guarded(service, CircuitBreaker(2, 2, wait=waits)).start()
+        (circuit,) = started.circuits
+        (inside,) = started._circuits
+        down = False
+        service.down = lambda now: down
+        for deed in deeds:
+            down = {"down": True, "up": False}.get(deed, down)
+            if deed == "wait":
+                await trio.sleep(1)
+            elif deed in ("call", "cancel"):
+                with trio.move_on_after(0.25 if deed == "cancel" else 10):
+                    await call_all(started)
+            assert circuit.state.value == inside._breaker.state
+
+    run_virtual(main)

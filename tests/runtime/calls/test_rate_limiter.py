@@ -294,6 +294,52 @@ def test_a_cancel_before_the_first_checkpoint_takes_nothing():
     assert run_virtual(main) == (True, RateLimiterStatistics(SLOW, 0.0, 0, 1, 1))
 
 
+def test_it_says_how_long_tasks_waited():
+    """Summed over the tasks, with the waits that are not over, and with those of tasks that gave up."""
+
+    async def main():
+        limiter, seen = RateLimiter(SLOW), []
+        async with trio.open_nursery() as nursery:
+            waiters = Waiters(limiter, nursery)
+            for name, timeout in (("served", None), ("gives up", 0.25), ("second", None), ("third", None)):
+                await waiters.come(name, timeout=timeout)
+            for _ in range(5):
+                seen.append(limiter.statistics().waited)
+                await trio.sleep(0.5)
+        return seen
+
+    assert run_virtual(main) == [0, 0.25 + 0.5 * 2, 0.25 + 1 * 2, 0.25 + 1 + 1.5, 0.25 + 1 + 2]
+
+
+@pytest.mark.parametrize("clocks", [(0, 1000), (1000, 0)])
+def test_waits_of_two_runs_add_up(clocks):
+    """Each by its own clock, whatever the clock of the other showed."""
+    limiter = RateLimiter(SLOW)
+
+    async def main():
+        await limiter.acquire()
+        await limiter.acquire()
+        return limiter.statistics().waited
+
+    for start, waited in zip(clocks, (1, 3), strict=True):
+        clock = trio.testing.MockClock(autojump_threshold=0)
+        clock.jump(start)
+        assert trio.run(main, clock=clock) == waited
+
+
+def test_a_step_that_waits_for_two_limiters_counts_at_each():
+    async def call(item):
+        return item
+
+    async def main():
+        limiters = RateLimiter(SLOW), RateLimiter(LOOSE)
+        limiters[0].acquire_nowait()
+        await Step(call).rate_limit(*limiters)(0)
+        return [each.statistics().waited for each in limiters]
+
+    assert run_virtual(main) == [1, 1]
+
+
 dyadic = st.sampled_from((Fraction(1, 4), Fraction(1, 2), 1, Fraction(3, 2), 2, 3))
 instants = st.integers(0, 24).map(lambda eighths: eighths / 8)
 
