@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..._base.frozen import dataclass
+from .blame import Waited
 from .counts import LinkReport, StageReport
 
 _EQUAL = 0.005
@@ -50,6 +51,8 @@ class Basis:
     """That of the run; the same object in all its snapshots."""
     worked: tuple[float, ...]
     """Seconds that each stage and, last, the consumer worked, without the pauses of the run."""
+    waited: Waited
+    """Who waited for whom."""
 
 
 def name_bottleneck(

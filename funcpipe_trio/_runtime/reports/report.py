@@ -20,6 +20,7 @@ from ..._base import checks
 from ..._base.frozen import dataclass
 from ..._base.functions import LONGEST_NAME
 from ..._base.shown import cut, escaped, label, line_of, shown, told, type_name
+from .blame import Blame
 from .bottleneck import Basis
 from .counts import InputKind, InputReport, LinkReport, RemakeReport, StageReport
 
@@ -75,6 +76,18 @@ class RunStatistics:
         return self.taken + made - self.delivered - self.failed - self.dropped - self.discarded
 
     @property
+    def blame(self) -> tuple[Blame, ...]:
+        """Who made whom wait, and for how long, the longest waits first; exact, not sampled.
+
+        For each second in which a stage, or the consumer, waited: whom for in the end. A stage without input waits for
+        the first stage upstream that is at work, or for the source; one without room for the stage behind the last
+        full link. One that waits for several (the inputs of a merge, branches that are full) waits for each of them in
+        equal parts. A pool is at work while it has an item in a call; while an earlier item holds it up it waits for
+        itself. The rows of a stage add up to its `waited_input` and `waited_room`.
+        """
+        return self._basis.waited.rows()
+
+    @property
     def throughput(self) -> float:
         """Values delivered per second; 0 if no time has passed."""
         return self.delivered / self.elapsed if self.elapsed > 0 else 0.0
@@ -105,6 +118,7 @@ class RunStatistics:
             "in_flight": self.in_flight,
             "stages": stages,
             "inputs": plain_inputs(self.inputs, keys),
+            "blame": plain(self.blame),
         }
 
     def since(self, earlier: RunStatistics) -> RunStatistics:

@@ -58,7 +58,7 @@ def _origin(line: SegmentLayout, parts: Parts) -> Inlet | None:
 def _fan_out(layout: FanOutLayout, parts: Parts) -> Join:
     ledger = parts.host.ledger
     is_partition = layout.kind == "partition"
-    fork = Partitioning(layout.name) if is_partition else Broadcasting(layout.name)
+    fork = (Partitioning if is_partition else Broadcasting)(layout.name, parts.host.state_times)
     parts.forks[layout.name] = fork
     build(layout.trunk, parts, fork)
     branches = [(key, build(line, parts)) for key, line in layout.branches]
@@ -82,7 +82,7 @@ def _fan_in(layout: FanInLayout, parts: Parts) -> FanInInlet:
     if layout.kind == "concat":
         made = ConcatInlet(layout.name, ledger, inlets)
     elif layout.kind == "zip":
-        made = ZipInlet(layout.name, ledger, inlets, strict=layout.strict)
+        made = ZipInlet(layout.name, ledger, inlets, parts.host.state_times, strict=layout.strict)
     else:
         made = MergeInlet(layout.name, ledger, inputs, layout.share or FairShare())
     parts.fan_ins.append(made)

@@ -8,14 +8,15 @@ from itertools import repeat
 from typing import Any
 
 from ..._sansio.usage import Used
-from ..core.protocols import Inlet, Receiver
+from ..core.protocols import Inlet
 from ..core.signals import NO_ITEM
-from ..junctions.fan_in import FanInInlet, MergeInlet, MergeInput, ZipInlet
-from ..junctions.fan_out import Fork, Join
+from ..junctions.fan_in import MergeInlet, ZipInlet
+from ..junctions.fan_out import Join
 from ..links.fair_link import FairLink
 from ..links.link import Link
 from ..operations.fair_by import FairByOp
 from ..pools.pool import Pool
+from ..reports.blame import Waited
 from ..reports.bottleneck import Basis, Wiring, name_bottleneck
 from ..reports.counts import InputReport, Latency, LinkReport, PolicyReport, RemakeReport, StageReport
 from ..reports.report import Report, RunStatistics
@@ -23,6 +24,7 @@ from ..stages.sources import AsyncSource
 from ..stages.stage import Stage
 from .efforts import spent_by
 from .engine import Engine
+from .neighbours import filled_by, taker_of
 from .parts import AnyStage
 
 
@@ -34,7 +36,10 @@ def statistics_of(engine: Engine) -> RunStatistics:
     stages = tuple(map(_stage, engine.stages, all_spent, in_pauses, repeat(now)))
     links = tuple(_link(link) for link in engine.parts.links)
     elapsed = now - engine.began
-    basis = Basis(_wiring_of(engine), tuple(worked))
+    consumer = [] if engine.attendance is None else [engine.attendance.waited_until(now)]
+    totals = [*(stage.waited_input + stage.waited_room for stage in stages), *consumer]
+    waited = Waited(engine.graph(), totals, *engine.state_times.read(now))
+    basis = Basis(_wiring_of(engine), tuple(worked), waited)
     return RunStatistics(
         taken=sum(stage.received for stage in stages if stage.kind == "source"),
         delivered=engine.delivered if engine.sink is None else engine.sink.passed,
@@ -74,7 +79,7 @@ def _remade(engine: Engine) -> Iterator[tuple[str, int, int]]:
     forks = list(engine.parts.forks.values())
     for stage in [*engine.stages, None]:
         for each in zips:
-            if _taker(each) is stage:
+            if taker_of(each) is stage:
                 yield each.name, each.used, each.taken
         if stage is None:
             return
@@ -166,29 +171,13 @@ def _wiring_of(engine: Engine) -> Wiring:
 def _wiring(engine: Engine) -> Wiring:
     stages, links = engine.stages, engine.parts.links
     numbers: dict[object, int] = {part: number for parts in (stages, links) for number, part in enumerate(parts)}
-    takers = [_taker(link) for link in links]
+    takers = [taker_of(link) for link in links]
     return Wiring(
         waits_outside=tuple(isinstance(stage, AsyncSource) for stage in stages),
-        fills=tuple(tuple(numbers[link] for link in _filled(stage)) for stage in stages),
+        fills=tuple(tuple(numbers[link] for link in filled_by(stage)) for stage in stages),
         takers=tuple(None if taker is None else numbers[taker] for taker in takers),
         has_consumer=engine.sink is None,
     )
-
-
-def _filled(stage: AnyStage) -> list[Link]:
-    """Return the links that a stage fills."""
-    outlet = stage.chain.outlet
-    if isinstance(outlet, Fork):
-        return [port.link for port in outlet.ports.values()]
-    return [outlet] if isinstance(outlet, Link) else []
-
-
-def _taker(source: Link | FanInInlet) -> AnyStage | None:
-    """Return the stage that takes from a link or fan-in, through other fan-ins; None at the end of the line."""
-    receiver: Receiver | None = source.receiver
-    while isinstance(receiver, MergeInput | FanInInlet):
-        receiver = receiver.merge if isinstance(receiver, MergeInput) else receiver.receiver
-    return receiver if isinstance(receiver, Stage | Pool) else None
 
 
 def _inputs(fan_in: Inlet) -> list[InputReport]:
