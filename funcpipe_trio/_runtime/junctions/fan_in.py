@@ -107,7 +107,10 @@ class FanInInlet:
 class MergeInput:
     """One input of a merge: the receiver of its inlet."""
 
-    __slots__ = ("contested", "ended", "flow", "inlet", "is_refilling", "items", "key", "merge")
+    __slots__ = (
+        *("contested", "ended", "flow", "inlet", "is_refilling", "is_waiting", "items", "key", "longest_wait", "merge"),
+        "since",
+    )
 
     def __init__(self, merge: MergeInlet, key: Hashable, inlet: Inlet, flow: Flow[int]) -> None:
         self.merge = merge  # whose input it is
@@ -117,11 +120,24 @@ class MergeInput:
         self.items = inlet.items()  # of the inlet
         self.is_refilling = False  # REFILLING when the merge last looked: its producer must run before the next choice
         self.ended = False  # the merge has seen its end
+        self.is_waiting = False  # it has an item, or counts as backlogged
+        self.since = 0.0  # when its last item was taken, or since when it has waited
+        self.longest_wait = 0.0  # the most seconds for which it waited and none was taken, except the wait of now
         self.contested: int | Fraction = 0  # cost of the items handed over while every input had one
         inlet.receiver = self
 
     def on_input(self) -> None:
         self.merge.refresh(self)
+
+    def serve(self, now: float) -> None:
+        """Count how long it waited for an item to be taken."""
+        waited, self.since = now - self.since, now
+        if waited > self.longest_wait:
+            self.longest_wait = waited
+
+    def backlog(self) -> int:
+        """Return how many items wait in it."""
+        return _held(self.inlet)
 
 
 class MergeInlet(FanInInlet):
@@ -138,6 +154,7 @@ class MergeInlet(FanInInlet):
             for number, (key, inlet) in enumerate(inputs)
         ]
         self._refilling = 0  # inputs whose producers must run before the next choice
+        self.now: Callable[[], float] = trio.lowlevel.current_clock().current_time  # for how long inputs waited
         self._open = len(self.inputs)  # inputs that have not ended
         self._serving = False  # within a pull: its choice must stand until it is charged
         self._changed: list[MergeInput] = []  # inputs that changed within it, to be looked at afterwards
@@ -146,6 +163,10 @@ class MergeInlet(FanInInlet):
     def input_keys(self) -> list[Hashable]:
         """Return the names of the inputs."""
         return [each.key for each in self.inputs]
+
+    def lags(self) -> dict[int, Fraction]:
+        """Return by what cost each input that has an item is behind its share, by its number."""
+        return self._queue.lags()
 
     def set_weight(self, key: Hashable, weight: int | Fraction) -> None:
         """Change the weight of an input, from the next choice on."""
@@ -179,8 +200,11 @@ class MergeInlet(FanInInlet):
             self._refilling += 1 if is_refilling else -1
         if state is READY or state is FAILED:  # a failure comes in its turn, where the next item would
             self._queue.ready(each.flow)
+            if not each.is_waiting:
+                each.is_waiting, each.since = True, self.now()
         elif not is_refilling:
             self._queue.idle(each.flow)
+            each.is_waiting = False
             if state is ENDED and not each.ended:
                 each.ended = True
                 self._open -= 1
@@ -223,6 +247,7 @@ class MergeInlet(FanInInlet):
                 self.failed += 1
                 self._end(FailureMark(noted(error, self.name, self.taken), self, value))
                 return  # noqa: ASYNC104  # the error goes out as a failure
+            each.serve(self.now())
             each.inlet.release()
             cost = queue.charge(flow, cost, still_ready=True)
             self._serving = False
@@ -241,6 +266,14 @@ class MergeInlet(FanInInlet):
     def _cost(self, fn: Callable[[Any], Any], item: Any) -> int | Fraction:
         """Return what an item costs, as the user's function says, checked."""
         return checks.cost(f"merge {named(self.name)}", "cost", fn(item))
+
+
+def _held(inlet: Inlet) -> int:
+    """Return how many items wait in an inlet; those of a fan-in in all its inputs."""
+    if isinstance(inlet, FanInInlet):
+        return sum(_held(each) for each in inlet.inlets)
+    held: int = getattr(inlet, "held", 0)  # a branch that has ended has none
+    return held
 
 
 class ConcatInlet(FanInInlet):

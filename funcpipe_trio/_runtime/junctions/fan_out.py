@@ -145,6 +145,10 @@ class Fork:
     def given(self) -> int:
         return self.passed
 
+    def remade(self) -> tuple[int, int]:
+        """Return how many values of the trunk were used, and how many the branches got for them."""
+        return self.passed, self.made
+
     def commit(self, count: int) -> None:
         raise NotImplementedError
 
@@ -214,7 +218,14 @@ class Broadcasting(Fork):
         self._targets: list[Link] = []  # of this burst, once it has a value; a branch that ends in it discards its own
 
     def given(self) -> int:
-        return self.passed + max((link.given() - link.passed for link in self._targets), default=0)
+        return self.passed + self._uncommitted()
+
+    def _uncommitted(self) -> int:
+        return max((link.given() - link.passed for link in self._targets), default=0)
+
+    def remade(self) -> tuple[int, int]:
+        count = self._uncommitted()
+        return self.passed + count, self.made + count * len(self._targets)
 
     def commit(self, count: int) -> None:
         self.passed += count
