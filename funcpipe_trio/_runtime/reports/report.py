@@ -88,6 +88,19 @@ class RunStatistics:
         return self._basis.waited.rows()
 
     @property
+    def advice(self) -> str:
+        """What limits the throughput and what would help, in one sentence; empty if that is not sure.
+
+        It says of the `bottleneck` what would help it most: more concurrency, a higher rate, ordered=False, a place
+        outside the event loop, or that only the source or the consumer can. Where it says "about 1.9x", that is the
+        throughput to expect, as the utilisation law gives it: nothing can be at work for more than all of the time. It
+        holds if calls take no longer when more are made at once, and there are enough items to keep all busy.
+        """
+        from .advice import advise  # few runs are asked
+
+        return advise(self)
+
+    @property
     def throughput(self) -> float:
         """Values delivered per second; 0 if no time has passed."""
         return self.delivered / self.elapsed if self.elapsed > 0 else 0.0
@@ -119,6 +132,7 @@ class RunStatistics:
             "stages": stages,
             "inputs": plain_inputs(self.inputs, keys),
             "blame": plain(self.blame),
+            "advice": self.advice,
         }
 
     def since(self, earlier: RunStatistics) -> RunStatistics:
@@ -200,6 +214,8 @@ class Report(RunStatistics):
             lines.append(f"paused for {self.paused:.3f} s")
         if self.bottleneck is not None:
             lines.append(f"limited by: {self.bottleneck}{_cause(self)}")
+        if advice := self.advice:
+            lines += _wrapped(f"advice: {advice}")
         if self.seed is not None:
             lines.append(f"seed {self.seed}")
         rows: list[tuple[str, ...]] = [("stage", "in", "out", "failed", "dropped", "discarded", "busy")]
@@ -209,6 +225,8 @@ class Report(RunStatistics):
         ]
         lines += ["", *_table(rows), *(line for stage in self.stages for line in _happenings(stage))]
         lines += [_losses(link) for link in self.links if link.dropped]
+        if waits := self.blame[:_MOST_WAITS]:
+            lines += ["", *_table([("who waited", "for", "seconds"), *map(_wait, waits)])]
         for kind, columns in _SHARES.items():
             if inputs := [each for each in self.inputs if each.kind == kind]:
                 lines += ["", *_table([columns, *map(_share, inputs)])]
@@ -220,10 +238,26 @@ class Report(RunStatistics):
         return "\n".join(map(line_of, lines))
 
 
+_WIDTH = 80
+"""Characters of a line of advice."""
+_MOST_WAITS = 5
+"""Rows of who waited for whom."""
+_LONGEST_OF_WAITS = 30
+"""Characters of a name there."""
 _MOST_REMADE = 4
 """How many operations of `remade` the first line names."""
 _LONGEST_IN_HEAD = 60
 """Characters of such a name."""
+
+
+def _wrapped(text: str) -> list[str]:
+    from textwrap import wrap  # few programs load it, and few reports are printed
+
+    return wrap(text, _WIDTH, subsequent_indent="  ", break_on_hyphens=False)
+
+
+def _wait(each: Blame) -> tuple[str, ...]:
+    return cut(each.waiter, _LONGEST_OF_WAITS), cut(each.whom, _LONGEST_OF_WAITS), f"{each.seconds:.3f}"
 
 
 def _made(each: RemakeReport) -> str:

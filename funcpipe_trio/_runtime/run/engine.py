@@ -45,6 +45,8 @@ from .parts import AnyStage, Parts
 if TYPE_CHECKING:
     from trio_util import AsyncValue
 
+    from ..reports.advice import Setting
+
 T = TypeVar("T")
 
 
@@ -91,6 +93,7 @@ class Engine:
         self.paused: float = 0.0  # seconds of pauses that are over
         self.paused_since: float | None = None  # when the pause began that is not over; None while not paused
         self.wiring: Wiring | None = None  # how its parts are connected; made when first needed, one for each run
+        self.settings: tuple[Setting, ...] | None = None  # what the plan says of its stages, likewise
         self._graph: Graph | None = None  # the same for who waits for whom, likewise
         self.report: Report | None = None  # the final one; made when asked for, after the end
         self._nursery: trio.Nursery | None = None  # of all its tasks; None before it begins

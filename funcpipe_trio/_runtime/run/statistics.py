@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from fractions import Fraction
 from itertools import repeat
 from math import inf
+from typing import TYPE_CHECKING
 
 from ..._sansio.usage import Used
 from ..core.protocols import Inlet
@@ -27,6 +28,9 @@ from .engine import Engine
 from .neighbours import filled_by, taker_of
 from .parts import AnyStage
 
+if TYPE_CHECKING:
+    from ..reports.advice import Setting
+
 
 def statistics_of(engine: Engine) -> RunStatistics:
     """Add up what the stages, links and fan-ins counted so far."""
@@ -39,7 +43,8 @@ def statistics_of(engine: Engine) -> RunStatistics:
     consumer = [] if engine.attendance is None else [engine.attendance.waited_until(now)]
     totals = [*(stage.waited_input + stage.waited_room for stage in stages), *consumer]
     waited = Waited(engine.graph(), totals, *engine.state_times.read(now))
-    basis = Basis(_wiring_of(engine), tuple(worked), waited)
+    places = tuple([stage.crew.size if isinstance(stage, Pool) else 0 for stage in engine.stages])
+    basis = Basis(_wiring_of(engine), tuple(worked), waited, _settings_of(engine), places)
     return RunStatistics(
         taken=sum(stage.received for stage in stages if stage.kind == "source"),
         delivered=engine.delivered if engine.sink is None else engine.sink.passed,
@@ -163,6 +168,15 @@ def _turned_away(link: FairLink) -> int:
     operation = stage.chain.operations[-1]
     assert isinstance(operation, FairByOp)
     return operation.dropped + operation.diverted
+
+
+def _settings_of(engine: Engine) -> tuple[Setting, ...]:
+    """Return what the plan says of its stages; read once for each run."""
+    if engine.settings is None:
+        from .plan_settings import settings_of  # when it is asked for: a short run is not
+
+        engine.settings = settings_of(engine)
+    return engine.settings
 
 
 def _wiring_of(engine: Engine) -> Wiring:
