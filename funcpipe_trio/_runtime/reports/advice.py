@@ -187,12 +187,12 @@ def _estimate(allowed: float, others: Sequence[Bound]) -> str:
     return f": about {min(allowed, most.times):.1f}x{then}"
 
 
-def _nearly(case: _Case, others: Sequence[Bound]) -> str | None:
+def _nearly(case: _Case, others: Sequence[Bound], said: str = "it is the limit") -> str | None:
     """Return what is said where something else is nearly as busy; None if nothing is."""
     most = min(others, default=Bound(inf))
     if most.times >= _WORTH_IT:
         return None
-    return f"{case.name}: it is the limit, and {most.what} hardly less; to change one of them would help little"
+    return f"{case.name}: {said}, and {most.what} hardly less; to change one of them would help little"
 
 
 # ---- the rules: what they say
@@ -225,7 +225,7 @@ def _rate_binds(case: _Case) -> str:
     waited = 0.0 if case.stage.policies is None else case.stage.policies.waited_rate
     own = Bound(_over((case.stage.used - waited) / case.stage.offered), "its concurrency")
     others = [*case.others(), own]
-    if said := _nearly(case, others):
+    if said := _nearly(case, others, "its rate limit binds"):
         return said
     gain = _estimate(_STEP, others) if case.can_estimate else ""
     return f"{case.name}: its rate limit binds; raise it from {rate:g} to {_STEP * rate:g} a second{gain}"

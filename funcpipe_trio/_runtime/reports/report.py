@@ -218,6 +218,8 @@ class Report(RunStatistics):
             lines += _wrapped(f"advice: {advice}")
         if self.seed is not None:
             lines.append(f"seed {self.seed}")
+        if waits := self.blame[:_MOST_WAITS]:
+            lines += ["", "who waited for whom", *(f"  {line}" for line in _table([*map(_wait, waits)]))]
         rows: list[tuple[str, ...]] = [("stage", "in", "out", "failed", "dropped", "discarded", "busy")]
         rows += [
             (s.name, *_texts(s.received, s.emitted, s.failed, s.dropped, s.discarded), f"{s.busy:.0%}")
@@ -225,8 +227,6 @@ class Report(RunStatistics):
         ]
         lines += ["", *_table(rows), *(line for stage in self.stages for line in _happenings(stage))]
         lines += [_losses(link) for link in self.links if link.dropped]
-        if waits := self.blame[:_MOST_WAITS]:
-            lines += ["", *_table([("who waited", "for", "seconds"), *map(_wait, waits)])]
         for kind, columns in _SHARES.items():
             if inputs := [each for each in self.inputs if each.kind == kind]:
                 lines += ["", *_table([columns, *map(_share, inputs)])]
@@ -257,7 +257,7 @@ def _wrapped(text: str) -> list[str]:
 
 
 def _wait(each: Blame) -> tuple[str, ...]:
-    return cut(each.waiter, _LONGEST_OF_WAITS), cut(each.whom, _LONGEST_OF_WAITS), f"{each.seconds:.3f}"
+    return cut(each.waiter, _LONGEST_OF_WAITS), cut(each.whom, _LONGEST_OF_WAITS), f"{each.seconds:.3f} s"
 
 
 def _made(each: RemakeReport) -> str:
