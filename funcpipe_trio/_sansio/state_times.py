@@ -4,8 +4,8 @@ The rule: a state is one number, made of fields; each part of the whole is allot
 changes. A change is only noted, with its time, and changes are counted some hundreds at a time: that costs half of
 counting each by itself. What the states mean is worked out later, once for each state and not once for each change.
 
-A whole that changes very often is watched for a sixteenth of the time: when `MOST_NOTES` took less than `fast`
-seconds, nothing is noted for fifteen times as long; then all parts are asked for their fields. With ``fast=0`` nothing
+A whole that changes very often is watched for a 32nd of the time: when `MOST_NOTES` took less than `fast`
+seconds, nothing is noted for 31 times as long; then all parts are asked for their fields. With ``fast=0`` nothing
 is missed.
 
 The invariant: the seconds by state, with those of states that were added up already, are all the time that was watched.
@@ -29,7 +29,8 @@ MOST_NOTES: Final = 1024
 """Notes after which they are counted; there are two for each change."""
 FAST: Final = 0.05
 """Seconds; 512 changes in that time are 10,000 a second, and to note them all would take a quarter percent of it."""
-_REST: Final = 15
+_REST: Final = 31
+"""How many times as long as it took nothing is noted then."""
 
 Explain = Callable[[int], Iterable[tuple[K, float]]]
 """Returns what to count a state for, and how often: each second of it as so many seconds."""

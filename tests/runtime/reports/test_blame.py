@@ -15,8 +15,9 @@ import pytest
 import trio
 
 from funcpipe_trio import Blame, Pipeline, RateLimit, Run, RunStatistics, concat, fair_merge, merge, zip_pipelines
+from funcpipe_trio._runtime.run import engine
 from funcpipe_trio.testing import Lab, Scenario, cancel_everywhere, drain_everywhere, explore_schedules, run_virtual
-from tests._kit import in_virtual_time
+from tests._kit import in_virtual_time, run_real
 from tests.campaigns.pipelines import SCENARIOS
 from tests.operators.catalogue import CASES, Feed, tokens
 
@@ -42,6 +43,14 @@ def assert_blame_adds_up(snapshot: RunStatistics) -> None:
     assert all(row.waiter != row.whom or row.waiter in pools for row in snapshot.blame)
 
 
+def assert_state_is_true(run: Run[Any]) -> None:
+    """What was added to the state, change by change, is what the parts say of themselves."""
+    run.statistics()
+    times = run._engine.state_times
+    if times.is_on:
+        assert times._state == sum(read() << shift for shift, read in times._fields)
+
+
 def looked_at(consume: Callable[[Run[Any], Lab], Awaitable[None]], runs: list[Run[Any]]) -> Any:
     """Look at the statistics of a run again and again, and keep it."""
 
@@ -54,6 +63,7 @@ def looked_at(consume: Callable[[Run[Any], Lab], Awaitable[None]], runs: list[Ru
             after = run.statistics()
             assert_blame_adds_up(after)
             assert_blame_adds_up(after.since(before))
+            assert_state_is_true(run)
 
     return look
 
@@ -99,6 +109,7 @@ def test_all_that_was_waited_in_each_operation_is_blamed(case, gap):
             async for _item in run:
                 await trio.sleep(0.2)
                 assert_blame_adds_up(run.statistics())
+                assert_state_is_true(run)
             nursery.cancel_scope.cancel()
         assert_blame_adds_up(run.report)
 
@@ -299,6 +310,31 @@ def test_a_snapshot_and_a_difference_have_their_own_blame():
         assert later.to_dict()["blame"][0] == {"waiter": "consumer", "whom": "call", "seconds": 6.0}
 
     main()
+
+
+@pytest.mark.parametrize("fast", [0.0, 1e9], ids=["watched always", "watched now and then"])
+def test_in_real_time_rows_add_up_whether_all_is_watched_or_not(fast, monkeypatch):
+    """Also of those that were never watched."""
+    monkeypatch.setattr(engine, "FAST", fast)
+
+    async def at_once(item: int) -> int:
+        await trio.lowlevel.checkpoint()
+        return item
+
+    async def main() -> None:
+        line = zip_pipelines(Pipeline.from_iterable(range(4000)), Pipeline.from_iterable(range(4000)).map(abs))
+        pool = line.buffer(4).map(at_once, concurrency=3).buffer(2).map(lambda item: item)
+        async with pool.open() as run:
+            async for item in run:
+                if item[0] % 500 == 0:
+                    assert_state_is_true(run)
+        rows = Counter[str]()
+        for row in run.report.blame:
+            rows[row.waiter] += row.seconds  # type: ignore[assignment]  # a sum of floats
+        for stage in run.report.stages:
+            assert rows[stage.name] == near(stage.waited_input + stage.waited_room)
+
+    run_real(main)
 
 
 def test_a_long_line_is_followed_without_recursion():
