@@ -104,7 +104,7 @@ class Consumer:
         attendance = self.engine.attendance
         assert attendance is not None  # without one a sink takes the items, and nothing calls this
         if not self._waits:
-            attendance.since = self._now()
+            attendance.wait(self._now())
         self._waits += 1
 
         def abort(_raise_cancel: object) -> trio.lowlevel.Abort:
@@ -116,9 +116,8 @@ class Consumer:
             await trio.lowlevel.wait_task_rescheduled(abort)
         finally:
             self._waits -= 1
-            if not self._waits and attendance.since is not None:  # no receiver waits any more
-                attendance.waited += self._now() - attendance.since
-                attendance.since = None
+            if not self._waits:  # no receiver waits any more
+                attendance.go_on(self._now())
 
     @property
     def is_waited_for(self) -> bool:
