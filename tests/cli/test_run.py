@@ -15,6 +15,7 @@ import socket
 import subprocess
 import sys
 import termios
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -116,6 +117,14 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
+def killing(process):
+    """Kill a process in a minute, so that no test waits for ever; until it is cancelled."""
+    limit = threading.Timer(60, process.kill)
+    limit.daemon = True
+    limit.start()
+    return limit
+
+
 class Program:
     """The command at work."""
 
@@ -129,6 +138,8 @@ class Program:
             **how,
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509  # tests may run in the background
         )
+
+        self.limit = killing(self.process)
 
     def wait_for(self, said):
         """Wait until it has said something on standard error."""
@@ -156,6 +167,7 @@ def begin(folder):
 
     yield begin
     for program in programs:
+        program.limit.cancel()
         with program.process as process:
             process.kill()
 
@@ -366,12 +378,14 @@ def test_in_a_terminal_a_picture_stays_above_the_report(folder, columns):
         preexec_fn=lambda: _control(theirs),  # noqa: PLW1509  # as above
     )
     os.close(theirs)
+    limit = killing(process)
     shown = b""
     with process, contextlib.suppress(OSError):  # which is what the end of a terminal reads as
         while more := os.read(ours, 65536):
             if b"running" in shown + more and b"running" not in shown:
                 os.write(ours, b"\x03")
             shown += more
+    limit.cancel()
     os.close(ours)
 
     assert process.returncode == 0
