@@ -516,6 +516,33 @@ def running_rows():
     yield AttributeError, partial(delattr, LINE, "_plan"), message
 
 
+def service_rows():
+    serve = funcpipe_trio.run_service
+    for value in (3, [1], Named()):
+        yield (
+            TypeError,
+            partial(driven(serve, plan=...), value),
+            f"run_service: plan must be a Pipeline, not {shown(value)}",
+        )
+    wrong = driven(serve, plan=LINE, grace=...)
+    rule = "run_service: grace must be a number of seconds >= 0, not "
+    for value in (-1, -math.inf, math.nan):
+        yield ValueError, partial(wrong, value), f"{rule}{value}"
+    for value in ("3", True, None, Named()):
+        yield TypeError, partial(wrong, value), f"{rule}{shown(value)}"
+    yield from wrong_sync_functions("Pipeline", "on_discard", driven(serve, plan=LINE, on_discard=...))
+    yield from wrong_seconds("Pipeline", "cleanup_timeout", driven(serve, plan=LINE, cleanup_timeout=...))
+    calls = (
+        (lambda value: LINE.open(observer=value)),
+        driven(LINE.run, observer=...),
+        driven(serve, plan=LINE, observer=...),
+    )
+    for call in calls:
+        for value in (3, NO_CALLABLE):
+            message = f"Pipeline: observer must be an Observer, with a method begin, not {shown(value)}"
+            yield TypeError, partial(call, value), message
+
+
 def described_wrongly(value):
     """The message of a format that is not known; which ones are, the message itself says."""
     with pytest.raises(ValueError, match=r"^Pipeline\.describe: format must be .*, not 'unknown'$") as caught:
@@ -540,6 +567,7 @@ REFUSED = [
     *circuit_breaker_rows(),
     *on_error_rows(),
     *running_rows(),
+    *service_rows(),
 ]
 
 

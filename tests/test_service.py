@@ -224,6 +224,23 @@ def test_what_must_end_the_program_passes_bare():
         run_virtual(lambda: run_service(every_second().map(leave)))
 
 
+def test_also_if_it_is_raised_at_a_cancellation():
+    """Which cancels the tasks of the service, too."""
+
+    async def leave(_item):
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise SystemExit(3)
+
+    async def main():
+        with trio.move_on_after(1):
+            await run_service(every_second().map(leave))
+
+    with pytest.raises(SystemExit):
+        run_virtual(main)
+
+
 # ---- with others
 
 
@@ -242,6 +259,46 @@ def test_a_signal_reaches_all_services(before):
         return first.report.outcome, second.report.outcome
 
     assert run_virtual(main) == ("drained", "aborted")
+    assert before.came == []
+
+
+def test_each_service_counts_its_own_signals(before):
+    """One that began between two signals drains at the second, when the other is aborted."""
+
+    async def main():
+        async with trio.open_nursery() as nursery:
+            first = await Served(every_second().map(slow)).start(nursery)
+            signal.raise_signal(signal.SIGTERM)
+            second = await Served(every_second().map(slow)).start(nursery)
+            signal.raise_signal(signal.SIGTERM)
+            await wait_all_tasks_blocked()
+            assert (first.report.outcome, second.run.state.value) == ("aborted", "draining")
+            signal.raise_signal(signal.SIGTERM)
+        return second.report.outcome
+
+    assert run_virtual(main) == "aborted"
+    assert before.came == []
+
+
+def test_a_service_that_begins_after_another_was_aborted_is_told_of_signals(before):
+    """The handlers of before are in place then, though the other waits for a call that cannot be cancelled."""
+
+    async def stubborn(_item):
+        with trio.CancelScope(shield=True):
+            await trio.sleep(100)
+
+    async def main():
+        async with trio.open_nursery() as nursery:
+            await Served(every_second().map(stubborn)).start(nursery)
+            for _ in range(2):
+                await wait_all_tasks_blocked()
+                signal.raise_signal(signal.SIGTERM)
+            second = await Served(every_second()).start(nursery)
+            await wait_all_tasks_blocked()
+            signal.raise_signal(signal.SIGTERM)
+        return second.report.outcome
+
+    assert run_virtual(main) == "drained"
     assert before.came == []
 
 

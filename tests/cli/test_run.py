@@ -15,6 +15,7 @@ import socket
 import subprocess
 import sys
 import termios
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -26,7 +27,7 @@ from funcpipe_trio._cli.main import main
 
 ROOT = Path(__file__).parents[2]
 APP = """
-import logging, os, signal, sys, time
+import logging, os, signal, subprocess, sys, time
 import trio
 from funcpipe_trio import OnError, Pipeline, Step, processes
 
@@ -76,6 +77,19 @@ def kill(number):
 def square(number):
     return number ** 2
 
+def square_slowly(number):
+    time.sleep(0.1)
+    return number ** 2
+
+def end_children(number):
+    program = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1000)"])
+    program.terminate()
+    fork = os.fork()
+    if not fork:
+        time.sleep(1000)
+    os.kill(fork, signal.SIGTERM)
+    return program.wait(), os.waitstatus_to_exitcode(os.waitpid(fork, 0)[1])
+
 good = Pipeline.from_async_iterable(ticks).map(call, concurrency=4)
 quiet = Pipeline.from_async_iterable(silent).map(call)
 slow = Pipeline.from_async_iterable(ticks).map(slow, concurrency=2)
@@ -87,6 +101,10 @@ deaf = Pipeline.from_async_iterable(ticks).map(kill)
 at_once = Pipeline.from_iterable([1]).map(call)
 printing = Pipeline.from_iterable(range(3)).tap(print)
 elsewhere = Pipeline.from_iterable(range(3)).map(Step(square).on(processes(1))).tap(print)
+in_workers = Pipeline.from_async_iterable(ticks).map(Step(square_slowly).on(processes(2)), concurrency=2).tap(
+    lambda _: print("one", file=sys.stderr, flush=True)
+)
+children = Pipeline.from_iterable([1]).map(Step(end_children).on(processes(1))).tap(print)
 cannot = Pipeline.from_iterable([1]).map(len, concurrency=2)
 timing_out = Pipeline.from_async_iterable(silent).idle_timeout(0.01)
 """
@@ -99,18 +117,29 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
+def killing(process):
+    """Kill a process in a minute, so that no test waits for ever; until it is cancelled."""
+    limit = threading.Timer(60, process.kill)
+    limit.daemon = True
+    limit.start()
+    return limit
+
+
 class Program:
     """The command at work."""
 
-    def __init__(self, *arguments, stdout=subprocess.PIPE, tell=True):
+    def __init__(self, *arguments, stdout=subprocess.PIPE, tell=True, **how):
         self.process = subprocess.Popen(
             [sys.executable, "-m", "funcpipe_trio", "run", *arguments],
             stdout=stdout,
             stderr=subprocess.PIPE,
             text=True,
             env={**os.environ, "PYTHONPATH": str(ROOT), **({"TELL": "1"} if tell else {})},
+            **how,
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509  # tests may run in the background
         )
+
+        self.limit = killing(self.process)
 
     def wait_for(self, said):
         """Wait until it has said something on standard error."""
@@ -138,6 +167,7 @@ def begin(folder):
 
     yield begin
     for program in programs:
+        program.limit.cancel()
         with program.process as process:
             process.kill()
 
@@ -165,6 +195,27 @@ def test_a_signal_drains_it(begin, plan, number):
         f"run N of '{'ticks' if plan == 'good' else 'silent'}': drains",
         f"run N of '{'ticks' if plan == 'good' else 'silent'}': drained after N.N s; N delivered, N discarded",
     ]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_all_its_processes_drains_it_too(begin, number):
+    """As a terminal sends Ctrl-C, and supervisors SIGTERM: the workers are still needed."""
+    program = begin("app.py:in_workers", start_new_session=True)
+    program.wait_for("one")
+    os.killpg(program.process.pid, number)
+
+    status, out, err = program.ended()
+
+    assert (status, is_report(out, "drained")) == (0, True), err
+    assert ", 0 failed, 0 dropped, 0 discarded\n" in out
+
+
+def test_what_a_worker_starts_can_be_terminated(folder):
+    """Programs and forks of functions are not spared as their worker is."""
+    done = command("app.py:children")
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"({-signal.SIGTERM}, {-signal.SIGTERM})\n")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -327,12 +378,14 @@ def test_in_a_terminal_a_picture_stays_above_the_report(folder, columns):
         preexec_fn=lambda: _control(theirs),  # noqa: PLW1509  # as above
     )
     os.close(theirs)
+    limit = killing(process)
     shown = b""
     with process, contextlib.suppress(OSError):  # which is what the end of a terminal reads as
         while more := os.read(ours, 65536):
             if b"running" in shown + more and b"running" not in shown:
                 os.write(ours, b"\x03")
             shown += more
+    limit.cancel()
     os.close(ours)
 
     assert process.returncode == 0

@@ -6,6 +6,7 @@ that one call leaves to the next.
 """
 
 import sys
+import time
 from collections import Counter
 
 import pytest
@@ -300,20 +301,27 @@ def test_attempts_are_one_call(exporter, tracer, calls):
     pipeline = Pipeline.from_iterable([3, 4]).map(Step(flaky).retry(Retry(3)), on_error=OnError.skip())
     run_virtual(lambda: pipeline.run(observer=OpenTelemetrySpans("shop", calls=calls, tracer=tracer)))
 
-    *made, _run = exporter.get_finished_spans()
+    *made, run = exporter.get_finished_spans()
     codes = [span.status.status_code for span in made]
     assert codes == ([StatusCode.UNSET, StatusCode.ERROR] if calls else [StatusCode.ERROR])
     assert nothing_private(made)
+    assert run.events == ()  # it has a span already
 
 
 def test_a_failed_call_has_its_time(exporter, tracer):
     """It begins when the call does, though nobody knew then that it would fail."""
     observer = OpenTelemetrySpans("shop", tracer=tracer)
+    began = []
+
+    async def late(item):
+        began.append(time.time_ns())
+        await fail(item)
+
     with pytest.raises(Boom):
-        run_virtual(lambda: Pipeline.from_iterable([1]).map(fail).run(observer=observer))
+        run_virtual(lambda: Pipeline.from_iterable([1]).map(late).run(observer=observer))
 
     call, run = exporter.get_finished_spans()
-    assert run.start_time <= call.start_time <= call.end_time <= run.end_time
+    assert run.start_time <= call.start_time <= began[0] <= call.end_time <= run.end_time
 
 
 def test_what_fails_without_a_call_is_counted_in_the_run(exporter, tracer):

@@ -12,6 +12,8 @@ from functools import partial
 import pytest
 import trio
 from prometheus_client import CollectorRegistry, generate_latest, start_http_server
+from prometheus_client.openmetrics import exposition as open_metrics
+from prometheus_client.openmetrics import parser
 from prometheus_client.parser import text_string_to_metric_families
 
 from funcpipe_trio import Pipeline
@@ -63,6 +65,21 @@ def test_a_scrape_says_what_the_report_says(registry, collector):
     assert SECRET not in text
     names = {name for name, _labels in seen}
     assert {metric.prometheus for metric in METRICS} - names == set()
+
+
+def test_open_metrics_are_well_formed(registry, collector):
+    """Its parser is strict: names of families, kinds, suffixes."""
+
+    async def main():
+        async with plan().open() as run:
+            collector.add("shop", run)
+            await run.receive()
+            return scraped(registry), open_metrics.generate_latest(registry).decode()
+
+    seen, text = run_virtual(main)
+    families = list(parser.text_string_to_metric_families(text))
+    assert {sample.name for family in families for sample in family.samples} == {name for name, _labels in seen}
+    assert {family.name for family in families} == {metric.prometheus.removesuffix("_total") for metric in METRICS}
 
 
 def test_a_real_server_is_asked_from_outside(registry, collector):

@@ -64,7 +64,6 @@ class SharedBucket:
         if not self._run.is_current():  # its times cannot be compared with those of the run before
             self._run.enter()
             self.bucket.rebase(now)
-            self._counted = now
         return now
 
     def waited(self, now: float) -> float:

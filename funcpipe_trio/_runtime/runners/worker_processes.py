@@ -290,6 +290,7 @@ def _start() -> bytes:
         "path": [_absolute(entry) for entry in sys.path if isinstance(entry, str)],
         "argv": list(map(str, sys.argv)),
         "seconds": START_LIMIT,
+        "drains": callable(signal.getsignal(signal.SIGTERM)),  # it handles SIGTERM, and then needs its workers
     }
     return pickle.dumps(start)
 

@@ -63,6 +63,8 @@ def main() -> NoReturn:
         sys.stdout.reconfigure(line_buffering=True)  # a worker may be killed at any time
     signals, parent = _Signals(), _Parent()
     start = loads(parent.receive())
+    if start.get("drains"):
+        _leave_sigterm_to_the_parent()
     sys.path[:], sys.argv[:] = start["path"], start["argv"]
     faulthandler.dump_traceback_later(start["seconds"], exit=True, file=2)
     answer = _answer(signals, _Load(start["name"], start["file"]))
@@ -71,6 +73,28 @@ def main() -> NoReturn:
     while True:
         signals.wait(parent)
         parent.send(*_answer(signals, _Call(parent.receive())))  # no name keeps it: it may be large, and the wait long
+
+
+def _leave_sigterm_to_the_parent() -> None:
+    """Do nothing at a SIGTERM: supervisors send it to all processes, and the parent still needs its workers to drain.
+
+    What a function starts is not spared: another program has no such handler, and a fork gives it up. Until it has, the
+    signal is held back.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    masks: list[set[int]] = []  # of threads that fork now
+
+    def hold() -> None:
+        masks.append(pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM}))
+
+    def let_in() -> None:
+        pthread_sigmask(signal.SIG_SETMASK, masks.pop())
+
+    def give_up() -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        let_in()
+
+    os.register_at_fork(before=hold, after_in_parent=let_in, after_in_child=give_up)
 
 
 def _answer(signals: _Signals, action: _Call | _Load) -> tuple[bytes, bytes]:
