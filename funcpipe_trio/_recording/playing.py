@@ -27,13 +27,13 @@ from .._plan.nodes import Source
 from .._plan.operations import Opaque
 from .._plan.steps import Call
 from .._runtime.calls.rate_limiter import RateLimiter
-from .._runtime.core.call_context import CallContext, ContextFunction
+from .._runtime.core.call_context import CallContext, ContextFunction, Layered
 from .._runtime.runners.active_runner import ActiveRunner, Admit, admitted
 from .._runtime.runners.runners import Threads
 from .._sansio.retrying import is_meant, is_retried
 from ..policies.on_error import Failure
 from .recording import Place, Recording
-from .roles import Layer, Roles
+from .roles import Roles
 from .tapes import FailureKind, Kept, Sample
 
 _JUST = 1e-6
@@ -185,14 +185,14 @@ class Playing(Roles):
     def call(self, name: str, path: str, call: Call) -> Call:
         attempts = _Attempts(self.reader(name, path, "calls"))
         if call.runner is None:
-            return replace(call, fn=_PlayedCall(attempts))
+            return replace(call, fn=ContextFunction(_played(attempts)))
         return replace(call, runner=_PlayedRunner(call.runner, attempts))
 
-    def started(self, name: str, path: str, step: Any) -> ContextFunction:
-        return _PlayedCall(_Attempts(self.reader(name, path, "calls")))
+    def started(self, name: str, path: str, step: Any) -> Layered:
+        return _played(_Attempts(self.reader(name, path, "calls")))
 
-    def function(self, name: str, path: str, fn: AnyFunction) -> ContextFunction:
-        return _PlayedCall(_Attempts(self.reader(name, path, "calls")))
+    def function(self, name: str, path: str, fn: AnyFunction) -> Layered:
+        return _played(_Attempts(self.reader(name, path, "calls")))
 
     def folding(self, name: str, path: str, fn: AnyFunction) -> AnyFunction:
         reader = self.reader(name, path, "calls")
@@ -232,15 +232,15 @@ class Playing(Roles):
     def children(self, name: str, path: str, fn: AnyFunction) -> AnyFunction:
         return partial(expanded, self.reader(name, path, "counts"))
 
-    def stream(self, name: str, fn: AnyFunction) -> ContextFunction:
+    def stream(self, name: str, fn: AnyFunction) -> Layered:
         reader = self.reader(name, "fn", "children")
 
         async def played(item: Any, context: CallContext) -> Any:  # noqa: ASYNC124  # a step awaits its calls
             return _children(item, reader.next(item, context.number))
 
-        return Layer(played)
+        return played
 
-    def decision(self, name: str) -> ContextFunction:
+    def decision(self, name: str) -> Layered:
         reader = self.reader(name, "answer", "answers")
 
         async def played(item: Any, context: CallContext) -> Any:  # noqa: ASYNC124  # a step awaits its calls
@@ -249,7 +249,7 @@ class Playing(Roles):
                 _raise(answer)
             return answer
 
-        return Layer(played)
+        return played
 
     def matcher(self, name: str, path: str, on: Any) -> Any:
         is_retry = path.split(".")[-2].partition("#")[0] == "retry"
@@ -368,15 +368,14 @@ class _Attempts:
         return segment
 
 
-class _PlayedCall(ContextFunction):
-    """A call of a step, played."""
+def _played(attempts: _Attempts) -> Layered:
+    """Return a call that is played."""
 
-    def __init__(self, attempts: _Attempts) -> None:
-        self._attempts = attempts  # what is played
-
-    async def __call__(self, item: Any, context: CallContext) -> Any:
-        await _live(self._attempts.next(context.number, item))
+    async def played(item: Any, context: CallContext) -> Any:
+        await _live(attempts.next(context.number, item))
         return item
+
+    return played
 
 
 class _PlayedRunner:

@@ -24,7 +24,7 @@ from .._base.errors import StateError
 from .._base.functions import AnyFunction
 from .._plan.nodes import Plan, Source, is_awaitable
 from .._plan.steps import Call
-from .._runtime.core.call_context import CallContext, ContextFunction
+from .._runtime.core.call_context import CallContext, ContextFunction, Layered
 from .._runtime.core.parking import is_real
 from .._runtime.reports.report import Report
 from .._runtime.run.run import Consumer
@@ -32,7 +32,7 @@ from .._runtime.run.witness import Witness
 from .._runtime.runners.active_runner import ActiveRunner, Admit, start_runner
 from .._sansio.retrying import is_meant
 from .recording import Place, Recording
-from .roles import Layer, Roles
+from .roles import Roles
 from .streams import InnerRun, recorded_children, recorded_stream
 from .tapes import FailureKind, Kept, Tape
 from .watching import watch
@@ -187,13 +187,46 @@ class Recordings(Roles):
     def call(self, name: str, path: str, call: Call) -> Call:
         if call.runner is not None:
             return replace(call, runner=_RecordedRunner(call.runner, Attempts(self._tapes, name, path)))
-        return replace(call, fn=_RecordedCall(self._tapes, name, path, call.fn))
+        return replace(call, fn=ContextFunction(self.function(name, path, call.fn)))
 
-    def started(self, name: str, path: str, step: Any) -> ContextFunction:
-        return _RecordedStep(self._tapes, name, path, step)
+    def started(self, name: str, path: str, step: Any) -> Layered:
+        notes = Attempts(self._tapes, name, path)
 
-    def function(self, name: str, path: str, fn: AnyFunction) -> ContextFunction:
-        return _RecordedCall(self._tapes, name, path, fn)
+        async def recorded(item: Any, context: CallContext) -> Any:
+            since = notes.now()
+            try:
+                result = await step.layered()(item, context)
+            except BaseException as error:
+                notes.fail(context.number, since, error)
+                raise
+            notes.done(context.number, since)
+            return result
+
+        return recorded
+
+    def function(self, name: str, path: str, fn: AnyFunction) -> Layered:
+        notes = Attempts(self._tapes, name, path)
+        now, samples, most = notes.now, notes.tape.samples, notes.tape.most
+        keep, keep_number = samples.append, notes.tape.numbers.append
+
+        @trio.lowlevel.disable_ki_protection  # it stands in the place of what makes a call interruptible
+        async def recorded(item: Any, context: CallContext) -> Any:
+            since = now()
+            try:
+                result = await fn(item)
+            except BaseException as error:
+                notes.fail(context.number, since, error)
+                raise
+            if notes.open:
+                notes.done(context.number, since)
+            else:  # the same for most calls, at half the cost
+                keep(now() - since)
+                keep_number(context.number)
+                if len(samples) > most:
+                    notes.tape.thin()
+            return result
+
+        return recorded
 
     def folding(self, name: str, path: str, fn: AnyFunction) -> AnyFunction:
         tapes, add = self._tapes, self._tapes.tape(name, path, "calls").add
@@ -244,7 +277,7 @@ class Recordings(Roles):
     def children(self, name: str, path: str, fn: AnyFunction) -> AnyFunction:
         return partial(recorded_children, self._tapes, name, fn)
 
-    def stream(self, name: str, fn: AnyFunction) -> ContextFunction:
+    def stream(self, name: str, fn: AnyFunction) -> Layered:
         tapes, add = self._tapes, self._tapes.tape(name, "fn", "children").add_number
 
         async def recorded(item: Any, context: CallContext) -> Any:
@@ -260,9 +293,9 @@ class Recordings(Roles):
                 raise
             return recorded_stream(tapes, name, since, segments, made)
 
-        return Layer(recorded)
+        return recorded
 
-    def decision(self, name: str) -> ContextFunction:
+    def decision(self, name: str) -> Layered:
         tapes, add = self._tapes, self._tapes.tape(name, "answer", "answers").add_number
 
         async def recorded(answer: Any, context: CallContext) -> Any:  # noqa: ASYNC124  # a step awaits its calls
@@ -273,7 +306,7 @@ class Recordings(Roles):
                 raise
             return answer
 
-        return Layer(recorded)
+        return recorded
 
     def matcher(self, name: str, path: str, on: Any) -> Any:
         if isinstance(on, type | tuple):
@@ -324,76 +357,28 @@ class Attempts:
         self._tapes = tapes  # of the run
         self._name = name  # of the part
         self.now: Callable[[], float] = tapes.now  # the clock
-        self._tape = tapes.tape(name, path, "calls")  # where it notes them
-        self._keep = self._tape.samples.append  # for `done`, as the next two
-        self._keep_number = self._tape.numbers.append
-        self._samples = self._tape.samples
-        self._open: dict[int, list[Any]] = {}  # attempts of calls that did not succeed, by number: more may come
+        self.tape: Tape = tapes.tape(name, path, "calls")  # where they are noted
+        self.open: dict[int, list[Any]] = {}  # attempts of calls that did not succeed, by number: more may come
 
     def done(self, number: int, since: float) -> None:
         """Note an attempt that succeeded; of the first one, only the seconds: a list for each call costs 10 %."""
         seconds = self.now() - since
-        attempts = self._open.pop(number, None)
+        attempts = self.open.pop(number, None)
         if attempts is None:
-            self._tape.add_number(seconds, number)
+            self.tape.add_number(seconds, number)
         else:
             attempts.append(seconds)
 
     def fail(self, number: int, since: float, error: BaseException) -> None:
         """Note an attempt that did not succeed."""
-        attempts = self._open.pop(number, None)
+        attempts = self.open.pop(number, None)
         if attempts is None:
             attempts = []
-            self._tape.add_number(attempts, number)
+            self.tape.add_number(attempts, number)
         attempts.append(self._tapes.ending(self._name, since, error))
-        while len(self._open) >= _OPEN:
-            del self._open[next(iter(self._open))]
-        self._open[number] = attempts
-
-
-class _RecordedCall(Attempts, ContextFunction):
-    """A call of a step, watched."""
-
-    def __init__(self, tapes: Tapes, name: str, path: str, fn: AnyFunction) -> None:
-        super().__init__(tapes, name, path)
-        self._fn = fn  # the user's
-
-    @trio.lowlevel.disable_ki_protection
-    async def __call__(self, item: Any, context: CallContext) -> Any:
-        # One coroutine, in the place of the one that makes a call interruptible: more would cost 2 % of an item each.
-        now = self.now
-        since = now()
-        try:
-            result = await self._fn(item)
-        except BaseException as error:
-            self.fail(context.number, since, error)
-            raise
-        if self._open:
-            self.done(context.number, since)
-        else:  # as `done`
-            self._keep(now() - since)
-            self._keep_number(context.number)
-            if len(self._samples) > self._tape.most:
-                self._tape.thin()
-        return result
-
-
-class _RecordedStep(Attempts, ContextFunction):
-    """A step that was started, watched as one call."""
-
-    def __init__(self, tapes: Tapes, name: str, path: str, step: Any) -> None:
-        super().__init__(tapes, name, path)
-        self._step = step  # the user's, whose state stays its own
-
-    async def __call__(self, item: Any, context: CallContext) -> Any:
-        since = self.now()
-        try:
-            result = await self._step.layered()(item, context)
-        except BaseException as error:
-            self.fail(context.number, since, error)
-            raise
-        self.done(context.number, since)
-        return result
+        while len(self.open) >= _OPEN:
+            del self.open[next(iter(self.open))]
+        self.open[number] = attempts
 
 
 class _RecordedRunner:

@@ -22,7 +22,7 @@ from .._plan.nodes import FanIn, Plan, Source
 from .._plan.settings import Kind, PlanPart, rebuilt, visit
 from .._plan.steps import Call, StepPlan, step_of
 from .._plan.windows import Distinct
-from .._runtime.core.call_context import CallContext, ContextFunction, Layered
+from .._runtime.core.call_context import ContextFunction, Layered
 from .._runtime.core.user_code import awaiting
 
 _DECISIONS = ops.Filter | ops.TakeWhile | ops.SkipWhile
@@ -45,7 +45,7 @@ class Roles:
         """A call of a step: of an async function, or of a sync one on a runner."""
         raise NotImplementedError
 
-    def started(self, name: str, path: str, step: Any) -> ContextFunction:
+    def started(self, name: str, path: str, step: Any) -> Layered:
         """A step that was started, and may be shared with others: one call, with all of its policies."""
         raise NotImplementedError
 
@@ -53,7 +53,7 @@ class Roles:
         """A rate limiter that may be shared with others."""
         raise NotImplementedError
 
-    def function(self, name: str, path: str, fn: AnyFunction) -> ContextFunction:
+    def function(self, name: str, path: str, fn: AnyFunction) -> Layered:
         """An async function of an item."""
         raise NotImplementedError
 
@@ -77,11 +77,11 @@ class Roles:
         """A sync function that gives an iterable, sync, within a stage."""
         raise NotImplementedError
 
-    def stream(self, name: str, fn: AnyFunction) -> ContextFunction:
+    def stream(self, name: str, fn: AnyFunction) -> Layered:
         """A function, sync or async, that gives an iterable, sync or async, or a pipeline, in a stage of its own."""
         raise NotImplementedError
 
-    def decision(self, name: str) -> ContextFunction:
+    def decision(self, name: str) -> Layered:
         """What is called with the answer of an async function, and returns it."""
         raise NotImplementedError
 
@@ -159,11 +159,11 @@ class Roles:
         plan = step_of(step)
         if plan is None or not hasattr(type(step), "from_plan"):
             return part
-        tail = [Call(each, plan.name, idempotent=True) for each in self._tail(name, part)]
+        tail = [_call(each, plan.name) for each in self._tail(name, part)]
         made = type(step).from_plan(StepPlan(plan.name, (*plan.parts, *tail)))
         return replace(part, fn=made) if tail else part  # type: ignore[call-arg]  # it has one
 
-    def _tail(self, name: str, part: Any) -> list[ContextFunction]:
+    def _tail(self, name: str, part: Any) -> list[Layered]:
         """Return what is called with the result of an operation's step: at most one function."""
         if isinstance(part, ops.FlatMap):
             return [self.stream(name, _itself)]
@@ -178,21 +178,17 @@ def _itself(item: Any) -> Any:
     return item
 
 
-class Layer(ContextFunction):
-    """A layered function, as the function of a call."""
-
-    def __init__(self, layered: Layered) -> None:
-        self._layered = layered  # what it calls
-
-    @trio.lowlevel.disable_ki_protection
-    async def __call__(self, item: Any, context: CallContext) -> Any:
-        return await self._layered(item, context)
-
-
-class _Stand(ContextFunction):
+class _Stand:
     """A step of some calls, in the place of a function or of a step that was started; as a step it knows its item."""
 
-    def __init__(self, fn: AnyFunction, *calls: ContextFunction) -> None:
+    def __init__(self, fn: AnyFunction, *calls: Layered) -> None:
         name = function_name(fn)
-        self.plan: StepPlan = StepPlan(name, tuple([Call(each, name, idempotent=True) for each in calls]))
-        """The calls, one after the other."""
+        self.plan: StepPlan = StepPlan(name, tuple([_call(each, name) for each in calls]))  # one after the other
+
+    async def __call__(self, item: Any) -> Any:
+        """Never called: it is a step."""
+        raise NotImplementedError
+
+
+def _call(layered: Layered, name: str) -> Call:
+    return Call(ContextFunction(trio.lowlevel.disable_ki_protection(layered)), name, idempotent=True)

@@ -108,7 +108,7 @@ class InnerRun(Witness):
                 self._segments.append(now() - since)
             return item
 
-        consumer.take = taken  # type: ignore[method-assign]
+        consumer.take = taken
 
     def end(self, consumer: Consumer, report: Report) -> None:
         if self._since is not None:  # it was cut off

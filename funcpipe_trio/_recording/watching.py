@@ -205,5 +205,5 @@ def _watch_consumer(consumer: Consumer, tapes: Tapes) -> None:
         if given is not None:
             tape.add(now() - given)
 
-    consumer.take = taken  # type: ignore[method-assign]
+    consumer.take = taken
     tapes.at_end.append(end)

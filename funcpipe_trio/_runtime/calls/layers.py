@@ -75,7 +75,7 @@ def _part(part: Part, making: _Making) -> Layered:
         return _placed(placed)
     if isinstance(part, Call):
         if isinstance(part.fn, ContextFunction):
-            return part.fn
+            return part.fn.layered
         return _call(part.fn if is_async(part.fn) else awaiting(part.name, part.fn))
     if isinstance(part, Pure):
         return _pure(part.fn)

@@ -60,6 +60,9 @@ Layered: TypeAlias = Callable[[Any, CallContext], Awaitable[Any]]
 class ContextFunction:
     """A function in the place of a step's own that also takes the context of its call; Ctrl-C may strike in it."""
 
+    def __init__(self, layered: Layered) -> None:
+        self.layered: Layered = layered  # what is called
+
     async def __call__(self, item: Any, context: CallContext) -> Any:
         """Return what the step's own function would."""
-        raise NotImplementedError
+        return await self.layered(item, context)

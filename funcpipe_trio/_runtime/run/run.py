@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from fractions import Fraction
 from functools import partial
 from types import TracebackType
@@ -46,6 +46,7 @@ class Consumer:
         self._waiting: deque[trio.lowlevel.Task] = deque()  # parked receivers, longest first
         self._waits = 0  # calls of `wait`; a task that was woken is in one until it runs
         self._now = trio.lowlevel.current_clock().current_time  # half the time of `trio.current_time`
+        self.take: Callable[[], Any] = self._take  # see there; replaced where a run is watched
         self._failed: tuple[Exception, TracebackType | None] | None = None
         """The failure at the end and its traceback when it was reached, to be raised again; None without one."""
 
@@ -53,7 +54,7 @@ class Consumer:
         if self._waiting and worth_a_pull(self.engine.inlet):
             trio.lowlevel.reschedule(self._waiting.popleft(), WOKEN)
 
-    def take(self) -> Any:
+    def _take(self) -> Any:
         """Return an item if there is one now, else `PENDING`; raise what stands at the end."""
         engine = self.engine
         if self.left:

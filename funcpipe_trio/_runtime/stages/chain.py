@@ -98,6 +98,7 @@ class Chain:
         """Whether an operation may end the stream by itself."""
         self._keepers = [operation for operation in self.operations if operation.may_keep]
         """Those that may give several values for one."""
+        self.burst: Callable[[int], BurstEnd] = self._burst  # see there; replaced where a run is watched
         for operation in self.operations:
             operation.chain = self
 
@@ -117,7 +118,7 @@ class Chain:
             self._streams.append(operation.stream(self._streams[-1]))
         self.turn.begin()
 
-    def burst(self, room: int) -> BurstEnd:
+    def _burst(self, room: int) -> BurstEnd:
         """Move at most `room` values, until something ends the burst; they are committed in any case."""
         put, end, turn, inlet = self.outlet.put, OVER, self.turn, self.inlet
         self.outlet.begin()
