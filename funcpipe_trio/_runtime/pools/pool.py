@@ -62,7 +62,7 @@ class Pool:
         self.order: InOrder | AsCompleted = InOrder() if ordered else AsCompleted()  # which result is next
         self.results: Results = Results(self.order, self)  # the inlet of its chain
         self.chain: Chain = Chain(ends._replace(inlet=self.results))  # what results go through
-        self.call = call  # what it calls, and what it does when that fails
+        self.call: Calling = call  # what it calls, and what it does when that fails
         self.outcomes: Outcomes = Outcomes(self, call)  # what becomes of failed calls
         self.crew: Crew = Crew(self.chain, concurrency, self._employed, call.counters or StepCounters())  # its workers
         self.source: Inlet = ends.inlet  # where items come from
