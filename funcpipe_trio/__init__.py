@@ -25,6 +25,7 @@ from ._runtime.fair_channel.fair_group import FairGroup as FairGroup
 from ._runtime.fair_channel.fair_input import FairInput as FairInput
 from ._runtime.fair_channel.fair_statistics import FairChannelStatistics as FairChannelStatistics
 from ._runtime.fair_channel.fair_statistics import FairInputStatistics as FairInputStatistics
+from ._runtime.reports.blame import Blame as Blame
 from ._runtime.reports.counts import InputReport as InputReport
 from ._runtime.reports.counts import Latency as Latency
 from ._runtime.reports.counts import LinkReport as LinkReport

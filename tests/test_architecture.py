@@ -128,10 +128,10 @@ def test_functions_fit_in_the_eye(module):
 
 
 RARE = {
-    *("batching", "between", "circuit", "deadline", "expanding", "flat_map", "keyed", "nested", "orders", "paced"),
-    *("restarting", "stream_timeout", "windows", "worker_processes", "worker_program"),
+    *("advice", "batching", "between", "circuit", "deadline", "expanding", "flat_map", "keyed", "nested", "orders"),
+    *("paced", "plan_settings", "restarting", "stream_timeout", "windows", "worker_processes", "worker_program"),
 }
-HEAVY = {"asyncio", "concurrent.futures", "json", "matplotlib", "multiprocessing", "rich", "statistics"}
+HEAVY = {"asyncio", "concurrent.futures", "matplotlib", "multiprocessing", "rich", "statistics"}
 
 
 def test_what_is_rare_waits_for_its_first_use():

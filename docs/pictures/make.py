@@ -119,8 +119,8 @@ async def consume(run: Any) -> None:
 def main() -> int:
     """Make all pictures; return the exit status."""
     small, report = run_virtual(partial(looked_at, plan(), 20))
-    draw_terminal(small, 80, 16, "terminal")
-    draw_terminal(small, 130, 16, "terminal-wide")
+    draw_terminal(small, 80, 18, "terminal")
+    draw_terminal(small, 130, 18, "terminal-wide")
     draw_terminal(run_virtual(partial(looked_at, large(), 6))[0], 80, 23, "terminal-large")
     report.plot(FOLDER / "report.svg")
     trio.run(photograph, plan(), "page", {400: None, 1400: None})

@@ -308,7 +308,8 @@ class _Line:
 
     def closed(self, tail: int) -> SegmentLayout:
         """Return the line; its last link gets that capacity unless something else determined it."""
-        if self._stages and self._stages[-1].capacity != tail and not self._is_sized and self.default == LINK_CAPACITY:
+        is_default = self.default == LINK_CAPACITY or not tail  # there is no link behind a trunk
+        if self._stages and self._stages[-1].capacity != tail and not self._is_sized and is_default:
             self._stages[-1] = replace(self._stages[-1], capacity=tail)
         return SegmentLayout(self._origin, tuple(self._stages))
 

@@ -256,6 +256,18 @@ class FairQueue(Generic[K]):
         ahead = (flow._tag - self._now) * flow._denominator + flow._rest
         return max(Fraction(0), Fraction(ahead) / flow._numerator)
 
+    def lags(self) -> dict[K, Fraction]:
+        """Return by what cost each flow that is ready is behind its fair share, below 0 if it is ahead; exact.
+
+        What those that are ready were served beyond virtual time is divided among them by their weights; a flow lags by
+        what its part of that is more than its own. So it is 0 in all, and what a flow is served lowers its lag by that,
+        less its share of it.
+        """
+        ready = [flow for flow in self._flows.values() if flow._entry > 0]
+        ahead = [self.debt(flow) for flow in ready]
+        level = Fraction(sum(ahead), sum(flow.weight for flow in ready) or 1)
+        return {flow.key: level * flow.weight - each for flow, each in zip(ready, ahead, strict=True)}
+
     def _enter(self, flow: Flow[K]) -> None:
         """Push a new heap entry for a flow, behind its equals; an older one becomes dead."""
         self._entries += 1

@@ -18,7 +18,7 @@ from heapq import nlargest
 class KeyAccount:
     """What one key was served."""
 
-    __slots__ = ("contested", "cost", "key", "taken", "weight")
+    __slots__ = ("contested", "cost", "key", "longest_wait", "taken", "weight")
 
     contested: int | Fraction
     cost: int | Fraction
@@ -31,6 +31,8 @@ class KeyAccount:
         self.weight = weight
         self.taken = 0
         self.cost = 0
+        self.longest_wait = 0.0
+        """The most seconds for which it had an item and none was taken."""
         self.contested = 0
         """Its cost while another key also had an item."""
 
@@ -57,6 +59,10 @@ class KeyAccounts:
         """Return the account of a key that holds items from now on."""
         return self._kept.pop(key, None) or KeyAccount(key, weight)
 
+    def of(self, key: Hashable, weight: int | Fraction) -> KeyAccount:
+        """Return the account of a key that waits to hold items; this changes nothing."""
+        return self._kept.get(key) or KeyAccount(key, weight)
+
     def put_aside(self, account: KeyAccount) -> None:
         """Put aside the account of a key that no longer holds items."""
         self._kept[account.key] = account
@@ -65,7 +71,7 @@ class KeyAccounts:
 
     def greatest(self, live: Iterable[KeyAccount]) -> list[KeyAccount]:
         """Return those with the highest cost, of the kept and the live ones, highest first."""
-        return self._greatest([*live, *self._kept.values()])
+        return self._greatest({each.key: each for each in (*live, *self._kept.values())}.values())
 
     def _greatest(self, accounts: Iterable[KeyAccount]) -> list[KeyAccount]:
         return nlargest(self._limit, accounts, key=_cost)

@@ -31,28 +31,31 @@ MOST_ACCOUNTS = 100
 class Lane:
     """The items of one key."""
 
-    __slots__ = ("account", "entries", "flow")
+    __slots__ = ("account", "entries", "flow", "since")
 
     account: KeyAccount
     flow: Flow[Hashable]
 
-    def __init__(self, flow: Flow[Hashable], account: KeyAccount) -> None:
+    def __init__(self, flow: Flow[Hashable], account: KeyAccount, since: float) -> None:
+        self.since = since  # when its last item was taken, or its first one came
         self.flow = flow
         self.account = account
         self.entries: deque[Entry] = deque()
 
 
 class Entry:
-    """An item with its key and cost; `lane` is the lane of its key, None if it has none."""
+    """An item with its key and cost; `lane` is the lane of its key, None if it has none; `came` is when it came."""
 
-    __slots__ = ("cost", "item", "key", "lane")
+    __slots__ = ("came", "cost", "item", "key", "lane")
 
+    came: float
     cost: int | Fraction
     item: Any
     key: Hashable
     lane: Lane | None
 
-    def __init__(self, item: Any, key: Hashable, cost: int | Fraction, lane: Lane | None) -> None:
+    def __init__(self, item: Any, key: Hashable, cost: int | Fraction, lane: Lane | None, came: float) -> None:
+        self.came = came
         self.item = item
         self.key = key
         self.cost = cost
@@ -88,13 +91,13 @@ class KeyedFairQueue:
         """How many keys have a lane."""
         return len(self._lanes)
 
-    def entry(self, item: Any, key: Hashable, cost: int | Fraction) -> Entry:
-        """Look up the lane of the item to be added next; this changes nothing.
+    def entry(self, item: Any, key: Hashable, cost: int | Fraction, now: float = 0.0) -> Entry:
+        """Look up the lane of the item to be added next, which has come now; this changes nothing.
 
         Raises:
           TypeError: if the key is not hashable.
         """
-        return Entry(item, key, cost, self._lanes.get(key))
+        return Entry(item, key, cost, self._lanes.get(key), now)
 
     def is_full(self, entry: Entry) -> bool:
         """Whether the queue of an item's own key has no room for it."""
@@ -116,7 +119,7 @@ class KeyedFairQueue:
             self._queue.set_weight(lane.flow, weight)
             lane.account.weight = weight
 
-    def take(self) -> Any:
+    def take(self, now: float = 0.0) -> Any:
         """Hand over the item whose turn it is; call it only while there is one."""
         queue = self._queue
         flow = queue.select()
@@ -130,6 +133,9 @@ class KeyedFairQueue:
         cost = queue.charge(flow, entry.cost, still_ready=bool(lane.entries))
         self.cost += cost
         lane.account.count(cost, contested=contested)
+        waited, lane.since = now - lane.since, now
+        if waited > lane.account.longest_wait:
+            lane.account.longest_wait = waited
         if not lane.entries:
             self._forget(lane)
         return entry.item
@@ -156,10 +162,27 @@ class KeyedFairQueue:
 
     def accounts(self) -> list[KeyAccount]:
         """Return what the keys were served: the `MOST_ACCOUNTS` with the highest cost, highest first."""
-        return self._accounts.greatest(lane.account for lane in self._lanes.values())
+        live = [lane.account for lane in self._lanes.values()]
+        if self.outside is not None and self.outside.lane is None:
+            live.append(self._accounts.of(self.outside.key, self._weight_now(self.outside.key)))
+        return self._accounts.greatest(live)
+
+    def waiting(self) -> dict[Hashable, tuple[int, float | Fraction, float]]:
+        """Return the keys that have items: how many, by what cost they lag, and since when none was taken.
+
+        One whose only item is outside does not lag: it has no share before it has a queue.
+        """
+        lags = self._queue.lags()
+        found: dict[Hashable, tuple[int, float | Fraction, float]] = {
+            key: (len(lane.entries), lags.get(key, 0.0), lane.since) for key, lane in self._lanes.items()
+        }
+        if self.outside is not None:
+            count, lag, since = found.get(self.outside.key, (0, 0.0, self.outside.came))
+            found[self.outside.key] = count + 1, lag, since
+        return found
 
     def _enter(self, entry: Entry) -> None:
-        lane = entry.lane or self._new_lane(entry.key)
+        lane = entry.lane or self._new_lane(entry.key, entry.came)
         lane.entries.append(entry)
         self._inside += 1
         self._queue.ready(lane.flow)
@@ -169,11 +192,14 @@ class KeyedFairQueue:
         assert entry is not None
         self._enter(entry)
 
-    def _new_lane(self, key: Hashable) -> Lane:
-        weight = self._changed.get(key) or self._weight_of(key)
-        lane = self._lanes[key] = Lane(self._queue.add(key, weight), self._accounts.resume(key, weight))
+    def _new_lane(self, key: Hashable, came: float) -> Lane:
+        weight = self._weight_now(key)
+        lane = self._lanes[key] = Lane(self._queue.add(key, weight), self._accounts.resume(key, weight), came)
         lane.account.weight = weight
         return lane
+
+    def _weight_now(self, key: Hashable) -> int | Fraction:
+        return self._changed.get(key) or self._weight_of(key)
 
     def _forget(self, lane: Lane) -> None:
         """Remove a key without items; its place goes to the item outside, if that waits for one."""

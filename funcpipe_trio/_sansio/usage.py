@@ -11,6 +11,8 @@ well. At each instant a place is in one of three states:
 A pool is *stalled* while places are not in use and yet can take nothing, because an earlier item is not finished. Then
 everything behind it waits for its calls as if every place were in one, so these places also count as having *worked*.
 
+Each change is also told to the times of all parts together (`state_times`), from which follows who waited for whom.
+
 The invariant: used + stalled <= offered, the number of places times the time (but while the number is lowered, more may
 be in use than are offered). It decides nothing, and does not know what its places are.
 """
@@ -18,6 +20,8 @@ be in use than are offered). It decides nothing, and does not know what its plac
 from __future__ import annotations
 
 from .._base.frozen import dataclass
+from .blame import PoolField
+from .state_times import StateTimes
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,27 +44,47 @@ class Usage:
 
     __slots__ = (
         "_began",
+        "_block",
         "_blocked",
         "_blocked_times",
+        "_in_line",
         "_in_use",
         "_in_use_times",
+        "_is_gone",
+        "_line_up",
         "_offered",
         "_places",
         "_resized",
         "_stalled",
         "_stalled_at",
+        "_starve",
         "_starved",
         "_starved_times",
+        "_state_times",
+        "_units",
+        "_use",
         "_worked",
         "_worked_until",
         "is_stalled",
+        "shift",
     )
 
     is_stalled: bool
+    shift: int
+    """Where its field is in the times of all parts."""
 
-    def __init__(self) -> None:
+    def __init__(self, state_times: StateTimes[tuple[int, int]]) -> None:
+        self._state_times = state_times
+        self.shift = state_times.allot(PoolField.WIDTH, self._field)
+        # What each change adds to the state: one more is in use, or waits in one of three ways.
+        self._units = 1 << self.shift
+        self._use = self._units << PoolField.IN_USE
+        self._starve = (self._units << PoolField.STARVED) - self._use
+        self._block = (self._units << PoolField.BLOCKED) - self._use
+        self._line_up = (self._units << PoolField.IN_LINE) - self._use
         self._places = 1
-        self._in_use = self._starved = self._blocked = 0
+        self._in_use = self._starved = self._blocked = self._in_line = 0
+        self._is_gone = True
         self._in_use_times = self._starved_times = self._blocked_times = 0.0
         self.is_stalled = False
         self._stalled, self._stalled_at = 0.0, (0.0, 0.0)
@@ -71,19 +95,40 @@ class Usage:
         """Offer `places` places from now on."""
         self._began = now  # times are counted from here, so that they do not lose digits
         self._places = places
+        self._is_gone = False
+        self._state_times.change(now, -self._units * PoolField.GONE)
+
+    def end(self, now: float) -> None:
+        """Called when it is over."""
+        self.stall(now, False)
+        self._is_gone = True
+        self._state_times.change(now, self._units * PoolField.GONE)
+
+    def _field(self) -> int:
+        """Return what its field in the times of all parts is now."""
+        field = PoolField.GONE * self._is_gone + PoolField.STALLED * self.is_stalled
+        field |= self._in_use << PoolField.IN_USE | self._starved << PoolField.STARVED
+        return field | (self._blocked - self._in_line) << PoolField.BLOCKED | self._in_line << PoolField.IN_LINE
 
     def hire(self, now: float) -> None:
         """Called when one more is in use."""
         self._in_use += 1
         self._in_use_times += now - self._began
+        self._state_times.change(now, self._use)
 
     def dismiss(self, now: float) -> None:
         """Called when one fewer is in use."""
         self._in_use -= 1
         self._in_use_times -= now - self._began
+        self._state_times.change(now, -self._use)
 
-    def park(self, now: float, starved: bool) -> None:
-        """Called when one that was in use waits for something to take (`starved`), or for room."""
+    def park(self, now: float, starved: bool, in_line: bool = False) -> None:
+        """Called when one that was in use waits for something to take (`starved`), or for room.
+
+        One that waits `in_line` has in hand what there is no room for, so it waits for that, whatever stalls others.
+        """
+        self._in_line += in_line
+        change, at = self._starve if starved else self._line_up if in_line else self._block, now
         now -= self._began
         self._in_use -= 1
         self._in_use_times -= now
@@ -93,9 +138,12 @@ class Usage:
         else:
             self._blocked += 1
             self._blocked_times += now
+        self._state_times.change(at, change)
 
-    def unpark(self, now: float, starved: bool) -> None:
+    def unpark(self, now: float, starved: bool, in_line: bool = False) -> None:
         """Called when it is in use again."""
+        self._in_line -= in_line
+        change, at = self._starve if starved else self._line_up if in_line else self._block, now
         now -= self._began
         self._in_use += 1
         self._in_use_times += now
@@ -105,14 +153,18 @@ class Usage:
         else:
             self._blocked -= 1
             self._blocked_times -= now
+        self._state_times.change(at, -change)
 
     def stall(self, now: float, is_stalled: bool) -> None:
         """Called with whether an earlier item is in the way."""
         if is_stalled is not self.is_stalled:
+            at = now
             now -= self._began
             self._stalled = self._stalled_until(now)
             self._stalled_at = now, self._used(now)
             self.is_stalled = is_stalled
+            stalled = self._units * PoolField.STALLED
+            self._state_times.change(at, stalled if is_stalled else -stalled)
 
     def resize(self, now: float, places: int) -> None:
         """Offer `places` places from now on."""

@@ -115,6 +115,8 @@ def _head(picture: Picture, signs: Signs) -> Iterator[Text]:
         if number := getattr(picture, name):
             counts.append(", ").append(f"{words.count(number)} {name}", "" if name == "dropped" else "red")
     yield counts
+    if picture.advice:
+        yield Text(signs.says(picture.advice))
 
 
 def _errors(picture: Picture, signs: Signs) -> Iterator[Text]:
@@ -244,19 +246,27 @@ def _line(cells: Iterable[Cell], columns: Sequence[Column]) -> Text:
 
 # ---- the shares
 
+_WIDE: Final = 110
+_WAITS: Final = " waiting longest wait"
+"""Titles of the columns that a terminal as wide as that has room for."""
+
 
 def _shares(shares: Sequence[ShareRow], width: int, room: int, signs: Signs) -> Iterator[Text]:
     shown = list(shares) if len(shares) <= room - 2 else most_unequal(shares, room - 3)
     name = max(20, width - 46) if width < 100 else 50
-    cells = max(4, min(40, width - name - 28))
+    has_waits = width >= _WIDE
+    cells = max(4, min(40, width - name - 28 - (len(_WAITS) if has_waits else 0)))
+    title = f"{set_cell_size('share of', name)} weight   due   got {' ' * cells}   out/s"
     yield Text("")
-    yield Text(f"{set_cell_size('share of', name)} weight   due   got {' ' * cells}   out/s", "dim")
+    yield Text(title + (_WAITS if has_waits else ""), "dim")
     for each in shown:
         called = set_cell_size(f"  {signs.says(each.merge)} / {signs.says(each.key)}", name)
         line = Text(f"{called} {words.count(each.weight) if each.weight >= 1 else words.rate(each.weight):>6} ")
         line.append(f"{words.part(each.due):>5} {words.part(each.got):>5} ")
         line.append(" " * cells if each.got is None else bar(each.got, cells, signs, each.due))
         line.append(f" {words.rate(each.rate):>7}")
+        if has_waits:
+            line.append(f" {words.count(each.backlog):>7} {words.seconds(each.longest):>12}")
         yield line
     if len(shown) < len(shares):
         yield Text(f"  {signs.more} {len(shares) - len(shown)} more, nearer to their due", "dim")

@@ -254,6 +254,9 @@ METRICS: Final[tuple[Metric, ...]] = (
     _input("cost", "counter", "{cost}", "Their cost."),
     _input("contested", "counter", "{cost}", "Cost of those handed over while weights decided."),
     _input("weight", "gauge", "1", "The weight in force."),
+    _input("backlog", "gauge", "{item}", "Items of it that wait to be handed over."),
+    _input("lag", "gauge", "{cost}", "By what cost it is behind its fair share now; below 0 if it is ahead."),
+    _input("longest_wait", "gauge", "s", "The longest time so far for which it had an item and none was taken."),
     _remade("used", "Values that others were made of by an operation, such as a batch."),
     _remade("made", "Values that were made of those."),
 )

@@ -96,6 +96,10 @@ class ShareRow:
     """Its part, as in `InputReport.share`, or of all that branches gave, 0 to 1; None if nothing was handed over."""
     rate: float | None
     """Items handed over, per second."""
+    backlog: int
+    """Items that wait to be handed over."""
+    longest: float
+    """The most seconds, in the whole run, for which it had an item and none was taken."""
 
 
 Row = tuple[StageRow | None, LinkRow | None]
@@ -121,6 +125,8 @@ class Picture:
     """Values delivered per second."""
     limit: str | None
     """The bottleneck: the name of a stage, or ``consumer``."""
+    advice: str
+    """What would help, as `RunStatistics.advice`; empty if nothing is sure."""
     stages: tuple[StageRow, ...]
     links: tuple[LinkRow, ...]
     shares: tuple[ShareRow, ...]
@@ -213,6 +219,7 @@ def picture(report: Report, earlier: Report | None, state: RunState, keys: Keys 
         in_flight=report.in_flight,
         rate=_rate(now.delivered, seconds),
         limit=limit,
+        advice="" if recent is None else recent.advice,
         stages=stages,
         links=tuple(_link(*both, seconds) for both in zip(report.links, now.links, strict=True)),
         shares=_shares(now, seconds, keys),
@@ -262,7 +269,9 @@ def _shares(recent: RunStatistics, seconds: float, keys: Keys | None) -> tuple[S
         weight, whole = weights[each.kind, each.merge], wholes[each.kind, each.merge]
         due = None if each.kind == "branches" else _part(each.weight, weight)
         got = _part(_counted(each), whole) if whole > 0 else None
-        rows.append(ShareRow(each.merge, name, each.kind, float(each.weight), due, got, _rate(each.taken, seconds)))
+        rate = _rate(each.taken, seconds)
+        waits = each.backlog, each.longest_wait
+        rows.append(ShareRow(each.merge, name, each.kind, float(each.weight), due, got, rate, *waits))
     return tuple(rows)
 
 

@@ -82,3 +82,11 @@ def test_a_chain_that_is_full_is_joined_by_none():
         line = line.map(inc)
 
     assert stages(line.batch(2, max_delay=1)) == ["feed", "batch"]
+
+
+def test_there_is_no_link_behind_a_trunk():
+    """Not even behind ticks, whose link holds one."""
+    plan = Pipeline.ticks(1).broadcast({"a": lambda items: items, "b": lambda items: items})
+
+    assert plan.max_in_flight == 2
+    assert plan.describe().count("link of 1") == 2

@@ -11,6 +11,7 @@ from dataclasses import astuple
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from funcpipe_trio._sansio.state_times import StateTimes
 from funcpipe_trio._sansio.usage import Usage, Used
 
 STEPS = st.tuples(
@@ -101,7 +102,7 @@ EVERY_CHANGE = [
 @given(start=st.integers(0, 1000), places=st.integers(1, 5), steps=st.lists(STEPS, max_size=40))
 def test_it_gives_the_integrals_of_the_counts(start, places, steps):
     """At any time, also in the middle of a wait, and at whatever time it all began."""
-    usage, model, now = Usage(), Model(places), float(start)
+    usage, model, now = Usage(StateTimes()), Model(places), float(start)
     usage.begin(now, places)
 
     for quarters, event, number in steps:
@@ -116,7 +117,7 @@ def test_it_gives_the_integrals_of_the_counts(start, places, steps):
 
 
 def test_nothing_is_offered_before_it_begins():
-    usage = Usage()
+    usage = Usage(StateTimes())
     assert usage.read(0.0) == Used(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
     usage.begin(100.0, 4)
 
@@ -126,7 +127,7 @@ def test_nothing_is_offered_before_it_begins():
 
 def test_a_stalled_place_counts_as_work_but_not_as_use():
     """One call of four, and the rest may not begin: all of them hold up what is behind."""
-    usage = Usage()
+    usage = Usage(StateTimes())
     usage.begin(0.0, 4)
     usage.hire(0.0)
     usage.stall(2.0, True)
@@ -136,7 +137,7 @@ def test_a_stalled_place_counts_as_work_but_not_as_use():
 
 
 def test_more_calls_than_places_work_no_longer_than_the_time():
-    usage = Usage()
+    usage = Usage(StateTimes())
     usage.begin(0.0, 4)
     for _ in range(4):
         usage.hire(0.0)

@@ -21,13 +21,13 @@ from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route
 
-from funcpipe_trio import Pipeline, fair_merge, watch_app
-from funcpipe_trio._plan.layout import lay_out
+from funcpipe_trio import Pipeline, Recorder, fair_merge, watch_app
 from funcpipe_trio._watch.app import path_of
 from funcpipe_trio._watch.graph import graph
-from funcpipe_trio._watch.picture import Picture
+from funcpipe_trio._watch.picture import Picture, picture
 from funcpipe_trio.testing import run_virtual
 from tests._kit import Boom, endless, every, in_virtual_time, nap, run_real
+from tests.plan._plans import FIXED, random_plan
 from tests.watch._plans import HOSTILE, SECRET, hostile, large, small
 from tests.watch._serving import serving
 
@@ -176,6 +176,13 @@ async def test_the_page_holds_the_plan_and_its_policy_allows_its_own_script_only
     assert re.findall(r"https?://[^\"']*", text) == ["http://www.w3.org/2000/svg"]  # a name, which nothing asks for
 
 
+@in_virtual_time
+async def test_a_run_that_is_recorded_shows_the_users_plan():
+    async with small().open(record=Recorder()) as run:
+        text = (await get(watch_app(run), "/")).body.decode()
+        assert json.loads(re.findall(r'id="data">(.*?)</script>', text)[0])["plan"] == graph(small()._plan)
+
+
 @opened(hostile)
 async def test_no_name_is_code_on_the_page(run):
     for name in (HOSTILE, "--><!--", "]]>"):
@@ -187,33 +194,42 @@ async def test_no_name_is_code_on_the_page(run):
         assert SECRET not in text
 
 
-def test_the_graph_has_every_part_by_the_name_of_the_reports():
-    """So its numbers are found."""
+PLANS = {"large": large, **FIXED, **{f"random {seed}": partial(random_plan, seed) for seed in (75, *range(30))}}
 
-    async def main(make):
-        async with make().open() as run:
+
+def parts_of(line):
+    """Return the names of stages and links in a graph, in its order."""
+    stages, links, origin = [], [], line["origin"] or {}
+    if origin.get("kind") == "branch":
+        links.append(origin["link"])
+    inner = [each["line"] for each in origin.get("inputs", origin.get("branches", ()))]
+    for each in [origin["trunk"], *inner] if "trunk" in origin else inner:
+        more_stages, more_links = parts_of(each)
+        stages, links = stages + more_stages, links + more_links
+    for stage in line["stages"]:
+        stages.append(stage["name"])
+        links += [stage["link"]["behind"]] if stage["link"] else []
+    return stages, links
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_the_graph_has_every_part_by_the_name_of_the_reports(name):
+    """So its numbers are found; and each row of a picture is one stage with its link."""
+
+    plan = PLANS[name]()
+
+    async def main():
+        async with plan.open() as run:
             return run.report
 
-    for make in (small, large, hostile):
-        report = run_virtual(partial(main, make))
-        stages, links = [], []
+    report = run_virtual(main)
+    names = [stage.name for stage in report.stages]
+    rows = picture(report, None, "left").rows()
 
-        def walk(line, stages=stages, links=links):
-            origin = line["origin"] or {}
-            if origin.get("kind") == "branch":
-                links.append(origin["link"])
-            for each in [{"line": origin["trunk"]}] if "trunk" in origin else []:
-                walk(each["line"])
-            for each in origin.get("inputs", origin.get("branches", ())):
-                walk(each["line"])
-            for stage in line["stages"]:
-                stages.append(stage["name"])
-                links += [stage["link"]["behind"]] if stage["link"] else []
-
-        walk(graph(make()._plan))
-        assert stages == [stage.name for stage in report.stages]
-        assert links == [link.behind for link in report.links]
-        assert len(lay_out(make()._plan).stages) <= len(stages)
+    assert parts_of(graph(plan._plan)) == (names, [link.behind for link in report.links])
+    assert [stage.name for stage, _ in rows if stage is not None] == names
+    assert all((stage is not None) == (link.behind in names) for stage, link in rows if link is not None)
+    assert all(stage.name == link.behind for stage, link in rows if stage is not None and link is not None)
 
 
 @opened(small)

@@ -54,7 +54,8 @@ def test_the_names_are_these():
         *("funcpipe_run_elapsed_seconds_total", "funcpipe_run_paused_seconds_total"),
         *("funcpipe_run_cleanup_error_count_total", "funcpipe_run_outcome"),
         *("funcpipe_input_taken_total", "funcpipe_input_cost_total", "funcpipe_input_contested_total"),
-        *("funcpipe_input_weight", "funcpipe_remade_used_total", "funcpipe_remade_made_total"),
+        *(f"funcpipe_input_{name}" for name in ("weight", "backlog", "lag", "longest_wait_seconds")),
+        *("funcpipe_remade_used_total", "funcpipe_remade_made_total"),
     ]
     assert [metric.prometheus for metric in METRICS if metric.name.startswith("stage")] == [
         *(f"funcpipe_stage_{name}_total" for name in ("received", "emitted", "failed", "dropped", "discarded")),

@@ -147,6 +147,9 @@ def test_shares_are_beside_what_is_due():
         ("tenants", "big", 3, 0.75),
         ("tenants", "small", 1, 0.25),
     ]
+    assert (big.backlog, big.longest) == (now.inputs[0].backlog, now.inputs[0].longest_wait)
+    assert picture(now, before, "running").advice == now.since(before).advice
+    assert picture(now, None, "running").advice == ""
     assert big.rate == (now.inputs[0].taken - before.inputs[0].taken) / 2 > 100
 
 
@@ -216,7 +219,7 @@ def test_the_link_of_a_branch_is_a_row_of_its_own():
 
 @given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), max_size=40), st.integers(-1, 40))
 def test_the_most_unequal_shares_keep_their_order(pairs, most):
-    shares = [ShareRow("m", str(place), "merge", 1.0, due, got, 1.0) for place, (due, got) in enumerate(pairs)]
+    shares = [ShareRow("m", str(place), "merge", 1.0, due, got, 1.0, 0, 0.0) for place, (due, got) in enumerate(pairs)]
     shown = most_unequal(shares, most)
 
     assert len(shown) == max(0, min(most, len(shares)))

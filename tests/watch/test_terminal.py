@@ -105,12 +105,22 @@ def test_a_large_terminal_shows_all():
 
 def test_the_rows_of_a_small_plan():
     lines = [line.plain for line in shown("small", 100, 40)]
+    (title,) = [place for place, line in enumerate(lines) if line.startswith("stage ")]
+    rows = lines[title + 1 : title + 6]
 
-    assert [line[2:15].split("  ")[0] for line in lines[4:9]] == ["big", "call big", "small", "call small", "batch"]
-    assert [line[0] for line in lines[4:9]].count("▶") == 1
-    assert " ".join(lines[3].split()) == "stage in/s out/s holds busy p50 p99 failed waits for link"
-    assert lines[2].startswith("went on after ")
-    assert "Busy in call big" in lines[2]
+    assert " ".join(lines[title].split()) == "stage in/s out/s holds busy p50 p99 failed waits for link"
+    assert [line[2:15].split("  ")[0] for line in rows] == ["big", "call big", "small", "call small", "batch"]
+    assert [line[0] for line in rows].count("▶") == 1
+    assert lines[2] == PICTURES["small"][1].advice[:100]
+    assert lines[3].startswith("went on after ")
+    assert "Busy in call big" in lines[3]
+
+
+def test_a_wide_terminal_shows_how_long_inputs_waited():
+    lines = [line.plain for line in shown("small", 120, 40)]
+
+    assert any(line.endswith("out/s waiting longest wait") for line in lines)
+    assert any("tenants / big" in line and line.endswith("s") for line in lines)
 
 
 def test_what_is_full_and_what_fails_is_coloured_and_a_loss_is_counted():

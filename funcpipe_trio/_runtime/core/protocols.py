@@ -15,8 +15,10 @@ from collections.abc import Callable, Iterator
 from typing import Any, NoReturn, Protocol
 
 from ..._plan.nodes import Plan
+from ..._sansio.state_times import StateTimes
 from .ledger import Ledger, OnDiscard
 from .signals import IDLE, REFILLING, FailureMark, Readiness
+from .turn import Stopwatch
 
 
 class Receiver(Protocol):
@@ -136,6 +138,10 @@ class Host(Protocol):
     """What it discarded, and its errors."""
     cleanup_timeout: float
     """Seconds in which a source must be closed."""
+    state_times: StateTimes[tuple[int, int]]
+    """For how long which of its parts worked and which waited, all of them together."""
+    stopwatch: Stopwatch
+    """By which frequent waits are timed."""
     turn_seconds: float
     """The most seconds of real time between two checkpoints; inf where real time must not decide anything."""
     open_inner: Callable[[Plan, OnDiscard], Any]

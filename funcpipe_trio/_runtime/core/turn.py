@@ -6,13 +6,26 @@ first. Every loop that could go on without waiting has a `Turn`, and begins it a
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from time import perf_counter
-from typing import final
+from typing import NamedTuple, final
 
 BURST = 64
 """The most values between two checkpoints: a checkpoint costs 4 us, so 60 ns a value."""
 TURN_SECONDS = 0.010
 """The most seconds of real time between two checkpoints (and one value more), where trio's clock is real, too."""
+
+
+class Stopwatch(NamedTuple):
+    """The clock of a run, for what is only timed, in two thirds of the time if that is the real one.
+
+    Where real time may decide something, what it read also begins a `Turn`.
+    """
+
+    read: Callable[[], float]
+    """Returns the time; only differences mean something."""
+    ahead: float
+    """Seconds by which the clock of the run is ahead of it."""
 
 
 @final

@@ -22,10 +22,11 @@ import trio
 from ..._base import checks
 from ..._base.shown import named
 from ..._sansio.fair_queue import FairQueue, Flow
+from ..._sansio.state_times import StateTimes
 from ...policies.fair_share import FairShare
 from ..core.failures import failure_of, noted
 from ..core.ledger import Ledger
-from ..core.protocols import Inlet, Receiver
+from ..core.protocols import Inlet, Receiver, worth_a_pull
 from ..core.signals import (
     BEHIND_FAILURE,
     CANCELLED,
@@ -48,9 +49,10 @@ _ENDS = (ENDED, FAILED)
 class FanInInlet:
     """What all fan-ins share: inputs that report to it, an end, and counters."""
 
-    def __init__(self, name: str, ledger: Ledger) -> None:
+    def __init__(self, name: str, ledger: Ledger, inlets: Sequence[Inlet]) -> None:
         self.name = name  # as plans, reports and errors call it
         self.ledger = ledger  # told of what is discarded here
+        self.inlets: Sequence[Inlet] = inlets  # all its inputs, in the order of the plan, also those that have ended
         self.receiver: Receiver  # what takes from it; is told when a pull may find more
         self.failure: FailureMark | None = None  # what stands at its end; None without one
         self.exhausted = False  # it was read to its end
@@ -105,7 +107,10 @@ class FanInInlet:
 class MergeInput:
     """One input of a merge: the receiver of its inlet."""
 
-    __slots__ = ("contested", "ended", "flow", "inlet", "is_refilling", "items", "key", "merge")
+    __slots__ = (
+        *("contested", "ended", "flow", "inlet", "is_refilling", "is_waiting", "items", "key", "longest_wait", "merge"),
+        "since",
+    )
 
     def __init__(self, merge: MergeInlet, key: Hashable, inlet: Inlet, flow: Flow[int]) -> None:
         self.merge = merge  # whose input it is
@@ -115,11 +120,24 @@ class MergeInput:
         self.items = inlet.items()  # of the inlet
         self.is_refilling = False  # REFILLING when the merge last looked: its producer must run before the next choice
         self.ended = False  # the merge has seen its end
+        self.is_waiting = False  # it has an item, or counts as backlogged
+        self.since = 0.0  # when its last item was taken, or since when it has waited
+        self.longest_wait = 0.0  # the most seconds for which it waited and none was taken, except the wait of now
         self.contested: int | Fraction = 0  # cost of the items handed over while every input had one
         inlet.receiver = self
 
     def on_input(self) -> None:
         self.merge.refresh(self)
+
+    def serve(self, now: float) -> None:
+        """Count how long it waited for an item to be taken."""
+        waited, self.since = now - self.since, now
+        if waited > self.longest_wait:
+            self.longest_wait = waited
+
+    def backlog(self) -> int:
+        """Return how many items wait in it."""
+        return _held(self.inlet)
 
 
 class MergeInlet(FanInInlet):
@@ -128,7 +146,7 @@ class MergeInlet(FanInInlet):
     def __init__(
         self, name: str, ledger: Ledger, inputs: Sequence[tuple[Hashable, Inlet]], share: FairShare[Any]
     ) -> None:
-        super().__init__(name, ledger)
+        super().__init__(name, ledger, [inlet for _, inlet in inputs])
         self.share = share  # the weights of the inputs, and what an item costs
         self._queue: FairQueue[int] = FairQueue()  # chooses; its flows are numbered as the inputs are
         self.inputs = [  # in the order of the plan
@@ -136,6 +154,7 @@ class MergeInlet(FanInInlet):
             for number, (key, inlet) in enumerate(inputs)
         ]
         self._refilling = 0  # inputs whose producers must run before the next choice
+        self.now: Callable[[], float] = trio.lowlevel.current_clock().current_time  # for how long inputs waited
         self._open = len(self.inputs)  # inputs that have not ended
         self._serving = False  # within a pull: its choice must stand until it is charged
         self._changed: list[MergeInput] = []  # inputs that changed within it, to be looked at afterwards
@@ -144,6 +163,10 @@ class MergeInlet(FanInInlet):
     def input_keys(self) -> list[Hashable]:
         """Return the names of the inputs."""
         return [each.key for each in self.inputs]
+
+    def lags(self) -> dict[int, Fraction]:
+        """Return by what cost each input that has an item is behind its share, by its number."""
+        return self._queue.lags()
 
     def set_weight(self, key: Hashable, weight: int | Fraction) -> None:
         """Change the weight of an input, from the next choice on."""
@@ -177,8 +200,11 @@ class MergeInlet(FanInInlet):
             self._refilling += 1 if is_refilling else -1
         if state is READY or state is FAILED:  # a failure comes in its turn, where the next item would
             self._queue.ready(each.flow)
+            if not each.is_waiting:
+                each.is_waiting, each.since = True, self.now()
         elif not is_refilling:
             self._queue.idle(each.flow)
+            each.is_waiting = False
             if state is ENDED and not each.ended:
                 each.ended = True
                 self._open -= 1
@@ -221,6 +247,7 @@ class MergeInlet(FanInInlet):
                 self.failed += 1
                 self._end(FailureMark(noted(error, self.name, self.taken), self, value))
                 return  # noqa: ASYNC104  # the error goes out as a failure
+            each.serve(self.now())
             each.inlet.release()
             cost = queue.charge(flow, cost, still_ready=True)
             self._serving = False
@@ -241,11 +268,19 @@ class MergeInlet(FanInInlet):
         return checks.cost(f"merge {named(self.name)}", "cost", fn(item))
 
 
+def _held(inlet: Inlet) -> int:
+    """Return how many items wait in an inlet; those of a fan-in in all its inputs."""
+    if isinstance(inlet, FanInInlet):
+        return sum(_held(each) for each in inlet.inlets)
+    held: int = getattr(inlet, "held", 0)  # a branch that has ended has none
+    return held
+
+
 class ConcatInlet(FanInInlet):
     """One input after the other; the next is started when the one before has ended."""
 
     def __init__(self, name: str, ledger: Ledger, inlets: Sequence[Inlet]) -> None:
-        super().__init__(name, ledger)
+        super().__init__(name, ledger, inlets)
         self._left = deque(inlets)  # that have not ended; the first of them runs, once this was started
         self._started = False  # so the next input may be started
         self._values: Iterator[Any] = inlets[0].items() if inlets else iter(())  # of the one that runs
@@ -298,20 +333,44 @@ class ConcatInlet(FanInInlet):
 class ZipInlet(FanInInlet):
     """Tuples of one item from each input; it takes them all in one pull, or none."""
 
-    def __init__(self, name: str, ledger: Ledger, inlets: Sequence[Inlet], *, strict: bool) -> None:
-        super().__init__(name, ledger)
-        self._all = inlets  # in the order of the tuples
+    def __init__(
+        self,
+        name: str,
+        ledger: Ledger,
+        inlets: Sequence[Inlet],
+        state_times: StateTimes[tuple[int, int]],
+        *,
+        strict: bool,
+    ) -> None:
+        super().__init__(name, ledger, inlets)
+        self._state_times = state_times  # told which inputs have nothing
+        self.shift = state_times.allot(len(inlets), lambda: self._lacking)  # where its field is there
+        self._lacking = 0  # what is in it
         self._strict = strict  # it fails if an input is shorter than another; not once the run drains
         for inlet in inlets:
             inlet.receiver = self
 
     def _inlets(self) -> Sequence[Inlet]:
-        return self._all
+        return self.inlets
+
+    def on_input(self) -> None:
+        self._note_lacking()
+        super().on_input()
+
+    def _note_lacking(self) -> None:
+        """Note which inputs have nothing: who waits here waits for those."""
+        lacking = 0
+        for bit, inlet in enumerate(self.inlets):
+            if not worth_a_pull(inlet):
+                lacking |= 1 << bit
+        if lacking != self._lacking:
+            change, self._lacking = lacking - self._lacking, lacking
+            self._state_times.change(trio.current_time(), change << self.shift)
 
     @property
     def used(self) -> int:
         """How many items went into its tuples."""
-        return self.taken * len(self._all)
+        return self.taken * len(self.inlets)
 
     def drain(self) -> None:
         """Accept inputs of different lengths from now on: they are cut where the sources stopped."""
@@ -321,7 +380,7 @@ class ZipInlet(FanInInlet):
 
     def state(self) -> Readiness:
         # The first input in order that has no item decides, as in the builtin, whatever the schedule.
-        states = [inlet.state() for inlet in self._all]
+        states = [inlet.state() for inlet in self.inlets]
         first = next((state for state in states if state is not READY), None)
         if first is None:
             return READY if states else ENDED
@@ -335,13 +394,14 @@ class ZipInlet(FanInInlet):
 
     @trio.lowlevel.enable_ki_protection
     def items(self) -> Iterator[Any]:
-        takers = [inlet.items() for inlet in self._all]
+        takers = [inlet.items() for inlet in self.inlets]
         while not self._closed:
             state = self.state()
             if state in _ENDS:
                 self._zip_ended(takers)
                 return
             if state is not READY:
+                self._note_lacking()
                 yield PENDING
                 continue
             values = self._take_all(takers)
@@ -353,7 +413,7 @@ class ZipInlet(FanInInlet):
     def _take_all(self, takers: Sequence[Iterator[Any]]) -> list[Any] | None:
         """Return one item of each input; None if one failed in this pull (in the cost function of a merge, say)."""
         values: list[Any] = []
-        for inlet, taker in zip(self._all, takers, strict=True):
+        for inlet, taker in zip(self.inlets, takers, strict=True):
             value = next(taker, END)
             if value is END:
                 for taken in values:
@@ -362,19 +422,19 @@ class ZipInlet(FanInInlet):
                     self._end(inlet.failure)
                 return None
             values.append(value)
-        for inlet in self._all:
+        for inlet in self.inlets:
             inlet.release()
         return values
 
     def _zip_ended(self, takers: Sequence[Iterator[Any]]) -> None:
         """End at the first input that has no item; a strict zip looks at all of them."""
-        ended = [number for number, inlet in enumerate(self._all) if inlet.state() is not READY]
+        ended = [number for number, inlet in enumerate(self.inlets) if inlet.state() is not READY]
         for number in ended if self._strict else ended[:1]:
             next(takers[number], None)  # reads the end
-            if self._all[number].failure is not None:
-                self._end(self._all[number].failure)
+            if self.inlets[number].failure is not None:
+                self._end(self.inlets[number].failure)
                 return
-        if self._strict and len(ended) != len(self._all):
+        if self._strict and len(ended) != len(self.inlets):
             error = ValueError(
                 f"zip {named(self.name)}: input {ended[0]} ended after {self.taken} items, others did not"
             )

@@ -22,6 +22,7 @@ import trio
 
 from ..._base.errors import BufferOverflow
 from ..._base.shown import named
+from ..._sansio.state_times import StateTimes
 from ...policies.fair_share import FairShare
 from ..core.failures import noted
 from ..core.ledger import Ledger
@@ -35,12 +36,14 @@ from .fan_in import MergeInlet, MergeInput
 class Port:
     """The sender of the link of one branch."""
 
-    __slots__ = ("fork", "link", "name")
+    __slots__ = ("fork", "is_full", "link", "name", "shift")
 
     def __init__(self, fork: Fork, link: Link, name: str) -> None:
         self.fork = fork  # whose port it is
         self.link = link  # which it fills
         self.name = name  # of fan-out and branch, as reports and errors call it
+        self.shift = fork.state_times.allot(1, lambda: self.is_full)  # where its bit is in the times of all parts
+        self.is_full = False  # that bit: the stage waits for room in this branch
         link.sender = self
         if isinstance(link, LossyLink) and link.policy == "fail":
             link.put = self._put_or_fail
@@ -82,8 +85,9 @@ class Port:
 class Fork:
     """The outlet of the trunk's last stage: the links of the branches as one."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, state_times: StateTimes[tuple[int, int]]) -> None:
         self.name = name  # of the fan-out
+        self.state_times: StateTimes[tuple[int, int]] = state_times  # told which branches are full
         self.join: Join  # where the branches are merged again; it counts and discards for the fork
         self.sender: Sender  # the trunk's last stage
         self.ports: dict[str, Port] = {}  # of the branches, by their keys
@@ -120,6 +124,19 @@ class Fork:
         for port in self._open():
             if not port.link.room():
                 port.link.wants_room = value
+        self._note_full()
+
+    def _note_full(self) -> None:
+        """Note which branches hold the stage up."""
+        full = self._full()
+        for port in self.ports.values():
+            if (port in full) is not port.is_full:
+                port.is_full = not port.is_full
+                self.state_times.change(trio.current_time(), (1 if port.is_full else -1) << port.shift)
+
+    def _full(self) -> list[Port]:
+        """Return the branches in which the stage waits for room."""
+        return [port for port in self._open() if port.link.wants_room]
 
     def begin(self) -> None:
         for port in self._open():
@@ -127,6 +144,10 @@ class Fork:
 
     def given(self) -> int:
         return self.passed
+
+    def remade(self) -> tuple[int, int]:
+        """Return how many values of the trunk were used, and how many the branches got for them."""
+        return self.passed, self.made
 
     def commit(self, count: int) -> None:
         raise NotImplementedError
@@ -154,6 +175,7 @@ class Fork:
 
     def on_room(self, port: Port) -> bool:
         """Called when a branch has room; return whether that woke the stage."""
+        self._note_full()
         if not self.room() or not self.sender.on_room():
             return False
         for other in self._open():  # all of them will be filled in its turn
@@ -176,6 +198,7 @@ class Fork:
 
     def _go_on(self) -> None:
         """Wake the stage if there is room now that one branch less holds it up."""
+        self._note_full()
         if self.started and not self._over and self.room() and self.sender.on_room():
             self.turn_continues()
 
@@ -190,12 +213,19 @@ class Fork:
 class Broadcasting(Fork):
     """Each item goes to every branch that is left."""
 
-    def __init__(self, name: str) -> None:
-        super().__init__(name)
+    def __init__(self, name: str, state_times: StateTimes[tuple[int, int]]) -> None:
+        super().__init__(name, state_times)
         self._targets: list[Link] = []  # of this burst, once it has a value; a branch that ends in it discards its own
 
     def given(self) -> int:
-        return self.passed + max((link.given() - link.passed for link in self._targets), default=0)
+        return self.passed + self._uncommitted()
+
+    def _uncommitted(self) -> int:
+        return max((link.given() - link.passed for link in self._targets), default=0)
+
+    def remade(self) -> tuple[int, int]:
+        count = self._uncommitted()
+        return self.passed + count, self.made + count * len(self._targets)
 
     def commit(self, count: int) -> None:
         self.passed += count
@@ -217,8 +247,8 @@ class Broadcasting(Fork):
 class Partitioning(Fork):
     """Each item goes to one branch; one that finds no room there waits here, and holds up all later ones."""
 
-    def __init__(self, name: str) -> None:
-        super().__init__(name)
+    def __init__(self, name: str, state_times: StateTimes[tuple[int, int]]) -> None:
+        super().__init__(name, state_times)
         self._waits_for: Port | None = None  # of the branch in which the held item found no room; None: none is held
         self._item: Any = NO_ITEM  # that item
 
@@ -252,6 +282,9 @@ class Partitioning(Fork):
         if self._waits_for is not None and self._waits_for.link.closed is not None:
             self._let_go()
         super().close(reason)
+
+    def _full(self) -> list[Port]:
+        return super()._full() if self._waits_for is None else [self._waits_for]
 
     def _put(self, routed: tuple[str, Any]) -> object:
         key, item = routed

@@ -15,7 +15,7 @@ in it, stand behind the items of all keys.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from fractions import Fraction
 from typing import Any
 
@@ -31,13 +31,14 @@ from .link import Link
 class FairLink(Link):
     """Bounded queues by key with one sender and one receiver, and an end that stands behind them all."""
 
-    __slots__ = ("_leaving", "_must_refill", "queues")
+    __slots__ = ("_leaving", "_must_refill", "now", "queues")
 
     def __init__(self, ledger: Ledger, operation: FairBy) -> None:
         super().__init__(ledger, operation.capacity, operation.name)
         self.name: str  # a `fair_by` always has one
         self.queues = KeyedFairQueue(operation.share.weight_of, operation.share.capacity, operation.max_keys)
         """The items by key, and the one that is outside; it chooses what is taken."""
+        self.now: Callable[[], float] = trio.lowlevel.current_clock().current_time  # for how long its keys waited
         self.buffer: Any = self.queues  # a link reads only its length
         self.put = self.queues.add  # returns True if the item stays outside
         self._leaving: deque[Any] = deque()  # items that are being discarded, one by one
@@ -82,7 +83,7 @@ class FairLink(Link):
         queues = self.queues
         while True:
             while queues and not self._must_refill:
-                item = queues.take()
+                item = queues.take(self.now())
                 self.release()  # at once, or a burst would empty queues that the sender could have refilled
                 yield item
             if self.closed is not None:

@@ -66,7 +66,7 @@ class Crew:
         self, chain: Chain, size: int, work: Callable[[Worker], Awaitable[None]], counters: StepCounters
     ) -> None:
         self.size = size  # places: so many calls at once
-        self.usage: Usage = Usage()  # how many of its places are in use, over time
+        self.usage: Usage = Usage(chain.host.state_times)  # how many of its places are in use, over time
         self.workers: list[Worker] = []  # all that were started, and have not ended
         self.parked: list[Worker] = []  # those that wait for an item or room; the last is woken first
         self.coming: int = 0  # workers with empty hands that were started or woken, and have not run since

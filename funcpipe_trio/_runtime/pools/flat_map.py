@@ -249,11 +249,11 @@ class FlatMapPool(Pool):
         children = self._children[worker]
         parking = children.parking = children.parking or Parking(partial(self._leave_line, worker))
         worker.task = trio.lowlevel.current_task()
-        self.crew.usage.park(self.chain.now(), False)
+        self.crew.usage.park(self.chain.now(), starved=False, in_line=True)
         try:
             await parking
         finally:
-            self.crew.usage.unpark(self.chain.now(), False)
+            self.crew.usage.unpark(self.chain.now(), starved=False, in_line=True)
             worker.turn.begin()
 
     def _leave_line(self, worker: Worker, _raise_cancel: object) -> trio.lowlevel.Abort:

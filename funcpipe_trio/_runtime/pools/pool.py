@@ -450,6 +450,7 @@ class Pool:
         if self.source.exhausted and self.source.failure not in (None, self.results.failure):
             chain.host.ledger.unread(self.source.failure, reason)
         self.left = chain.now()
+        self.crew.usage.end(self.left)
         chain.end(chain.held)
 
     def _discard_result(self, result: Any, reason: str) -> None:

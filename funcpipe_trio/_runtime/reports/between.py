@@ -40,7 +40,8 @@ class Snapshot(Protocol):
 
 def between(earlier: Snapshot, later: Snapshot) -> dict[str, Any]:
     """Subtract a snapshot from a later one of the same run; return the fields of the difference."""
-    basis = Basis(later._basis.wiring, tuple(map(_less, later._basis.worked, earlier._basis.worked)))
+    worked = tuple(map(_less, later._basis.worked, earlier._basis.worked))
+    basis = Basis(later._basis.wiring, worked, later._basis.waited.since(earlier._basis.waited), *_plan(later._basis))
     stages = tuple(map(_stage, earlier.stages, later.stages))
     links = tuple(_grown(before, after, _OF_A_LINK) for before, after in zip(earlier.links, later.links, strict=True))
     counts = {name: getattr(later, name) - getattr(earlier, name) for name in _COUNTS}
@@ -53,6 +54,10 @@ def between(earlier: Snapshot, later: Snapshot) -> dict[str, Any]:
         "bottleneck": name_bottleneck(basis, stages, links, counts["elapsed"]),
         "_basis": basis,
     }
+
+
+def _plan(basis: Basis) -> tuple[Any, ...]:
+    return basis.settings, basis.places
 
 
 def _less(after: float, before: float) -> float:

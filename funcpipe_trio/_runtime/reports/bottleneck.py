@@ -14,9 +14,14 @@ In an idle service only the sources work, which wait: what limits it is that not
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from ..._base.frozen import dataclass
+from .blame import Waited
 from .counts import LinkReport, StageReport
+
+if TYPE_CHECKING:
+    from .advice import Setting
 
 _EQUAL = 0.005
 """Times that differ by at most this part of the longest are equal."""
@@ -50,13 +55,19 @@ class Basis:
     """That of the run; the same object in all its snapshots."""
     worked: tuple[float, ...]
     """Seconds that each stage and, last, the consumer worked, without the pauses of the run."""
+    waited: Waited
+    """Who waited for whom."""
+    settings: tuple[Setting, ...]
+    """What the plan says of each stage; the same object in all snapshots of a run."""
+    places: tuple[int, ...]
+    """How many calls each stage may make at once; 0 for a stage without calls."""
 
 
 def name_bottleneck(
     basis: Basis, stages: Sequence[StageReport], links: Sequence[LinkReport], elapsed: float
 ) -> str | None:
     """Return the name of the stage, or ``consumer``; None if neither worked."""
-    wiring, too_fast = basis.wiring, _too_fast(basis.wiring, links)
+    wiring, too_fast = basis.wiring, stages_too_fast(basis.wiring, links)
     waiting: list[tuple[float, str]] = []
     working: list[tuple[float, str]] = []
     for number, (stage, seconds) in enumerate(zip(stages, basis.worked, strict=False)):
@@ -72,7 +83,7 @@ def name_bottleneck(
     return next(name for seconds, name in reversed(working) if seconds >= most - _EQUAL * most)
 
 
-def _too_fast(wiring: Wiring, links: Sequence[LinkReport]) -> set[int]:
+def stages_too_fast(wiring: Wiring, links: Sequence[LinkReport]) -> set[int]:
     """Return the stages that gave more than what comes behind them took."""
     found: set[int] = set()
     for stage, filled in reversed([*enumerate(wiring.fills)]):  # downstream first

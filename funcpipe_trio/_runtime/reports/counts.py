@@ -233,6 +233,17 @@ class InputReport:
     keys come and go."""
     kind: InputKind = "merge"
     """Whether it is an input of a merge, of a `fair_by`, or of the merge behind branches."""
+    backlog: int = 0
+    """Items that wait there now, in its last link (of each input, if it is a merge itself), or with its key."""
+    lag: float = 0.0
+    """By what cost it is behind its fair share now, below 0 if it is ahead; 0 if it has nothing.
+
+    What the inputs that have an item were served beyond the virtual time of the fair queue is divided among them by
+    weight; an input lags by what its part of that is more than its own. So it is 0 over all of them, and at most the
+    cost of a few items. It says who is next, and that nobody falls behind."""
+    longest_wait: float = 0.0
+    """The most seconds for which it had an item and none of it was taken, the wait of now included; also of a
+    difference. Whoever serves many tenants sees here whether one of them ever had to wait for long."""
 
 
 @dataclass(frozen=True, slots=True)

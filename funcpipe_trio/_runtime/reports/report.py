@@ -21,6 +21,7 @@ from ..._base import checks
 from ..._base.frozen import dataclass
 from ..._base.functions import LONGEST_NAME
 from ..._base.shown import cut, escaped, label, line_of, shown, told, type_name
+from .blame import Blame
 from .bottleneck import Basis
 from .counts import InputKind, InputReport, LinkReport, RemakeReport, StageReport
 
@@ -76,6 +77,31 @@ class RunStatistics:
         return self.taken + made - self.delivered - self.failed - self.dropped - self.discarded
 
     @property
+    def blame(self) -> tuple[Blame, ...]:
+        """Who made whom wait, and for how long, the longest waits first; exact, not sampled.
+
+        For each second in which a stage, or the consumer, waited: whom for in the end. A stage without input waits for
+        the first stage upstream that is at work, or for the source; one without room for the stage behind the last
+        full link. One that waits for several (the inputs of a merge, branches that are full) waits for each of them in
+        equal parts. A pool is at work while it has an item in a call; while an earlier item holds it up it waits for
+        itself. The rows of a stage add up to its `waited_input` and `waited_room`.
+        """
+        return self._basis.waited.rows()
+
+    @property
+    def advice(self) -> str:
+        """What limits the throughput and what would help, in one sentence; empty if that is not sure.
+
+        It says of the `bottleneck` what would help it most: more concurrency, a higher rate, ordered=False, a place
+        outside the event loop, or that only the source or the consumer can. Where it says "about 1.9x", that is the
+        throughput to expect, as the utilisation law gives it: nothing can be at work for more than all of the time. It
+        holds if calls take no longer when more are made at once, and there are enough items to keep all busy.
+        """
+        from .advice import advise  # few runs are asked
+
+        return advise(self)
+
+    @property
     def throughput(self) -> float:
         """Values delivered per second; 0 if no time has passed."""
         return self.delivered / self.elapsed if self.elapsed > 0 else 0.0
@@ -106,6 +132,8 @@ class RunStatistics:
             "in_flight": self.in_flight,
             "stages": stages,
             "inputs": plain_inputs(self.inputs, keys),
+            "blame": plain(self.blame),
+            "advice": self.advice,
         }
 
     def since(self, earlier: RunStatistics) -> RunStatistics:
@@ -183,6 +211,8 @@ class Report(RunStatistics):
         Its first line adds up: items taken, less those made into other values, plus these, are what became of them.
         """
         lines = [*_heads(self)]
+        if waits := self.blame[:_MOST_WAITS]:
+            lines += ["", "who waited for whom", *(f"  {line}" for line in _table([*map(_wait, waits)]))]
         rows: list[tuple[str, ...]] = [("stage", "in", "out", "failed", "dropped", "discarded", "busy")]
         rows += [
             (s.name, *_texts(s.received, s.emitted, s.failed, s.dropped, s.discarded), f"{s.busy:.0%}")
@@ -227,6 +257,12 @@ class Report(RunStatistics):
         return html(self, [*_heads(self)])
 
 
+_WIDTH = 80
+"""Characters of a line of advice."""
+_MOST_WAITS = 5
+"""Rows of who waited for whom."""
+_LONGEST_OF_WAITS = 30
+"""Characters of a name there."""
 _MOST_REMADE = 4
 """How many operations of `remade` the first line names."""
 _LONGEST_IN_HEAD = 60
@@ -240,8 +276,20 @@ def _heads(report: Report) -> Iterator[str]:
         yield f"paused for {report.paused:.3f} s"
     if report.bottleneck is not None:
         yield f"limited by: {report.bottleneck}{_cause(report)}"
+    if advice := report.advice:
+        yield from _wrapped(f"advice: {advice}")
     if report.seed is not None:
         yield f"seed {report.seed}"
+
+
+def _wrapped(text: str) -> list[str]:
+    from textwrap import wrap  # few programs load it, and few reports are printed
+
+    return wrap(text, _WIDTH, subsequent_indent="  ", break_on_hyphens=False)
+
+
+def _wait(each: Blame) -> tuple[str, ...]:
+    return cut(each.waiter, _LONGEST_OF_WAITS), cut(each.whom, _LONGEST_OF_WAITS), f"{each.seconds:.3f} s"
 
 
 def _made(each: RemakeReport) -> str:

@@ -33,6 +33,7 @@ def build(line: SegmentLayout, parts: Parts, end: Sink | Fork | None = None) -> 
         is_last = layout is stages[-1]
         outlet = end if end is not None and is_last else _link(layout, parts)
         stage = stage_of(layout, inlet, outlet, parts)
+        parts.layouts.append(layout)
         outlet.sender = stage
         if isinstance(outlet, Link):
             parts.links.append(outlet)
@@ -58,7 +59,7 @@ def _origin(line: SegmentLayout, parts: Parts) -> Inlet | None:
 def _fan_out(layout: FanOutLayout, parts: Parts) -> Join:
     ledger = parts.host.ledger
     is_partition = layout.kind == "partition"
-    fork = Partitioning(layout.name) if is_partition else Broadcasting(layout.name)
+    fork = (Partitioning if is_partition else Broadcasting)(layout.name, parts.host.state_times)
     parts.forks[layout.name] = fork
     build(layout.trunk, parts, fork)
     branches = [(key, build(line, parts)) for key, line in layout.branches]
@@ -82,7 +83,7 @@ def _fan_in(layout: FanInLayout, parts: Parts) -> FanInInlet:
     if layout.kind == "concat":
         made = ConcatInlet(layout.name, ledger, inlets)
     elif layout.kind == "zip":
-        made = ZipInlet(layout.name, ledger, inlets, strict=layout.strict)
+        made = ZipInlet(layout.name, ledger, inlets, parts.host.state_times, strict=layout.strict)
     else:
         made = MergeInlet(layout.name, ledger, inputs, layout.share or FairShare())
     parts.fan_ins.append(made)

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ..._sansio.blame import GONE, NO_INPUT
+from ..._sansio.state_times import StateTimes
 from ..._sansio.usage import Used
 from ..pools.pool import Pool
 from ..stages.sources import AsyncSource
@@ -18,28 +20,49 @@ from .parts import AnyStage
 class Attendance:
     """How long the consumer worked: while the run goes on and the consumer does not wait for an item."""
 
-    __slots__ = ("began", "left", "since", "waited")
+    __slots__ = ("_state_times", "began", "left", "shift", "since", "waited")
 
-    def __init__(self) -> None:
+    def __init__(self, state_times: StateTimes[tuple[int, int]]) -> None:
+        self._state_times = state_times  # told when it begins to wait, and when it goes on
+        self.shift: int = state_times.allot(2, self._field)  # where its field is there
         self.began: float = 0.0  # when the run was opened, by trio's clock
-        self.waited: float = 0.0  # seconds in which it waited, except the wait that is not over
+        self.waited: float = 0.0  # seconds in which it waited, except the wait that is not over; see `waited_until`
         self.since: float | None = None  # when that began; None while it does not wait
         self.left: float | None = None  # when it stopped taking: what it does later holds nothing up
+
+    def _field(self) -> int:
+        """Return what its field in the times of all parts is now."""
+        return GONE if self.left is not None else NO_INPUT if self.since is not None else 0
+
+    def wait(self, now: float) -> None:
+        """Count it as waiting from now on."""
+        if self.left is None:
+            self.since = now
+            self._state_times.change(now, NO_INPUT << self.shift)
+
+    def go_on(self, now: float) -> None:
+        """Count it as working again, if it waited."""
+        if self.since is not None:
+            self.waited += now - self.since
+            self.since = None
+            self._state_times.change(now, -(NO_INPUT << self.shift))
 
     def leave(self, now: float) -> None:
         """Count no more."""
         if self.left is None:
+            self.go_on(now)
             self.left = now
-            if self.since is not None:
-                self.waited += now - self.since
-                self.since = None
+            self._state_times.change(now, GONE << self.shift)
 
     def worked(self, now: float) -> float:
         """Return how many seconds it worked until now."""
         if self.left is not None:
             now = min(now, self.left)
-        waits = 0.0 if self.since is None else max(0.0, now - self.since)
-        return max(0.0, now - self.began - self.waited - waits)
+        return max(0.0, now - self.began - self.waited_until(now))
+
+    def waited_until(self, now: float) -> float:
+        """Return how many seconds it waited until now."""
+        return self.waited + (0.0 if self.since is None else max(0.0, now - self.since))
 
 
 class Efforts:

@@ -20,6 +20,7 @@ import threading
 from collections.abc import Awaitable, Callable
 from functools import partial
 from math import inf
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import outcome
@@ -28,12 +29,14 @@ import trio
 from ..._base.errors import StateError
 from ..._base.shown import listed, type_name
 from ..._plan.nodes import Plan
+from ..._sansio.blame import Graph, waits_in
+from ..._sansio.state_times import FAST, StateTimes
 from ..core.ledger import Ledger, OnDiscard
 from ..core.log import DEBUG, INFO, WARNING, RunLog, log_nothing
 from ..core.parking import is_real
 from ..core.protocols import Inlet, Receiver
 from ..core.signals import CANCELLED, GRACE_OVER, FailureMark
-from ..core.turn import TURN_SECONDS
+from ..core.turn import TURN_SECONDS, Stopwatch
 from ..links.link import start_upstream
 from ..links.sink import Sink
 from ..reports.bottleneck import Wiring
@@ -44,7 +47,15 @@ from .parts import AnyStage, Parts
 if TYPE_CHECKING:
     from trio_util import AsyncValue
 
+    from ..reports.advice import Setting
+
 T = TypeVar("T")
+
+
+def _stopwatch(clock: trio.abc.Clock, *, is_real: bool) -> Stopwatch:
+    if is_real:
+        return Stopwatch(perf_counter, clock.current_time() - perf_counter())
+    return Stopwatch(clock.current_time, 0.0)
 
 
 class Engine:
@@ -52,7 +63,6 @@ class Engine:
 
     def __init__(
         self,
-        plan: Plan,
         make: Callable[[Parts], Inlet],
         on_discard: OnDiscard | None,
         cleanup_timeout: float,
@@ -61,14 +71,19 @@ class Engine:
         *,
         is_logged: bool,
     ) -> None:
-        self.plan = plan  # what is run
         self.log: Callable[..., None] = RunLog(self._sources) if is_logged else log_nothing  # is told of what happens
         self.ledger: Ledger = Ledger(on_discard)  # what it discarded, and its errors
         self.cleanup_timeout = cleanup_timeout  # seconds in which a source must be closed
-        self.turn_seconds: float = TURN_SECONDS if is_real(trio.lowlevel.current_clock()) else inf
+        self._clock = trio.lowlevel.current_clock()  # of the trio run that opened it
+        self._is_real = is_real(self._clock)
+        self.turn_seconds: float = TURN_SECONDS if self._is_real else inf
         """The most seconds of real time between two checkpoints. Without limit under a clock that is not trio's, or one
         seed would not give one trace: a busy machine would cut bursts elsewhere."""
+        self.stopwatch: Stopwatch = _stopwatch(self._clock, is_real=self._is_real)  # by which frequent waits are timed
         self.open_inner = open_inner  # returns the block of a run inside this one
+        self.state_times: StateTimes[tuple[int, int]] = StateTimes()  # see `Host`
+        self.pause_shift: int = self.state_times.allot(1, lambda: self.paused_since is not None)
+        """Where the bit is there that it is paused."""
         self.stages: list[AnyStage] = []  # upstream first
         self.parts: Parts = Parts(self)  # its links, fan-ins, forks and sources
         self.sink = sink  # takes the results if no consumer does; None if one does
@@ -79,17 +94,18 @@ class Engine:
         self.began: float = 0.0  # when it was opened, by trio's clock
         self.ended: float | None = None  # when its last task had ended; None before
         self.delivered = 0  # values that the consumer took
-        self.attendance: Attendance | None = None if sink is not None else Attendance()
+        self.attendance: Attendance | None = None if sink is not None else Attendance(self.state_times)
         """How long the consumer worked and waited; None if there is none."""
         self.efforts: Efforts = Efforts(self.stages, self.attendance)  # how long each stage worked, without pauses
         self.paused: float = 0.0  # seconds of pauses that are over
         self.paused_since: float | None = None  # when the pause began that is not over; None while not paused
         self.wiring: Wiring | None = None  # how its parts are connected; made when first needed, one for each run
+        self.settings: tuple[Setting, ...] | None = None  # what the plan says of its stages, likewise
+        self._graph: Graph | None = None  # the same for who waits for whom, likewise
         self.report: Report | None = None  # the final one; made when asked for, after the end
         self._nursery: trio.Nursery | None = None  # of all its tasks; None before it begins
         self._context = contextvars.copy_context()  # of the task that opened it; its tasks begin in a copy
         self._token = trio.lowlevel.current_trio_token()  # of its trio run; its methods are refused in any other
-        self._clock = trio.lowlevel.current_clock()  # of that run
         self._state: AsyncValue[RunState] | None = None  # made when asked for
         self._live = 0  # tasks that have not ended
 
@@ -136,6 +152,8 @@ class Engine:
         self._nursery = nursery
         self.ledger.kill = nursery.cancel_scope.cancel
         self.began = trio.current_time()
+        fast = FAST if self._is_real else 0.0
+        self.state_times.begin(self.began, lambda state: waits_in(self.graph(), state), fast, self.stopwatch.ahead)
         self.log(INFO, "begins; stages: %d", len(self.stages))
         if self.attendance is not None:
             self.attendance.began = self.began
@@ -188,6 +206,14 @@ class Engine:
         except RuntimeError:
             return False
 
+    def graph(self) -> Graph:
+        """Return how its parts are connected, for who waits for whom."""
+        if self._graph is None:
+            from .neighbours import graph_of  # when it is asked for: a short run is not
+
+            self._graph = graph_of(self)
+        return self._graph
+
     # ---- its state
 
     def state(self) -> AsyncValue[RunState]:
@@ -229,6 +255,7 @@ class Engine:
         if self.paused_since is None and not self.draining and self.outcome is None:
             self.paused_since = trio.current_time()
             self.efforts.pause(self.paused_since)
+            self.state_times.change(self.paused_since, 1 << self.pause_shift)
             for source in self.parts.sources:
                 source.pause()
             for stage in self.stages:
@@ -248,6 +275,7 @@ class Engine:
             self.paused += now - self.paused_since
             self.paused_since = None
             self.efforts.resume(now)
+            self.state_times.change(now, -(1 << self.pause_shift))
             for source in self.parts.sources:
                 source.resume()
             for stage in self.stages:

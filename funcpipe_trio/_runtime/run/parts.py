@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..._plan.layout import StageLayout
 from ..._plan.steps import step_of
 from ...policies.retry import Retry, needs_seed
 from ..core.protocols import Host
@@ -20,11 +21,12 @@ AnyStage = Stage | Pool
 class Parts:
     """All parts of one run except its stages, and its seed."""
 
-    __slots__ = ("fan_ins", "forks", "host", "links", "seed", "sources")
+    __slots__ = ("fan_ins", "forks", "host", "layouts", "links", "seed", "sources")
 
     def __init__(self, host: Host) -> None:
         self.host: Host = host  # the run; it has the stages, which register themselves
         self.links: list[Link] = []  # upstream first, like the other lists
+        self.layouts: list[StageLayout] = []  # of the stages, in their order
         self.fan_ins: list[FanInInlet] = []  # and the joins of fan-outs
         self.sources: list[IterableInlet | AsyncSource] = []  # which a drain or a pause stops
         self.forks: dict[str, Fork] = {}  # by the names of the fan-outs

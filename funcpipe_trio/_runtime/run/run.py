@@ -39,8 +39,9 @@ T = TypeVar("T")
 class Consumer:
     """The receiving end of a run: the tasks that wait there, and what stands at the end."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, plan: Plan) -> None:
         self.engine = engine  # the run
+        self.plan = plan  # of the run, as the user wrote it
         self.left: bool = False  # the block was left or the run closed: nothing more is taken
         self._items: Iterator[Any] | None = None  # of the run's inlet; None before the first is taken
         self._waiting: deque[trio.lowlevel.Task] = deque()  # parked receivers, longest first
@@ -104,7 +105,7 @@ class Consumer:
         attendance = self.engine.attendance
         assert attendance is not None  # without one a sink takes the items, and nothing calls this
         if not self._waits:
-            attendance.since = self._now()
+            attendance.wait(self._now())
         self._waits += 1
 
         def abort(_raise_cancel: object) -> trio.lowlevel.Abort:
@@ -116,9 +117,8 @@ class Consumer:
             await trio.lowlevel.wait_task_rescheduled(abort)
         finally:
             self._waits -= 1
-            if not self._waits and attendance.since is not None:  # no receiver waits any more
-                attendance.waited += self._now() - attendance.since
-                attendance.since = None
+            if not self._waits:  # no receiver waits any more
+                attendance.go_on(self._now())
 
     @property
     def is_waited_for(self) -> bool:
@@ -366,4 +366,4 @@ def is_elsewhere(run: Run[Any]) -> bool:
 
 def plan_of_run(run: Run[Any]) -> Plan:
     """Return the plan of a run, for the parts of this package that show it."""
-    return run._engine.plan
+    return run._consumer.plan

@@ -88,13 +88,14 @@ class RunContext(Generic[T]):
         if self._consumer is not None:
             raise trio.BusyResourceError("one `pipeline.open()` opens one run; call `open` again for another")
         claim_sources(self._plan)
+        written = self._plan
         if self._witness is not None:
-            self._plan = self._witness.begin(self._plan)
+            self._plan = self._witness.begin(written)
         engine = Engine(
-            *(self._plan, self._build, self._on_discard, self._cleanup_timeout, self._sink, self._inner),
+            *(self._build, self._on_discard, self._cleanup_timeout, self._sink, self._inner),
             is_logged=self._is_logged,
         )
-        self._consumer = Consumer(engine)
+        self._consumer = Consumer(engine, written)
         if self._witness is not None:
             self._witness.attach(self._consumer)
         self._task = trio.lowlevel.current_task()

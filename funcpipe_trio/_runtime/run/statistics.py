@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from fractions import Fraction
 from itertools import repeat
-from typing import Any
+from math import inf
+from typing import TYPE_CHECKING
 
 from ..._sansio.usage import Used
-from ..core.protocols import Inlet, Receiver
+from ..core.protocols import Inlet
 from ..core.signals import NO_ITEM
-from ..junctions.fan_in import FanInInlet, MergeInlet, MergeInput, ZipInlet
-from ..junctions.fan_out import Fork, Join
+from ..junctions.fan_in import MergeInlet, ZipInlet
+from ..junctions.fan_out import Join
 from ..links.fair_link import FairLink
 from ..links.link import Link
 from ..operations.fair_by import FairByOp
 from ..pools.pool import Pool
+from ..reports.blame import Waited
 from ..reports.bottleneck import Basis, Wiring, name_bottleneck
 from ..reports.counts import InputReport, Latency, LinkReport, PolicyReport, RemakeReport, StageReport
 from ..reports.report import Report, RunStatistics
@@ -23,7 +25,11 @@ from ..stages.sources import AsyncSource
 from ..stages.stage import Stage
 from .efforts import spent_by
 from .engine import Engine
+from .neighbours import filled_by, taker_of
 from .parts import AnyStage
+
+if TYPE_CHECKING:
+    from ..reports.advice import Setting
 
 
 def statistics_of(engine: Engine) -> RunStatistics:
@@ -31,10 +37,14 @@ def statistics_of(engine: Engine) -> RunStatistics:
     now = engine.now()
     all_spent = [spent_by(stage, now) for stage in engine.stages]
     worked, in_pauses = engine.efforts.apart(all_spent, now)
-    stages = tuple(map(_stage, engine.stages, all_spent, in_pauses, repeat(now)))
-    links = tuple(_link(link) for link in engine.parts.links)
+    stages = (*map(_stage, engine.stages, all_spent, in_pauses, repeat(now)),)
+    links = tuple([_link(link) for link in engine.parts.links])
     elapsed = now - engine.began
-    basis = Basis(_wiring_of(engine), tuple(worked))
+    consumer = [] if engine.attendance is None else [engine.attendance.waited_until(now)]
+    totals = [*(stage.waited_input + stage.waited_room for stage in stages), *consumer]
+    waited = Waited(engine.graph(), totals, *engine.state_times.read(now))
+    places = tuple([stage.crew.size if isinstance(stage, Pool) else 0 for stage in engine.stages])
+    basis = Basis(_wiring_of(engine), tuple(worked), waited, _settings_of(engine), places)
     return RunStatistics(
         taken=sum(stage.received for stage in stages if stage.kind == "source"),
         delivered=engine.delivered if engine.sink is None else engine.sink.passed,
@@ -45,8 +55,8 @@ def statistics_of(engine: Engine) -> RunStatistics:
         stages=stages,
         links=links,
         inputs=tuple(
-            [each for fan_in in engine.parts.fan_ins for each in _inputs(fan_in)]
-            + [each for link in engine.parts.links if isinstance(link, FairLink) for each in _keys(link)]
+            [each for fan_in in engine.parts.fan_ins for each in _inputs(fan_in, now)]
+            + [each for link in engine.parts.links if isinstance(link, FairLink) for each in _keys(link, now)]
         ),
         remade=tuple(RemakeReport(*each) for each in _remade(engine) if any(each[1:])),
         paused=engine.paused + (0.0 if engine.paused_since is None else now - engine.paused_since),
@@ -74,7 +84,7 @@ def _remade(engine: Engine) -> Iterator[tuple[str, int, int]]:
     forks = list(engine.parts.forks.values())
     for stage in [*engine.stages, None]:
         for each in zips:
-            if _taker(each) is stage:
+            if taker_of(each) is stage:
                 yield each.name, each.used, each.taken
         if stage is None:
             return
@@ -82,68 +92,72 @@ def _remade(engine: Engine) -> Iterator[tuple[str, int, int]]:
         for operation in stage.chain.operations:
             yield operation.name, operation.absorbed, operation.created
         for fork in forks:
-            if fork.sender is stage and fork.made != fork.passed:
-                yield fork.name, fork.passed, fork.made
+            if fork.sender is stage:
+                used, made = fork.remade()
+                if made != used:
+                    yield fork.name, used, made
 
 
 def _stage(stage: AnyStage, spent: Used, in_pauses: float, now: float) -> StageReport:
     waits_outside = isinstance(stage, AsyncSource)
-    chain = stage.chain
-    counts: dict[str, Any] = {
-        "received": stage.received,
-        "emitted": chain.outlet.given(),
-        "created": sum(operation.created for operation in chain.operations) + chain.created,
-        "absorbed": sum(operation.absorbed for operation in chain.operations) + chain.absorbed,
-        "failed": chain.failed,
-        "dropped": sum(operation.dropped for operation in chain.operations) + stage.dropped,
-        "discarded": chain.discarded,
-    }
-    came = counts["received"] + counts["created"]
+    chain, operations = stage.chain, stage.chain.operations
+    created, absorbed, dropped = chain.created, chain.absorbed, stage.dropped
+    for operation in operations:
+        created += operation.created
+        absorbed += operation.absorbed
+        dropped += operation.dropped
+    received, emitted, failed, discarded = stage.received, chain.outlet.given(), chain.failed, chain.discarded
+    peak, oldest, latency = _of_calls(stage, now) if isinstance(stage, Pool) else (0, 0.0, None)
     return StageReport(
-        **counts,
-        in_flight=2 * came - sum(counts.values()),
-        waits_for=stage.waits_for(),
-        **_of_calls(stage, now),
-        name=stage.name,
+        name=chain.name,
         kind=stage.kind,
-        fused=tuple(operation.name for operation in chain.operations if operation.name != stage.name),
+        fused=tuple([each.name for each in operations if each.name != chain.name]) if operations else (),
+        received=received,
+        emitted=emitted,
+        created=created,
+        absorbed=absorbed,
+        failed=failed,
+        dropped=dropped,
+        discarded=discarded,
         waited_input=in_pauses if waits_outside else spent.starved,
         waited_room=spent.blocked,
-        stalled=spent.stalled,
         used=spent.used - in_pauses if waits_outside else spent.used,
         offered=spent.offered,
+        stalled=spent.stalled,
+        in_flight=received + created - emitted - absorbed - failed - dropped - discarded,
+        in_flight_peak=peak,
+        oldest=oldest,
+        latency=latency,
+        waits_for=stage.waits_for(),
         as_failures=chain.as_failures,
-        failures=tuple(sorted(chain.failures.items())),
+        failures=tuple(sorted(chain.failures.items())) if chain.has_failures else (),
         policies=None if stage.counters is None else PolicyReport.of(stage.counters),
         divert=None if stage.divert_counters is None else PolicyReport.of(stage.divert_counters),
     )
 
 
-def _of_calls(stage: AnyStage, now: float) -> dict[str, Any]:
-    """Return what only a stage with calls counts."""
-    if not isinstance(stage, Pool):
-        return {}
-    at_work = [worker.since for worker in stage.crew.workers if worker.item is not NO_ITEM]
-    return {
-        "in_flight_peak": stage.peak,
-        "oldest": now - min(at_work, default=now),
-        "latency": Latency(stage.latencies.longest, stage.latencies.snapshot()),
-    }
+def _of_calls(pool: Pool, now: float) -> tuple[int, float, Latency]:
+    """Return what only a stage with calls counts: its peak, the age of its oldest call, its latency."""
+    at_work = [worker.since for worker in pool.crew.workers if worker.item is not NO_ITEM]
+    oldest = now - min(at_work) if at_work else 0.0
+    return pool.peak, oldest, Latency(pool.latencies.longest, pool.latencies.snapshot())
 
 
 def _link(link: Link) -> LinkReport:
+    passed, held = link.given(), link.held
+    fair = link if isinstance(link, FairLink) else None
     return LinkReport(
         behind=link.sender.name,
         capacity=link.capacity,
-        passed=link.given(),
-        taken=link.taken,
-        held=link.held,
+        passed=passed,
+        taken=passed - held - link.discarded - link.dropped,
         discarded=link.discarded,
         peak=link.peak,
+        held=held,
         dropped=link.dropped,
         name=link.name,
-        turned_away=_turned_away(link) if isinstance(link, FairLink) else 0,
-        cost=link.queues.cost if isinstance(link, FairLink) else 0,
+        turned_away=0 if fair is None else _turned_away(fair),
+        cost=0 if fair is None else fair.queues.cost,
     )
 
 
@@ -156,6 +170,15 @@ def _turned_away(link: FairLink) -> int:
     return operation.dropped + operation.diverted
 
 
+def _settings_of(engine: Engine) -> tuple[Setting, ...]:
+    """Return what the plan says of its stages; read once for each run."""
+    if engine.settings is None:
+        from .plan_settings import settings_of  # when it is asked for: a short run is not
+
+        engine.settings = settings_of(engine)
+    return engine.settings
+
+
 def _wiring_of(engine: Engine) -> Wiring:
     """Return how the stages and links are connected, by their numbers; computed once for each run."""
     if engine.wiring is None:
@@ -166,34 +189,19 @@ def _wiring_of(engine: Engine) -> Wiring:
 def _wiring(engine: Engine) -> Wiring:
     stages, links = engine.stages, engine.parts.links
     numbers: dict[object, int] = {part: number for parts in (stages, links) for number, part in enumerate(parts)}
-    takers = [_taker(link) for link in links]
+    takers = [taker_of(link) for link in links]
     return Wiring(
         waits_outside=tuple(isinstance(stage, AsyncSource) for stage in stages),
-        fills=tuple(tuple(numbers[link] for link in _filled(stage)) for stage in stages),
+        fills=tuple(tuple(numbers[link] for link in filled_by(stage)) for stage in stages),
         takers=tuple(None if taker is None else numbers[taker] for taker in takers),
         has_consumer=engine.sink is None,
     )
 
 
-def _filled(stage: AnyStage) -> list[Link]:
-    """Return the links that a stage fills."""
-    outlet = stage.chain.outlet
-    if isinstance(outlet, Fork):
-        return [port.link for port in outlet.ports.values()]
-    return [outlet] if isinstance(outlet, Link) else []
-
-
-def _taker(source: Link | FanInInlet) -> AnyStage | None:
-    """Return the stage that takes from a link or fan-in, through other fan-ins; None at the end of the line."""
-    receiver: Receiver | None = source.receiver
-    while isinstance(receiver, MergeInput | FanInInlet):
-        receiver = receiver.merge if isinstance(receiver, MergeInput) else receiver.receiver
-    return receiver if isinstance(receiver, Stage | Pool) else None
-
-
-def _inputs(fan_in: Inlet) -> list[InputReport]:
+def _inputs(fan_in: Inlet, now: float) -> list[InputReport]:
     if not isinstance(fan_in, MergeInlet):
         return []
+    lags = fan_in.lags()
     contested = sum(each.contested for each in fan_in.inputs)
     return [
         InputReport(
@@ -205,13 +213,27 @@ def _inputs(fan_in: Inlet) -> list[InputReport]:
             contested=each.contested,
             share=float(each.contested / contested) if contested else 0.0,
             kind="branches" if isinstance(fan_in, Join) else "merge",
+            backlog=each.backlog(),
+            lag=_rounded(lags.get(each.flow.key, 0)),
+            longest_wait=max(each.longest_wait, now - each.since if each.is_waiting else 0.0),
         )
         for each in fan_in.inputs
     ]
 
 
-def _keys(link: FairLink) -> list[InputReport]:
-    total = link.queues.cost
+_NOTHING = 0, 0.0, 0.0
+"""Of a key that has no item."""
+
+
+def _rounded(cost: int | float | Fraction) -> float:
+    try:
+        return float(cost)
+    except OverflowError:
+        return inf if cost > 0 else -inf
+
+
+def _keys(link: FairLink, now: float) -> list[InputReport]:
+    total, waiting = link.queues.cost, link.queues.waiting()
     return [
         InputReport(
             merge=link.name,
@@ -222,6 +244,10 @@ def _keys(link: FairLink) -> list[InputReport]:
             contested=each.contested,
             share=float(Fraction(each.cost) / total) if total else 0.0,
             kind="fair_by",
+            backlog=backlog,
+            lag=_rounded(lag),
+            longest_wait=max(each.longest_wait, now - since if backlog else 0.0),
         )
         for each in link.queues.accounts()
+        for backlog, lag, since in (waiting.get(each.key, _NOTHING),)
     ]

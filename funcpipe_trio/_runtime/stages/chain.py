@@ -109,6 +109,11 @@ class Chain:
             self._failures = Counter()
         return self._failures
 
+    @property
+    def has_failures(self) -> bool:
+        """Whether `failures` has been asked for."""
+        return self._failures is not None
+
     # ---- moving values
 
     def begin(self) -> None:

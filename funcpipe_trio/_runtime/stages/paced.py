@@ -63,7 +63,7 @@ class Pacing:
         pacer, now = self.pacer, self.chain.now
         while True:
             at = now()
-            if pacer.deadline > at and self.can_take():
+            if pacer.deadline > at and not (self._over or pacer.is_full):
                 self.take(at)
             if pacer.deadline <= at:
                 yield pacer.pop(at)
@@ -199,11 +199,14 @@ class PacedStage(Stage):
         if worth_a_pull(self.pacing):  # due since the burst ended: at a fast pace, again and again for a whole turn
             await self.breathe()
             return
-        before, self._is_pacing = self.waited_input, pacer.is_full
+        before, waiting, self._is_pacing = self.waited_input, self._no_input, pacer.is_full
+        if self._is_pacing:
+            self._no_input = 0  # it is at work
         try:
             with trio.move_on_at(pacer.deadline):
                 await self.park(STARVED)
         finally:
+            self._no_input = waiting
             if self._is_pacing:
                 self.waited_input, self._is_pacing = before, False
 

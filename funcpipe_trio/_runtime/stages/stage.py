@@ -15,6 +15,7 @@ from typing import Any
 
 import trio
 
+from ..._sansio.blame import GONE, NO_INPUT, NO_ROOM
 from ..core.parking import WOKEN, Parking
 from ..core.protocols import Inlet, worth_a_pull
 from ..core.step_counters import StepCounters
@@ -57,6 +58,11 @@ class Stage:
         self._waits_for = STARVED  # what its wait, or its last one, is counted as
         self._since = _NEVER  # when its wait began; `_NEVER` while it does not wait
         self._passed = 0  # values that had gone out when it last let others run
+        self._read, self._ahead = chain.host.stopwatch  # by which its waits are timed
+        self._state_times = chain.host.state_times  # is told when it begins to wait, and when it goes on
+        self.shift: int = self._state_times.allot(2, self._field)  # where its field is there
+        self._no_input, self._no_room, self._gone = (each << self.shift for each in (NO_INPUT, NO_ROOM, GONE))
+        """What that field is while it waits for either, or is not at work; 0 while it is."""
         chain.inlet.receiver = self
         chain.host.register(self)
 
@@ -64,6 +70,7 @@ class Stage:
 
     def start(self) -> None:
         self.chain.began, self.started = self.chain.now(), True
+        self._state_times.change(self.chain.began, -self._gone)
         self.chain.host.start_task(self.main, self.chain.name)
 
     def on_input(self) -> None:
@@ -112,6 +119,14 @@ class Stage:
         """How many items it dropped itself."""
         return self.chain.dropped
 
+    def _field(self) -> int:
+        """Return what its field in the times of all parts is now."""
+        if not self.started or self.left is not None:
+            return GONE
+        if self._since == _NEVER:
+            return 0
+        return (self._no_room if self._waits_for is FULL else self._no_input) >> self.shift
+
     def waits_for(self) -> str | None:
         """Return what it waits for now; None if it runs, or is not at work."""
         if self.parked_for is STARVED:
@@ -120,7 +135,7 @@ class Stage:
 
     def waited(self, now: float) -> tuple[float, float]:
         """How many seconds it waited for input, and for room, up to now, including the wait that is not over."""
-        waits = max(0.0, now - self._since)
+        waits = max(0.0, now - self._ahead - self._since)
         if self._waits_for is FULL:
             return self.waited_input, self.waited_room + waits
         return self.waited_input + waits, self.waited_room
@@ -182,6 +197,7 @@ class Stage:
     def leave(self) -> None:
         """End the stage, for whatever reason."""
         self.left = self.chain.now()
+        self._state_times.change(self.left, self._gone)
         self.chain.end(self.held)
 
     # ---- waiting
@@ -207,25 +223,31 @@ class Stage:
 
     async def park(self, reason: BurstEnd) -> None:
         """Wait until a neighbour calls; not if this stage was stopped, or got what it waits for, in this turn."""
-        chain = self.chain
+        chain, turn = self.chain, self.chain.turn
         chain.outlet.turn_over()  # first: it may stop this stage, or give it room, and nothing would wake it then
         if chain.stopped is not None or (chain.outlet.room() if reason is FULL else worth_a_pull(chain.inlet)):
-            chain.turn.end()  # instead of a wait: others get their turn before the next burst
+            turn.end()  # instead of a wait: others get their turn before the next burst
             return
         if reason is FULL:
             chain.inlet.release(parking=True)
             chain.outlet.wants_room = True
         self.parked_for = self._waits_for = reason
-        self._since = chain.now()
+        self._since = now = self._read()
+        times = self._state_times
+        if times.is_on or now > times.rests_until:
+            times.change(now + self._ahead, self._no_room if reason is FULL else self._no_input)
         try:
             await self._parking
         finally:
-            waited, self._since = chain.now() - self._since, _NEVER
+            now = self._read()
+            waited, self._since = now - self._since, _NEVER
             if reason is FULL:
                 self.waited_room += waited
             else:
                 self.waited_input += waited
-            chain.turn.begin()
+            if times.is_on:
+                times.change(now + self._ahead, -(self._no_room if reason is FULL else self._no_input))
+            turn.left, turn.ends_at = BURST, now + turn.seconds  # as `begin`, without another look at the clock
 
     def _unpark(self, _raise_cancel: object) -> trio.lowlevel.Abort:
         self.parked_for = None

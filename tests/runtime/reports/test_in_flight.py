@@ -9,7 +9,7 @@ item in hands counted twice, or not at all; a peak that forgets results which wa
 import pytest
 import trio
 
-from funcpipe_trio import FairShare, OnError, Pipeline, RateLimit, Step
+from funcpipe_trio import FairShare, OnError, Pipeline, RateLimit, Step, fair_merge
 from funcpipe_trio.testing import run_virtual
 from funcpipe_trio.testing._schedule import Schedule, scheduled
 from tests._kit import Boom
@@ -40,7 +40,7 @@ class Witness(trio.abc.Instrument):
         ]
         if inside != now.taken + made - gone or inside != now.in_flight:
             problems.append(f"{inside} inside, {now.taken} + {made} - {gone}")
-        self.wrong += problems
+        self.wrong += problems + backlogs_that_differ(now)
 
     def before_task_step(self, task):
         self.look()
@@ -77,6 +77,17 @@ class Witness(trio.abc.Instrument):
         for item in range(20):
             self.look()
             yield item
+
+
+def backlogs_that_differ(now):
+    """Return what of `backlog` is not what the links hold; the link of an input has its name."""
+    links = {link.name: link for link in now.links if link.name is not None and not link.discarded}
+    by_key = {each.merge: 0 for each in now.inputs if each.kind == "fair_by"}
+    for each in now.inputs:
+        if each.kind == "fair_by":
+            by_key[each.merge] += each.backlog
+    of_links = [(each.key, each.backlog) for each in now.inputs if each.kind != "fair_by"] + [*by_key.items()]
+    return [f"{name}: {count} wait" for name, count in of_links if name in links and count != links[name].held]
 
 
 def line(witness):
@@ -120,6 +131,15 @@ PLANS = {
         .fair_by(lambda item: w.fn(item) % 3, FairShare(capacity=1), max_keys=3, overflow=OnError.divert(bury))
         .map(w.wait)
     ),
+    "merged": lambda w: fair_merge(
+        {"a": line(w).buffer(3, name="a"), "b": line(w).map(w.wait, name="wait").buffer(4, name="b")}
+    ).map(w.fn),
+    "branches": lambda w: (
+        line(w)
+        .broadcast({"a": lambda p: p.map(w.wait).buffer(2, name="a"), "b": lambda p: p.buffer(3).buffer(4, name="b")})
+        .map(w.fn)
+    ),
+    "by key, with few places": lambda w: line(w).fair_by(w.fn, FairShare(capacity=1), max_keys=2).map(w.wait),
     "taken": lambda w: line(w).map(w.wait, concurrency=3).take(5),
 }
 

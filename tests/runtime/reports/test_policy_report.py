@@ -120,7 +120,12 @@ def test_a_report_tells_it_line_by_line_below_the_table():
         [
             "completed after 13.000 s; of 5 taken: 2 delivered, 3 failed, 0 dropped, 0 discarded",
             "limited by: ask (its waits between attempts)",
+            "advice: ask: its calls wait between attempts; fewer failures, or a shorter",
+            "  backoff, would help",
             "seed 0",
+            "",
+            "who waited for whom",
+            "  again  ask  11.000 s",
             "",
             "stage     in  out  failed  dropped  discarded  busy",
             "iterable   5    5       0        0          0    0%",

@@ -55,7 +55,7 @@ def test_every_field_is_in_it():
     """By the name that it has in the class; a new one comes in by being there."""
     told = ended(everything()).to_dict()
 
-    assert set(told) == names(funcpipe_trio.Report) | {"version", "throughput", "in_flight"}
+    assert set(told) == names(funcpipe_trio.Report) | {"version", "throughput", "in_flight", "blame", "advice"}
     assert set(told["stages"][0]) == names(funcpipe_trio.StageReport) | {"busy"}
     assert set(told["links"][0]) == names(funcpipe_trio.LinkReport)
     assert set(told["inputs"][0]) == names(funcpipe_trio.InputReport)

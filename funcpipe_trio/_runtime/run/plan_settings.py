@@ -1,0 +1,65 @@
+"""What does the plan say of each stage of a run, as far as advice asks for it?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from ..._plan import operations as plan
+from ..._plan import timing
+from ..._plan.layout import StageLayout
+from ..._plan.steps import Limit, StepPlan, layers_in, step_of
+from ..junctions.fan_out import Broadcasting, Port
+from ..links.link import Link
+from ..reports.advice import Setting
+from .parts import AnyStage
+
+if TYPE_CHECKING:
+    from .engine import Engine
+
+
+def settings_of(engine: Engine) -> tuple[Setting, ...]:
+    """Return the settings of the stages, in their order."""
+    return tuple([_setting(*each) for each in zip(engine.stages, engine.parts.layouts, strict=True)])
+
+
+def _setting(stage: AnyStage, layout: StageLayout) -> Setting:
+    head = layout.throttle if layout.throttle is not None else layout.head
+    if isinstance(head, timing.Throttle):
+        rate = head.rate_limit.rate / head.rate_limit.per
+        return Setting(paced_by=head.name, rate=rate, is_rate_sure=head.cost is None, fan_out=_fan_out_of(stage))
+    step = step_of(getattr(head, "fn", None))
+    limits = [] if step is None else [each for each in layers_in(step.parts) if isinstance(each, Limit)]
+    lowest = min(limits, key=_rate, default=None)
+    return Setting(
+        is_ordered=isinstance(head, plan.Map) and head.ordered,
+        is_keyed=isinstance(head, plan.Map) and head.key is not None,
+        paced_by=head.name if isinstance(head, timing.Paced) else None,
+        rate=None if lowest is None else _rate(lowest),
+        is_rate_sure=all(each.limiter is None and each.cost is None for each in limits),
+        runner=None if step is None else next(_full_runners(step, layout.concurrency), None),
+        fan_out=_fan_out_of(stage),
+    )
+
+
+def _rate(limit: Limit) -> float:
+    return limit.rate_limit.rate / limit.rate_limit.per
+
+
+def _full_runners(step: StepPlan, concurrency: int) -> Iterator[str]:
+    """Yield the runners that take fewer calls at once than the stage makes."""
+    for call in step.calls():
+        limit = getattr(call.runner, "limit", None)
+        if call.runner is not None and limit is not None and limit < concurrency:
+            yield f"a free {call.runner.place}, of which there are {limit}"
+
+
+def _fan_out_of(stage: AnyStage) -> str | None:
+    """Return the name of the broadcast in whose branch a stage is."""
+    inlet: object = stage.upstream
+    while isinstance(inlet, Link):
+        sender = inlet.sender
+        if isinstance(sender, Port):
+            return sender.fork.name if isinstance(sender.fork, Broadcasting) else None
+        inlet = sender.upstream
+    return None

@@ -1,0 +1,139 @@
+"""For how long was a whole in each of its states? Seconds, in memory that does not grow with time.
+
+The rule: a state is one number, made of fields; each part of the whole is allotted a field and adds to it when it
+changes. A change is only noted, with its time, and changes are counted some hundreds at a time: that costs half of
+counting each by itself. What the states mean is worked out later, once for each state and not once for each change.
+
+A whole that changes very often is watched for a 32nd of the time: when `MOST_NOTES` took less than `fast`
+seconds, nothing is noted for 31 times as long; then all parts are asked for their fields. With ``fast=0`` nothing
+is missed.
+
+The invariant: the seconds by state, with those of states that were added up already, are all the time that was watched.
+There are at most `MOST` states: when more have been seen, each is explained by the function given, their seconds are
+added up by what that says, and they are forgotten. It decides nothing, and does not know what its fields mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable
+from itertools import accumulate
+from math import inf
+from operator import sub
+from typing import Final, Generic, TypeVar
+
+K = TypeVar("K", bound=Hashable)
+
+MOST: Final = 256
+"""States after which they are added up. A run repeats a few dozen; to explain so many takes a millisecond or two."""
+MOST_NOTES: Final = 1024
+"""Notes after which they are counted; there are two for each change."""
+FAST: Final = 0.05
+"""Seconds; 512 changes in that time are 10,000 a second, and to note them all would take a quarter percent of it."""
+_REST: Final = 31
+"""How many times as long as it took nothing is noted then."""
+
+Explain = Callable[[int], Iterable[tuple[K, float]]]
+"""Returns what to count a state for, and how often: each second of it as so many seconds."""
+
+
+class StateTimes(Generic[K]):
+    """A state made of fields, and the seconds spent in each."""
+
+    __slots__ = (
+        *(
+            "_ahead",
+            "_began",
+            "_explain",
+            "_fast",
+            "_fields",
+            "_notes",
+            "_seconds",
+            "_since",
+            "_state",
+            "_sums",
+            "_width",
+        ),
+        *("is_on", "rests_until"),
+    )
+
+    is_on: bool
+    """Whether changes are noted now; one that is not may be left out by the caller, until `rests_until`."""
+    rests_until: float
+    """By a stopwatch of the callers' that the times are `ahead` of."""
+
+    def __init__(self) -> None:
+        self.is_on, self.rests_until = False, inf
+        self._fields: list[tuple[int, Callable[[], int]]] = []  # by how many bits each is shifted, and what says it
+        self._width = 0  # bits allotted
+        self._notes: list[float] = []  # times of changes, each followed by what it added to the state
+        self._state = 0  # when the last change that was counted was made
+        self._since = 0.0  # the time of that change
+        self._began = 0.0  # when the first of the notes was made
+        self._fast = 0.0  # seconds
+        self._ahead = 0.0  # seconds, see `rests_until`
+        self._seconds: dict[int, float] = {}
+        self._sums: dict[K, float] = {}  # of the states that were added up
+        self._explain: Explain[K]
+
+    def allot(self, bits: int, read: Callable[[], int]) -> int:
+        """Allot a field, before `begin`; return by how many bits it is shifted. ``read()`` returns its value."""
+        shift = self._width
+        self._width += bits
+        self._fields.append((shift, read))
+        return shift
+
+    def begin(self, now: float, explain: Explain[K], fast: float = 0.0, ahead: float = 0.0) -> None:
+        """Count from now on."""
+        self._explain, self._fast, self._ahead = explain, fast, ahead
+        self.go_on(now)
+
+    def go_on(self, now: float) -> None:
+        """Note changes from now on: what it missed is read from the parts."""
+        self.is_on = True
+        self._since = self._began = now
+        self._state = sum([read() << shift for shift, read in self._fields])
+
+    def change(self, now: float, by: int) -> None:
+        """Called when a part has added to its field; each field stays within its bits."""
+        if self.is_on:
+            notes = self._notes
+            notes.append(now)
+            notes.append(by)
+            if len(notes) > MOST_NOTES:
+                self._count()
+                if now - self._began < self._fast:
+                    self.is_on, self.rests_until = False, now + _REST * (now - self._began) - self._ahead
+                self._began = now
+        elif now - self._ahead > self.rests_until:
+            self.go_on(now)
+
+    def _count(self) -> None:
+        """Count what was noted."""
+        times, changes = [self._since, *self._notes[::2]], self._notes[1::2]
+        self._notes.clear()
+        states: Iterable[int] = accumulate(changes, initial=self._state)  # type: ignore[arg-type]  # each second is one
+        seconds = self._seconds
+        for state, spent in zip(states, map(sub, times[1:], times), strict=False):
+            if spent > 0.0:
+                if state in seconds:
+                    seconds[state] += spent
+                else:
+                    seconds[state] = spent
+        self._state, self._since = sum(changes, self._state), times[-1]  # type: ignore[assignment]  # as above
+        if len(seconds) > MOST:
+            add_up(self._sums, seconds, self._explain)
+            seconds.clear()
+
+    def read(self, now: float) -> tuple[dict[int, float], dict[K, float]]:
+        """Return the seconds by state until now, and the sums of the states that were added up before."""
+        if self.is_on:
+            self._notes += (now, 0)
+            self._count()
+        return dict(self._seconds), dict(self._sums)
+
+
+def add_up(sums: dict[K, float], seconds: dict[int, float], explain: Explain[K]) -> None:
+    """Add the seconds of states to the sums of what they count for."""
+    for state, spent in seconds.items():
+        for key, times in explain(state):
+            sums[key] = sums.get(key, 0.0) + spent * times
