@@ -29,7 +29,7 @@ import trio
 from ..._base.errors import StateError
 from ..._plan.nodes import Plan
 from ..._sansio.blame import Graph, waits_in
-from ..._sansio.state_times import FAST, StateTimes
+from ..._sansio.state_times import StateTimes
 from ..core.ledger import Ledger, OnDiscard
 from ..core.parking import is_real
 from ..core.protocols import Inlet, Receiver
@@ -48,6 +48,8 @@ if TYPE_CHECKING:
     from ..reports.advice import Setting
 
 T = TypeVar("T")
+WATCHED_FOR = 0.005
+"""Part of real time that it may cost to note who waits; a run that would cost more is watched now and then."""
 
 
 class Engine:
@@ -137,8 +139,8 @@ class Engine:
         self._nursery = nursery
         self.ledger.kill = nursery.cancel_scope.cancel
         self.began = trio.current_time()
-        fast = FAST if self._is_real else 0.0
-        self.state_times.begin(self.began, lambda state: waits_in(self.graph(), state), fast, self.stopwatch.ahead)
+        share = WATCHED_FOR if self._is_real else inf
+        self.state_times.begin(self.began, lambda state: waits_in(self.graph(), state), share, self.stopwatch.ahead)
         if self.attendance is not None:
             self.attendance.began = self.began
             self.inlet.receiver = receiver
