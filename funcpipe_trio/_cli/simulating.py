@@ -162,8 +162,8 @@ def table(rows: Sequence[Row]) -> str:
     return "\n".join(shown)
 
 
-def plot(rows: Sequence[Row], path: str, title: str) -> None:
-    """Draw throughput and p99 of each simulated row.
+def plot(rows: Sequence[Row], settings: Sequence[Setting], path: str, title: str) -> None:
+    """Draw throughput and p99 against the settings.
 
     Raises:
       Refused: if the package that draws is missing, or the file cannot be written.
@@ -173,19 +173,15 @@ def plot(rows: Sequence[Row], path: str, title: str) -> None:
         from matplotlib.figure import Figure
     except ImportError:
         raise Refused(_NO_MATPLOTLIB) from None
-    drawn = rows[1:]
+    drawn = rows[2:] or rows[1:]
     figure = Figure(figsize=(9, 5), layout="constrained")
     panels = figure.subplots(2, 1, sharex=True)
     places = range(len(drawn))
     _draw(panels[0], places, [row.rate for row in drawn], "items/s", "#0072b2")
     panels[0].axhline(rows[0].rate, color="#888888", linestyle="--", linewidth=1, label="as recorded")
-    panels[0].legend(frameon=False, fontsize="small")
+    panels[0].legend(frameon=False, fontsize="small", loc="lower right")
     _draw(panels[1], places, [row.p99 or 0.0 for row in drawn], "p99 of calls, s", "#e69f00")
-    labels = [row.label.replace(" ", "\n") for row in drawn]
-    slanted = {"rotation": 30, "ha": "right"} if len(drawn) > 6 else {}
-    panels[1].set_xticks(places, labels, **slanted)
-    for tick in panels[1].get_xticklabels():
-        tick.set_parse_math(False)
+    _label(panels[1], places, [row.label for row in drawn], settings)
     figure.suptitle(title, x=0.01, ha="left", fontsize="medium", parse_math=False)
     try:
         with rc_context({"svg.hashsalt": "funcpipe_trio", "svg.fonttype": "none"}):
@@ -194,9 +190,22 @@ def plot(rows: Sequence[Row], path: str, title: str) -> None:
         raise Refused(f"--plot: {error}") from None
 
 
+def _label(panel: Any, places: Sequence[int], labels: Sequence[str], settings: Sequence[Setting]) -> None:
+    """Name the places: if only one setting changes, by its values."""
+    if len(settings) == 1:
+        (setting,) = settings
+        panel.set_xticks(places, setting.texts)
+        panel.set_xlabel(f"{setting.part}.{setting.name}", parse_math=False)
+    else:
+        slanted = {"rotation": 30, "ha": "right"} if len(labels) > 4 else {}
+        panel.set_xticks(places, [label.replace(" ", "\n") for label in labels], **slanted)
+    for tick in panel.get_xticklabels():
+        tick.set_parse_math(False)
+
+
 def _draw(panel: Any, places: Sequence[int], values: Sequence[float], unit: str, colour: str) -> None:
     panel.plot(places, values, marker="o", color=colour)
     panel.set_ylabel(unit)
-    panel.set_ylim(bottom=0)
+    panel.set_ylim(0, 1.1 * max(values, default=0.0) or 1.0)
     panel.grid(True, axis="y", alpha=0.3)
     panel.spines[["top", "right"]].set_visible(False)
