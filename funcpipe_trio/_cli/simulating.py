@@ -20,7 +20,6 @@ from .._plan.layout import places
 from .._plan.nodes import plan_of
 from .._recording.recording import Recording
 from .._recording.simulation import simulate
-from .._runtime.reports.counts import StageReport
 from .._runtime.reports.report import Report
 from ..pipeline import Pipeline
 from .running import Refused
@@ -50,14 +49,12 @@ class Row:
 
     label: str
     """The settings."""
-    report: Report | None
-    """What the simulation said; None for the run as it was recorded."""
     elapsed: float
     """Seconds."""
     rate: float
-    """Items a second that the sources gave."""
+    """Items a second that the stage took; if no stage makes calls, that the sources gave."""
     p99: float | None
-    """Seconds that 99 of 100 calls of the stage took at most; None if there is no such stage."""
+    """Seconds that 99 of 100 calls of the stage took at most; None if it is not known."""
     bottleneck: str
     """What limited it; empty if nothing did, or it is not known."""
 
@@ -117,34 +114,38 @@ def compared(
         raise Refused(f"--set: {count} combinations are too many; there may be {MOST}")
     choices = [list(zip(each.values, each.texts, strict=True)) for each in settings] if settings else []
     again = simulate(plan, recording, seed=seed, open_loop=open_loop)
-    rows = [_recorded(recording), _row("as it was, simulated", again, settings)]
+    stage = _watched(again, [each.part for each in settings])
+    rows = [_recorded(recording, again, stage), _row("as it was, simulated", again, stage)]
     for chosen in itertools.product(*choices) if settings else ():
         changes: dict[str, dict[str, Any]] = {}
         for setting, (value, _text) in zip(settings, chosen, strict=True):
             changes.setdefault(setting.part, {})[setting.name] = value
         label = " ".join(f"{each.part}.{each.name}={text}" for each, (_, text) in zip(settings, chosen, strict=True))
-        report = simulate(plan, recording, changes, seed=seed, open_loop=open_loop)
-        rows.append(_row(label, report, settings))
+        rows.append(_row(label, simulate(plan, recording, changes, seed=seed, open_loop=open_loop), stage))
     return rows
 
 
-def _recorded(recording: Recording) -> Row:
-    rate = recording.taken / recording.elapsed if recording.elapsed else math.inf
-    return Row("as recorded", None, recording.elapsed, rate, None, "")
+def _recorded(recording: Recording, again: Report, stage: str | None) -> Row:
+    """Return the row of the recorded run, in which the stage took as many items as when that was simulated."""
+    return Row("as recorded", recording.elapsed, _rate(again, stage, recording.elapsed), None, "")
 
 
-def _row(label: str, report: Report, settings: Sequence[Setting]) -> Row:
-    stage = _watched(report, [each.part for each in settings])
-    p99 = stage.latency.p99 if stage is not None and stage.latency is not None else None
-    rate = report.taken / report.elapsed if report.elapsed else math.inf
-    return Row(label, report, report.elapsed, rate, p99, report.bottleneck or "")
+def _row(label: str, report: Report, stage: str | None) -> Row:
+    latency = next((each.latency for each in report.stages if each.name == stage), None)
+    p99 = latency.p99 if latency is not None and latency.count else None
+    return Row(label, report.elapsed, _rate(report, stage, report.elapsed), p99, report.bottleneck or "")
 
 
-def _watched(report: Report, parts: Sequence[str]) -> StageReport | None:
-    """Return the stage whose calls are told of: one that is set, or else the one whose calls take longest."""
-    calling = [stage for stage in report.stages if stage.latency is not None and stage.latency.count]
-    chosen = [stage for stage in calling if stage.name in parts]
-    return max(chosen or calling, key=lambda stage: stage.latency.p99 if stage.latency else 0.0, default=None)
+def _rate(report: Report, stage: str | None, elapsed: float) -> float:
+    received = next((each.received for each in report.stages if each.name == stage), report.taken)
+    return received / elapsed if elapsed else math.inf
+
+
+def _watched(report: Report, parts: Sequence[str]) -> str | None:
+    """Return the name of the stage that is told of: one that is set, or else the one whose calls take longest."""
+    calling = {stage.name: stage.latency.p99 for stage in report.stages if stage.latency and stage.latency.count}
+    chosen = {name: p99 for name, p99 in calling.items() if name in parts} or calling
+    return max(chosen, key=lambda name: chosen[name], default=None)
 
 
 def table(rows: Sequence[Row]) -> str:
