@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
 PAGES_THAT_RUN = [
     *("blame.md", "branches.md", "fair_by.md", "operators.md", "review.md", "service.md"),
-    *("steps.md", "testing.md", "watch.md", "windows.md"),
+    *("steps.md", "testing.md", "watch.md", "whatif.md", "windows.md"),
 ]
 
 
@@ -45,11 +45,12 @@ def test_the_examples_of_a_page_run_and_print_what_it_shows(page, monkeypatch, t
     script.write_text("\n".join(re.findall(r"```python\n(.*?)```", text, re.S)))
     run = trio.run
 
-    def run_in_virtual_time(main, **how):
+    def run_in_virtual_time(main, *args, **how):
         how.setdefault("clock", trio.testing.MockClock(autojump_threshold=0))
-        return run(main, **how)
+        return run(main, *args, **how)
 
     monkeypatch.setattr(trio, "run", run_in_virtual_time)
+    monkeypatch.chdir(tmp_path)  # an example may write a file
     runpy.run_path(str(script), run_name="__main__")
     printed = capsys.readouterr().out
 

@@ -1,4 +1,4 @@
-"""Make the pictures of `docs/watch.md`: ``uv run python -m docs.pictures.make`` in the root of a checkout.
+"""Make the pictures of the pages: ``uv run python -m docs.pictures.make`` in the root of a checkout.
 
 Pictures of the terminal and of a report come from a run in virtual time. Those of the page are screenshots of Chromium,
 of a run in real time behind a real server.
@@ -17,7 +17,8 @@ import trio
 from rich.console import Console
 from rich.terminal_theme import DEFAULT_TERMINAL_THEME, SVG_EXPORT_THEME
 
-from funcpipe_trio import FairShare, OnError, Pipeline, RateLimit, Report, Retry, Step, fair_merge, watch_app
+from funcpipe_trio import FairShare, OnError, Pipeline, RateLimit, Recorder, Report, Retry, Step, fair_merge, watch_app
+from funcpipe_trio._cli import simulating
 from funcpipe_trio._watch.drawing import draw
 from funcpipe_trio._watch.picture import Picture, Recent, picture
 from funcpipe_trio.testing import run_virtual
@@ -116,6 +117,23 @@ async def consume(run: Any) -> None:
         await trio.lowlevel.checkpoint()
 
 
+async def embed_evenly(number: int) -> int:
+    """Answer after a time that the number says."""
+    await trio.sleep(0.2 + 0.05 * (number % 7))
+    return number
+
+
+def what_if() -> None:
+    """Draw what more calls at once would bring to a run that was recorded with four."""
+    step = Step(embed_evenly).rate_limit(RateLimit(25))
+    recorded = Pipeline.from_iterable(range(1000), name="texts").map(step, concurrency=4, name="embed").batch(10)
+    recorder = Recorder()
+    run_virtual(partial(recorded.run, record=recorder))
+    settings = [simulating.parsed("embed.concurrency=1,2,4,8,16,32")]
+    rows = simulating.compared(recorded, recorder.recording, settings, 0, [])
+    simulating.plot(rows, settings, str(FOLDER / "what-if.svg"), "1000 texts, 4 calls at once, at most 25 a second")
+
+
 def main() -> int:
     """Make all pictures; return the exit status."""
     small, report = run_virtual(partial(looked_at, plan(), 20))
@@ -123,6 +141,7 @@ def main() -> int:
     draw_terminal(small, 130, 18, "terminal-wide")
     draw_terminal(run_virtual(partial(looked_at, large(), 6))[0], 80, 23, "terminal-large")
     report.plot(FOLDER / "report.svg")
+    what_if()
     trio.run(photograph, plan(), "page", {400: None, 1400: None})
     trio.run(photograph, large(), "page-large", {400: 900, 1400: 900})
     return 0

@@ -104,7 +104,7 @@ def _run(given: argparse.Namespace) -> int:
     if given.bind is not None and given.web is None:
         raise Refused("--bind says where --web listens, so it needs --web PORT")
     with found(given.target) as plan:
-        return run(plan, given.grace, Shown(given.target, given.live, given.web, address))
+        return run(plan, given.grace, Shown(given.target, given.live, given.web, address, given.record))
 
 
 def _simulate(given: argparse.Namespace) -> int:
@@ -226,6 +226,8 @@ A signal that comes before the run has begun ends the program as any other."""
     parser.add_argument("--web", type=_port, metavar="PORT", help=told)
     told = "where to serve it: by default 127.0.0.1, so for this machine only"
     parser.add_argument("--bind", metavar="ADDRESS", help=told)
+    told = "write how long everything took into a file, for simulate; a file that is there is replaced"
+    parser.add_argument("--record", metavar="FILE", help=told)
     parser.set_defaults(answer=_run)
 
 

@@ -24,6 +24,7 @@ import trio
 from .._base.errors import FuncpipeError
 from .._base.frozen import dataclass
 from .._base.shown import told
+from .._recording.recorder import Recorder
 from .._runtime.reports.report import Report
 from .._runtime.run.run import Run
 from .._watch.live import watch
@@ -52,6 +53,8 @@ class Shown:
     """Where the page is served; 0: any free port; None: it is not."""
     address: str
     """The address to listen on."""
+    record: str | None = None
+    """The file for what is recorded of it; None: nothing is."""
 
 
 def run(plan: Pipeline[Any], grace: float, shown: Shown) -> int:
@@ -61,12 +64,15 @@ def run(plan: Pipeline[Any], grace: float, shown: Shown) -> int:
       Refused: if it cannot be shown; the run was not begun.
       PlanError: if the plan cannot work.
     """
-    service: Service[Any] = Service(plan, grace)
-    with _listening(shown) as listener:
+    recorder = None if shown.record is None else Recorder()
+    service: Service[Any] = Service(plan, grace, record=recorder)
+    with _writable(shown.record), _listening(shown) as listener:
         if shown.live and sys.stdout is not None and sys.stdout.isatty():
             _import("rich", "--live", "live")
         with _ctrl_c_ends_the_program():
             report = trio.run(_serve, service, shown, listener)
+        if recorder is not None and shown.record is not None:
+            recorder.recording.save(shown.record)
     if report.error is not None:
         _say_where(report.error)
     if shown.live:
@@ -155,6 +161,24 @@ async def _serve(service: Service[Any], shown: Shown, listener: socket.socket | 
 
 
 # ---- before the run
+
+
+@contextlib.contextmanager
+def _writable(path: str | None) -> Iterator[None]:
+    """Open a file for what will be recorded, so that it is known before the run that it can be written."""
+    if path is None:
+        yield
+        return
+    try:
+        with open(path, "a", encoding="utf-8") as file:
+            is_new = file.tell() == 0
+    except OSError as error:
+        raise Refused(f"--record: {path} cannot be written: {error.strerror}") from None
+    try:
+        yield
+    finally:
+        if is_new and not os.path.getsize(path):  # nothing was recorded
+            os.unlink(path)
 
 
 @contextlib.contextmanager
