@@ -1,15 +1,15 @@
 """For how long was a whole in each of its states? Seconds, in memory that does not grow with time.
 
 The rule: a state is one number, made of fields; each part of the whole is allotted a field and adds to it when it
-changes. A change is only noted, with its time, and changes are counted some hundreds at a time: that costs half of
-counting each by itself. What the states mean is worked out later, once for each state and not once for each change.
+changes. A change is only noted, with its time, and changes are counted many at a time: that costs half of counting each
+by itself. What the states mean is worked out later, once for each state and not once for each change.
 
-A whole that changes very often is watched for a 32nd of the time: when `MOST_NOTES` took less than `fast`
-seconds, nothing is noted for 31 times as long; then all parts are asked for their fields. With ``fast=0`` nothing
-is missed.
+A whole that changes so often that this would cost more than a part of its time (`share`) is not watched all the time:
+after each count nothing is noted for so long that the cost is that part; then all parts are asked for their fields.
+With ``share=inf`` nothing is missed. What it costs is reckoned with the constants below, not measured.
 
 The invariant: the seconds by state, with those of states that were added up already, are all the time that was watched.
-There are at most `MOST` states: when more have been seen, each is explained by the function given, their seconds are
+There are at most `most` states: when more have been seen, each is explained by the function given, their seconds are
 added up by what that says, and they are forgotten. It decides nothing, and does not know what its fields mean.
 """
 
@@ -24,13 +24,14 @@ from typing import Final, Generic, TypeVar
 K = TypeVar("K", bound=Hashable)
 
 MOST: Final = 256
-"""States after which they are added up. A run repeats a few dozen; to explain so many takes a millisecond or two."""
-MOST_NOTES: Final = 1024
-"""Notes after which they are counted; there are two for each change."""
-FAST: Final = 0.05
-"""Seconds; 512 changes in that time are 10,000 a second, and to note them all would take a quarter percent of it."""
-_REST: Final = 31
-"""How many times as long as it took nothing is noted then."""
+"""The most changes that are counted at once, and the most states that are kept."""
+FEWEST: Final = 16
+_AT_ONCE: Final = 2000
+"""Fields of the states that are explained at once: some milliseconds, for which all else has to wait."""
+COST_OF_NOTE: Final = 0.5e-6
+"""Seconds to note a change, and to count it."""
+COST_OF_FIELD: Final = 2e-6
+"""Seconds to explain one field of a state."""
 
 Explain = Callable[[int], Iterable[tuple[K, float]]]
 """Returns what to count a state for, and how often: each second of it as so many seconds."""
@@ -40,22 +41,12 @@ class StateTimes(Generic[K]):
     """A state made of fields, and the seconds spent in each."""
 
     __slots__ = (
-        *(
-            "_ahead",
-            "_began",
-            "_explain",
-            "_fast",
-            "_fields",
-            "_notes",
-            "_seconds",
-            "_since",
-            "_state",
-            "_sums",
-            "_width",
-        ),
-        *("is_on", "rests_until"),
+        *("_ahead", "_began", "_explain", "_fields", "_notes", "_seconds", "_share", "_since", "_state", "_sums"),
+        *("_width", "is_on", "most", "rests_until"),
     )
 
+    most: int
+    """Changes that are counted at once, and states that are kept; fewer where there are many parts to explain."""
     is_on: bool
     """Whether changes are noted now; one that is not may be left out by the caller, until `rests_until`."""
     rests_until: float
@@ -69,10 +60,11 @@ class StateTimes(Generic[K]):
         self._state = 0  # when the last change that was counted was made
         self._since = 0.0  # the time of that change
         self._began = 0.0  # when the first of the notes was made
-        self._fast = 0.0  # seconds
+        self._share = inf  # part of the time that it may cost to watch it
         self._ahead = 0.0  # seconds, see `rests_until`
         self._seconds: dict[int, float] = {}
         self._sums: dict[K, float] = {}  # of the states that were added up
+        self.most = MOST
         self._explain: Explain[K]
 
     def allot(self, bits: int, read: Callable[[], int]) -> int:
@@ -82,9 +74,10 @@ class StateTimes(Generic[K]):
         self._fields.append((shift, read))
         return shift
 
-    def begin(self, now: float, explain: Explain[K], fast: float = 0.0, ahead: float = 0.0) -> None:
+    def begin(self, now: float, explain: Explain[K], share: float = inf, ahead: float = 0.0) -> None:
         """Count from now on."""
-        self._explain, self._fast, self._ahead = explain, fast, ahead
+        self._explain, self._share, self._ahead = explain, share, ahead
+        self.most = max(FEWEST, min(MOST, _AT_ONCE // max(1, len(self._fields))))
         self.go_on(now)
 
     def go_on(self, now: float) -> None:
@@ -99,16 +92,21 @@ class StateTimes(Generic[K]):
             notes = self._notes
             notes.append(now)
             notes.append(by)
-            if len(notes) > MOST_NOTES:
-                self._count()
-                if now - self._began < self._fast:
-                    self.is_on, self.rests_until = False, now + _REST * (now - self._began) - self._ahead
-                self._began = now
+            if len(notes) >= 2 * self.most:
+                self._rest(now, self._count())
         elif now - self._ahead > self.rests_until:
             self.go_on(now)
 
-    def _count(self) -> None:
-        """Count what was noted."""
+    def _rest(self, now: float, cost: float) -> None:
+        """Note nothing for a while, if that cost more than its part of the time since it began."""
+        rests_until = self._began + cost / self._share
+        if rests_until > now:
+            self.is_on, self.rests_until = False, rests_until - self._ahead
+        self._began = now
+
+    def _count(self) -> float:
+        """Count what was noted; return what that costs, in seconds."""
+        cost = len(self._notes) / 2 * COST_OF_NOTE
         times, changes = [self._since, *self._notes[::2]], self._notes[1::2]
         self._notes.clear()
         states: Iterable[int] = accumulate(changes, initial=self._state)  # type: ignore[arg-type]  # each second is one
@@ -120,9 +118,11 @@ class StateTimes(Generic[K]):
                 else:
                     seconds[state] = spent
         self._state, self._since = sum(changes, self._state), times[-1]  # type: ignore[assignment]  # as above
-        if len(seconds) > MOST:
+        if len(seconds) > self.most:
+            cost += len(seconds) * len(self._fields) * COST_OF_FIELD
             add_up(self._sums, seconds, self._explain)
             seconds.clear()
+        return cost
 
     def read(self, now: float) -> tuple[dict[int, float], dict[K, float]]:
         """Return the seconds by state until now, and the sums of the states that were added up before."""

@@ -6,12 +6,13 @@ rest that does not end, or that begins although there is time for all; what a re
 """
 
 from collections import Counter
+from math import inf
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from funcpipe_trio._sansio import state_times
-from funcpipe_trio._sansio.state_times import MOST, MOST_NOTES, StateTimes
+from funcpipe_trio._sansio.state_times import COST_OF_FIELD, COST_OF_NOTE, FEWEST, MOST, StateTimes
 
 FIELDS = 3
 STEPS = st.lists(st.tuples(st.integers(0, 8), st.integers(0, FIELDS - 1), st.integers(0, 3), st.booleans()))
@@ -31,11 +32,11 @@ def summed(times: StateTimes, now: float) -> dict[object, float]:
 class Parts:
     """Parts that say what their fields are, and what they came to."""
 
-    def __init__(self, fast: float = 0.0) -> None:
+    def __init__(self, share: float = inf) -> None:
         self.values = [0] * FIELDS
         self.times: StateTimes = StateTimes()
         self.shifts = [self.times.allot(2, lambda each=each: self.values[each]) for each in range(FIELDS)]
-        self.times.begin(0.0, explained, fast)
+        self.times.begin(0.0, explained, share)
         self.model = Counter()
 
     def let_pass(self, seconds: float) -> None:
@@ -67,8 +68,8 @@ def test_its_memory_is_bounded_and_nothing_is_lost():
 
     for now in range(1, 5001):
         whole.change(float(now), 1)
-        assert len(whole._seconds) <= MOST + MOST_NOTES
-        assert len(whole._notes) <= MOST_NOTES
+        assert len(whole._seconds) <= MOST
+        assert len(whole._notes) < 2 * MOST
 
     seconds, sums = whole.read(5000.0)
     assert len(seconds) <= MOST
@@ -76,20 +77,47 @@ def test_its_memory_is_bounded_and_nothing_is_lost():
     assert sums["odd"] > 2000 < sums["even"]
 
 
-def test_one_that_changes_very_often_is_watched_for_a_small_part_of_the_time():
-    """Half the time of each stretch is spent in either state; the parts are asked when it is watched again."""
-    parts = Parts(fast=1.0)
-    for number in range(512 * 64):
-        parts.change(number / 1024, 0, number % 2)
+def test_one_that_changes_very_often_is_watched_for_a_part_of_the_time():
+    """So that it costs that part; the parts are asked when it is watched again."""
+    parts = Parts(share=COST_OF_NOTE * 1000)
+    for number in range(1 << 17):
+        parts.change(number / 10_000, 0, number % 2)
 
-    watched = summed(parts.times, 32.0)
-    assert 0.9 < sum(watched.values()) / (2 + FIELDS - 1) < 1.6  # of 32 seconds: a 32nd, and the first half second
-    assert abs(watched[0, 0] - watched[0, 1]) < 0.01
+    watched = summed(parts.times, (1 << 17) / 10_000)
+    assert abs(sum(watched.values()) / (2 + FIELDS - 1) / 13.1 - 0.1) < 0.01  # a tenth: 10,000 changes for 1000 paid
+    assert abs(watched[0, 0] - watched[0, 1]) < 0.1
 
 
 def test_one_that_takes_its_time_is_watched_always():
-    parts = Parts(fast=0.25)
-    for number in range(512 * 64):
-        parts.change(number / 1024, 0, number % 2)
+    parts = Parts(share=COST_OF_NOTE * 1000)
+    for number in range(1 << 12):
+        parts.change(number / 900, 0, number % 2)
 
-    assert sum(summed(parts.times, 32.0).values()) == 32 * (2 + FIELDS - 1)
+    seconds = ((1 << 12) - 1) / 900
+    assert abs(sum(summed(parts.times, seconds).values()) - seconds * (2 + FIELDS - 1)) < 1e-6
+
+
+def test_states_that_are_explained_cost_more():
+    """Each is another one, so each is explained, at a price for each of the ten parts."""
+    whole: StateTimes = StateTimes()
+    number = [0]
+    for _ in range(9):
+        whole.allot(1, lambda: 0)
+    whole.allot(40, lambda: number[0])
+    price = COST_OF_NOTE + 10 * COST_OF_FIELD
+    whole.begin(0.0, lambda state: [("all", 1.0)], share=price * 10)
+    for step in range(1, 100_000):
+        number[0] += 1
+        whole.change(step / 100, 1 << 9)
+
+    seconds, sums = whole.read(1000.0)
+    assert 80 < sum(seconds.values()) + sum(sums.values()) < 150  # a tenth of 1000 seconds
+
+
+def test_fewer_are_explained_at_once_where_there_are_many_parts():
+    whole: StateTimes = StateTimes()
+    for _ in range(1000):
+        whole.allot(1, lambda: 0)
+    whole.begin(0.0, lambda state: [])
+
+    assert whole.most == FEWEST

@@ -3,9 +3,9 @@
 A snapshot only copies for how long the run was in each of its states (`_sansio.state_times`); who waited for whom in a
 state is said by `_sansio.blame`. So a snapshot costs the same whether somebody looks at the table or not.
 
-How long each part waited is always exact. A run that changes more than some ten thousand times a second is watched for
-a part of the time; then these seconds are divided in the proportions that were watched. Under a clock that is not
-trio's own, all is watched.
+How long each part waited is always exact. A run that changes thousands of times a second is watched for a part of the
+time; then these seconds are divided in the proportions that were watched. Under a clock that is not trio's own, all is
+watched.
 """
 
 from __future__ import annotations

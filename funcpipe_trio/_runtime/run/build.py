@@ -33,7 +33,7 @@ def build(line: SegmentLayout, parts: Parts, end: Sink | Fork | None = None) -> 
         is_last = layout is stages[-1]
         outlet = end if end is not None and is_last else _link(layout, parts)
         stage = stage_of(layout, inlet, outlet, parts)
-        parts.layouts.append(layout)
+        parts.layouts[stage] = layout
         outlet.sender = stage
         if isinstance(outlet, Link):
             parts.links.append(outlet)

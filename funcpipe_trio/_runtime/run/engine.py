@@ -30,7 +30,7 @@ from ..._base.errors import StateError
 from ..._base.shown import listed, type_name
 from ..._plan.nodes import Plan
 from ..._sansio.blame import Graph, waits_in
-from ..._sansio.state_times import FAST, StateTimes
+from ..._sansio.state_times import StateTimes
 from ..core.ledger import Ledger, OnDiscard
 from ..core.log import DEBUG, INFO, WARNING, RunLog, log_nothing
 from ..core.parking import is_real
@@ -50,6 +50,8 @@ if TYPE_CHECKING:
     from ..reports.advice import Setting
 
 T = TypeVar("T")
+WATCHED_FOR = 0.005
+"""Part of real time that it may cost to note who waits; a run that would cost more is watched now and then."""
 
 
 def _stopwatch(clock: trio.abc.Clock, *, is_real: bool) -> Stopwatch:
@@ -152,8 +154,8 @@ class Engine:
         self._nursery = nursery
         self.ledger.kill = nursery.cancel_scope.cancel
         self.began = trio.current_time()
-        fast = FAST if self._is_real else 0.0
-        self.state_times.begin(self.began, lambda state: waits_in(self.graph(), state), fast, self.stopwatch.ahead)
+        share = WATCHED_FOR if self._is_real else inf
+        self.state_times.begin(self.began, lambda state: waits_in(self.graph(), state), share, self.stopwatch.ahead)
         self.log(INFO, "begins; stages: %d", len(self.stages))
         if self.attendance is not None:
             self.attendance.began = self.began

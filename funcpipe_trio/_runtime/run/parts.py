@@ -26,7 +26,7 @@ class Parts:
     def __init__(self, host: Host) -> None:
         self.host: Host = host  # the run; it has the stages, which register themselves
         self.links: list[Link] = []  # upstream first, like the other lists
-        self.layouts: list[StageLayout] = []  # of the stages, in their order
+        self.layouts: dict[AnyStage, StageLayout] = {}  # what the plan says of its stages, if there is a plan
         self.fan_ins: list[FanInInlet] = []  # and the joins of fan-outs
         self.sources: list[IterableInlet | AsyncSource] = []  # which a drain or a pause stops
         self.forks: dict[str, Fork] = {}  # by the names of the fan-outs

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 def settings_of(engine: Engine) -> tuple[Setting, ...]:
     """Return the settings of the stages, in their order."""
-    return tuple([_setting(*each) for each in zip(engine.stages, engine.parts.layouts, strict=True)])
+    layouts = engine.parts.layouts
+    return tuple([_setting(each, layouts[each]) if each in layouts else Setting() for each in engine.stages])
 
 
 def _setting(stage: AnyStage, layout: StageLayout) -> Setting:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
+from math import inf
 from typing import Any
 
 import pytest
@@ -312,10 +313,10 @@ def test_a_snapshot_and_a_difference_have_their_own_blame():
     main()
 
 
-@pytest.mark.parametrize("fast", [0.0, 1e9], ids=["watched always", "watched now and then"])
-def test_in_real_time_rows_add_up_whether_all_is_watched_or_not(fast, monkeypatch):
+@pytest.mark.parametrize("share", [inf, 1e-9], ids=["watched always", "watched now and then"])
+def test_in_real_time_rows_add_up_whether_all_is_watched_or_not(share, monkeypatch):
     """Also of those that were never watched."""
-    monkeypatch.setattr(engine, "FAST", fast)
+    monkeypatch.setattr(engine, "WATCHED_FOR", share)
 
     async def at_once(item: int) -> int:
         await trio.lowlevel.checkpoint()
