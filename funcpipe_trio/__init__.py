@@ -12,6 +12,7 @@ from ._base.errors import WorkerError as WorkerError
 from ._base.published import publish
 from ._plan.review import Finding as Finding
 from ._plan.review import review as review
+from ._recording.prediction import Prediction as Prediction
 from ._recording.recorder import Recorder as Recorder
 from ._recording.recording import Recording as Recording
 from ._recording.simulation import simulate as simulate

@@ -7,7 +7,7 @@ runtime. The plan never changes. This file decides nothing about how a stream ru
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterable, Awaitable, Callable, Hashable, Iterable, Mapping
+from collections.abc import AsyncIterable, Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, Literal, ParamSpec, TypeAlias, TypeGuard, TypeVar, overload
 
@@ -25,6 +25,7 @@ from ._plan.layout import lay_out
 from ._plan.nodes import Branch, FanOut, FanOutKind, Plan, Source, SourceKind, iterable_name, too_deep
 from ._plan.restarts import RestartingSource
 from ._plan.windows import Distinct, Sliding, Window
+from ._recording.prediction import Prediction, Times, predict
 from ._recording.recorder import Recorder
 from ._runtime.core.failures import warn_of
 from ._runtime.core.ledger import OnDiscard
@@ -902,6 +903,29 @@ class Pipeline(Generic[T_co]):
 
         checks.instance("Pipeline.diff", "other", other, Pipeline)
         return diff(document(self._plan), document(other._plan))
+
+    def predict(self, times: Times, arrivals: float | Sequence[float] | Mapping[str, Any] | None = None) -> Prediction:
+        """Say how many items a second the plan would do, and what would limit it, if each call took so long.
+
+        Nothing of the plan's is called. Filters are taken to let every item pass, a `flat_map` to make one value of
+        each, a `partition` to use its branches in turn, keys to differ, calls to succeed; what is not named takes no
+        time, and neither does the consumer. For a plan of one line whose calls take constant times a formula is exact;
+        anything else is run in virtual time, for some thousand items.
+
+        Args:
+          times: seconds >= 0 that a call takes, by the name of its stage; or a sequence of such numbers, used in turn.
+          arrivals: seconds from one arrival to the next at each source, or a sequence, used in turn; or such by the
+            names of sources. None: all items are there at once.
+
+        Raises:
+          PlanError: if the plan cannot work.
+          StateError: if it has to be simulated and this is called inside of trio.
+          TypeError: if an argument has a wrong type.
+          ValueError: if a name or number is wrong, or the run would fail with these times (by a timeout, say).
+
+        Checkpoint: never (sync).
+        """
+        return predict(self._plan, times, arrivals)
 
     def with_settings(self, settings: Mapping[str, Mapping[str, Any]]) -> Pipeline[T_co]:
         """Return this pipeline with other settings: ``plan.with_settings({"embed": {"concurrency": 8}})``.

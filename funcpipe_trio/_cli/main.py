@@ -1,4 +1,4 @@
-"""What does the command `funcpipe` do? It describes, compares and reviews plans, and runs one as a service.
+"""What does the command `funcpipe` do? It describes, compares and reviews plans, runs one, and asks what if.
 
 The rule: the answer goes to standard output, everything else to standard error; the exit status says what a script has
 to know. Output that nobody reads any more, as after ``| head -1``, and Ctrl-C end it without a traceback.
@@ -22,6 +22,7 @@ from .._plan.diff import diff
 from .._plan.formats import FORMATS
 from .._plan.review import Finding, review
 from .._plan.rules import RULES
+from .._recording.recording import Recording
 from ..service import GRACE
 from .completion import SCRIPTS
 from .running import ABORTED, FAILED, LATE, Refused, Shown, run
@@ -33,7 +34,7 @@ CLOSED_PIPE = 141  # and one whose output nobody read
 
 _TARGET = "MODULE:NAME or FILE.py:NAME of a pipeline, or of a function without arguments that returns one"
 _STATUS = """exit status:
-  0    described; equal; no findings; completed or drained (run)
+  0    described; simulated; equal; no findings; completed or drained (run)
   1    different (diff); findings (review); failed (run)
   2    wrong use, no such pipeline, or a plan that cannot work
   124  drained, but not within the grace period (run)
@@ -106,6 +107,26 @@ def _run(given: argparse.Namespace) -> int:
         return run(plan, given.grace, Shown(given.target, given.live, given.web, address))
 
 
+def _simulate(given: argparse.Namespace) -> int:
+    from . import simulating  # what it needs is not needed to describe a plan
+
+    recording = _loaded(given.recording)
+    with found(given.target) as plan:
+        settings = [simulating.placed(each, plan) for each in map(simulating.parsed, given.set)]
+        rows = simulating.compared(plan, recording, settings, given.seed, given.open_loop)
+    print(simulating.table(rows))
+    if given.plot is not None:
+        simulating.plot(rows, given.plot, f"{given.target}: {recording.taken} items in {recording.elapsed:.6g} s")
+    return 0
+
+
+def _loaded(path: str) -> Recording:
+    try:
+        return Recording.load(path)
+    except OSError as error:
+        raise Refused(f"{path}: {error.strerror}") from None
+
+
 def _completion(given: argparse.Namespace) -> int:
     print(SCRIPTS[given.shell].read_text(encoding="utf-8"), end="")
     return 0
@@ -140,7 +161,7 @@ def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     form: dict[str, Any] = {"formatter_class": _Form, "allow_abbrev": False}
     made = argparse.ArgumentParser(
-        "funcpipe", description="Describe, compare, review and run pipelines.", epilog=_STATUS, **form
+        "funcpipe", description="Describe, compare, review, run and simulate pipelines.", epilog=_STATUS, **form
     )
     commands = made.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_describe(commands.add_parser("describe", help="show a plan", description="Show a plan.", **form))
@@ -150,6 +171,10 @@ def parser() -> argparse.ArgumentParser:
     _add_review(commands.add_parser("review", help="find what is probably not meant", description=told, **form))
     told = "Run a plan until it ends. SIGTERM or Ctrl-C drains it, a second one aborts it, a third ends the program."
     _add_run(commands.add_parser("run", help="run a plan as a service", description=told, **form))
+    told = "Say what a recorded run would have been with other settings: the plan runs again, in virtual time."
+    _add_simulate(
+        commands.add_parser("simulate", help="say what a recorded run would have been", description=told, **form)
+    )
     told = "Print a script by which a shell completes this command."
     _add_completion(commands.add_parser("completion", help="print a script for a shell", description=told, **form))
     return made
@@ -200,6 +225,20 @@ A signal that comes before the run has begun ends the program as any other."""
     told = "where to serve it: by default 127.0.0.1, so for this machine only"
     parser.add_argument("--bind", metavar="ADDRESS", help=told)
     parser.set_defaults(answer=_run)
+
+
+def _add_simulate(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = "exit status: 0, or 2 for wrong use, a plan that cannot work, or a recording that does not fit"
+    parser.add_argument("target", metavar="TARGET", help=_TARGET)
+    parser.add_argument("recording", metavar="RECORDING", help="the file of a Recording of one of its runs")
+    told = "values of a setting, as in embed.concurrency=2,4,8; given several times, all combinations are simulated"
+    parser.add_argument("--set", action="append", default=[], metavar="PART.SETTING=VALUES", help=told)
+    told = "a source whose items come when they came, whoever waits; may be given several times"
+    parser.add_argument("--open-loop", action="append", default=[], metavar="SOURCE", help=told)
+    told = "chooses samples, and the order of what happens at one instant; by default 0"
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help=told)
+    parser.add_argument("--plot", metavar="FILE", help="draw throughput and p99 into a file, such as out.svg")
+    parser.set_defaults(answer=_simulate)
 
 
 def _add_completion(parser: argparse.ArgumentParser) -> None:

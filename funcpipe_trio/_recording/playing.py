@@ -76,7 +76,7 @@ _DEFAULTS: dict[str, Any] = {"calls": 0.0, "answers": True, "children": [0.0], "
 """What happens where the recording has no sample, because nothing was ever called."""
 
 
-class _Reader:
+class Reader:
     """Returns the sample for one call after the other."""
 
     def __init__(self, place: Place, kept: Kept | None, lore: Lore, chance: Random) -> None:
@@ -134,12 +134,12 @@ class Playing(Roles):
         self.began: float = 0.0  # when the simulation began
         self.missing: list[str] = []  # parts of the plan of which nothing was recorded
 
-    def reader(self, name: str, path: str, role: str) -> _Reader:
+    def reader(self, name: str, path: str, role: str) -> Reader:
         """Return the reader of a tape."""
         place = Place(name, path, role)
         if place not in self._recording.tapes and name not in self.missing:
             self.missing.append(name)
-        return _Reader(place, self._recording.tapes.get(place), self._lore, self._chance)
+        return Reader(place, self._recording.tapes.get(place), self._lore, self._chance)
 
     def source(self, name: str, source: Source) -> Source:
         if source.kind == "ticks":
@@ -278,7 +278,7 @@ async def _children(item: Any, segments: list[Any]) -> AsyncIterator[Any]:
             yield Token((*(origin_of(item) or ()), number))
 
 
-def expanded(reader: _Reader, item: Any) -> Iterator[Any]:
+def expanded(reader: Reader, item: Any) -> Iterator[Any]:
     """Yield as many children of an item as there were."""
     count = reader.next(item)
     number, kind = count if isinstance(count, list) else (count, None)
@@ -348,7 +348,7 @@ def _raise(kind: FailureKind) -> NoReturn:
 class _Attempts:
     """Plays the attempts of calls that carry a number."""
 
-    def __init__(self, reader: _Reader) -> None:
+    def __init__(self, reader: Reader) -> None:
         self._reader = reader  # of the calls
         self._open: dict[int, tuple[list[Any], int]] = {}  # samples of calls that failed, and attempts, by number
 

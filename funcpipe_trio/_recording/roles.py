@@ -69,6 +69,10 @@ class Roles:
         """A sync function whose answer the plan uses; `plain` returns the answer as it is kept."""
         raise NotImplementedError
 
+    def route(self, name: str, fn: AnyFunction, branches: tuple[str, ...]) -> AnyFunction:
+        """A sync function that names one of the branches."""
+        return self.answer(name, "fn", fn, str)
+
     def key(self, name: str, path: str, fn: AnyFunction, known: tuple[Any, ...]) -> AnyFunction:
         """A sync function that gives a key; keys that are `known` stand in the plan."""
         raise NotImplementedError
@@ -144,7 +148,7 @@ class Roles:
             return _Stand(fn, self.function(name, "fn", awaited), *self._tail(name, part))
         if isinstance(part, _DECISIONS):
             return self.answer(name, "fn", fn, bool)
-        return self.answer(name, "fn", fn, str) if isinstance(part, ops.Route) else self.value(name, "fn", fn)
+        return self.route(name, fn, part.branches) if isinstance(part, ops.Route) else self.value(name, "fn", fn)
 
     def _key(self, name: str, path: str, key: Any, part: PlanPart) -> Any:
         if key is None:  # of `distinct`: the item is its own key
