@@ -5,12 +5,13 @@
 #    source ~/.local/share/bash_completion/funcpipe
 # See also: https://github.com/scop/bash-completion/blob/main/doc/configuration.md
 
-_shtab_funcpipe_subparsers=(describe diff review run completion)
+_shtab_funcpipe_subparsers=(describe diff review run simulate completion)
 
 _shtab_funcpipe_describe_option_strings=(-h --help --format)
 _shtab_funcpipe_diff_option_strings=(-h --help)
 _shtab_funcpipe_review_option_strings=(-h --help --max-in-flight --ignore)
 _shtab_funcpipe_run_option_strings=(-h --help --grace --live --web --bind)
+_shtab_funcpipe_simulate_option_strings=(-h --help --set --open-loop --seed --plot)
 _shtab_funcpipe_completion_option_strings=(-h --help)
 _shtab_funcpipe_option_strings=(-h --help)
 
@@ -19,10 +20,11 @@ _shtab_funcpipe_diff_pos_0_COMPGEN=_shtab_compgen_files
 _shtab_funcpipe_diff_pos_1_COMPGEN=_shtab_compgen_files
 _shtab_funcpipe_review_pos_0_COMPGEN=_shtab_compgen_files
 _shtab_funcpipe_run_pos_0_COMPGEN=_shtab_compgen_files
+_shtab_funcpipe_simulate_pos_0_COMPGEN=_shtab_compgen_files
 
 _shtab_funcpipe_describe___format_choices=(text mermaid dot json)
 _shtab_funcpipe_completion_pos_0_choices=(bash zsh)
-_shtab_funcpipe_pos_0_choices=(describe diff review run completion)
+_shtab_funcpipe_pos_0_choices=(describe diff review run simulate completion)
 
 _shtab_funcpipe_describe__h_nargs=0
 _shtab_funcpipe_describe___help_nargs=0
@@ -33,6 +35,8 @@ _shtab_funcpipe_review___help_nargs=0
 _shtab_funcpipe_run__h_nargs=0
 _shtab_funcpipe_run___help_nargs=0
 _shtab_funcpipe_run___live_nargs=0
+_shtab_funcpipe_simulate__h_nargs=0
+_shtab_funcpipe_simulate___help_nargs=0
 _shtab_funcpipe_completion__h_nargs=0
 _shtab_funcpipe_completion___help_nargs=0
 _shtab_funcpipe_pos_0_nargs=A...
