@@ -3,6 +3,8 @@
     embed_tenants.py                                     # three tenants, whose texts are docstrings of this Python
     embed_tenants.py acme=~/notes:3 bolt=~/mail          # folders; while both have work, three calls to one
     embed_tenants.py acme=~/notes --db vectors.sqlite3 --seed 7
+    embed_tenants.py --record run.jsonl
+    funcpipe simulate embed_tenants.py:sample_plan run.jsonl --set embed.concurrency=4,8
 
 The service is a stand-in, which this program starts on this machine (`flaky_service.py`, next to this file): it allows
 a fixed number of calls in any second and counts them itself, and now and then it is busy, broken or slow. A text that
@@ -11,7 +13,8 @@ it can never embed becomes a dead letter. The last line compares its count with 
 It shows a plan that can be read before it runs (`plan`, the first function below), with every policy in it: timeouts,
 retries that wait as long as the service asks, a rate limit, a circuit breaker, dead letters, shares by weight. The plan
 takes its service and store as protocols, so its test runs the same plan in virtual time. The run can be stopped at any
-moment: stored vectors stay, each batch is one transaction, and the same command embeds only what is missing.
+moment: stored vectors stay, each batch is one transaction, and the same command embeds only what is missing. What a run
+recorded says what other settings would have done.
 """
 
 from __future__ import annotations
@@ -55,6 +58,8 @@ from funcpipe_trio import (
     Pipeline,
     RateLimit,
     RateLimiter,
+    Recorder,
+    Recording,
     Report,
     Retry,
     Step,
@@ -306,14 +311,14 @@ def prepare(connection: sqlite3.Connection) -> None:
 # The run
 
 
-async def work(tenants: Sequence[Tenant], url: str, store: SqliteStore) -> Report:
+async def work(tenants: Sequence[Tenant], url: str, store: SqliteStore, recorder: Recorder | None) -> Report:
     """Show the plan, and run it to its end while a progress line is shown."""
     async with httpx.AsyncClient(base_url=url, timeout=None, trust_env=False) as client:  # the step has the timeouts
         pipeline = plan(tenants, HttpService(client), store, RateLimiter(LIMIT))
         print(pipeline.describe(), end="\n\n", flush=True)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(show_progress, store)
-            report = await pipeline.run()
+            report = await pipeline.run(record=recorder)
             nursery.cancel_scope.cancel()
     return report
 
@@ -330,12 +335,13 @@ def progress(store: SqliteStore) -> str:
     return f"{store.added:,} vectors stored, {store.buried:,} dead letters"
 
 
-async def embed_tenants(tenants: Sequence[Tenant], file: Path, seed: int) -> int:
+async def embed_tenants(tenants: Sequence[Tenant], file: Path, seed: int, record: Path | None) -> int:
     """Embed what has no vector yet; return the exit status."""
     report, status = None, 0
+    recorder = None if record is None else Recorder()
     with open_store(file) as store, serving(seed) as server:
         try:
-            report = await work(tenants, f"http://127.0.0.1:{server.server_port}", store)
+            report = await work(tenants, f"http://127.0.0.1:{server.server_port}", store, recorder)
         except* KeyboardInterrupt:
             status = complain(f"interrupted: {progress(store)}; the same command embeds the rest", 130)
         except* (Unavailable, trio.TooSlowError, httpx.HTTPError) as failed:
@@ -346,10 +352,21 @@ async def embed_tenants(tenants: Sequence[Tenant], file: Path, seed: int) -> int
             status = complain(f"writing {shown(file)} failed: {failed.exceptions[0]}", 1)
         if report is not None:
             print(report.describe(), end="\n\n")
+        if report is not None and recorder is not None and record is not None:
+            status = save(recorder.recording, record)
         print(f"vectors: {store.added:,} new, {store.size('embedding'):,} in {shown(file)}")
         print(f"dead letters: {store.buried:,} new, {store.size('dead_letter'):,} in all")
         print(f"calls: the service counted {server.calls:,}, at most {server.most} in a second; it allows {CONTRACT}")
     return status
+
+
+def save(recording: Recording, file: Path) -> int:
+    """Write what was recorded; return the exit status."""
+    try:
+        recording.save(file)
+    except OSError as error:
+        return complain(f"cannot write {shown(file)}: {error.strerror}", 1)
+    return 0
 
 
 # The texts
@@ -391,7 +408,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser().parse_args(argv)
     try:
         tenants = tenants_of(options.tenants or samples())
-        run = partial(embed_tenants, tenants, Path(os.path.realpath(options.db)), options.seed)
+        run = partial(embed_tenants, tenants, Path(os.path.realpath(options.db)), options.seed, options.record)
         return trio.run(run, restrict_keyboard_interrupt_to_checkpoints=True)  # so it never interrupts half-way
     except Refused as error:
         return complain(str(error), 2)
@@ -413,6 +430,8 @@ def parser() -> argparse.ArgumentParser:
     database = "the SQLite file, created if it does not exist (default: %(default)s in the current folder)"
     made.add_argument("--db", type=Path, default=DATABASE, metavar="FILE", help=database)
     made.add_argument("--seed", type=int, default=1, help="selects the faults of the service (default: %(default)s)")
+    record = "where to write how long everything took, for `funcpipe simulate` (default: nowhere)"
+    made.add_argument("--record", type=Path, metavar="FILE", help=record)
     return made
 
 
@@ -454,6 +473,31 @@ def samples() -> list[str]:
     """Return three tenants with the docstrings of packages of the standard library."""
     library = sysconfig.get_path("stdlib")
     return [f"acme={library}/asyncio:3", f"bolt={library}/email:1", f"cozy={library}/http:1"]
+
+
+def sample_plan() -> Pipeline[int]:
+    """Return the plan for the samples, to describe or simulate it: there is no service and no store behind it."""
+    return plan(tenants_of(samples()), Absent(), Absent(), RateLimiter(LIMIT))
+
+
+class Absent:
+    """In the place of a service or a store that is never asked."""
+
+    def lacks(self, text: Text) -> bool:
+        """See `Store`."""
+        raise NotImplementedError
+
+    async def embed(self, texts: Sequence[str]) -> Sequence[Vector | Unfit]:
+        """See `EmbeddingService`."""
+        raise NotImplementedError
+
+    async def upsert(self, rows: Sequence[Row]) -> int:
+        """See `Store`."""
+        raise NotImplementedError
+
+    async def bury(self, failure: Failure[tuple[Text, Unfit]]) -> None:
+        """See `Store`."""
+        raise NotImplementedError
 
 
 def shown(name: str | Path) -> str:

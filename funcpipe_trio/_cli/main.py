@@ -116,7 +116,9 @@ def _simulate(given: argparse.Namespace) -> int:
         rows = simulating.compared(plan, recording, settings, given.seed, given.open_loop)
     print(simulating.table(rows))
     if given.plot is not None:
-        simulating.plot(rows, given.plot, f"{given.target}: {recording.taken} items in {recording.elapsed:.6g} s")
+        simulating.plot(
+            rows, settings, given.plot, f"{given.target}: {recording.taken} items in {recording.elapsed:.6g} s"
+        )
     return 0
 
 

@@ -20,7 +20,6 @@ from .._plan.layout import places
 from .._plan.nodes import plan_of
 from .._recording.recording import Recording
 from .._recording.simulation import simulate
-from .._runtime.reports.counts import StageReport
 from .._runtime.reports.report import Report
 from ..pipeline import Pipeline
 from .running import Refused
@@ -50,14 +49,12 @@ class Row:
 
     label: str
     """The settings."""
-    report: Report | None
-    """What the simulation said; None for the run as it was recorded."""
     elapsed: float
     """Seconds."""
     rate: float
-    """Items a second that the sources gave."""
+    """Items a second that the stage took; if no stage makes calls, that the sources gave."""
     p99: float | None
-    """Seconds that 99 of 100 calls of the stage took at most; None if there is no such stage."""
+    """Seconds that 99 of 100 calls of the stage took at most; None if it is not known."""
     bottleneck: str
     """What limited it; empty if nothing did, or it is not known."""
 
@@ -117,34 +114,38 @@ def compared(
         raise Refused(f"--set: {count} combinations are too many; there may be {MOST}")
     choices = [list(zip(each.values, each.texts, strict=True)) for each in settings] if settings else []
     again = simulate(plan, recording, seed=seed, open_loop=open_loop)
-    rows = [_recorded(recording), _row("as it was, simulated", again, settings)]
+    stage = _watched(again, [each.part for each in settings])
+    rows = [_recorded(recording, again, stage), _row("as it was, simulated", again, stage)]
     for chosen in itertools.product(*choices) if settings else ():
         changes: dict[str, dict[str, Any]] = {}
         for setting, (value, _text) in zip(settings, chosen, strict=True):
             changes.setdefault(setting.part, {})[setting.name] = value
         label = " ".join(f"{each.part}.{each.name}={text}" for each, (_, text) in zip(settings, chosen, strict=True))
-        report = simulate(plan, recording, changes, seed=seed, open_loop=open_loop)
-        rows.append(_row(label, report, settings))
+        rows.append(_row(label, simulate(plan, recording, changes, seed=seed, open_loop=open_loop), stage))
     return rows
 
 
-def _recorded(recording: Recording) -> Row:
-    rate = recording.taken / recording.elapsed if recording.elapsed else math.inf
-    return Row("as recorded", None, recording.elapsed, rate, None, "")
+def _recorded(recording: Recording, again: Report, stage: str | None) -> Row:
+    """Return the row of the recorded run, in which the stage took as many items as when that was simulated."""
+    return Row("as recorded", recording.elapsed, _rate(again, stage, recording.elapsed), None, "")
 
 
-def _row(label: str, report: Report, settings: Sequence[Setting]) -> Row:
-    stage = _watched(report, [each.part for each in settings])
-    p99 = stage.latency.p99 if stage is not None and stage.latency is not None else None
-    rate = report.taken / report.elapsed if report.elapsed else math.inf
-    return Row(label, report, report.elapsed, rate, p99, report.bottleneck or "")
+def _row(label: str, report: Report, stage: str | None) -> Row:
+    latency = next((each.latency for each in report.stages if each.name == stage), None)
+    p99 = latency.p99 if latency is not None and latency.count else None
+    return Row(label, report.elapsed, _rate(report, stage, report.elapsed), p99, report.bottleneck or "")
 
 
-def _watched(report: Report, parts: Sequence[str]) -> StageReport | None:
-    """Return the stage whose calls are told of: one that is set, or else the one whose calls take longest."""
-    calling = [stage for stage in report.stages if stage.latency is not None and stage.latency.count]
-    chosen = [stage for stage in calling if stage.name in parts]
-    return max(chosen or calling, key=lambda stage: stage.latency.p99 if stage.latency else 0.0, default=None)
+def _rate(report: Report, stage: str | None, elapsed: float) -> float:
+    received = next((each.received for each in report.stages if each.name == stage), report.taken)
+    return received / elapsed if elapsed else math.inf
+
+
+def _watched(report: Report, parts: Sequence[str]) -> str | None:
+    """Return the name of the stage that is told of: one that is set, or else the one whose calls take longest."""
+    calling = {stage.name: stage.latency.p99 for stage in report.stages if stage.latency and stage.latency.count}
+    chosen = {name: p99 for name, p99 in calling.items() if name in parts} or calling
+    return max(chosen, key=lambda name: chosen[name], default=None)
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -162,8 +163,8 @@ def table(rows: Sequence[Row]) -> str:
     return "\n".join(shown)
 
 
-def plot(rows: Sequence[Row], path: str, title: str) -> None:
-    """Draw throughput and p99 of each simulated row.
+def plot(rows: Sequence[Row], settings: Sequence[Setting], path: str, title: str) -> None:
+    """Draw throughput and p99 against the settings.
 
     Raises:
       Refused: if the package that draws is missing, or the file cannot be written.
@@ -173,19 +174,15 @@ def plot(rows: Sequence[Row], path: str, title: str) -> None:
         from matplotlib.figure import Figure
     except ImportError:
         raise Refused(_NO_MATPLOTLIB) from None
-    drawn = rows[1:]
+    drawn = rows[2:] or rows[1:]
     figure = Figure(figsize=(9, 5), layout="constrained")
     panels = figure.subplots(2, 1, sharex=True)
     places = range(len(drawn))
     _draw(panels[0], places, [row.rate for row in drawn], "items/s", "#0072b2")
     panels[0].axhline(rows[0].rate, color="#888888", linestyle="--", linewidth=1, label="as recorded")
-    panels[0].legend(frameon=False, fontsize="small")
+    panels[0].legend(frameon=False, fontsize="small", loc="lower right")
     _draw(panels[1], places, [row.p99 or 0.0 for row in drawn], "p99 of calls, s", "#e69f00")
-    labels = [row.label.replace(" ", "\n") for row in drawn]
-    slanted = {"rotation": 30, "ha": "right"} if len(drawn) > 6 else {}
-    panels[1].set_xticks(places, labels, **slanted)
-    for tick in panels[1].get_xticklabels():
-        tick.set_parse_math(False)
+    _label(panels[1], places, [row.label for row in drawn], settings)
     figure.suptitle(title, x=0.01, ha="left", fontsize="medium", parse_math=False)
     try:
         with rc_context({"svg.hashsalt": "funcpipe_trio", "svg.fonttype": "none"}):
@@ -194,9 +191,22 @@ def plot(rows: Sequence[Row], path: str, title: str) -> None:
         raise Refused(f"--plot: {error}") from None
 
 
+def _label(panel: Any, places: Sequence[int], labels: Sequence[str], settings: Sequence[Setting]) -> None:
+    """Name the places: if only one setting changes, by its values."""
+    if len(settings) == 1:
+        (setting,) = settings
+        panel.set_xticks(places, setting.texts)
+        panel.set_xlabel(f"{setting.part}.{setting.name}", parse_math=False)
+    else:
+        slanted = {"rotation": 30, "ha": "right"} if len(labels) > 4 else {}
+        panel.set_xticks(places, [label.replace(" ", "\n") for label in labels], **slanted)
+    for tick in panel.get_xticklabels():
+        tick.set_parse_math(False)
+
+
 def _draw(panel: Any, places: Sequence[int], values: Sequence[float], unit: str, colour: str) -> None:
     panel.plot(places, values, marker="o", color=colour)
     panel.set_ylabel(unit)
-    panel.set_ylim(bottom=0)
+    panel.set_ylim(0, 1.1 * max(values, default=0.0) or 1.0)
     panel.grid(True, axis="y", alpha=0.3)
     panel.spines[["top", "right"]].set_visible(False)

@@ -211,7 +211,7 @@ def _leaves(part: Source | Operation | FanInLayout) -> dict[str, dict[str, Json]
     functions: dict[str, Json] = {}
 
     def write(path: str, value: Any, kind: Kind) -> Any:
-        if kind in ("setting", "fixed"):
+        if kind in ("setting", "common", "fixed"):
             settings[path] = plain(value)
         elif path == "origin" and callable(value.value):
             functions[path] = code(value.value)

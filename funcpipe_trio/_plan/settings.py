@@ -27,9 +27,10 @@ from .nodes import FanIn, FanOut, Plan, Source
 from .operations import Buffer, Opaque, Operation
 from .steps import Call, Layer, Limit, Part, Pure, StepPlan, Timeout, Within, step_of
 
-Kind = Literal["setting", "fixed", "code", "call", "shared"]
-"""What a leaf is. A setting can be changed; a fixed one belongs to what is shared with others. Code is a function or an
-item of the user's; a call is a `Call` in a step that is not shared. What is shared is a limiter or a started step."""
+Kind = Literal["setting", "common", "fixed", "code", "call", "shared"]
+"""What a leaf is. A setting can be changed; a common one is that of a limiter that is shared with others, a fixed one
+is in a started step, which is. Code is a function or an item of the user's; a call is a `Call` in a step that is not
+shared. What is shared is a started step, or a `Limit` with the limiter that it shares."""
 
 P = TypeVar("P", bound="Source | Operation | FanIn | FanInLayout | FanOut")
 PlanPart: TypeAlias = Source | Operation | FanIn
@@ -88,7 +89,8 @@ class _Visit:
     def __init__(self, visitor: Visitor) -> None:
         self._visitor = visitor
         self._labels = Labels()
-        self._is_fixed = False  # whether what is being visited is shared with others
+        self._is_fixed = False  # whether what is being visited is in a started step
+        self._is_common = False  # whether it is a limiter's that is shared
 
     def fields(self, value: Any, prefix: str, hidden: set[str] | None = None) -> Any:
         """Visit the fields of a frozen value; return it, or if something changed, a new one."""
@@ -116,7 +118,9 @@ class _Visit:
         return self._leaf(path, value, "code" if name in _CODE or isinstance(value, Opaque) else "setting")
 
     def _leaf(self, path: str, value: Any, kind: Kind = "setting") -> Any:
-        return self._visitor(path, value, "fixed" if self._is_fixed and kind == "setting" else kind)
+        if kind == "setting":
+            kind = "fixed" if self._is_fixed else "common" if self._is_common else "setting"
+        return self._visitor(path, value, kind)
 
     def _step(self, step: Any, plan: StepPlan, prefix: str) -> Any:
         is_started = not hasattr(type(step), "from_plan")  # such a step keeps state for others
@@ -166,13 +170,13 @@ class _Visit:
         if not isinstance(layer, Limit):
             changed: Layer = self.fields(layer, f"{label}.")
             return changed
-        was_fixed = self._is_fixed
-        self._is_fixed = was_fixed or layer.limiter is not None
+        self._is_common = layer.limiter is not None
         rate_limit = self.fields(layer.rate_limit, f"{label}.")
-        self._is_fixed = was_fixed
+        self._is_common = False
         limiter = layer.limiter
-        if limiter is not None and not was_fixed:
-            limiter = self._visitor(f"{label}.limiter", limiter, "shared")
+        if limiter is not None and not self._is_fixed:
+            changed = layer if rate_limit is layer.rate_limit else Limit(rate_limit, limiter, layer.cost)
+            limiter = self._visitor(f"{label}.limiter", changed, "shared").limiter
         cost = self._leaf(f"{label}.cost", layer.cost, "code")
         same = rate_limit is layer.rate_limit and limiter is layer.limiter and cost is layer.cost
         return layer if same else Limit(rate_limit, limiter, cost)
@@ -239,13 +243,16 @@ def _same(new: tuple[tuple[Any, Plan], ...], old: tuple[tuple[Any, Plan], ...]) 
 # ---- a plan with other settings
 
 
-def with_settings(plan: Plan, settings: Any) -> Plan:
-    """Return the plan with some settings changed; raise one `PlanError` with every name that it does not know."""
+def with_settings(plan: Plan, settings: Any, *, common: bool = False) -> Plan:
+    """Return the plan with some settings changed; raise one `PlanError` with every name that it does not know.
+
+    With `common` the settings of shared limiters can be changed, too: in the plan, not in the limiters themselves.
+    """
     where = "Pipeline.with_settings"
     checks.mapping(where, "settings", settings, "names to mappings of settings")
     for name, values in settings.items():
         checks.mapping(where, f"settings[{named(name)}]", values, "names to values")
-    changes = _Changes(settings, places(plan))
+    changes = _Changes(settings, places(plan), {"setting", "common"} if common else {"setting"})
     changed = rebuilt(plan, changes.change)
     changes.refuse_unknown()
     return changed
@@ -254,8 +261,9 @@ def with_settings(plan: Plan, settings: Any) -> Plan:
 class _Changes:
     """Changes the settings of each part."""
 
-    def __init__(self, settings: Mapping[str, Mapping[str, Any]], names: list[str]) -> None:
+    def __init__(self, settings: Mapping[str, Mapping[str, Any]], names: list[str], can: set[Kind]) -> None:
         self._settings = settings  # the new values, by the names of parts
+        self._can = can  # the kinds of leaves that can be changed
         self._known: dict[str, dict[str, Kind]] = {name: {} for name in names}  # what can be set, likewise
 
     def change(self, name: str, part: PlanPart) -> PlanPart:
@@ -273,7 +281,7 @@ class _Changes:
             if kind in ("call", "shared"):
                 return value
             known[path] = kind
-            return changes.get(path, value) if kind == "setting" else value
+            return changes.get(path, value) if kind in self._can else value
 
         return change
 
@@ -288,13 +296,13 @@ class _Changes:
         if known is None:
             said = f"settings[{named(name)}] must name a part of the plan; the parts are {listed(self._known)}"
             return [f"Pipeline.with_settings: {said}"]
-        settings = sorted([path for path, kind in known.items() if kind == "setting"], key=_is_of_a_policy)
+        settings = sorted([path for path, kind in known.items() if kind in self._can], key=_is_of_a_policy)
         can = listed(settings)
         return [
             f"Pipeline.with_settings: settings[{named(name)}][{named(path)}] {_WHY.get(known.get(path), _NOT_THERE)}; "
             f"the settings of {named(name)} are {can}"
             for path in values
-            if known.get(path) != "setting"
+            if known.get(path) not in self._can
         ]
 
 
@@ -303,7 +311,9 @@ def _is_of_a_policy(path: str) -> bool:
 
 
 _NOT_THERE = "must name a setting"
+_SHARED = "must not be changed: it is shared with others, by a RateLimiter or a started step"
 _WHY: dict[Kind | None, str] = {
-    "fixed": "must not be changed: it is shared with others, by a RateLimiter or a started step",
+    "common": _SHARED,
+    "fixed": _SHARED,
     "code": "must name a setting, not a function",
 }

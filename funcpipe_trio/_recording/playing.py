@@ -23,9 +23,10 @@ from typing import Any, NoReturn
 import trio
 
 from .._base.functions import AnyFunction
-from .._plan.nodes import Source
+from .._plan.nodes import Plan, Source
 from .._plan.operations import Opaque
-from .._plan.steps import Call
+from .._plan.settings import Kind, PlanPart, rebuilt, visit
+from .._plan.steps import Call, Limit
 from .._runtime.calls.rate_limiter import RateLimiter
 from .._runtime.core.call_context import CallContext, ContextFunction, Layered
 from .._runtime.runners.active_runner import ActiveRunner, Admit, admitted
@@ -130,7 +131,6 @@ class Playing(Roles):
         self._chance = Random(seed)  # decides between samples, where not every call was kept
         self._open_loop = open_loop  # names of sources whose items come when they came, whoever waits
         self._limiters: dict[int, RateLimiter] = {}  # in the place of the user's, by identity
-        self._kept_limiters: list[Any] = []  # those of the user's, so that identities stay theirs
         self.began: float = 0.0  # when the simulation began
         self.missing: list[str] = []  # parts of the plan of which nothing was recorded
 
@@ -176,11 +176,24 @@ class Playing(Roles):
             yield Token((name, number))
         await _finish(end)
 
-    def limiter(self, limiter: Any) -> Any:
-        if id(limiter) not in self._limiters:
-            self._kept_limiters.append(limiter)
-            self._limiters[id(limiter)] = RateLimiter(limiter.rate_limit)
-        return self._limiters[id(limiter)]
+    def replaced(self, plan: Plan) -> Plan:
+        rebuilt(plan, self._noting_rates)
+        return super().replaced(plan)
+
+    def _noting_rates(self, _name: str, part: PlanPart) -> PlanPart:
+        """Note the rate of each shared limiter; one that was changed in any place counts for all that share it."""
+
+        def note(_path: str, value: Any, kind: Kind) -> Any:
+            if kind == "shared" and isinstance(value, Limit):
+                limiter = value.limiter
+                if value.rate_limit != limiter.rate_limit or id(limiter) not in self._limiters:
+                    self._limiters[id(limiter)] = RateLimiter(value.rate_limit)
+            return value
+
+        return part if isinstance(part, Source) else visit(part, note)
+
+    def limit(self, limit: Limit) -> Limit:
+        return replace(limit, limiter=self._limiters[id(limit.limiter)])
 
     def call(self, name: str, path: str, call: Call) -> Call:
         attempts = _Attempts(self.reader(name, path, "calls"))

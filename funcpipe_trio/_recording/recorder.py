@@ -23,7 +23,7 @@ from .._base import checks
 from .._base.errors import StateError
 from .._base.functions import AnyFunction
 from .._plan.nodes import Plan, Source, is_awaitable
-from .._plan.steps import Call
+from .._plan.steps import Call, Limit
 from .._runtime.core.call_context import CallContext, ContextFunction, Layered
 from .._runtime.core.parking import is_real
 from .._runtime.reports.report import Report
@@ -181,8 +181,8 @@ class Recordings(Roles):
     def source(self, name: str, source: Source) -> Source:
         return source  # watched where it is asked
 
-    def limiter(self, limiter: Any) -> Any:
-        return limiter
+    def limit(self, limit: Limit) -> Limit:
+        return limit
 
     def call(self, name: str, path: str, call: Call) -> Call:
         if call.runner is not None:

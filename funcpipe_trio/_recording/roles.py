@@ -20,7 +20,7 @@ from .._plan import operations as ops
 from .._plan.fair_by import FairBy
 from .._plan.nodes import FanIn, Plan, Source
 from .._plan.settings import Kind, PlanPart, rebuilt, visit
-from .._plan.steps import Call, StepPlan, step_of
+from .._plan.steps import Call, Limit, StepPlan, step_of
 from .._plan.windows import Distinct
 from .._runtime.core.call_context import ContextFunction, Layered
 from .._runtime.core.user_code import awaiting
@@ -49,8 +49,8 @@ class Roles:
         """A step that was started, and may be shared with others: one call, with all of its policies."""
         raise NotImplementedError
 
-    def limiter(self, limiter: Any) -> Any:
-        """A rate limiter that may be shared with others."""
+    def limit(self, limit: Limit) -> Limit:
+        """A rate limit whose limiter may be shared with others."""
         raise NotImplementedError
 
     def function(self, name: str, path: str, fn: AnyFunction) -> Layered:
@@ -111,7 +111,7 @@ class Roles:
             if kind == "call":
                 return self.call(name, path, value)
             if kind == "shared":
-                return self.limiter(value) if path.endswith("limiter") else self._started(name, path, value, part)
+                return self.limit(value) if isinstance(value, Limit) else self._started(name, path, value, part)
             return self._code(name, path, value, part) if kind == "code" else self.setting(path, value)
 
         return self._with_tail(name, visit(part, change))

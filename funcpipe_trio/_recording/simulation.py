@@ -59,7 +59,8 @@ def simulate(
     Args:
       plan: the pipeline that was recorded; its parts are known by their names.
       recording: of one of its runs.
-      changes: other settings, by the names of parts, as for `Pipeline.with_settings`.
+      changes: other settings, by the names of parts, as for `Pipeline.with_settings`; also those of a `RateLimiter`,
+        for all that share it.
       seed: chooses samples, and the order of what happens at one instant; an int.
       open_loop: names of sources whose items come when they came.
 
@@ -129,7 +130,7 @@ class _Simulation:
     def under(self, changes: Settings | None, is_over: Callable[[], bool]) -> Report:
         """Return the report of the run under changes."""
         lore = Lore()
-        changed = with_settings(self._plan, changes) if changes else self._plan
+        changed = with_settings(self._plan, changes, common=True) if changes else self._plan
         playing = self._playing(changed, lore)  # first of all, because it may be refused
         if changes and all(kept.is_whole for place, kept in self._recording.tapes.items() if place.role == "calls"):
             self._run(self._plan, self._playing(self._plan, lore), is_over)

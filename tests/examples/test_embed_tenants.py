@@ -18,13 +18,14 @@ from collections import Counter
 from contextlib import closing
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import httpx
 import pytest
 import trio
 
-from funcpipe_trio import Backoff, Pipeline, RateLimit, RateLimiter, Retry
+from funcpipe_trio import Backoff, Pipeline, RateLimit, RateLimiter, Recorder, Recording, Retry, simulate
 from funcpipe_trio._sansio.backoff import backoff_delay
 from funcpipe_trio.testing import (
     assert_fair,
@@ -814,3 +815,61 @@ def test_samples_without_tenants(example):
 
     assert [(tenant.name, tenant.weight) for tenant in tenants] == [("acme", 3), ("bolt", 1), ("cozy", 1)]
     assert all(sum(map(len, map(example.texts, example.files(folder)))) > 100 for folder in folders)
+
+
+# ---- what if
+
+
+@pytest.mark.parametrize("changes", [(4, 14), (8, 14), (8, 20), (2, 40)], ids=str)
+def test_a_recorded_run_says_what_other_settings_would_do(example, changes):
+    """The same plan, run with those settings against the same service, takes as long: within 2 %."""
+    concurrency, rate = changes
+
+    def plan(concurrency=4, rate=14):
+        by_texts = {"acme": named("acme", 400), "bolt": named("bolt", 200)}
+        fake = FakeService(example.Unfit, takes=0.25)
+        fake.embed = slow_by_text(fake)
+        world = World(example, fake, FakeStore(), RateLimit(rate, burst=2))
+        made = world.plan(*(world.tenant(name, texts) for name, texts in by_texts.items()))
+        return made.with_settings({"embed": {"concurrency": concurrency}})
+
+    recorder = Recorder()
+    run_virtual(partial(plan().run, record=recorder))
+
+    said = simulate(plan(), recorder.recording, {"embed": {"concurrency": concurrency, "rate_limit.rate": rate}})
+
+    truth = run_virtual(plan(concurrency, rate).run)
+    assert said.elapsed == pytest.approx(truth.elapsed, rel=0.02)
+    assert said.delivered == pytest.approx(truth.delivered, abs=1)
+
+
+def slow_by_text(fake):
+    """Let each call take as long as its first text says."""
+
+    async def embed(texts):
+        await trio.sleep(0.1 + 0.05 * (int(texts[0].split()[1]) // 10 % 7))
+        return [[float(len(text))] for text in texts]
+
+    return embed
+
+
+def test_the_recording_of_a_real_run_answers_the_command(run, calm, tmp_path, capsys):
+    """Recorded by the option, and simulated by the name of its plan; without an option nothing is written."""
+    make_folder(tmp_path / "acme", 45)
+    status, _out, err = run("acme=acme", "--record", "run.jsonl")
+    assert (status, err) == (0, "")
+
+    recording = Recording.load(tmp_path / "run.jsonl")
+    assert recording.outcome == "completed"
+    assert "text" not in (tmp_path / "run.jsonl").read_text()
+
+    status, _out, err = run("acme=acme", "--record", "not/there.jsonl")
+    assert (status, err) == (1, "embed_tenants: cannot write not/there.jsonl: No such file or directory\n")
+
+
+def test_the_plan_of_the_samples_can_be_shown_and_simulated(example):
+    """It needs no service: nothing of it is called."""
+    shown = example.sample_plan().describe()
+
+    assert "rate limit of 14 in 1 s, burst 2, shared" in shown
+    assert shown.count("input ") == 3
