@@ -109,8 +109,8 @@ def _never() -> bool:
 def _is_cancelled() -> bool:
     try:
         trio.from_thread.check_cancelled()
-    except trio.Cancelled:  # raised again when the run in this thread is over
-        return True
+    except trio.Cancelled:  # noqa: ASYNC103  # raised again when the run in this thread is over
+        return True  # noqa: ASYNC104  # likewise
     return False
 
 

@@ -103,7 +103,7 @@ class _App:
     async def _answer(self, scope: _Message, receive: Receive, send: Send) -> None:
         path, has_body = path_of(scope), scope["method"] == "GET"
         if path == "":  # of the place where it is mounted, without the slash that relative addresses need
-            await _say(send, 307, _TEXT, "", {"location": f"{quote(scope['path'].rpartition('/')[2])}/"})
+            await _say(send, 307, _TEXT, "", {"location": f"./{_asked(scope).rpartition('/')[2]}/"})
         elif path not in self._answers and path != "/events":
             await _say(send, 404, _TEXT, "there is no such path\n", has_body=scope["method"] != "HEAD")
         elif scope["method"] not in ("GET", "HEAD"):
@@ -193,12 +193,18 @@ class _Pictures:
 def path_of(scope: _Message) -> str:
     """Return the path of a request within the place where the application is mounted; "" for that place itself.
 
-    Frameworks differ in whether ``path`` includes the ``root_path``.
+    Frameworks differ in whether ``path`` includes the ``root_path``, and some tell of that place as of ``/`` within it.
     """
     path, root = str(scope["path"]), str(scope.get("root_path") or "").rstrip("/")
     if root and (path == root or path.startswith(f"{root}/")):
-        return path.removeprefix(root)
-    return path
+        path = path.removeprefix(root)
+    return path if path != "/" or _asked(scope).endswith("/") else ""
+
+
+def _asked(scope: _Message) -> str:
+    """Return the whole path as the client asked for it, in the form of an address."""
+    raw = bytes(scope.get("raw_path") or b"").partition(b"?")[0]
+    return raw.decode("ascii", "replace") if raw else quote(str(scope["path"]))
 
 
 def _as_json(value: Any) -> str:

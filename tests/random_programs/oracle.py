@@ -22,7 +22,7 @@ from typing import Any
 
 import trio
 
-from funcpipe_trio import Aborted, BufferOverflow, CircuitOpen, Failure
+from funcpipe_trio import Aborted, BufferOverflow, CircuitOpen, Failure, Report
 
 from .items import FATAL, STOPS, NoNotes, Wrap, leaves, root_of
 from .model import Key, Model, Stream, copies_of, key_of, shape
@@ -252,6 +252,21 @@ def _silent(facts: Facts) -> float:
     return float(facts.report.dropped + facts.report.failed)
 
 
+def waits(report: Report) -> Found:
+    """All that a stage waited is blamed on somebody; each second was watched, for time is virtual."""
+    waited = report._basis.waited
+    watched = [0.0] * len(waited.totals())
+    for (waiter, _whom), seconds in waited.pairs().items():
+        watched[waiter] += seconds
+    for number, stage in enumerate(report.stages):
+        if abs(watched[number] - stage.waited_input - stage.waited_room) > _ROUNDING:
+            yield "blame of a stage", f"{watched[number]} s watched; {report.outcome}"
+
+
+_ROUNDING = 1e-6
+"""Seconds, for sums of many waits."""
+
+
 def sums(facts: Facts) -> Found:
     """The report can be added up, per stage, per link, and as a whole."""
     world, report = facts.world, facts.report
@@ -265,6 +280,7 @@ def sums(facts: Facts) -> Found:
     for link in report.links:
         if link.passed != link.taken + link.discarded + link.dropped:
             yield "sum of a link", f"{link.passed} passed; {report.outcome}"
+    yield from waits(report)
     told = sum(reason not in POLICIES for _, _, reason in world.discards)
     if told != report.discarded:
         yield "on_discard and the report differ", f"{told} told, {report.discarded} counted; {report.outcome}"

@@ -14,6 +14,7 @@ from starlette.routing import Mount
 from typing_extensions import TypeIs
 
 from funcpipe_trio import (
+    Blame,
     CircuitBreaker,
     Failure,
     FairChannel,
@@ -290,6 +291,8 @@ async def running() -> None:
             assert_type(text, str)
         assert_type(await run.receive(), str)
     assert_type(run.report, Report)
+    assert_type(run.report.blame, tuple[Blame, ...])
+    assert_type(run.statistics().advice, str)
     assert_type(await numbers.collect(), list[int])
     assert_type(await numbers.first(), int)
     assert_type(await numbers.first(default=None), int | None)

@@ -257,6 +257,15 @@ async def test_head_gets_the_same_without_a_body(run):
     assert (events.status, events.body, events.headers["content-type"]) == (200, b"", "text/event-stream")
 
 
+def test_a_path_that_was_cut_is_known_by_the_one_that_was_asked_for():
+    """Some middleware leaves nothing of where the application is mounted but the raw path."""
+    assert path_of({"path": "/", "raw_path": b"/a%20b/watch"}) == ""
+    assert path_of({"path": "/", "raw_path": b"/watch/"}) == "/"
+    assert path_of({"path": "/", "raw_path": b"/watch/?x=1"}) == "/"
+    assert path_of({"path": "/events", "raw_path": b"/watch/events"}) == "/events"
+    assert path_of({"path": "/", "raw_path": None}) == "/"
+
+
 @pytest.mark.parametrize(
     ("path", "root", "inside"),
     [
@@ -282,7 +291,7 @@ async def test_its_place_without_a_slash_leads_to_the_one_with_it(run):
     """Else the page would ask for events beside it."""
     client = await get(watch_app(run), "/a/é b", root_path="/a/é b")
 
-    assert (client.status, client.headers["location"]) == (307, "%C3%A9%20b/")
+    assert (client.status, client.headers["location"]) == (307, "./%C3%A9%20b/")
 
 
 @opened(small)
