@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from funcpipe_trio import CircuitBreaker, OnError, Pipeline, RateLimit, RateLimiter, Step, merge
-from funcpipe_trio._runtime.calls.circuit import _Circuit
+from funcpipe_trio._runtime.calls.circuit import Circuit
 from funcpipe_trio._runtime.core.wait_queue import WaitQueue, _Waiter
 from funcpipe_trio._runtime.pools.keyed import KeyedPool
 from funcpipe_trio._runtime.pools.outcomes import Outcomes
@@ -130,7 +130,7 @@ def keep_the_place_of_a_cancelled_waiter(patch):
 
 
 def keep_the_place_of_a_cancelled_probe(patch):
-    patch.setattr(_Circuit, "abandoned", lambda self, permit: None)
+    patch.setattr(Circuit, "abandoned", lambda self, permit: None)
 
 
 def lose_a_mishap(patch):
