@@ -104,6 +104,40 @@ def test_a_pool_is_passed_by_when_it_is_not_at_work(field, own, before, behind):
     assert {whom for (waiter, whom), _ in blame(*graph(0, NO_INPUT)) if waiter == 2} == {behind}
 
 
+def node(name: str, shift: int, feed: Feed | None, *outs: Out, is_pool: bool = False) -> Node:
+    return Node(name, shift, is_pool=is_pool, waits_outside=feed is None, feed=feed, outs=outs)
+
+
+@pytest.mark.parametrize(("in_use", "whom"), [(1, 0), (0, 2)])
+def test_a_branch_waits_for_the_trunk_at_work_else_for_the_branch_that_is_full(in_use, whom):
+    """Of a pool that fills two branches, a worker waits for room in the second."""
+    trunk = node("trunk", 5, None, Out(1, 1), Out(2, 2), is_pool=True)
+    graph = Graph((trunk, node("a", 200, Feed("link", 0)), node("b", 202, Feed("link", 0))), 0)
+    state = pool(blocked=1, in_use=in_use) << 5 | NO_INPUT << 200 | 1 << 2
+
+    assert {found for (waiter, found), _ in blame(graph, state) if waiter == 1} == {whom}
+
+
+@pytest.mark.parametrize(
+    ("how", "gone", "expected"),
+    [
+        ("merge", [], {0: 0.5, 1: 0.5}),
+        ("merge", [0], {1: 1.0}),
+        ("concat", [], {0: 1.0}),
+        ("concat", [0], {1: 1.0}),
+        ("zip", [], {1: 1.0}),
+        ("merge", [0, 1], {CLOCK: 1.0}),
+    ],
+)
+def test_a_fan_in_waits_for(how, gone, expected):
+    """Two sources at work, or gone; of a zip the second has nothing."""
+    feed = Feed(how, feeds=(Feed("link", 0), Feed("link", 1)), shift=10)
+    graph = Graph((node("a", 1, None, Out(2)), node("b", 3, None, Out(2)), node("taker", 5, feed)), 0)
+    state = NO_INPUT << 5 | 1 << 11 | sum(GONE << 1 + 2 * each for each in gone)
+
+    assert {whom: share for (waiter, whom), share in blame(graph, state)} == expected
+
+
 def test_counts_have_room():
     field = pool(in_use=(1 << COUNT) - 1, starved=0, blocked=5)
 

@@ -156,7 +156,7 @@ def put_an_item_down_before_it_is_buried(patch):
     async def hasty(self, worker, failure):
         pool, item = self._pool, worker.item
         pool.put_down(worker)
-        await self._call.divert(failure, worker.context)
+        await self.call.divert(failure, worker.context)
         worker.item = item
         pool.calls += 1
         self._call, call = Quiet(self._call), self._call
@@ -177,7 +177,7 @@ def swallow_the_error_of_a_burial(patch):
     meet = Outcomes.meet
 
     async def careless(self, worker, error):
-        divert = self._call.divert
+        divert = self.call.divert
 
         async def quiet(failure, attempt):
             with contextlib.suppress(Exception):

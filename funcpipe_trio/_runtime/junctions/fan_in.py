@@ -357,6 +357,10 @@ class ZipInlet(FanInInlet):
         self._note_lacking()
         super().on_input()
 
+    def release(self, *, parking: bool = False) -> None:
+        self._note_lacking()
+        super().release(parking=parking)
+
     def _note_lacking(self) -> None:
         """Note which inputs have nothing: who waits here waits for those."""
         lacking = 0
@@ -401,7 +405,6 @@ class ZipInlet(FanInInlet):
                 self._zip_ended(takers)
                 return
             if state is not READY:
-                self._note_lacking()
                 yield PENDING
                 continue
             values = self._take_all(takers)

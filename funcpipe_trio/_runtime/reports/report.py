@@ -110,8 +110,8 @@ class RunStatistics:
         """Return the snapshot as plain JSON values: counts, times, and names that stand in the plan.
 
         No item, no key of an item and no text of an error is in it. It has the fields of the class by their names, the
-        properties `throughput`, `in_flight` and, for each stage, `busy`; and ``version``, 1 now, which changes when a
-        name goes or means something else. Errors are told as the names of their types.
+        properties `throughput`, `in_flight`, `blame`, `advice` and, for each stage, `busy`; and ``version``, 1 now,
+        which changes when a name goes or means something else. Errors are told as the names of their types.
 
         Args:
           keys: ``keys(key)`` returns what to call a key of a `fair_by`; by default it is called by its rank (``#1``).
@@ -140,11 +140,11 @@ class RunStatistics:
         """Return what happened between an earlier snapshot of this run and this one.
 
         Counts, seconds, costs and policies are those of the time between: what the later snapshot counts, less what
-        the earlier one does. `busy`, `share` and `bottleneck` are computed from that, so they say what is going on now,
-        where those of a whole run say what was going on most of the time. What cannot be taken apart (`peak`, `held`,
-        `in_flight`, `oldest`, `waits_for`, `weight`) is that of the later snapshot. A key that the earlier snapshot did
-        not report counts in full. A count is below 0 if something was recounted in between: a failure that turned out
-        to be behind an earlier one is discarded.
+        the earlier one does. `busy`, `share`, `bottleneck`, `blame` and `advice` are computed from that, so they say
+        what is going on now, where those of a whole run say what was going on most of the time. What cannot be taken
+        apart (`peak`, `held`, `in_flight`, `oldest`, `waits_for`, `weight`, `backlog`, `lag`, `longest_wait`) is that
+        of the later snapshot. A key that the earlier snapshot did not report counts in full. A count is below 0 if
+        something was recounted in between: a failure that turned out to be behind an earlier one is discarded.
 
         Args:
           earlier: what `Run.statistics` or `Run.report` of the same run returned before.
@@ -211,7 +211,7 @@ class Report(RunStatistics):
         Its first line adds up: items taken, less those made into other values, plus these, are what became of them.
         """
         lines = [*_heads(self)]
-        if waits := self.blame[:_MOST_WAITS]:
+        if waits := [each for each in self.blame[:_MOST_WAITS] if each.seconds >= _SHORTEST_WAIT]:
             lines += ["", "who waited for whom", *(f"  {line}" for line in _table([*map(_wait, waits)]))]
         rows: list[tuple[str, ...]] = [("stage", "in", "out", "failed", "dropped", "discarded", "busy")]
         rows += [
@@ -261,6 +261,8 @@ _WIDTH = 80
 """Characters of a line of advice."""
 _MOST_WAITS = 5
 """Rows of who waited for whom."""
+_SHORTEST_WAIT = 0.0005
+"""Seconds that are shown as more than none."""
 _LONGEST_OF_WAITS = 30
 """Characters of a name there."""
 _MOST_REMADE = 4

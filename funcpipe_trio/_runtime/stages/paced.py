@@ -63,7 +63,7 @@ class Pacing:
         pacer, now = self.pacer, self.chain.now
         while True:
             at = now()
-            if pacer.deadline > at and not (self._over or pacer.is_full):
+            if pacer.deadline > at and self.can_take():
                 self.take(at)
             if pacer.deadline <= at:
                 yield pacer.pop(at)

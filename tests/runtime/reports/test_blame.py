@@ -213,6 +213,30 @@ def test_a_zip_waits_for_what_it_lacks():
     assert table["quick", "slow"] == 12
 
 
+async def two_at_once() -> AsyncIterator[int]:
+    yield 0
+    yield 1
+    await trio.sleep(100)
+
+
+@pytest.mark.parametrize(
+    ("behind", "waiter"),
+    [
+        (lambda p: p, "consumer"),
+        (lambda p: p.debounce(0.5), "debounce"),
+        (lambda p: p.map(takes(0, "call"), concurrency=1), "call"),
+    ],
+)
+def test_a_zip_does_not_wait_for_an_input_that_has_an_item_left(behind, waiter):
+    """After the first tuple the quick input has its second item, though it is at work on a third."""
+    quick = Pipeline.from_async_iterable(two_at_once, name="quick")
+
+    table = blamed(behind(zip_pipelines(numbers(2, 5, "slow"), quick)))
+
+    assert table[waiter, "slow"] == 10
+    assert (waiter, "quick") not in table
+
+
 def test_a_debounce_behind_a_zip_waits_for_what_the_zip_lacks():
     table = blamed(zip_pipelines(numbers(3, 1, "quick"), numbers(3, 5, "slow")).debounce(0.5))
 
@@ -244,6 +268,18 @@ def test_a_partition_waits_for_the_branch_of_the_item_in_its_hand():
 
     assert table["source", "a"] == 1
     assert table["b", "a"] == 1
+
+
+def test_a_partition_does_not_wait_for_another_branch_that_is_full():
+    line = Pipeline.from_iterable([1, 1, 0, 0, 0], name="source").partition(
+        lambda item: "ab"[item],
+        {"a": lambda items: items.buffer(1).map(takes(1, "a")), "b": lambda items: items.buffer(1).map(takes(9, "b"))},
+    )
+
+    table = blamed(line)
+
+    assert table["source", "a"] == 1
+    assert ("source", "b") not in table
 
 
 def test_places_that_wait_for_an_earlier_item_wait_for_their_own_stage():
