@@ -159,9 +159,9 @@ def put_an_item_down_before_it_is_buried(patch):
         await self.call.divert(failure, worker.context)
         worker.item = item
         pool.calls += 1
-        self._call, call = Quiet(self._call), self._call
+        self.call, call = Quiet(self.call), self.call
         await divert(self, worker, failure)
-        self._call = call
+        self.call = call
 
     class Quiet:
         def __init__(self, call):
@@ -183,9 +183,9 @@ def swallow_the_error_of_a_burial(patch):
             with contextlib.suppress(Exception):
                 await divert(failure, attempt)
 
-        object.__setattr__(self._call, "divert", quiet)
+        object.__setattr__(self.call, "divert", quiet)
         await meet(self, worker, error)
-        object.__setattr__(self._call, "divert", divert)
+        object.__setattr__(self.call, "divert", divert)
 
     patch.setattr(Outcomes, "meet", careless)
 
