@@ -48,9 +48,9 @@ class StateTimes(Generic[K]):
     most: int
     """Changes that are counted at once, and states that are kept; fewer where there are many parts to explain."""
     is_on: bool
-    """Whether changes are noted now; one that is not may be left out by the caller, until `rests_until`."""
+    """Whether changes are noted now."""
     rests_until: float
-    """By a stopwatch of the callers' that the times are `ahead` of."""
+    """Until then callers need not tell of changes, by a stopwatch of theirs that the times are `ahead` of."""
 
     def __init__(self) -> None:
         self.is_on, self.rests_until = False, inf
@@ -82,7 +82,7 @@ class StateTimes(Generic[K]):
 
     def go_on(self, now: float) -> None:
         """Note changes from now on: what it missed is read from the parts."""
-        self.is_on = True
+        self.is_on, self.rests_until = True, -inf
         self._since = self._began = now
         self._state = sum([read() << shift for shift, read in self._fields])
 

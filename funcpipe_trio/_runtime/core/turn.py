@@ -27,6 +27,11 @@ class Stopwatch(NamedTuple):
     ahead: float
     """Seconds by which the clock of the run is ahead of it."""
 
+    @staticmethod
+    def of(now: Callable[[], float], *, is_real: bool) -> Stopwatch:
+        """Return one for a run whose clock returns the time by ``now()``."""
+        return Stopwatch(perf_counter, now() - perf_counter()) if is_real else Stopwatch(now, 0.0)
+
 
 @final
 class Turn:

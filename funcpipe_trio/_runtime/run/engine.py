@@ -20,7 +20,6 @@ import threading
 from collections.abc import Awaitable, Callable
 from functools import partial
 from math import inf
-from time import perf_counter
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import outcome
@@ -54,12 +53,6 @@ WATCHED_FOR = 0.005
 """Part of real time that it may cost to note who waits; a run that would cost more is watched now and then."""
 
 
-def _stopwatch(clock: trio.abc.Clock, *, is_real: bool) -> Stopwatch:
-    if is_real:
-        return Stopwatch(perf_counter, clock.current_time() - perf_counter())
-    return Stopwatch(clock.current_time, 0.0)
-
-
 class Engine:
     """The inside of a run; see `Host` for what its stages use of it."""
 
@@ -81,7 +74,7 @@ class Engine:
         self.turn_seconds: float = TURN_SECONDS if self._is_real else inf
         """The most seconds of real time between two checkpoints. Without limit under a clock that is not trio's, or one
         seed would not give one trace: a busy machine would cut bursts elsewhere."""
-        self.stopwatch: Stopwatch = _stopwatch(self._clock, is_real=self._is_real)  # by which frequent waits are timed
+        self.stopwatch: Stopwatch = Stopwatch.of(self._clock.current_time, is_real=self._is_real)  # see `Host`
         self.open_inner = open_inner  # returns the block of a run inside this one
         self.state_times: StateTimes[tuple[int, int]] = StateTimes()  # see `Host`
         self.pause_shift: int = self.state_times.allot(1, lambda: self.paused_since is not None)

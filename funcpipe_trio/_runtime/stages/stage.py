@@ -234,7 +234,7 @@ class Stage:
         self.parked_for = self._waits_for = reason
         self._since = now = self._read()
         times = self._state_times
-        if times.is_on or now > times.rests_until:
+        if now > times.rests_until:
             times.change(now + self._ahead, self._no_room if reason is FULL else self._no_input)
         try:
             await self._parking
@@ -245,7 +245,7 @@ class Stage:
                 self.waited_room += waited
             else:
                 self.waited_input += waited
-            if times.is_on:
+            if now > times.rests_until:
                 times.change(now + self._ahead, -(self._no_room if reason is FULL else self._no_input))
             turn.left, turn.ends_at = BURST, now + turn.seconds  # as `begin`, without another look at the clock
 
