@@ -37,6 +37,7 @@ NAMES = (
     "lifecycle",
     "imports",
     "report",
+    "recording",
     "processes",
     "memory",
 )
