@@ -11,10 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from fractions import Fraction
+from functools import partial
+from typing import Any, Final
 
 import trio
 
+from .._base import checks
 from .._base.functions import AnyFunction, function_name, is_async
 from .._plan import operations as ops
 from .._plan.fair_by import FairBy
@@ -66,12 +69,12 @@ class Roles:
         raise NotImplementedError
 
     def answer(self, name: str, path: str, fn: AnyFunction, plain: Callable[[Any], Any]) -> AnyFunction:
-        """A sync function whose answer the plan uses; `plain` returns the answer as it is kept."""
+        """A sync function whose answer the plan uses; `plain` returns the answer as it is kept, or raises."""
         raise NotImplementedError
 
     def route(self, name: str, fn: AnyFunction, branches: tuple[str, ...]) -> AnyFunction:
         """A sync function that names one of the branches."""
-        return self.answer(name, "fn", fn, str)
+        return self.answer(name, "fn", fn, partial(_branch, branches))
 
     def key(self, name: str, path: str, fn: AnyFunction, known: tuple[Any, ...]) -> AnyFunction:
         """A sync function that gives a key; keys that are `known` stand in the plan."""
@@ -125,7 +128,7 @@ class Roles:
         if word == "cost":
             if isinstance(part, FanIn):  # items of different inputs come in any order: it is replaced for each input
                 return value
-            return None if value is None else self.answer(name, path, value, _itself)
+            return None if value is None else self.answer(name, path, value, plain_cost)
         if word == "retry_after":
             return None if value is None else self.wait(name, path, value)
         if word == "on":
@@ -176,6 +179,25 @@ class Roles:
     def _started(self, name: str, path: str, step: Any, part: PlanPart) -> Any:
         tail = self._tail(name, part) if path == "started" else []
         return _Stand(step, self.started(name, path, step), *tail)
+
+
+def plain_cost(cost: Any) -> int | float | Fraction:
+    """Return a cost as an exact number or a float, of a size that a file can hold; anything else is refused."""
+    if isinstance(cost, float):
+        return float(checks.number("Recorder", "cost", cost))
+    if isinstance(cost, bool) or not isinstance(cost, int | Fraction):
+        raise TypeError("a cost must be a number")
+    bounded = max(-1, min(cost, _GREATEST))  # one below 0 is refused by the run
+    return int(bounded) if isinstance(bounded, int) else Fraction(bounded).limit_denominator(_GREATEST)
+
+
+_GREATEST: Final = 10**300
+"""The greatest cost that is kept, and the greatest denominator of one."""
+
+
+def _branch(branches: tuple[str, ...], answer: Any) -> str:
+    """Return the name of the branch that was answered; what is none is refused, because it may be an item."""
+    return branches[branches.index(answer)]
 
 
 def _itself(item: Any) -> Any:
