@@ -82,7 +82,7 @@ def _value(text: str) -> Any:
     """Return a value as JSON has it, or a fraction such as 3/2; anything else is text."""
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         pass
     try:
         return Fraction(text) if "/" in text else text
@@ -109,23 +109,39 @@ def compared(
 
     Raises:
       PlanError: if a setting is not possible.
-      Refused: if there are too many combinations.
-      ValueError: if the recording does not fit the plan.
+      Refused: if there are too many combinations, or a value is of a wrong type.
+      ValueError: if the recording does not fit the plan, or a value is out of range.
     """
+    combinations = _combined(settings) if settings else []
+    for _label, changes in combinations:  # all of them before the first simulation, which may take long
+        try:
+            plan.with_settings(changes)
+        except TypeError as error:
+            raise Refused(f"--set: {error}") from None
+    again = simulate(plan, recording, seed=seed, open_loop=open_loop)
+    rows = [_recorded(recording), _row("as it was, simulated", again, settings)]
+    for label, changes in combinations:
+        rows.append(_row(label, simulate(plan, recording, changes, seed=seed, open_loop=open_loop), settings))
+    return rows
+
+
+def _combined(settings: Sequence[Setting]) -> list[tuple[str, dict[str, dict[str, Any]]]]:
+    """Return all combinations of the values: how each is called, and what it changes."""
+    names = [f"{each.part}.{each.name}" for each in settings]
+    for name in names:
+        if names.count(name) > 1:
+            raise Refused(f"--set {name} is given twice\nWrite all its values in one, as in {name}=1,2")
     count = math.prod(len(each.values) for each in settings)
     if count > MOST:
         raise Refused(f"--set: {count} combinations are too many; there may be {MOST}")
-    choices = [list(zip(each.values, each.texts, strict=True)) for each in settings] if settings else []
-    again = simulate(plan, recording, seed=seed, open_loop=open_loop)
-    rows = [_recorded(recording), _row("as it was, simulated", again, settings)]
-    for chosen in itertools.product(*choices) if settings else ():
+    combinations = []
+    for chosen in itertools.product(*[zip(each.values, each.texts, strict=True) for each in settings]):
         changes: dict[str, dict[str, Any]] = {}
         for setting, (value, _text) in zip(settings, chosen, strict=True):
             changes.setdefault(setting.part, {})[setting.name] = value
-        label = " ".join(f"{each.part}.{each.name}={text}" for each, (_, text) in zip(settings, chosen, strict=True))
-        report = simulate(plan, recording, changes, seed=seed, open_loop=open_loop)
-        rows.append(_row(label, report, settings))
-    return rows
+        label = " ".join(f"{name}={text}" for name, (_value, text) in zip(names, chosen, strict=True))
+        combinations.append((label, changes))
+    return combinations
 
 
 def _recorded(recording: Recording) -> Row:

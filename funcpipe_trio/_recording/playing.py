@@ -13,7 +13,7 @@ recorded run.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from math import inf
@@ -42,7 +42,7 @@ _OPEN = 4096
 """Calls whose next attempt may still come."""
 _MORE = 100
 """Times as many items as it gave that a source gives at most which was stopped."""
-_AT_LEAST = 100_000
+_AT_LEAST = 10_000
 """Items that such a source may give in any case."""
 _STOPPED = ("cancelled", "aborted", "drained")
 """Outcomes of runs that are stopped at a time, in a simulation too."""
@@ -301,12 +301,18 @@ async def _children(item: Any, segments: list[Any]) -> AsyncIterator[Any]:
 
 
 def expanded(reader: Reader, item: Any) -> Iterator[Any]:
-    """Yield as many children of an item as there were."""
+    """Return as many children of an item as there were; they tell when no more come, if those did."""
     count = reader.next(item)
-    number, kind = count if isinstance(count, list) else (count, None)
-    own = item if isinstance(item, list | tuple) and len(item) == number else None
-    for child in range(number):
-        yield Token((*(origin_of(item) or ()), child)) if own is None else own[child]
+    number = count[0] if isinstance(count, list) else count
+    if isinstance(item, list | tuple) and len(item) == number:
+        children = item
+    else:
+        children = [Token((*(origin_of(item) or ()), child)) for child in range(number)]
+    return _found_out(children, count[1]) if isinstance(count, list) else iter(children)
+
+
+def _found_out(children: Sequence[Any], kind: FailureKind | None) -> Iterator[Any]:
+    yield from children
     if kind is not None:
         _raise(kind)
 

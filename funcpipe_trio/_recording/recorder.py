@@ -323,9 +323,11 @@ class Recordings(Roles):
         tapes = self._tapes
 
         def asked(error: Exception) -> Any:
+            tapes.answered(error, path, INVALID)
             answer = fn(error)
             said = as_kept(plain, answer)
-            tapes.answered(error, path, INVALID if isinstance(said, FailureKind) else said)
+            if not isinstance(said, FailureKind):
+                tapes.answered(error, path, said)
             return answer
 
         return asked

@@ -252,6 +252,12 @@ def _is_failure(value: Any) -> bool:
     return isinstance(value, list) and len(value) == 2 and isinstance(value[1], FailureKind)
 
 
+def _is_found_out(value: Any) -> bool:
+    """Whether it is a number of values that nothing told beforehand, and None or how they failed then."""
+    is_pair = _is_failure(value) or (isinstance(value, list) and len(value) == 2 and value[1] is None)
+    return is_pair and _is_count(value[0])
+
+
 def _is_answer(value: Any) -> bool:
     return _is_number(value) or isinstance(value, str | Fraction | FailureKind)
 
@@ -288,7 +294,7 @@ _FORMS: Final[Mapping[str, Callable[[Sample], bool]]] = {
     "calls": lambda value: _is_seconds(value) or (_all(_is_end)(value) and value != []),  # of an item: each attempt
     "answers": _is_answer,
     "children": _all(_is_end),  # the way to each child, and to the end
-    "counts": lambda value: _is_count(value) or (_is_failure(value) and _is_count(value[0])),
+    "counts": lambda value: _is_count(value) or _is_found_out(value),
     "pulls": _is_seconds,  # how long it took
     "arrivals": _is_seconds,  # when the item came, since the beginning of the run
     "ends": _is_end,

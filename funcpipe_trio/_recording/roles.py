@@ -18,10 +18,11 @@ from typing import Any, Final
 import trio
 
 from .._base import checks
+from .._base.errors import MisuseError
 from .._base.functions import AnyFunction, function_name, is_async
 from .._plan import operations as ops
 from .._plan.fair_by import FairBy
-from .._plan.nodes import FanIn, Plan, Source
+from .._plan.nodes import FanIn, Plan, Source, is_awaitable
 from .._plan.settings import Kind, PlanPart, rebuilt, visit
 from .._plan.steps import Call, StepPlan, step_of
 from .._plan.windows import Distinct
@@ -150,7 +151,7 @@ class Roles:
                 return self.folding(name, "fn", awaited)
             return _Stand(fn, self.function(name, "fn", awaited), *self._tail(name, part))
         if isinstance(part, _DECISIONS):
-            return self.answer(name, "fn", fn, bool)
+            return self.answer(name, "fn", fn, _truth)
         return self.route(name, fn, part.branches) if isinstance(part, ops.Route) else self.value(name, "fn", fn)
 
     def _key(self, name: str, path: str, key: Any, part: PlanPart) -> Any:
@@ -193,6 +194,13 @@ def plain_cost(cost: Any) -> int | float | Fraction:
 
 _GREATEST: Final = 10**300
 """The greatest cost that is kept, and the greatest denominator of one."""
+
+
+def _truth(answer: Any) -> bool:
+    """Return an answer as a bool; one that nobody awaits is refused."""
+    if is_awaitable(answer):
+        raise MisuseError("an answer must not be awaitable")
+    return bool(answer)
 
 
 def _branch(branches: tuple[str, ...], answer: Any) -> str:

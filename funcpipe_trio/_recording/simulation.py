@@ -21,6 +21,7 @@ from .._base import checks
 from .._base.errors import StateError
 from .._base.functions import AnyFunction
 from .._base.shown import listed, named
+from .._plan.check import describable
 from .._plan.nodes import Plan, plan_of
 from .._plan.settings import with_settings
 from .._runtime.core.failures import leaves_of
@@ -67,7 +68,7 @@ def simulate(
       the report of the simulated run, in virtual seconds. Where the run fails, it names the type of the error.
 
     Raises:
-      PlanError: if a change is not possible.
+      PlanError: if the plan cannot work, or a change is not possible.
       StateError: if it is called inside of trio; use `simulate_async` there.
       TypeError: if an argument has a wrong type.
       ValueError: if the recording has nothing of a part of the plan, or a source is not known.
@@ -102,11 +103,10 @@ async def simulate_async(
 
 
 def _is_cancelled() -> bool:
-    try:
+    with contextlib.suppress(trio.Cancelled):  # raised again when the run in this thread is over
         trio.from_thread.check_cancelled()
-    except trio.Cancelled:  # raised again when the run in this thread is over
-        return True
-    return False
+        return False
+    return True
 
 
 class _Simulation:
@@ -126,6 +126,7 @@ class _Simulation:
         """Return the report of the run under changes; it is given up when `is_over` says so."""
         lore = Lore()
         changed = with_settings(self._plan, changes) if changes else self._plan
+        describable(changed)
         playing = self._playing(changed, lore)  # first of all, because it may be refused
         if changes and all(kept.is_whole for place, kept in self._recording.tapes.items() if place.role == "calls"):
             self._run(self._plan, self._playing(self._plan, lore), is_over)
@@ -189,8 +190,9 @@ class _Theatre(Witness):
         async with trio.open_nursery() as nursery:
             if self._is_over is not None:
                 trio.lowlevel.add_instrument(_Stop(self._is_over, nursery.cancel_scope))
-            with trio.move_on_after(until):
+            with trio.CancelScope() as scope:
                 async with block as run:
+                    scope.deadline = trio.current_time() + until
                     nursery.start_soon(self._change, run)
                     if sink is None:
                         await self._consume(run)

@@ -25,7 +25,7 @@ _SPREAD = 32
 
 
 INVALID: Final = ""
-"""Stands for an answer of a policy's function that the policy refused."""
+"""Stands for the answer of a policy's function that the policy refused, or that failed."""
 
 
 class FailureKind:

@@ -22,7 +22,7 @@ from .._runtime.run.run_context import RunContext
 from .._runtime.stages.sources import AsyncSource, IterableInlet, TickSource
 from .recording import Place
 from .roles import plain_cost
-from .streams import counted
+from .streams import Counted
 from .tapes import as_kept
 
 if TYPE_CHECKING:
@@ -97,10 +97,12 @@ def _watch_unbatch(operation: Any, tapes: Tapes) -> None:
     add = tapes.tape(name, "fn", "counts").add
 
     def opening(value: Any) -> Any:
-        if isinstance(value, list | tuple):
-            add(len(value))
-            return opened(value)
-        return counted(tapes, name, opened(value), add)
+        try:
+            children = opened(value)
+        except Exception as error:
+            add([0, tapes.failure(name, error)])
+            raise
+        return Counted(tapes, name, children, add)
 
     operation.open = opening
 
