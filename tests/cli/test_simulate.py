@@ -1,7 +1,7 @@
 """``funcpipe simulate``: its table, what can be set and how, what is wrong use, and its picture.
 
-Mutants that die here: a combination that is left out, or doubled; a value that is read as another type; a name that ends
-at the wrong dot; a status that is another; a traceback; a table of the wrong run.
+Mutants that die here: a combination that is left out, or doubled; a value that is read as another type; a name that
+ends at the wrong dot; a status that is another; a traceback; a table of the wrong run.
 """
 
 import os
