@@ -18,6 +18,7 @@ from .._base.frozen import dataclass
 from .._base.shown import escaped
 from .._plan.layout import places
 from .._plan.nodes import plan_of
+from .._plan.settings import with_settings
 from .._recording.recording import Recording
 from .._recording.simulation import simulate
 from .._runtime.reports.report import Report
@@ -79,7 +80,7 @@ def _value(text: str) -> Any:
     """Return a value as JSON has it, or a fraction such as 3/2; anything else is text."""
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         pass
     try:
         return Fraction(text) if "/" in text else text
@@ -106,23 +107,42 @@ def compared(
 
     Raises:
       PlanError: if a setting is not possible.
-      Refused: if there are too many combinations.
-      ValueError: if the recording does not fit the plan.
+      Refused: if there are too many combinations, or a value is of a wrong type.
+      ValueError: if the recording does not fit the plan, or a value is out of range.
     """
-    count = math.prod(len(each.values) for each in settings)
-    if count > MOST:
-        raise Refused(f"--set: {count} combinations are too many; there may be {MOST}")
-    choices = [list(zip(each.values, each.texts, strict=True)) for each in settings] if settings else []
+    combinations = _combined(settings) if settings else []
+    inner = plan_of(plan)
+    assert inner is not None
+    for _label, changes in combinations:  # all of them before the first simulation, which may take long
+        try:
+            with_settings(inner, changes, common=True)
+        except TypeError as error:
+            raise Refused(f"--set: {error}") from None
     again = simulate(plan, recording, seed=seed, open_loop=open_loop)
     stage = _watched(again, [each.part for each in settings])
     rows = [_recorded(recording, again, stage), _row("as it was, simulated", again, stage)]
-    for chosen in itertools.product(*choices) if settings else ():
+    for label, changes in combinations:
+        rows.append(_row(label, simulate(plan, recording, changes, seed=seed, open_loop=open_loop), stage))
+    return rows
+
+
+def _combined(settings: Sequence[Setting]) -> list[tuple[str, dict[str, dict[str, Any]]]]:
+    """Return all combinations of the values: how each is called, and what it changes."""
+    names = [f"{each.part}.{each.name}" for each in settings]
+    for name in names:
+        if names.count(name) > 1:
+            raise Refused(f"--set {name} is given twice\nWrite all its values in one, as in {name}=1,2")
+    count = math.prod(len(each.values) for each in settings)
+    if count > MOST:
+        raise Refused(f"--set: {count} combinations are too many; there may be {MOST}")
+    combinations = []
+    for chosen in itertools.product(*[zip(each.values, each.texts, strict=True) for each in settings]):
         changes: dict[str, dict[str, Any]] = {}
         for setting, (value, _text) in zip(settings, chosen, strict=True):
             changes.setdefault(setting.part, {})[setting.name] = value
-        label = " ".join(f"{each.part}.{each.name}={text}" for each, (_, text) in zip(settings, chosen, strict=True))
-        rows.append(_row(label, simulate(plan, recording, changes, seed=seed, open_loop=open_loop), stage))
-    return rows
+        label = " ".join(f"{name}={text}" for name, (_value, text) in zip(names, chosen, strict=True))
+        combinations.append((label, changes))
+    return combinations
 
 
 def _recorded(recording: Recording, again: Report, stage: str | None) -> Row:
@@ -179,8 +199,9 @@ def plot(rows: Sequence[Row], settings: Sequence[Setting], path: str, title: str
     panels = figure.subplots(2, 1, sharex=True)
     places = range(len(drawn))
     _draw(panels[0], places, [row.rate for row in drawn], "items/s", "#0072b2")
-    panels[0].axhline(rows[0].rate, color="#888888", linestyle="--", linewidth=1, label="as recorded")
-    panels[0].legend(frameon=False, fontsize="small", loc="lower right")
+    if math.isfinite(rows[0].rate):
+        panels[0].axhline(rows[0].rate, color="#888888", linestyle="--", linewidth=1, label="as recorded")
+        panels[0].legend(frameon=False, fontsize="small", loc="lower right")
     _draw(panels[1], places, [row.p99 or 0.0 for row in drawn], "p99 of calls, s", "#e69f00")
     _label(panels[1], places, [row.label for row in drawn], settings)
     figure.suptitle(title, x=0.01, ha="left", fontsize="medium", parse_math=False)
@@ -205,8 +226,9 @@ def _label(panel: Any, places: Sequence[int], labels: Sequence[str], settings: S
 
 
 def _draw(panel: Any, places: Sequence[int], values: Sequence[float], unit: str, colour: str) -> None:
-    panel.plot(places, values, marker="o", color=colour)
+    finite = [value for value in values if math.isfinite(value)]
+    panel.plot(places, [value if math.isfinite(value) else math.nan for value in values], marker="o", color=colour)
     panel.set_ylabel(unit)
-    panel.set_ylim(0, 1.1 * max(values, default=0.0) or 1.0)
+    panel.set_ylim(0, 1.1 * max(finite, default=0.0) or 1.0)
     panel.grid(True, axis="y", alpha=0.3)
     panel.spines[["top", "right"]].set_visible(False)

@@ -13,7 +13,7 @@ recorded run.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from math import inf
@@ -41,6 +41,12 @@ _JUST = 1e-6
 """Seconds after it was cut off in which something is done: later than whatever cut it off."""
 _OPEN = 4096
 """Calls whose next attempt may still come."""
+_MORE = 100
+"""Times as many items as it gave that a source gives at most which was stopped."""
+_AT_LEAST = 10_000
+"""Items that such a source may give in any case."""
+_STOPPED = ("cancelled", "aborted", "drained")
+"""Outcomes of runs that are stopped at a time, in a simulation too."""
 
 
 class Token:
@@ -105,7 +111,7 @@ class Reader:
         if self._known is not None and origin in self._known:
             return self._known[origin]
         sample = self._kept.at(number, self._chance)
-        if self._learned is not None:
+        if self._learned is not None and origin is not None:
             self._learned[origin] = sample
         return sample
 
@@ -147,7 +153,8 @@ class Playing(Roles):
         items = self._recording.tapes.get(Place(name, "items", "items"))
         end = self._end(name)
         if source.kind == "iterable" and items is not None:
-            return replace(source, origin=Opaque(partial(_tokens, name, items.seen, end)), claim=None)
+            tokens = partial(_tokens, name, self._most(items.seen, end), end)
+            return replace(source, origin=Opaque(tokens), claim=None)
         role, play = ("arrivals", self._arrived) if name in self._open_loop else ("pulls", self._pulled)
         kept = self._recording.tapes.get(Place(name, role, role))
         if kept is None:
@@ -160,21 +167,36 @@ class Playing(Roles):
         ends = self._recording.tapes.get(Place(name, "ends", "ends"))
         return ends.samples[0] if ends is not None and ends.samples else None
 
+    def _most(self, seen: int, end: Sample | None) -> int:
+        """Return how many items a source gives at most, which gave so many.
+
+        One that was stopped would have had more, so it goes on; not for ever, because a simulation has to end. What
+        came after a failure is not known: there it does not go on.
+        """
+        goes_on = _is_cut(end) and seen > 0 and self._recording.outcome != "failed"
+        return max(_MORE * seen, _AT_LEAST) if goes_on else seen
+
     async def _pulled(self, name: str, pulls: Kept, end: Sample | None) -> AsyncIterator[Any]:
-        number, is_cut = 0, end is None or (isinstance(end, list) and len(end) == 1)
-        while number < pulls.seen or (is_cut and pulls.samples):
+        most = self._most(pulls.seen, end)
+        for number in range(most):
             if number == pulls.seen and end is not None:
                 await _live(end)  # it was being asked when the run ended
             await _live(pulls.at(number, self._chance))
             yield Token((name, number))
-            number += 1
-        await _finish(end)
+        await self._finish(end if most == pulls.seen else None)
 
     async def _arrived(self, name: str, arrivals: Kept, end: Sample | None) -> AsyncIterator[Any]:
         for number in range(arrivals.seen):
             await trio.sleep_until(self.began + _arrival(arrivals, number))
             yield Token((name, number))
-        await _finish(end)
+        await self._finish(end)
+
+    async def _finish(self, end: Sample | None) -> None:
+        """Let a source end as it did; one that was stopped gives nothing more, until the run is stopped, if it is."""
+        if end is not None:
+            await _live(end)
+        if _is_cut(end) and self._recording.outcome in _STOPPED:
+            await trio.sleep_forever()
 
     def replaced(self, plan: Plan) -> Plan:
         rebuilt(plan, self._noting_rates)
@@ -219,7 +241,23 @@ class Playing(Roles):
         return played
 
     def value(self, name: str, path: str, fn: AnyFunction) -> AnyFunction:
-        return self.answering(name, path, lambda item, _answer: item)
+        place = Place(name, path, "failures")
+        kept = self._recording.tapes.get(place, Kept(0, [], []))
+        by_number = dict(zip(kept.numbers, kept.samples, strict=True))
+        known, learned = self._lore.known.get(place), self._lore.learned.setdefault(place, {})
+        number = -1  # of the item at hand
+
+        def played(*args: Any) -> Any:
+            nonlocal number
+            number += 1
+            origin = origin_of(args[-1]) if by_number else None
+            kind = by_number.get(number) if known is None else known.get(origin)
+            if kind is not None:
+                learned[origin] = kind
+                _raise(kind)
+            return args[-1]
+
+        return played
 
     def answer(self, name: str, path: str, fn: AnyFunction, plain: Callable[[Any], Any]) -> AnyFunction:
         return self.answering(name, path, lambda _item, answer: answer)
@@ -292,23 +330,32 @@ async def _children(item: Any, segments: list[Any]) -> AsyncIterator[Any]:
 
 
 def expanded(reader: Reader, item: Any) -> Iterator[Any]:
-    """Yield as many children of an item as there were."""
+    """Return as many children of an item as there were; they tell when no more come, if those did."""
     count = reader.next(item)
-    number, kind = count if isinstance(count, list) else (count, None)
-    own = item if isinstance(item, list | tuple) and len(item) == number else None
-    for child in range(number):
-        yield Token((*(origin_of(item) or ()), child)) if own is None else own[child]
+    number = count[0] if isinstance(count, list) else count
+    if isinstance(item, list | tuple) and len(item) == number:
+        children = item
+    else:
+        children = [Token((*(origin_of(item) or ()), child)) for child in range(number)]
+    return _found_out(children, count[1]) if isinstance(count, list) else iter(children)
+
+
+def _found_out(children: Sequence[Any], kind: FailureKind | None) -> Iterator[Any]:
+    yield from children
     if kind is not None:
         _raise(kind)
 
 
-def _tokens(name: str, count: int, end: Sample | None) -> Iterator[Token]:
-    number = 0
-    while number < count or end is None:
+def _tokens(name: str, most: int, end: Sample | None) -> Iterator[Token]:
+    for number in range(most):
         yield Token((name, number))
-        number += 1
     if isinstance(end, list) and len(end) == 2:
         _raise(end[1])
+
+
+def _is_cut(end: Sample | None) -> bool:
+    """Return whether a source was stopped before its end."""
+    return end is None or (isinstance(end, list) and len(end) == 1)
 
 
 def _arrival(arrivals: Kept, number: int) -> float:
@@ -321,14 +368,6 @@ def _arrival(arrivals: Kept, number: int) -> float:
         return float(times[after])
     part = (number - numbers[after - 1]) / (numbers[after] - numbers[after - 1])
     return float(times[after - 1] + (times[after] - times[after - 1]) * part)
-
-
-async def _finish(end: Sample | None) -> None:
-    """Let a source end as it did; wait for ever if it did not."""
-    if end is not None:
-        await _live(end)
-    if end is None or (isinstance(end, list) and len(end) == 1):
-        await trio.sleep_forever()
 
 
 async def _live(segment: Any) -> None:

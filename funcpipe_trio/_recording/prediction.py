@@ -33,6 +33,7 @@ from .._plan.layout import BranchLayout, FanInLayout, FanOutLayout, SegmentLayou
 from .._plan.nodes import Plan, Source
 from .._plan.operations import Opaque
 from .._plan.steps import Call, Limit, StepPlan, Timeout, Within, step_of
+from .._runtime.core.failures import leaves_of
 from .._runtime.core.task_order import Schedule, scheduled
 from .._runtime.reports.report import RunStatistics
 from .._runtime.run.run import Run
@@ -296,8 +297,8 @@ def _by_simulation(plan: Plan, supposed: _Supposed, names: list[str]) -> Predict
         played = supposed.replaced(plan)
         try:
             between = trio.run(_measured, played, supposed, first, counted, clock=MockClock(autojump_threshold=0))
-        except ExceptionGroup as group:
-            raise group.exceptions[0] from None
+        except BaseExceptionGroup as group:  # of its nursery: Ctrl-C, or a plan that cannot work
+            raise next(leaves_of(group)) from None
     rate = between.taken / between.elapsed if between.elapsed > 0 else math.inf
     used = {stage.name: stage.busy for stage in between.stages if stage.name in names}
     return Prediction(rate, None if rate == math.inf else between.bottleneck, MappingProxyType(used), "simulation")

@@ -34,7 +34,7 @@ from .._sansio.retrying import is_meant
 from .recording import Place, Recording
 from .roles import Roles
 from .streams import InnerRun, recorded_children, recorded_stream
-from .tapes import FailureKind, Kept, Tape
+from .tapes import INVALID, FailureKind, Kept, Tape, as_kept
 from .watching import watch
 
 _RECENT = 16
@@ -64,11 +64,12 @@ class Recorder(Witness):
 
     def __init__(self, *, max_samples: int = 10_000) -> None:
         self._max_samples: int = checks.integer("Recorder", "max_samples", max_samples, at_least=1)
-        self._tapes: Tapes | None = None  # of its run; None before that begins
+        self._tapes: Tapes | None = None  # of its run; None before that is entered, which may still be refused
+        self._has_begun: bool = False  # its run
         self._recording: Recording | None = None  # of its run; None until that is over
 
     def __repr__(self) -> str:
-        return f"<Recorder: {'not used yet' if self._tapes is None else self._recording or 'at work'}>"
+        return f"<Recorder: {self._recording or 'at work' if self._has_begun else 'not used yet'}>"
 
     @property
     def recording(self) -> Recording:
@@ -78,12 +79,12 @@ class Recorder(Witness):
           StateError: if its run is not over.
         """
         if self._recording is None:
-            when = "its run has not begun" if self._tapes is None else "its run is not over"
+            when = "its run is not over" if self._has_begun else "its run has not begun"
             raise StateError(f"Recorder.recording: {when}\nUse it behind the block of the run.")
         return self._recording
 
     def begin(self, plan: Plan) -> Plan:
-        if self._tapes is not None:
+        if self._has_begun:
             raise StateError("a Recorder records one run\nUse Recorder() to make another.")
         clock = trio.lowlevel.current_clock()
         # Trio's own clock adds a constant to that of Python; without that, it takes half the time.
@@ -92,6 +93,7 @@ class Recorder(Witness):
 
     def attach(self, consumer: Consumer) -> None:
         assert self._tapes is not None
+        self._has_begun = True
         self._tapes.began = self._tapes.now()
         watch(consumer, self._tapes, is_timed=is_real(trio.lowlevel.current_clock()))
 
@@ -244,16 +246,17 @@ class Recordings(Roles):
         return recorded
 
     def value(self, name: str, path: str, fn: AnyFunction) -> AnyFunction:
-        tapes, add = self._tapes, self._tapes.tape(name, path, "answers").add
+        tapes, add = self._tapes, self._tapes.tape(name, path, "failures").add_number
+        number = -1  # of the item at hand
 
-        def recorded(*args: Any) -> Any:
+        def recorded(*args: Any) -> Any:  # only failures are kept: a sample for each item would cost twice as much
+            nonlocal number
+            number += 1
             try:
-                result = fn(*args)
+                return fn(*args)
             except Exception as error:
-                add(tapes.failure(name, error))
+                add(tapes.failure(name, error), number)
                 raise
-            add(True)
-            return result
 
         return recorded
 
@@ -263,10 +266,10 @@ class Recordings(Roles):
         def recorded(item: Any) -> Any:
             try:
                 result = fn(item)
-                add(plain(result))
             except Exception as error:
                 add(tapes.failure(name, error))
                 raise
+            add(as_kept(plain, result))
             return result
 
         return recorded
@@ -312,20 +315,28 @@ class Recordings(Roles):
         if isinstance(on, type | tuple):
             self._tapes.match(name, path, on)
             return on
-        return self._asked(name, path, on)
+        return self._asked(name, path, on, bool)
 
     def wait(self, name: str, path: str, retry_after: AnyFunction) -> AnyFunction:
-        return self._asked(name, path, retry_after)
+        return self._asked(name, path, retry_after, seconds)
 
-    def _asked(self, name: str, path: str, fn: AnyFunction) -> AnyFunction:
+    def _asked(self, name: str, path: str, fn: AnyFunction, plain: Callable[[Any], Any]) -> AnyFunction:
         tapes = self._tapes
 
         def asked(error: Exception) -> Any:
+            tapes.answered(error, path, INVALID)
             answer = fn(error)
-            tapes.answered(error, path, answer if isinstance(answer, bool | int | float) else None)
+            said = as_kept(plain, answer)
+            if not isinstance(said, FailureKind):
+                tapes.answered(error, path, said)
             return answer
 
         return asked
+
+
+def seconds(answer: Any) -> float | None:
+    """Return what ``retry_after`` answered, if it is what that may be."""
+    return None if answer is None else checks.number("Recorder", "retry_after", answer)
 
 
 class Numbers:

@@ -10,21 +10,27 @@ The invariant: a recording is sound. What a file says is checked when it is read
 from __future__ import annotations
 
 import json
-import math
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Final, NamedTuple, NoReturn
+from typing import Any, Final, NamedTuple, NoReturn, get_args
 
+from .._base import checks
 from .._base.frozen import dataclass
-from .._base.shown import cut, option
-from .tapes import FailureKind, Kept, Sample
+from .._base.shown import cut, escaped, option
+from .._runtime.reports.report import Outcome
+from .tapes import INVALID, FailureKind, Kept, Sample
 
 VERSION = 1
 
 _HEAD: Final = "funcpipe_trio recording"
+_COUNT: Final = "tapes"
+"""How many lines come after the first: so one that is missing is noticed."""
+_LONGEST: Final = 1e12
+"""Seconds past which a number is taken for damage; a clock that counts more could not tell milliseconds apart."""
 
 
 class Place(NamedTuple):
@@ -89,7 +95,7 @@ class Recording:
 
 
 def _lines(recording: Recording) -> Iterator[str]:
-    head = {_HEAD: VERSION, **{name: getattr(recording, name) for name in _FIELDS}}
+    head = {_HEAD: VERSION, **{name: getattr(recording, name) for name in _FIELDS}, _COUNT: len(recording.tapes)}
     yield _json(head)
     for place, kept in recording.tapes.items():
         numbers = None if kept.is_whole else kept.numbers
@@ -130,12 +136,14 @@ class _Reading:
         lines = text.splitlines()
         if not lines:
             self._refuse("must not be empty")
-        tapes = {}
+        tapes: dict[Place, Kept] = {}
         try:
-            head = _head(self._object(lines[0]))
+            count, head = _head(self._object(lines[0]))
             for line in lines[1:]:
                 place, kept = _tape(self._object(line))
+                _require(place not in tapes, f"must not be about the same as a line before: {cut(repr(tuple(place)))}")
                 tapes[place] = kept
+            _require(len(tapes) == count, f"must be the last of {count + 1} lines, by what the first one says")
         except _Bad as bad:
             self._refuse(str(bad))
         return Recording(**head, tapes=tapes)
@@ -144,7 +152,7 @@ class _Reading:
         self._line += 1
         try:
             value = json.loads(line, object_hook=_unplain, parse_constant=_no_constant)
-        except (json.JSONDecodeError, RecursionError):
+        except (ValueError, RecursionError):  # also of a number of too many digits
             raise _Bad("must be a JSON object; it is cut off, say") from None
         if not isinstance(value, dict):
             raise _Bad("must be a JSON object")
@@ -152,7 +160,7 @@ class _Reading:
 
     def _refuse(self, rule: str) -> NoReturn:
         where = f", line {self._line}" if self._line else ""
-        raise ValueError(f"Recording.load: {cut(self._path)}{where} {rule}") from None
+        raise ValueError(f"Recording.load: {escaped(self._path)}{where} {rule}") from None
 
 
 def _no_constant(name: str) -> NoReturn:
@@ -161,11 +169,13 @@ def _no_constant(name: str) -> NoReturn:
 
 def _unplain(value: dict[str, Any]) -> Any:
     if value.keys() == {"type", "answers"}:
-        _require(isinstance(value["type"], str) and isinstance(value["answers"], dict), "has a failure of a wrong form")
+        _require(_is_type_name(value["type"]), "has a failure of a wrong form")
+        answers = value["answers"]
+        _require(isinstance(answers, dict) and all(map(_is_said, answers.values())), "has a failure of a wrong form")
         return FailureKind(value["type"], value["answers"])
     if value.keys() == {"fraction"}:
         parts = value["fraction"]
-        _require(isinstance(parts, list) and len(parts) == 2 and all(map(_is_count, parts)), "has a wrong fraction")
+        _require(isinstance(parts, list) and len(parts) == 2 and all(map(_is_whole, parts)), "has a wrong fraction")
         _require(parts[1] > 0, "has a wrong fraction")
         return Fraction(*parts)
     return value
@@ -176,14 +186,17 @@ def _require(is_right: bool, rule: str) -> None:
         raise _Bad(rule)
 
 
-def _head(value: dict[str, Any]) -> dict[str, Any]:
+def _head(value: dict[str, Any]) -> tuple[int, dict[str, Any]]:
     _require(_HEAD in value, f"must be the head of a recording, with {option(_HEAD)}")
     version = value[_HEAD]
-    _require(version == VERSION, f"must be of version {VERSION}, not {cut(repr(version))}")
+    right = _is_count(version) and version == VERSION
+    _require(right, f"must be of version {VERSION}, not {cut(json.dumps(version, default=str))}")
     for name, is_right in _FIELDS.items():
         _require(name in value and is_right(value[name]), f"has no {option(name)} of the right form")
     changes = tuple([(float(at), what) for at, what in value["changes"]])
-    return {**{name: value[name] for name in _FIELDS}, "elapsed": float(value["elapsed"]), "changes": changes}
+    _require(_is_count(value.get(_COUNT)), f"has no {option(_COUNT)} of the right form")
+    fields = {**{name: value[name] for name in _FIELDS}, "elapsed": float(value["elapsed"]), "changes": changes}
+    return value[_COUNT], fields
 
 
 def _tape(value: dict[str, Any]) -> tuple[Place, Kept]:
@@ -204,6 +217,7 @@ def _tape(value: dict[str, Any]) -> tuple[Place, Kept]:
     ordered = all(one < two for one, two in pairwise(numbers))
     _require(len(numbers) == len(samples) and ordered, "must have one number for each sample, in order")
     _require(not numbers or numbers[-1] < seen, "must have numbers below that of what was seen")
+    _require(place.role != "bursts" or len(samples) == 1, "must have one sample")
     return place, Kept(seen, numbers, samples)
 
 
@@ -211,33 +225,67 @@ def _tape(value: dict[str, Any]) -> tuple[Place, Kept]:
 
 
 def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= sys.maxsize
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and _is_number(value)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and checks.is_finite(value)
 
 
 def _is_seconds(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
+    return _is_number(value) and not isinstance(value, bool) and 0 <= value <= _LONGEST
 
 
 def _is_end(value: Any) -> bool:
     """Whether it is seconds, or those after which something was cut off, or those after which it failed, and how."""
     if not isinstance(value, list):
         return _is_seconds(value)
-    failed = len(value) == 2 and isinstance(value[1], FailureKind)
-    return (len(value) == 1 or failed) and _is_seconds(value[0])
+    return (len(value) == 1 or _is_failure(value)) and _is_seconds(value[0])
+
+
+def _is_failure(value: Any) -> bool:
+    """Whether it is a pair of a number and how something failed then."""
+    return isinstance(value, list) and len(value) == 2 and isinstance(value[1], FailureKind)
+
+
+def _is_found_out(value: Any) -> bool:
+    """Whether it is a number of values that nothing told beforehand, and None or how they failed then."""
+    is_pair = _is_failure(value) or (isinstance(value, list) and len(value) == 2 and value[1] is None)
+    return is_pair and _is_count(value[0])
 
 
 def _is_answer(value: Any) -> bool:
-    finite = not isinstance(value, float) or math.isfinite(value)
-    return isinstance(value, bool | int | float | str | Fraction | FailureKind) and finite
+    return _is_number(value) or isinstance(value, str | Fraction | FailureKind)
+
+
+def _is_said(value: Any) -> bool:
+    """Whether a policy may have said it of an error."""
+    return value is None or value == INVALID or _is_number(value)
+
+
+def _is_type_name(value: Any) -> bool:
+    """Whether an error of a simulation can have a type of that name."""
+    try:
+        return isinstance(value, str) and type(value, (), {}) is not None
+    except ValueError:  # it holds what a name cannot
+        return False
 
 
 def _is_change(value: Any) -> bool:
     return isinstance(value, list) and len(value) == 2 and _is_seconds(value[0]) and value[1] in _WHATS
 
 
-def _all(form: Callable[[Any], bool], length: int | None = None) -> Callable[[Any], bool]:
+def _is_burst(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and _is_count(value[0]) and _is_seconds(value[1])
+
+
+def _all(form: Callable[[Any], bool]) -> Callable[[Any], bool]:
     def is_right(value: Any) -> bool:
-        return isinstance(value, list) and length in (None, len(value)) and all(map(form, value))
+        return isinstance(value, list) and all(map(form, value))
 
     return is_right
 
@@ -245,13 +293,14 @@ def _all(form: Callable[[Any], bool], length: int | None = None) -> Callable[[An
 _FORMS: Final[Mapping[str, Callable[[Sample], bool]]] = {
     "calls": lambda value: _is_seconds(value) or (_all(_is_end)(value) and value != []),  # of an item: each attempt
     "answers": _is_answer,
+    "failures": lambda value: isinstance(value, FailureKind),  # of those calls that failed
     "children": _all(_is_end),  # the way to each child, and to the end
-    "counts": lambda value: _is_count(value) or (isinstance(value, list) and len(value) == 2 and _is_count(value[0])),
+    "counts": lambda value: _is_count(value) or _is_found_out(value),
     "pulls": _is_seconds,  # how long it took
     "arrivals": _is_seconds,  # when the item came, since the beginning of the run
     "ends": _is_end,
     "items": lambda value: False,  # only counted
-    "bursts": _all(_is_seconds, 2),  # values, and seconds
+    "bursts": _is_burst,  # values, and seconds: of the whole run
     "holds": _is_seconds,
 }
 """What the samples of each role are."""
@@ -262,10 +311,8 @@ _FIELDS: Final[Mapping[str, Callable[[Any], bool]]] = {
     "elapsed": _is_seconds,
     "taken": _is_count,
     "delivered": _is_count,
-    "outcome": lambda value: isinstance(value, str),
+    "outcome": lambda value: value in get_args(Outcome) and value != "running",
     "seed": lambda value: value is None or _is_count(value),
     "has_consumer": lambda value: isinstance(value, bool),
-    "changes": _all(
-        lambda each: isinstance(each, list) and len(each) == 2 and _is_seconds(each[0]) and each[1] in _WHATS
-    ),
+    "changes": _all(_is_change),
 }

@@ -11,14 +11,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from fractions import Fraction
+from functools import partial
+from typing import Any, Final
 
 import trio
 
+from .._base import checks
+from .._base.errors import MisuseError
 from .._base.functions import AnyFunction, function_name, is_async
 from .._plan import operations as ops
 from .._plan.fair_by import FairBy
-from .._plan.nodes import FanIn, Plan, Source
+from .._plan.nodes import FanIn, Plan, Source, is_awaitable
 from .._plan.settings import Kind, PlanPart, rebuilt, visit
 from .._plan.steps import Call, Limit, StepPlan, step_of
 from .._plan.windows import Distinct
@@ -66,12 +70,12 @@ class Roles:
         raise NotImplementedError
 
     def answer(self, name: str, path: str, fn: AnyFunction, plain: Callable[[Any], Any]) -> AnyFunction:
-        """A sync function whose answer the plan uses; `plain` returns the answer as it is kept."""
+        """A sync function whose answer the plan uses; `plain` returns the answer as it is kept, or raises."""
         raise NotImplementedError
 
     def route(self, name: str, fn: AnyFunction, branches: tuple[str, ...]) -> AnyFunction:
         """A sync function that names one of the branches."""
-        return self.answer(name, "fn", fn, str)
+        return self.answer(name, "fn", fn, partial(_branch, branches))
 
     def key(self, name: str, path: str, fn: AnyFunction, known: tuple[Any, ...]) -> AnyFunction:
         """A sync function that gives a key; keys that are `known` stand in the plan."""
@@ -125,7 +129,7 @@ class Roles:
         if word == "cost":
             if isinstance(part, FanIn):  # items of different inputs come in any order: it is replaced for each input
                 return value
-            return None if value is None else self.answer(name, path, value, _itself)
+            return None if value is None else self.answer(name, path, value, plain_cost)
         if word == "retry_after":
             return None if value is None else self.wait(name, path, value)
         if word == "on":
@@ -147,7 +151,7 @@ class Roles:
                 return self.folding(name, "fn", awaited)
             return _Stand(fn, self.function(name, "fn", awaited), *self._tail(name, part))
         if isinstance(part, _DECISIONS):
-            return self.answer(name, "fn", fn, bool)
+            return self.answer(name, "fn", fn, _truth)
         return self.route(name, fn, part.branches) if isinstance(part, ops.Route) else self.value(name, "fn", fn)
 
     def _key(self, name: str, path: str, key: Any, part: PlanPart) -> Any:
@@ -176,6 +180,32 @@ class Roles:
     def _started(self, name: str, path: str, step: Any, part: PlanPart) -> Any:
         tail = self._tail(name, part) if path == "started" else []
         return _Stand(step, self.started(name, path, step), *tail)
+
+
+def plain_cost(cost: Any) -> int | float | Fraction:
+    """Return a cost as an exact number or a float, of a size that a file can hold; anything else is refused."""
+    if isinstance(cost, float):
+        return float(checks.number("Recorder", "cost", cost))
+    if isinstance(cost, bool) or not isinstance(cost, int | Fraction):
+        raise TypeError("a cost must be a number")
+    bounded = max(-1, min(cost, _GREATEST))  # one below 0 is refused by the run
+    return int(bounded) if isinstance(bounded, int) else Fraction(bounded).limit_denominator(_GREATEST)
+
+
+_GREATEST: Final = 10**300
+"""The greatest cost that is kept, and the greatest denominator of one."""
+
+
+def _truth(answer: Any) -> bool:
+    """Return an answer as a bool; one that nobody awaits is refused."""
+    if is_awaitable(answer):
+        raise MisuseError("an answer must not be awaitable")
+    return bool(answer)
+
+
+def _branch(branches: tuple[str, ...], answer: Any) -> str:
+    """Return the name of the branch that was answered; what is none is refused, because it may be an item."""
+    return branches[branches.index(answer)]
 
 
 def _itself(item: Any) -> Any:

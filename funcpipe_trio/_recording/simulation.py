@@ -9,6 +9,7 @@ functions, such as the event loop itself. Durations are those of the recording.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
@@ -20,8 +21,10 @@ from .._base import checks
 from .._base.errors import StateError
 from .._base.functions import AnyFunction
 from .._base.shown import listed, named
+from .._plan.check import describable
 from .._plan.nodes import Plan, plan_of
 from .._plan.settings import with_settings
+from .._runtime.core.failures import leaves_of
 from .._runtime.core.task_order import Schedule, scheduled
 from .._runtime.junctions.fan_in import MergeInlet
 from .._runtime.links.sink import Sink
@@ -32,9 +35,6 @@ from .._runtime.run.witness import Witness
 from .playing import Lore, Playing, expanded
 from .recording import Place, Recording
 from .watching import CONSUMER, replace_costs
-
-_BETWEEN = 256
-"""Items of the consumer, or steps of the clock, after which a simulation in a thread asks whether it is cancelled."""
 
 Settings = Mapping[str, Mapping[str, Any]]
 
@@ -49,8 +49,9 @@ def simulate(
     opened; a day takes seconds to minutes.
 
     A source gives its items as long after it was asked as it did, so one that was slowed down by what is behind it
-    becomes faster when that does. One whose items come anyhow, such as requests, belongs in `open_loop`: its items come
-    when they came.
+    becomes faster when that does. One that was stopped by its run goes on, with durations like those before; where the
+    run failed, every source ends with its last recorded item. One whose items come anyhow, such as requests, belongs in
+    `open_loop`: its items come when they came.
 
     Durations are taken as they were: a service that becomes slower with more calls at once is not known to do so. A
     call that was cut off, by a timeout say, counts as one that would have ended just then. Of a function of which more
@@ -68,7 +69,7 @@ def simulate(
       the report of the simulated run, in virtual seconds. Where the run fails, it names the type of the error.
 
     Raises:
-      PlanError: if a change is not possible.
+      PlanError: if the plan cannot work, or a change is not possible.
       StateError: if it is called inside of trio; use `simulate_async` there.
       TypeError: if an argument has a wrong type.
       ValueError: if the recording has nothing of a part of the plan, or a source is not known.
@@ -78,7 +79,7 @@ def simulate(
     if trio.lowlevel.in_trio_run():
         raise StateError("simulate: must not be called inside of trio\nUse await simulate_async(...).")
     with scheduled(Schedule(checks.any_integer("simulate", "seed", seed))):
-        return _Simulation("simulate", plan, recording, seed, open_loop).under(changes, _never)
+        return _Simulation("simulate", plan, recording, seed, open_loop).under(changes, None)
 
 
 async def simulate_async(
@@ -102,16 +103,11 @@ async def simulate_async(
     return await trio.to_thread.run_sync(simulated)
 
 
-def _never() -> bool:
-    return False
-
-
 def _is_cancelled() -> bool:
-    try:
+    with contextlib.suppress(trio.Cancelled):  # raised again when the run in this thread is over
         trio.from_thread.check_cancelled()
-    except trio.Cancelled:  # noqa: ASYNC103  # raised again when the run in this thread is over
-        return True  # noqa: ASYNC104  # likewise
-    return False
+        return False
+    return True
 
 
 class _Simulation:
@@ -127,10 +123,11 @@ class _Simulation:
         self._seed = seed  # chooses samples
         self._open_loop = frozenset(_names(where, open_loop))  # names of sources
 
-    def under(self, changes: Settings | None, is_over: Callable[[], bool]) -> Report:
-        """Return the report of the run under changes."""
+    def under(self, changes: Settings | None, is_over: Callable[[], bool] | None) -> Report:
+        """Return the report of the run under changes; it is given up when `is_over` says so."""
         lore = Lore()
         changed = with_settings(self._plan, changes, common=True) if changes else self._plan
+        describable(changed)
         playing = self._playing(changed, lore)  # first of all, because it may be refused
         if changes and all(kept.is_whole for place, kept in self._recording.tapes.items() if place.role == "calls"):
             self._run(self._plan, self._playing(self._plan, lore), is_over)
@@ -140,13 +137,16 @@ class _Simulation:
     def _playing(self, plan: Plan, lore: Lore) -> Playing:
         return Playing(self._recording, lore, self._seed, self._open_loop)
 
-    def _run(self, plan: Plan, playing: Playing, is_over: Callable[[], bool]) -> Report:
+    def _run(self, plan: Plan, playing: Playing, is_over: Callable[[], bool] | None) -> Report:
         from trio.testing import MockClock
 
         played = playing.replaced(plan)
         self._refuse_missing(playing)
         stage = _Theatre(self._recording, playing, is_over)
-        return trio.run(stage.run, played, clock=MockClock(autojump_threshold=0))
+        try:
+            return trio.run(stage.run, played, clock=MockClock(autojump_threshold=0))
+        except BaseExceptionGroup as group:  # of its nursery: Ctrl-C, or a plan that cannot work
+            raise next(leaves_of(group)) from None
 
     def _refuse_missing(self, playing: Playing) -> None:
         known = dict.fromkeys(place.part for place in self._recording.tapes if place.part != CONSUMER)
@@ -173,10 +173,10 @@ def _names(where: str, value: Any) -> list[str]:
 class _Theatre(Witness):
     """One run of a played plan."""
 
-    def __init__(self, recording: Recording, playing: Playing, is_over: Callable[[], bool]) -> None:
+    def __init__(self, recording: Recording, playing: Playing, is_over: Callable[[], bool] | None) -> None:
         self._recording = recording  # what is played
         self._playing = playing  # what plays it
-        self._is_over = is_over  # whether the simulation is to be given up
+        self._is_over = is_over  # says whether the simulation is to be given up; None if it never is
         self._holds = playing.reader(CONSUMER, "holds", "holds") if recording.has_consumer else None
         """How long the consumer holds each item; None if there is none."""
 
@@ -189,8 +189,11 @@ class _Theatre(Witness):
         )
         until = recording.elapsed if recording.outcome == "cancelled" else math.inf
         async with trio.open_nursery() as nursery:
-            with trio.move_on_after(until):
+            if self._is_over is not None:
+                trio.lowlevel.add_instrument(_Stop(self._is_over, nursery.cancel_scope))
+            with trio.CancelScope() as scope:
                 async with block as run:
+                    scope.deadline = trio.current_time() + until
                     nursery.start_soon(self._change, run)
                     if sink is None:
                         await self._consume(run)
@@ -206,20 +209,32 @@ class _Theatre(Witness):
 
     async def _consume(self, run: Run[Any]) -> None:
         """Take the items, and hold each as long as the recorded consumer did; leave where it left."""
-        assert self._holds is not None
-        most = self._recording.delivered if self._recording.outcome == "left" else math.inf
-        taken = 0
+        left = self._recording.delivered if self._recording.outcome == "left" else math.inf
         try:
-            async for item in run:  # as most consumers do
-                taken += 1
-                hold = self._holds.next(item)
-                if hold:
-                    await trio.sleep(hold)
-                if taken >= most or (taken % _BETWEEN == 0 and self._is_over()):
-                    return
+            await self._hold(None)
+            if left:
+                async for item in run:  # as most consumers do
+                    left -= 1
+                    await self._hold(item)
+                    if not left:
+                        break
+            await self._ask_in_vain(run)
         except Exception as error:
             if run.report.error is not error and run.report.outcome != "aborted":
                 raise
+
+    async def _hold(self, item: Any) -> None:
+        """Take as long as the consumer took with an item, or before the first one."""
+        assert self._holds is not None
+        if seconds := self._holds.next(item):
+            await trio.sleep(seconds)
+
+    async def _ask_in_vain(self, run: Run[Any]) -> None:
+        """Ask for one item more as long as the consumer did before it left, if it did."""
+        ends = self._recording.tapes.get(Place(CONSUMER, "ends", "ends"))
+        if self._recording.outcome == "left" and ends is not None and ends.samples[0][0]:
+            with contextlib.suppress(StopAsyncIteration), trio.move_on_after(ends.samples[0][0]):
+                await anext(run)
 
     def attach(self, consumer: Consumer) -> None:
         """Let the parts of the run play, too."""
@@ -240,6 +255,18 @@ class _Theatre(Witness):
 
     def _cost(self, name: str, number: int) -> AnyFunction:
         return self._playing.answering(name, f"cost of {number}", lambda _item, answer: answer)
+
+
+class _Stop(trio.abc.Instrument):
+    """Cancels a scope when it is time to give up, which is asked once in each batch of tasks."""
+
+    def __init__(self, is_over: Callable[[], bool], scope: trio.CancelScope) -> None:
+        self._is_over = is_over  # says whether it is
+        self._scope = scope  # of the simulation
+
+    def before_io_wait(self, timeout: float) -> None:
+        if self._is_over():
+            self._scope.cancel()
 
 
 def _take_time(chain: Any, clock: Any, seconds: float) -> None:

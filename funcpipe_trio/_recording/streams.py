@@ -16,9 +16,13 @@ from .._runtime.core.signals import PENDING
 from .._runtime.reports.report import Report
 from .._runtime.run.run import Consumer
 from .._runtime.run.witness import Witness
+from .tapes import FailureKind
 
 if TYPE_CHECKING:
     from .recorder import Tapes
+
+REFUSED = "TypeError"
+"""The type of the error by which a run refuses what cannot be iterated."""
 
 
 def recorded_children(tapes: Tapes, name: str, fn: Callable[[Any], Iterable[Any]], item: Any) -> Iterable[Any]:
@@ -27,27 +31,54 @@ def recorded_children(tapes: Tapes, name: str, fn: Callable[[Any], Iterable[Any]
     try:
         made = fn(item)
         if plan_of(made) is not None or not hasattr(type(made), "__iter__"):
-            return made  # the operation refuses it
+            add([0, FailureKind(REFUSED)])
+            return made
         children = iter(made)
     except Exception as error:
         add([0, tapes.failure(name, error)])
         raise
-    return counted(tapes, name, children, add)
+    return Counted(tapes, name, children, add)
 
 
-def counted(tapes: Tapes, name: str, children: Iterator[Any], add: Callable[[Any], None]) -> Iterator[Any]:
-    """Yield the children of an item; add their number, when they are closed."""
-    count: Any = 0
-    try:
-        for child in children:
-            count += 1
-            yield child
-    except Exception as error:
-        count = [count, tapes.failure(name, error)]
-        raise
-    finally:
-        add(count)
-        close = getattr(children, "close", None)
+class Counted:
+    """The children of an item; adds how many were taken, when they end or it is closed."""
+
+    def __init__(self, tapes: Tapes, name: str, children: Iterator[Any], add: Callable[[Any], None]) -> None:
+        self._tapes = tapes  # of the run
+        self._name = name  # of the part
+        self._children = children  # the user's
+        self._hint = getattr(type(children), "__length_hint__", None)  # tells how many are left; None: nothing does
+        self._add: Callable[[Any], None] | None = add  # None when it was called
+        self._count = 0  # of those that were taken
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        try:
+            child = next(self._children)
+        except StopIteration:
+            self._note(None)
+            raise
+        except Exception as error:
+            self._note(self._tapes.failure(self._name, error))
+            raise
+        self._count += 1
+        return child
+
+    def _note(self, failure: FailureKind | None) -> None:
+        if self._add is not None:
+            tells = failure is None and self._hint is not None
+            self._add(self._count if tells else [self._count, failure])
+            self._add = None
+
+    def __length_hint__(self) -> int:
+        """Tell what the user's iterator tells: a run asks whether more may come."""
+        return NotImplemented if self._hint is None else self._hint(self._children)
+
+    def close(self) -> None:
+        self._note(None)
+        close = getattr(self._children, "close", None)
         if close is not None:
             close()
 
@@ -62,7 +93,8 @@ def recorded_stream(tapes: Tapes, name: str, since: float, segments: list[Any], 
         return _Stream(tapes, name, since, segments, aiter(made))
     if hasattr(type(made), "__iter__"):
         return _timed(tapes, name, since, segments, made)
-    return made  # the stage refuses it, or awaits it
+    segments.append([tapes.now() - since, FailureKind(REFUSED)])
+    return made
 
 
 def _timed(tapes: Tapes, name: str, since: float, segments: list[Any], made: Iterable[Any]) -> Iterator[Any]:

@@ -10,9 +10,10 @@ A sample is made of plain numbers: seconds, and how it ended. Nothing here has s
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Callable
 from math import inf, log, log1p
 from random import Random
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 Sample: TypeAlias = Any
 """What JSON can hold, and a `FailureKind` where something failed; each role has its own form, see `roles`."""
@@ -21,6 +22,10 @@ _SLACK = 1024
 """Samples that may come before it is decided which of them are kept."""
 _SPREAD = 32
 """How far from its place in time a sample may be taken that stands for a call that was not kept, in samples."""
+
+
+INVALID: Final = ""
+"""Stands for the answer of a policy's function that the policy refused, or that failed."""
 
 
 class FailureKind:
@@ -33,9 +38,27 @@ class FailureKind:
         self.answers: dict[str, Any] = {} if answers is None else answers
         """What was answered, by the path of what was asked: ``retry.on``, ``retry.retry_after``."""
 
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, FailureKind):
+            return NotImplemented
+        return (self.type_name, self.answers) == (other.type_name, other.answers)
+
+    __hash__ = None  # type: ignore[assignment]  # policies still answer after it was made
+
     def as_json(self) -> dict[str, Any]:
         """Return it as JSON holds it."""
         return {"type": self.type_name, "answers": self.answers}
+
+
+def as_kept(plain: Callable[[Any], Any], answer: Any) -> Any:
+    """Return an answer of a user's function as it is kept: what `plain` makes of it, or how that fails.
+
+    An answer that is not plain is refused by the run. Nothing of it is kept, because it may be an item.
+    """
+    try:
+        return plain(answer)
+    except Exception as error:
+        return FailureKind(type(error).__name__)
 
 
 class Tape:
@@ -123,6 +146,13 @@ class Kept:
         self.seen: int = seen  # calls
         self.numbers: list[int] = numbers  # of the calls that were kept
         self.samples: list[Sample] = samples  # of those
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Kept):
+            return NotImplemented
+        return (self.seen, self.numbers, self.samples) == (other.seen, other.numbers, other.samples)
+
+    __hash__ = None  # type: ignore[assignment]  # its lists have none
 
     @property
     def is_whole(self) -> bool:

@@ -21,7 +21,9 @@ from .._runtime.run.run import Consumer
 from .._runtime.run.run_context import RunContext
 from .._runtime.stages.sources import AsyncSource, IterableInlet, TickSource
 from .recording import Place
-from .streams import counted
+from .roles import plain_cost
+from .streams import Counted
+from .tapes import as_kept
 
 if TYPE_CHECKING:
     from .recorder import Tapes
@@ -95,10 +97,12 @@ def _watch_unbatch(operation: Any, tapes: Tapes) -> None:
     add = tapes.tape(name, "fn", "counts").add
 
     def opening(value: Any) -> Any:
-        if isinstance(value, list | tuple):
-            add(len(value))
-            return opened(value)
-        return counted(tapes, name, opened(value), add)
+        try:
+            children = opened(value)
+        except Exception as error:
+            add([0, tapes.failure(name, error)])
+            raise
+        return Counted(tapes, name, children, add)
 
     operation.open = opening
 
@@ -126,10 +130,10 @@ def _noting(fn: AnyFunction, tapes: Tapes, name: str, number: int) -> AnyFunctio
     def noted(item: Any) -> Any:
         try:
             cost = fn(item)
-            add(cost)
         except Exception as error:
             add(tapes.failure(name, error))
             raise
+        add(as_kept(plain_cost, cost))
         return cost
 
     return noted
@@ -183,13 +187,15 @@ def _inner(tapes: Tapes, cleanup_timeout: float, plan: Plan, on_discard: OnDisca
 
 
 def _watch_consumer(consumer: Consumer, tapes: Tapes) -> None:
+    """Note how long it is until it asks for the first item, how long it holds each, and how long it asks in vain."""
     take, now, tape = consumer.take, tapes.now, tapes.tape(CONSUMER, "holds", "holds")
     keep, samples, most = tape.samples.append, tape.samples, tape.most
-    given: float | None = None  # when it got its last item, until it asks for the next
+    given: float | None = tapes.began  # when it got its last item, until it asks for the next
+    asked = 0.0  # when it asked last
 
     def taken() -> Any:
-        nonlocal given
-        asked = None
+        nonlocal given, asked
+        is_first = given is not None  # the first time that it asks for this item
         if given is not None:
             asked = now()
             keep(asked - given)
@@ -198,11 +204,13 @@ def _watch_consumer(consumer: Consumer, tapes: Tapes) -> None:
             given = None
         item = take()
         if item is not PENDING:  # at once, or after a wait
-            given = now() if asked is None else asked
+            given = asked if is_first else now()
         return item
 
     def end() -> None:
-        if given is not None:
+        if given is None:
+            tapes.tape(CONSUMER, "ends", "ends").add([now() - asked])
+        else:
             tape.add(now() - given)
 
     consumer.take = taken

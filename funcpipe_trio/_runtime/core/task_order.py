@@ -14,6 +14,7 @@ run is over.
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -66,15 +67,72 @@ class Schedule(random.Random):
 
 @contextmanager
 def scheduled(schedule: Schedule) -> Iterator[Schedule]:
-    """Order the tasks of every `trio.run` in the block by a schedule."""
+    """Order the tasks of every `trio.run` in the block by a schedule; those of other threads as usual."""
     require_private_names()
-    module: Any = _trio_run
-    before = module._ALLOW_DETERMINISTIC_SCHEDULING, module._r
-    module._ALLOW_DETERMINISTIC_SCHEDULING, module._r = True, schedule
+    before, _here.schedule = _here.schedule, schedule
+    _switch.on()
     try:
         yield schedule
     finally:
-        module._ALLOW_DETERMINISTIC_SCHEDULING, module._r = before
+        _switch.off()
+        _here.schedule = before
+
+
+class _Here(threading.local):
+    """The schedule of each thread."""
+
+    schedule: Schedule | None = None
+    """None: as usual."""
+
+
+_here = _Here()
+
+
+class _ByThread(random.Random):
+    """Trio's source of randomness, but where a thread has a schedule, that."""
+
+    def __init__(self, usual: random.Random) -> None:
+        super().__init__()
+        self._usual = usual  # of threads without a schedule
+
+    def shuffle(self, x: Any) -> None:
+        """Order one batch of tasks."""
+        (_here.schedule or self._usual).shuffle(x)
+
+    def random(self) -> float:
+        """Return a number that decides something else."""
+        return (_here.schedule or self._usual).random()
+
+    def getrandbits(self, k: int, /) -> int:
+        """Return random bits, likewise."""
+        return (_here.schedule or self._usual).getrandbits(k)
+
+
+class _Switch:
+    """Lets trio ask for schedules while any thread has one: its randomness is one for all threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()  # protects all of this
+        self._users = 0  # blocks in which there is a schedule
+        self._before: tuple[bool, Any] = False, None  # what trio had before the first of them
+
+    def on(self) -> None:
+        module: Any = _trio_run
+        with self._lock:
+            if not self._users:
+                self._before = module._ALLOW_DETERMINISTIC_SCHEDULING, module._r
+                module._ALLOW_DETERMINISTIC_SCHEDULING, module._r = True, _ByThread(module._r)
+            self._users += 1
+
+    def off(self) -> None:
+        module: Any = _trio_run
+        with self._lock:
+            self._users -= 1
+            if not self._users:
+                module._ALLOW_DETERMINISTIC_SCHEDULING, module._r = self._before
+
+
+_switch = _Switch()
 
 
 def shields_around(task: Any) -> Iterator[trio.CancelScope]:

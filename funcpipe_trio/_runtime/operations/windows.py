@@ -91,12 +91,12 @@ class DistinctOp(PerItem):
 
     def apply(self, value: Any) -> Any:
         key = value if self._key is None else self._key(value)
-        if self._key is not None:
+        if key is not value:
             self.vet(key)
         try:
             hash(key)
         except TypeError as error:
-            what = "an item" if self._key is None else "a key"
+            what = "an item" if key is value else "a key"
             raise TypeError(
                 f"{named(self.name)}: {what} of type {type_name(key)} has no hash, so it cannot be remembered\n"
                 "Use key= with a function that gives a hashable value."

@@ -87,10 +87,10 @@ class RunContext(Generic[T]):
         await trio.lowlevel.checkpoint()
         if self._consumer is not None:
             raise trio.BusyResourceError("one `pipeline.open()` opens one run; call `open` again for another")
-        claim_sources(self._plan)
         written = self._plan
-        if self._witness is not None:
-            self._plan = self._witness.begin(written)
+        played = written if self._witness is None else self._witness.begin(written)  # it may refuse
+        claim_sources(written)
+        self._plan = played
         engine = Engine(
             *(self._build, self._on_discard, self._cleanup_timeout, self._sink, self._inner),
             is_logged=self._is_logged,

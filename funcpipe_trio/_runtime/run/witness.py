@@ -14,7 +14,7 @@ class Witness:
     """Is told of one run; its methods are called by that run."""
 
     def begin(self, plan: Plan) -> Plan:
-        """Return the plan that runs in the place of the given one, with the same names."""
+        """Return the plan that runs in the place of the given one, with the same names; it may still be refused."""
         return plan
 
     def attach(self, consumer: Consumer) -> None:
