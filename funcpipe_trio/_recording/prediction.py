@@ -34,7 +34,7 @@ from .._plan.nodes import Plan, Source
 from .._plan.operations import Opaque
 from .._plan.steps import Call, Limit, StepPlan, Timeout, Within, step_of
 from .._runtime.core.failures import leaves_of
-from .._runtime.core.task_order import Schedule, scheduled
+from .._runtime.core.task_order import in_order
 from .._runtime.reports.report import RunStatistics
 from .._runtime.run.run import Run
 from .._runtime.run.run_context import RunContext
@@ -293,7 +293,7 @@ def _by_simulation(plan: Plan, supposed: _Supposed, names: list[str]) -> Predict
     first = int(min(max(4 * held, 200), _MOST / 4))
     longest = max([len(each) for each in supposed.times.values()], default=1)
     counted = min(max(_FEWEST, 10 * first, 2 * longest), _MOST)
-    with scheduled(Schedule(0)):
+    with in_order(0):
         played = supposed.replaced(plan)
         try:
             between = trio.run(_measured, played, supposed, first, counted, clock=MockClock(autojump_threshold=0))

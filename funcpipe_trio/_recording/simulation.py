@@ -25,7 +25,7 @@ from .._plan.check import describable
 from .._plan.nodes import Plan, plan_of
 from .._plan.settings import with_settings
 from .._runtime.core.failures import leaves_of
-from .._runtime.core.task_order import Schedule, scheduled
+from .._runtime.core.task_order import in_order
 from .._runtime.junctions.fan_in import MergeInlet
 from .._runtime.links.sink import Sink
 from .._runtime.reports.report import Report
@@ -78,7 +78,7 @@ def simulate(
     """
     if trio.lowlevel.in_trio_run():
         raise StateError("simulate: must not be called inside of trio\nUse await simulate_async(...).")
-    with scheduled(Schedule(checks.any_integer("simulate", "seed", seed))):
+    with in_order(checks.any_integer("simulate", "seed", seed)):
         return _Simulation("simulate", plan, recording, seed, open_loop).under(changes, None)
 
 
@@ -218,10 +218,10 @@ class _Theatre(Witness):
                     await self._hold(item)
                     if not left:
                         break
-            await self._ask_in_vain(run)
         except Exception as error:
             if run.report.error is not error and run.report.outcome != "aborted":
                 raise
+        await self._leave(run)
 
     async def _hold(self, item: Any) -> None:
         """Take as long as the consumer took with an item, or before the first one."""
@@ -229,11 +229,14 @@ class _Theatre(Witness):
         if seconds := self._holds.next(item):
             await trio.sleep(seconds)
 
-    async def _ask_in_vain(self, run: Run[Any]) -> None:
-        """Ask for one item more as long as the consumer did before it left, if it did."""
+    async def _leave(self, run: Run[Any]) -> None:
+        """Do what the consumer did at the end: ask in vain for one item more, or something else."""
         ends = self._recording.tapes.get(Place(CONSUMER, "ends", "ends"))
-        if self._recording.outcome == "left" and ends is not None and ends.samples[0][0]:
-            with contextlib.suppress(StopAsyncIteration), trio.move_on_after(ends.samples[0][0]):
+        end = ends.samples[0] if ends is not None and ends.samples else 0.0
+        if end and not isinstance(end, list):
+            await trio.sleep(end)
+        elif end and self._recording.outcome == "left":
+            with contextlib.suppress(StopAsyncIteration), trio.move_on_after(end[0]):
                 await anext(run)
 
     def attach(self, consumer: Consumer) -> None:

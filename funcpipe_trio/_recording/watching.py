@@ -187,14 +187,18 @@ def _inner(tapes: Tapes, cleanup_timeout: float, plan: Plan, on_discard: OnDisca
 
 
 def _watch_consumer(consumer: Consumer, tapes: Tapes) -> None:
-    """Note how long it is until it asks for the first item, how long it holds each, and how long it asks in vain."""
+    """Note how long it is until it asks for the first item, how long it holds each, and what it does at the end.
+
+    That is how long it asks in vain, or how long it is from the end of the items to that of the run.
+    """
     take, now, tape = consumer.take, tapes.now, tapes.tape(CONSUMER, "holds", "holds")
     keep, samples, most = tape.samples.append, tape.samples, tape.most
     given: float | None = tapes.began  # when it got its last item, until it asks for the next
     asked = 0.0  # when it asked last
+    ended: float | None = None  # when it was told that there are no more
 
     def taken() -> Any:
-        nonlocal given, asked
+        nonlocal given, asked, ended
         is_first = given is not None  # the first time that it asks for this item
         if given is not None:
             asked = now()
@@ -202,14 +206,18 @@ def _watch_consumer(consumer: Consumer, tapes: Tapes) -> None:
             if len(samples) > most:
                 tape.thin()
             given = None
-        item = take()
+        try:
+            item = take()
+        except Exception:
+            ended = now() if ended is None else ended
+            raise
         if item is not PENDING:  # at once, or after a wait
             given = asked if is_first else now()
         return item
 
     def end() -> None:
         if given is None:
-            tapes.tape(CONSUMER, "ends", "ends").add([now() - asked])
+            tapes.tape(CONSUMER, "ends", "ends").add([now() - asked] if ended is None else now() - ended)
         else:
             tape.add(now() - given)
 

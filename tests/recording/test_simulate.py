@@ -284,6 +284,19 @@ def test_a_consumer_leaves_when_it_did(got, asks):
     assert report.delivered == recording.delivered == got
 
 
+@pytest.mark.parametrize("times", [1, 2])
+def test_what_a_consumer_does_behind_the_last_item_counts(times):
+    async def goes_on(run: Any) -> None:
+        for _ in range(times):  # it is told each time that there are no more
+            async for _item in run:
+                pass
+            await trio.sleep(5)
+
+    recording = recorded(line(), goes_on)
+
+    assert simulate(line(), recording).elapsed == recording.elapsed == 4 + 5 * times
+
+
 @pytest.mark.parametrize("seconds", [0, 0.5, 2.5])
 def test_a_run_that_was_cancelled_is_cancelled_then(seconds):
     async def main() -> None:
@@ -447,6 +460,14 @@ def test_simulations_in_several_threads_leave_trio_as_it_was():
         each.join()
     assert len(set(reports)) == 1
     assert (_run._r, _run._ALLOW_DETERMINISTIC_SCHEDULING) == before
+
+
+def test_a_trio_whose_order_cannot_be_chosen_simulates_too(monkeypatch):
+    recording = recorded(line())
+    monkeypatch.setattr("funcpipe_trio._runtime.core.task_order.missing_private_names", lambda: ["it"])
+
+    assert simulate(line(), recording).elapsed == 4
+    assert Pipeline.from_iterable(count).map(nap).filter(bool).predict({"nap": 0.5}).throughput == pytest.approx(2)
 
 
 def test_the_schedule_of_one_thread_is_not_that_of_another():
