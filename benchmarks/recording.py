@@ -6,7 +6,6 @@ calls that wait for a timer, as most do.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Awaitable, Callable
 from functools import partial
 
@@ -15,7 +14,6 @@ import trio
 from funcpipe_trio import Pipeline, Recorder
 
 from ._model import Benchmark, Case, Contender, Target
-from ._work import add
 
 __all__ = ["BENCHMARK"]
 
@@ -34,15 +32,9 @@ async def timer(item: int) -> int:
     return item
 
 
-def line(call: Call, concurrency: int, items: int) -> Pipeline[int]:
-    return Pipeline.from_iterable(range(items)).map(call, concurrency=concurrency)
-
-
 def run(call: Call, concurrency: int, is_recorded: bool, items: int) -> int:
-    last = deque([0], maxlen=1)
-    plan = line(call, concurrency, items).scan(add, 0).tap(last.append)
-    trio.run(partial(plan.run, record=Recorder() if is_recorded else None))
-    return last[0]
+    plan = Pipeline.from_iterable(range(items)).map(call, concurrency=concurrency)
+    return trio.run(partial(plan.run, record=Recorder() if is_recorded else None)).delivered
 
 
 def _case(name: str, call: Call, concurrency: int, items: int) -> Case:
