@@ -25,7 +25,7 @@ from .._plan.rules import RULES
 from .._recording.recording import Recording
 from ..service import GRACE
 from .completion import SCRIPTS
-from .running import ABORTED, FAILED, LATE, Refused, Shown, run
+from .running import ABORTED, FAILED, LATE, Refused, Shown, run, writable
 from .target import TargetError, find, find_document, found
 
 WRONG_USE = 2
@@ -111,14 +111,15 @@ def _simulate(given: argparse.Namespace) -> int:
     from . import simulating  # what it needs is not needed to describe a plan
 
     recording = _loaded(given.recording)
-    with found(given.target) as plan:
+    if given.plot is not None:
+        simulating.check_picture(given.plot)
+    with found(given.target) as plan, writable("--plot", given.plot):
         settings = [simulating.placed(each, plan) for each in map(simulating.parsed, given.set)]
         rows = simulating.compared(plan, recording, settings, given.seed, given.open_loop)
-    print(simulating.table(rows))
-    if given.plot is not None:
-        simulating.plot(
-            rows, settings, given.plot, f"{given.target}: {recording.taken} items in {recording.elapsed:.6g} s"
-        )
+        print(simulating.table(rows))
+        if given.plot is not None:
+            title = f"{given.target}: {recording.taken} items in {recording.elapsed:.6g} s"
+            simulating.plot(rows, settings, given.plot, title)
     return 0
 
 

@@ -66,7 +66,7 @@ def run(plan: Pipeline[Any], grace: float, shown: Shown) -> int:
     """
     recorder = None if shown.record is None else Recorder()
     service: Service[Any] = Service(plan, grace, record=recorder)
-    with _writable(shown.record), _listening(shown) as listener:
+    with writable("--record", shown.record), _listening(shown) as listener:
         if shown.live and sys.stdout is not None and sys.stdout.isatty():
             _import("rich", "--live", "live")
         with _ctrl_c_ends_the_program():
@@ -164,8 +164,8 @@ async def _serve(service: Service[Any], shown: Shown, listener: socket.socket | 
 
 
 @contextlib.contextmanager
-def _writable(path: str | None) -> Iterator[None]:
-    """Open a file for what will be recorded, so that it is known before the run that it can be written."""
+def writable(option: str, path: str | None) -> Iterator[None]:
+    """Open the file that an option names, so that it is known before the work that it can be written."""
     if path is None:
         yield
         return
@@ -173,11 +173,11 @@ def _writable(path: str | None) -> Iterator[None]:
         with open(path, "a", encoding="utf-8") as file:
             is_new = file.tell() == 0
     except OSError as error:
-        raise Refused(f"--record: {path} cannot be written: {error.strerror}") from None
+        raise Refused(f"{option}: {path} cannot be written: {error.strerror}") from None
     try:
         yield
     finally:
-        if is_new and not os.path.getsize(path):  # nothing was recorded
+        if is_new and not os.path.getsize(path):  # nothing was written
             os.unlink(path)
 
 

@@ -10,19 +10,23 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import os
 from collections.abc import Sequence
 from fractions import Fraction
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from .._base.frozen import dataclass
 from .._base.shown import escaped
 from .._plan.layout import places
 from .._plan.nodes import plan_of
+from .._plan.settings import with_settings
 from .._recording.recording import Recording
 from .._recording.simulation import simulate
 from .._runtime.reports.report import Report
 from ..pipeline import Pipeline
 from .running import Refused
+
+_Changes: TypeAlias = dict[str, dict[str, Any]]
 
 MOST: Final = 64
 """The most combinations of values."""
@@ -105,24 +109,38 @@ def compared(
     """Simulate a recorded run under each combination of settings; return the rows of the table.
 
     Raises:
-      PlanError: if a setting is not possible.
-      Refused: if there are too many combinations.
+      Refused: if there are too many combinations, or a value is not possible; nothing was simulated.
       ValueError: if the recording does not fit the plan.
     """
     count = math.prod(len(each.values) for each in settings)
     if count > MOST:
         raise Refused(f"--set: {count} combinations are too many; there may be {MOST}")
-    choices = [list(zip(each.values, each.texts, strict=True)) for each in settings] if settings else []
+    choices = _choices(plan, settings)
     again = simulate(plan, recording, seed=seed, open_loop=open_loop)
     stage = _watched(again, [each.part for each in settings])
     rows = [_recorded(recording, again, stage), _row("as it was, simulated", again, stage)]
-    for chosen in itertools.product(*choices) if settings else ():
-        changes: dict[str, dict[str, Any]] = {}
-        for setting, (value, _text) in zip(settings, chosen, strict=True):
-            changes.setdefault(setting.part, {})[setting.name] = value
-        label = " ".join(f"{each.part}.{each.name}={text}" for each, (_, text) in zip(settings, chosen, strict=True))
+    for label, changes in choices:
         rows.append(_row(label, simulate(plan, recording, changes, seed=seed, open_loop=open_loop), stage))
     return rows
+
+
+def _choices(pipeline: Pipeline[Any], settings: Sequence[Setting]) -> list[tuple[str, _Changes]]:
+    """Return each combination of values, with its label; refuse what is not possible before anything is simulated."""
+    plan = plan_of(pipeline)
+    if not settings or plan is None:
+        return []
+    found = []
+    for chosen in itertools.product(*[zip(each.values, each.texts, strict=True) for each in settings]):
+        changes: _Changes = {}
+        for setting, (value, _text) in zip(settings, chosen, strict=True):
+            changes.setdefault(setting.part, {})[setting.name] = value
+        try:
+            with_settings(plan, changes, common=True)
+        except (TypeError, ValueError) as error:
+            raise Refused(f"--set: {error}") from None
+        texts = [f"{each.part}.{each.name}={text}" for each, (_, text) in zip(settings, chosen, strict=True)]
+        found.append((" ".join(texts), changes))
+    return found
 
 
 def _recorded(recording: Recording, again: Report, stage: str | None) -> Row:
@@ -163,17 +181,25 @@ def table(rows: Sequence[Row]) -> str:
     return "\n".join(shown)
 
 
-def plot(rows: Sequence[Row], settings: Sequence[Setting], path: str, title: str) -> None:
-    """Draw throughput and p99 against the settings.
+def check_picture(path: str) -> None:
+    """Check, before anything is simulated, that a picture of that name can be drawn.
 
     Raises:
-      Refused: if the package that draws is missing, or the file cannot be written.
+      Refused: if the package that draws is missing, or does not know the format.
     """
     try:
-        from matplotlib import rc_context
-        from matplotlib.figure import Figure
+        from matplotlib.backend_bases import FigureCanvasBase
     except ImportError:
         raise Refused(_NO_MATPLOTLIB) from None
+    if os.path.splitext(path)[1][1:].lower() not in FigureCanvasBase.get_supported_filetypes():
+        raise Refused(f"--plot: the file must have the name of a format, such as .svg, .png or .pdf, not {path!r}")
+
+
+def plot(rows: Sequence[Row], settings: Sequence[Setting], path: str, title: str) -> None:
+    """Draw throughput and p99 against the settings, into a file that `check_picture` has let through."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
     drawn = rows[2:] or rows[1:]
     figure = Figure(figsize=(9, 5), layout="constrained")
     panels = figure.subplots(2, 1, sharex=True)
@@ -184,11 +210,8 @@ def plot(rows: Sequence[Row], settings: Sequence[Setting], path: str, title: str
     _draw(panels[1], places, [row.p99 or 0.0 for row in drawn], "p99 of calls, s", "#e69f00")
     _label(panels[1], places, [row.label for row in drawn], settings)
     figure.suptitle(title, x=0.01, ha="left", fontsize="medium", parse_math=False)
-    try:
-        with rc_context({"svg.hashsalt": "funcpipe_trio", "svg.fonttype": "none"}):
-            figure.savefig(path, metadata={"Date": None} if path.lower().endswith(".svg") else None)
-    except (OSError, ValueError) as error:
-        raise Refused(f"--plot: {error}") from None
+    with rc_context({"svg.hashsalt": "funcpipe_trio", "svg.fonttype": "none"}):
+        figure.savefig(path, metadata={"Date": None} if path.lower().endswith(".svg") else None)
 
 
 def _label(panel: Any, places: Sequence[int], labels: Sequence[str], settings: Sequence[Setting]) -> None:
