@@ -166,6 +166,11 @@ class _Case:
         return bool(getattr(self.stage.policies, name) > _MUCH * self.stage.used)
 
     @property
+    def mostly_fails(self) -> bool:
+        """Whether most of what it took came to nothing, by an error that was handled or that ended the run."""
+        return self.stage is not None and self.stage.failed > _MUCH * self.stage.received
+
+    @property
     def stalled(self) -> float:
         """Part of the time of its places for which they waited for an earlier item."""
         return 0.0 if self.stage is None or not self.stage.offered else self.stage.stalled / self.stage.offered
@@ -213,6 +218,10 @@ def _slow_consumer(case: _Case) -> str:
 
 def _open_circuit(case: _Case) -> str:
     return f"{case.name}: its calls wait for a circuit to close; what they call must recover first"
+
+
+def _failing(case: _Case) -> str:
+    return f"{case.name}: most of its calls fail; that is to be mended first"
 
 
 def _retries(case: _Case) -> str:
@@ -287,6 +296,7 @@ _RULES: tuple[_Rule, ...] = (
     (lambda case: case.number is None, _slow_consumer),
     (lambda case: case.waits_mostly("waited_retry"), _retries),
     (lambda case: case.waits_outside, _slow_source),
+    (lambda case: case.places > 0 and case.mostly_fails, _failing),
     (lambda case: case.waits_mostly("waited_circuit"), _open_circuit),
     (_is_limited, _rate_binds),
     (lambda case: case.setting.is_keyed and case.stalled > _SOME, _one_key),

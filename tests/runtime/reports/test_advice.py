@@ -220,6 +220,11 @@ async def fails(item: int) -> int:
     raise OSError(item)
 
 
+async def always_fails(item: int) -> int:
+    await trio.sleep(3)
+    raise OSError(item)
+
+
 def often_fails() -> Callable[[int], Any]:
     tries: dict[int, int] = {}
 
@@ -258,6 +263,11 @@ OTHERS: dict[str, tuple[Callable[[], Pipeline[Any]], float, str]] = {
         ),
         0,
         ".*: its calls wait for a circuit to close; .*",
+    ),
+    "calls that fail": (
+        lambda: many(200).map(takes("embed", 1)).map(always_fails, concurrency=2, on_error=OnError.skip()),
+        0,
+        "always_fails: most of its calls fail; that is to be mended first",
     ),
     "one key": (
         lambda: many(60).map(takes("embed", 1), concurrency=4, key=lambda item: 0),
