@@ -37,6 +37,7 @@ from .._runtime.core.task_order import Schedule, scheduled
 from .._runtime.reports.report import RunStatistics
 from .._runtime.run.run import Run
 from .._runtime.run.run_context import RunContext
+from .interrupts import plain_interrupts
 from .playing import Lore, Playing, Reader, Token
 from .recording import Place, Recording
 from .tapes import Kept, Sample
@@ -295,7 +296,8 @@ def _by_simulation(plan: Plan, supposed: _Supposed, names: list[str]) -> Predict
     with scheduled(Schedule(0)):
         played = supposed.replaced(plan)
         try:
-            between = trio.run(_measured, played, supposed, first, counted, clock=MockClock(autojump_threshold=0))
+            with plain_interrupts():
+                between = trio.run(_measured, played, supposed, first, counted, clock=MockClock(autojump_threshold=0))
         except ExceptionGroup as group:
             raise group.exceptions[0] from None
     rate = between.taken / between.elapsed if between.elapsed > 0 else math.inf

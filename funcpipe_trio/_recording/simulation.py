@@ -29,6 +29,7 @@ from .._runtime.reports.report import Report
 from .._runtime.run.run import Consumer, Run
 from .._runtime.run.run_context import RunContext
 from .._runtime.run.witness import Witness
+from .interrupts import plain_interrupts
 from .playing import Lore, Playing, expanded
 from .recording import Place, Recording
 from .watching import CONSUMER, replace_costs
@@ -146,7 +147,8 @@ class _Simulation:
         played = playing.replaced(plan)
         self._refuse_missing(playing)
         stage = _Theatre(self._recording, playing, is_over)
-        return trio.run(stage.run, played, clock=MockClock(autojump_threshold=0))
+        with plain_interrupts():
+            return trio.run(stage.run, played, clock=MockClock(autojump_threshold=0))
 
     def _refuse_missing(self, playing: Playing) -> None:
         known = dict.fromkeys(place.part for place in self._recording.tapes if place.part != CONSUMER)

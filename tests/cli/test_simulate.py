@@ -4,6 +4,7 @@ Mutants that die here: a wrong value that ends in a traceback; an option that is
 an empty file that is left behind.
 """
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import trio
 from funcpipe_trio import Pipeline, RateLimit, Recorder, Step
 from funcpipe_trio._cli import simulating
 from funcpipe_trio._cli.main import main
+from funcpipe_trio._recording import simulation
 from funcpipe_trio.testing import run_virtual
 
 
@@ -83,3 +85,11 @@ def test_a_picture_is_drawn_and_nothing_is_left_where_none_is(given, tmp_path):
 
     assert good.read_text(encoding="utf-8").startswith("<?xml")
     assert not bad.exists()
+
+
+def test_ctrl_c_ends_it_with_a_single_line(given, capsys, monkeypatch):
+    """In the middle of a simulation, where nurseries are open."""
+    monkeypatch.setattr(simulation, "_forget", lambda _item: signal.raise_signal(signal.SIGINT))
+
+    assert main(["simulate", *given]) == 130
+    assert capsys.readouterr().err == "funcpipe: interrupted\n"
