@@ -181,17 +181,20 @@ class _Theatre(Witness):
         self._is_over = is_over  # whether the simulation is to be given up
         self._holds = playing.reader(CONSUMER, "holds", "holds") if recording.has_consumer else None
         """How long the consumer holds each item; None if there is none."""
+        self._scope = trio.CancelScope()  # around the run
+        self._results: int = 0  # that the run gave where there is no consumer
 
     async def run(self, plan: Plan) -> Report:
         """Run the plan to the end that the recorded run had."""
         recording = self._recording
-        sink = None if recording.has_consumer else Sink(_forget)
+        sink = None if recording.has_consumer else Sink(self._forget)
         block: RunContext[Any] = RunContext(
             plan, on_discard=None, cleanup_timeout=1e9, sink=sink, witness=self, is_logged=False
         )
         until = recording.elapsed if recording.outcome == "cancelled" else math.inf
+        self._scope.deadline = trio.current_time() + until
         async with trio.open_nursery() as nursery:
-            with trio.move_on_after(until):
+            with self._scope:
                 async with block as run:
                     nursery.start_soon(self._change, run)
                     if sink is None:
@@ -222,6 +225,12 @@ class _Theatre(Witness):
         except Exception as error:
             if run.report.error is not error and run.report.outcome != "aborted":
                 raise
+
+    def _forget(self, _item: object) -> None:
+        """Do nothing with a result, but look now and then whether the simulation is to be given up."""
+        self._results += 1
+        if self._results % _BETWEEN == 0 and self._is_over():
+            self._scope.cancel()
 
     def attach(self, consumer: Consumer) -> None:
         """Let the parts of the run play, too."""
@@ -256,7 +265,3 @@ def _take_time(chain: Any, clock: Any, seconds: float) -> None:
             clock.jump(seconds * (outlet.given() - before))
 
     chain.burst = timed
-
-
-def _forget(_item: object) -> None:
-    """Do nothing with a result."""

@@ -89,7 +89,7 @@ def test_a_picture_is_drawn_and_nothing_is_left_where_none_is(given, tmp_path):
 
 def test_ctrl_c_ends_it_with_a_single_line(given, capsys, monkeypatch):
     """In the middle of a simulation, where nurseries are open."""
-    monkeypatch.setattr(simulation, "_forget", lambda _item: signal.raise_signal(signal.SIGINT))
+    monkeypatch.setattr(simulation._Theatre, "_forget", lambda *_: signal.raise_signal(signal.SIGINT))
 
     assert main(["simulate", *given]) == 130
     assert capsys.readouterr().err == "funcpipe: interrupted\n"
