@@ -23,7 +23,7 @@ import trio
 
 from .._base.errors import FuncpipeError
 from .._base.frozen import dataclass
-from .._base.shown import told
+from .._base.shown import escaped, told
 from .._recording.recorder import Recorder
 from .._runtime.reports.report import Report
 from .._runtime.run.run import Run
@@ -66,7 +66,7 @@ def run(plan: Pipeline[Any], grace: float, shown: Shown) -> int:
     """
     recorder = None if shown.record is None else Recorder()
     service: Service[Any] = Service(plan, grace, record=recorder)
-    with _writable(shown.record), _listening(shown) as listener:
+    with writable("--record", shown.record), _listening(shown) as listener:
         if shown.live and sys.stdout is not None and sys.stdout.isatty():
             _import("rich", "--live", "live")
         with _ctrl_c_ends_the_program():
@@ -103,10 +103,28 @@ def _status(report: Report, *, is_late: bool) -> int:
 
 
 def _say_where(error: BaseException) -> None:
-    """Print where in the user's code an error was raised; what it says is in the report."""
+    """Print in which stage, at which item and line an error was raised; what it says is in the report."""
+    notes = [note for note in getattr(error, "__notes__", ()) if isinstance(note, str)]
+    told_notes = [f": {escaped('; '.join(notes))}"] if notes else []
+    print("funcpipe: the run failed", *told_notes, sep="", file=sys.stderr)
+    _print_frames(error)
+    for each in _members(error):
+        print(f"{escaped(told(each))}, raised", file=sys.stderr)
+        _print_frames(each)
+
+
+def _print_frames(error: BaseException) -> None:
     frames = users_part(traceback.extract_tb(error.__traceback__))
-    if frames:  # there are none if the error is of this package, such as that of a timeout of the stream
-        print("funcpipe: the run failed in", "".join(frames.format()).rstrip(), sep="\n", file=sys.stderr)
+    print("".join(frames.format()), end="", file=sys.stderr)  # none of an error of this package, such as a timeout
+
+
+def _members(error: BaseException) -> Iterator[BaseException]:
+    """Yield the errors of a group that are no groups."""
+    for each in error.exceptions if isinstance(error, BaseExceptionGroup) else ():
+        if isinstance(each, BaseExceptionGroup):
+            yield from _members(each)
+        else:
+            yield each
 
 
 # ---- beside the run
@@ -164,8 +182,8 @@ async def _serve(service: Service[Any], shown: Shown, listener: socket.socket | 
 
 
 @contextlib.contextmanager
-def _writable(path: str | None) -> Iterator[None]:
-    """Open a file for what will be recorded, so that it is known before the run that it can be written."""
+def writable(option: str, path: str | None) -> Iterator[None]:
+    """Open the file that an option names, so that it is known before the work that it can be written."""
     if path is None:
         yield
         return
@@ -173,11 +191,11 @@ def _writable(path: str | None) -> Iterator[None]:
         with open(path, "a", encoding="utf-8") as file:
             is_new = file.tell() == 0
     except OSError as error:
-        raise Refused(f"--record: {path} cannot be written: {error.strerror}") from None
+        raise Refused(f"{option}: {path} cannot be written: {error.strerror}") from None
     try:
         yield
     finally:
-        if is_new and not os.path.getsize(path):  # nothing was recorded
+        if is_new and not os.path.getsize(path):  # nothing was written
             os.unlink(path)
 
 

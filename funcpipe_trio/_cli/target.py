@@ -75,7 +75,9 @@ def find_document(target: str) -> dict[str, Any]:
         return document(find(target)._plan)
     try:
         written = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise TargetError(f"{target!r} cannot be read: {error.strerror}") from None
+    except ValueError as error:
         raise TargetError(f"{target!r} cannot be read: {error}") from None
     if not (isinstance(written, dict) and written.get("schema") == SCHEMA and is_document(written)):
         raise TargetError(f"{target!r} must be what `funcpipe describe --format json` of this version writes")

@@ -189,10 +189,10 @@ class _Theatre(Witness):
         )
         until = recording.elapsed if recording.outcome == "cancelled" else math.inf
         async with trio.open_nursery() as nursery:
-            if self._is_over is not None:
-                trio.lowlevel.add_instrument(_Stop(self._is_over, nursery.cancel_scope))
             with trio.CancelScope() as scope:
                 async with block as run:
+                    if self._is_over is not None:  # here, so that there is a run to report on
+                        trio.lowlevel.add_instrument(_Stop(self._is_over, nursery.cancel_scope))
                     scope.deadline = trio.current_time() + until
                     nursery.start_soon(self._change, run)
                     if sink is None:
@@ -226,16 +226,15 @@ class _Theatre(Witness):
     async def _hold(self, item: Any) -> None:
         """Take as long as the consumer took with an item, or before the first one."""
         assert self._holds is not None
-        if seconds := self._holds.next(item):
-            await trio.sleep(seconds)
+        await _sleep(self._holds.next(item))
 
     async def _leave(self, run: Run[Any]) -> None:
         """Do what the consumer did at the end: ask in vain for one item more, or something else."""
         ends = self._recording.tapes.get(Place(CONSUMER, "ends", "ends"))
         end = ends.samples[0] if ends is not None and ends.samples else 0.0
-        if end and not isinstance(end, list):
-            await trio.sleep(end)
-        elif end and self._recording.outcome == "left":
+        if not isinstance(end, list):
+            await _sleep(end)
+        elif self._recording.outcome == "left":
             with contextlib.suppress(StopAsyncIteration), trio.move_on_after(end[0]):
                 await anext(run)
 
@@ -270,6 +269,12 @@ class _Stop(trio.abc.Instrument):
     def before_io_wait(self, timeout: float) -> None:
         if self._is_over():
             self._scope.cancel()
+
+
+async def _sleep(seconds: float) -> None:
+    """Sleep, but not at all if that takes no time."""
+    if seconds:
+        await trio.sleep(seconds)
 
 
 def _take_time(chain: Any, clock: Any, seconds: float) -> None:

@@ -253,7 +253,7 @@ def test_a_plan_is_compared_with_what_was_written_before(run, folder):
         ("[]", "'plan.json' must be what `funcpipe describe --format json` of this version writes"),
         (json.dumps({"schema": 1, "line": 3}), "'plan.json' must be what `funcpipe describe --format json` of this"),
         (json.dumps({"schema": 99}), "'plan.json' must be what `funcpipe describe --format json` of this version"),
-        (None, "'plan.json' cannot be read: [Errno 2] No such file"),
+        (None, "'plan.json' cannot be read: No such file"),
     ],
 )
 def test_a_file_that_is_no_description_is_refused(run, folder, text, message):

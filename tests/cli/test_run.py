@@ -65,6 +65,10 @@ async def fail_when_cancelled(number):
     finally:
         raise OSError("no space")
 
+async def fail_in_a_group(number):
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(fail, number)
+
 async def fail_late(number):
     await trio.sleep(0.5)
     raise OSError("no space")
@@ -95,6 +99,7 @@ quiet = Pipeline.from_async_iterable(silent).map(call)
 slow = Pipeline.from_async_iterable(ticks).map(slow, concurrency=2)
 stubborn = Pipeline.from_async_iterable(ticks).map(stubborn, concurrency=2)
 failing = Pipeline.from_iterable([1]).map(fail)
+in_a_group = Pipeline.from_iterable([1]).map(fail_in_a_group)
 failing_late = Pipeline.from_async_iterable(ticks).map(fail_late)
 skipping = Pipeline.from_iterable([1, 2]).map(fail, on_error=OnError.skip())
 deaf = Pipeline.from_async_iterable(ticks).map(kill)
@@ -425,14 +430,28 @@ def test_a_plan_that_ends_by_itself(folder, plan, status, begin):
 
 
 def test_a_failure_is_told_once(folder):
-    """Its text in the report, its place on standard error, with the user's lines only."""
+    """Its text in the report; its stage, item and lines on standard error, with the user's lines only."""
     done = command("app:failing")
 
     assert done.stdout.endswith("error: OSError: no space\n")
     line = APP.splitlines().index('    raise OSError("no space")') + 1
     where = f'  File "{folder}/app.py", line {line}, in fail\n    raise OSError("no space")\n'
-    assert done.stderr == f"funcpipe: the run failed in\n{where}"
-    assert command("app:timing_out").stderr == ""
+    assert done.stderr == f"funcpipe: the run failed: in stage 'fail', item 0\n{where}"
+    assert command("app:timing_out").stderr == (
+        "funcpipe: the run failed: timeout of 0.01 s without an item; in stage 'idle_timeout'\n"
+    )
+
+
+def test_of_a_group_each_error_is_told(folder):
+    """The group itself says nothing of what happened."""
+    done = command("app:in_a_group")
+
+    assert done.stdout.endswith("error: ExceptionGroup: Exceptions from Trio nursery (1 sub-exception)\n")
+    line = APP.splitlines().index('    raise OSError("no space")') + 1
+    lines = done.stderr.splitlines()
+    assert lines[0] == "funcpipe: the run failed: in stage 'fail_in_a_group', item 0"
+    at = lines.index("OSError: no space, raised")
+    assert lines[at + 1 :] == [f'  File "{folder}/app.py", line {line}, in fail', '    raise OSError("no space")']
 
 
 def test_what_the_plan_prints_comes_before_the_report(folder):

@@ -8,7 +8,7 @@ which something was at work, as `bottleneck` counts it. At N times the throughpu
 
     a stage, the source, the consumer  allows at most  N = 1 / w
     all that runs in the event loop    at most         N = 1 / (the sum of w over stages without places)
-    a rate limit of r a second         at most         N = r * T / (calls that were made)
+    a rate limit of r a second         at most         N = r * T / (calls, or attempts if each takes a token)
     the limit, changed from c to d     at most         N = d / c
 
 and the estimate is the lowest of these, if it is at least `_WORTH_IT`. It holds if calls take no longer when more of
@@ -51,7 +51,9 @@ class Setting:
     rate: float | None = None
     """Calls, or items, a second that its lowest rate limit allows; None without one."""
     is_rate_sure: bool = False
-    """Whether each costs 1, and nothing else shares the limit."""
+    """Whether each costs 1, nothing else shares the limit, and how many take a token is known."""
+    is_rate_retried: bool = False
+    """Whether a retry is around that limit, so that each attempt counts."""
     runner: str | None = None
     """What runs its calls, such as ``threads``, if that takes fewer at once than the stage makes."""
     fan_out: str | None = None
@@ -152,16 +154,21 @@ class _Case:
 
     def _rate_allows(self, number: int) -> float | None:
         stage, setting = self.stages[number], self.settings[number]
-        is_known = setting.rate is not None and setting.is_rate_sure and stage.received > 0
-        if setting.rate is None or not is_known or (stage.policies is not None and stage.policies.retries):
+        if setting.rate is None or not setting.is_rate_sure or stage.received == 0:
             return None
-        return setting.rate * self.seconds / stage.received
+        retries = stage.policies.retries if stage.policies is not None and setting.is_rate_retried else 0
+        return setting.rate * self.seconds / (stage.received + retries)
 
     def waits_mostly(self, name: str) -> bool:
         """Whether its calls spent most of their time in one kind of wait for a policy."""
         if self.stage is None or self.stage.policies is None:
             return False
         return bool(getattr(self.stage.policies, name) > _MUCH * self.stage.used)
+
+    @property
+    def mostly_fails(self) -> bool:
+        """Whether most of what it took came to nothing, by an error that was handled or that ended the run."""
+        return self.stage is not None and self.stage.failed > _MUCH * self.stage.received
 
     @property
     def stalled(self) -> float:
@@ -211,6 +218,10 @@ def _slow_consumer(case: _Case) -> str:
 
 def _open_circuit(case: _Case) -> str:
     return f"{case.name}: its calls wait for a circuit to close; what they call must recover first"
+
+
+def _failing(case: _Case) -> str:
+    return f"{case.name}: most of its calls fail; that is to be mended first"
 
 
 def _retries(case: _Case) -> str:
@@ -285,6 +296,7 @@ _RULES: tuple[_Rule, ...] = (
     (lambda case: case.number is None, _slow_consumer),
     (lambda case: case.waits_mostly("waited_retry"), _retries),
     (lambda case: case.waits_outside, _slow_source),
+    (lambda case: case.places > 0 and case.mostly_fails, _failing),
     (lambda case: case.waits_mostly("waited_circuit"), _open_circuit),
     (_is_limited, _rate_binds),
     (lambda case: case.setting.is_keyed and case.stalled > _SOME, _one_key),

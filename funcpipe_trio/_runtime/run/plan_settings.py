@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from ..._plan import operations as plan
 from ..._plan import timing
 from ..._plan.layout import StageLayout
-from ..._plan.steps import Limit, StepPlan, layers_in, step_of
+from ..._plan.steps import Limit, Part, StepPlan, Within, layers_in, step_of
+from ...policies.retry import Retry
 from ..junctions.fan_out import Broadcasting, Port
 from ..links.link import Link
 from ..reports.advice import Setting
@@ -30,14 +31,16 @@ def _setting(stage: AnyStage, layout: StageLayout) -> Setting:
         rate = head.rate_limit.rate / head.rate_limit.per
         return Setting(paced_by=head.name, rate=rate, is_rate_sure=head.cost is None, fan_out=_fan_out_of(stage))
     step = step_of(getattr(head, "fn", None))
-    limits = [] if step is None else [each for each in layers_in(step.parts) if isinstance(each, Limit)]
-    lowest = min(limits, key=_rate, default=None)
+    limits = [] if step is None else list(_limits(step.parts))
+    lowest, around = min(limits, key=lambda each: _rate(each[0]), default=(None, 0))
+    retries = 0 if step is None else sum(isinstance(each, Retry) for each in layers_in(step.parts))
     return Setting(
         is_ordered=isinstance(head, plan.Map) and head.ordered,
         is_keyed=isinstance(head, plan.Map) and head.key is not None,
         paced_by=head.name if isinstance(head, timing.Paced) else None,
         rate=None if lowest is None else _rate(lowest),
-        is_rate_sure=all(each.limiter is None and each.cost is None for each in limits),
+        is_rate_sure=around in (0, retries) and all(each.limiter is None and each.cost is None for each, _ in limits),
+        is_rate_retried=around > 0,
         runner=None if step is None else next(_full_runners(step, layout.concurrency), None),
         fan_out=_fan_out_of(stage),
     )
@@ -45,6 +48,15 @@ def _setting(stage: AnyStage, layout: StageLayout) -> Setting:
 
 def _rate(limit: Limit) -> float:
     return limit.rate_limit.rate / limit.rate_limit.per
+
+
+def _limits(parts: tuple[Part, ...], around: int = 0) -> Iterator[tuple[Limit, int]]:
+    """Yield each rate limit, with the number of retries around it."""
+    for part in parts:
+        if isinstance(part, Within):
+            if isinstance(part.layer, Limit):
+                yield part.layer, around
+            yield from _limits(part.inner, around + isinstance(part.layer, Retry))
 
 
 def _full_runners(step: StepPlan, concurrency: int) -> Iterator[str]:

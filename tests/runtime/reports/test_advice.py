@@ -78,6 +78,26 @@ def limited(seconds: float, rate: float) -> Step[Any, Any]:
     return Step(takes("embed", seconds)).rate_limit(RateLimit(rate, burst=1))
 
 
+def flaky(seconds: float) -> Callable[[int], Any]:
+    """Make a call that fails the first time for every other item."""
+    failed: set[int] = set()
+
+    async def embed(item: int) -> int:
+        await trio.sleep(seconds)
+        if item % 2 and item not in failed:
+            failed.add(item)
+            raise OSError(item)
+        failed.discard(item)
+        return item
+
+    return embed
+
+
+def retried(seconds: float, rate: float) -> Step[Any, Any]:
+    limit, retry = RateLimit(rate, burst=1), Retry(2, OSError, Backoff(0))
+    return Step(flaky(seconds)).rate_limit(limit).retry(retry)
+
+
 async def children(item: int) -> AsyncIterator[int]:
     for child in range(3):
         await trio.sleep(0.25)
@@ -90,6 +110,16 @@ SHAPES: dict[str, tuple[Pipeline[Any], float]] = {
     "varied times": (many().map(takes("embed", varied), concurrency=4, ordered=False), 0),
     "varied times, in order, much room": (many().map(takes("embed", varied), concurrency=4).buffer(99), 0),
     "then its rate limit": (many().map(limited(1, 7.5), concurrency=4), 0),
+    "then its rate limit, which attempts take": (many().map(retried(1, 7), concurrency=4, ordered=False), 0),
+    "its rate limit, which attempts take": (many().map(retried(1, 4), concurrency=7, ordered=False), 0),
+    "then its rate limit, around the retry": (
+        many().map(
+            Step(flaky(1)).retry(Retry(2, OSError, Backoff(0))).rate_limit(RateLimit(4, burst=1)),
+            concurrency=4,
+            ordered=False,
+        ),
+        0,
+    ),
     "then the rate limit of another": (
         many()
         .map(takes("embed", 1), concurrency=4)
@@ -159,6 +189,14 @@ def test_what_is_advised_helps_as_much_as_is_said(shape):
         ("a pool alone", "embed: raise concurrency from 4 to 8: about 2.0x"),
         ("then its rate limit", "embed: raise concurrency from 4 to 8: about 1.9x, then its rate limit binds"),
         (
+            "then its rate limit, which attempts take",
+            "embed: raise concurrency from 4 to 8: about 1.8x, then its rate limit binds",
+        ),
+        (
+            "then its rate limit, around the retry",
+            "embed: raise concurrency from 4 to 7: about 1.5x, then its rate limit binds",
+        ),
+        (
             "then the rate limit of another",
             "embed: raise concurrency from 4 to 7: about 1.5x, then the rate limit of store binds",
         ),
@@ -179,6 +217,11 @@ def test_the_sentence(shape, sentence):
 
 
 async def fails(item: int) -> int:
+    raise OSError(item)
+
+
+async def always_fails(item: int) -> int:
+    await trio.sleep(3)
     raise OSError(item)
 
 
@@ -220,6 +263,11 @@ OTHERS: dict[str, tuple[Callable[[], Pipeline[Any]], float, str]] = {
         ),
         0,
         ".*: its calls wait for a circuit to close; .*",
+    ),
+    "calls that fail": (
+        lambda: many(200).map(takes("embed", 1)).map(always_fails, concurrency=2, on_error=OnError.skip()),
+        0,
+        "always_fails: most of its calls fail; that is to be mended first",
     ),
     "one key": (
         lambda: many(60).map(takes("embed", 1), concurrency=4, key=lambda item: 0),
