@@ -383,11 +383,14 @@ def test_ctrl_c_ends_it_without_a_group():
         if place.role == "items":
             kept.seen = 10**12  # so it never ends by itself
     interrupt = threading.Timer(0.05, partial(os.kill, os.getpid(), signal.SIGINT))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a program in the background ignores it
     interrupt.start()
-
-    with pytest.raises(KeyboardInterrupt):
-        simulate(line(), recording)
-    interrupt.join()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            simulate(line(), recording)
+    finally:
+        interrupt.join()
+        signal.signal(signal.SIGINT, before)
 
 
 # ---- in trio
