@@ -231,7 +231,7 @@ class _Theatre(Witness):
     async def _leave(self, run: Run[Any]) -> None:
         """Do what the consumer did at the end: ask in vain for one item more, or something else."""
         ends = self._recording.tapes.get(Place(CONSUMER, "ends", "ends"))
-        end = ends.samples[0] if ends is not None and ends.samples else 0.0
+        end: Any = ends.samples[0] if ends is not None and ends.samples else 0.0
         if end and not isinstance(end, list):
             await trio.sleep(end)
         elif end and self._recording.outcome == "left":
