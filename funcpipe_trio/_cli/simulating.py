@@ -197,7 +197,7 @@ def plot(rows: Sequence[Row], path: str, title: str) -> None:
     panels[0].axhline(rows[0].rate, color="#888888", linestyle="--", linewidth=1, label="as recorded")
     panels[0].legend(frameon=False, fontsize="small")
     _draw(panels[1], places, [row.p99 or 0.0 for row in drawn], "p99 of calls, s", "#e69f00")
-    labels = [row.label.replace(" ", "\n") for row in drawn]
+    labels = [drawn[0].label, *[row.label.replace(" ", "\n") for row in drawn[1:]]]  # a line for each setting
     slanted = {"rotation": 30, "ha": "right"} if len(drawn) > 6 else {}
     panels[1].set_xticks(places, labels, **slanted)
     for tick in panels[1].get_xticklabels():
