@@ -52,6 +52,7 @@ def folder(tmp_path, monkeypatch):
     (tmp_path / "app.py").write_text(APP)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "app", raising=False)  # of another test
     space = {}
     exec(APP, space)
     for name in ("plan", "fair"):

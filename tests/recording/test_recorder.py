@@ -529,3 +529,55 @@ def test_calls_in_threads_are_recorded_and_none_is_made_in_a_simulation():
     run_real(partial(plan.run, record=recorder))
 
     assert simulate(plan, recorder.recording).delivered == len(calls) == 4
+
+
+# ---- bounds and times
+
+
+def test_its_memory_does_not_grow_with_the_run():
+    async def items() -> Any:
+        for number in range(6000):
+            await trio.sleep(1)
+            yield number
+
+    most = []
+
+    async def main() -> None:
+        plan = Pipeline.from_async_iterable(items).map(one_step).map(str).filter(bool).scan(lambda _, item: item, None)
+        plan = plan.flat_map(lambda item: [item]).map(Step(one_step).retry(Retry(2)), concurrency=2)
+        async with plan.open(record=recorder) as run:
+            async for _ in run:
+                assert recorder._tapes is not None
+                most.append(max(len(tape.samples) for tape in recorder._tapes.tapes.values()))
+
+    recorder = Recorder(max_samples=100)
+    run_virtual(main)
+    assert max(most) <= 100 + 1024 + 1
+    assert max(len(kept.samples) for kept in recorder.recording.tapes.values()) == 100
+
+
+def test_times_count_from_the_beginning_of_the_run():
+    async def change(run: Any) -> None:
+        await trio.sleep(1.25)
+        run.pause()
+        run.pause()
+        await trio.sleep(10)
+        run.resume()
+        run.resume()
+        await trio.sleep(0.5)
+        run.drain_nowait()
+
+    async def main() -> None:
+        await trio.sleep(1000)
+        async with trio.open_nursery() as nursery, long.open(record=recorder) as run:
+            nursery.start_soon(change, run)
+            async for _ in run:
+                pass
+
+    long = Pipeline.from_iterable(range(60), name="numbers").map(nap, concurrency=2)
+    recorder = Recorder()
+    run_virtual(main)
+    recorded = recorder.recording
+    assert recorded.changes[0] == (1.25, "pause")
+    assert recorded.changes[-2:] == ((11.25, "resume"), (11.75, "drain"))
+    assert simulate(long, recorded).elapsed == recorded.elapsed

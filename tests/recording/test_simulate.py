@@ -13,6 +13,7 @@ import re
 import signal
 import threading
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from functools import partial
 from itertools import count
 from typing import Any
@@ -21,6 +22,7 @@ import pytest
 import trio
 
 from funcpipe_trio import (
+    Backoff,
     FairShare,
     OnError,
     Pipeline,
@@ -36,11 +38,14 @@ from funcpipe_trio import (
     fair_merge,
     simulate,
     simulate_async,
+    threads,
 )
 from funcpipe_trio._base.shown import shown
+from funcpipe_trio._recording.playing import _arrival
+from funcpipe_trio._recording.tapes import Kept
 from funcpipe_trio.testing import run_virtual
 from funcpipe_trio.testing._schedule import Schedule, scheduled
-from tests._kit import nap
+from tests._kit import nap, run_real
 
 Plan = Pipeline[Any]
 Make = Callable[[], Plan]
@@ -383,11 +388,14 @@ def test_ctrl_c_ends_it_without_a_group():
         if place.role == "items":
             kept.seen = 10**12  # so it never ends by itself
     interrupt = threading.Timer(0.05, partial(os.kill, os.getpid(), signal.SIGINT))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a program in the background ignores it
     interrupt.start()
-
-    with pytest.raises(KeyboardInterrupt):
-        simulate(line(), recording)
-    interrupt.join()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            simulate(line(), recording)
+    finally:
+        interrupt.join()
+        signal.signal(signal.SIGINT, before)
 
 
 # ---- in trio
@@ -549,6 +557,59 @@ def test_a_source_of_arrivals_is_not_slowed_down_and_not_faster():
     for concurrency in (1, 2):
         report = simulate(plan(8), recording, {"nap": {"concurrency": concurrency}}, open_loop={"requests"})
         assert report.elapsed == pytest.approx(0.25 + 40 / concurrency, abs=0.5)
+
+
+@pytest.mark.parametrize(("number", "at"), [(0, 2), (2, 2), (4, 6), (7, 12), (9, 12)])
+def test_an_arrival_that_was_not_kept_is_between_those_that_were(number, at):
+    assert _arrival(Kept(10, [2, 7], [2.0, 12.0]), number) == at
+
+
+# ---- what else is as it was
+
+
+def test_a_run_that_was_cancelled_does_not_end_because_it_is_faster():
+    async def silent() -> AsyncIterator[int]:
+        for number in range(40):
+            yield number
+        await trio.sleep_forever()
+
+    async def main() -> None:
+        with trio.move_on_after(30):
+            await plan.run(record=recorder)
+
+    plan: Plan = Pipeline.from_async_iterable(silent, name="numbers").map(nap)
+    recorder = Recorder()
+    run_virtual(main)
+
+    report = simulate(plan, recorder.recording, {"nap": {"concurrency": 40}}, open_loop=["numbers"])
+    assert (report.outcome, report.elapsed, report.delivered) == ("cancelled", 30, 40)
+
+
+@pytest.mark.parametrize(("abandon", "seconds"), [(False, 5), (True, 1)])
+def test_a_call_in_a_thread_is_waited_for_unless_it_is_abandoned(abandon, seconds):
+    runner = threads(2, abandon_on_cancel=abandon)
+    plan = Pipeline.from_iterable([1], name="numbers").map(Step(str).on(runner).timeout(1), on_error=OnError.skip())
+    recorder = Recorder()
+    run_real(partial(plan.run, record=recorder))
+    for place, kept in recorder.recording.tapes.items():
+        if place.role in ("calls", "bursts"):  # the times of this machine are not to be seen
+            kept.samples[:] = [5.0] if place.role == "calls" else [[0, 0]]
+
+    assert simulate(plan, recorder.recording).elapsed == seconds
+
+
+def test_jitter_is_that_of_the_recorded_run():
+    async def fails(item: int) -> int:
+        await trio.sleep(1)
+        raise OSError(item)
+
+    policy = Retry(3, OSError, Backoff(10))
+    plan = Pipeline.from_iterable([1], name="numbers").map(Step(fails).retry(policy), on_error=OnError.skip())
+    recording = recorded(plan)
+
+    assert recording.seed is not None
+    assert simulate(plan, recording).elapsed == pytest.approx(recording.elapsed)
+    assert simulate(plan, replace(recording, seed=recording.seed + 1)).elapsed != pytest.approx(recording.elapsed)
 
 
 # ---- the real clock
