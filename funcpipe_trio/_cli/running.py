@@ -73,11 +73,11 @@ def run(plan: Pipeline[Any], grace: float, shown: Shown) -> int:
             report = trio.run(_serve, service, shown, listener)
         if recorder is not None and shown.record is not None:
             recorder.recording.save(shown.record)
-    if report.error is not None:
-        _say_where(report.error)
     if shown.live:
         print()  # below the last picture
-    print(report.describe())
+    print(report.describe(), flush=True)
+    if report.error is not None:
+        _say_where(report.error)
     return _status(report, is_late=service.is_late)
 
 
