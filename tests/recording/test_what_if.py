@@ -96,9 +96,9 @@ class World:
 
     def plan(self) -> Line:
         if self.chance.random() < 0.5:
-            plan = self.line("a", 400)
+            plan = self.line("a", 200)
         else:
-            lines = {"a": self.line("a", 250), "b": self.line("b", 250)}
+            lines = {"a": self.line("a", 120), "b": self.line("b", 120)}
             plan = fair_merge(lines, FairShare({"a": 3}, capacity=4), name="tenants")
             if self.chance.random() < 0.6:
                 plan = plan.map(self.service("last", 0.1), concurrency=4, name="last")
@@ -129,7 +129,7 @@ def changes_of(plan: Line) -> list[dict[str, dict[str, Any]]]:
     return changes
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(30))
 def test_it_says_what_then_happens(seed):
     hold = Random(seed).choice([0.0, 0.01])
     recording = recording_of(seed, hold)
