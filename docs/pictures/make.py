@@ -7,6 +7,7 @@ of a run in real time behind a real server.
 from __future__ import annotations
 
 import io
+import subprocess
 import sys
 from functools import partial
 from pathlib import Path
@@ -134,6 +135,16 @@ def what_if() -> None:
     simulating.plot(rows, settings, str(FOLDER / "what-if.svg"), "1000 texts, 4 calls at once, at most 25 a second")
 
 
+def drawn() -> None:
+    """Draw the plan itself, by Graphviz."""
+    tenants = {name: Pipeline.from_iterable(range(100), name=name) for name in ("acme", "bolt")}
+    step = Step(embed).timeout(5).retry(Retry(2, on=Busy)).rate_limit(RateLimit(120, burst=10))
+    line = fair_merge(tenants, FairShare({"acme": 3}), name="tenants").map(step, concurrency=8, name="embed")
+    text = line.batch(20, max_delay=0.5).map(store, concurrency=2, name="store").describe("dot")
+    svg = subprocess.run(["dot", "-Tsvg"], input=text, capture_output=True, check=True, text=True).stdout
+    (FOLDER / "plan.svg").write_text(svg)
+
+
 def main() -> int:
     """Make all pictures; return the exit status."""
     small, report = run_virtual(partial(looked_at, plan(), 20))
@@ -142,6 +153,7 @@ def main() -> int:
     draw_terminal(run_virtual(partial(looked_at, large(), 6))[0], 80, 23, "terminal-large")
     report.plot(FOLDER / "report.svg")
     what_if()
+    drawn()
     trio.run(photograph, plan(), "page", {400: None, 1400: None})
     trio.run(photograph, large(), "page-large", {400: 900, 1400: 900})
     return 0

@@ -44,8 +44,8 @@ def watch(consumer: Consumer, tapes: Tapes, *, is_timed: bool) -> None:
         for operation in stage.chain.operations:
             if type(operation).__name__ == "UnbatchOp":
                 _watch_unbatch(operation, tapes)
-        if is_timed:
-            _watch_bursts(stage.chain, tapes)
+        if is_timed and (stage.chain.operations or isinstance(stage.chain.inlet, IterableInlet)):
+            _watch_bursts(stage.chain, tapes)  # in others no function of the user's holds the event loop
     for merge in engine.parts.fan_ins:
         if isinstance(merge, MergeInlet) and merge.share.cost is not None:
             replace_costs(merge, partial(_noting, merge.share.cost, tapes, merge.name))
