@@ -312,7 +312,7 @@ _FIELDS: Final[Mapping[str, Callable[[Any], bool]]] = {
     "taken": _is_count,
     "delivered": _is_count,
     "outcome": lambda value: value in get_args(Outcome) and value != "running",
-    "seed": lambda value: value is None or _is_count(value),
+    "seed": lambda value: value is None or (type(value) is int and 0 <= value < 1 << 64),
     "has_consumer": lambda value: isinstance(value, bool),
     "changes": _all(_is_change),
 }

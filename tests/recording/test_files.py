@@ -194,6 +194,7 @@ REFUSED = [
         ("elapsed", -1), ("elapsed", True), ("elapsed", 1e13), ("elapsed", "1"), ("elapsed", None),
         ("taken", 1.0), ("taken", -1), ("taken", False), ("taken", 2**63), ("delivered", None),
         ("outcome", "running"), ("outcome", ""), ("outcome", ["left"]), ("seed", "x"), ("seed", 1.5),
+        ("seed", 1 << 64), ("seed", -1), ("seed", True),
         ("has_consumer", 1), ("changes", {}), ("changes", [1]),
         ("changes", [[1, "leave"]]), ("changes", [[-1, "drain"]]),
         ("changes", [[1, "drain", 2]]), ("tapes", None), ("tapes", -1), ("tapes", True),
@@ -272,3 +273,12 @@ def test_a_failure_that_a_file_tells_of_is_played(path):
 
     with pytest.raises(ValueError, match="the recording must have 'a#2', which it does not; it has 'a'"):
         simulate(plan, Recording.load(path))
+
+
+@pytest.mark.parametrize("seed", [0, 1 << 63, (1 << 64) - 1])
+def test_any_seed_that_a_run_draws_is_read(tmp_path, seed):
+    """They have 64 bits."""
+    recording = Recording(1.0, 1, 1, "completed", seed, has_consumer=False, changes=(), tapes={})
+    recording.save(tmp_path / "run.jsonl")
+
+    assert Recording.load(tmp_path / "run.jsonl").seed == seed
