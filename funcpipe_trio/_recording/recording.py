@@ -33,11 +33,15 @@ _LONGEST: Final = 1e12
 """Seconds past which a number is taken for damage; a clock that counts more could not tell milliseconds apart."""
 
 
+CONSUMER = ""
+"""The part that the consumer is; no part of a plan has this name."""
+
+
 class Place(NamedTuple):
     """What a sample is of."""
 
     part: str
-    """The name of the part of the plan; of the consumer, ``consumer``."""
+    """The name of the part of the plan; of the consumer, `CONSUMER`."""
     path: str
     """Which of its functions, as `Pipeline.with_settings` would name it."""
     role: str

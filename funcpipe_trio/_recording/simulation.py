@@ -33,8 +33,8 @@ from .._runtime.run.run import Consumer, Run
 from .._runtime.run.run_context import RunContext
 from .._runtime.run.witness import Witness
 from .playing import Lore, Playing, expanded
-from .recording import Place, Recording
-from .watching import CONSUMER, replace_costs
+from .recording import CONSUMER, Place, Recording
+from .watching import replace_costs
 
 Settings = Mapping[str, Mapping[str, Any]]
 

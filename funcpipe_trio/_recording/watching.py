@@ -20,16 +20,13 @@ from .._runtime.run.engine import Engine
 from .._runtime.run.run import Consumer
 from .._runtime.run.run_context import RunContext
 from .._runtime.stages.sources import AsyncSource, IterableInlet, TickSource
-from .recording import Place
+from .recording import CONSUMER, Place
 from .roles import plain_cost
 from .streams import Counted
 from .tapes import as_kept
 
 if TYPE_CHECKING:
     from .recorder import Tapes
-
-CONSUMER = "consumer"
-"""The name of the consumer on a tape."""
 
 
 def watch(consumer: Consumer, tapes: Tapes, *, is_timed: bool) -> None:

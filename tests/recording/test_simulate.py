@@ -267,6 +267,23 @@ def test_what_a_consumer_does_before_its_first_item_counts():
     assert simulate(line(), recording).elapsed == 11
 
 
+@pytest.mark.parametrize("name", ["consumer", "holds", "source"])
+def test_the_name_of_a_source_does_not_matter(name):
+    async def slow(items: Any) -> AsyncIterator[int]:
+        for item in items:
+            await trio.sleep(1)
+            yield item
+
+    async def body(run: Any) -> None:
+        async for _ in run:
+            await trio.sleep(5)
+        await trio.sleep(7)
+
+    recording = recorded(Pipeline.from_async_iterable(lambda: slow(range(3)), name=name), body)
+    played = simulate(Pipeline.from_async_iterable(lambda: slow(()), name=name), recording)
+    assert (played.elapsed, played.taken, played.delivered) == (recording.elapsed, 3, 3)
+
+
 @pytest.mark.parametrize("got", [0, 1, 3])
 @pytest.mark.parametrize("asks", [False, True])
 def test_a_consumer_leaves_when_it_did(got, asks):
