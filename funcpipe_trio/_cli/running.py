@@ -25,6 +25,7 @@ from .._base.errors import FuncpipeError
 from .._base.frozen import dataclass
 from .._base.shown import escaped, told
 from .._recording.recorder import Recorder
+from .._runtime.core.failures import leaves_of
 from .._runtime.reports.report import Report
 from .._runtime.run.run import Run
 from .._watch.live import watch
@@ -108,7 +109,7 @@ def _say_where(error: BaseException) -> None:
     told_notes = [f": {escaped('; '.join(notes))}"] if notes else []
     print("funcpipe: the run failed", *told_notes, sep="", file=sys.stderr)
     _print_frames(error)
-    for each in _members(error):
+    for each in leaves_of(error) if isinstance(error, BaseExceptionGroup) else ():
         print(f"{escaped(told(each))}, raised", file=sys.stderr)
         _print_frames(each)
 
@@ -116,15 +117,6 @@ def _say_where(error: BaseException) -> None:
 def _print_frames(error: BaseException) -> None:
     frames = users_part(traceback.extract_tb(error.__traceback__))
     print("".join(frames.format()), end="", file=sys.stderr)  # none of an error of this package, such as a timeout
-
-
-def _members(error: BaseException) -> Iterator[BaseException]:
-    """Yield the errors of a group that are no groups."""
-    for each in error.exceptions if isinstance(error, BaseExceptionGroup) else ():
-        if isinstance(each, BaseExceptionGroup):
-            yield from _members(each)
-        else:
-            yield each
 
 
 # ---- beside the run

@@ -33,7 +33,6 @@ from .._plan.layout import BranchLayout, FanInLayout, FanOutLayout, SegmentLayou
 from .._plan.nodes import Plan, Source
 from .._plan.operations import Opaque
 from .._plan.steps import Call, Limit, StepPlan, Timeout, Within, step_of
-from .._runtime.core.failures import leaves_of
 from .._runtime.core.task_order import in_order
 from .._runtime.reports.report import RunStatistics
 from .._runtime.run.run import Run
@@ -41,6 +40,7 @@ from .._runtime.run.run_context import RunContext
 from .playing import Lore, Playing, Reader, Token
 from .recording import Place, Recording
 from .tapes import Kept, Sample
+from .virtual import run_played
 
 Times: TypeAlias = Mapping[str, float | Sequence[float]]
 """Seconds that a call takes, by the name of its stage; several are used in turn."""
@@ -286,8 +286,6 @@ class _Supposed(Playing):
 
 
 def _by_simulation(plan: Plan, supposed: _Supposed, names: list[str]) -> Prediction:
-    from trio.testing import MockClock
-
     line = lay_out(plan)
     held = bounds(line)[id(line)]
     first = int(min(max(4 * held, 200), _MOST / 4))
@@ -295,10 +293,7 @@ def _by_simulation(plan: Plan, supposed: _Supposed, names: list[str]) -> Predict
     counted = min(max(_FEWEST, 10 * first, 2 * longest), _MOST)
     with in_order(0):
         played = supposed.replaced(plan)
-        try:
-            between = trio.run(_measured, played, supposed, first, counted, clock=MockClock(autojump_threshold=0))
-        except BaseExceptionGroup as group:  # of its nursery: Ctrl-C, or a plan that cannot work
-            raise next(leaves_of(group)) from None
+        between = run_played(_measured, played, supposed, first, counted)
     rate = between.taken / between.elapsed if between.elapsed > 0 else math.inf
     used = {stage.name: stage.busy for stage in between.stages if stage.name in names}
     return Prediction(rate, None if rate == math.inf else between.bottleneck, MappingProxyType(used), "simulation")

@@ -24,7 +24,6 @@ from .._base.shown import listed, named
 from .._plan.check import describable
 from .._plan.nodes import Plan, plan_of
 from .._plan.settings import with_settings
-from .._runtime.core.failures import leaves_of
 from .._runtime.core.task_order import in_order
 from .._runtime.junctions.fan_in import MergeInlet
 from .._runtime.links.sink import Sink
@@ -34,7 +33,8 @@ from .._runtime.run.run_context import RunContext
 from .._runtime.run.witness import Witness
 from .playing import Lore, Playing, expanded
 from .recording import CONSUMER, Place, Recording
-from .watching import replace_costs
+from .virtual import run_played
+from .watching import replace_costs, unbatching
 
 Settings = Mapping[str, Mapping[str, Any]]
 
@@ -138,15 +138,10 @@ class _Simulation:
         return Playing(self._recording, lore, self._seed, self._open_loop)
 
     def _run(self, plan: Plan, playing: Playing, is_over: Callable[[], bool] | None) -> Report:
-        from trio.testing import MockClock
-
         played = playing.replaced(plan)
         self._refuse_missing(playing)
         stage = _Theatre(self._recording, playing, is_over)
-        try:
-            return trio.run(stage.run, played, clock=MockClock(autojump_threshold=0))
-        except BaseExceptionGroup as group:  # of its nursery: Ctrl-C, or a plan that cannot work
-            raise next(leaves_of(group)) from None
+        return run_played(stage.run, played)
 
     def _refuse_missing(self, playing: Playing) -> None:
         known = dict.fromkeys(place.part for place in self._recording.tapes if place.part != CONSUMER)
@@ -243,10 +238,8 @@ class _Theatre(Witness):
         clock: Any = trio.lowlevel.current_clock()
         self._playing.began = trio.current_time()
         for stage in consumer.engine.stages:
-            for operation in stage.chain.operations:
-                if type(operation).__name__ == "UnbatchOp":
-                    reader = self._playing.reader(operation.name, "fn", "counts")
-                    operation.open = partial(expanded, reader)  # type: ignore[attr-defined]
+            for operation in unbatching(stage.chain):
+                operation.open = partial(expanded, self._playing.reader(operation.name, "fn", "counts"))
             bursts = self._recording.tapes.get(Place(stage.chain.name, "bursts", "bursts"))
             if bursts is not None and bursts.samples[0][0]:
                 values, seconds = bursts.samples[0]

@@ -7,7 +7,7 @@ a run closes it, and shelters the scopes that it holds open, as without it.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import trio
 
@@ -16,10 +16,8 @@ from .._runtime.core.signals import PENDING
 from .._runtime.reports.report import Report
 from .._runtime.run.run import Consumer
 from .._runtime.run.witness import Witness
+from .run_tapes import Tapes
 from .tapes import FailureKind
-
-if TYPE_CHECKING:
-    from .recorder import Tapes
 
 REFUSED = "TypeError"
 """The type of the error by which a run refuses what cannot be iterated."""

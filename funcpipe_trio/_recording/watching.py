@@ -8,25 +8,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .._base.functions import AnyFunction
 from .._plan.nodes import Plan
 from .._runtime.core.ledger import OnDiscard
 from .._runtime.core.signals import END, PENDING
 from .._runtime.junctions.fan_in import MergeInlet
-from .._runtime.reports.report import Outcome
-from .._runtime.run.engine import Engine
 from .._runtime.run.run import Consumer
 from .._runtime.run.run_context import RunContext
 from .._runtime.stages.sources import AsyncSource, IterableInlet, TickSource
 from .recording import CONSUMER, Place
 from .roles import plain_cost
+from .run_tapes import Tapes
 from .streams import Counted
-from .tapes import as_kept
-
-if TYPE_CHECKING:
-    from .recorder import Tapes
 
 
 def watch(consumer: Consumer, tapes: Tapes, *, is_timed: bool) -> None:
@@ -38,21 +33,25 @@ def watch(consumer: Consumer, tapes: Tapes, *, is_timed: bool) -> None:
         elif not isinstance(source, TickSource):
             _watch_source(source, tapes)
     for stage in engine.stages:
-        for operation in stage.chain.operations:
-            if type(operation).__name__ == "UnbatchOp":
-                _watch_unbatch(operation, tapes)
+        for operation in unbatching(stage.chain):
+            _watch_unbatch(operation, tapes)
         if is_timed and (stage.chain.operations or isinstance(stage.chain.inlet, IterableInlet)):
             _watch_bursts(stage.chain, tapes)  # in others no function of the user's holds the event loop
     for merge in engine.parts.fan_ins:
         if isinstance(merge, MergeInlet) and merge.share.cost is not None:
-            replace_costs(merge, partial(_noting, merge.share.cost, tapes, merge.name))
-    for what in ("drain", "pause", "resume"):
-        _watch_change(engine, what, tapes)
-    _watch_abort(engine, tapes)
+            replace_costs(merge, partial(_noted_cost, tapes, merge.name, merge.share.cost))
+    engine.on_change = lambda what: tapes.changes.append((tapes.now(), what))
     engine.open_inner = partial(_inner, tapes, engine.cleanup_timeout)
     tapes.has_consumer = engine.sink is None
     if tapes.has_consumer:
         _watch_consumer(consumer, tapes)
+
+
+def unbatching(chain: Any) -> list[Any]:
+    """Return those operations of a stage that are `Pipeline.unbatch`."""
+    from .._runtime.operations.expanding import UnbatchOp  # loaded when a plan has some
+
+    return [operation for operation in chain.operations if isinstance(operation, UnbatchOp)]
 
 
 def _counting(source: IterableInlet, tapes: Tapes) -> Callable[[], None]:
@@ -121,19 +120,8 @@ def _watch_bursts(chain: Any, tapes: Tapes) -> None:
     tapes.at_end.append(lambda: tapes.tape(chain.name, "bursts", "bursts").add(total))
 
 
-def _noting(fn: AnyFunction, tapes: Tapes, name: str, number: int) -> AnyFunction:
-    add = tapes.tape(name, f"cost of {number}", "answers").add
-
-    def noted(item: Any) -> Any:
-        try:
-            cost = fn(item)
-        except Exception as error:
-            add(tapes.failure(name, error))
-            raise
-        add(as_kept(plain_cost, cost))
-        return cost
-
-    return noted
+def _noted_cost(tapes: Tapes, name: str, cost: AnyFunction, number: int) -> AnyFunction:
+    return tapes.noting(name, f"cost of {number}", cost, plain_cost)
 
 
 def replace_costs(merge: MergeInlet, cost_of: Callable[[int], AnyFunction]) -> None:
@@ -153,28 +141,6 @@ def replace_costs(merge: MergeInlet, cost_of: Callable[[int], AnyFunction]) -> N
     for number, each in enumerate(merge.inputs):
         each.items = marked(each.items, number)
     merge.share = replace(merge.share, cost=cost)
-
-
-def _watch_change(engine: Engine, what: str, tapes: Tapes) -> None:
-    change = getattr(engine, what)
-
-    def changed() -> None:
-        if what != "resume" or engine.paused_since is not None:
-            tapes.changes.append((tapes.now(), what))
-        change()
-
-    setattr(engine, what, changed)
-
-
-def _watch_abort(engine: Engine, tapes: Tapes) -> None:
-    stop = engine.stop
-
-    def stopped(reason: str, outcome: Outcome) -> None:
-        if outcome == "aborted" and engine.outcome is None:
-            tapes.changes.append((tapes.now(), "abort"))
-        stop(reason, outcome)
-
-    engine.stop = stopped  # type: ignore[method-assign]
 
 
 def _inner(tapes: Tapes, cleanup_timeout: float, plan: Plan, on_discard: OnDiscard) -> RunContext[Any]:

@@ -53,6 +53,10 @@ WATCHED_FOR = 0.005
 """Part of real time that it may cost to note who waits; a run that would cost more is watched now and then."""
 
 
+def _tell_nobody(_change: str) -> None:
+    pass
+
+
 class Engine:
     """The inside of a run; see `Host` for what its stages use of it."""
 
@@ -67,6 +71,9 @@ class Engine:
         is_logged: bool,
     ) -> None:
         self.log: Callable[..., None] = RunLog(self._sources) if is_logged else log_nothing  # is told of what happens
+        self.on_change: Callable[[str], None] = (
+            _tell_nobody  # is told of each drain, pause, resume and abort that has an effect
+        )
         self.ledger: Ledger = Ledger(on_discard)  # what it discarded, and its errors
         self.cleanup_timeout = cleanup_timeout  # seconds in which a source must be closed
         self._clock = trio.lowlevel.current_clock()  # of the trio run that opened it
@@ -241,6 +248,7 @@ class Engine:
         if not self.draining and self.outcome is None:
             self.draining = True
             self.log(INFO, "drains")
+            self.on_change("drain")
             for part in (*self.parts.sources, *self.parts.fan_ins):
                 part.drain()
             self._changed()
@@ -248,6 +256,7 @@ class Engine:
     def pause(self) -> None:
         """Let the sources take nothing until `resume`."""
         if self.paused_since is None and not self.draining and self.outcome is None:
+            self.on_change("pause")
             self.paused_since = trio.current_time()
             self.efforts.pause(self.paused_since)
             self.state_times.change(self.paused_since, 1 << self.pause_shift)
@@ -262,6 +271,7 @@ class Engine:
         """Let the sources go on."""
         if self.paused_since is not None:
             self.log(DEBUG, "goes on")
+            self.on_change("resume")
             self._end_pause()
 
     def _end_pause(self) -> None:
@@ -285,6 +295,7 @@ class Engine:
                 self.log(WARNING, "is not drained within its grace period, and stops; what is under way is discarded")
             elif outcome == "aborted":
                 self.log(INFO, "is aborted")
+                self.on_change("abort")
             self._let_consumer_go()
             (self.inlet if self.sink is None else self.sink).close(reason)
         self.look_whether_over()
