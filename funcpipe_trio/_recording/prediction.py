@@ -37,9 +37,10 @@ from .._runtime.core.task_order import in_order
 from .._runtime.reports.report import RunStatistics
 from .._runtime.run.run import Run
 from .._runtime.run.run_context import RunContext
-from .playing import Lore, Playing, Reader, Token
+from .playing import Playing
 from .recording import Place, Recording
 from .tapes import Kept, Sample
+from .tokens import Lore, Reader, Token
 from .virtual import run_played
 
 Times: TypeAlias = Mapping[str, float | Sequence[float]]

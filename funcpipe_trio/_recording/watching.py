@@ -49,7 +49,7 @@ def watch(consumer: Consumer, tapes: Tapes, *, is_timed: bool) -> None:
 
 def unbatching(chain: Any) -> list[Any]:
     """Return those operations of a stage that are `Pipeline.unbatch`."""
-    from .._runtime.operations.expanding import UnbatchOp  # loaded when a plan has some
+    from .._runtime.operations.expanding import UnbatchOp  # loaded when a run is recorded or played
 
     return [operation for operation in chain.operations if isinstance(operation, UnbatchOp)]
 

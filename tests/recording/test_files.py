@@ -17,10 +17,10 @@ import trio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from funcpipe_trio import Pipeline, Recorder, Recording, Retry, Step, simulate
-from funcpipe_trio.testing import run_virtual
+from funcpipe_trio import Pipeline, Recording, Retry, Step, simulate
 from funcpipe_trio.testing.strategies import pipelines
 from tests.operators.catalogue import CASES, Feed, tokens
+from tests.recording._recorded import recorded
 
 on_disk = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -41,21 +41,6 @@ def line() -> Pipeline[Any]:
         .map(step, name="step")
         .flat_map(lambda item: [item] * item)
     )
-
-
-def recording_of(plan: Pipeline[Any], **settings: Any) -> Recording:
-    recorder = Recorder(**settings)
-
-    async def main() -> None:
-        async with plan.open(record=recorder) as run:
-            try:
-                async for _ in run:
-                    pass
-            except Exception:
-                assert run.report.outcome == "failed"
-
-    run_virtual(main)
-    return recorder.recording
 
 
 def written(recording: Recording, path: Path) -> list[str]:
@@ -81,17 +66,17 @@ def assert_comes_back(recording: Recording, path: Path) -> None:
 @pytest.mark.parametrize("max_samples", [3, 10_000])
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_it_comes_back_as_it_was(case, max_samples, path):
-    assert_comes_back(recording_of(case.make(Feed(tokens(9), 0.7)), max_samples=max_samples), path)
+    assert_comes_back(recorded(case.make(Feed(tokens(9), 0.7)), max_samples=max_samples), path)
 
 
 @on_disk
 @given(plan=pipelines(), max_samples=st.sampled_from([1, 3, 100]))
 def test_any_recording_comes_back(plan, max_samples, path):
-    assert_comes_back(recording_of(plan, max_samples=max_samples), path)
+    assert_comes_back(recorded(plan, max_samples=max_samples), path)
 
 
 def test_the_simulations_of_both_are_the_same(path):
-    recording = recording_of(line())
+    recording = recorded(line())
     recording.save(path)
 
     one, other = simulate(line(), recording), simulate(line(), Recording.load(path))
@@ -101,22 +86,22 @@ def test_the_simulations_of_both_are_the_same(path):
 
 
 def test_recordings_of_other_runs_are_not_equal():
-    one, other = recording_of(line()), recording_of(line(), max_samples=2)
+    one, other = recorded(line()), recorded(line(), max_samples=2)
 
-    assert one == recording_of(line())
+    assert one == recorded(line())
     assert one != other
 
 
 def test_a_file_that_is_there_is_replaced(path):
     path.write_text("x" * 10**5)
 
-    assert_comes_back(recording_of(line()), str(path))
+    assert_comes_back(recorded(line()), str(path))
 
 
 def test_names_of_every_alphabet_come_back(path):
     plan = Pipeline.from_iterable([1], name="quelle ä\u2028\x85 \ud800").map(attempted, name="\U0001f600\n")
 
-    assert_comes_back(recording_of(plan), path)
+    assert_comes_back(recorded(plan), path)
 
 
 # ---- damage
@@ -131,7 +116,7 @@ def refusal(path: Path) -> str:
 
 
 def test_a_file_that_is_cut_anywhere_is_refused(path):
-    text = "\n".join(written(recording_of(line()), path))
+    text = "\n".join(written(recorded(line()), path))
     for size in range(1, len(text)):
         path.write_text(text[:size])
         number = text[:size].count("\n", 0, size - 1) + 1
@@ -139,7 +124,7 @@ def test_a_file_that_is_cut_anywhere_is_refused(path):
 
 
 def test_a_line_that_is_missing_doubled_or_of_another_place_is_refused(path):
-    lines = written(recording_of(line()), path)
+    lines = written(recorded(line()), path)
     for number in range(len(lines)):
         without = lines[:number] + lines[number + 1 :]
         for damaged in (without, [*lines, lines[number]], [*without, lines[number]][:-1], ["", *lines]):
@@ -152,7 +137,7 @@ VALUES = ["-1", "1e999", "1" + "0" * 400, "1" + "0" * 5000, "NaN", "-Infinity", 
 
 def test_a_value_in_the_place_of_another_is_refused_or_right(path):
     """Nothing but a `ValueError` comes out of it; what is taken can be simulated, and has a report."""
-    lines = written(recording_of(line()), path)
+    lines = written(recorded(line()), path)
     for number, text in enumerate(lines):
         for found in re.finditer(r"(?<=[:,\[])(\"[^\"]*\"|[\d.]+|null|true|false)(?=[,\]}])", text):
             for value in VALUES:
@@ -263,7 +248,7 @@ def test_what_cannot_be_read_is_an_error_of_the_system(tmp_path):
         with pytest.raises(OSError, match=re.escape(str(wrong))):
             Recording.load(wrong)
     with pytest.raises(OSError, match="nothing"):
-        recording_of(line()).save(tmp_path / "nothing" / "run.jsonl")
+        recorded(line()).save(tmp_path / "nothing" / "run.jsonl")
 
 
 def test_a_failure_that_a_file_tells_of_is_played(path):

@@ -46,27 +46,10 @@ from funcpipe_trio._recording.tapes import Kept
 from funcpipe_trio.testing import run_virtual
 from funcpipe_trio.testing._schedule import Schedule, scheduled
 from tests._kit import nap, run_real
+from tests.recording._recorded import recorded
 
 Plan = Pipeline[Any]
 Make = Callable[[], Plan]
-
-
-def recorded(plan: Plan, body: Any = None, **how: Any) -> Recording:
-    recorder = Recorder(**how)
-
-    async def main() -> None:
-        async with plan.open(record=recorder) as run:
-            if body is not None:
-                await body(run)
-                return
-            try:
-                async for _ in run:
-                    pass
-            except Exception:
-                assert run.report.outcome == "failed"
-
-    run_virtual(main)
-    return recorder.recording
 
 
 def line(count: int = 4, **settings: Any) -> Plan:
