@@ -10,6 +10,7 @@ from ._base.errors import StateError as StateError
 from ._base.errors import WorkerDied as WorkerDied
 from ._base.errors import WorkerError as WorkerError
 from ._base.published import publish
+from ._plan.own import Stateful as Stateful
 from ._plan.review import Finding as Finding
 from ._plan.review import review as review
 from ._recording.prediction import Prediction as Prediction

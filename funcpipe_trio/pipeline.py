@@ -7,7 +7,7 @@ runtime. The plan never changes. This file decides nothing about how a stream ru
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterable, Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, Literal, ParamSpec, TypeAlias, TypeGuard, TypeVar, overload
 
@@ -17,7 +17,7 @@ from ._base import checks
 from ._base.functions import function_name
 from ._base.shown import cut, escaped, named
 from ._plan import operations as plan
-from ._plan import timing
+from ._plan import own, timing
 from ._plan.bound import max_in_flight
 from ._plan.check import check_plan, refuse_too_deep
 from ._plan.fair_by import FairBy, FairOverflow
@@ -629,6 +629,72 @@ class Pipeline(Generic[T_co]):
           ValueError: if `remember` is below 1.
         """
         return self._then(Distinct(_named(name, "distinct"), key, remember))
+
+    def stateful(
+        self, make: Callable[[], own.Stateful[T_co, U]], *, holds: int = 0, name: str | None = None
+    ) -> Pipeline[U]:
+        """Replace each item by what an object of your own gives for it: an operation with state.
+
+        ``make()`` is called once in each run, when its stage begins, and gives an object with these methods, all sync:
+
+        - ``push(item)``: returns an iterable of the values that leave now; ``()`` for none. It is read to its end at
+          once, so that nothing is left half-done.
+        - ``flush()``, optional: the same at the end of the stream, also of one that is drained. It is not called after
+          a failure, or when the run is stopped.
+        - ``held()``, optional: a list of what it still holds, asked when ``flush`` will not be called: each is
+          discarded, and told to ``on_discard``. Without it, nothing is told of what the object holds.
+        - ``due()`` and ``tick(now)``, optional, both or none: ``due`` returns the time, by trio's clock, at which it
+          wants to be called although no item comes, or None; it is asked after each other call. At that time,
+          ``tick(now)`` returns what leaves then; a deadline comes before an item of the same instant. ``tick`` has to
+          move ``due`` on. While there is no room for a value, it is called late.
+
+        Each item that it takes counts as absorbed, each value that it gives as created. An error that it raises is the
+        failure of that item; what ``push`` gave before it raised leaves first.
+
+        It runs in the stage before it. One that acts at times has a stage of its own, except behind a sync iterable;
+        so has one that a function or lambda makes, because what that makes is not known before. A class, or a
+        `functools.partial` of one, is known.
+
+        Args:
+          make: a class, or any callable without arguments, that gives a new object each time.
+          holds: the most items that the object keeps, an int >= 0: so many are added to `max_in_flight`.
+          name: its name in reports and errors.
+
+        Raises:
+          TypeError: if an argument has a wrong type, or the object has no method ``push``, or an async one.
+          ValueError: if `holds` is below 0.
+        """
+        return self._then(own.WithState(_named_as(make, name), make, holds))
+
+    def through(
+        self, fn: Callable[[AsyncIterator[T_co]], AsyncIterator[U]], *, holds: int = 0, name: str | None = None
+    ) -> Pipeline[U]:
+        """Pass the whole stream through an async generator function of your own, in a stage of its own.
+
+        ``fn(items)`` is called once in each run, in the task of the stage; what it yields goes on. It is asked for a
+        value when there is room for it. It may await anything, and hold cancel scopes and nurseries open over its
+        yields, as a source may.
+
+        - At the end of the stream, also of one that is drained, its `items` end.
+        - A failure upstream is raised from its `items`, in its place. If it raises that again, it is the same failure;
+          if it handles it, the stream goes on, and ends when the generator does.
+        - When the run is stopped, it is cancelled where it awaits, or closed where it yields; in a closed one, awaits
+          are shielded for at most `cleanup_timeout` seconds. When it returns early, everything upstream is stopped.
+
+        An item that it took counts as absorbed when it yields a value, or asks for the next item; if the run is stopped
+        before, the item is discarded. Asking for an item is a checkpoint at least once in 64 items.
+
+        Args:
+          fn: an async generator function, or a sync function that returns an async iterator, of an async iterator.
+          holds: the most items that it keeps besides the one that it took last, an int >= 0: so many are added to
+            `max_in_flight`.
+          name: its name in reports and errors.
+
+        Raises:
+          TypeError: if an argument has a wrong type.
+          ValueError: if `holds` is below 0.
+        """
+        return self._then(own.Through(_named_as(fn, name), fn, holds))
 
     def buffer(self, capacity: int, *, overflow: plan.Overflow = "block", name: str | None = None) -> Pipeline[T_co]:
         """Set the capacity of the one link at this point, and what happens to an item that does not fit.

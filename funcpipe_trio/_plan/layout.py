@@ -20,7 +20,7 @@ from .._base.frozen import dataclass
 from ..policies.fair_share import FairShare
 from .fair_by import FairBy
 from .nodes import Branch, FanIn, FanInKind, FanOut, FanOutKind, Plan, Source
-from .operations import Buffer, Grouping, Operation, Overflow, Unbatch
+from .operations import Buffer, Operation, Overflow, Unbatch
 from .timing import Throttle
 
 P = TypeVar("P", Source, Operation)
@@ -68,8 +68,8 @@ class StageLayout:
 
     @property
     def is_timed(self) -> bool:
-        """Whether an operation that was fused gathers items until a time has come."""
-        return any(_is_timed(operation) for operation in self.fused)
+        """Whether an operation that was fused may act when a time has come."""
+        return any(operation.is_timed for operation in self.fused)
 
     @property
     def throttle(self) -> Throttle | None:
@@ -286,7 +286,7 @@ class _Line:
         stage = self._open_stage()
         if stage is None or not stage.has_iterable:
             return False
-        return not stage.fused if isinstance(operation, Throttle) else _is_timed(operation) and not stage.throttle
+        return not stage.fused if isinstance(operation, Throttle) else operation.is_timed and not stage.throttle
 
     def fuse(self, operation: Operation) -> None:
         """Fuse an operation into the last stage if it may join it; otherwise give it a new stage."""
@@ -337,11 +337,6 @@ def _named(part: P, name: str) -> P:
 
 def _may_join(operation: Operation, stage: StageLayout) -> bool:
     return not (isinstance(operation, FairBy) and operation.waits and stage.waits)
-
-
-def _is_timed(operation: Operation) -> bool:
-    """Whether it gathers items until a time has come."""
-    return isinstance(operation, Grouping) and operation.needs_stage
 
 
 def _takes_apart(stage: StageLayout) -> bool:

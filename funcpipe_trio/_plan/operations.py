@@ -73,6 +73,11 @@ class Operation:
         return False
 
     @property
+    def is_timed(self) -> bool:
+        """Whether it may give a value when a time has come, though none comes to it."""
+        return False
+
+    @property
     def workers(self) -> int:
         """How many items it may process at once in its own stage; 0 if it is fused."""
         return 1 if self.needs_stage else 0
@@ -394,6 +399,10 @@ class Grouping(Operation):
         Operation.__post_init__(self)
         if self.max_items is not None:
             checks.integer(self.method, "max_items", self.max_items, at_least=1)
+
+    @property
+    def is_timed(self) -> bool:
+        return self.needs_stage
 
     @property
     def workers(self) -> int:

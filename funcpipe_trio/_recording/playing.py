@@ -6,7 +6,7 @@ Items are tokens, and each takes its own samples (`tokens`); `played_calls` is w
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from random import Random
@@ -22,7 +22,8 @@ from .._plan.steps import Call, Limit
 from .._runtime.calls.rate_limiter import RateLimiter
 from .._runtime.core.call_context import CallContext, ContextFunction, Layered
 from .._sansio.retrying import is_meant, is_retried
-from .played_calls import PlayedAttempts, PlayedRunner, SimulatedError, live, played_call, raise_recorded
+from .own import PlayedState, PlayedTimedState, played_through
+from .played_calls import PlayedAttempts, PlayedRunner, SimulatedError, expanded, live, played_call, raise_recorded
 from .recording import Place, Recording
 from .roles import Roles
 from .tapes import FailureKind, Kept, Sample
@@ -199,6 +200,15 @@ class Playing(Roles):
 
         return played
 
+    def state(self, name: str, make: AnyFunction, *, is_timed: bool) -> AnyFunction:
+        kept = self._recording.tapes.get(Place(name, "make", "counts"))
+        if kept is not None:
+            return partial(raise_recorded, kept.samples[0][1])
+        return partial(PlayedTimedState if is_timed else PlayedState, partial(self.reader, name))
+
+    def through(self, name: str, fn: AnyFunction) -> AnyFunction:
+        return played_through(partial(self.reader, name))
+
     def decision(self, name: str) -> Layered:
         reader = self.reader(name, "answer", "answers")
 
@@ -235,23 +245,6 @@ async def _children(item: Any, segments: list[Any]) -> AsyncIterator[Any]:
         await live(segment)
         if number < len(segments) - 1:
             yield Token((*(origin_of(item) or ()), number))
-
-
-def expanded(reader: Reader, item: Any) -> Iterator[Any]:
-    """Return as many children of an item as there were; they tell when no more come, if those did."""
-    count = reader.next(item)
-    number = count[0] if isinstance(count, list) else count
-    if isinstance(item, list | tuple) and len(item) == number:
-        children = item
-    else:
-        children = [Token((*(origin_of(item) or ()), child)) for child in range(number)]
-    return _found_out(children, count[1]) if isinstance(count, list) else iter(children)
-
-
-def _found_out(children: Sequence[Any], kind: FailureKind | None) -> Iterator[Any]:
-    yield from children
-    if kind is not None:
-        raise_recorded(kind)
 
 
 def _tokens(name: str, most: int, end: Sample | None) -> Iterator[Token]:

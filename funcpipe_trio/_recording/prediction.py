@@ -228,6 +228,13 @@ class _Cycle(Kept):
         return self.samples[number % len(self.samples)]
 
 
+class _OneForOne:
+    """An object with state of which nothing is known."""
+
+    def push(self, item: Any) -> tuple[Any]:
+        return (item,)
+
+
 class _Supposed(Playing):
     """Plays what is supposed of a plan, instead of a recording: all else takes no time, and lets every item pass."""
 
@@ -260,6 +267,19 @@ class _Supposed(Playing):
 
     def key(self, name: str, path: str, fn: AnyFunction, known: tuple[Any, ...]) -> AnyFunction:
         return lambda item: item  # of each item another one
+
+    def state(self, name: str, make: AnyFunction, *, is_timed: bool) -> AnyFunction:
+        return _OneForOne
+
+    def through(self, name: str, fn: AnyFunction) -> AnyFunction:
+        seconds = cycle(self.times.get(name, (0.0,)))
+
+        async def played(items: AsyncIterator[Any]) -> AsyncIterator[Any]:
+            async for item in items:
+                await trio.sleep(next(seconds))
+                yield item
+
+        return played
 
     def source(self, name: str, source: Source) -> Source:
         if source.kind == "ticks":

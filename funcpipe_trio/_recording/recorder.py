@@ -30,6 +30,7 @@ from .._runtime.reports.report import Report
 from .._runtime.run.run import Consumer
 from .._runtime.run.witness import Witness
 from .._runtime.runners.active_runner import ActiveRunner, Admit, start_runner
+from .own import recorded_state, recorded_through
 from .recording import Recording
 from .roles import Roles
 from .run_tapes import Tapes
@@ -227,6 +228,12 @@ class Recordings(Roles):
             return recorded_stream(tapes, name, since, segments, made)
 
         return recorded
+
+    def state(self, name: str, make: AnyFunction, *, is_timed: bool) -> AnyFunction:
+        return recorded_state(self._tapes, name, make)
+
+    def through(self, name: str, fn: AnyFunction) -> AnyFunction:
+        return recorded_through(self._tapes, name, fn)
 
     def decision(self, name: str) -> Layered:
         tapes, add = self._tapes, self._tapes.tape(name, "answer", "answers").add_number

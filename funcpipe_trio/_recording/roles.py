@@ -23,6 +23,7 @@ from .._base.functions import AnyFunction, function_name, is_async
 from .._plan import operations as ops
 from .._plan.fair_by import FairBy
 from .._plan.nodes import FanIn, Plan, Source, is_awaitable
+from .._plan.own import Through, WithState
 from .._plan.settings import Kind, PlanPart, rebuilt, visit
 from .._plan.steps import Call, Limit, StepPlan, step_of
 from .._plan.windows import Distinct
@@ -89,6 +90,14 @@ class Roles:
         """A function, sync or async, that gives an iterable, sync or async, or a pipeline, in a stage of its own."""
         raise NotImplementedError
 
+    def state(self, name: str, make: AnyFunction, *, is_timed: bool) -> AnyFunction:
+        """What makes an object with state; `is_timed` if that may act at times."""
+        raise NotImplementedError
+
+    def through(self, name: str, fn: AnyFunction) -> AnyFunction:
+        """An async generator function over the stream."""
+        raise NotImplementedError
+
     def decision(self, name: str) -> Layered:
         """What is called with the answer of an async function, and returns it."""
         raise NotImplementedError
@@ -124,6 +133,8 @@ class Roles:
         word = path.rpartition(".")[2].partition("#")[0]
         if word == "fn":
             return self._function(name, value, part)
+        if isinstance(part, WithState) and word == "make":
+            return self.state(name, value, is_timed=part.is_timed)
         if word == "key":
             return self._key(name, path, value, part)
         if word == "cost":
@@ -142,6 +153,8 @@ class Roles:
 
     def _function(self, name: str, fn: AnyFunction, part: Any) -> AnyFunction:
         """Replace the function of an operation, which is not a step."""
+        if isinstance(part, Through):
+            return self.through(name, fn)
         if isinstance(part, ops.FlatMap):
             return _Stand(fn, self.stream(name, fn)) if part.needs_stage else self.children(name, "fn", fn)
         awaits = isinstance(part, ops.Concurrent) and part.awaits

@@ -31,7 +31,8 @@ from .._runtime.reports.report import Report
 from .._runtime.run.run import Consumer, Run
 from .._runtime.run.run_context import RunContext
 from .._runtime.run.witness import Witness
-from .playing import Playing, expanded
+from .played_calls import expanded
+from .playing import Playing
 from .recording import CONSUMER, Place, Recording
 from .tokens import Lore
 from .virtual import run_played

@@ -18,6 +18,7 @@ from .._base.functions import is_async, yields_async
 from .._plan import operations as plan
 from .._plan.fair_by import FairBy
 from .._plan.nodes import Branch, FanIn, FanOut, Plan, Source, plan_of
+from .._plan.own import Through, WithState
 from .._plan.restarts import RestartingSource
 from .._plan.windows import Sliding, Window
 from .._runtime.calls.started import StartedStep
@@ -93,7 +94,7 @@ class Lab:
 
     def wrap(self, watched: Plan) -> Plan:
         """Return the plan with all its user code watched."""
-        regrouping = plan.Batch | plan.Unbatch | plan.FlatMap | Window | Sliding
+        regrouping = plan.Batch | plan.Unbatch | plan.FlatMap | Window | Sliding | WithState | Through
         if any(isinstance(operation, regrouping) for operation in watched.operations):
             self.one_to_one = False
         if isinstance(watched.origin, FanIn):
@@ -124,11 +125,20 @@ class Lab:
         self.is_resilient = self.is_resilient or policy != plan.STOP
         if isinstance(policy, Divert):
             wrapped["on_error"] = OnError.divert(self.wrapped(policy.step))
+        if isinstance(operation, WithState):
+            wrapped["make"] = self._made(operation.make)
         if isinstance(operation, FairBy):
             wrapped["share"] = self._share(operation.share)
             if isinstance(operation.overflow, Divert):
                 wrapped["overflow"] = OnError.divert(self.wrapped(operation.overflow.step))
         return replace(operation, **wrapped)
+
+    def _made(self, make: Callable[[], Any]) -> Callable[[], Any]:
+        def made() -> Any:
+            self.call()
+            return _WatchedState(self, make())
+
+        return functools.wraps(make, ("__name__",), ())(made) if hasattr(make, "__name__") else made
 
     def _share(self, share: FairShare[Any]) -> FairShare[Any]:
         return share if share.cost is None else replace(share, cost=self.wrapped(share.cost))
@@ -236,6 +246,18 @@ class _InnerLab(Lab):
         wrapped = super().wrap(watched)
         self._outer.is_resilient = self._outer.is_resilient or self.is_resilient
         return wrapped
+
+
+class _WatchedState:
+    """The object of a stateful operation: each call that gives something counts."""
+
+    def __init__(self, lab: Lab, inner: Any) -> None:
+        self._lab = lab
+        self._inner = inner
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._inner, name)
+        return self._lab.wrapped(method) if name in ("push", "flush", "tick") else method
 
 
 class _WatchedIterator:

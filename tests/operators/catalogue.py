@@ -331,6 +331,89 @@ def by_costs(items: Items) -> Items:
     return batches
 
 
+class Late:
+    """Give each item when the next one comes."""
+
+    def __init__(self) -> None:
+        self.kept: Items = []
+
+    def push(self, item: Any) -> Items:
+        given, self.kept = self.kept, [item]
+        return given
+
+    def flush(self) -> Items:
+        return self.kept
+
+    def held(self) -> Items:
+        return self.kept
+
+
+class InTime:
+    """Give each item after a second and a half, or when three others wait."""
+
+    def __init__(self, seconds: float = 1.5) -> None:
+        self.seconds = seconds
+        self.kept: list[tuple[float, Any]] = []
+
+    def push(self, item: Any) -> Items:
+        self.kept.append((trio.current_time() + self.seconds, item))
+        return [self.kept.pop(0)[1]] if len(self.kept) > 3 else []
+
+    def flush(self) -> Items:
+        return [item for _, item in self.kept]
+
+    held = flush
+
+    def due(self) -> float | None:
+        return self.kept[0][0] if self.kept else None
+
+    def tick(self, now: float) -> Iterator[Any]:
+        while self.kept and self.kept[0][0] <= now:
+            yield self.kept.pop(0)[1]
+
+
+class Twice:
+    """Give two values for each item, and one more at the end."""
+
+    def push(self, item: Any) -> Iterator[Any]:
+        yield from twice(item)
+
+    def flush(self) -> Items:
+        return [None]
+
+
+async def slowly_through(items: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    async for item in items:
+        await trio.sleep(number(item) % 3)
+        yield item
+
+
+async def twice_through(items: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    async for item in items:
+        for child in twice(item):
+            yield child
+    yield None
+
+
+async def three_through(items: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    for _ in range(3):
+        async for item in items:
+            yield item
+            break
+
+
+async def late_through(items: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    """Give an item when the next one was taken, within a nursery."""
+    async with trio.open_nursery():
+        kept: Items = []
+        async for item in items:
+            kept.append(item)
+            if len(kept) > 1:
+                yield kept.pop(0)
+        for item in kept:
+            yield item
+
+
 POLICIES: dict[str, tuple[OnError, Model]] = {
     "skip": (OnError.skip(), good),
     "emit": (OnError.emit(), with_failures),
@@ -434,6 +517,30 @@ def regrouped() -> Iterator[Case]:
     yield on("sliding: in steps", lambda p: p.sliding(3, 2), slid(3, 2))
     yield on("sliding: with gaps", lambda p: p.sliding(2, 3), slid(2, 3))
     yield on("pairwise", lambda p: p.pairwise(), lambda items: [*pairwise(items)])
+
+
+def own() -> Iterator[Case]:
+    """Operations of the user's own."""
+    yield on("stateful", lambda p: p.stateful(Late, holds=1), before=lambda items: items[:-1])
+    yield on(
+        "stateful: behind a pool",
+        lambda p: p.map(nap, concurrency=3).stateful(Late, holds=1),
+        before=lambda items: items[:-1],
+    )
+    yield on("stateful: two of one", lambda p: p.stateful(Twice), lambda items: [*both(items), None], before=both)
+    yield on(
+        "stateful: at times", lambda p: p.stateful(InTime, holds=3), before=lambda items: items[:-3], ordered=False
+    )
+    yield on(
+        "stateful: a function",
+        lambda p: p.stateful(lambda: InTime(0.25), holds=3),
+        before=lambda items: items[:-3],
+        ordered=False,
+    )
+    yield on("through", lambda p: p.through(slowly_through))
+    yield on("through: two of one", lambda p: p.through(twice_through), lambda items: [*both(items), None], before=both)
+    yield on("through: three", lambda p: p.through(three_through), lambda items: items[:3], stops=True)
+    yield on("through: in a nursery", lambda p: p.through(late_through, holds=1), before=lambda items: items[:-1])
 
 
 def timed() -> Iterator[Case]:
@@ -568,6 +675,7 @@ OPERATORS = [
     *item_by_item(),
     *of_the_stream(),
     *regrouped(),
+    *own(),
     *timed(),
     *held(),
     *branched(),

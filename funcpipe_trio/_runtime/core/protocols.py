@@ -169,6 +169,10 @@ class OperationChain(Protocol):
     """Items that a policy replaced by a `Failure`."""
 
     @property
+    def is_failing(self) -> bool:
+        """Whether what it takes from was read to an end at which a failure stands."""
+
+    @property
     def failures(self) -> Counter[str]:
         """How often a policy went on after an error, by the name of the error's type."""
 

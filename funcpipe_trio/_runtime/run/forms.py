@@ -17,6 +17,7 @@ from ..._plan import timing
 from ..._plan.fair_by import FairBy
 from ..._plan.layout import StageLayout
 from ..._plan.nodes import Source
+from ..._plan.own import Through, WithState
 from ..._plan.restarts import RestartingSource
 from ..._plan.windows import Distinct, Sliding, Window
 from ...policies.on_error import Divert
@@ -52,7 +53,7 @@ _FUSED: dict[type[plan.Operation], Callable[[Any], FusedOperation]] = {
 
 
 def _rarely_fused() -> dict[type[plan.Operation], Callable[[Any], FusedOperation]]:
-    from ..operations import batching, expanding, windows
+    from ..operations import batching, expanding, own, windows
 
     return {
         plan.FlatMap: expanding.FlatMapOp,
@@ -61,6 +62,7 @@ def _rarely_fused() -> dict[type[plan.Operation], Callable[[Any], FusedOperation
         Window: windows.WindowOp,
         Sliding: windows.SlidingOp,
         Distinct: windows.DistinctOp,
+        WithState: own.StatefulOp,
     }
 
 
@@ -171,6 +173,13 @@ def _paced(site: Site, head: timing.Paced) -> Stage:
     return PacedStage(site.ends(), head)
 
 
+def _through(site: Site, head: Through) -> Stage:
+    from ..stages.through import ThroughStage
+
+    assert site.inlet is not None
+    return ThroughStage(site.parts.host, head, site.inlet, site.outlet, site.fused)
+
+
 def _watched(site: Site, head: timing.Watched) -> Stage:
     from ..stages.stream_timeout import StreamTimeoutStage
 
@@ -202,6 +211,8 @@ _STAGES: dict[type, Callable[[Site, Any], AnyStage]] = {
     RestartingSource: _restarting,
     plan.Batch: _timed,
     Window: _timed,
+    WithState: _timed,
+    Through: _through,
     timing.Throttle: _paced,
     timing.Debounce: _paced,
     timing.Sample: _paced,

@@ -170,6 +170,11 @@ class Chain:
 
     # ---- failing
 
+    @property
+    def is_failing(self) -> bool:
+        """Whether what it takes from was read to an end at which a failure stands."""
+        return self.inlet.exhausted and self.inlet.failure is not None
+
     @trio.lowlevel.enable_ki_protection
     def failing(self, error: BaseException, name: str, number: int, item: Any) -> NoReturn:
         """Called when user code raised in an operation, at one item: raise the error, for the operations behind it."""

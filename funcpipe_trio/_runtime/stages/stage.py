@@ -42,6 +42,7 @@ class Stage:
         divert_counters: StepCounters | None = None,
     ) -> None:
         self.chain = chain  # what it drives
+        self.feed: Inlet = chain.inlet  # what its wait for input is for
         self.kind = kind  # as reports call it
         self.counters = counters  # what the policies of its step count, if it has one
         self.divert_counters = divert_counters  # the same for the step that its failures are diverted to
@@ -74,7 +75,7 @@ class Stage:
         self.chain.host.start_task(self.main, self.chain.name)
 
     def on_input(self) -> None:
-        if self.parked_for is STARVED and worth_a_pull(self.chain.inlet):
+        if self.parked_for is STARVED and worth_a_pull(self.feed):
             self.wake()
 
     def on_room(self) -> bool:
@@ -107,12 +108,12 @@ class Stage:
 
     @property
     def upstream(self) -> Inlet:
-        return self.chain.inlet
+        return self.feed
 
     @property
     def received(self) -> int:
         """How many items it took."""
-        return self.chain.inlet.taken
+        return self.feed.taken
 
     @property
     def dropped(self) -> int:
@@ -225,7 +226,7 @@ class Stage:
         """Wait until a neighbour calls; not if this stage was stopped, or got what it waits for, in this turn."""
         chain, turn = self.chain, self.chain.turn
         chain.outlet.turn_over()  # first: it may stop this stage, or give it room, and nothing would wake it then
-        if chain.stopped is not None or (chain.outlet.room() if reason is FULL else worth_a_pull(chain.inlet)):
+        if chain.stopped is not None or (chain.outlet.room() if reason is FULL else worth_a_pull(self.feed)):
             turn.end()  # instead of a wait: others get their turn before the next burst
             return
         if reason is FULL:

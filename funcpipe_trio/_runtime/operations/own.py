@@ -1,0 +1,193 @@
+"""How does an object of the user's run as an operation: when is it asked, and what of it is discarded?
+
+The rule: each call to it is made to its end at once, and what it gave is here until it has gone out. So between two
+calls the object is in a state of its own making, and what it holds, and what is here, is all that there is.
+
+An item that it took counts as absorbed, a value that it gave as created. When the stage is stopped, or after a failure,
+the values here and what `held` returns are discarded; `flush` is called only at the end of the stream.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import trio
+
+from ..._base.errors import MisuseError
+from ..._base.shown import kind_of, named
+from ..._plan.own import WithState
+from ..core.signals import NO_ITEM, PENDING
+from ..core.user_code import not_awaitable
+from .base import FusedOperation
+
+
+class StatefulOp(FusedOperation):
+    """What an object gives for each value, at times, and at the end."""
+
+    may_keep = True  # one value may become several
+
+    def __init__(self, operation: WithState) -> None:
+        super().__init__(operation)
+        self._make = operation.make  # makes the object
+        self._is_timed = operation.is_timed  # its stage watches the clock
+        self._state: Any = None  # the object; None before it is made, and when it has given out everything
+        self._due: Callable[[], Any] | None = None  # tells when it wants to be called; None if it never does
+        self._now: float | None = None  # the time to tell it before its next value; None while it is not due
+        self._out: deque[Any] = deque()  # what it gave, and has not gone out
+        self._failed_at: Any = NO_ITEM  # the value at which it failed: no longer held, whatever it says
+        self._iterables: set[type] = set()  # types of results that were vetted
+
+    @trio.lowlevel.enable_ki_protection
+    def stream(self, values: Iterator[Any]) -> Iterator[Any]:
+        out, number = self._out, 0
+        self._called(self._begin)
+        push = self._state.push
+        for value in values:
+            if value is PENDING:
+                yield PENDING
+            else:
+                error = self._pushed(push, value)
+                number += 1
+                if not out and error is None:
+                    yield PENDING
+                while out:
+                    self.created += 1
+                    yield out.popleft()
+                if error is not None:
+                    self._failed_at = value
+                    self.chain.failing(error, self.name, number - 1, value)
+            if self._now is not None:  # here, before another value is taken, for which there might be no room then
+                yield from self._given(self._tick)
+        if not self.chain.is_failing:
+            yield from self._flushed()
+
+    def tick(self, now: float) -> None:
+        if now >= self.deadline:
+            self._now = now
+
+    @property
+    def has_more(self) -> bool:
+        return bool(self._out)
+
+    def held(self) -> list[Any]:
+        """Return what it gave that has not gone out, and what it says it holds."""
+        state, self._state = self._state, None
+        out = [*self._out, *self._said_held(state)]
+        self._out.clear()
+        self.created += len(out)
+        return out
+
+    def _said_held(self, state: Any) -> list[Any]:
+        tell = getattr(state, "held", None)
+        if tell is None:
+            return []
+        try:
+            return [item for item in tell() if item is not self._failed_at]
+        except Exception as error:
+            self.chain.keep_cleanup_error(error)
+            return []
+
+    # ---- calls to it
+
+    def _called(self, call: Callable[[], None]) -> None:
+        """Make a call that belongs to no value."""
+        try:
+            call()
+        except BaseException as error:  # noqa: ASYNC103  # `failing` raises
+            self.chain.failing(error, self.name, 0, NO_ITEM)
+
+    @trio.lowlevel.enable_ki_protection
+    def _pushed(self, push: Callable[[Any], Any], value: Any) -> BaseException | None:
+        """Pass a value to it; return the error that it raised."""
+        try:
+            self._take("push", push, value)
+            if self._due is not None:
+                self._ask()
+        except BaseException as error:  # noqa: ASYNC103  # returned, for `failing`, which raises
+            return error
+        self.absorbed += 1
+        return None
+
+    @trio.lowlevel.enable_ki_protection
+    def _given(self, call: Callable[[], None]) -> Iterator[Any]:
+        """Make a call that belongs to no value, and give out what it gave, even if it failed."""
+        error: BaseException | None = None
+        try:
+            call()
+        except BaseException as raised:  # noqa: ASYNC103  # `failing` raises
+            error = raised
+        while self._out:
+            self.created += 1
+            yield self._out.popleft()
+        if error is not None:
+            self.chain.failing(error, self.name, 0, NO_ITEM)
+
+    @trio.lowlevel.enable_ki_protection
+    def _flushed(self) -> Iterator[Any]:
+        flush = getattr(self._state, "flush", None)
+        if flush is not None:
+            yield from self._given(lambda: self._take("flush", flush))
+        self._state = None
+
+    @trio.lowlevel.disable_ki_protection  # user code runs in it
+    def _begin(self) -> None:
+        state = not_awaitable(self.name, self._make())
+        if not callable(getattr(state, "push", None)):
+            raise MisuseError(f"{named(self.name)}: make gave {kind_of(state)}, which has no method push")
+        self._due, tick = getattr(state, "due", None), getattr(state, "tick", None)
+        if (self._due is None) != (tick is None):
+            raise MisuseError(f"{named(self.name)}: make gave {kind_of(state)}, which has due or tick, not both")
+        if self._due is not None and not self._is_timed:
+            raise MisuseError(
+                f"{named(self.name)}: an object got its method due when it was made\nDefine due in its class."
+            )
+        self._state = state
+        if self._due is not None:
+            self._ask()
+
+    @trio.lowlevel.disable_ki_protection  # user code runs in it
+    def _take(self, method: str, call: Callable[..., Any], *args: Any) -> None:
+        """Call it, and keep what it gives; what it gave before it failed stays here."""
+        result = call(*args)
+        if type(result) not in self._iterables:
+            self._vet(method, result)
+        self._out.extend(result)
+
+    def _vet(self, method: str, result: Any) -> None:
+        not_awaitable(f"{method} of {self.name}", result)
+        if not hasattr(type(result), "__iter__"):
+            use = "Use `return ()` where it gives nothing."
+            raise MisuseError(
+                f"{method} of {named(self.name)} returned {kind_of(result)}, which is not iterable\n{use}"
+            )
+        self._iterables.add(type(result))
+
+    @trio.lowlevel.disable_ki_protection  # user code runs in it
+    def _ask(self) -> None:
+        """Ask when it wants to be called."""
+        assert self._due is not None
+        at = self._due()
+        if at is None:
+            self.deadline = math.inf
+        elif isinstance(at, bool) or not isinstance(at, int | float) or at != at:
+            raise MisuseError(f"due of {named(self.name)} gave {kind_of(at)}, not a time in seconds, or None")
+        else:
+            self.deadline = at
+
+    @trio.lowlevel.disable_ki_protection  # user code runs in it
+    def _tick(self) -> None:
+        """Tell it the time, as often as it is due."""
+        now, self._now = self._now, None
+        assert now is not None
+        while self.deadline <= now:
+            before = self.deadline
+            self._take("tick", self._state.tick, now)
+            self._ask()
+            if self.deadline <= min(before, now):
+                raise MisuseError(
+                    f"due of {named(self.name)} gave a time that was over, again, after tick\n"
+                    "Let tick move it on, or give None."
+                )
