@@ -28,6 +28,7 @@ FLOORS = {
     "merging": 6,
     "service": 7,
     "exporters": 8,
+    "codecs": 1,
     "testing": 7,
     "_watch": 7,
     "_cli": 8,

@@ -35,7 +35,7 @@ from funcpipe_trio import (
     zip_pipelines,
 )
 from funcpipe_trio._base.shown import option, shown
-from funcpipe_trio._plan import fair_by, nodes, operations, restarts, timing, windows
+from funcpipe_trio._plan import fair_by, nodes, operations, own, restarts, timing, windows
 from funcpipe_trio._plan.nodes import Branch, FanIn, FanOut, Plan, Source, plan_of
 from funcpipe_trio._plan.operations import Opaque
 from funcpipe_trio.testing import run_virtual
@@ -333,6 +333,53 @@ def window_rows(line=LINE):
     yield from wrong_names(where, partial(line.distinct, remember=1))
 
 
+class Pushed:
+    def push(self, item):
+        return [item]
+
+
+class AsyncPushed:
+    async def push(self, item):
+        return [item]
+
+
+class WithoutTick(Pushed):
+    def due(self):
+        return None
+
+
+async def passed_on(items):
+    async for item in items:
+        yield item
+
+
+def own_rows(line=LINE):
+    where = "Pipeline.stateful"
+    use = "Use a class with a method push(item), or a callable without arguments that returns such an object."
+    for value in (None, 1, "push", Named(), Pushed()):
+        yield TypeError, partial(line.stateful, value), f"{where}: make must be callable, not {shown(value)}\n{use}"
+    for value in (ASYNC, ASYNC_GENERATOR, async_call):
+        yield TypeError, partial(line.stateful, value), f"{where}: make must be sync, not {shown(value)}\n{use}"
+    for value in (Named, int, partial(Named)):
+        rule = f"{where}: make must make an object with a method push(item), not {shown(value)}"
+        yield TypeError, partial(line.stateful, value), f"{rule}\n{use}"
+    rule = f"{where}: push of AsyncPushed must be sync\nUse .through(fn) for what waits."
+    yield TypeError, partial(line.stateful, AsyncPushed), rule
+    rule = f"{where}: WithoutTick must have both due and tick, or none of them"
+    yield TypeError, partial(line.stateful, WithoutTick), rule
+    yield from wrong_ints(where, "holds", lambda value: line.stateful(Pushed, holds=value), at_least=0)
+    yield from wrong_names(where, partial(line.stateful, Pushed))
+    where = "Pipeline.through"
+    for value in (None, 1, "fn", NO_CALLABLE):
+        yield TypeError, partial(line.through, value), f"{where}: fn must be callable, not {shown(value)}"
+    use = "Use yield in it; map and flat_map take an async function."
+    for value in (ASYNC, async_call):
+        rule = f"{where}: fn must be an async generator function, not {shown(value)}\n{use}"
+        yield TypeError, partial(line.through, value), rule
+    yield from wrong_ints(where, "holds", lambda value: line.through(passed_on, holds=value), at_least=0)
+    yield from wrong_names(where, partial(line.through, passed_on))
+
+
 def overload_rows(line=LINE):
     where = "Pipeline.buffer"
     rule = f"{where}: overflow must be 'block', 'drop_oldest', 'drop_newest' or 'fail'"
@@ -557,6 +604,7 @@ REFUSED = [
     *batch_rows(),
     *fair_by_rows(),
     *window_rows(),
+    *own_rows(),
     *overload_rows(),
     *time_rows(),
     *fan_in_rows(),
@@ -609,6 +657,8 @@ NODES = {
     "window": windows.Window("o", 1),
     "sliding": windows.Sliding("o", 2),
     "distinct": windows.Distinct("o", remember=1),
+    "stateful": own.WithState("o", Pushed, 0),
+    "through": own.Through("o", passed_on, 0),
     "throttle": timing.Throttle("o", RateLimit(1)),
     "debounce": timing.Debounce("o", 1),
     "sample": timing.Sample("o", 1),

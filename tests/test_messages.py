@@ -320,6 +320,27 @@ async def refusal(attempt, value):
 
 # ---- what functions answer
 
+
+class Pushing:
+    """An object with state that gives what it is told to."""
+
+    def __init__(self, fn):
+        self.push = fn
+
+
+class Due:
+    """One that wants to be called when it is told to."""
+
+    def __init__(self, fn):
+        self.due = fn
+
+    def push(self, item):
+        return [item]
+
+    def tick(self, now):
+        return ()
+
+
 ANSWERS = {
     "cost of a merge": lambda fn: fair_merge({"a": LINE}, FairShare(cost=fn)),
     "cost of a key": lambda fn: LINE.fair_by(same, FairShare(cost=fn), max_keys=1),
@@ -334,6 +355,10 @@ ANSWERS = {
     "whether to retry": lambda fn: LINE.map(Step(fails).retry(Retry(2, fn, Backoff(0)))),
     "children": lambda fn: LINE.flat_map(fn),
     "children in a stage": lambda fn: LINE.flat_map(fn, concurrency=1),
+    "what push gives": lambda fn: LINE.stateful(lambda: Pushing(fn)),
+    "when it is due": lambda fn: LINE.stateful(lambda: Due(fn)),
+    "what make makes": lambda fn: LINE.stateful(lambda: fn(1)),
+    "what a generator is": lambda fn: LINE.through(fn),
     "a batch": lambda fn: LINE.map(fn).unbatch(),
     "a source": lambda fn: Pipeline.from_iterable(fn),
     "a source that restarts": lambda fn: Pipeline.restarting(fn, Retry(1), reset_after=1),

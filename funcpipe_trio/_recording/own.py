@@ -13,6 +13,7 @@ from typing import Any
 import trio
 
 from .._base.functions import AnyFunction
+from .._runtime.core.failures import leaves_of
 from .._runtime.core.signals import END
 from .played_calls import expanded, live, raise_recorded
 from .run_tapes import Tapes
@@ -25,6 +26,7 @@ from .tokens import Reader, Token, origin_of
 
 def recorded_state(tapes: Tapes, name: str, make: AnyFunction) -> AnyFunction:
     """Return a function that makes the user's object, watched."""
+    tapes.tape(name, "push", "counts")  # it is there, though it may be empty
 
     def recorded() -> Any:
         try:
@@ -127,7 +129,7 @@ class Stretches:
         self._path = "begin"  # the part of the stream that the stretch is of
         self._stretch: list[Any] | None = []  # the one that has not ended; None while the generator has to wait
         self._since = 0.0  # when it went on after its last wait
-        self.met: BaseException | None = None  # the failure that its items raised
+        self._met: BaseException | None = None  # the failure that its items raised
 
     def go_on(self) -> None:
         """Called when it is asked for a value."""
@@ -148,14 +150,16 @@ class Stretches:
 
     def is_told(self, failure: BaseException | None = None) -> None:
         """Called when it is told that no more come, or of a failure."""
-        self.met = failure
+        self._met = failure
         self._begin("end")
 
     def ended(self, error: BaseException | None) -> None:
         """Called when it ends; it may not have asked for the end of the stream."""
+        if error is not None and all(each is self._met for each in leaves_of(error)):
+            self._stretch = None  # it passed on what it met
+            return
         if error is not None:
-            if error is not self.met:
-                self._close(self._tapes.ending(self._name, self._since, error))
+            self._close(self._tapes.ending(self._name, self._since, error))
             return
         self._close(self._tapes.now() - self._since)
         if self._path != "end":
@@ -227,6 +231,7 @@ class _Generator:
 
 def recorded_through(tapes: Tapes, name: str, fn: AnyFunction) -> AnyFunction:
     """Return a function that passes the stream through the user's, watched."""
+    tapes.tape(name, "begin", "children")  # it is there, though it may be empty
 
     def recorded(items: AsyncIterator[Any]) -> Any:
         notes = Stretches(tapes, name)

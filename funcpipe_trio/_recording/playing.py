@@ -49,10 +49,10 @@ class Playing(Roles):
         self.began: float = 0.0  # when the simulation began
         self.missing: list[str] = []  # parts of the plan of which nothing was recorded
 
-    def reader(self, name: str, path: str, role: str) -> Reader:
-        """Return the reader of a tape."""
+    def reader(self, name: str, path: str, role: str, *, is_needed: bool = True) -> Reader:
+        """Return the reader of a tape; without `is_needed`, there may be none."""
         place = Place(name, path, role)
-        if place not in self._recording.tapes and name not in self.missing:
+        if is_needed and place not in self._recording.tapes and name not in self.missing:
             self.missing.append(name)
         return Reader(place, self._recording.tapes.get(place), self._lore, self._chance)
 
@@ -204,10 +204,12 @@ class Playing(Roles):
         kept = self._recording.tapes.get(Place(name, "make", "counts"))
         if kept is not None:
             return partial(raise_recorded, kept.samples[0][1])
-        return partial(PlayedTimedState if is_timed else PlayedState, partial(self.reader, name))
+        self.reader(name, "push", "counts")
+        return partial(PlayedTimedState if is_timed else PlayedState, partial(self.reader, name, is_needed=False))
 
     def through(self, name: str, fn: AnyFunction) -> AnyFunction:
-        return played_through(partial(self.reader, name))
+        self.reader(name, "begin", "children")
+        return played_through(partial(self.reader, name, is_needed=False))
 
     def decision(self, name: str) -> Layered:
         reader = self.reader(name, "answer", "answers")

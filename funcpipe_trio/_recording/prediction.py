@@ -250,7 +250,7 @@ class _Supposed(Playing):
         """Return the event that is set when the sources gave so many items."""
         return self._marks.setdefault(count, trio.Event())
 
-    def reader(self, name: str, path: str, role: str) -> Reader:
+    def reader(self, name: str, path: str, role: str, *, is_needed: bool = True) -> Reader:
         seconds = self.times.get(name, (0.0,))
         samples: list[Any] = [True]
         if role == "calls":

@@ -135,6 +135,22 @@ class NoMultiple:
         return item % self.of != 0
 
 
+class Late:
+    """Gives each item when the next one comes, and the last one at the end."""
+
+    def __init__(self) -> None:
+        self.last: list[int] = []
+
+    def push(self, item: int) -> list[int]:
+        given, self.last = self.last, [item]
+        return given
+
+    def flush(self) -> list[int]:
+        return self.last
+
+    held = flush
+
+
 @dataclass(frozen=True)
 class NoMultipleAfter:
     """Accept what is not a multiple, after a delay."""
@@ -352,6 +368,7 @@ _OPERATIONS: dict[str, _Operation] = {
     ).unbatch(),
     "sliding": lambda draw, line, twins: line.sliding(draw(st.integers(1, 3)), draw(st.integers(1, 4))).map(_last),
     "distinct": lambda draw, line, twins: line.distinct(Rest(_modulus(draw)), remember=draw(st.integers(1, 3))),
+    "stateful": lambda draw, line, twins: line.stateful(Late, holds=1),
     "dropping buffer": lambda draw, line, twins: line.buffer(
         draw(st.integers(1, 3)), overflow=draw(st.sampled_from(("drop_oldest", "drop_newest")))
     ),

@@ -6,6 +6,7 @@ import math
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future
 from fractions import Fraction
+from functools import partial
 from typing import Any
 
 import trio
@@ -468,6 +469,74 @@ def distinct_items() -> Pipeline[int]:
     )
 
 
+class Pairs:
+    """Give pairs of items that follow each other, and one that is left over after a while, or at the end."""
+
+    def __init__(self, patience: float) -> None:
+        self.patience = patience
+        self.first: list[int] = []
+        self.at = 0.0
+
+    def push(self, item: int) -> list[list[int]]:
+        self.first.append(item)
+        self.at = trio.current_time() + self.patience
+        return self.flush() if len(self.first) == 2 else []
+
+    def flush(self) -> list[list[int]]:
+        pair, self.first = self.first, []
+        return [pair] if pair else []
+
+    def held(self) -> list[int]:
+        return self.first
+
+    def due(self) -> float | None:
+        return self.at if self.first else None
+
+    def tick(self, now: float) -> list[list[int]]:
+        return self.flush()
+
+
+def stateful() -> Pipeline[int]:
+    return (
+        Pipeline.from_async_iterable(numbers)
+        .stateful(partial(Pairs, 0.75), holds=1)
+        .unbatch()
+        .map(wait_by_item, concurrency=2)
+        .stateful(lambda: Pairs(100), holds=1)
+        .buffer(1)
+        .unbatch()
+    )
+
+
+async def doubled(items: AsyncIterator[int]) -> AsyncIterator[int]:
+    """Give each item twice, or not at all, and a last one; with a task beside it."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.sleep, 0.25)
+        async for item in items:
+            if item % 3:
+                await trio.sleep(0.5)
+                yield item
+                yield item
+        yield -1
+
+
+async def first_two(items: AsyncIterator[int]) -> AsyncIterator[int]:
+    number = 0
+    async for item in items:
+        yield item
+        number += 1
+        if number == 2:
+            return
+
+
+def through() -> Pipeline[int]:
+    return Pipeline.from_async_iterable(numbers).buffer(2).through(doubled).buffer(1).map(one_step, concurrency=2)
+
+
+def through_that_ends_early() -> Pipeline[int]:
+    return merge(Pipeline.from_async_iterable(numbers).through(first_two), Pipeline.ticks(1).take(3)).map(one_step)
+
+
 # ---- pipelines within pipelines
 
 
@@ -629,6 +698,11 @@ SCENARIOS = [
     Scenario(windows_by_time, name="windows_by_time"),
     Scenario(sliding_windows, name="sliding_windows"),
     Scenario(distinct_items, name="distinct_items"),
+    Scenario(stateful, name="stateful"),
+    Scenario(stateful, one_by_one, name="stateful_with_a_slow_consumer"),
+    Scenario(through, name="through"),
+    Scenario(through, first_three, name="through_with_a_consumer_that_leaves"),
+    Scenario(through_that_ends_early, name="through_that_ends_early"),
     Scenario(dropping, name="dropping"),
     Scenario(dropping_in_pools, name="dropping_in_pools"),
     Scenario(overflowing, name="overflowing"),

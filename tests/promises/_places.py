@@ -76,8 +76,22 @@ class Code:
             for item in ITEMS:
                 await channel.send(await self.wait(item))
 
+    async def through(self, items):
+        async for item in items:
+            yield await self.wait(item)
+
     async def bury(self, _failure):
         self.fn(BAD)
+
+
+class Pushing:
+    """An object with state."""
+
+    def __init__(self, code):
+        self.code = code
+
+    def push(self, item):
+        return [self.code.fn(item)]
 
 
 class Feed:
@@ -148,6 +162,8 @@ PLACES = {
     ),
     "the cost of a batch": lambda code: line().batch(2, max_cost=9, cost=code.cost),
     "the cost of a throttle": lambda code: line().throttle(RateLimit(99, burst=9), cost=code.cost),
+    "stateful": lambda code: line().stateful(lambda: Pushing(code)),
+    "through": lambda code: line().through(code.through),
     "the key of distinct": lambda code: line().distinct(lambda item: (code.fn(item), item), remember=9),
     "the key of fair_by": lambda code: line().fair_by(code.key, max_keys=2),
     "the cost of fair_by": lambda code: line().fair_by(str, FairShare(cost=code.cost), max_keys=9),

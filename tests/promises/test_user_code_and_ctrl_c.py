@@ -134,6 +134,42 @@ class AsyncIterated:
         ask()
 
 
+class Asking:
+    """An object with state."""
+
+    def __init__(self, give=lambda item=0: [item]):
+        ask()
+        self.give = give
+        self.at = -1.0
+
+    def push(self, item):
+        ask()
+        return self.give(item)
+
+    def flush(self):
+        ask()
+        return self.give()
+
+    def due(self):
+        ask()
+        return self.at
+
+    def tick(self, now):
+        ask()
+        self.at = None
+        return []
+
+
+async def through(items):
+    ask()
+    try:
+        async for item in items:
+            ask()
+            yield item
+    finally:
+        ask()
+
+
 class Channel(trio.abc.ReceiveChannel):
     number = 0
 
@@ -193,6 +229,9 @@ PLANS = {
     "flat_map async to iterators": lambda: N.flat_map(AsyncIterated, concurrency=2),
     "unbatch": lambda: N.map(lambda _item: Iterated()).unbatch(),
     "batch": lambda: N.batch(3, max_cost=9, cost=one),
+    "stateful": lambda: N.stateful(Asking),
+    "stateful with generators": lambda: N.stateful(lambda: Asking(giving)),
+    "through": lambda: N.through(through),
     "distinct": lambda: N.distinct(same, remember=3),
     "throttle": lambda: N.throttle(RateLimit(9), cost=one),
     "throttle behind a link": lambda: N.buffer(1).throttle(RateLimit(9), cost=one),

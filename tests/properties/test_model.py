@@ -127,6 +127,34 @@ def perhaps_async(draw: Draw, fn: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return waiting(pauses(draw), fn) if draw(st.booleans()) else fn
 
 
+class Late:
+    """Give each item when the next one comes, and the last one at the end."""
+
+    def __init__(self) -> None:
+        self.last: list[int] = []
+
+    def push(self, item: int) -> list[int]:
+        given, self.last = self.last, [item]
+        return given
+
+    def flush(self) -> list[int]:
+        return self.last
+
+    def held(self) -> list[int]:
+        return self.last
+
+
+async def late(items: AsyncIterator[int]) -> AsyncIterator[int]:
+    kept: list[int] = []
+    async for item in items:
+        await trio.sleep(item % 2)
+        kept.append(item)
+        if len(kept) > 2:
+            yield kept.pop(0)
+    for item in kept:
+        yield item
+
+
 # ---- parts that are the same whatever the order is
 
 
@@ -147,6 +175,8 @@ def passing(draw: Draw) -> Part:
         lambda line: line.throttle(RateLimit(2, burst=size)),
         lambda line: line.idle_timeout(10**6).timeout(10**7, first=10**6),
         lambda line: line.enumerate().map(lambda pair: pair[1]),
+        lambda line: line.stateful(Late, holds=1),
+        lambda line: line.through(late),
         lambda line: merge(line),
         lambda line: line.broadcast({"only": lambda branch: branch}),
     ]

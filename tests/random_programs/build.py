@@ -196,6 +196,27 @@ class Builder:
         by = None if op.fn is None else self.fn(op.fn, "distinct", lambda value: num(value) % op.mod)
         return p.distinct(by, remember=op.n, name=name)
 
+    def stateful(self, p: Any, op: Op, name: str) -> Any:
+        """Give each value when the next one comes."""
+        taken = self.world.sync(op.fn, "stateful", lambda value: value)
+
+        class Late:
+            def __init__(self) -> None:
+                self.kept: list[Any] = []
+
+            def push(self, value: Any) -> list[Any]:
+                value = taken(value)
+                given, self.kept = self.kept, [value]
+                return given
+
+            def flush(self) -> list[Any]:
+                return self.kept
+
+            def held(self) -> list[Any]:
+                return self.kept
+
+        return p.stateful(Late, holds=1, name=name)
+
     def batch(self, p: Any, op: Op, name: str) -> Any:
         cost = None if op.cost is None else self.world.sync(op.cost, "cost", lambda value: num(value) % 4)
         return p.batch(op.n, max_delay=op.delay, max_cost=op.max_cost, cost=cost, name=name)

@@ -248,7 +248,9 @@ class Generator:
         if shape == "list" and self.chance(0.35):
             return "unbatch"
         kinds = ["map"] * 9 + ["filter"] * 3 + ["tap", "scan", "enumerate", "take", "take", "skip", "take_while"]
-        kinds += ["skip_while", "distinct", "batch", "batch", "window", "sliding", "pairwise"] + ["buffer"] * 4
+        kinds += ["skip_while", "distinct", "stateful", "batch", "batch", "window", "sliding", "pairwise"] + [
+            "buffer"
+        ] * 4
         kinds += (
             ["throttle", "debounce", "sample", "delay", "idle_timeout", "timeout"] + ["fair_by"] * 2 + ["flat_map"] * 3
         )
@@ -331,6 +333,9 @@ class Generator:
     def _distinct(self, op: Op, depth: int, shape: str) -> None:
         by_item = shape == "item" and self.sites < 3  # only right behind a source are items themselves hashable
         op.args = {"fn": None if by_item else self.fn(), "mod": self.pick([2, 3, 50]), "n": self.pick([1, 2, 100])}
+
+    def _stateful(self, op: Op, depth: int, shape: str) -> None:
+        op.args = {"fn": self.fn()}
 
     def _batch(self, op: Op, depth: int, shape: str) -> str:
         plain, timed, costly = [(1, None, None), (2, None, None), (3, None, None)], [(2, 1.0, None)], [(3, None, 3)]

@@ -353,6 +353,17 @@ class Model:
 
         return self.each(stream, put)
 
+    def stateful(self, stream: Stream, op: Op) -> Stream:
+        if not stream.exact:
+            return replace(stream, sub=True, loose=stream.loose or stream.grouped or bool(op.fn.faults))
+        strand, taken, ends = stream.strands[0], 0, stream.strands[0].ends
+        for item in strand.items:
+            if (error := self.called(op.fn, "stateful", item)) is not None:
+                ends = [error]
+                break
+            taken += 1
+        return replace(stream, strands=[Strand(strand.items[: taken - 1 if ends and taken else taken], ends)])
+
     def batch(self, stream: Stream, op: Op) -> Stream:
         faulty = op.cost is not None and bool(op.cost.faults)
         if not stream.exact or stream.maybe or op.delay is not None:

@@ -247,7 +247,7 @@ def _silent(facts: Facts) -> float:
     by_policy = any(fails_in_silence(op) for op in facts.ops) or bool(_library_errors(facts))
     if not unseen and not by_policy:
         return 0
-    if facts.report is None or facts.kinds & {"batch", "window", "sliding", "pairwise", "flat_map", "join"}:
+    if facts.report is None or facts.kinds & {"batch", "window", "sliding", "pairwise", "stateful", "flat_map", "join"}:
         return INF
     return float(facts.report.dropped + facts.report.failed)
 
@@ -641,7 +641,8 @@ def _meddles(program: Program) -> bool:
 
 
 def _is_prompt(op: Op) -> bool:
-    if op.kind in ("batch", "window", "sliding", "pairwise", "debounce", "sample", "delay", "throttle", "zip"):
+    late = ("batch", "window", "sliding", "pairwise", "stateful", "debounce", "sample", "delay", "throttle", "zip")
+    if op.kind in late:
         return False
     if op.kind == "join":
         return bool(op.how in ("merge", "fair_merge", "concat"))

@@ -119,6 +119,16 @@ def words(text: str) -> list[str]:
     return text.split()
 
 
+class Labels:
+    def push(self, item: int, /) -> list[str]:
+        return [str(item)]
+
+
+async def labels(items: AsyncIterator[int]) -> AsyncIterator[str]:
+    async for item in items:
+        yield str(item)
+
+
 def labelled(pipeline: Pipeline[int], label: str) -> Pipeline[str]:
     return pipeline.map(lambda number: f"{label} {number}")
 
@@ -189,6 +199,10 @@ assert_type(numbers.sliding(3, 2), Pipeline[tuple[int, ...]])
 assert_type(numbers.pairwise(), Pipeline[tuple[int, int]])
 assert_type(numbers.distinct(remember=3), Pipeline[int])
 assert_type(numbers.distinct(lambda number: number % 3, remember=3), Pipeline[int])
+assert_type(numbers.stateful(Labels), Pipeline[str])
+assert_type(numbers.stateful(lambda: Labels(), holds=1), Pipeline[str])
+assert_type(numbers.through(labels), Pipeline[str])
+assert_type(numbers.through(labels, holds=1, name="labels"), Pipeline[str])
 assert_type(numbers.pipe(labelled, "n"), Pipeline[str])
 assert_type(numbers.pipe(labelled, label="n"), Pipeline[str])
 

@@ -149,7 +149,7 @@ class _Case:
 
     def _is_in_loop(self, number: int, stage: StageReport) -> bool:
         setting = self.settings[number]
-        is_working = stage.kind != "async" and not self._waits_outside[number] and setting.paced_by is None
+        is_working = stage.kind in ("sync", "source") and not self._waits_outside[number] and setting.paced_by is None
         return is_working and number not in self._ignored
 
     def _rate_allows(self, number: int) -> float | None:
@@ -280,6 +280,10 @@ def _busy_function(case: _Case) -> str:
     return f"{case.name}: its functions keep the event loop busy; make them a Step on processes(n), or on threads(n)"
 
 
+def _generator_at_work(case: _Case) -> str:
+    return f"{case.name}: its generator is the limit, one item at a time; calls in a map have concurrency"
+
+
 def _is_limited(case: _Case) -> bool:
     """Whether its calls wait for their rate limit, or are as many as that allows."""
     if not case.places:
@@ -304,6 +308,7 @@ _RULES: tuple[_Rule, ...] = (
     (lambda case: case.setting.runner is not None, _runner_is_full),
     (_has_places, _all_places_in_use),
     (lambda case: case.setting.paced_by is not None, _throttled),
+    (lambda case: case.stage is not None and case.stage.kind == "through", _generator_at_work),
     (lambda case: True, _busy_function),
 )
 """Of the limit, the first that fits: whether it does, and what is said."""

@@ -117,7 +117,7 @@ class StageReport:
     name: str
     """As the plan calls it."""
     kind: str
-    """``source``, ``sync`` or ``async``."""
+    """``source``, ``sync``, ``async`` (it makes calls) or ``through``."""
     fused: tuple[str, ...]
     """Names of the operations fused into it, in their order; the time that they take counts as the stage's."""
     received: int

@@ -55,7 +55,7 @@ class ThroughStage(AskingStage):
     def __init__(
         self, host: Host, operation: Through, feed: Inlet, outlet: Outlet, fused: Sequence[FusedOperation]
     ) -> None:
-        super().__init__(host, operation.name, outlet, fused, kind="async")
+        super().__init__(host, operation.name, outlet, fused, kind="through")
         self._fn = operation.fn  # the generator function
         self.accept = self._accept  # counts what it takes, besides
         self.feed = feed  # what the generator takes from
