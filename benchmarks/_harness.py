@@ -38,6 +38,7 @@ NAMES = (
     "imports",
     "report",
     "recording",
+    "own",
     "processes",
     "memory",
 )

@@ -13,7 +13,6 @@ from typing import Any, ClassVar, Generic, NoReturn, TypeVar
 
 from ._base import checks
 from ._base.errors import FuncpipeError
-from ._base.published import publish
 from ._base.shown import kind_of, option
 
 __all__ = ["CodecError", "Frames", "JsonLines", "Lines"]
@@ -261,6 +260,3 @@ def _encoding(where: str, encoding: Any) -> str:
         rule = "name an encoding of text in which a line ends with the byte \\n"
         raise checks.refuse(ValueError, where, "encoding", rule, encoding, show=option)
     return encoding  # type: ignore[no-any-return]  # `text` checked it
-
-
-publish(vars(), __name__)

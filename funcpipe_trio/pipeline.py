@@ -6,6 +6,7 @@ runtime. The plan never changes. This file decides nothing about how a stream ru
 
 from __future__ import annotations
 
+import warnings
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
 from fractions import Fraction
@@ -19,7 +20,7 @@ from ._base.shown import cut, escaped, named
 from ._plan import operations as plan
 from ._plan import own, timing
 from ._plan.bound import max_in_flight
-from ._plan.check import check_plan, refuse_too_deep
+from ._plan.check import check_plan, refuse_too_deep, shared_objects
 from ._plan.fair_by import FairBy, FairOverflow
 from ._plan.layout import lay_out
 from ._plan.nodes import Branch, FanOut, FanOutKind, Plan, Source, SourceKind, iterable_name, too_deep
@@ -63,8 +64,9 @@ class Pipeline(Generic[T_co]):
     """A description of a stream of items and what is done to them; a value that never changes.
 
     Building one has no effects. It can be shown (`describe`), checked (`check`), compared, and run any number of times,
-    also concurrently; runs share nothing. (With a source that works only once, such as an iterator, the whole plan
-    works only once.)
+    also concurrently. Runs share nothing of the package's; what the functions of the plan keep themselves, in a closure
+    or as objects that are called, all runs share: `stateful` and `through` make it for each run. (With a source that
+    works only once, such as an iterator, the whole plan works only once.)
     """
 
     __slots__ = ("_plan",)
@@ -1016,8 +1018,14 @@ class Pipeline(Generic[T_co]):
         return Pipeline(with_settings(self._plan, settings))
 
     def check(self) -> None:
-        """Raise the `PlanError` that a run would raise: one error with all problems of the plan."""
+        """Raise the `PlanError` that a run would raise: one error with all problems of the plan.
+
+        It warns (a `UserWarning`) of each object that is called as a function and has attributes: all runs of the plan
+        share it.
+        """
         check_plan(self._plan)
+        for warning in shared_objects(self._plan):
+            warnings.warn(warning, stacklevel=2)
 
     @property
     def max_in_flight(self) -> int | float:

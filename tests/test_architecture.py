@@ -130,7 +130,17 @@ def test_functions_fit_in_the_eye(module):
 
 RARE = {
     *("advice", "batching", "between", "circuit", "deadline", "expanding", "flat_map", "keyed", "nested", "orders"),
-    *("paced", "plan_settings", "restarting", "stream_timeout", "windows", "worker_processes", "worker_program"),
+    *(
+        "own",
+        "paced",
+        "plan_settings",
+        "restarting",
+        "stream_timeout",
+        "through",
+        "windows",
+        "worker_processes",
+        "worker_program",
+    ),
 }
 HEAVY = {"asyncio", "concurrent.futures", "matplotlib", "multiprocessing", "rich", "statistics"}
 
@@ -151,6 +161,7 @@ def test_what_is_rare_waits_for_its_first_use():
 
 PUBLIC = {
     "funcpipe_trio",
+    "funcpipe_trio.codecs",
     "funcpipe_trio.merging",
     *(f"funcpipe_trio.exporters{name}" for name in ("", ".opentelemetry", ".prometheus")),
     "funcpipe_trio.pipeline",

@@ -6,13 +6,17 @@ runs, and reported in one error. Nothing of the user's is called.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
+from functools import partial
+from typing import Any
 
 from .._base.errors import PlanError
 from .._base.functions import is_async
 from .._base.shown import named
 from .nodes import Branch, FanIn, FanOut, Plan, Source, inner_plans, too_deep
 from .operations import Map
+from .settings import PlanPart, is_ours, rebuilt, visit
 
 
 def check_plan(plan: Plan) -> None:
@@ -39,6 +43,43 @@ def refuse_too_deep(plan: Plan) -> None:
     problem = too_deep(plan)
     if problem is not None:
         raise PlanError(problem)
+
+
+def shared_objects(plan: Plan) -> list[str]:
+    """Return a warning for each object that is called as a function, and may keep state: all runs share it."""
+    found: list[str] = []
+
+    def look(part: PlanPart, path: str, value: Any) -> Any:
+        shared = value.func if isinstance(value, partial) else value
+        if path.rpartition(".")[2].partition("#")[0] in _CALLED and _may_keep_state(shared):
+            kind = named(type(shared).__name__)
+            found.append(
+                f"{part.name}: all runs of the plan share one {kind} object, and what it keeps\n"
+                "Use .stateful() with its class to have one in each run."
+            )
+        return value
+
+    def walk(_name: str, part: PlanPart) -> PlanPart:
+        if not isinstance(part, Source):
+            visit(part, lambda path, value, _kind: look(part, path, value))
+        return part
+
+    rebuilt(plan, walk)
+    return found
+
+
+_CALLED = {"fn", "key", "cost", "call", "pure", "step"}
+
+
+def _may_keep_state(fn: Any) -> bool:
+    """Whether a function of the user's is an object with attributes that can change."""
+    kind = type(fn)
+    if isinstance(fn, type) or is_ours(fn) or not callable(fn) or not inspect.isfunction(kind.__call__):
+        return False
+    if kind.__module__.partition(".")[0] == __name__.partition(".")[0]:  # a step, say
+        return False
+    is_frozen = getattr(getattr(kind, "__dataclass_params__", None), "frozen", False)
+    return not is_frozen and bool(getattr(fn, "__dict__", None))
 
 
 def _plans(plan: Plan) -> Iterator[Plan]:
