@@ -23,6 +23,7 @@ from ._plan.bound import max_in_flight
 from ._plan.check import check_plan, refuse_too_deep, shared_objects
 from ._plan.fair_by import FairBy, FairOverflow
 from ._plan.layout import lay_out
+from ._plan.loops import Again, LoopFull, entry_of
 from ._plan.nodes import Branch, FanOut, FanOutKind, Plan, Source, SourceKind, iterable_name, too_deep
 from ._plan.restarts import RestartingSource
 from ._plan.windows import Distinct, Sliding, Window
@@ -928,6 +929,54 @@ class Pipeline(Generic[T_co]):
         """
         shared: FairShare[Any] = FairShare() if share is None else share
         return self._then(FairBy(_named_as(key, name), key, shared, max_keys, overflow))
+
+    def loop(
+        self,
+        body: Callable[[Pipeline[T_co]], Pipeline[U]],
+        *,
+        again: Callable[[U], Iterable[T_co]],  # type: ignore[misc]  # what goes in is what the pipeline is of
+        room: int,
+        full: LoopFull = "fail",
+        name: str | None = None,
+    ) -> Pipeline[U]:
+        """Let results make new work: what `again` gives for a result goes back to the beginning of `body`.
+
+        For a crawler, a walk through a tree, pages of an API: ``seeds.loop(crawl, again=links, room=10_000)``. Each
+        result of the body continues, behind the loop, as soon as its new work is in line. The stream ends exactly when
+        the source has ended, nothing waits to go round, and nothing is on its way in the body.
+
+        While the source has items and others wait to go round, the body gets one of each in turn. Nothing in the loop
+        waits for room to go round, so it cannot block itself. What was seen is not remembered: use `distinct` in the
+        body. A failure in the body or in `again` ends the stream there; what waits to go round is then discarded.
+
+        After ``drain()`` the work that `again` gives is not begun: it is discarded, with the reason ``drained``, as is
+        what waits; so a drain ends, and `on_discard` hears what is left to do. While the run is paused, nothing goes
+        round.
+
+        Args:
+          body: ``body(pipeline)``, called here, at once: it describes what is done with each item, and returns that
+            pipeline. It must take all items from the pipeline that it is given, once, and use no operation that keeps
+            items until others come (`sliding`, a `batch` without `max_delay`, a `window` without `period`).
+          again: ``again(result)``, sync, returns the new work of a result: an iterable, empty for none. It is iterated
+            in the task of the last stage of the body.
+          room: how many items may wait to go round, an int >= 1.
+          full: what happens to one more: it is a `BufferOverflow` with the counts, at the result (``"fail"``); or a
+            step gets it, as a `Failure`, one at a time, while the results wait (``OnError.divert(step)``). Then it
+            counts as failed; the step's own error ends the stream.
+          name: its name in reports and errors; by default the name of `body`.
+
+        Raises:
+          TypeError: if an argument has a wrong type, or `body` does not return a pipeline.
+          ValueError: if `room` is below 1, or `full` is any other text.
+        """
+        where = "Pipeline.loop"
+        checks.sync_callable(where, "body", body)
+        called = _named_as(body, name)
+        ending = Again(_named_as(again, None), again, called, room, full)
+        grown = body(Pipeline(Plan(entry_of(called, self._plan))))
+        if not isinstance(grown, Pipeline):
+            raise checks.refuse(TypeError, where, "what body gives", "be a Pipeline", grown)
+        return grown._then(ending)
 
     def pipe(self, fn: Callable[Concatenate[Pipeline[T_co], P], U], /, *args: P.args, **kwargs: P.kwargs) -> U:
         """Return ``fn(self, *args, **kwargs)``: for segments that several pipelines use."""

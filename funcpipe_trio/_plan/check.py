@@ -14,6 +14,7 @@ from typing import Any
 from .._base.errors import PlanError
 from .._base.functions import is_async
 from .._base.shown import named
+from . import loops
 from .nodes import Branch, FanIn, FanOut, Plan, Source, inner_plans, too_deep
 from .operations import Map
 from .settings import PlanPart, is_ours, rebuilt, visit
@@ -96,6 +97,7 @@ def _shape_problems(plan: Plan) -> Iterator[str]:
     """Find every problem except those of the sources."""
     yield from _operation_problems(plan)
     yield from _branch_problems(plan)
+    yield from loops.problems(plan)
 
 
 def _branch_problems(plan: Plan, around: tuple[Branch, ...] = ()) -> Iterator[str]:

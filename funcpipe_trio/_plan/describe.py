@@ -81,6 +81,8 @@ def rule_of(fan_in: FanInLayout) -> str:
         return "one input after the other"
     if fan_in.kind == "zip":
         return "one item from each input" + (", which must be equally long" if fan_in.strict else "")
+    if fan_in.kind == "loop":
+        return "what comes and what goes round, one of each in turn"
     shares = "equal shares" if fan_in.kind == "merge" else "shares by weight"
     cost = fan_in.share.cost if fan_in.share is not None else None
     counted = "" if cost is None else f", an item costs {getattr(cost, '__name__', 'what its cost function says')}"

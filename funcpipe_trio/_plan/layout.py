@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 from .._base.frozen import dataclass
 from ..policies.fair_share import FairShare
 from .fair_by import FairBy
+from .loops import Again
 from .nodes import Branch, FanIn, FanInKind, FanOut, FanOutKind, Plan, Source
 from .operations import Buffer, Operation, Overflow, Unbatch
 from .timing import Throttle
@@ -55,6 +56,12 @@ class StageLayout:
         """The `FairBy` that it fills instead of a link; None if it fills a link."""
         last = self.fused[-1] if self.fused else None
         return last if isinstance(last, FairBy) else None
+
+    @property
+    def again(self) -> Again | None:
+        """The `Again` with which it ends the body of a loop; None if it ends none."""
+        last = self.fused[-1] if self.fused else self.head
+        return last if isinstance(last, Again) else None
 
     @property
     def has_iterable(self) -> bool:
@@ -194,6 +201,7 @@ class _Planner:
     def __init__(self) -> None:
         self._names = _Names()
         self._branches: dict[int, BranchLayout] = {}  # by the identity of the `Branch`
+        self._loops: list[str] = []  # names of the loops whose ends are still to come, the outermost first
         self.places: list[str] = []  # the name of each part of the plan, in the order in which they are laid out
 
     def line(self, plan: Plan, tail: int) -> SegmentLayout:
@@ -202,6 +210,8 @@ class _Planner:
     def _grown(self, plan: Plan) -> _Line:
         line = self._begun(plan.origin)
         for operation in plan.operations:
+            if isinstance(operation, Again) and self._loops:
+                operation = replace(operation, loop=self._loops.pop())
             self.places.append(line.add(operation))
         return line
 
@@ -223,6 +233,8 @@ class _Planner:
         name = self._unique(fan_in.name)
         tail = LINK_CAPACITY if fan_in.share is None else fan_in.share.capacity
         inputs = tuple((key, self.line(plan, tail)) for key, plan in fan_in.inputs)
+        if fan_in.kind == "loop":
+            self._loops.append(name)
         return FanInLayout(name, fan_in.kind, inputs, fan_in.share, fan_in.strict)
 
     def _fan_out(self, fan_out: FanOut) -> FanOutLayout:
@@ -275,7 +287,9 @@ class _Line:
     def _open_stage(self) -> StageLayout | None:
         """Return the stage that an operation may join here; None if there is none."""
         stage = self._stages[-1] if self._stages else None
-        return None if stage is None or self._is_sized or len(stage.fused) == LONGEST_CHAIN else stage
+        if stage is None or self._is_sized or len(stage.fused) == LONGEST_CHAIN:
+            return None
+        return stage if stage.again is None else None  # what it holds is on its way in the body of a loop
 
     def _does_without(self, operation: Operation) -> bool:
         """Whether an operation that needs a stage elsewhere needs none here, behind a sync iterable.

@@ -31,7 +31,7 @@ DEEPEST = 50
 _MOST_PROBLEMS = 10  # of one kind, in one error
 
 SourceKind = Literal["iterable", "async iterable", "channel", "producer", "ticks", "restarting"]
-FanInKind = Literal["merge", "fair_merge", "concat", "zip"]
+FanInKind = Literal["merge", "fair_merge", "concat", "zip", "loop"]
 FanOutKind = Literal["broadcast", "partition"]
 
 
@@ -130,7 +130,7 @@ class FanIn:
     strict: bool = False
 
     def __post_init__(self) -> None:
-        where = "zip_pipelines" if self.kind == "zip" else self.kind
+        where = {"zip": "zip_pipelines", "loop": "Pipeline.loop"}.get(self.kind, self.kind)
         checks.boolean(where, "strict", self.strict)
         checks.text(where, "name", self.name)
         shown = "inputs[{}]" if self.kind == "fair_merge" else "input {}"
@@ -138,7 +138,7 @@ class FanIn:
             _check_plan(where, shown.format(named(key)), plan)
         if self.kind == "fair_merge":
             _check_weights(check_share(where, self.share), dict(self.inputs))
-        elif self.kind != "zip":
+        elif self.kind in ("merge", "concat"):
             object.__setattr__(self, "inputs", _joined(self.kind, self.inputs))
 
 

@@ -100,6 +100,11 @@ class Operation:
         """
         return False
 
+    @property
+    def waits_for_more(self) -> bool:
+        """Whether it may keep items until others come, however long that takes."""
+        return False
+
     def describe(self) -> str:
         """One-line description."""
         return self.verb if self.name.partition("#")[0] == self.verb else f"{self.verb} as {self.name}"
@@ -411,6 +416,10 @@ class Grouping(Operation):
     @property
     def gathers(self) -> int | float:
         return math.inf if self.max_items is None else self.max_items
+
+    @property
+    def waits_for_more(self) -> bool:
+        return not self.needs_stage  # else its time comes
 
 
 @dataclass(frozen=True, slots=True)

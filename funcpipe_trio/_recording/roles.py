@@ -22,6 +22,7 @@ from .._base.errors import MisuseError
 from .._base.functions import AnyFunction, function_name, is_async
 from .._plan import operations as ops
 from .._plan.fair_by import FairBy
+from .._plan.loops import Again
 from .._plan.nodes import FanIn, Plan, Source, is_awaitable
 from .._plan.own import Through, WithState
 from .._plan.settings import Kind, PlanPart, rebuilt, visit
@@ -157,6 +158,8 @@ class Roles:
             return self.through(name, fn)
         if isinstance(part, ops.FlatMap):
             return _Stand(fn, self.stream(name, fn)) if part.needs_stage else self.children(name, "fn", fn)
+        if isinstance(part, Again):
+            return self.children(name, "fn", fn)
         awaits = isinstance(part, ops.Concurrent) and part.awaits
         if is_async(fn) or awaits:
             awaited = fn if is_async(fn) else awaiting(name, fn)

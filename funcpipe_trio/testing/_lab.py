@@ -17,6 +17,7 @@ import trio
 from .._base.functions import is_async, yields_async
 from .._plan import operations as plan
 from .._plan.fair_by import FairBy
+from .._plan.loops import Again
 from .._plan.nodes import Branch, FanIn, FanOut, Plan, Source, plan_of
 from .._plan.own import Through, WithState
 from .._plan.restarts import RestartingSource
@@ -98,7 +99,7 @@ class Lab:
         if any(isinstance(operation, regrouping) for operation in watched.operations):
             self.one_to_one = False
         if isinstance(watched.origin, FanIn):
-            self.one_to_one = self.one_to_one and watched.origin.kind != "zip"
+            self.one_to_one = self.one_to_one and watched.origin.kind not in ("zip", "loop")
             inputs = tuple((key, self.wrap(inner)) for key, inner in watched.origin.inputs)
             share = watched.origin.share
             watched_share = None if share is None else self._share(share)
@@ -131,6 +132,8 @@ class Lab:
             wrapped["share"] = self._share(operation.share)
             if isinstance(operation.overflow, Divert):
                 wrapped["overflow"] = OnError.divert(self.wrapped(operation.overflow.step))
+        if isinstance(operation, Again) and isinstance(operation.full, Divert):
+            wrapped["full"] = OnError.divert(self.wrapped(operation.full.step))
         return replace(operation, **wrapped)
 
     def _made(self, make: Callable[[], Any]) -> Callable[[], Any]:

@@ -85,6 +85,12 @@ class FanInInlet:
     def drain(self) -> None:
         """Called when the sources take no more."""
 
+    def pause(self) -> None:
+        """Called when the sources take nothing for a time."""
+
+    def resume(self) -> None:
+        """Called when they go on."""
+
     def close(self, reason: str) -> None:
         if not self._closed and not self.exhausted:
             self._closed, self._reason = True, reason

@@ -208,7 +208,7 @@ class FlatMapPool(Pool):
                 elif hand or (end is FULL and self.has_leftovers()):
                     await self._wait_in_line(worker)
                 else:
-                    self.chain.outlet.turn_over()
+                    self.chain.turn_over()
                     return
         finally:
             children.is_waiting = False
@@ -240,7 +240,7 @@ class FlatMapPool(Pool):
 
     async def _wait_in_line(self, worker: Worker) -> None:
         """Wait in line for room."""
-        self.chain.outlet.turn_over()  # first: it may stop this stage, or give it room
+        self.chain.turn_over()  # first: it may stop this stage, or give it room
         if self.is_superfluous(worker):
             return
         self._line[worker] = True  # it keeps its place, or gets the last one

@@ -116,7 +116,7 @@ class KeyedPool(Pool):
         self.calls += 1
         self.peak = max(self.peak, self.occupied())
         self.staff()
-        self.chain.outlet.turn_over()
+        self.chain.turn_over()
 
     def called(self, worker: Worker) -> Awaitable[Any]:
         if worker.refusal is None:

@@ -317,7 +317,7 @@ class Pool:
             self.peak = occupied
         if not self.crew.coming:  # a worker that comes does it
             self.staff()
-        self.chain.outlet.turn_over()
+        self.chain.turn_over()
 
     def note_end(self, worker: Worker) -> None:
         """Count how long a call took, which has ended; the worker's next one begins now, unless it waits first."""
@@ -337,13 +337,13 @@ class Pool:
         if not starved:
             outlet.wants_room = True
             self.source.release(parking=True)
-        outlet.turn_over()
+        self.chain.turn_over()
         is_full_or_over = not self.taking or (not starved and worth_a_pull(self.source))
         await self.crew.park(worker, starved=starved, stalled=is_full_or_over and outlet.room() > 0)
 
     async def rest(self, worker: Worker) -> None:
         """Let others run."""
-        self.chain.outlet.turn_over()
+        self.chain.turn_over()
         try:
             await trio.lowlevel.checkpoint()
             if self._gives_way is worker:  # trio runs a batch in any order: the receiver may be behind this task

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..._plan.layout import BranchLayout, FanInLayout, FanOutLayout, SegmentLayout, StageLayout
+from ..._plan.loops import Again
 from ...policies.fair_share import FairShare
 from ..core.ledger import Ledger
 from ..core.protocols import Inlet
@@ -34,6 +35,8 @@ def build(line: SegmentLayout, parts: Parts, end: Sink | Fork | None = None) -> 
         outlet = end if end is not None and is_last else _link(layout, parts)
         stage = stage_of(layout, inlet, outlet, parts)
         parts.layouts[stage] = layout
+        if layout.again is not None:
+            _close_loop(layout.again, parts)
         outlet.sender = stage
         if isinstance(outlet, Link):
             parts.links.append(outlet)
@@ -78,6 +81,8 @@ def _branch(layout: BranchLayout, parts: Parts) -> Link:
 def _fan_in(layout: FanInLayout, parts: Parts) -> FanInInlet:
     ledger = parts.host.ledger
     inputs = [(key, build(line, parts)) for key, line in layout.inputs]
+    if layout.kind == "loop":
+        return _loop(layout, inputs[0][1], parts)
     inlets = [inlet for _key, inlet in inputs]
     made: FanInInlet
     if layout.kind == "concat":
@@ -88,6 +93,23 @@ def _fan_in(layout: FanInLayout, parts: Parts) -> FanInInlet:
         made = MergeInlet(layout.name, ledger, inputs, layout.share or FairShare())
     parts.fan_ins.append(made)
     return made
+
+
+def _loop(layout: FanInLayout, source: Inlet, parts: Parts) -> FanInInlet:
+    from ..junctions.loop import Loop  # rare
+
+    loop = parts.loops[layout.name] = Loop(layout.name, parts.host, source, len(parts.layouts))
+    parts.links.append(loop.back)
+    parts.fan_ins.append(loop)
+    return loop
+
+
+def _close_loop(again: Again, parts: Parts) -> None:
+    """Tell a loop what its body is, whose last stage has just been made."""
+    loop, stages = parts.loops[again.loop], list(parts.layouts)
+    ends = {stage: each.again for stage, each in parts.layouts.items() if each.again is not None}
+    inner = {stage: parts.loops[end.loop] for stage, end in ends.items() if end is not again}
+    loop.enclose(again, stages[loop.outside :], inner)
 
 
 def _link(layout: StageLayout, parts: Parts) -> Link:

@@ -260,8 +260,8 @@ class Engine:
             self.paused_since = trio.current_time()
             self.efforts.pause(self.paused_since)
             self.state_times.change(self.paused_since, 1 << self.pause_shift)
-            for source in self.parts.sources:
-                source.pause()
+            for part in (*self.parts.sources, *self.parts.fan_ins):
+                part.pause()
             for stage in self.stages:
                 stage.on_pause()
             self.log(DEBUG, "pauses")
@@ -281,8 +281,8 @@ class Engine:
             self.paused_since = None
             self.efforts.resume(now)
             self.state_times.change(now, -(1 << self.pause_shift))
-            for source in self.parts.sources:
-                source.resume()
+            for part in (*self.parts.sources, *self.parts.fan_ins):
+                part.resume()
             for stage in self.stages:
                 stage.on_resume()
             self._changed()

@@ -16,11 +16,13 @@ from ..._plan import operations as plan
 from ..._plan import timing
 from ..._plan.fair_by import FairBy
 from ..._plan.layout import StageLayout
+from ..._plan.loops import Again
 from ..._plan.nodes import Source
 from ..._plan.own import Through, WithState
 from ..._plan.restarts import RestartingSource
 from ..._plan.windows import Distinct, Sliding, Window
 from ...policies.on_error import Divert
+from ..calls.calling import Calling
 from ..calls.step_calls import calling_of, layered
 from ..core.protocols import Inlet, Outlet
 from ..links.fair_link import FairLink
@@ -92,6 +94,10 @@ class Site:
             self.fused.append(OverflowGuard(outlet, layout.name))
 
     def _fused(self, operation: plan.Operation) -> FusedOperation:
+        if isinstance(operation, Again):
+            from ..operations.again import AgainOp
+
+            return AgainOp(operation, self.parts.loops[operation.loop].back)
         if not isinstance(operation, FairBy):
             return fuse(operation)
         assert isinstance(self.outlet, FairLink)  # the only operation that looks into the link behind it
@@ -205,6 +211,18 @@ def _flat_map(site: Site, head: plan.FlatMap) -> Pool:
     return _pool(site, head, ordered=False, make=FlatMapPool)
 
 
+def _again(site: Site, head: Again) -> Pool:
+    from ..operations.again import Spilling
+
+    assert isinstance(head.full, Divert)  # otherwise it is fused
+    counters = site.parts.counters(f"{head.name} (diverting)", head.full.step)
+    line, divert = site.parts.loops[head.loop].back, layered(head.full.step)
+    spilling = Spilling(head, line, divert, counters)
+    call = Calling(spilling.call, divert_counters=counters)
+    spilling.pool = pool = Pool(site.ends(), call, concurrency=1, ordered=True)
+    return pool
+
+
 _STAGES: dict[type, Callable[[Site, Any], AnyStage]] = {
     NoneType: _plain,
     Source: _source,
@@ -226,6 +244,7 @@ _STAGES: dict[type, Callable[[Site, Any], AnyStage]] = {
     plan.Scan: _pool,
     plan.TakeWhile: _pool,
     plan.SkipWhile: _pool,
+    Again: _again,
 }
 
 

@@ -91,6 +91,9 @@ def _remade(engine: Engine) -> Iterator[tuple[str, int, int]]:
         yield stage.name, stage.chain.absorbed, stage.chain.created
         for operation in stage.chain.operations:
             yield operation.name, operation.absorbed, operation.created
+        for loop in engine.parts.loops.values():
+            if loop.back.sender is stage:
+                yield loop.name, 0, loop.back.passed
         for fork in forks:
             if fork.sender is stage:
                 used, made = fork.remade()

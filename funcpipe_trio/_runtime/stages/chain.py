@@ -99,6 +99,8 @@ class Chain:
         self._keepers = [operation for operation in self.operations if operation.may_keep]
         """Those that may give several values for one."""
         self.burst: Callable[[int], BurstEnd] = self._burst  # see there; replaced where a run is watched
+        self.turn_over: Callable[[], None] = self.outlet.turn_over
+        """Called when its stage has done what it could in this turn; a loop around it wants to know that, too."""
         for operation in self.operations:
             operation.chain = self
 
@@ -232,6 +234,7 @@ class Chain:
             # A task that still reads (in a shielded scope, say) must not take this for the end of the stream.
             self.failure = FailureMark(Aborted(f"the run was {self.stopped}"), self, stopped=self.stopped)
         self.outlet.finish(self.failure)
+        self.turn_over()
 
     def close(self) -> None:
         """Close the generators, the last one first."""

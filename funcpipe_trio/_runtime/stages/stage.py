@@ -215,7 +215,7 @@ class Stage:
         """Let others run, in the middle of a turn."""
         outlet = self.chain.outlet
         if outlet.passed == self._passed:
-            outlet.turn_over()  # or a stage that filters everything out would hold up its neighbours
+            self.chain.turn_over()  # or a stage that filters everything out would hold up its neighbours
         else:
             outlet.turn_continues()  # or a fan-in would choose without it, once in 64 items
         self._passed = outlet.passed
@@ -225,7 +225,7 @@ class Stage:
     async def park(self, reason: BurstEnd) -> None:
         """Wait until a neighbour calls; not if this stage was stopped, or got what it waits for, in this turn."""
         chain, turn = self.chain, self.chain.turn
-        chain.outlet.turn_over()  # first: it may stop this stage, or give it room, and nothing would wake it then
+        chain.turn_over()  # first: it may stop this stage, or give it room, and nothing would wake it then
         if chain.stopped is not None or (chain.outlet.room() if reason is FULL else worth_a_pull(self.feed)):
             turn.end()  # instead of a wait: others get their turn before the next burst
             return
