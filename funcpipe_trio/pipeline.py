@@ -934,7 +934,7 @@ class Pipeline(Generic[T_co]):
         self,
         body: Callable[[Pipeline[T_co]], Pipeline[U]],
         *,
-        again: Callable[[U], Iterable[T_co]],  # type: ignore[misc]  # what goes in is what the pipeline is of
+        again: Callable[[U], Iterable[T_co]],
         room: int,
         full: LoopFull = "fail",
         name: str | None = None,
@@ -947,7 +947,8 @@ class Pipeline(Generic[T_co]):
 
         While the source has items and others wait to go round, the body gets one of each in turn. Nothing in the loop
         waits for room to go round, so it cannot block itself. What was seen is not remembered: use `distinct` in the
-        body. A failure in the body or in `again` ends the stream there; what waits to go round is then discarded.
+        body. A failure in the body or in `again` ends the stream there; what waits to go round is then discarded. One
+        of the source comes behind all that comes of the items before it.
 
         After ``drain()`` the work that `again` gives is not begun: it is discarded, with the reason ``drained``, as is
         what waits; so a drain ends, and `on_discard` hears what is left to do. While the run is paused, nothing goes

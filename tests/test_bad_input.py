@@ -35,7 +35,7 @@ from funcpipe_trio import (
     zip_pipelines,
 )
 from funcpipe_trio._base.shown import option, shown
-from funcpipe_trio._plan import fair_by, nodes, operations, own, restarts, timing, windows
+from funcpipe_trio._plan import fair_by, loops, nodes, operations, own, restarts, timing, windows
 from funcpipe_trio._plan.nodes import Branch, FanIn, FanOut, Plan, Source, plan_of
 from funcpipe_trio._plan.operations import Opaque
 from funcpipe_trio.testing import run_virtual
@@ -316,6 +316,29 @@ def fair_by_rows(line=LINE):
         for value in values:
             yield kind, partial(line.fair_by, SYNC, max_keys=1, overflow=value), f"{where}: {rule}, not {option(value)}"
     yield from wrong_names(where, partial(line.fair_by, SYNC, max_keys=1))
+
+
+def loop_rows(line=LINE):
+    where = "Pipeline.loop"
+    yield from wrong_sync_functions(where, "again", lambda value: line.loop(same, again=value, room=1))
+    yield from wrong_ints(where, "room", lambda value: line.loop(same, again=SYNC, room=value), at_least=1)
+    rule = "full must be 'fail' or OnError.divert(step)"
+    for kind, values in ((TypeError, (None, 1, OnError.skip(), SYNC)), (ValueError, ("", "Fail", "block"))):
+        for value in values:
+            yield (
+                kind,
+                partial(line.loop, same, again=SYNC, room=1, full=value),
+                f"{where}: {rule}, not {option(value)}",
+            )
+    yield from wrong_names(where, partial(line.loop, same, again=SYNC, room=1))
+
+
+def loop_body_rows():
+    where = "Pipeline.loop"
+    yield from wrong_sync_functions(where, "body", lambda value: LINE.loop(value, again=SYNC, room=1))
+    for value in (1, None, [LINE]):
+        message = f"{where}: what body gives must be a Pipeline, not {shown(value)}"
+        yield TypeError, partial(LINE.loop, lambda p, value=value: value, again=SYNC, room=1), message
 
 
 def window_rows(line=LINE):
@@ -603,6 +626,8 @@ REFUSED = [
     *branch_rows(),
     *batch_rows(),
     *fair_by_rows(),
+    *loop_rows(),
+    *loop_body_rows(),
     *window_rows(),
     *own_rows(),
     *overload_rows(),
@@ -666,6 +691,7 @@ NODES = {
     "idle_timeout": timing.IdleTimeout("o", 1),
     "timeout": timing.Timeout("o", 1, None),
     "fair_by": fair_by.FairBy("o", SYNC, FairShare(), 1),
+    "loop": loops.Again("o", SYNC, "l", 1),
     "route": operations.Route("o", SYNC, ("a",)),
     "branch": BRANCH,
     "broadcast": FanOut("broadcast", "split", PLAN, ((BRANCH, Plan(BRANCH)),)),
@@ -682,6 +708,7 @@ FIELDS = {
     **dict.fromkeys(("take.n", "skip.n"), "count"),
     "sliding.n": "size",
     "route.route": "fn",
+    "loop.again": "fn",
 }
 """The fields of nodes that have another name than the argument."""
 
@@ -706,6 +733,7 @@ class Nodes:
         bound.apply_defaults()
         given = {name: value for name, value in bound.arguments.items() if name != "self"}
         given = {name: value for name, value in given.items() if (name, value) not in (("name", None), ("share", None))}
+        given.pop("body", None)  # it is no field: it is called
         if "branches" in given:
             return self.fan_out(method, **given)
         if "pipelines" in given:
@@ -731,7 +759,7 @@ class Nodes:
 
 def node_rows(face):
     for rows in (
-        *(source_rows, operation_rows, branch_rows, batch_rows, fair_by_rows, window_rows),
+        *(source_rows, operation_rows, branch_rows, batch_rows, fair_by_rows, loop_rows, window_rows),
         *(overload_rows, time_rows, fan_in_rows),
     ):
         yield from rows(face)
@@ -755,7 +783,7 @@ def test_a_node_refuses_what_its_method_refuses(change):
 
 def test_every_kind_of_node_is_made_wrong():
     """Except abstract operations, which have no verb; the parts of steps have their rows in `test_step.py`."""
-    modules = (operations, timing, windows, fair_by, nodes, restarts)
+    modules = (operations, timing, windows, fair_by, loops, nodes, restarts)
     classes = {each for module in modules for each in vars(module).values() if isinstance(each, type)}
     roots = (operations.Operation, nodes.Source, nodes.FanIn, nodes.FanOut, nodes.Branch)
     kinds = {each for each in classes if issubclass(each, roots)}

@@ -345,6 +345,7 @@ ANSWERS = {
     "cost of a merge": lambda fn: fair_merge({"a": LINE}, FairShare(cost=fn)),
     "cost of a key": lambda fn: LINE.fair_by(same, FairShare(cost=fn), max_keys=1),
     "key of fair_by": lambda fn: LINE.fair_by(fn, max_keys=1),
+    "new work": lambda fn: LINE.loop(same, again=fn, room=1),
     "key of distinct": lambda fn: LINE.distinct(fn, remember=1),
     "key of map": lambda fn: LINE.map(call, key=fn),
     "cost of a batch": lambda fn: LINE.batch(max_cost=1, cost=fn),
@@ -432,6 +433,7 @@ def plans(name):
     yield concat(source, zip_pipelines(source, source, name=name), name=name)
     yield source.fair_by(lambda item: name, share, max_keys=3, name=name)
     yield source.fair_by(lambda item: (name, item), max_keys=3)
+    yield source.loop(fn, again=lambda item: [item], room=1, name=name)
     yield source.broadcast({name: fn}, name=name)
     yield source.partition(lambda item: name, {name: fn, "b": fn}, name=name)
     yield source.partition(lambda item: f"{name}?", {name: fn, "b": fn}, name=name)

@@ -39,9 +39,10 @@ class Again(WithFunction):
         checks.sync_callable(self.method, "again", self.fn)
         Operation.__post_init__(self)
         checks.integer(self.method, "room", self.room, at_least=1)
-        if not isinstance(self.full, Divert) and self.full != "fail":
-            kind = ValueError if isinstance(self.full, str) else TypeError
-            raise checks.refuse(kind, self.method, "full", "be 'fail' or OnError.divert(step)", self.full, show=option)
+        full: Any = self.full
+        if not isinstance(full, Divert) and not (isinstance(full, str) and full == "fail"):
+            kind = ValueError if isinstance(full, str) else TypeError
+            raise checks.refuse(kind, self.method, "full", "be 'fail' or OnError.divert(step)", full, show=option)
 
     @property
     def method(self) -> str:

@@ -184,6 +184,27 @@ class Twins:
 
 
 @dataclass(frozen=True)
+class OneMore:
+    """Return a second item for each that has none, a unique one."""
+
+    offset: int
+
+    def __call__(self, item: int) -> list[int]:
+        return [item + self.offset] if item < self.offset else []
+
+
+@dataclass(frozen=True)
+class Walked:
+    """The body of a loop."""
+
+    fn: Wait
+    concurrency: int
+
+    def __call__(self, line: Pipeline[int]) -> Pipeline[int]:
+        return line.map(self.fn, concurrency=self.concurrency)
+
+
+@dataclass(frozen=True)
 class TwinsAfter:
     """Yield the item and a second one that is unique, each after a delay."""
 
@@ -363,6 +384,9 @@ _OPERATIONS: dict[str, _Operation] = {
     ),
     "batch": lambda draw, line, twins: _batched(draw, line),
     "fair_by": lambda draw, line, twins: _shared(draw, line),
+    "loop": lambda draw, line, twins: line.loop(
+        Walked(_wait(draw), draw(st.integers(1, 3))), again=OneMore(_TWIN << next(twins)), room=10**6
+    ),
     "window": lambda draw, line, twins: line.window(
         draw(st.integers(1, 4)), period=draw(st.sampled_from((None, 0.75, 2.0)))
     ).unbatch(),

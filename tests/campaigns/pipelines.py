@@ -387,6 +387,40 @@ def fair_by_that_diverts() -> Pipeline[int]:
     )
 
 
+def smaller(item: int) -> list[int]:
+    return [item // 2, item // 3] if item > 1 else []
+
+
+def loop_that_fails() -> Pipeline[int]:
+    return Pipeline.from_async_iterable(lambda: numbers(4)).loop(
+        lambda line: line.map(wait_by_item, concurrency=2), again=smaller, room=3
+    )
+
+
+def loop_that_diverts() -> Pipeline[int]:
+    async def tell(failure: Failure[int]) -> None:
+        await trio.sleep(1.5)
+
+    return Pipeline.from_iterable(range(7)).loop(
+        lambda line: line.map(wait_by_item).batch(2, max_delay=1).unbatch(),
+        again=smaller,
+        room=2,
+        full=OnError.divert(Step(tell).timeout(2)),
+    )
+
+
+def loop_in_a_loop() -> Pipeline[int]:
+    def body(line: Pipeline[int]) -> Pipeline[int]:
+        return line.filter(lambda x: x != 3).broadcast(
+            {"a": lambda line: line.buffer(1).map(wait_by_item), "b": lambda line: line.take(2)}
+        )
+
+    def outer(line: Pipeline[int]) -> Pipeline[int]:
+        return line.loop(body, again=smaller, room=50, name="inner").map(one_step)
+
+    return Pipeline.from_iterable(range(5)).loop(outer, again=lambda x: [x - 3] if x > 2 else [], room=50)
+
+
 def fair_by_behind_a_merge() -> Pipeline[int]:
     async def tell(failure: Failure[int]) -> None:
         await trio.lowlevel.checkpoint()
@@ -682,6 +716,11 @@ SCENARIOS = [
     Scenario(partition, one_by_one, name="partition_with_a_slow_consumer"),
     Scenario(broadcast, first_three, name="broadcast_with_a_consumer_that_leaves"),
     Scenario(fair_by_that_blocks, name="fair_by_that_blocks"),
+    Scenario(loop_that_fails, name="loop_that_fails"),
+    Scenario(loop_that_diverts, name="loop_that_diverts"),
+    Scenario(loop_that_diverts, first_three, name="loop_with_a_consumer_that_leaves"),
+    Scenario(loop_in_a_loop, name="loop_in_a_loop"),
+    Scenario(loop_in_a_loop, one_by_one, name="loop_with_a_slow_consumer"),
     Scenario(fair_by_that_drops, name="fair_by_that_drops"),
     Scenario(fair_by_that_diverts, name="fair_by_that_diverts"),
     Scenario(fair_by_behind_a_merge, name="fair_by_behind_a_merge"),

@@ -181,6 +181,7 @@ class Case:
       before: what is delivered for sure before a failure that stands behind these items, if not all that the model
         gives for them.
       stops: whether it may end before its feed does, and so never meet the failure that stands there.
+      rounds: whether it makes work of its own, which is not begun in a drain.
       alone: whether all it takes comes from the feed, each item once.
       fails: whether its source can be made to fail.
       replays: whether it can be run again.
@@ -193,6 +194,7 @@ class Case:
     ordered: bool = True
     before: Model | None = None
     stops: bool = False
+    rounds: bool = False
     alone: bool = True
     fails: bool = True
     replays: bool = True
@@ -599,6 +601,42 @@ def branched() -> Iterator[Case]:
     )
 
 
+def once_more(item: Any) -> list[Any]:
+    """Give an item once more, wrapped."""
+    return [] if type(item) is tuple else [(item,)]
+
+
+def with_rounds(items: Items) -> Items:
+    return [*items, *(work for item in items for work in once_more(item))]
+
+
+def looped() -> Iterator[Case]:
+    loop = partial(Pipeline.loop, again=once_more, room=100)
+    flags: dict[str, Any] = {"ordered": False, "rounds": True}
+    yield on("loop", partial(loop, body=same), with_rounds, **flags)
+    yield on("loop: a pool", partial(loop, body=lambda p: p.map(nap, concurrency=2)), with_rounds, **flags)
+    yield on(
+        "loop: as completed, by key",
+        partial(loop, body=lambda p: p.map(nap, concurrency=3, key=rest, ordered=False)),
+        with_rounds,
+        **flags,
+    )
+    yield on("loop: divert", partial(loop, body=lambda p: p.map(nap), full=OnError.divert(bury)), with_rounds, **flags)
+    branches: dict[str, Any] = {"a": lambda line: line.buffer(1).map(nap), "b": lambda line: line.take(1).skip(1)}
+    yield on(
+        "loop: branches and batches",
+        partial(loop, body=lambda p: p.broadcast(branches).batch(2, max_delay=1).unbatch()),
+        with_rounds,
+        **flags,
+    )
+    yield on(
+        "loop: in a loop",
+        partial(loop, body=lambda p: p.loop(same, again=lambda item: [], room=1).map(nap)),
+        with_rounds,
+        **flags,
+    )
+
+
 def sources() -> Iterator[Case]:
     yield Case("from_iterable", lambda feed: Pipeline.from_iterable(feed.at_once))
     yield Case("from_iterable: a list", lambda feed: Pipeline.from_iterable(feed.items), alone=False, fails=False)
@@ -679,6 +717,7 @@ OPERATORS = [
     *timed(),
     *held(),
     *branched(),
+    *looped(),
     *fan_ins(),
 ]
 """What is put behind something: each may be put behind any other, too."""

@@ -172,6 +172,13 @@ PLACES = {
         .fair_by(bool, FairShare(capacity=1), max_keys=2, overflow=OnError.divert(code.bury))
         .map(Step(code.wait).map(str))
     ),
+    "the new work of a loop": lambda code: line().loop(
+        lambda p: p, again=lambda item: [code.key(item) - 1] if item > 0 else [], room=99
+    ),
+    "the diversion of a loop": lambda code: line().loop(
+        lambda p: p, again=lambda item: [0] * (item and 5), room=1, full=OnError.divert(code.bury)
+    ),
+    "the body of a loop": lambda code: line().loop(lambda p: p.map(code.wait), again=lambda item: [], room=1),
     "a route": lambda code: line().partition(lambda item: "ab"[code.key(item)], {"a": lambda p: p, "b": lambda p: p}),
     "a branch": lambda code: line().broadcast({"a": lambda p: p.map(code.fn), "b": lambda p: p}),
     "the cost of a merge": lambda code: fair_merge({"a": line()}, FairShare(cost=code.cost)),

@@ -246,6 +246,32 @@ def sharing(draw: Draw) -> Part:
     return Part(partial(Pipeline.fair_by, **how), ordered=False)
 
 
+def smaller(item: int) -> list[int]:
+    return [item // 3, -(item // 2)] if item > 1 else []
+
+
+def with_smaller(items: list[int]) -> list[int]:
+    found, left = [], list(items)
+    while left:
+        found.append(left.pop())
+        left += smaller(found[-1])
+    return found
+
+
+def looping(draw: Draw) -> Part:
+    body: Any = draw(
+        st.sampled_from(
+            (
+                lambda line: line,
+                lambda line: line.map(waiting(lambda item: item % 3, int), concurrency=3),
+                lambda line: line.map(waiting(lambda item: item % 2, int), concurrency=2, ordered=False).buffer(1),
+                lambda line: line.batch(3, max_delay=1).unbatch(),
+            )
+        )
+    )
+    return Part(partial(Pipeline.loop, body=body, again=smaller, room=10**6), with_smaller, ordered=False)
+
+
 # ---- parts that depend on positions
 
 
@@ -351,7 +377,7 @@ def branching(draw: Draw, depth: int, **how: bool) -> Part:
     )
 
 
-ANYWHERE = (passing, mapping, forgiving, filtering, expanding, without_repeats, sharing)
+ANYWHERE = (passing, mapping, forgiving, filtering, expanding, without_repeats, sharing, looping)
 BY_POSITION = (cutting, adding_up, numbering, gathering, first_of_each_key)
 
 

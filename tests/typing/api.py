@@ -115,6 +115,10 @@ def double(total: float, number: int) -> float:
     return total + number
 
 
+def find_numbers(text: str) -> list[int]:
+    return [int(text)]
+
+
 def words(text: str) -> list[str]:
     return text.split()
 
@@ -186,6 +190,8 @@ assert_type(numbers.take(1).skip(1).buffer(4), Pipeline[int])
 assert_type(numbers.fair_by(str, FairShare({"7": 2}), max_keys=9), Pipeline[int])
 assert_type(numbers.fair_by(str, max_keys=9, overflow="drop_newest"), Pipeline[int])
 assert_type(numbers.fair_by(str, max_keys=9, overflow=OnError.divert(bury)), Pipeline[int])
+assert_type(numbers.loop(lambda p: p.map(str), again=find_numbers, room=9), Pipeline[str])
+assert_type(numbers.loop(lambda p: p.map(str), again=find_numbers, room=9, full=OnError.divert(bury)), Pipeline[str])
 assert_type(numbers.buffer(1, overflow="drop_oldest"), Pipeline[int])
 assert_type(numbers.throttle(RateLimit(5)).throttle(RateLimit(5, burst=9), cost=lambda number: 0.5), Pipeline[int])
 assert_type(numbers.throttle(RateLimit(5), cost=lambda number: Fraction(number, 2)), Pipeline[int])
@@ -368,6 +374,8 @@ share: FairShare[int] = FairShare({1: 3})  # pyright takes one that is made in t
 numbers.fair_by(str, share, max_keys=9)  # type: ignore[arg-type]
 numbers.map(str).fair_by(abs, max_keys=9)  # type: ignore[arg-type]
 numbers.fair_by(str, max_keys=9, overflow="fail")  # type: ignore[arg-type]
+numbers.loop(lambda p: p.map(str), again=abs, room=9)  # type: ignore[arg-type]
+numbers.loop(lambda p: p, again=find_numbers, room=9)  # type: ignore[arg-type]
 
 channel: FairChannel[str] = FairChannel()
 

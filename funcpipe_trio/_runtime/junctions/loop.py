@@ -6,9 +6,10 @@ never waits (see `operations.again`), so the circle cannot block itself.
 
   going on    source -> [merge] -> body -> end of the body -> out
                            ^______ Back ______|
-  the end     the source has ended, nothing waits to go round, and nothing is on its way in the body: no stage, link or
+  the end     the source is over, nothing waits to go round, and nothing is on its way in the body: no stage, link or
               branch of it holds anything. Then nothing can come any more, so the end is put behind what went round, and
               travels through the body as any end does.
+  failure     that of the source is such an end, too: it stands behind all that comes of what came before it
   drain       what waits is given up, and so is all that comes later; the rest is as if the source had ended
   stopped     whatever closes the merge closes the source and gives up what waits
 
@@ -20,7 +21,7 @@ about to park.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -32,7 +33,7 @@ from ..._plan.loops import Again
 from ...policies.fair_share import FairShare
 from ..core.ledger import Ledger
 from ..core.protocols import Host, Inlet
-from ..core.signals import DRAINED, IDLE, READY, Readiness
+from ..core.signals import DRAINED, ENDED, FAILED, IDLE, READY, Readiness
 from ..links.link import Link
 from .fan_in import MergeInlet, MergeInput
 from .fan_out import Fork
@@ -61,9 +62,13 @@ class Back(Link):
     __slots__ = ("is_paused", "loop")
 
     def __init__(self, ledger: Ledger, loop: Loop) -> None:
-        super().__init__(ledger, 1, loop.name)
+        super().__init__(ledger, 1)
         self.loop = loop  # whose it is
         self.is_paused = False  # nothing more goes round for now
+
+    @property
+    def behind(self) -> str:
+        return self.loop.name
 
     @trio.lowlevel.enable_ki_protection
     def add(self, work: Any) -> bool:
@@ -98,11 +103,6 @@ class Back(Link):
         self.is_paused = is_paused
         self.receiver.on_input()
 
-    def _discard_buffer(self, reason: str) -> None:
-        while self.buffer:
-            self.discarded += 1
-            self.ledger.discard(self.buffer.popleft(), self.loop.name, reason)
-
 
 class Loop(MergeInlet):
     """The merge of a source and of what goes round."""
@@ -114,19 +114,19 @@ class Loop(MergeInlet):
         self._host = host  # the run
         self._parts: list[Callable[[], int]] = []  # each says how many items a part of the body holds
         self._last: Callable[[], int] = lambda: 0  # the part that held something when it was last looked for
+        self._is_source_over = False  # it has ended, or failed
         self._is_ending = False  # the end is on its way
         super().__init__(name, host.ledger, [("source", source), ("again", self.back)], FairShare())
 
-    def enclose(self, again: Again, body: Sequence[BodyStage], loops: Mapping[BodyStage, Loop]) -> None:
-        """Connect the loop with its body, whose last stage has been made; `loops` are those that end in a stage."""
+    def enclose(self, again: Again, body: Sequence[BodyStage], loops: Iterable[Loop]) -> None:
+        """Connect the loop with its body, whose last stage has been made; `loops` are those within it."""
         self.back.capacity, self.back.sender = again.room, body[-1]  # type: ignore[assignment]  # a stage is a sender
         for stage in body:
             stage.chain.turn_over = partial(self._turn_over, stage.chain.turn_over)
             self._parts.append(partial(_in_hand, stage))
             if stage is not body[-1]:
                 self._parts += _behind(stage)
-            if stage in loops:
-                self._parts.append(partial(_held, loops[stage].back))
+        self._parts += [partial(_held, loop.back) for loop in loops]
 
     def _turn_over(self, turn_over: Callable[[], None]) -> None:
         turn_over()
@@ -137,10 +137,24 @@ class Loop(MergeInlet):
         if not self._serving:  # else what is being pulled is nowhere yet
             self.look()
 
+    def _look(self, each: MergeInput) -> None:
+        if each is self.inputs[0] and each.inlet.state() in (ENDED, FAILED):
+            self._is_source_over = True
+            if each.inlet.state() is FAILED and not self._is_ending and self.back.closed is None:
+                self._set_aside(each)
+                return
+        super()._look(each)
+
+    def _set_aside(self, each: MergeInput) -> None:
+        """Let the failure of the source wait until nothing is left."""
+        self._refilling -= each.is_refilling
+        each.is_refilling = each.is_waiting = False
+        self._queue.idle(each.flow)
+
     def look(self) -> None:
         """End the loop if nothing is left in it."""
         back = self.back
-        if back.buffer or back.ended or back.closed is not None or not self.inputs[0].ended or self._is_ending:
+        if back.buffer or not self._is_source_over or self._is_ending or back.closed is not None:
             return
         if self._last():
             return
@@ -152,11 +166,13 @@ class Loop(MergeInlet):
         self._host.start_task(self._put_end, self.name)
 
     async def _put_end(self) -> None:  # noqa: ASYNC124  # a task
+        self.refresh(self.inputs[0])  # its failure now has its turn, if there is one
         self.back.finish(None)
 
     def drain(self) -> None:
         self.back.shut(DRAINED)
         self.back.receiver.on_input()
+        self.refresh(self.inputs[0])
 
     def pause(self) -> None:
         self.back.pause(is_paused=True)
@@ -170,7 +186,7 @@ def _in_hand(stage: BodyStage) -> int:
     chain = stage.chain
     held = stage.received + chain.created - chain.absorbed - chain.failed - chain.discarded - stage.dropped
     for operation in chain.operations:
-        held += operation.created - operation.absorbed - operation.dropped
+        held += operation.created - operation.absorbed - operation.dropped - operation.is_through
     return held - chain.outlet.given()
 
 

@@ -107,8 +107,8 @@ def _loop(layout: FanInLayout, source: Inlet, parts: Parts) -> FanInInlet:
 def _close_loop(again: Again, parts: Parts) -> None:
     """Tell a loop what its body is, whose last stage has just been made."""
     loop, stages = parts.loops[again.loop], list(parts.layouts)
-    ends = {stage: each.again for stage, each in parts.layouts.items() if each.again is not None}
-    inner = {stage: parts.loops[end.loop] for stage, end in ends.items() if end is not again}
+    ends = [parts.layouts[stage].again for stage in stages[loop.outside :]]
+    inner = [parts.loops[end.loop] for end in ends if end is not None and end is not again]
     loop.enclose(again, stages[loop.outside :], inner)
 
 

@@ -150,7 +150,7 @@ def _link(link: Link) -> LinkReport:
     passed, held = link.given(), link.held
     fair = link if isinstance(link, FairLink) else None
     return LinkReport(
-        behind=link.sender.name,
+        behind=link.behind,
         capacity=link.capacity,
         passed=passed,
         taken=passed - held - link.discarded - link.dropped,

@@ -94,7 +94,10 @@ BODIES = {
         lambda item: [item] if item[-1] != 1 else [],
     ),
     "children": (lambda p: p.flat_map(twice, concurrency=2), lambda item: [item, item][: 2 - len(item) % 2]),
-    "sync children": (lambda p: p.flat_map(lambda item: [item] * (len(item) % 3)), lambda item: [item] * (len(item) % 3)),
+    "sync children": (
+        lambda p: p.flat_map(lambda item: [item] * (len(item) % 3)),
+        lambda item: [item] * (len(item) % 3),
+    ),
     "a batch in time": (lambda p: p.batch(3, max_delay=1.5).map(same).unbatch(), lambda item: [item]),
     "a window in time": (lambda p: p.window(period=2).unbatch(), lambda item: [item]),
     "a throttle": (lambda p: p.throttle(RateLimit(2)), lambda item: [item]),
@@ -285,7 +288,9 @@ def test_it_ends_at_the_instant_at_which_nothing_is_left():
         return item
 
     async def main():
-        await seeds(0).loop(lambda p: p.map(work), again=lambda item: [(*item, 0)] if len(item) < 4 else [], room=1).run()
+        await (
+            seeds(0).loop(lambda p: p.map(work), again=lambda item: [(*item, 0)] if len(item) < 4 else [], room=1).run()
+        )
         return trio.current_time()
 
     assert run_virtual(main) == 4
@@ -399,15 +404,37 @@ def test_a_failure_in_again_stands_at_its_result():
     assert_stages_balance(report)
 
 
-def test_a_failure_of_the_source_ends_it_in_its_turn():
+@pytest.mark.parametrize("body", BODIES)
+def test_a_failure_of_the_source_stands_behind_all_that_comes_of_what_came_before(body):
+    def source():
+        yield from [(0,), (2,)]
+        raise Boom
+
+    plan = Pipeline.from_iterable(source).loop(BODIES[body][0], again=tree(4), room=99)
+    got, error, report = outcome_of(plan)
+    assert isinstance(error, Boom)
+    assert report.outcome == "failed"
+    assert Counter(got) == Counter(closure(BODIES[body][1], tree(4), [(0,), (2,)]))
+    assert report.discarded == 0 or body == "a branch that ends"
+
+
+def test_a_drain_after_the_source_failed():
     def source():
         yield (0,)
         raise Boom
 
-    got, error, report = outcome_of(Pipeline.from_iterable(source).loop(lambda p: p.map(nap), again=tree(9, 1), room=9))
-    assert isinstance(error, Boom)
-    assert report.outcome == "failed"
-    assert got[0] == (0,)
+    async def main():
+        got = []
+        plan = Pipeline.from_iterable(source).loop(lambda p: p.map(nap), again=lambda item: [(*item, 0)], room=99)
+        with pytest.raises(Boom):
+            async with plan.open() as run:
+                async for item in run:
+                    got.append(item)
+                    if len(got) == 3:
+                        run.drain_nowait()
+        return got
+
+    assert [len(item) for item in run_virtual(main)] == [1, 2, 3]
 
 
 @pytest.mark.parametrize("after", [0, 1, 4])
