@@ -34,6 +34,7 @@ NAMES = (
     "channel",
     "resilience",
     "batch",
+    "loop",
     "lifecycle",
     "imports",
     "report",

@@ -73,6 +73,7 @@ RESULTS = {
     "channel": sum(range(N)),
     "resilience": sum(range(N)),
     "batch": sum(range(N)),
+    "loop": sum(range(N)),
     "report": sum(range(N)) + 5 * N,
     "memory": 2 * sum(range(N // 2)),
 }

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 
 import trio
 
-from funcpipe_trio import FairChannel, Pipeline, RateLimit, Retry, Step, fair_merge
+from funcpipe_trio import FairChannel, Pipeline, RateLimit, Retry, Step, fair_merge, merge
 
 from .._trio_work import feed, visit
 from .._work import MAX_DELAY, TIMEOUT, add, inc
@@ -20,6 +21,8 @@ __all__ = [
     "hop",
     "hop_line",
     "lifecycle",
+    "loop",
+    "loop_merged",
     "pool",
     "resilience_bare",
     "resilience_scope",
@@ -51,6 +54,28 @@ def fused(maps: int, items: int) -> int:
 def pool(concurrency: int, ordered: bool, items: int) -> list[int]:
     line = Pipeline.from_iterable(range(items)).map(visit, concurrency=concurrency, ordered=ordered)
     return trio.run(line.collect)
+
+
+def loop(sync: bool, items: int) -> int:
+    """Walk a tree: the item n gives 2n + 1 and 2n + 2."""
+
+    def again(item: int) -> tuple[int, ...]:
+        return tuple(range(2 * item + 1, min(2 * item + 3, items)))
+
+    line = Pipeline.from_iterable(range(min(items, 1)))
+    return trio.run(line.loop(partial(_walked, sync), again=again, room=items + 1).fold, add, 0)
+
+
+def loop_merged(sync: bool, items: int) -> int:
+    return trio.run(_walked(sync, merge(Pipeline.from_iterable(range(items)))).fold, add, 0)
+
+
+def _walked(sync: bool, line: Pipeline[int]) -> Pipeline[int]:
+    return line.map(_same) if sync else line.map(visit, concurrency=4, ordered=False)
+
+
+def _same(item: int) -> int:
+    return item
 
 
 def fair(inputs: int, items: int) -> int:

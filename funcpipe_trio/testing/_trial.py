@@ -313,8 +313,8 @@ def _examine(trial: Trial) -> None:
 def lost_items(lab: Lab) -> list[tuple[Any, str, str]]:
     """Return the items that a run discarded although they were needed.
 
-    What a loop does not begin in a drain is not lost: no source gave it. Items behind a failure in an inner pipeline are
-    not lost: a policy of the outer one handled that failure.
+    What a loop does not begin in a drain is not lost: no source gave it. Nor are items behind a failure in an inner
+    pipeline: a policy of the outer one handled that failure.
     """
     return [
         (item, stage, reason)

@@ -18,7 +18,7 @@ from ..._plan.nodes import Plan
 from ..._sansio.state_times import StateTimes
 from .ledger import Ledger, OnDiscard
 from .signals import IDLE, REFILLING, FailureMark, Readiness
-from .turn import Stopwatch
+from .turn import Stopwatch, Turn
 
 
 class Receiver(Protocol):
@@ -163,6 +163,8 @@ class OperationChain(Protocol):
     """When its stage was started, by trio's clock."""
     now: Callable[[], float]
     """Returns the time, by trio's clock."""
+    turn: Turn
+    """How long what drives it may go on."""
     failed: int
     """Items at which user code raised, except those that became a `Failure`."""
     as_failures: int

@@ -7,7 +7,8 @@ step gets it (`Spilling`), which is to wait, so then the operation is a stage wi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
+from time import perf_counter
 from typing import Any, Protocol
 
 import trio
@@ -48,25 +49,31 @@ class AgainOp(FusedOperation):
 
     @trio.lowlevel.disable_ki_protection  # user code runs in it
     def stream(self, values: Iterator[Any]) -> Iterator[Any]:
-        fn, add, number = self._fn, self._line.add, 0
+        fn, add, turn, number, vetted = self._fn, self._line.add, self.chain.turn, 0, None
         for value in values:
             if value is PENDING:
                 yield PENDING
                 continue
-            self._result, works = value, None
+            self._result, works, left = value, None, BURST
             try:
-                works = opened(self.name, fn, value)
+                given = fn(value)
+                if type(given) is not vetted:
+                    vetted = vet(self.name, given)
+                works = iter(given)
                 for work in works:
                     if not add(work):
                         self._give_up(work)
-                    yield PENDING  # the stage may be stopped, or let others run: there may be much work
+                    left -= 1
+                    if not left or perf_counter() > turn.ends_at:  # there may be much work: others must run, or stop it
+                        left = BURST
+                        yield PENDING
             except GeneratorExit:
+                self.chain.close_stream(works)
                 raise
             except BaseException as error:  # noqa: ASYNC103  # `failing` raises
                 self._result = NO_ITEM
-                self.chain.failing(error, self.name, number, value)
-            finally:
                 self.chain.close_stream(works)
+                self.chain.failing(error, self.name, number, value)
             number += 1
             self._result = NO_ITEM
             yield value
@@ -109,7 +116,9 @@ class Spilling:
 
     async def call(self, result: Any) -> Any:
         """Put the new work of a result in line; return the result."""
-        works = interruptibly(opened, self._operation.name, self._operation.fn, result)
+        given = interruptibly(self._operation.fn, result)
+        vet(self._operation.name, given)
+        works = interruptibly(iter, given)
         turn = BURST
         try:
             while (work := interruptibly(next, works, END)) is not END:
@@ -141,9 +150,8 @@ class Spilling:
         chain.failures[BufferOverflow.__name__] += 1
 
 
-def opened(name: str, fn: Callable[[Any], Iterable[Any]], result: Any) -> Iterator[Any]:
-    """Return the iterator of the new work of a result."""
-    given = not_awaitable(name, fn(result))
-    if not isinstance(given, Iterable):
+def vet(name: str, given: Any) -> type:
+    """Refuse what gives no new work; return its type: others of that need not be vetted."""
+    if not isinstance(not_awaitable(name, given), Iterable):
         raise TypeError(f"{named(name)} gave {kind_of(given)}; again must give an iterable of new work, empty for none")
-    return iter(given)
+    return type(given)

