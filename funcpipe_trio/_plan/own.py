@@ -64,6 +64,10 @@ class WithState(Operation):
         return self.holds
 
     @property
+    def waits_for_more(self) -> bool:
+        return self.holds > 0
+
+    @property
     def holds_back(self) -> bool:
         return True  # what one item became leaves one by one
 
@@ -99,6 +103,10 @@ class Through(WithFunction):
     @property
     def keeps(self) -> int:
         return self.holds + 1  # the one that it took last
+
+    @property
+    def waits_for_more(self) -> bool:
+        return self.holds > 0
 
     def describe(self) -> str:
         return f"{WithFunction.describe(self).removeprefix('async ')}{_holding(self.holds)}"

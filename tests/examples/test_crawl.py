@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -79,7 +80,7 @@ def test_it_is_polite(example):
     assert len(fake.requests) == len({url for *_, url in fake.requests}) == 43
     for host in fake.site.addresses:
         times = [at for at, each, _ in fake.requests if each == host]
-        assert all(later - at > 0.2 - 1e-9 for at, later in zip(times, times[1:], strict=False))
+        assert all(later - at > 0.2 - 1e-9 for at, later in pairwise(times))
 
 
 @pytest.mark.parametrize("after", [1, 5, 20])

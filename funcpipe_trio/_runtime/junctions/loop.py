@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import trio
 
-from ..._base.errors import BufferOverflow
+from ..._base.errors import BufferOverflow, MisuseError
 from ..._base.shown import named
 from ..._plan.loops import Again
 from ...policies.fair_share import FairShare
@@ -72,9 +72,9 @@ class Back(Link):
 
     @trio.lowlevel.enable_ki_protection
     def add(self, work: Any) -> bool:
-        """Take new work, or give it up if none is begun any more; return False if there is no room for it."""
+        """Take new work, or give it up if none is begun any more; return False if it cannot go round."""
         buffer = self.buffer
-        if len(buffer) >= self.capacity and self.closed is None:
+        if self.closed is None and (len(buffer) >= self.capacity or self.ended):
             return False
         buffer.append(work)
         if len(buffer) == 1:  # empty before, or closed: nothing that takes from here knows
@@ -84,8 +84,13 @@ class Back(Link):
             self.peak = max(self.peak, len(buffer))
         return True
 
-    def overflow(self) -> BufferOverflow:
-        """Return the error that there is no room, with the counts."""
+    def refusal(self) -> Exception:
+        """Return the error that there is no room, with the counts, or that the loop is over."""
+        if self.ended:
+            return MisuseError(
+                f"loop {named(self.loop.name)}: again gave new work for what an operation in its body gave at its end, "
+                "which cannot go round\nUse no operation in the body that keeps items until the end."
+            )
         taken, done = self.loop.inputs[0].flow.served, self.passed - len(self.buffer)
         return BufferOverflow(
             f"loop {named(self.loop.name)}: {self.capacity} items wait to go round, as many as room allows, and there "

@@ -30,10 +30,10 @@ class Line(Protocol):
     """The queue of what goes round, as far as an `Again` knows it."""
 
     def add(self, work: Any) -> bool:
-        """Take new work; return False if there is no room for it."""
+        """Take new work; return False if it cannot go round."""
 
-    def overflow(self) -> BufferOverflow:
-        """Return the error that there is no room."""
+    def refusal(self) -> Exception:
+        """Return the error that there is no room, or that the loop is over."""
 
 
 class AgainOp(FusedOperation):
@@ -82,7 +82,7 @@ class AgainOp(FusedOperation):
     def _give_up(self, work: Any) -> None:
         self.created += 1
         self.chain.discard(work, BEHIND_FAILURE)
-        raise self._line.overflow()
+        raise self._line.refusal()
 
     @property
     def has_more(self) -> bool:
@@ -135,8 +135,10 @@ class Spilling:
     async def _spill(self, work: Any) -> None:
         chain, name = self.pool.chain, self._operation.name
         chain.created += 1
-        overflow, reason = self._line.overflow(), None
+        overflow, reason = self._line.refusal(), None
         try:
+            if not isinstance(overflow, BufferOverflow):
+                raise overflow
             await self._divert(Failure(work, overflow, name, 0), CallContext(self._counters, self._spilled))
         except BaseException as raised:  # noqa: ASYNC103  # raised again
             error = failure_of(raised)

@@ -150,7 +150,7 @@ class AskingStage(Stage):
                     finally:  # in here, where the source was opened: it may hold a scope open over its yields
                         self._is_over = True
                         try:
-                            chain.outlet.turn_over()  # no neighbour must wait for this stage while it closes the source
+                            chain.turn_over()  # no neighbour must wait for this stage while it closes the source
                         finally:
                             await self.close_source()  # noqa: ASYNC102  # shielded there
                 if not self.has_rest():
@@ -204,7 +204,7 @@ class AskingStage(Stage):
             self._asks = BURST
         self._asks -= 1
         self.chain.turn.left = BURST  # what the source gives goes on before others run: it is in no link yet
-        self.chain.outlet.turn_over()
+        self.chain.turn_over()
         while self._resumed is not None and not self.is_stopping():  # it may be paused again meanwhile
             await self._wait_resumed(self._resumed)
         self._leave_if_drained()

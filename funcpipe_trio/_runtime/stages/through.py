@@ -116,7 +116,7 @@ class ThroughStage(AskingStage):
         if trio.lowlevel.current_task() is self._task:
             await self.park(STARVED)
             return
-        self.chain.outlet.turn_over()  # first: it may stop this stage
+        self.chain.turn_over()  # first: it may stop this stage
         self.feed.release(parking=True)
         if not worth_a_pull(self.feed):
             self._waiter = trio.lowlevel.current_task()

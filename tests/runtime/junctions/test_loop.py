@@ -596,10 +596,33 @@ def test_the_plan_reads_well():
     assert "walk" in plan.describe("json")
 
 
+class LastOf:
+    """Give all items, and what it says at the end, if anything."""
+
+    at_end = ()
+
+    def push(self, item):
+        return [item]
+
+    def flush(self):
+        return self.at_end
+
+
+class OneMore(LastOf):
+    at_end = ((0,),)
+
+
+async def passing(items):
+    async for item in items:
+        yield item
+
+
 KEEPERS = {
     "batch": lambda p: p.batch(3),
     "window": lambda p: p.window(3),
     "sliding": lambda p: p.sliding(2),
+    "stateful": lambda p: p.stateful(LastOf, holds=1),
+    "through": lambda p: p.through(passing, holds=1),
     "in a branch": lambda p: p.broadcast({"a": lambda p: p.batch(max_cost=3)}),
     "before a loop within": lambda p: p.batch(2).loop(same, again=same, room=1),
 }
@@ -609,6 +632,26 @@ KEEPERS = {
 def test_what_keeps_items_is_refused_in_a_body(name):
     with pytest.raises(PlanError, match="keeps items until others come"):
         seeds(0).loop(KEEPERS[name], again=same, room=1).check()
+
+
+def test_operations_of_ones_own_may_be_in_a_body():
+    for body in (lambda p: p.stateful(LastOf), lambda p: p.through(passing).map(nap)):
+        got, error, report = outcome_of(seeds(0, 1).loop(body, again=tree(4), room=99))
+        assert error is None
+        assert Counter(got) == Counter([*nodes(4, root=(0,)), *nodes(4, root=(1,))])
+        assert_stages_balance(report)
+
+
+@pytest.mark.parametrize("full", ["fail", OnError.divert(nap)])
+def test_what_an_operation_gives_at_its_end_cannot_go_round(full):
+    """It kept more than it said; nothing is lost without a word."""
+    told = []
+    plan = seeds(0).loop(lambda p: p.stateful(OneMore), again=tree(2, 1), room=99, full=full)
+    got, error, report = outcome_of(plan, told=told)
+    assert "which cannot go round" in str(error)
+    assert got == [(0,), (0, 0)]
+    assert [item for item, *_ in told] == [(0, 0)]
+    assert_stages_balance(report)
 
 
 def test_other_items_are_refused_in_a_body():
