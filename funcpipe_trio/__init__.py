@@ -7,6 +7,7 @@ from ._base.errors import FuncpipeError as FuncpipeError
 from ._base.errors import MisuseError as MisuseError
 from ._base.errors import PlanError as PlanError
 from ._base.errors import StateError as StateError
+from ._base.errors import TooManyKeys as TooManyKeys
 from ._base.errors import WorkerDied as WorkerDied
 from ._base.errors import WorkerError as WorkerError
 from ._base.published import publish

@@ -543,12 +543,19 @@ class Pipeline(Generic[T_co]):
         max_delay: float | None = None,
         max_cost: float | None = None,
         cost: Callable[[T_co], float] | None = None,
+        key: Callable[[T_co], Hashable] | None = None,
+        max_keys: int | None = None,
+        full: plan.FullOfKeys = "oldest",
         name: str | None = None,
     ) -> Pipeline[list[T_co]]:
-        """Collect items into lists.
+        """Collect items into lists; with `key`, the items of each key into lists of their own.
 
         A batch leaves when it is full, or `max_delay` after its first item even if the source stalls, or at the end. An
-        item that costs more than `max_cost` is a batch by itself.
+        item that costs more than `max_cost` is a batch by itself. At the end, and before a failure, batches that are
+        not full leave in the order of their first items.
+
+        With `key` up to `max_keys` batches are open at once, each with up to ``max_items - 1`` items, which
+        `max_in_flight` counts. A key without an open batch is forgotten.
 
         Args:
           max_items: items in a batch, an int >= 1.
@@ -556,13 +563,19 @@ class Pipeline(Generic[T_co]):
             (unless there is a `throttle`), where it is fused like any sync operation.
           max_cost: sum of costs in a batch, > 0.
           cost: ``cost(item)``, a sync function that returns a number >= 0; by default every item costs 1.
+          key: ``key(item)``, a sync function that returns a hashable value. Its batches are for one key each.
+          max_keys: batches that may be open at once, an int >= 1; must be given with `key`.
+          full: what an item of one more key does: the batch whose last item is longest ago leaves (``"oldest"``), or it
+            is an error (``"fail"``: `TooManyKeys`).
           name: its name in reports and errors.
 
         Raises:
-          TypeError: if an argument has a wrong type, or `cost` comes without `max_cost`.
+          TypeError: if an argument has a wrong type, `cost` comes without `max_cost`, or one of `key` and `max_keys`
+            without the other.
           ValueError: if an argument is out of range, or no limit is given.
         """
-        return self._then(plan.Batch(_named(name, "batch"), max_items, max_delay, max_cost, cost))
+        limits = (max_items, max_delay, max_cost, cost)
+        return self._then(plan.Batch(_named(name, "batch"), *limits, key, max_keys, full))
 
     def unbatch(self: Pipeline[Iterable[U]], *, name: str | None = None) -> Pipeline[U]:
         """Replace each batch (any iterable) by its items, one by one."""

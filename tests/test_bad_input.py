@@ -301,7 +301,22 @@ def batch_rows(line=LINE):
         )
     yield from wrong_sync_functions(where, "cost", lambda value: line.batch(max_cost=1, cost=value))
     yield TypeError, partial(line.batch, 1, cost=SYNC), f"{where}: cost must come with max_cost"
+    yield from key_rows(where, partial(line.batch, 1))
     yield from wrong_names(where, partial(line.batch, 1))
+
+
+def key_rows(where, call):
+    """Of what is kept for each key: at most so many, or what is idle leaves."""
+    yield from wrong_sync_functions(where, "key", lambda value: call(key=value, max_keys=1))
+    yield from wrong_ints(where, "max_keys", lambda value: call(key=SYNC, max_keys=value), at_least=1)
+    yield TypeError, partial(call, max_keys=3), f"{where}: max_keys must come with key"
+    yield TypeError, partial(call, full="fail"), f"{where}: full must come with key"
+    message = f"{where}: key must come with max_keys, the most keys that it remembers at once"
+    yield TypeError, partial(call, key=SYNC), message
+    rule = f"{where}: full must be 'oldest' or 'fail'"
+    for kind, values in ((TypeError, (None, 1, SYNC)), (ValueError, ("", "Oldest", "drop_oldest"))):
+        for value in values:
+            yield kind, partial(call, key=SYNC, max_keys=1, full=value), f"{rule}, not {option(value)}"
 
 
 def fair_by_rows(line=LINE):

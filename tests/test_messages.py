@@ -349,6 +349,8 @@ ANSWERS = {
     "key of distinct": lambda fn: LINE.distinct(fn, remember=1),
     "key of map": lambda fn: LINE.map(call, key=fn),
     "cost of a batch": lambda fn: LINE.batch(max_cost=1, cost=fn),
+    "key of a batch": lambda fn: LINE.batch(2, key=fn, max_keys=1, full="fail"),
+    "key of a batch by cost": lambda fn: LINE.batch(max_cost=2, key=fn, max_keys=1, full="fail"),
     "cost of a throttle": lambda fn: LINE.throttle(RateLimit(1), cost=fn),
     "cost of a call": lambda fn: LINE.map(Step(call).rate_limit(RateLimit(1), cost=fn)),
     "route": lambda fn: LINE.partition(fn, dict.fromkeys(["a", *(str(n) + "b" * 90 for n in range(20))], same)),

@@ -26,6 +26,9 @@ STOP = Stop()
 Overflow = Literal["block", "drop_oldest", "drop_newest", "fail"]
 """What happens to an item for which a buffer has no room; ``block``: the stage before it waits."""
 
+FullOfKeys = Literal["oldest", "fail"]
+"""What happens at one key too many; ``oldest``: what the key that was idle longest has goes out, and makes room."""
+
 
 class Opaque:
     """A user's value inside a plan: equal only to itself, so that plans compare without comparing items."""
@@ -424,12 +427,15 @@ class Grouping(Operation):
 
 @dataclass(frozen=True, slots=True)
 class Batch(Grouping):
-    """Lists of items, closed by number, cost or age."""
+    """Lists of items, or of the items of each key, closed by number, cost or age."""
 
     verb: ClassVar[str] = "batch"
     max_delay: float | None = None
     max_cost: int | float | None = None
     cost: AnyFunction | None = field(default=None, hash=False)
+    key: AnyFunction | None = field(default=None, hash=False)
+    max_keys: int | None = None
+    full: FullOfKeys = "oldest"
 
     def __post_init__(self) -> None:
         Grouping.__post_init__(self)
@@ -443,10 +449,17 @@ class Batch(Grouping):
                 raise TypeError(f"{self.method}: cost must come with max_cost")
         if self.max_items is None and self.max_delay is None and self.max_cost is None:
             raise ValueError(f"{self.method}: one of max_items, max_delay, max_cost must be given")
+        check_keys(self.method, self.key, self.max_keys, self.full)
 
     @property
     def needs_stage(self) -> bool:
         return self.max_delay is not None  # a clock must be watched while the input is silent
+
+    @property
+    def keeps(self) -> int | float:
+        # The open batches but one, which has its place as without keys; none of them is full.
+        others = (self.max_keys or 1) - 1
+        return others * (self.gathers - 1) if others else 0
 
     def describe(self) -> str:
         limits = []
@@ -456,7 +469,28 @@ class Batch(Grouping):
             limits.append(f"cost {self.max_cost:g} by {function_name(self.cost) if self.cost else '1 each'}")
         if self.max_delay is not None:
             limits.append(f"{self.max_delay:g} s after its first item")
-        return f"{Operation.describe(self)} of {' or '.join(limits)}"
+        return f"{Operation.describe(self)} of {' or '.join(limits)}{by_key(self.key, self.max_keys, self.full)}"
+
+
+def check_keys(where: str, key: Any, max_keys: Any, full: Any) -> None:
+    """Refuse keys without a limit on their number, and that limit without keys."""
+    checks.choice(where, "full", full, get_args(FullOfKeys))
+    if key is None:
+        if max_keys is not None or full != "oldest":
+            raise TypeError(f"{where}: {'full' if max_keys is None else 'max_keys'} must come with key")
+        return
+    checks.sync_callable(where, "key", key)
+    if max_keys is None:
+        raise TypeError(f"{where}: key must come with max_keys, the most keys that it remembers at once")
+    checks.integer(where, "max_keys", max_keys, at_least=1)
+
+
+def by_key(key: AnyFunction | None, max_keys: int | None, full: FullOfKeys) -> str:
+    """Say that there is one for each key, of at most so many; nothing without a key."""
+    if key is None:
+        return ""
+    one_more = "makes the oldest go out" if full == "oldest" else "fails"
+    return f", for each {function_name(key)}, up to {max_keys} at once; one more {one_more}"
 
 
 def _check_max_cost(where: str, max_cost: Any) -> None:

@@ -24,7 +24,7 @@ from ..policies.fair_share import FairShare
 from ..policies.on_error import Divert, OnError
 from .layout import FanInLayout, places
 from .nodes import FanIn, FanOut, Plan, Source
-from .operations import Buffer, Opaque, Operation
+from .operations import Batch, Buffer, Opaque, Operation
 from .steps import Call, Layer, Limit, Part, Pure, StepPlan, Timeout, Within, step_of
 
 Kind = Literal["setting", "common", "fixed", "code", "call", "shared"]
@@ -77,6 +77,8 @@ def _hidden(part: Source | Operation | FanIn | FanInLayout | FanOut) -> set[str]
     """Return the fields that mean nothing for this kind of part."""
     if isinstance(part, Source):
         return set() if part.kind == "ticks" else {"period"}
+    if isinstance(part, Batch) and part.key is None:
+        return {"key", "max_keys", "full"}
     if isinstance(part, FanIn | FanInLayout):
         kept = {"fair_merge": "share", "zip": "strict"}.get(part.kind)
         return {"share", "strict"} - {kept}

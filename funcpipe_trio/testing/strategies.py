@@ -332,7 +332,9 @@ def _joined(draw: st.DrawFn, inputs: list[Pipeline[int]]) -> Pipeline[int]:
 
 def _batched(draw: st.DrawFn, pipeline: Pipeline[int]) -> Pipeline[int]:
     delay = draw(st.sampled_from((None, 0.5, 2.0)))
-    batches = pipeline.batch(draw(st.integers(1, 4)), max_delay=delay)
+    size = draw(st.integers(1, 4))
+    keyed: dict[str, Any] = {"key": Rest(_modulus(draw)), "max_keys": draw(st.integers(1, 3))}
+    batches = pipeline.batch(size, max_delay=delay, **(keyed if draw(st.booleans()) else {}))
     if draw(st.booleans()):
         batches = batches.map(_wait(draw), concurrency=draw(st.integers(1, 2)))
     return batches.unbatch()

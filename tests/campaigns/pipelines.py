@@ -160,6 +160,22 @@ def batches_by_time() -> Pipeline[int]:
     )
 
 
+def batches_by_key() -> Pipeline[int]:
+    return (
+        Pipeline.from_async_iterable(lambda: numbers(9))
+        .batch(2, max_delay=3, key=lambda x: x % 4, max_keys=3)
+        .map(one_step, concurrency=2)
+        .unbatch()
+        .batch(max_cost=4, cost=lambda x: x % 4, key=lambda x: x % 3, max_keys=2)
+        .unbatch()
+    )
+
+
+def too_many_keys() -> Pipeline[list[int]]:
+    keyed = Pipeline.from_iterable(range(9)).tap(one_step).batch(2, key=lambda x: x % 4, max_keys=3, full="fail")
+    return keyed.buffer(1)
+
+
 def expansion() -> Pipeline[int]:
     def twice(item: int) -> Iterator[int]:
         yield item
@@ -694,6 +710,8 @@ SCENARIOS = [
     Scenario(concatenation, name="concatenation"),
     Scenario(zipped, name="zipped"),
     Scenario(batches_by_time, name="batches_by_time"),
+    Scenario(batches_by_key, name="batches_by_key"),
+    Scenario(batches_by_key, first_three, name="batches_by_key_with_a_consumer_that_leaves"),
     Scenario(expansion, name="expansion"),
     Scenario(take_that_ends_early, name="take_that_ends_early"),
     Scenario(producer, name="producer"),

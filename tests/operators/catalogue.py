@@ -309,6 +309,36 @@ def slid(size: int, step: int) -> Model:
     return lambda items: [tuple(items[at : at + size]) for at in range(0, len(items) - size + 1, step)]
 
 
+def cut_by_rest(size: int) -> Model:
+    """Batches of each rest: full ones when they are, then the others in the order of their first items."""
+
+    def model(items: Items) -> Items:
+        open_: dict[int, Items] = {}
+        closed = []
+        for item in items:
+            batch = open_.setdefault(rest(item), [])
+            batch.append(item)
+            if len(batch) == size:
+                closed.append(open_.pop(rest(item)))
+        return [*closed, *open_.values()]
+
+    return model
+
+
+def idle_go_out(items: Items) -> Items:
+    """Pairs of each rest, of which two may be open: the one that was idle longest leaves for a third."""
+    open_: dict[int, Items] = {}  # in the order of their last items, which are their first
+    closed = []
+    for item in items:
+        if rest(item) not in open_ and len(open_) == 2:
+            closed.append(open_.pop(next(iter(open_))))
+        batch = open_.setdefault(rest(item), [])
+        batch.append(item)
+        if len(batch) == 2:
+            closed.append(open_.pop(rest(item)))
+    return [*closed, *open_.values()]
+
+
 def numbered(items: Items) -> Items:
     return [(at, item) for at, item in enumerate(items, 7)]
 
@@ -512,6 +542,18 @@ def regrouped() -> Iterator[Case]:
     yield on("batch: only delay", lambda p: p.batch(max_delay=1.5), cut(1), view=flat)
     yield on("batch: cost", lambda p: p.batch(max_cost=2), cut(2))
     yield on("batch: cost function", lambda p: p.batch(max_cost=5, cost=lambda item: 1 + rest(item)), by_costs)
+    yield on("batch: key", lambda p: p.batch(3, key=rest, max_keys=3), cut_by_rest(3))
+    yield on("batch: key, oldest", lambda p: p.batch(2, key=rest, max_keys=2), idle_go_out)
+    yield on("batch: key, fail", lambda p: p.batch(2, key=rest, max_keys=3, full="fail"), cut_by_rest(2))
+    yield on(
+        "batch: key, delay", lambda p: p.batch(9, max_delay=1, key=rest, max_keys=3), cut(1), ordered=False, view=flat
+    )
+    yield on("batch: key, one key", lambda p: p.batch(3, key=lambda item: None, max_keys=1), cut(3))
+    yield on(
+        "batch: key, cost",
+        lambda p: p.batch(max_cost=5, cost=lambda item: 5, key=rest, max_keys=1, full="fail"),
+        cut(1),
+    )
     yield on("window", lambda p: p.window(3), cut(3))
     yield on("window: period", lambda p: p.window(period=1.5), cut(1), view=flat)
     yield on("window: period and number", lambda p: p.window(2, period=2.5), cut(1), view=flat)

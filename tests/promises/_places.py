@@ -161,6 +161,8 @@ PLACES = {
         lambda item: Pipeline.from_iterable([item]).map(code.wait), concurrency=2
     ),
     "the cost of a batch": lambda code: line().batch(2, max_cost=9, cost=code.cost),
+    "the key of a batch": lambda code: line().batch(2, key=code.key, max_keys=2),
+    "the key and the cost of a batch": lambda code: line().batch(max_cost=9, cost=code.cost, key=code.key, max_keys=2),
     "the cost of a throttle": lambda code: line().throttle(RateLimit(99, burst=9), cost=code.cost),
     "stateful": lambda code: line().stateful(lambda: Pushing(code)),
     "through": lambda code: line().through(code.through),

@@ -232,6 +232,8 @@ PLANS = {
     "stateful": lambda: N.stateful(Asking),
     "stateful with generators": lambda: N.stateful(lambda: Asking(giving)),
     "through": lambda: N.through(through),
+    "batch by key": lambda: N.batch(3, key=same, max_keys=9),
+    "batch by key and cost": lambda: N.batch(3, max_cost=9, cost=one, key=same, max_keys=9),
     "distinct": lambda: N.distinct(same, remember=3),
     "throttle": lambda: N.throttle(RateLimit(9), cost=one),
     "throttle behind a link": lambda: N.buffer(1).throttle(RateLimit(9), cost=one),

@@ -168,6 +168,7 @@ def passing(draw: Draw) -> Part:
         lambda line: line.batch(size, max_delay=seconds).unbatch(),
         lambda line: line.batch(max_delay=seconds).buffer(1).unbatch(),
         lambda line: line.batch(max_cost=size, cost=partial(rest, 3)).unbatch(),
+        lambda line: line.batch(size, max_delay=seconds, key=lambda item: None, max_keys=size).unbatch(),
         lambda line: line.window(size).buffer(size).unbatch(),
         lambda line: line.window(size, period=seconds).map(len_kept, concurrency=2).unbatch(),
         lambda line: line.window(period=seconds).unbatch(),
@@ -310,6 +311,8 @@ def numbering(draw: Draw) -> Part:
 def gathering(draw: Draw) -> Part:
     size, step = draw(st.integers(1, 4)), draw(st.integers(1, 4))
     in_time = draw(st.booleans())
+    if draw(st.booleans()):
+        return by_key(size, partial(rest, step))
     name = draw(st.sampled_from(("batch", "window", "sliding")))
 
     def apply(line: Line) -> Line:
@@ -319,6 +322,21 @@ def gathering(draw: Draw) -> Part:
     if name == "sliding":
         return Part(apply, lambda items: [sum(items[at : at + size]) for at in range(0, len(items) - size + 1, step)])
     return Part(apply, lambda items: [sum(items[at : at + size]) for at in range(0, len(items), size)])
+
+
+def by_key(size: int, key: Callable[[int], int]) -> Part:
+    """Make sums of batches of each key: what is full leaves; at the end, what began first."""
+
+    def model(items: list[int]) -> list[int]:
+        open_: dict[int, list[int]] = {}
+        sums = []
+        for item in items:
+            open_.setdefault(key(item), []).append(item)
+            if len(open_[key(item)]) == size:
+                sums.append(sum(open_.pop(key(item))))
+        return [*sums, *map(sum, open_.values())]
+
+    return Part(lambda line: line.batch(size, key=key, max_keys=4).map(sum), model)
 
 
 def first_of_each_key(draw: Draw) -> Part:

@@ -219,7 +219,11 @@ class Builder:
 
     def batch(self, p: Any, op: Op, name: str) -> Any:
         cost = None if op.cost is None else self.world.sync(op.cost, "cost", lambda value: num(value) % 4)
-        return p.batch(op.n, max_delay=op.delay, max_cost=op.max_cost, cost=cost, name=name)
+        keys: dict[str, Any] = {}
+        if op.args.get("key") is not None:
+            by = self.world.sync(op.key, "key", lambda value: num(value) % op.mod)
+            keys = {"key": by, "max_keys": op.max_keys, "full": op.full}
+        return p.batch(op.n, max_delay=op.delay, max_cost=op.max_cost, cost=cost, **keys, name=name)
 
     def throttle(self, p: Any, op: Op, name: str) -> Any:
         cost = None if op.cost is None else self.world.sync(op.cost, "cost", lambda value: 1 + num(value) % op.burst)

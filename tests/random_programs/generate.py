@@ -342,6 +342,13 @@ class Generator:
         n, delay, max_cost = self.pick([*plain, *timed, (None, 0.5, None), (10, 2.0, None), *costly, (None, None, 4)])
         cost = self.fn() if max_cost is not None and self.chance(0.8) else None
         op.args = {"n": n, "delay": delay, "max_cost": max_cost, "cost": cost}
+        if self.chance(0.25):
+            keys = {
+                "mod": self.pick([1, 2, 3]),
+                "max_keys": self.pick([1, 2, 5]),
+                "full": self.pick(["oldest", "fail"]),
+            }
+            op.args |= {"key": self.fn(), **keys}
         return "list"
 
     def _unbatch(self, op: Op, depth: int, shape: str) -> str:

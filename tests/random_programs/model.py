@@ -20,7 +20,7 @@ from typing import Any
 
 import trio
 
-from funcpipe_trio import BufferOverflow, CircuitOpen, Failure
+from funcpipe_trio import BufferOverflow, CircuitOpen, Failure, TooManyKeys
 
 from .items import FATAL, STOPS, Wrap, num_of
 from .program import INF, Fn, Line, Op, Program, Source, done_to
@@ -365,6 +365,42 @@ class Model:
         return replace(stream, strands=[Strand(strand.items[: taken - 1 if ends and taken else taken], ends)])
 
     def batch(self, stream: Stream, op: Op) -> Stream:
+        return self._plain_batch(stream, op) if op.args.get("key") is None else self._keyed_batch(stream, op)
+
+    def _keyed_batch(self, stream: Stream, op: Op) -> Stream:
+        if not stream.exact or stream.maybe or op.delay is not None:
+            maybe = {TooManyKeys} if op.full == "fail" else set()
+            return replace(stream, loose=True, maybe=stream.maybe | maybe)
+        strand, out = stream.strands[0], []
+        open: dict[int, list[Any]] = {}  # in the order of their first items
+        spent: dict[int, int] = {}  # in the order of their last items
+        ends = strand.ends
+
+        def close(key: int) -> None:
+            spent.pop(key)
+            out.append(("L", *open.pop(key)))
+
+        for item in strand.items:
+            error = self.called(op.key, "key", item) or self.called(op.cost, "cost", item)
+            key, cost = number(item) % op.mod, 1 if op.cost is None else number(item) % 4
+            if error is None and op.max_cost is not None and key in open and spent[key] + cost > op.max_cost:
+                close(key)
+            alone = op.n == 1 or (op.max_cost is not None and cost >= op.max_cost)
+            if error is None and key not in open and len(open) == op.max_keys and not alone:
+                if op.full == "fail":
+                    error = ("library", "TooManyKeys")
+                else:
+                    close(next(iter(spent)))
+            if error is not None:
+                ends = [error]
+                break
+            open.setdefault(key, []).append(item)
+            spent[key] = spent.pop(key, 0) + cost
+            if len(open[key]) == op.n or (op.max_cost is not None and spent[key] >= op.max_cost):
+                close(key)
+        return replace(stream, strands=[Strand([*out, *(("L", *each) for each in open.values())], ends)])
+
+    def _plain_batch(self, stream: Stream, op: Op) -> Stream:
         faulty = op.cost is not None and bool(op.cost.faults)
         if not stream.exact or stream.maybe or op.delay is not None:
             return replace(stream, grouped=True, loose=stream.loose or stream.grouped or faulty)

@@ -22,7 +22,7 @@ from typing import Any
 
 import trio
 
-from funcpipe_trio import Aborted, BufferOverflow, CircuitOpen, Failure, Report
+from funcpipe_trio import Aborted, BufferOverflow, CircuitOpen, Failure, Report, TooManyKeys
 
 from .items import FATAL, STOPS, NoNotes, Wrap, leaves, root_of
 from .model import Key, Model, Stream, copies_of, key_of, shape
@@ -160,6 +160,8 @@ def _library_errors(facts: Facts) -> list[type]:
             kinds.append(CircuitOpen)
         if op.args.get("overflow") == "fail":
             kinds.append(BufferOverflow)
+        if op.args.get("full") == "fail":
+            kinds.append(TooManyKeys)
         if op.kind == "partition" and op.wrong is not None:
             kinds.append(KeyError)
         if op.kind == "join" and op.args.get("strict"):

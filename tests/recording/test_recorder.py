@@ -125,6 +125,7 @@ ODD = {
     "batch: a cost that is no number": lambda: one().batch(max_cost=3, cost=lambda item: math.nan),
     "batch: a bool": lambda: one().batch(max_cost=3, cost=lambda item: True),
     "batch: huge": lambda: one().batch(max_cost=3, cost=lambda item: 10**5000),
+    "batch: a key without a hash": lambda: one().batch(3, key=lambda item: [item], max_keys=2),
     "throttle: cost": lambda: one().throttle(RateLimit(1), cost=lambda item: item),
     "rate limit: cost": lambda: one().map(Step(nap).rate_limit(RateLimit(1), cost=lambda item: item)),
     "fair_merge: cost": lambda: fair_merge({"a": one()}, FairShare({"a": 1}, cost=lambda item: item)),

@@ -199,6 +199,8 @@ assert_type(numbers.debounce(0.5).sample(1).delay(2, max_items=4), Pipeline[int]
 assert_type(numbers.idle_timeout(8).timeout(60).timeout(60, first=5).timeout(first=5), Pipeline[int])
 assert_type(numbers.batch(10), Pipeline[list[int]])
 assert_type(numbers.batch(10, max_delay=0.5).unbatch(), Pipeline[int])
+assert_type(numbers.batch(10, key=str, max_keys=9), Pipeline[list[int]])
+assert_type(numbers.batch(10, key=lambda number: number % 2, max_keys=9, full="fail"), Pipeline[list[int]])
 assert_type(numbers.window(10, period=0.5), Pipeline[list[int]])
 assert_type(numbers.window(10).unbatch(), Pipeline[int])
 assert_type(numbers.sliding(3, 2), Pipeline[tuple[int, ...]])
@@ -344,6 +346,8 @@ texts.map(fetch)  # type: ignore[arg-type]
 texts.map(fetch, concurrency=2)  # type: ignore[arg-type]
 numbers.map(fetch, concurrency="2")  # type: ignore[call-overload]
 numbers.map(str, key=str)  # type: ignore[arg-type]
+numbers.batch(3, key=words, max_keys=9)  # type: ignore[arg-type]
+numbers.batch(3, key=str, max_keys=9, full="newest")  # type: ignore[arg-type]
 numbers.map(str, concurency=3)  # type: ignore[call-overload]
 numbers.map(lambda number: number.nope)  # type: ignore[attr-defined]
 numbers.filter(lambda number: number.nope)  # type: ignore[attr-defined]

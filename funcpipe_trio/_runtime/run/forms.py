@@ -55,17 +55,27 @@ _FUSED: dict[type[plan.Operation], Callable[[Any], FusedOperation]] = {
 
 
 def _rarely_fused() -> dict[type[plan.Operation], Callable[[Any], FusedOperation]]:
-    from ..operations import batching, expanding, own, windows
+    from ..operations import expanding, own, windows
 
     return {
         plan.FlatMap: expanding.FlatMapOp,
-        plan.Batch: batching.BatchOp,
+        plan.Batch: _batch,
         plan.Unbatch: expanding.UnbatchOp,
         Window: windows.WindowOp,
         Sliding: windows.SlidingOp,
         Distinct: windows.DistinctOp,
         WithState: own.StatefulOp,
     }
+
+
+def _batch(operation: plan.Batch) -> FusedOperation:
+    if operation.key is None:
+        from ..operations.batching import BatchOp
+
+        return BatchOp(operation)
+    from ..operations.keyed_batching import KeyedBatchOp
+
+    return KeyedBatchOp(operation)
 
 
 def fuse(operation: plan.Operation) -> FusedOperation:

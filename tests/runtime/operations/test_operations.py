@@ -327,6 +327,12 @@ OPERATIONS = [
         plain=False,
         reaches=False,
     ),
+    Operation(
+        "batch_key",
+        lambda line, user: line.batch(7, key=user.now(lambda item: 0), max_keys=1),
+        lambda items: chunks(items, 7),
+        plain=False,
+    ),
     Operation("unbatch", lambda line, user: line.batch(7).unbatch(), calls=False, plain=False),
     Operation("unbatch_behind_a_link", lambda line, user: line.batch(7).buffer(2).unbatch(), calls=False, plain=False),
     Operation("window", lambda line, user: line.window(7), lambda items: chunks(items, 7), calls=False, plain=False),
