@@ -243,6 +243,9 @@ class Pipeline(Generic[T_co]):
         concurrency: int | None = None,
         ordered: bool = True,
         key: Callable[[T_co], Hashable] | None = None,
+        per_key: int = 1,
+        key_rate: RateLimit | None = None,
+        waiting: int = 0,
         name: str | None = None,
     ) -> Pipeline[U]: ...
 
@@ -255,6 +258,9 @@ class Pipeline(Generic[T_co]):
         concurrency: int | None = None,
         ordered: bool = True,
         key: Callable[[T_co], Hashable] | None = None,
+        per_key: int = 1,
+        key_rate: RateLimit | None = None,
+        waiting: int = 0,
         name: str | None = None,
     ) -> Pipeline[U | Failure[T_co]]: ...
 
@@ -267,6 +273,9 @@ class Pipeline(Generic[T_co]):
         concurrency: int | None = None,
         ordered: bool = True,
         key: Callable[[T_co], Hashable] | None = None,
+        per_key: int = 1,
+        key_rate: RateLimit | None = None,
+        waiting: int = 0,
         name: str | None = None,
     ) -> Pipeline[U]: ...
 
@@ -279,6 +288,9 @@ class Pipeline(Generic[T_co]):
         concurrency: int | None = None,
         ordered: bool = True,
         key: Callable[[T_co], Hashable] | None = None,
+        per_key: int = 1,
+        key_rate: RateLimit | None = None,
+        waiting: int = 0,
         name: str | None = None,
     ) -> Pipeline[U | Failure[T_co]]: ...
 
@@ -304,6 +316,9 @@ class Pipeline(Generic[T_co]):
         concurrency: int | None = None,
         ordered: bool = True,
         key: Callable[[Any], Hashable] | None = None,
+        per_key: int = 1,
+        key_rate: RateLimit | None = None,
+        waiting: int = 0,
         on_error: OnError = plan.STOP,
         name: str | None = None,
     ) -> Pipeline[Any]:
@@ -321,16 +336,22 @@ class Pipeline(Generic[T_co]):
           ordered: whether results leave in the order of their items; otherwise as they complete.
           key: ``key(item)``, sync: items with the same key (a hashable value) are processed one at a time and in order,
             those with different keys concurrently. An item that waits for its key takes a place as well, so one slow
-            key holds up the others only when it has all places.
+            key holds up the others only when it has all places; see `waiting`.
+          per_key: calls at once for one key, an int >= 1; they begin in the order of their items.
+          key_rate: how often calls for one key may begin; each key has a bucket of its own, which is forgotten when it
+            is full. A call is what a step does with one item, so its retries are not counted again.
+          waiting: items that may wait for their key without taking a place, an int >= 0, which `max_in_flight` counts;
+            any more take places. With enough of them a slow key does not hold up the others. A drain waits for them.
           on_error: what happens to an item whose call finally failed. (With `divert`, a sync function makes its own
             stage as well.)
           name: its name in reports and errors; by default that of the step or function.
 
         Raises:
-          TypeError: if an argument has a wrong type.
-          ValueError: if `concurrency` is below 1.
+          TypeError: if an argument has a wrong type, or `per_key`, `key_rate` or `waiting` comes without `key`.
+          ValueError: if `concurrency` or `per_key` is below 1, or `waiting` below 0.
         """
-        return self._then(plan.Map(_named_as(fn, name), fn, concurrency, ordered, key, on_error))
+        keyed = (key, per_key, key_rate, waiting)
+        return self._then(plan.Map(_named_as(fn, name), fn, concurrency, ordered, *keyed, on_error))
 
     # First, because mypy reports errors for the first overload, and does not look into a lambda for that of a guard.
     # No function that returns a bool fits it, and so no guard does.

@@ -305,6 +305,21 @@ def batch_rows(line=LINE):
     yield from wrong_names(where, partial(line.batch, 1))
 
 
+def keyed_map_rows(line=LINE):
+    where, call = "Pipeline.map", partial(line.map, ASYNC)
+    for name, least, given in (("per_key", 1, 2), ("waiting", 0, 1)):
+        for value in (None, True, 1.0, "1", Named()):
+            message = f"{where}: {name} must be an int >= {least}, not {shown(value)}"
+            yield TypeError, partial(call, key=SYNC, **{name: value}), message
+        message = f"{where}: {name} must be >= {least}, not {least - 1}"
+        yield ValueError, partial(call, key=SYNC, **{name: least - 1}), message
+        yield TypeError, partial(call, **{name: given}), f"{where}: {name} must come with key"
+    for value in (5, "5/s", RateLimit, Named()):
+        message = f"{where}: key_rate must be a RateLimit, not {shown(value)}\nUse RateLimit(5), say."
+        yield TypeError, partial(call, key=SYNC, key_rate=value), message
+    yield TypeError, partial(call, key_rate=RateLimit(5)), f"{where}: key_rate must come with key"
+
+
 def key_rows(where, call):
     """Of what is kept for each key: at most so many, or what is idle leaves."""
     yield from wrong_sync_functions(where, "key", lambda value: call(key=value, max_keys=1))
@@ -639,6 +654,7 @@ REFUSED = [
     *source_rows(),
     *operation_rows(),
     *branch_rows(),
+    *keyed_map_rows(),
     *batch_rows(),
     *fair_by_rows(),
     *loop_rows(),
@@ -775,6 +791,7 @@ class Nodes:
 def node_rows(face):
     for rows in (
         *(source_rows, operation_rows, branch_rows, batch_rows, fair_by_rows, loop_rows, window_rows),
+        *(source_rows, operation_rows, branch_rows, keyed_map_rows, batch_rows, fair_by_rows, window_rows),
         *(overload_rows, time_rows, fan_in_rows),
     ):
         yield from rows(face)

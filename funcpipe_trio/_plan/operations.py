@@ -19,6 +19,7 @@ from .._base.frozen import dataclass
 from .._base.functions import AnyFunction, function_name, is_async, never_awaitable, yields_async
 from ..policies.fair_share import FairShare
 from ..policies.on_error import Divert, OnError, Stop
+from ..policies.rate_limit import RateLimit
 from .steps import step_of
 
 STOP = Stop()
@@ -206,6 +207,9 @@ class Map(Concurrent):
     verb: ClassVar[str] = "map"
     ordered: bool = True
     key: AnyFunction | None = field(default=None, hash=False)
+    per_key: int = 1
+    key_rate: RateLimit | None = None
+    waiting: int = 0
     on_error: OnError = STOP
 
     def __post_init__(self) -> None:
@@ -213,6 +217,14 @@ class Map(Concurrent):
         checks.boolean(self.method, "ordered", self.ordered)
         if self.key is not None:
             checks.sync_callable(self.method, "key", self.key)
+        checks.integer(self.method, "per_key", self.per_key, at_least=1)
+        if self.key_rate is not None:
+            checks.instance(self.method, "key_rate", self.key_rate, RateLimit, "Use RateLimit(5), say.")
+        checks.integer(self.method, "waiting", self.waiting, at_least=0)
+        if self.key is None:
+            given = {"per_key": self.per_key > 1, "key_rate": self.key_rate is not None, "waiting": self.waiting > 0}
+            for name in [name for name, is_given in given.items() if is_given]:
+                raise TypeError(f"{self.method}: {name} must come with key")
         _check_on_error(self.method, self.on_error)
 
     @property
@@ -221,12 +233,23 @@ class Map(Concurrent):
         waits = is_async(self.fn) or isinstance(self.on_error, Divert)
         return self.concurrency is not None or waits
 
+    @property
+    def keeps(self) -> int:
+        return self.waiting
+
     def describe(self) -> str:
         said = WithFunction.describe(self)
         if not self.needs_stage:
             return said
-        keyed = "" if self.key is None else f", one at a time of each {function_name(self.key)}"
-        return f"{said}, {self.workers} at a time{keyed}, {'in order' if self.ordered else 'as completed'}"
+        return f"{said}, {self.workers} at a time{self._by_key()}, {'in order' if self.ordered else 'as completed'}"
+
+    def _by_key(self) -> str:
+        if self.key is None:
+            return ""
+        at_once = "one" if self.per_key == 1 else self.per_key
+        rate = "" if self.key_rate is None else f" and {self.key_rate.describe()}"
+        waiting = f", {self.waiting} more may wait for theirs" if self.waiting else ""
+        return f", {at_once} at a time{rate} of each {function_name(self.key)}{waiting}"
 
     def details(self) -> list[str]:
         return [*WithFunction.details(self), *_on_error(self.on_error)]
@@ -489,7 +512,7 @@ def by_key(key: AnyFunction | None, max_keys: int | None, full: FullOfKeys) -> s
     """Say that there is one for each key, of at most so many; nothing without a key."""
     if key is None:
         return ""
-    one_more = "makes the oldest go out" if full == "oldest" else "fails"
+    one_more = "flushes the one idle longest" if full == "oldest" else "fails"
     return f", for each {function_name(key)}, up to {max_keys} at once; one more {one_more}"
 
 

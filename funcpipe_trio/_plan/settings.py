@@ -24,7 +24,7 @@ from ..policies.fair_share import FairShare
 from ..policies.on_error import Divert, OnError
 from .layout import FanInLayout, places
 from .nodes import FanIn, FanOut, Plan, Source
-from .operations import Batch, Buffer, Opaque, Operation
+from .operations import Batch, Buffer, Map, Opaque, Operation
 from .steps import Call, Layer, Limit, Part, Pure, StepPlan, Timeout, Within, step_of
 
 Kind = Literal["setting", "common", "fixed", "code", "call", "shared"]
@@ -79,6 +79,8 @@ def _hidden(part: Source | Operation | FanIn | FanInLayout | FanOut) -> set[str]
         return set() if part.kind == "ticks" else {"period"}
     if isinstance(part, Batch) and part.key is None:
         return {"key", "max_keys", "full"}
+    if isinstance(part, Map) and part.key is None:
+        return {"per_key", "key_rate", "waiting"}
     if isinstance(part, FanIn | FanInLayout):
         kept = {"fair_merge": "share", "zip": "strict"}.get(part.kind)
         return {"share", "strict"} - {kept}

@@ -340,6 +340,15 @@ def _batched(draw: st.DrawFn, pipeline: Pipeline[int]) -> Pipeline[int]:
     return batches.unbatch()
 
 
+def _by_key(draw: st.DrawFn) -> dict[str, Any]:
+    return {
+        "key": Rest(_modulus(draw)),
+        "per_key": draw(st.integers(1, 2)),
+        "key_rate": draw(st.sampled_from((None, RateLimit(4, burst=1), RateLimit(1, burst=2)))),
+        "waiting": draw(st.integers(0, 3)),
+    }
+
+
 def _shared(draw: st.DrawFn, pipeline: Pipeline[int]) -> Pipeline[int]:
     keys = _modulus(draw)
     share = FairShare(draw(weights(range(keys))), capacity=draw(st.integers(1, 3)))
@@ -364,6 +373,9 @@ _OPERATIONS: dict[str, _Operation] = {
     "map": lambda draw, line, twins: line.map(Same()),
     "async map": lambda draw, line, twins: line.map(
         _wait(draw), concurrency=draw(st.integers(1, 3)), ordered=draw(st.booleans())
+    ),
+    "async map by key": lambda draw, line, twins: line.map(
+        _wait(draw), concurrency=draw(st.integers(1, 3)), ordered=draw(st.booleans()), **_by_key(draw)
     ),
     "buffer": lambda draw, line, twins: line.buffer(draw(st.integers(1, 3))),
     "filter": lambda draw, line, twins: line.filter(NoMultiple(_modulus(draw))),

@@ -232,6 +232,27 @@ def keyed_map() -> Pipeline[int]:
     return Pipeline.from_iterable(range(10)).buffer(3).map(wait_by_item, key=lambda x: x % 4, concurrency=3).buffer(3)
 
 
+def keyed_map_at_rates() -> Pipeline[int]:
+    limits: dict[str, Any] = {"per_key": 2, "key_rate": RateLimit(2, burst=1), "waiting": 2}
+    return Pipeline.from_iterable(range(9)).map(wait_by_item, key=lambda x: x % 3, concurrency=3, **limits).buffer(2)
+
+
+def keyed_map_at_rates_as_completed() -> Pipeline[int]:
+    return (
+        Pipeline.from_async_iterable(lambda: numbers(8))
+        .map(
+            fails_at_some,
+            key=lambda x: x % 2,
+            concurrency=2,
+            key_rate=RateLimit(0.5),
+            waiting=9,
+            ordered=False,
+            on_error=OnError.skip(),
+        )
+        .map(one_step, key=lambda x: x % 2, waiting=1)
+    )
+
+
 def keyed_map_as_completed() -> Pipeline[int]:
     return (
         Pipeline.from_iterable(range(10))
@@ -719,6 +740,9 @@ SCENARIOS = [
     Scenario(ticking, name="ticking"),
     Scenario(keyed_map, name="keyed_map"),
     Scenario(keyed_map_as_completed, name="keyed_map_as_completed"),
+    Scenario(keyed_map_at_rates, name="keyed_map_at_rates"),
+    Scenario(keyed_map_at_rates, first_three, name="keyed_map_at_rates_with_a_consumer_that_leaves"),
+    Scenario(keyed_map_at_rates_as_completed, name="keyed_map_at_rates_as_completed"),
     Scenario(retry_with_failures, name="retry_with_failures"),
     Scenario(rate_limited, name="rate_limited"),
     Scenario(two_limits, name="two_limits"),

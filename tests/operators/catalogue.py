@@ -463,6 +463,10 @@ def mapped() -> Iterator[Case]:
     yield on("map: unordered pool", lambda p: p.map(nap, concurrency=3, ordered=False), ordered=False)
     yield on("map: key", lambda p: p.map(nap, concurrency=3, key=rest))
     yield on("map: key, unordered", lambda p: p.map(nap, concurrency=3, key=rest, ordered=False), ordered=False)
+    limits = {"key": rest, "per_key": 2, "key_rate": RateLimit(2, burst=2), "waiting": 3}
+    yield on("map: key, limits", lambda p: p.map(nap, concurrency=3, **limits))
+    yield on("map: key, limits, unordered", lambda p: p.map(nap, concurrency=2, ordered=False, **limits), ordered=False)
+    yield on("map: key, waiting", lambda p: p.map(nap, concurrency=1, key=rest, waiting=2, on_error=OnError.emit()))
     for name, (policy, model) in POLICIES.items():
         yield on(f"map: {name}", lambda p, policy=policy: p.map(pick, on_error=policy), model)
         made = partial(Pipeline.map, fn=after(pick), concurrency=3, on_error=policy)

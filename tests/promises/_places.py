@@ -138,6 +138,9 @@ PLACES = {
     "a pool in order": lambda code: line().map(code.wait, concurrency=3),
     "a pool": lambda code: line().map(code.wait, concurrency=3, ordered=False),
     "a key": lambda code: line().map(Step(code.wait).map(str), key=code.key, concurrency=2),
+    "a key at a rate": lambda code: line().map(
+        Step(code.wait).map(str), key=code.key, concurrency=2, key_rate=RateLimit(2, burst=1), waiting=9
+    ),
     "a step": lambda code: line().map(Step(code.wait)),
     "a step with a timeout": lambda code: line().map(Step(code.wait).timeout(9)),
     "a step with a retry": lambda code: line().map(Step(code.wait).retry(Retry(3))),

@@ -216,6 +216,7 @@ PLANS = {
     "async tap": lambda: N.tap(call),
     "async scan": lambda: N.scan(call, 0),
     "key": lambda: N.map(call, concurrency=2, key=same),
+    "key at a rate": lambda: N.map(call, concurrency=2, key=same, per_key=2, key_rate=RateLimit(9), waiting=2),
     "divert": lambda: N.map(fails, on_error=OnError.divert(Step(call))),
     "retry": lambda: N.map(Step(fails).retry(Retry(2, yes, Backoff(0), retry_after=none)), on_error=OnError.skip()),
     "breaker": lambda: N.map(Step(fails).circuit_breaker(CircuitBreaker(on=yes)), on_error=OnError.skip()),

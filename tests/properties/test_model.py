@@ -201,6 +201,8 @@ def mapping(draw: Draw) -> Part:
     how: dict[str, Any] = {"concurrency": draw(st.integers(1, 4)), "ordered": draw(st.booleans())}
     if draw(st.booleans()):
         how["key"] = partial(rest, modulus(draw))
+        how["waiting"] = draw(st.integers(0, 3))
+        how["key_rate"] = draw(st.sampled_from((None, RateLimit(2, burst=1), RateLimit(0.5, burst=2))))
     return Part(
         partial(Pipeline.map, fn=waiting(pauses(draw), plus), **how),
         lambda items: [*map(plus, items)],

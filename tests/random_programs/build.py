@@ -166,6 +166,10 @@ class Builder:
             world.keyed.add(fn.site)
         by = None if key is None else world.sync(key, "key", lambda value: num(value) % 3)
         how = {"concurrency": op.concurrency, "ordered": op.ordered, "key": by, "on_error": on_error, "name": name}
+        if by is not None:
+            rate = op.args.get("key_rate")
+            how["waiting"] = op.args.get("waiting", 0)
+            how["key_rate"] = None if rate is None else RateLimit(rate[0], burst=rate[1])
         return p.map(made, **how)
 
     def filter(self, p: Any, op: Op, name: str) -> Any:

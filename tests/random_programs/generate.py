@@ -269,6 +269,8 @@ class Generator:
         op.args["ordered"] = self.chance(0.65)
         if self.chance(0.15):
             op.args["key"] = self.fn(faulty=0.2)
+            op.args["waiting"] = self.pick([0, 0, 1, 2, 9])
+            op.args["key_rate"] = self.pick([None, None, (0.5, 1), (2, 2)])
         if self.chance(0.35):
             op.args["layers"] = self.layers()
         if not any(layer[0] == "retry" for layer in op.args.get("layers", ())):

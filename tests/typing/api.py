@@ -260,6 +260,7 @@ assert_type(numbers.map(step, on_error=some_policies[0]), Pipeline[bytes | Failu
 assert_type(numbers.flat_map(pages, on_error=some_policies[0]), Pipeline[str | Failure[int]])
 assert_type(numbers.map(fetch, on_error=OnError.divert(bury)), Pipeline[bytes])
 assert_type(numbers.map(fetch, key=lambda number: number % 2, concurrency=2), Pipeline[bytes])
+assert_type(numbers.map(fetch, key=str, per_key=2, key_rate=RateLimit(5), waiting=99), Pipeline[bytes])
 assert_type(numbers.map(str).flat_map(words, on_error=OnError.skip()), Pipeline[str])
 assert_type(numbers.map(str).flat_map(words, on_error=OnError.emit()), Pipeline[str | Failure[str]])
 assert_type(numbers.flat_map(pages, on_error=OnError.emit()), Pipeline[str | Failure[int]])

@@ -212,7 +212,8 @@ def _map(site: Site, head: plan.Map) -> Pool:
         return _pool(site, head, ordered=head.ordered)
     from ..pools.keyed import KeyedPool
 
-    return _pool(site, head, ordered=head.ordered, make=partial(KeyedPool, key=head.key))
+    make = partial(KeyedPool, key=head.key, per_key=head.per_key, key_rate=head.key_rate, waiting=head.waiting)
+    return _pool(site, head, ordered=head.ordered, make=make)
 
 
 def _flat_map(site: Site, head: plan.FlatMap) -> Pool:
