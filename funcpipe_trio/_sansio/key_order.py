@@ -73,13 +73,17 @@ class KeyOrder:
         """Put an item at the end of its lane; positions must grow."""
         lane = self._lanes.get(key)
         if lane is None:
-            lane = self._lanes[key] = _Lane(key, copy(self._full))
+            lane = self._lanes[key] = _Lane(key, None if self._full is None else copy(self._full))
         if self._resting:
             self._resting.pop(lane, None)
             self._forget_rested(now)
-        lane.waiting.append((position, entry))
         self._waiting += 1
-        self._offer(lane, now)
+        if lane.bucket is None and not lane.is_offered and lane.busy < self._per_key:  # then none of it waits
+            lane.is_offered = True
+            heappush(self._free, (position, lane, entry))
+        else:
+            lane.waiting.append((position, entry))
+            self._offer(lane, now)
 
     def take(self, now: float = 0.0) -> Any:
         """Take the oldest free item; its key has one place less until `done`.
@@ -92,7 +96,8 @@ class KeyOrder:
         lane.busy += 1
         if lane.bucket is None:
             lane.is_offered = False
-            self._offer(lane, now)
+            if lane.waiting:
+                self._offer(lane, now)
         return entry
 
     def begun(self, key: Hashable, now: float) -> None:
@@ -107,7 +112,10 @@ class KeyOrder:
         """Make room for the next item of a key."""
         lane = self._lanes[key]
         lane.busy -= 1
-        self._offer(lane, now)
+        if lane.waiting or lane.bucket is not None:
+            self._offer(lane, now)
+        elif not (lane.busy or lane.is_offered):
+            del self._lanes[key]
 
     def advance(self, now: float) -> None:
         """Free the items whose time has come."""

@@ -73,6 +73,7 @@ class KeyedPool(Pool):
         self._keys: dict[Worker, Hashable] = {}  # the key that each worker holds
         self._waiting = waiting  # items in lanes that take no place
         self._is_rated = key_rate is not None
+        self._now = self.chain.now if self._is_rated else float  # the time, or 0.0 where no time matters
         self._alarm: trio.CancelScope | None = None  # ends when an item may begin; None unless that is waited for
 
     def start(self) -> None:
@@ -91,7 +92,8 @@ class KeyedPool(Pool):
             super().staff()
 
     def occupied(self) -> int:
-        return super().occupied() + max(0, len(self._key_order) - self._waiting)
+        beyond = len(self._key_order) - self._waiting
+        return super().occupied() + (beyond if beyond > 0 else 0)
 
     def waits_for(self) -> str | None:
         said = super().waits_for()
@@ -131,7 +133,7 @@ class KeyedPool(Pool):
             self._sort_in(item)
             if self.chain.stopped is not None:  # by the key function: the item is given up with all in lanes
                 return PENDING
-        return self._key_order.take(self.chain.now()) if self._key_order.ready else DEFERRED
+        return self._key_order.take(self._now()) if self._key_order.ready else DEFERRED
 
     def _sort_in(self, item: Any) -> None:
         position, number = self.order.begin(), self.received
@@ -146,9 +148,12 @@ class KeyedPool(Pool):
             self._store(_Entry(item, object(), position, number, error))  # without a key: in a lane of its own
 
     def _store(self, entry: _Entry) -> None:
-        self._key_order.add(entry.key, entry.position, entry, self.chain.now())
-        self._set_alarm()
-        self.peak = max(self.peak, super().occupied() + len(self._key_order))
+        self._key_order.add(entry.key, entry.position, entry, self._now())
+        if self._is_rated:
+            self._set_alarm()
+        peak = self.calls + len(self.order.waiting) + len(self._key_order)
+        if peak > self.peak:
+            self.peak = peak
 
     def take_up(self, worker: Worker, item: _Entry) -> None:
         self._keys[worker] = item.key
@@ -171,8 +176,9 @@ class KeyedPool(Pool):
 
     def put_down(self, worker: Worker) -> Any:
         """Also free the lane; an error of the key function that was not handled, because no call began, is kept."""
-        self._key_order.done(self._keys.pop(worker), self.chain.now())
-        self._set_alarm()
+        self._key_order.done(self._keys.pop(worker), self._now())
+        if self._is_rated:
+            self._set_alarm()
         error, worker.refusal = worker.refusal, None
         if error is not None:
             self.chain.host.ledger.keep(error)
