@@ -790,9 +790,8 @@ class Nodes:
 
 def node_rows(face):
     for rows in (
-        *(source_rows, operation_rows, branch_rows, batch_rows, fair_by_rows, loop_rows, window_rows),
-        *(source_rows, operation_rows, branch_rows, keyed_map_rows, batch_rows, fair_by_rows, window_rows),
-        *(overload_rows, time_rows, fan_in_rows),
+        *(source_rows, operation_rows, branch_rows, keyed_map_rows, batch_rows, fair_by_rows, loop_rows, window_rows),
+        *(own_rows, overload_rows, time_rows, fan_in_rows),
     ):
         yield from rows(face)
 
@@ -815,7 +814,7 @@ def test_a_node_refuses_what_its_method_refuses(change):
 
 def test_every_kind_of_node_is_made_wrong():
     """Except abstract operations, which have no verb; the parts of steps have their rows in `test_step.py`."""
-    modules = (operations, timing, windows, fair_by, loops, nodes, restarts)
+    modules = (operations, timing, windows, own, fair_by, loops, nodes, restarts)
     classes = {each for module in modules for each in vars(module).values() if isinstance(each, type)}
     roots = (operations.Operation, nodes.Source, nodes.FanIn, nodes.FanOut, nodes.Branch)
     kinds = {each for each in classes if issubclass(each, roots)}
