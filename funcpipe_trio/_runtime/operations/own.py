@@ -54,7 +54,6 @@ class StatefulOp(FusedOperation):
                 if not out and error is None:
                     yield PENDING
                 while out:
-                    self.created += 1
                     yield out.popleft()
                 if error is not None:
                     self._failed_at = value
@@ -75,9 +74,10 @@ class StatefulOp(FusedOperation):
     def held(self) -> list[Any]:
         """Return what it gave that has not gone out, and what it says it holds."""
         state, self._state = self._state, None
-        out = [*self._out, *self._said_held(state)]
+        held = self._said_held(state)
+        self.created += len(held)
+        out = [*self._out, *held]
         self._out.clear()
-        self.created += len(out)
         return out
 
     def _said_held(self, state: Any) -> list[Any]:
@@ -108,8 +108,11 @@ class StatefulOp(FusedOperation):
                 self._ask()
         except BaseException as error:  # noqa: ASYNC103  # returned, for `failing`, which raises
             return error
-        self.absorbed += 1
-        return None
+        else:
+            self.absorbed += 1
+            return None
+        finally:
+            self.created += len(self._out)  # now, so that they count as in flight while they wait for room
 
     @trio.lowlevel.enable_ki_protection
     def _given(self, call: Callable[[], None]) -> Iterator[Any]:
@@ -119,8 +122,8 @@ class StatefulOp(FusedOperation):
             call()
         except BaseException as raised:  # noqa: ASYNC103  # `failing` raises
             error = raised
+        self.created += len(self._out)
         while self._out:
-            self.created += 1
             yield self._out.popleft()
         if error is not None:
             self.chain.failing(error, self.name, 0, NO_ITEM)

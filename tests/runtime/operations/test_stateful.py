@@ -343,3 +343,19 @@ def test_how_it_reads_in_a_plan():
         ]
         or pipeline.describe()
     )
+
+
+def test_what_waits_for_room_is_in_flight():
+    """So a loop around it knows that something is left."""
+
+    class Wide:
+        def push(self, item):
+            return [item] * 4
+
+    async def main():
+        async with Pipeline.from_iterable("a").stateful(Wide).buffer(1).open() as run:
+            await trio.testing.wait_all_tasks_blocked()
+            statistics = run.statistics()
+            return statistics.stages[0].in_flight, statistics.links[0].held
+
+    assert run_virtual(main) == (3, 1)
