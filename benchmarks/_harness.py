@@ -40,6 +40,7 @@ NAMES = (
     "report",
     "recording",
     "own",
+    "keys",
     "processes",
     "memory",
 )

@@ -14,6 +14,8 @@ from .._work import MAX_DELAY, TIMEOUT, add, inc
 
 __all__ = [
     "batch",
+    "batch_by_key",
+    "call_by_key",
     "channel",
     "fair",
     "fair_runs",
@@ -143,6 +145,30 @@ def _source(linked: bool, items: int) -> Pipeline[int]:
 def batch(linked: bool, size: int, items: int) -> int:
     line = _source(linked, items).batch(size, max_delay=MAX_DELAY).map(sum)
     return trio.run(line.fold, add, 0)
+
+
+def batch_by_key(size: int, keys: int, delay: bool, items: int) -> int:
+    """Add up batches: of each key, or with 0 keys of the whole stream."""
+    max_delay = MAX_DELAY if delay else None
+    line = Pipeline.from_iterable(range(items))
+    if keys:
+        batches = line.batch(size, max_delay=max_delay, key=lambda item: item % keys, max_keys=keys)
+    else:
+        batches = line.batch(size, max_delay=max_delay)
+    return trio.run(batches.map(sum).fold, add, 0)
+
+
+def call_by_key(keys: int, rated: bool, items: int) -> int:
+    """Make calls that never wait, 16 at once."""
+    line = Pipeline.from_iterable(range(items))
+    if rated:
+        limit = RateLimit(1e9, burst=1_000_000)
+        calls = line.map(visit, concurrency=16, key=lambda item: item % keys, key_rate=limit, waiting=100)
+    elif keys:
+        calls = line.map(visit, concurrency=16, key=lambda item: item % keys)
+    else:
+        calls = line.map(visit, concurrency=16)
+    return trio.run(calls.fold, add, 0)
 
 
 def throttle(linked: bool, items: int) -> int:

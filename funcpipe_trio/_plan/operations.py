@@ -247,9 +247,9 @@ class Map(Concurrent):
         if self.key is None:
             return ""
         at_once = "one" if self.per_key == 1 else self.per_key
-        rate = "" if self.key_rate is None else f" and {self.key_rate.describe()}"
-        waiting = f", {self.waiting} more may wait for theirs" if self.waiting else ""
-        return f", {at_once} at a time{rate} of each {function_name(self.key)}{waiting}"
+        rate = "" if self.key_rate is None else f" at {self.key_rate.describe()}"
+        waiting = f", up to {self.waiting} waiting aside" if self.waiting else ""
+        return f", {at_once} at a time of each {function_name(self.key)}{rate}{waiting}"
 
     def details(self) -> list[str]:
         return [*WithFunction.details(self), *_on_error(self.on_error)]
