@@ -1180,6 +1180,35 @@ class Pipeline(Generic[T_co]):
         """
         return await self._drive(_forget, on_discard, cleanup_timeout, task_status.started, record, observer)
 
+    async def run_into(
+        self,
+        channel: trio.abc.SendChannel[T_co],
+        *,
+        on_discard: OnDiscard | None = None,
+        cleanup_timeout: float = 5.0,
+        task_status: trio.TaskStatus[Run[T_co]] = trio.TASK_STATUS_IGNORED,
+    ) -> Report:
+        """Run to the end, and send each result into a channel, such as a `Hub`, which is not closed.
+
+        One result is sent at a time, when the channel has room for it. The sending is a stage of its own, ``send``.
+
+        Returns:
+          the report of the run, as `run`.
+
+        Raises:
+          PlanError: if the plan cannot work.
+          TypeError: if `channel` has no method send.
+          Exception: the original error of the stream; an error of the channel is one, at the result that was sent
+            (`trio.ClosedResourceError` if it is closed).
+
+        Checkpoint: always.
+        Cancellation: stops the run at once; a result whose sending is cancelled is discarded.
+        """
+        if not callable(getattr(channel, "send", None)):
+            raise checks.refuse(TypeError, "Pipeline.run_into", "channel", "be a channel with a method send", channel)
+        sending = self.tap(channel.send, concurrency=1, name="send")
+        return await sending.run(on_discard=on_discard, cleanup_timeout=cleanup_timeout, task_status=task_status)
+
     async def collect(self, *, on_discard: OnDiscard | None = None, cleanup_timeout: float = 5.0) -> list[T_co]:
         """Run to the end, and return all items as a list."""
         items: list[T_co] = []

@@ -79,7 +79,7 @@ def test_imports_go_down_only(module):
 
 
 ROOMS = (
-    *("core", "reports", "links", "fair_channel", "runners", "calls"),
+    *("core", "reports", "links", "fair_channel", "hub", "runners", "calls"),
     *("operations", "junctions", "stages", "pools", "run"),
 )
 """Of the runtime, in their order."""

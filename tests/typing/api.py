@@ -20,6 +20,7 @@ from funcpipe_trio import (
     FairChannel,
     FairShare,
     Finding,
+    Hub,
     Observer,
     OnError,
     Pipeline,
@@ -379,8 +380,20 @@ share: FairShare[int] = FairShare({1: 3})  # pyright takes one that is made in t
 numbers.fair_by(str, share, max_keys=9)  # type: ignore[arg-type]
 numbers.map(str).fair_by(abs, max_keys=9)  # type: ignore[arg-type]
 numbers.fair_by(str, max_keys=9, overflow="fail")  # type: ignore[arg-type]
-numbers.loop(lambda p: p.map(str), again=abs, room=9)  # type: ignore[arg-type]
-numbers.loop(lambda p: p, again=find_numbers, room=9)  # type: ignore[arg-type]
+numbers.loop(lambda p: p.map(str), again=abs, room=9)  # type: ignore[misc]
+numbers.loop(lambda p: p, again=find_numbers, room=9)  # type: ignore[misc]
+
+hub: Hub[int] = Hub(4, lag="drop_oldest")
+assert_type(Pipeline.from_channel(hub.subscribe()), Pipeline[int])
+assert_type(hub.subscribe().receive_nowait(), int)
+hub.send_nowait("7")  # type: ignore[arg-type]
+Hub(4, lag="drop")  # type: ignore[arg-type]
+
+
+async def into_a_hub() -> None:
+    assert_type(await numbers.run_into(hub), Report)
+    await texts.run_into(hub)  # type: ignore[arg-type]
+
 
 channel: FairChannel[str] = FairChannel()
 
