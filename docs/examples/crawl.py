@@ -8,7 +8,7 @@ It shows a loop (`plan`, the first function below): the links of a page are new 
 and the stream ends exactly when no work is left. Results stay in order, so links go round in the order of their depth:
 each page is met first on a shortest way to it, whichever host is slow, and the same pages are found in every run.
 
-If it is stopped by Ctrl-C, it begins nothing new, finishes the requests that are under way, and says what was left.
+If it is stopped by Ctrl-C, it takes up nothing new, finishes the few requests that are in line, and says what was left.
 
 It needs `httpx`; for the made-up pages also `starlette` and `hypercorn`.
 """
@@ -36,10 +36,11 @@ from urllib.parse import urldefrag, urljoin, urlsplit
 import httpx
 import trio
 
-from funcpipe_trio import Pipeline, RateLimit, RateLimiter, Retry, Run, Step
+from funcpipe_trio import Pipeline, RateLimit, Retry, Run, Step
 
 PAGES, HOSTS, DEPTH, RATE = 60, 3, 8, 5.0
 ROOM = 10_000  # links that may wait
+WAITING = 32  # links that may wait for their hosts without holding up others
 SEEN = 100_000  # addresses that are remembered
 TIMEOUT = 10.0  # seconds for one request
 
@@ -66,10 +67,12 @@ class Page:
 
 def plan(start: str, get: Get, *, depth: int = DEPTH, rate: float = RATE, hosts: int = 8) -> Pipeline[Page]:
     """Return the whole plan: all pages that at most `depth` links lead to."""
-    fetch = Step(Fetcher(get, rate).fetch, name="fetch").timeout(TIMEOUT * 2).retry(Retry(3, httpx.TransportError))
+    fetch = Step(partial(visit, get), name="fetch").timeout(TIMEOUT).retry(Retry(3, httpx.TransportError))
+    pace = RateLimit(rate, burst=1)
 
     def visited(links: Pipeline[Link]) -> Pipeline[Page]:
-        return links.distinct(lambda link: link.url, remember=SEEN).map(fetch, key=host_of, concurrency=hosts)
+        unseen = links.distinct(lambda link: link.url, remember=SEEN)
+        return unseen.map(fetch, key=host_of, key_rate=pace, waiting=WAITING, concurrency=hosts)
 
     def deeper(page: Page) -> Iterator[Link]:
         if page.link.depth < depth:
@@ -83,22 +86,10 @@ def host_of(link: Link) -> str:
     return urlsplit(link.url).netloc
 
 
-class Fetcher:
-    """Requests pages, at most so many a second from each host."""
-
-    def __init__(self, get: Get, rate: float) -> None:
-        self._get = get
-        self._rate = RateLimit(rate, burst=1)
-        self._limiters: dict[str, RateLimiter] = {}
-
-    async def fetch(self, link: Link) -> Page:
-        """Request a page, and find its links."""
-        host = host_of(link)
-        if host not in self._limiters:
-            self._limiters[host] = RateLimiter(self._rate)
-        await self._limiters[host].acquire()
-        status, text = await self._get(link.url)
-        return Page(link, status, links_in(text, link.url) if status == 200 else ())
+async def visit(get: Get, link: Link) -> Page:
+    """Request a page, and find its links."""
+    status, text = await get(link.url)
+    return Page(link, status, links_in(text, link.url) if status == 200 else ())
 
 
 class _Finder(HTMLParser):

@@ -265,7 +265,7 @@ class HubSubscription(trio.abc.ReceiveChannel[T], Generic[T]):
                 hub._let_in()
             return item
         if queue.has_failed:
-            raise BufferOverflow(f"this subscription of a hub was given up: {queue.capacity} items waited in it")
+            raise BufferOverflow(f"this subscription of a hub was given up: its queue of {queue.capacity} was full")
         raise trio.EndOfChannel if hub._is_closed else trio.WouldBlock
 
     @enable_ki_protection

@@ -5,6 +5,7 @@ go on when the slow subscription is closed, read or cancelled; an item sent to o
 waits; a lagging subscription that holds up, or ends, the others; an async function without a checkpoint.
 """
 
+from contextlib import suppress
 from functools import partial
 
 import pytest
@@ -174,7 +175,7 @@ async def test_fail_ends_the_lagging_one_behind_what_it_has_and_the_others_go_on
         hub.close()
         assert [await slow.receive(), await slow.receive()] == [0, 1]
         for _ in range(2):
-            with pytest.raises(BufferOverflow, match="was given up: 2 items waited"):
+            with pytest.raises(BufferOverflow, match="was given up: its queue of 2 was full"):
                 await slow.receive()
         with pytest.raises(trio.EndOfChannel):
             await fast.receive()
@@ -311,8 +312,9 @@ def test_each_subscription_gets_what_was_sent_while_it_was_there_in_one_order(  
                 done.append((number, at))
 
         async def listen(items):
-            async for item in items:
-                log.append(item)
+            with suppress(BufferOverflow):
+                async for item in items:
+                    log.append(item)
 
         async def read(begin, pause, most):
             await trio.sleep(begin)
