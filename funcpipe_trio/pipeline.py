@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, Literal, ParamSpec, TypeAlias, TypeGuard, TypeVar, overload
 
@@ -25,6 +26,7 @@ from ._plan.fair_by import FairBy, FairOverflow
 from ._plan.layout import lay_out
 from ._plan.loops import Again, LoopFull, entry_of
 from ._plan.nodes import Branch, FanOut, FanOutKind, Plan, Source, SourceKind, iterable_name, too_deep
+from ._plan.resources import UsingSource
 from ._plan.restarts import RestartingSource
 from ._plan.windows import Distinct, Sliding, Window
 from ._recording.prediction import Prediction, Times, predict
@@ -53,10 +55,13 @@ T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 U = TypeVar("U")
 K = TypeVar("K", bound=Hashable)
+R = TypeVar("R")
 P = ParamSpec("P")
 
 # What a function of flat_map returns; a sync one may return a pipeline as well, if `concurrency` is given.
 _Many: TypeAlias = "Iterable[U] | AsyncIterable[U] | Awaitable[Iterable[U] | Pipeline[U]]"
+
+_Manager: TypeAlias = "AbstractAsyncContextManager[R, Any] | AbstractContextManager[R, Any]"
 
 _MISSING: Any = object()
 
@@ -229,6 +234,60 @@ class Pipeline(Generic[T_co]):
         """
         called, factory = _named_as(source_factory, name), plan.Opaque(source_factory)
         return Pipeline(Plan(RestartingSource("restarting", called, factory, retry=retry, reset_after=reset_after)))
+
+    # An async or a sync context manager, or an async function that gives one.
+    @overload
+    @staticmethod
+    def using(
+        open: Callable[[], _Manager[R] | Awaitable[_Manager[R]]],
+        fn: Callable[[R], Pipeline[T]],
+        *,
+        name: str | None = None,
+    ) -> Pipeline[T]: ...
+
+    @overload
+    @staticmethod
+    def using(
+        open: Callable[[], _Manager[R] | Awaitable[_Manager[R]]],
+        fn: Callable[[R], Iterable[T] | AsyncIterable[T]],
+        *,
+        name: str | None = None,
+    ) -> Pipeline[T]: ...
+
+    @staticmethod
+    def using(
+        open: Callable[[], _Manager[R] | Awaitable[_Manager[R]]],
+        fn: Callable[[R], Any],
+        *,
+        name: str | None = None,
+    ) -> Pipeline[Any]:
+        """Open a resource, take items from what a function gives of it, and close it when no item needs it any more.
+
+        The resource is open for as long as anything of the run may use it: it is closed when all other tasks of the run
+        have ended, so every call that was given an item from here has ended too, and the consumer, to whom the last
+        item belongs, has asked for one more or left its block. That holds for every end: completed, failed, drained,
+        aborted, left, cancelled. What `fn` gives is closed as that of any source, as soon as no more is taken from it.
+        So several such sources in one `concat` are open until its end; in a `flat_map` each is a run of its own, which
+        ends with its last item there: ``flat_map(lambda path: Pipeline.using(partial(connect, path), rows).map(use))``.
+
+        One task opens, iterates and closes, so the context manager may hold cancel scopes and nurseries open. If one of
+        them is cancelled (because a heartbeat failed, say) it is closed at once, and what that raises is the error of
+        the stream, behind the items before it. Closing is shielded, in at most `cleanup_timeout` seconds. It is told of
+        the error of what `fn` gave, and of a cancellation of the run, as at the end of an ``async with``, but cannot
+        take them back. An error of closing is one of cleanup: a note on the first error, and kept in the report.
+
+        Args:
+          open: ``open()`` gives an async or sync context manager; called when the run starts the source. An async
+            function that returns one (such as `trio.open_file`) is awaited.
+          fn: ``fn(resource)``, sync, gives an iterable, async iterable or pipeline (which runs in this stage; a drain
+            drains it). The resource is what entering the context manager gave.
+          name: its name in reports and errors; by default that of `fn`.
+
+        Raises:
+          TypeError: if an argument has a wrong type. (What `open` or `fn` give wrongly is an error of the stream, as
+            is an error of opening.)
+        """
+        return Pipeline(Plan(UsingSource("using", _named_as(fn, name), plan.Opaque(fn), open=open)))
 
     # ---- operations on each item
 

@@ -35,7 +35,7 @@ from funcpipe_trio import (
     zip_pipelines,
 )
 from funcpipe_trio._base.shown import option, shown
-from funcpipe_trio._plan import fair_by, loops, nodes, operations, own, restarts, timing, windows
+from funcpipe_trio._plan import fair_by, loops, nodes, operations, own, resources, restarts, timing, windows
 from funcpipe_trio._plan.nodes import Branch, FanIn, FanOut, Plan, Source, plan_of
 from funcpipe_trio._plan.operations import Opaque
 from funcpipe_trio.testing import run_virtual
@@ -233,6 +233,20 @@ def source_rows(face=Pipeline):
         call = partial(face.restarting, SYNC, Retry(), reset_after=value)
         yield ValueError, call, f"{where}: reset_after must be a number of seconds > 0, not {shown(value)}"
     yield from wrong_names(where, partial(restarting, SYNC, Retry()))
+
+    where = "Pipeline.using"
+    for value in (None, 1, NO_CALLABLE):
+        yield TypeError, partial(face.using, value, SYNC), f"{where}: open must be callable, not {shown(value)}"
+        yield TypeError, partial(face.using, SYNC, value), f"{where}: fn must be callable, not {shown(value)}"
+    hint = "\nUse it with @asynccontextmanager."
+    yield (
+        TypeError,
+        partial(face.using, ASYNC_GENERATOR, SYNC),
+        f"{where}: open must give a context manager, not {shown(ASYNC_GENERATOR)}{hint}",
+    )
+    rule = "give an iterable, async iterable or pipeline, without being awaited"
+    yield TypeError, partial(face.using, SYNC, ASYNC), f"{where}: fn must {rule}, not {shown(ASYNC)}"
+    yield from wrong_names(where, partial(face.using, SYNC, SYNC))
 
 
 def operation_rows(line=LINE):
@@ -697,6 +711,7 @@ NODES = {
     "from_producer": Source("producer", "s", Opaque(ASYNC)),
     "ticks": Source("ticks", "s", Opaque(None), 1),
     "restarting": restarts.RestartingSource("restarting", "s", Opaque(SYNC), retry=Retry(), reset_after=1),
+    "using": resources.UsingSource("using", "s", Opaque(SYNC), open=SYNC),
     "map": operations.Map("o", ASYNC),
     "filter": operations.Filter("o", ASYNC),
     "flat_map": operations.FlatMap("o", ASYNC),
@@ -738,6 +753,7 @@ FIELDS = {
     **dict.fromkeys(("items", "receive_channel", "async_fn", "source_factory"), "origin"),
     **dict.fromkeys(("take.n", "skip.n"), "count"),
     "sliding.n": "size",
+    "using.fn": "origin",
     "route.route": "fn",
     "loop.again": "fn",
 }
@@ -814,7 +830,7 @@ def test_a_node_refuses_what_its_method_refuses(change):
 
 def test_every_kind_of_node_is_made_wrong():
     """Except abstract operations, which have no verb; the parts of steps have their rows in `test_step.py`."""
-    modules = (operations, timing, windows, own, fair_by, loops, nodes, restarts)
+    modules = (operations, timing, windows, own, fair_by, loops, nodes, restarts, resources)
     classes = {each for module in modules for each in vars(module).values() if isinstance(each, type)}
     roots = (operations.Operation, nodes.Source, nodes.FanIn, nodes.FanOut, nodes.Branch)
     kinds = {each for each in classes if issubclass(each, roots)}

@@ -11,7 +11,7 @@ there are; a name in a plan, a report, a note or an error as it is.
 import inspect
 import math
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from fractions import Fraction
 from functools import partial
 from itertools import chain
@@ -365,6 +365,8 @@ ANSWERS = {
     "a batch": lambda fn: LINE.map(fn).unbatch(),
     "a source": lambda fn: Pipeline.from_iterable(fn),
     "a source that restarts": lambda fn: Pipeline.restarting(fn, Retry(1), reset_after=1),
+    "what opens a resource": lambda fn: Pipeline.using(fn, list),
+    "what is given of a resource": lambda fn: Pipeline.using(nullcontext, lambda _: fn()),
 }
 
 
@@ -445,6 +447,8 @@ def plans(name):
     yield source.flat_map(lambda item: source.map(broken, name=name), concurrency=1, name=name)
     yield source.idle_timeout(1, name=name).timeout(1e-3, name=name).map(lambda item: item)
     yield Pipeline.restarting(lambda: 3, Retry(1), reset_after=1, name=name)
+    yield Pipeline.using(lambda: name, list, name=name)
+    yield Pipeline.using(nullcontext, lambda _: 3, name=name)
     yield zip_pipelines(source, Pipeline.from_iterable([1], name=name), strict=True, name=name)
     yield source.buffer(1, overflow="fail", name=name)
 

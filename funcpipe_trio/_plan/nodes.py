@@ -30,9 +30,12 @@ DEEPEST = 50
 
 _MOST_PROBLEMS = 10  # of one kind, in one error
 
-SourceKind = Literal["iterable", "async iterable", "channel", "producer", "ticks", "restarting"]
+SourceKind = Literal["iterable", "async iterable", "channel", "producer", "ticks", "restarting", "using"]
 FanInKind = Literal["merge", "fair_merge", "concat", "zip", "loop"]
 FanOutKind = Literal["broadcast", "partition"]
+
+
+_BARE = ("ticks", "restarting", "using")  # sources whose method has their name alone
 
 
 class Claim:
@@ -73,7 +76,7 @@ class Source:
     @property
     def method(self) -> str:
         """The public method that makes it, for errors."""
-        return f"Pipeline.{'' if self.kind in ('ticks', 'restarting') else 'from_'}{self.kind.replace(' ', '_')}"
+        return f"Pipeline.{'' if self.kind in _BARE else 'from_'}{self.kind.replace(' ', '_')}"
 
     def describe(self) -> str:
         """One-line description."""

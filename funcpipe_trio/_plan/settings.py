@@ -36,7 +36,7 @@ P = TypeVar("P", bound="Source | Operation | FanIn | FanInLayout | FanOut")
 PlanPart: TypeAlias = Source | Operation | FanIn
 """What has leaves of its own in a plan."""
 
-_CODE = {"fn", "make", "key", "cost", "on", "retry_after", "broken", "executor", "runner", "step"}
+_CODE = {"fn", "make", "open", "key", "cost", "on", "retry_after", "broken", "executor", "runner", "step"}
 _STRUCTURE = {"name", "acts_at_times", "kind", "loop", "claim", "inputs", "branches", "trunk", "route"}
 _ARGUMENTS = {"count": "n", "size": "n"}
 """Fields whose argument has another name: that of the method counts."""

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from itertools import count, cycle
 from random import Random
@@ -285,8 +284,8 @@ class _Supposed(Playing):
         if source.kind == "ticks":
             return source
         if name not in self._gaps:
-            return replace(source, kind="iterable", origin=Opaque(partial(self._at_once, name)), claim=None)
-        return replace(source, kind="async iterable", origin=Opaque(partial(self._arriving, name)), claim=None)
+            return Source("iterable", source.name, Opaque(partial(self._at_once, name)))
+        return Source("async iterable", source.name, Opaque(partial(self._arriving, name)))
 
     def _at_once(self, name: str) -> Iterator[Token]:
         for number in count():

@@ -18,8 +18,9 @@ from .._base.functions import is_async, yields_async
 from .._plan import operations as plan
 from .._plan.fair_by import FairBy
 from .._plan.loops import Again
-from .._plan.nodes import Branch, FanIn, FanOut, Plan, Source, plan_of
+from .._plan.nodes import Branch, FanIn, FanOut, Plan, Source, is_awaitable, plan_of
 from .._plan.own import Through, WithState
+from .._plan.resources import UsingSource
 from .._plan.restarts import RestartingSource
 from .._plan.windows import Sliding, Window
 from .._runtime.calls.started import StartedStep
@@ -207,6 +208,9 @@ class Lab:
         if isinstance(source, RestartingSource):
             self.is_resilient = True
             return replace(source, origin=plan.Opaque(lambda: self._reopened(origin)), retry=self._retry(source.retry))
+        if isinstance(source, UsingSource):
+            fn = plan.Opaque(functools.partial(self._given, origin))
+            return replace(source, origin=fn, open=functools.partial(_WatchedManager, self, source.open))
         if source.kind == "producer":
             return replace(source, origin=plan.Opaque(functools.partial(self._produce, origin)))
         if source.kind == "channel":
@@ -218,10 +222,21 @@ class Lab:
     def _retry(self, retry: Retry) -> Retry:
         return retry if isinstance(retry.on, type | tuple) else replace(retry, on=self.wrapped(retry.on))
 
+    def _given(self, fn: Callable[[Any], Any], resource: Any) -> Any:
+        """Take what a function gives of a resource."""
+        self.call()
+        made = fn(resource)
+        if plan_of(made) is None:
+            return self._watched(made)
+        self.all_counted = self.one_to_one = False  # its items are those of another run
+        return self.inside(made)
+
     def _reopened(self, origin: Callable[[], Any]) -> Any:
         """Open a source that may be opened repeatedly."""
         self.call()
-        made = origin()
+        return self._watched(origin())
+
+    def _watched(self, made: Any) -> Any:
         return (_WatchedAsyncIterator if hasattr(type(made), "__aiter__") else _WatchedIterator)(self, made)
 
     async def _produce(self, origin: Callable[[Any], Any], channel: trio.MemorySendChannel[Any]) -> None:
@@ -324,6 +339,31 @@ class _WatchedAsyncIterator:
         if self._open and trio.lowlevel.current_task() is self._task:  # by another task it counts as left open
             self._open = False
             self._lab.sources.closed += 1
+
+
+class _WatchedManager:
+    """The context manager of a resource, async or sync; only the task that entered it may leave it."""
+
+    def __init__(self, lab: Lab, open_: Callable[[], Any]) -> None:
+        lab.call()
+        self._lab = lab
+        self._inner = open_()
+        self._task: trio.lowlevel.Task | None = None
+
+    async def __aenter__(self) -> Any:
+        if is_awaitable(self._inner) and not hasattr(type(self._inner), "__aenter__"):
+            self._inner = await self._inner
+        is_async = hasattr(type(self._inner), "__aenter__")
+        resource = await self._inner.__aenter__() if is_async else self._inner.__enter__()
+        self._task = trio.lowlevel.current_task()
+        self._lab.sources.opened += 1
+        return resource
+
+    async def __aexit__(self, *error: Any) -> Any:
+        self._lab.sources.closed += trio.lowlevel.current_task() is self._task
+        if hasattr(type(self._inner), "__aexit__"):
+            return await self._inner.__aexit__(*error)
+        return self._inner.__exit__(*error)
 
 
 class _WatchedReceive(trio.abc.ReceiveChannel[Any]):

@@ -23,9 +23,9 @@ import trio
 from .._base import checks
 from .._base.functions import function_name
 from .._runtime.core.signals import BEHIND_FAILURE, DRAINED, NOT_NEEDED
-from .._runtime.pools.nested import INSIDE
 from .._runtime.reports.report import Report
 from .._runtime.run.run import Run
+from .._runtime.stages.nested import INSIDE
 from ..pipeline import Pipeline
 from ._guard import Guard, Stuck
 from ._lab import Lab

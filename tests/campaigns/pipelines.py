@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future
+from contextlib import asynccontextmanager
 from fractions import Fraction
 from functools import partial
 from typing import Any
@@ -503,6 +504,42 @@ def restarting_iterable() -> Pipeline[int]:
     return Pipeline.restarting(feed, Retry(9, OSError, Backoff(0)), reset_after=math.inf).map(one_step)
 
 
+# ---- sources that use a resource
+
+
+@asynccontextmanager
+async def connected() -> AsyncIterator[list[int]]:
+    """Hold a nursery open, and take a while to open and to close."""
+    await trio.sleep(0.5)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.sleep_forever)
+        try:
+            yield [*range(7)]
+        finally:
+            nursery.cancel_scope.cancel()
+            with trio.CancelScope(shield=True):
+                await trio.sleep(0.25)
+
+
+async def rows(resource: list[int]) -> AsyncIterator[int]:
+    for number in resource:
+        await trio.sleep(0.5)
+        yield number
+
+
+def using_a_resource() -> Pipeline[int]:
+    return Pipeline.using(connected, rows).buffer(2).map(wait_by_item, concurrency=3)
+
+
+def pipelines_of_resources() -> Pipeline[int]:
+    def inside(_item: int) -> Pipeline[int]:
+        return Pipeline.using(connected, lambda resource: Pipeline.from_iterable(resource).map(wait_by_item))
+
+    return concat(
+        Pipeline.using(connected, rows).take(3), Pipeline.from_iterable(range(2)).flat_map(inside, concurrency=2)
+    )
+
+
 # ---- windows
 
 
@@ -771,6 +808,8 @@ SCENARIOS = [
     Scenario(fair_by_behind_a_merge, first_three, name="fair_by_with_a_consumer_that_leaves"),
     Scenario(restarting_source, name="restarting_source"),
     Scenario(restarting_iterable, name="restarting_iterable"),
+    Scenario(using_a_resource, name="using_a_resource"),
+    Scenario(pipelines_of_resources, name="pipelines_of_resources"),
     Scenario(nested_pipelines, name="nested_pipelines"),
     Scenario(nested_twice, name="nested_twice"),
     Scenario(nested_that_ends_early, name="nested_that_ends_early"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import partial
@@ -30,7 +31,7 @@ from funcpipe_trio import (
     merge,
     zip_pipelines,
 )
-from tests._kit import Opaque, in_place
+from tests._kit import Opaque, connection, in_place
 
 Line = Pipeline[Any]
 Items = list[Any]
@@ -706,6 +707,39 @@ def sources() -> Iterator[Case]:
     )
 
 
+@asynccontextmanager
+async def held_open(feed: Feed) -> AsyncIterator[Feed]:
+    """Open the feed as a resource that holds a nursery open, as a connection does."""
+    feed.opened += 1
+    try:
+        async with connection():
+            yield feed
+    finally:
+        feed.closed += 1
+
+
+@contextmanager
+def held_at_once(feed: Feed) -> Iterator[Feed]:
+    feed.opened += 1
+    try:
+        yield feed
+    finally:
+        feed.closed += 1
+
+
+def using() -> Iterator[Case]:
+    yield Case("using", lambda feed: Pipeline.using(partial(held_open, feed), Feed.slowly))
+    yield Case("using: an iterable", lambda feed: Pipeline.using(partial(held_at_once, feed), Feed.at_once))
+    yield Case(
+        "using: a pipeline",
+        lambda feed: Pipeline.using(
+            partial(held_open, feed),
+            lambda feed: Pipeline.from_iterable(feed.at_once).map(nap, concurrency=2),
+        ),
+        alone=False,  # what its run discards is none of this one's items
+    )
+
+
 def fan_ins() -> Iterator[Case]:
     beside: dict[str, Any] = {"ordered": False, "alone": False}
     yield Case(
@@ -752,7 +786,7 @@ def fan_ins() -> Iterator[Case]:
     )
 
 
-SOURCES = [*sources()]
+SOURCES = [*sources(), *using()]
 OPERATORS = [
     *mapped(),
     *flat_mapped(),

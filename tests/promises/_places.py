@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import trio
 
 from funcpipe_trio import (
@@ -207,6 +209,12 @@ PLACES = {
     "a producer": lambda code: Pipeline.from_producer(code.produce),
     "a source that restarts": lambda code: Pipeline.restarting(code.feed, Retry(3), reset_after=9),
     "an iterable that restarts": lambda code: Pipeline.restarting(code.iterate, Retry(3), reset_after=9),
+    "a source that uses a resource": lambda code: Pipeline.using(nullcontext, lambda _: code.feed()),
+    "an iterable of a resource": lambda code: Pipeline.using(nullcontext, lambda _: code.iterate()),
+    "a pipeline of a resource": lambda code: Pipeline.using(
+        nullcontext, lambda _: Pipeline.from_async_iterable(code.feed)
+    ),
+    "the opening of a resource": lambda code: Pipeline.using(lambda: nullcontext(code.fn(BAD)), lambda _: ITEMS),
     "an input of a merge": lambda code: merge(Pipeline.from_async_iterable(code.feed), line()),
     "an input of a concat": lambda code: concat(
         line().filter(lambda _: False), Pipeline.from_async_iterable(code.feed)

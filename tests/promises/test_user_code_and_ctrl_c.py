@@ -192,6 +192,29 @@ async def produce(send):
         await send.send(number)
 
 
+class Manager:
+    """A context manager, sync; and an async one."""
+
+    def __init__(self):
+        ask()
+
+    def __enter__(self):
+        ask()
+
+    def __exit__(self, *_error):
+        ask()
+
+
+class AsyncManager:
+    async def __aenter__(self):
+        await trio.lowlevel.checkpoint()
+        ask()
+
+    async def __aexit__(self, *_error):
+        await trio.lowlevel.checkpoint()
+        ask()
+
+
 N = Pipeline.from_iterable(range(9))
 PLANS = {
     "iterable": lambda: Pipeline.from_iterable(giving),
@@ -203,6 +226,9 @@ PLANS = {
     "restarting": lambda: Pipeline.restarting(giving, Retry(2), reset_after=1),
     "restarting iterator": lambda: Pipeline.restarting(Iterated, Retry(2), reset_after=1),
     "restarting async": lambda: Pipeline.restarting(AsyncIterated, Retry(2), reset_after=1),
+    "using": lambda: Pipeline.using(Manager, giving),
+    "using async": lambda: Pipeline.using(AsyncManager, agiving),
+    "using a pipeline": lambda: Pipeline.using(AsyncManager, lambda _: Pipeline.from_iterable(giving)),
     "map": lambda: N.map(same),
     "map: policy": lambda: N.map(raises, on_error=OnError.skip()),
     "filter": lambda: N.filter(yes),

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from concurrent.futures import BrokenExecutor, ThreadPoolExecutor
+from contextlib import nullcontext
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -145,6 +146,11 @@ assert_type(Pipeline.from_producer(produce), Pipeline[str])
 assert_type(Pipeline.ticks(1), Pipeline[int])
 assert_type(Pipeline.restarting(lambda: ["a"], Retry(), reset_after=1), Pipeline[str])
 assert_type(Pipeline.restarting(lambda: pages(1), Retry(), reset_after=1), Pipeline[str])
+assert_type(Pipeline.using(Path("rows.txt").open, lambda file: file), Pipeline[str])
+assert_type(Pipeline.using(partial(trio.open_file, "rows.txt"), lambda file: file), Pipeline[str])
+assert_type(Pipeline.using(trio.open_nursery, lambda nursery: [nursery]), Pipeline[trio.Nursery])
+assert_type(Pipeline.using(lambda: nullcontext(1), pages), Pipeline[str])
+assert_type(Pipeline.using(lambda: nullcontext(1), lambda one: Pipeline.from_iterable([one])), Pipeline[int])
 
 # operations
 assert_type(numbers.map(str), Pipeline[str])

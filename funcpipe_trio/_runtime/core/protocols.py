@@ -150,6 +150,9 @@ class Host(Protocol):
     def start_task(self, task: Callable[[], Any], name: str) -> None:
         """Start a task in the run's nursery, in the context of the task that opened the run."""
 
+    async def until_unused(self) -> None:
+        """Wait, in a task that only holds a resource open, until no item of the run can use it any more."""
+
     def register(self, stage: Any) -> None:
         """Add a stage to the report."""
 

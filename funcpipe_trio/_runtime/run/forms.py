@@ -19,6 +19,7 @@ from ..._plan.layout import StageLayout
 from ..._plan.loops import Again
 from ..._plan.nodes import Source
 from ..._plan.own import Through, WithState
+from ..._plan.resources import UsingSource
 from ..._plan.restarts import RestartingSource
 from ..._plan.windows import Distinct, Sliding, Window
 from ...policies.on_error import Divert
@@ -177,6 +178,14 @@ def _restarting(site: Site, head: RestartingSource) -> Stage:
     return source
 
 
+def _using(site: Site, head: UsingSource) -> Stage:
+    from ..stages.using import ResourceSource
+
+    source = ResourceSource(site.parts.host, head, site.outlet, site.fused)
+    site.parts.sources.append(source)
+    return source
+
+
 def _timed(site: Site, head: plan.Operation) -> Stage:
     from ..stages.deadline import DeadlineStage
 
@@ -238,6 +247,7 @@ _STAGES: dict[type, Callable[[Site, Any], AnyStage]] = {
     NoneType: _plain,
     Source: _source,
     RestartingSource: _restarting,
+    UsingSource: _using,
     plan.Batch: _timed,
     Window: _timed,
     WithState: _timed,

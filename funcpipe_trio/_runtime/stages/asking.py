@@ -19,6 +19,7 @@ import trio
 
 from ..core.failures import failure_of, is_cancellation, noted, stray
 from ..core.ledger import Ledger
+from ..core.lifetime import Lifetime
 from ..core.protocols import Host, Outlet, Receiver
 from ..core.signals import END, ENDED, IDLE, PENDING, READY, FailureMark, Readiness
 from ..core.step_counters import StepCounters
@@ -26,7 +27,6 @@ from ..core.turn import BURST
 from ..core.user_code import interruptible
 from ..operations.base import FusedOperation
 from .chain import Chain, Ends
-from .lifetime import Lifetime
 from .stage import Stage
 
 
@@ -41,6 +41,11 @@ class Inbox:
         self.failure: FailureMark | None = None  # the error that stands at the end
         self.exhausted = False  # read to its end
         self.taken = 0  # items that the source gave
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no more will be received."""
+        return self._over
 
     def put(self, item: Any) -> None:
         """Take over an item."""
@@ -142,20 +147,8 @@ class AskingStage(Stage):
     async def main(self) -> None:
         chain = self.chain
         try:
-            with self.scope:
-                self.begin()
-                with self._taking:
-                    try:
-                        await self.take()
-                    finally:  # in here, where the source was opened: it may hold a scope open over its yields
-                        self._is_over = True
-                        try:
-                            chain.turn_over()  # no neighbour must wait for this stage while it closes the source
-                        finally:
-                            await self.close_source()  # noqa: ASYNC102  # shielded there
-                if not self.has_rest():
-                    self.inbox.end()
-                await self.drive()
+            self.begin()
+            await self.work()
         except Exception as error:
             if not self.is_stopping():
                 raise  # a defect of this package: user code's errors are caught in `_ask`
@@ -165,6 +158,21 @@ class AskingStage(Stage):
                 raise
         finally:
             self.leave()
+
+    async def work(self) -> None:
+        with self.scope:
+            with self._taking:
+                try:
+                    await self.take()
+                finally:  # in here, where the source was opened: it may hold a scope open over its yields
+                    self._is_over = True
+                    try:
+                        self.chain.turn_over()  # no neighbour must wait for this stage while it closes the source
+                    finally:
+                        await self.close_source()  # noqa: ASYNC102  # shielded there
+            if not self.has_rest():
+                self.inbox.end()
+            await self.drive()
 
     async def take(self) -> None:
         """Open the source, and drive it until it ends."""
@@ -237,7 +245,7 @@ class AskingStage(Stage):
         """Take what the source gives: an item, the end, or an error."""
         self._is_asking = True
         try:
-            item = await interruptible(ask)
+            item = await self.asked(ask)
         except BaseException as raised:  # noqa: ASYNC103  # raised again if it must pass
             error = failure_of(raised)
             if error is None and is_cancellation(raised) and await self._is_cancelled_inside():  # noqa: ASYNC102
@@ -252,6 +260,10 @@ class AskingStage(Stage):
                 self.accept(item)
         finally:
             self._is_asking = False
+
+    def asked(self, ask: Callable[[], Awaitable[Any]]) -> Awaitable[Any]:
+        """Return what to await for what the source gives."""
+        return interruptible(ask)
 
     async def _is_cancelled_inside(self) -> bool:
         """Whether a scope that the source holds open is cancelled, and nothing around it."""
@@ -279,7 +291,8 @@ class AskingStage(Stage):
 
     async def end_life(self, close: Callable[[], Awaitable[object]] | None) -> None:
         """Close what was opened in the life of this source; an error is kept, never raised."""
-        await self.chain.kept_cleanup(self.life.end(close, self.chain.host.cleanup_timeout))
+        closing = None if close is None else partial(interruptible, close)
+        await self.chain.kept_cleanup(self.life.end(closing, self.chain.host.cleanup_timeout))
 
     def fail(self, error: Exception) -> None:
         """End with an error of the source."""

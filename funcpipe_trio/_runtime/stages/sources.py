@@ -18,6 +18,7 @@ from ..._base.functions import is_async
 from ..._plan.nodes import Source
 from ..._sansio.multiples import Multiples
 from ..core.failures import failure_of, is_caused_by_cancelling, noted
+from ..core.lifetime import thrown
 from ..core.protocols import Host, Outlet, Receiver
 from ..core.signals import END, ENDED, IDLE, PENDING, READY, FailureMark, Readiness, reason_behind
 from ..core.step_counters import StepCounters
@@ -26,7 +27,6 @@ from ..fair_channel.fair_channel import FairChannel
 from ..operations.base import FusedOperation
 from .asking import AskingStage
 from .chain import Chain
-from .lifetime import thrown
 
 
 def opened(origin: Any, iterate: Callable[[Any], Any], method: str) -> Any:
@@ -123,6 +123,7 @@ class AsyncSource(AskingStage):
     ) -> None:
         super().__init__(host, source.name, outlet, fused, kind="source", counters=counters)
         self.source = source  # what it opens
+        self.opened_in: float = 0.0  # seconds that it took to open what it takes from, before it asked for an item
 
     def waits_for(self) -> str | None:
         if self._is_asking:

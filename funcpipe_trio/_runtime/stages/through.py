@@ -22,6 +22,7 @@ from ..._base.errors import MisuseError
 from ..._base.shown import kind_of, named
 from ..._plan.own import Through
 from ..core.failures import leaves_of, noted
+from ..core.lifetime import thrown
 from ..core.parking import WOKEN, Parking
 from ..core.protocols import Host, Inlet, Outlet, worth_a_pull
 from ..core.signals import END, ENDED, NO_ITEM, PENDING, FailureMark, reason_behind
@@ -30,7 +31,6 @@ from ..core.user_code import not_awaitable
 from ..operations.base import FusedOperation
 from .asking import AskingStage
 from .chain import STARVED
-from .lifetime import thrown
 
 
 class Items:

@@ -11,6 +11,7 @@ told, or told twice; a failure that overtakes the items before it; a worker that
 
 import math
 from collections import Counter
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import wraps
 from itertools import accumulate, dropwhile, pairwise, takewhile
@@ -558,6 +559,14 @@ SOURCES = [
     SourceKind(
         "restarting_iterable",
         lambda *how: Pipeline.restarting(iterable_source(*how), Retry(1), reset_after=math.inf),
+    ),
+    SourceKind(
+        "using",
+        lambda *how: Pipeline.using(nullcontext, lambda _: async_iterable_source(*how)(), name="using"),
+    ),
+    SourceKind(
+        "using_iterable",
+        lambda *how: Pipeline.using(nullcontext, lambda _: iterable_source(*how)(), name="using"),
     ),
     SourceKind("iterator", lambda *how: Pipeline.from_iterable(iterable_source(*how)()), replayable=False),
     SourceKind(
