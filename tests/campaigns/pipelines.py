@@ -508,7 +508,7 @@ def restarting_iterable() -> Pipeline[int]:
 
 
 @asynccontextmanager
-async def connected() -> AsyncIterator[list[int]]:
+async def connected(closes_in: float = 0.25) -> AsyncIterator[list[int]]:
     """Hold a nursery open, and take a while to open and to close."""
     await trio.sleep(0.5)
     async with trio.open_nursery() as nursery:
@@ -518,7 +518,7 @@ async def connected() -> AsyncIterator[list[int]]:
         finally:
             nursery.cancel_scope.cancel()
             with trio.CancelScope(shield=True):
-                await trio.sleep(0.25)
+                await trio.sleep(closes_in)
 
 
 async def rows(resource: list[int]) -> AsyncIterator[int]:
@@ -533,7 +533,9 @@ def using_a_resource() -> Pipeline[int]:
 
 def pipelines_of_resources() -> Pipeline[int]:
     def inside(_item: int) -> Pipeline[int]:
-        return Pipeline.using(connected, lambda resource: Pipeline.from_iterable(resource).map(wait_by_item))
+        return Pipeline.using(
+            partial(connected, 0), lambda resource: Pipeline.from_iterable(resource).map(wait_by_item)
+        )
 
     return concat(
         Pipeline.using(connected, rows).take(3), Pipeline.from_iterable(range(2)).flat_map(inside, concurrency=2)
