@@ -365,6 +365,7 @@ ANSWERS = {
     "a batch": lambda fn: LINE.map(fn).unbatch(),
     "a source": lambda fn: Pipeline.from_iterable(fn),
     "a source that restarts": lambda fn: Pipeline.restarting(fn, Retry(1), reset_after=1),
+    "what opens the resource of a step": lambda fn: LINE.map(Step(lambda _, item: call(item)).using(fn)),
     "what opens a resource": lambda fn: Pipeline.using(fn, list),
     "what is given of a resource": lambda fn: Pipeline.using(nullcontext, lambda _: fn()),
 }

@@ -6,8 +6,9 @@ from dataclasses import KW_ONLY, field
 
 from .._base import checks
 from .._base.frozen import dataclass
-from .._base.functions import AnyFunction, function_name, is_async, yields_async
+from .._base.functions import AnyFunction, function_name, is_async
 from .nodes import Source
+from .steps import checked_open
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +29,3 @@ class UsingSource(Source):
 
     def describe(self) -> str:
         return f"{function_name(self.origin.value)} using {function_name(self.open)}"
-
-
-def checked_open(where: str, open_: AnyFunction) -> AnyFunction:
-    """Return what opens a resource, if it may give a context manager."""
-    checks.callable_(where, "open", open_)
-    if yields_async(open_):
-        rule, use = "give a context manager", "Use it with @asynccontextmanager."
-        raise checks.refuse(TypeError, where, "open", rule, open_, use)
-    return open_

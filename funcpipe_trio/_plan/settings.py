@@ -164,8 +164,11 @@ class _Visit:
             label = self._labels.next(f"{prefix}runner")
             self._leaf(label, runner, "code")
             runner = self.fields(runner, f"{label}.") if is_ours(runner) else runner
-        same = idempotent is call.idempotent and runner is call.runner
-        return call if same else replace(call, idempotent=idempotent, runner=runner)
+        using = call.using
+        if using is not None:
+            using = self.fields(using, f"{self._labels.next(f'{prefix}using')}.")
+        same = idempotent is call.idempotent and runner is call.runner and using is call.using
+        return call if same else replace(call, idempotent=idempotent, runner=runner, using=using)
 
     def _layer(self, layer: Layer, label: str) -> Layer:
         if isinstance(layer, Timeout):

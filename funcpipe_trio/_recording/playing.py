@@ -129,8 +129,8 @@ class Playing(Roles):
     def call(self, name: str, path: str, call: Call) -> Call:
         attempts = PlayedAttempts(self.reader(name, path, "calls"))
         if call.runner is None:
-            return replace(call, fn=ContextFunction(played_call(attempts)))
-        return replace(call, runner=PlayedRunner(call.runner, attempts))
+            return replace(call, fn=ContextFunction(played_call(attempts)), using=None)
+        return replace(call, runner=PlayedRunner(call.runner, attempts), using=None)
 
     def started(self, name: str, path: str, step: Any) -> Layered:
         return played_call(PlayedAttempts(self.reader(name, path, "calls")))

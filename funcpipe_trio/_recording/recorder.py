@@ -24,7 +24,7 @@ from .._base.errors import StateError
 from .._base.functions import AnyFunction
 from .._plan.nodes import Plan, Source, is_awaitable
 from .._plan.steps import Call, Limit
-from .._runtime.core.call_context import CallContext, ContextFunction, Layered
+from .._runtime.core.call_context import Around, CallContext, ContextFunction, Layered
 from .._runtime.core.parking import is_real
 from .._runtime.reports.report import Report
 from .._runtime.run.run import Consumer
@@ -131,15 +131,23 @@ class Recordings(Roles):
     def call(self, name: str, path: str, call: Call) -> Call:
         if call.runner is not None:
             return replace(call, runner=_RecordedRunner(call.runner, Attempts(self._tapes, name, path)))
+        if call.using is not None:
+            return replace(call, fn=Around(call.fn, partial(self._layered, name, path)))
         return replace(call, fn=ContextFunction(self.function(name, path, call.fn)))
 
     def started(self, name: str, path: str, step: Any) -> Layered:
+        async def layered(item: Any, context: CallContext) -> Any:
+            return await step.layered()(item, context)
+
+        return self._layered(name, path, layered)
+
+    def _layered(self, name: str, path: str, layered: Layered) -> Layered:
         notes = Attempts(self._tapes, name, path)
 
         async def recorded(item: Any, context: CallContext) -> Any:
             since = notes.now()
             try:
-                result = await step.layered()(item, context)
+                result = await layered(item, context)
             except BaseException as error:
                 notes.fail(context.number, since, error)
                 raise

@@ -210,7 +210,7 @@ class Lab:
             return replace(source, origin=plan.Opaque(lambda: self._reopened(origin)), retry=self._retry(source.retry))
         if isinstance(source, UsingSource):
             fn = plan.Opaque(functools.partial(self._given, origin))
-            return replace(source, origin=fn, open=functools.partial(_WatchedManager, self, source.open))
+            return replace(source, origin=fn, open=self.opening(source.open))
         if source.kind == "producer":
             return replace(source, origin=plan.Opaque(functools.partial(self._produce, origin)))
         if source.kind == "channel":
@@ -221,6 +221,10 @@ class Lab:
 
     def _retry(self, retry: Retry) -> Retry:
         return retry if isinstance(retry.on, type | tuple) else replace(retry, on=self.wrapped(retry.on))
+
+    def opening(self, open_: Callable[[], Any]) -> Callable[[], Any]:
+        """Return the watched form of what opens a resource."""
+        return functools.partial(_WatchedManager, self, open_)
 
     def _given(self, fn: Callable[[Any], Any], resource: Any) -> Any:
         """Take what a function gives of a resource."""

@@ -531,6 +531,17 @@ def using_a_resource() -> Pipeline[int]:
     return Pipeline.using(connected, rows).buffer(2).map(wait_by_item, concurrency=3)
 
 
+async def wait_with(resource: list[int], item: int) -> int:
+    assert item in resource
+    return await wait_by_item(item)  # type: ignore[no-any-return]
+
+
+def steps_with_resources() -> Pipeline[int]:
+    by_run = Step(wait_with).using(connected).timeout(9).retry(Retry(2, InjectedError, Backoff(0.5, jitter=0)))
+    by_worker = Step(wait_with).using(partial(connected, 0.5), per="worker")
+    return Pipeline.from_iterable(range(6)).map(by_run, concurrency=2).buffer(1).map(by_worker, concurrency=3)
+
+
 def pipelines_of_resources() -> Pipeline[int]:
     def inside(_item: int) -> Pipeline[int]:
         return Pipeline.using(
@@ -812,6 +823,7 @@ SCENARIOS = [
     Scenario(restarting_iterable, name="restarting_iterable"),
     Scenario(using_a_resource, name="using_a_resource"),
     Scenario(pipelines_of_resources, name="pipelines_of_resources"),
+    Scenario(steps_with_resources, name="steps_with_resources"),
     Scenario(nested_pipelines, name="nested_pipelines"),
     Scenario(nested_twice, name="nested_twice"),
     Scenario(nested_that_ends_early, name="nested_that_ends_early"),

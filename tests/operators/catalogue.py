@@ -459,6 +459,8 @@ def mapped() -> Iterator[Case]:
     yield on("map: async", lambda p: p.map(nap))
     yield on("map: a step", lambda p: p.map(Step(nap).timeout(99).retry(Retry(2)), concurrency=2))
     yield on("map: a step on a runner", lambda p: p.map(Step(same).on(in_place).timeout(99), concurrency=2))
+    for per in ("run", "worker"):
+        yield Case(f"map: a resource for each {per}", partial(with_a_resource, per))
     yield on("map: a lambda, awaited", lambda p: p.map(lambda item: nap(item), concurrency=2))
     yield on("map: ordered pool", lambda p: p.map(nap, concurrency=3))
     yield on("map: unordered pool", lambda p: p.map(nap, concurrency=3, ordered=False), ordered=False)
@@ -725,6 +727,15 @@ def held_at_once(feed: Feed) -> Iterator[Feed]:
         yield feed
     finally:
         feed.closed += 1
+
+
+async def nap_with(_feed: Feed, item: Any) -> Any:
+    return await nap(item)
+
+
+def with_a_resource(per: Any, feed: Feed) -> Line:
+    step = Step(nap_with).using(partial(held_open, feed), per).timeout(99).retry(Retry(2))
+    return feed.line().map(step, concurrency=2)
 
 
 def using() -> Iterator[Case]:

@@ -215,6 +215,10 @@ PLACES = {
         nullcontext, lambda _: Pipeline.from_async_iterable(code.feed)
     ),
     "the opening of a resource": lambda code: Pipeline.using(lambda: nullcontext(code.fn(BAD)), lambda _: ITEMS),
+    "a call with a resource": lambda code: line().map(Step(lambda _, item: code.wait(item)).using(nullcontext)),
+    "the opening of a resource of a step": lambda code: line().map(
+        Step(lambda _, item: code.wait(item)).using(lambda: nullcontext(code.fn(BAD)), per="worker")
+    ),
     "an input of a merge": lambda code: merge(Pipeline.from_async_iterable(code.feed), line()),
     "an input of a concat": lambda code: concat(
         line().filter(lambda _: False), Pipeline.from_async_iterable(code.feed)

@@ -57,6 +57,10 @@ async def call(item, *_rest):
     return item
 
 
+async def call_with(_resource, item):
+    return await call(item)
+
+
 async def fails(item):
     ask()
     raise OSError(item)
@@ -248,6 +252,8 @@ PLANS = {
     "breaker": lambda: N.map(Step(fails).circuit_breaker(CircuitBreaker(on=yes)), on_error=OnError.skip()),
     "cost of a call": lambda: N.map(Step(call).rate_limit(RateLimit(9), cost=one)),
     "step and step": lambda: N.map(Step(call).then(Step(call)).map(same)),
+    "step with a resource": lambda: N.map(Step(call_with).using(AsyncManager), concurrency=2),
+    "step with a sync resource": lambda: N.map(Step(call_with).using(Manager, per="worker"), concurrency=2),
     "flat_map": lambda: N.flat_map(giving),
     "flat_map to iterators": lambda: N.flat_map(Iterated),
     "flat_map in a stage": lambda: N.flat_map(giving, concurrency=1),

@@ -21,6 +21,7 @@ from typing import Any
 
 import trio
 
+from ..._base.errors import MisuseError
 from ..._base.functions import is_async
 from ..._base.shown import kind_of, named
 from ..._plan.nodes import is_awaitable
@@ -62,7 +63,7 @@ class Held:
             resource, self._exit = interruptibly(manager.__enter__), manager.__exit__
         else:
             use = "Use a function with @asynccontextmanager, say."
-            raise TypeError(f"{named(name)} opened {kind_of(manager)}, which is no context manager\n{use}")
+            raise MisuseError(f"{named(name)} opened {kind_of(manager)}, which is no context manager\n{use}")
         return resource
 
     async def leave(self, error: BaseException | None, limit: float) -> bool:
@@ -109,6 +110,8 @@ async def _whole(user_code: Any, *, must_run: bool = False) -> Any:
             if inspect.getcoroutinestate(user_code) == inspect.CORO_CREATED:
                 if must_run:
                     await user_code
+                else:
+                    user_code.close()
             elif inspect.getcoroutinestate(user_code) == inspect.CORO_SUSPENDED:
                 await _told(user_code, struck)
         raise

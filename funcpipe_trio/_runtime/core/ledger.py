@@ -6,11 +6,13 @@ up and `on_discard` is told of it. What an operation drops or a policy skips is 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
+import trio
+
 from ..._base.shown import told
-from .failures import MOST_NOTES, add_note, is_cancellation
+from .failures import MOST_NOTES, add_note, failure_of, is_cancellation
 from .signals import BEHIND_FAILURE, NO_ITEM, FailureMark
 from .user_code import interruptibly, not_awaitable
 
@@ -64,6 +66,18 @@ class Ledger:
             self._notes.append(note)
             if self.error is not None:
                 add_note(self.error, note)
+
+    async def kept_cleanup(self, ending: Awaitable[bool], where: str, limit: float) -> None:
+        """Await a cleanup that returns whether it was done in time; its error or slowness is kept, never raised."""
+        try:
+            if await ending:
+                return
+            error: BaseException = trio.TooSlowError(f"closing what {where} opened took more than {limit:g} s")
+        except BaseException as raised:  # noqa: ASYNC103  # raised again if it must pass
+            if failure_of(raised) is None:
+                raise
+            error = raised
+        self.keep(error, f"then cleanup in {where} raised {told(error)}")
 
     def unread(self, failure: FailureMark, reason: str) -> None:
         """Keep a failure that will not reach the caller.

@@ -359,6 +359,7 @@ def _cause(report: Report) -> str:
             "its rate limit": policies.waited_rate,
             "its waits between attempts": policies.waited_retry,
             "its open circuit": policies.waited_circuit,
+            "the opening of its resource": policies.waited_resource,
         }
     )
     cause = max(waits, key=waits.__getitem__, default="")

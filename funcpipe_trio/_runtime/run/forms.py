@@ -132,7 +132,7 @@ def _plain(site: Site, _head: None, kind: str = "sync") -> Stage:
     fair_by = site.fused[-1]
     assert isinstance(fair_by, FairByOp)
     counters = site.parts.counters(f"{site.layout.name} (diverting)", overflow.step)
-    return DivertingStage(site.chain(), fair_by, layered(overflow.step), counters, kind=kind)
+    return DivertingStage(site.chain(), fair_by, layered(overflow.step, site.parts.host), counters, kind=kind)
 
 
 def _iterable(site: Site, head: Source) -> Stage:
@@ -212,7 +212,7 @@ def _watched(site: Site, head: timing.Watched) -> Stage:
 
 
 def _pool(site: Site, head: plan.Operation, *, ordered: bool = True, make: Callable[..., Pool] = Pool) -> Pool:
-    call = calling_of(head, site.parts.counters)
+    call = calling_of(head, site.parts.counters, site.parts.host)
     return make(site.ends(), call, concurrency=site.layout.concurrency, ordered=ordered)
 
 

@@ -261,20 +261,9 @@ class Chain:
         """Keep an error of cleanup: it never replaces the first error, but is noted on it."""
         self.host.ledger.keep(error, f"then cleanup in stage {named(self.name)} raised {told(error)}")
 
-    async def kept_cleanup(self, ending: Awaitable[bool]) -> None:
+    def kept_cleanup(self, ending: Awaitable[bool]) -> Awaitable[None]:
         """Await a cleanup that returns whether it was done in time; its error or slowness is kept, never raised."""
-        try:
-            is_in_time = await ending
-        except BaseException as error:  # noqa: ASYNC103  # raised again if it must pass
-            if failure_of(error) is None:
-                raise
-            self.keep_cleanup_error(error)
-        else:
-            if not is_in_time:
-                limit = self.host.cleanup_timeout
-                self.keep_cleanup_error(
-                    trio.TooSlowError(f"closing what stage {named(self.name)} opened took more than {limit:g} s")
-                )
+        return self.host.ledger.kept_cleanup(ending, f"stage {named(self.name)}", self.host.cleanup_timeout)
 
 
 def _ended_ahead(streams: Sequence[Any]) -> bool:
