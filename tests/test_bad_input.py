@@ -32,6 +32,8 @@ from funcpipe_trio import (
     concat,
     fair_merge,
     merge,
+    processes,
+    threads,
     zip_pipelines,
 )
 from funcpipe_trio._base.shown import option, shown
@@ -233,6 +235,16 @@ def source_rows(face=Pipeline):
         call = partial(face.restarting, SYNC, Retry(), reset_after=value)
         yield ValueError, call, f"{where}: reset_after must be a number of seconds > 0, not {shown(value)}"
     yield from wrong_names(where, partial(restarting, SYNC, Retry()))
+
+
+def resource_rows(face=Pipeline):
+    where = "Pipeline.from_iterable"
+    for value in (1, "threads", threads, NO_CALLABLE, processes(1), SYNC):
+        call = partial(face.from_iterable, [1], on=value)
+        yield TypeError, call, f"{where}: on must be threads(1), not {shown(value)}"
+    rule = "be threads(1), because an iterator is advanced by one thread at a time"
+    call = partial(face.from_iterable, [1], on=threads(2))
+    yield ValueError, call, f"{where}: on must {rule}, not {shown(threads(2))}"
 
     where = "Pipeline.using"
     for value in (None, 1, NO_CALLABLE):
@@ -666,6 +678,7 @@ def described_wrongly(value):
 
 REFUSED = [
     *source_rows(),
+    *resource_rows(),
     *operation_rows(),
     *branch_rows(),
     *keyed_map_rows(),
@@ -706,6 +719,7 @@ PLAN = LINE._plan
 BRANCH = Branch("broadcast", "split", "a")
 NODES = {
     "from_iterable": Source("iterable", "s", Opaque([1])),
+    "from_iterable on": resources.IterableInThread("iterable", "s", Opaque([1]), on=threads(1)),
     "from_async_iterable": Source("async iterable", "s", Opaque(ASYNC_GENERATOR)),
     "from_channel": Source("channel", "s", Opaque(trio.open_memory_channel(1)[1])),
     "from_producer": Source("producer", "s", Opaque(ASYNC)),
@@ -749,6 +763,7 @@ NODES = {
 }
 """A sound node of each method, and one of each part of a fan-out."""
 
+NOT_GIVEN = (("name", None), ("share", None), ("on", None))
 FIELDS = {
     **dict.fromkeys(("items", "receive_channel", "async_fn", "source_factory"), "origin"),
     **dict.fromkeys(("take.n", "skip.n"), "count"),
@@ -779,7 +794,7 @@ class Nodes:
         bound = inspect.signature(face).bind(*([None] if "self" in parameters else []), *args, **kwargs)
         bound.apply_defaults()
         given = {name: value for name, value in bound.arguments.items() if name != "self"}
-        given = {name: value for name, value in given.items() if (name, value) not in (("name", None), ("share", None))}
+        given = {name: value for name, value in given.items() if (name, value) not in NOT_GIVEN}
         given.pop("body", None)  # it is no field: it is called
         if "branches" in given:
             return self.fan_out(method, **given)
@@ -790,7 +805,7 @@ class Nodes:
         return self.node(method, given)
 
     def node(self, method, given):
-        node, changes = NODES[method], {}
+        node, changes = NODES[f"{method} on" if "on" in given else method], {}
         for name, value in given.items():
             field = FIELDS.get(f"{method}.{name}", FIELDS.get(name, name))
             changes[field] = Opaque(value) if isinstance(getattr(node, field), Opaque) else value
@@ -806,7 +821,17 @@ class Nodes:
 
 def node_rows(face):
     for rows in (
-        *(source_rows, operation_rows, branch_rows, keyed_map_rows, batch_rows, fair_by_rows, loop_rows, window_rows),
+        *(
+            source_rows,
+            resource_rows,
+            operation_rows,
+            branch_rows,
+            keyed_map_rows,
+            batch_rows,
+            fair_by_rows,
+            loop_rows,
+            window_rows,
+        ),
         *(own_rows, overload_rows, time_rows, fan_in_rows),
     ):
         yield from rows(face)

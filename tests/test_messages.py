@@ -35,6 +35,7 @@ from funcpipe_trio import (
     concat,
     fair_merge,
     merge,
+    threads,
     zip_pipelines,
 )
 from funcpipe_trio.testing import run_virtual
@@ -364,6 +365,7 @@ ANSWERS = {
     "what a generator is": lambda fn: LINE.through(fn),
     "a batch": lambda fn: LINE.map(fn).unbatch(),
     "a source": lambda fn: Pipeline.from_iterable(fn),
+    "a source in a thread": lambda fn: Pipeline.from_iterable(fn, on=threads(1)),
     "a source that restarts": lambda fn: Pipeline.restarting(fn, Retry(1), reset_after=1),
     "what opens the resource of a step": lambda fn: LINE.map(Step(lambda _, item: call(item)).using(fn)),
     "what opens a resource": lambda fn: Pipeline.using(fn, list),

@@ -66,7 +66,7 @@ class StageLayout:
     @property
     def has_iterable(self) -> bool:
         """Whether it takes from a sync iterable itself, so that it gets an item whenever it asks."""
-        return isinstance(self.head, Source) and self.head.kind == "iterable"
+        return type(self.head) is Source and self.head.kind == "iterable"
 
     @property
     def waits(self) -> bool:

@@ -504,6 +504,13 @@ def restarting_iterable() -> Pipeline[int]:
     return Pipeline.restarting(feed, Retry(9, OSError, Backoff(0)), reset_after=math.inf).map(one_step)
 
 
+# ---- sources in a thread
+
+
+def blocking_iterable() -> Pipeline[int]:
+    return Pipeline.from_iterable(lambda: iter(range(6)), on=threads(1)).map(wait_by_item, concurrency=2).batch(2)
+
+
 # ---- sources that use a resource
 
 
@@ -821,6 +828,7 @@ SCENARIOS = [
     Scenario(fair_by_behind_a_merge, first_three, name="fair_by_with_a_consumer_that_leaves"),
     Scenario(restarting_source, name="restarting_source"),
     Scenario(restarting_iterable, name="restarting_iterable"),
+    Scenario(blocking_iterable, name="blocking_iterable"),
     Scenario(using_a_resource, name="using_a_resource"),
     Scenario(pipelines_of_resources, name="pipelines_of_resources"),
     Scenario(steps_with_resources, name="steps_with_resources"),

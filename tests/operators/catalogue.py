@@ -29,6 +29,7 @@ from funcpipe_trio import (
     concat,
     fair_merge,
     merge,
+    threads,
     zip_pipelines,
 )
 from tests._kit import Opaque, connection, in_place
@@ -689,6 +690,7 @@ def looped() -> Iterator[Case]:
 def sources() -> Iterator[Case]:
     yield Case("from_iterable", lambda feed: Pipeline.from_iterable(feed.at_once))
     yield Case("from_iterable: a list", lambda feed: Pipeline.from_iterable(feed.items), alone=False, fails=False)
+    yield Case("from_iterable: in a thread", lambda feed: Pipeline.from_iterable(feed.at_once, on=threads(1)))
     yield Case("from_async_iterable", lambda feed: Pipeline.from_async_iterable(feed.slowly))
     yield Case("from_channel", lambda feed: Pipeline.from_channel(Channel(feed)), replays=False)
     yield Case("from_producer", lambda feed: Pipeline.from_producer(feed.produce))

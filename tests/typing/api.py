@@ -150,6 +150,7 @@ def look_up_now(session: str, number: int) -> bytes:
 # sources
 assert_type(Pipeline.from_iterable([1]), Pipeline[int])
 assert_type(Pipeline.from_iterable(lambda: ["a"]), Pipeline[str])
+assert_type(Pipeline.from_iterable(Path("rows.txt").open, on=threads(1)), Pipeline[str])
 assert_type(Pipeline.from_producer(produce), Pipeline[str])
 assert_type(Pipeline.ticks(1), Pipeline[int])
 assert_type(Pipeline.restarting(lambda: ["a"], Retry(), reset_after=1), Pipeline[str])

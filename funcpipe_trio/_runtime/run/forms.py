@@ -19,7 +19,7 @@ from ..._plan.layout import StageLayout
 from ..._plan.loops import Again
 from ..._plan.nodes import Source
 from ..._plan.own import Through, WithState
-from ..._plan.resources import UsingSource
+from ..._plan.resources import IterableInThread, UsingSource
 from ..._plan.restarts import RestartingSource
 from ..._plan.windows import Distinct, Sliding, Window
 from ...policies.on_error import Divert
@@ -178,6 +178,15 @@ def _restarting(site: Site, head: RestartingSource) -> Stage:
     return source
 
 
+def _in_thread(site: Site, head: IterableInThread) -> Stage:
+    from ..stages.threaded import ThreadedSource
+
+    counters = site.parts.counters(head.name, None)
+    source = ThreadedSource(site.parts.host, head, site.outlet, site.fused, counters)
+    site.parts.sources.append(source)
+    return source
+
+
 def _using(site: Site, head: UsingSource) -> Stage:
     from ..stages.using import ResourceSource
 
@@ -236,7 +245,7 @@ def _again(site: Site, head: Again) -> Pool:
 
     assert isinstance(head.full, Divert)  # otherwise it is fused
     counters = site.parts.counters(f"{head.name} (diverting)", head.full.step)
-    line, divert = site.parts.loops[head.loop].back, layered(head.full.step)
+    line, divert = site.parts.loops[head.loop].back, layered(head.full.step, site.parts.host)
     spilling = Spilling(head, line, divert, counters)
     call = Calling(spilling.call, divert_counters=counters)
     spilling.pool = pool = Pool(site.ends(), call, concurrency=1, ordered=True)
@@ -247,6 +256,7 @@ _STAGES: dict[type, Callable[[Site, Any], AnyStage]] = {
     NoneType: _plain,
     Source: _source,
     RestartingSource: _restarting,
+    IterableInThread: _in_thread,
     UsingSource: _using,
     plan.Batch: _timed,
     Window: _timed,

@@ -20,7 +20,18 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from funcpipe_trio import Aborted, FairShare, Pipeline, RateLimit, Retry, concat, fair_merge, merge, zip_pipelines
+from funcpipe_trio import (
+    Aborted,
+    FairShare,
+    Pipeline,
+    RateLimit,
+    Retry,
+    concat,
+    fair_merge,
+    merge,
+    threads,
+    zip_pipelines,
+)
 from tests._kit import MS, Opaque, in_virtual_time, received
 
 # ---- the items
@@ -560,6 +571,7 @@ SOURCES = [
         "restarting_iterable",
         lambda *how: Pipeline.restarting(iterable_source(*how), Retry(1), reset_after=math.inf),
     ),
+    SourceKind("in_a_thread", lambda *how: Pipeline.from_iterable(iterable_source(*how), on=threads(1))),
     SourceKind(
         "using",
         lambda *how: Pipeline.using(nullcontext, lambda _: async_iterable_source(*how)(), name="using"),
