@@ -22,6 +22,7 @@ from ._plan import operations as plan
 from ._plan import own, timing
 from ._plan.bound import max_in_flight
 from ._plan.check import check_plan, refuse_too_deep, shared_objects
+from ._plan.failures import OnOk, Recover
 from ._plan.fair_by import FairBy, FairOverflow
 from ._plan.layout import lay_out
 from ._plan.loops import Again, LoopFull, entry_of
@@ -583,6 +584,196 @@ class Pipeline(Generic[T_co]):
           TypeError: if `start` is not an int.
         """
         return self._then(plan.Enumerate(_named(name, "enumerate"), start))
+
+    # ---- failures on their way
+
+    # A stream with failures in it is a `Pipeline[T | Failure[Any]]`: which items they had is not followed, because
+    # mypy finds no type for a variable in `Failure[...]` beside another.
+    @overload
+    def on_ok(
+        self: Pipeline[T | Failure[Any]],
+        fn: Step[T, U],
+        *,
+        concurrency: int | None = None,
+        ordered: bool = True,
+        key: Callable[[T], Hashable] | None = None,
+        per_key: int = 1,
+        key_rate: RateLimit | None = None,
+        waiting: int = 0,
+        on_error: OnError = ...,
+        name: str | None = None,
+    ) -> Pipeline[U | Failure[Any]]: ...
+
+    @overload
+    def on_ok(
+        self: Pipeline[T | Failure[Any]],
+        fn: Callable[[T], Awaitable[U]],
+        *,
+        concurrency: int | None = None,
+        ordered: bool = True,
+        key: Callable[[T], Hashable] | None = None,
+        per_key: int = 1,
+        key_rate: RateLimit | None = None,
+        waiting: int = 0,
+        on_error: OnError = ...,
+        name: str | None = None,
+    ) -> Pipeline[U | Failure[Any]]: ...
+
+    @overload
+    def on_ok(
+        self: Pipeline[T | Failure[Any]], fn: Callable[[T], U], *, on_error: OnError = ..., name: str | None = None
+    ) -> Pipeline[U | Failure[Any]]: ...
+
+    def on_ok(
+        self,
+        fn: Callable[[Any], Any],
+        *,
+        concurrency: int | None = None,
+        ordered: bool = True,
+        key: Callable[[Any], Hashable] | None = None,
+        per_key: int = 1,
+        key_rate: RateLimit | None = None,
+        waiting: int = 0,
+        on_error: OnError = plan.STOP,
+        name: str | None = None,
+    ) -> Pipeline[Any]:
+        """Put each item but the failures through a function or a step; a `Failure` passes in its place, untouched.
+
+        It is `map` for a stream in which an earlier operation left failures (``on_error=OnError.emit()``). A failure
+        takes a place among the items, so it keeps its turn, but no call is made for it: it takes no token of a rate
+        limit, has no latency, and its key is not asked for.
+
+        Args:
+          fn: ``fn(item)``, as for `map`; so are all other arguments.
+          concurrency: calls at once, an int >= 1.
+          ordered: whether results leave in the order of their items, failures included.
+          key: ``key(item)``, sync; it is not called with failures, which wait for no item.
+          per_key: calls at once for one key, an int >= 1.
+          key_rate: how often calls for one key may begin.
+          waiting: items that may wait for their key without taking a place, an int >= 0.
+          on_error: what happens to an item whose call failed; with ``OnError.emit()`` it is one more failure.
+          name: its name in reports and errors; by default that of the step or function.
+
+        Raises:
+          TypeError: if an argument has a wrong type, or `per_key`, `key_rate` or `waiting` comes without `key`.
+          ValueError: if `concurrency` or `per_key` is below 1, or `waiting` below 0.
+        """
+        keyed = (key, per_key, key_rate, waiting)
+        return self._then(OnOk(_named_as(fn, name), fn, concurrency, ordered, *keyed, on_error))
+
+    @overload
+    def recover(
+        self: Pipeline[T | Failure[Any]],
+        fn: Step[Failure[Any], U],
+        *,
+        on_error: Stop | Skip | Divert = ...,
+        concurrency: int | None = None,
+        ordered: bool = True,
+        key: Callable[[Failure[Any]], Hashable] | None = None,
+        per_key: int = 1,
+        key_rate: RateLimit | None = None,
+        waiting: int = 0,
+        name: str | None = None,
+    ) -> Pipeline[T | U]: ...
+
+    @overload
+    def recover(
+        self: Pipeline[T | Failure[Any]],
+        fn: Step[Failure[Any], U],
+        *,
+        on_error: OnError,
+        concurrency: int | None = None,
+        ordered: bool = True,
+        key: Callable[[Failure[Any]], Hashable] | None = None,
+        per_key: int = 1,
+        key_rate: RateLimit | None = None,
+        waiting: int = 0,
+        name: str | None = None,
+    ) -> Pipeline[T | U | Failure[Any]]: ...
+
+    @overload
+    def recover(
+        self: Pipeline[T | Failure[Any]],
+        fn: Callable[[Failure[Any]], Awaitable[U]],
+        *,
+        on_error: Stop | Skip | Divert = ...,
+        concurrency: int | None = None,
+        ordered: bool = True,
+        key: Callable[[Failure[Any]], Hashable] | None = None,
+        per_key: int = 1,
+        key_rate: RateLimit | None = None,
+        waiting: int = 0,
+        name: str | None = None,
+    ) -> Pipeline[T | U]: ...
+
+    @overload
+    def recover(
+        self: Pipeline[T | Failure[Any]],
+        fn: Callable[[Failure[Any]], Awaitable[U]],
+        *,
+        on_error: OnError,
+        concurrency: int | None = None,
+        ordered: bool = True,
+        key: Callable[[Failure[Any]], Hashable] | None = None,
+        per_key: int = 1,
+        key_rate: RateLimit | None = None,
+        waiting: int = 0,
+        name: str | None = None,
+    ) -> Pipeline[T | U | Failure[Any]]: ...
+
+    @overload
+    def recover(
+        self: Pipeline[T | Failure[Any]],
+        fn: Callable[[Failure[Any]], U],
+        *,
+        on_error: Stop | Skip | Divert = ...,
+        name: str | None = None,
+    ) -> Pipeline[T | U]: ...
+
+    @overload
+    def recover(
+        self: Pipeline[T | Failure[Any]],
+        fn: Callable[[Failure[Any]], U],
+        *,
+        on_error: OnError,
+        name: str | None = None,
+    ) -> Pipeline[T | U | Failure[Any]]: ...
+
+    def recover(
+        self,
+        fn: Callable[[Any], Any],
+        *,
+        concurrency: int | None = None,
+        ordered: bool = True,
+        key: Callable[[Any], Hashable] | None = None,
+        per_key: int = 1,
+        key_rate: RateLimit | None = None,
+        waiting: int = 0,
+        on_error: OnError = plan.STOP,
+        name: str | None = None,
+    ) -> Pipeline[Any]:
+        """Replace each `Failure` by what a function or a step gives for it; all other items pass, untouched.
+
+        It is `on_ok` the other way round. The item that failed is ``failure.item``; what `fn` returns takes its place.
+
+        Args:
+          fn: ``fn(failure)``, sync or async, or a step; all other arguments are those of `map`.
+          concurrency: calls at once, an int >= 1.
+          ordered: whether results leave in the order of their items.
+          key: ``key(failure)``, sync.
+          per_key: calls at once for one key, an int >= 1.
+          key_rate: how often calls for one key may begin.
+          waiting: failures that may wait for their key without taking a place, an int >= 0.
+          on_error: what happens if `fn` fails as well; ``OnError.emit()`` puts a `Failure` there whose item is the
+            failure that it got.
+          name: its name in reports and errors; by default that of the step or function.
+
+        Raises:
+          TypeError: if an argument has a wrong type, or `per_key`, `key_rate` or `waiting` comes without `key`.
+          ValueError: if `concurrency` or `per_key` is below 1, or `waiting` below 0.
+        """
+        keyed = (key, per_key, key_rate, waiting)
+        return self._then(Recover(_named_as(fn, name), fn, concurrency, ordered, *keyed, on_error))
 
     # ---- operations on the stream
 

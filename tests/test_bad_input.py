@@ -37,7 +37,7 @@ from funcpipe_trio import (
     zip_pipelines,
 )
 from funcpipe_trio._base.shown import option, shown
-from funcpipe_trio._plan import fair_by, loops, nodes, operations, own, resources, restarts, timing, windows
+from funcpipe_trio._plan import failures, fair_by, loops, nodes, operations, own, resources, restarts, timing, windows
 from funcpipe_trio._plan.nodes import Branch, FanIn, FanOut, Plan, Source, plan_of
 from funcpipe_trio._plan.operations import Opaque
 from funcpipe_trio.testing import run_virtual
@@ -262,14 +262,14 @@ def resource_rows(face=Pipeline):
 
 
 def operation_rows(line=LINE):
-    for name in ("map", "filter", "flat_map", "tap", "take_while", "skip_while"):
+    for name in ("map", "on_ok", "recover", "filter", "flat_map", "tap", "take_while", "skip_while"):
         operation = getattr(line, name)
         yield from wrong_functions(f"Pipeline.{name}", operation)
         yield from wrong_names(f"Pipeline.{name}", partial(operation, SYNC))
     yield from wrong_functions("Pipeline.scan", lambda value: line.scan(value, 0))
     yield from wrong_names("Pipeline.scan", partial(line.scan, SYNC, 0))
 
-    for name in ("map", "flat_map", "filter", "tap"):
+    for name in ("map", "on_ok", "recover", "flat_map", "filter", "tap"):
         operation = partial(getattr(line, name), ASYNC)
         yield from wrong_ints(
             f"Pipeline.{name}",
@@ -277,12 +277,14 @@ def operation_rows(line=LINE):
             lambda value, operation=operation: operation(concurrency=value),
             at_least=1,
         )
-    for value in (None, 1, 0, "no", Named()):
-        yield (
-            TypeError,
-            partial(line.map, ASYNC, ordered=value),
-            f"Pipeline.map: ordered must be a bool, not {shown(value)}",
-        )
+    for name in ("map", "on_ok", "recover"):
+        method = getattr(line, name)
+        for value in (None, 1, 0, "no", Named()):
+            wrong = partial(method, ASYNC, ordered=value)
+            yield TypeError, wrong, f"Pipeline.{name}: ordered must be a bool, not {shown(value)}"
+        for value in (1, "skip", OnError.skip, Named()):
+            rule = f"Pipeline.{name}: on_error must be an OnError, not {shown(value)}\nUse OnError.skip(), say."
+            yield TypeError, partial(method, ASYNC, on_error=value), rule
 
     for value in (None, True, 1.0, math.nan, "0", Named()):
         yield TypeError, partial(line.enumerate, value), f"Pipeline.enumerate: start must be an int, not {shown(value)}"
@@ -727,6 +729,8 @@ NODES = {
     "restarting": restarts.RestartingSource("restarting", "s", Opaque(SYNC), retry=Retry(), reset_after=1),
     "using": resources.UsingSource("using", "s", Opaque(SYNC), open=SYNC),
     "map": operations.Map("o", ASYNC),
+    "on_ok": failures.OnOk("o", ASYNC),
+    "recover": failures.Recover("o", ASYNC),
     "filter": operations.Filter("o", ASYNC),
     "flat_map": operations.FlatMap("o", ASYNC),
     "scan": operations.Scan("o", SYNC),
@@ -855,7 +859,7 @@ def test_a_node_refuses_what_its_method_refuses(change):
 
 def test_every_kind_of_node_is_made_wrong():
     """Except abstract operations, which have no verb; the parts of steps have their rows in `test_step.py`."""
-    modules = (operations, timing, windows, own, fair_by, loops, nodes, restarts, resources)
+    modules = (operations, timing, windows, own, fair_by, loops, nodes, restarts, resources, failures)
     classes = {each for module in modules for each in vars(module).values() if isinstance(each, type)}
     roots = (operations.Operation, nodes.Source, nodes.FanIn, nodes.FanOut, nodes.Branch)
     kinds = {each for each in classes if issubclass(each, roots)}

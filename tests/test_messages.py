@@ -349,6 +349,7 @@ ANSWERS = {
     "new work": lambda fn: LINE.loop(same, again=fn, room=1),
     "key of distinct": lambda fn: LINE.distinct(fn, remember=1),
     "key of map": lambda fn: LINE.map(call, key=fn),
+    "key of on_ok": lambda fn: LINE.on_ok(call, key=fn),
     "cost of a batch": lambda fn: LINE.batch(max_cost=1, cost=fn),
     "key of a batch": lambda fn: LINE.batch(2, key=fn, max_keys=1, full="fail"),
     "key of a batch by cost": lambda fn: LINE.batch(max_cost=2, key=fn, max_keys=1, full="fail"),
@@ -433,6 +434,7 @@ def plans(name):
     yield source.map(Step(later).retry(retry).timeout(9), on_error=OnError.divert(later)).unbatch
     yield source.map(broken, on_error=OnError.skip())
     yield source.map(broken, on_error=OnError.emit())
+    yield source.map(broken, on_error=OnError.emit()).on_ok(fn).recover(broken, name=name)
     yield source.map(broken, name=name)
     yield source.map(Step(later, name=name).then(Step(broken_later(error, name)).retry(retry)))
     yield fair_merge({name: source, (name, 1): source}, share, name=name)

@@ -137,8 +137,8 @@ def _operation_problems(plan: Plan) -> Iterator[str]:
                 and not is_async(operation.fn)
             ):
                 yield (
-                    f"map {named(operation.name)}: key must not be given for a sync function: it runs for one item at "
-                    "a time anyway.\nUse Step(fn).on(threads(4)), or an async function."
+                    f"{operation.verb} {named(operation.name)}: key must not be given for a sync function: it runs for "
+                    "one item at a time anyway.\nUse Step(fn).on(threads(4)), or an async function."
                 )
 
 

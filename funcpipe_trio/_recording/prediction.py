@@ -28,6 +28,7 @@ from .._base.shown import listed, named, shown, type_name
 from .._plan import operations as ops
 from .._plan.bound import bounds
 from .._plan.check import describable
+from .._plan.failures import Recover
 from .._plan.layout import BranchLayout, FanInLayout, FanOutLayout, SegmentLayout, StageLayout, lay_out
 from .._plan.nodes import Plan, Source
 from .._plan.operations import Opaque
@@ -166,6 +167,8 @@ def _is_simple_stage(stage: StageLayout) -> bool:
 def _is_simple_head(head: object) -> bool:
     if isinstance(head, Source):
         return head.kind in ("iterable", "async iterable", "producer", "channel")
+    if isinstance(head, Recover):  # nothing fails, so it is not called
+        return False
     if not isinstance(head, ops.Map | ops.Tap) or getattr(head, "key", None) is not None:
         return head is None
     step = step_of(head.fn)

@@ -26,6 +26,7 @@ from hypothesis import strategies as st
 from ..merging import concat, fair_merge, merge, zip_pipelines
 from ..pipeline import Pipeline
 from ..policies.fair_share import FairShare
+from ..policies.on_error import Failure, OnError
 from ..policies.rate_limit import RateLimit
 from ._script import Fail, Script
 
@@ -152,6 +153,18 @@ class Late:
 
 
 @dataclass(frozen=True)
+class FailAtMultiple:
+    """Return the item unchanged, or raise if it is a multiple."""
+
+    of: int
+
+    def __call__(self, item: int) -> int:
+        if item % self.of == 0:
+            raise Trouble(item)
+        return item
+
+
+@dataclass(frozen=True)
 class NoMultipleAfter:
     """Accept what is not a multiple, after a delay."""
 
@@ -249,6 +262,15 @@ def _latest(state: int, item: int) -> int:
 
 def _second(pair: tuple[int, int]) -> int:
     return pair[1]
+
+
+def _item_of(failure: Failure[int]) -> int:
+    return failure.item
+
+
+async def _wait_for_item(failure: Failure[int]) -> int:
+    await trio.sleep(1)
+    return failure.item
 
 
 def _last(items: tuple[int, ...]) -> int:
@@ -367,6 +389,12 @@ def _delay(draw: st.DrawFn) -> float:
     return draw(st.sampled_from(_DELAYS))
 
 
+def _recovered(draw: st.DrawFn, pipeline: Pipeline[int]) -> Pipeline[int]:
+    failing = pipeline.map(FailAtMultiple(_modulus(draw)), on_error=OnError.emit())
+    made: Pipeline[Any] = failing.on_ok(_wait(draw), concurrency=draw(st.integers(1, 3)))
+    return made.recover(draw(st.sampled_from((_item_of, _wait_for_item))))
+
+
 _Operation = Callable[[st.DrawFn, Pipeline[int], "count[int]"], Pipeline[int]]
 
 _OPERATIONS: dict[str, _Operation] = {
@@ -378,6 +406,7 @@ _OPERATIONS: dict[str, _Operation] = {
         _wait(draw), concurrency=draw(st.integers(1, 3)), ordered=draw(st.booleans()), **_by_key(draw)
     ),
     "buffer": lambda draw, line, twins: line.buffer(draw(st.integers(1, 3))),
+    "on_ok": lambda draw, line, twins: _recovered(draw, line),
     "filter": lambda draw, line, twins: line.filter(NoMultiple(_modulus(draw))),
     "async filter": lambda draw, line, twins: line.filter(NoMultipleAfter(_modulus(draw), _delay(draw))),
     "tap": lambda draw, line, twins: line.tap(Same()),

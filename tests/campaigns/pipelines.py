@@ -388,6 +388,30 @@ def branches_in_branches() -> Pipeline[int]:
     )
 
 
+# ---- failures on their way
+
+
+def failures_that_pass_and_are_recovered() -> Pipeline[int]:
+    def unless_three(item: int) -> int:
+        if item % 3 == 0:
+            raise OSError(item)
+        return item
+
+    async def item_of(failure: Failure[int]) -> int:
+        await trio.sleep(1)
+        return failure.item
+
+    return (
+        Pipeline.from_iterable(range(9))
+        .map(unless_three, on_error=OnError.emit())
+        .on_ok(wait_by_item, concurrency=2)
+        .on_ok(unless_three, on_error=OnError.emit())
+        .on_ok(wait_by_item, concurrency=3, key=lambda item: item % 2, ordered=False)
+        .recover(item_of, concurrency=2)
+        .buffer(2)
+    )
+
+
 # ---- shares of one stream
 
 
@@ -805,6 +829,7 @@ SCENARIOS = [
     Scenario(two_limits, name="two_limits"),
     Scenario(breaker, name="breaker"),
     Scenario(breaker_that_waits, name="breaker_that_waits"),
+    Scenario(failures_that_pass_and_are_recovered, name="failures_that_pass_and_are_recovered"),
     Scenario(skip, name="skip"),
     Scenario(divert, name="divert"),
     Scenario(in_threads, name="in_threads"),

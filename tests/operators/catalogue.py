@@ -448,6 +448,18 @@ async def late_through(items: AsyncIterator[Any]) -> AsyncIterator[Any]:
             yield item
 
 
+def unless_failed(fn: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    return lambda item: item if isinstance(item, Failure) else fn(item)
+
+
+def failed_item(failure: Failure[Any]) -> Any:
+    return failure.item
+
+
+def recovered(items: Items) -> Items:
+    return [failed_item(item) if isinstance(item, Failure) else item for item in items]
+
+
 POLICIES: dict[str, tuple[OnError, Model]] = {
     "skip": (OnError.skip(), good),
     "emit": (OnError.emit(), with_failures),
@@ -496,6 +508,40 @@ def flat_mapped() -> Iterator[Case]:
         lambda items: [each for item in items for each in (item, *with_failures([item]))],
     )
     yield on("flat_map: skip", lambda p: p.flat_map(lambda item: [pick(item)], on_error=OnError.skip()), good)
+
+
+def with_failures_on_their_way() -> Iterator[Case]:
+    def failing(line: Line) -> Line:
+        return line.map(pick, on_error=OnError.emit())
+
+    def ok(items: Items) -> Items:
+        return [*map(unless_failed(wrapped), with_failures(items))]
+
+    yield on("on_ok", lambda p: failing(p).on_ok(wrapped), ok)
+    yield on("on_ok: async", lambda p: failing(p).on_ok(after(wrapped)), ok)
+    yield on("on_ok: a step", lambda p: failing(p).on_ok(Step(after(wrapped)).timeout(99), concurrency=2), ok)
+    yield on(
+        "on_ok: a lambda, awaited", lambda p: failing(p).on_ok(lambda item: after(wrapped)(item), concurrency=2), ok
+    )
+    pooled = partial(Pipeline.on_ok, fn=after(wrapped), concurrency=3)
+    yield on("on_ok: ordered pool", lambda p: pooled(failing(p)), ok)
+    yield on("on_ok: unordered pool", lambda p: pooled(failing(p), ordered=False), ok, ordered=False)
+    yield on("on_ok: key", lambda p: pooled(failing(p), key=rest), ok)
+    yield on("on_ok: without failures", lambda p: pooled(p), lambda items: [*map(unless_failed(wrapped), items)])
+    yield on("on_ok: divert", lambda p: p.on_ok(pick, on_error=OnError.divert(bury)), good)
+    yield on("recover", lambda p: failing(p).recover(failed_item), recovered)
+    yield on("recover: async", lambda p: failing(p).recover(after(failed_item)), recovered)
+    retried = Step(after(failed_item)).retry(Retry(2))
+    yield on("recover: a step", lambda p: failing(p).recover(retried, concurrency=2), recovered)
+    saved = partial(Pipeline.recover, fn=after(failed_item), concurrency=3)
+    yield on("recover: ordered pool", lambda p: saved(failing(p)), recovered)
+    yield on("recover: unordered pool", lambda p: saved(failing(p), ordered=False), recovered, ordered=False)
+    yield on("recover: key", lambda p: saved(failing(p), key=lambda failure: rest(failure.item)), recovered)
+    yield on(
+        "recover: fails, too",
+        lambda p: failing(p).recover(lambda failure: pick(failure.item), on_error=OnError.skip()),
+        lambda items: good(recovered(items)),
+    )
 
 
 def item_by_item() -> Iterator[Case]:
@@ -803,6 +849,7 @@ SOURCES = [*sources(), *using()]
 OPERATORS = [
     *mapped(),
     *flat_mapped(),
+    *with_failures_on_their_way(),
     *item_by_item(),
     *of_the_stream(),
     *regrouped(),

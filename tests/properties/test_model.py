@@ -24,7 +24,18 @@ import trio
 from hypothesis import given, note, settings
 from hypothesis import strategies as st
 
-from funcpipe_trio import FairShare, OnError, Pipeline, RateLimit, Report, concat, fair_merge, merge, zip_pipelines
+from funcpipe_trio import (
+    Failure,
+    FairShare,
+    OnError,
+    Pipeline,
+    RateLimit,
+    Report,
+    concat,
+    fair_merge,
+    merge,
+    zip_pipelines,
+)
 from funcpipe_trio.testing import run_virtual
 from funcpipe_trio.testing._schedule import Schedule, scheduled
 from tests._kit import Boom, assert_links_balance, assert_stages_balance
@@ -220,6 +231,22 @@ def forgiving(draw: Draw) -> Part:
     return Part(partial(Pipeline.map, fn=fn, **how), lambda items: [*filter(partial(is_no_multiple, of), items)])
 
 
+def lost_item(failure: Failure[int]) -> int:
+    return -failure.item
+
+
+def recovering(draw: Draw) -> Part:
+    """Some items fail, the others go on, and those come back negative."""
+    of = modulus(draw)
+    how: dict[str, Any] = {"on_error": OnError.emit()}
+    ok, pause = waiting(pauses(draw), lambda item: item + 1), pauses(draw)
+    saved = draw(st.sampled_from((lost_item, waiting(lambda failure: pause(failure.item), lost_item))))
+    return Part(
+        lambda line: line.map(partial(refuse, of), **how).on_ok(ok, concurrency=2).recover(saved),
+        lambda items: [item + 1 if is_no_multiple(of, item) else -item for item in items],
+    )
+
+
 def filtering(draw: Draw) -> Part:
     keep = partial(is_no_multiple, modulus(draw))
     return Part(partial(Pipeline.filter, fn=perhaps_async(draw, keep)), lambda items: [*filter(keep, items)])
@@ -397,7 +424,7 @@ def branching(draw: Draw, depth: int, **how: bool) -> Part:
     )
 
 
-ANYWHERE = (passing, mapping, forgiving, filtering, expanding, without_repeats, sharing, looping)
+ANYWHERE = (passing, mapping, forgiving, recovering, filtering, expanding, without_repeats, sharing, looping)
 BY_POSITION = (cutting, adding_up, numbering, gathering, first_of_each_key)
 
 

@@ -155,8 +155,9 @@ class Builder:
     def map(self, p: Any, op: Op, name: str) -> Any:
         world, fn = self.world, op.fn
         on_error = self.on_error(op.args.get("on_error", ("stop",)))
+        method = {"all": p.map, "ok": p.on_ok, "failures": p.recover}[op.args.get("of", "all")]
         if fn.sleeps is None:
-            return p.map(world.sync(fn, "fn", lambda value: Wrap(op.site, value)), on_error=on_error, name=name)
+            return method(world.sync(fn, "fn", lambda value: Wrap(op.site, value)), on_error=on_error, name=name)
         if not self.inner:
             world.concurrency[fn.site], world.pools[op.site] = op.concurrency, fn.site
         layers = op.args.get("layers")
@@ -170,7 +171,7 @@ class Builder:
             rate = op.args.get("key_rate")
             how["waiting"] = op.args.get("waiting", 0)
             how["key_rate"] = None if rate is None else RateLimit(rate[0], burst=rate[1])
-        return p.map(made, **how)
+        return method(made, **how)
 
     def filter(self, p: Any, op: Op, name: str) -> Any:
         def says(value: Any) -> bool:

@@ -261,10 +261,12 @@ class Generator:
     def _map(self, op: Op, depth: int, shape: str) -> str:
         asynchronous = self.chance(0.65)
         op.args["fn"] = self.fn(asynchronous=asynchronous, faulty=0.6)
+        if shape == "mixed" and self.chance(0.6):
+            op.args["of"] = self.pick(["ok", "failures"])
         if self.chance(0.3):
             op.args["on_error"] = self.policy()
         if not asynchronous:
-            return "item"
+            return "mixed" if self._leaves_failures(op) else "item"
         op.args["concurrency"] = self.pick([1, 1, 2, 2, 3, 5])
         op.args["ordered"] = self.chance(0.65)
         if self.chance(0.15):
@@ -276,7 +278,10 @@ class Generator:
         if not any(layer[0] == "retry" for layer in op.args.get("layers", ())):
             for fault in op.fn.faults.values():
                 fault.times = 99
-        return "item" if op.args.get("on_error", ("stop",))[0] != "emit" else "mixed"
+        return "mixed" if self._leaves_failures(op) else "item"
+
+    def _leaves_failures(self, op: Op) -> bool:
+        return op.args.get("of") == "ok" or op.args.get("on_error", ("stop",))[0] == "emit"
 
     def policy(self) -> tuple[Any, ...]:
         kind = self.pick(["skip", "emit", "divert", "stop"])

@@ -195,12 +195,15 @@ class Model:
             stream = self._by_key(stream, op) if keyed else replace(stream, ordered=False)
         if policy[0] == "skip" and policy[1] is not None and not stream.exact and op.fn.faults:
             stream = replace(stream, loose=True)
+        of = op.args.get("of", "all")  # which items the function is called with; the others pass
         call = Call(op)
         call.unknown = self.copies > 1 and any(fault.times < 99 for fn in fns_of(op) for fault in fn.faults.values())
         skipped = 0
 
         def put(item: Any) -> tuple[list[Any], Key | None]:
             nonlocal skipped
+            if of != "all" and (item[0] == "F") is not (of == "failures"):
+                return [item], None
             if (error := self.called(op.args.get("key"), "key", item)) is not None:
                 call.unknown = call.unknown or policy[0] != "stop"  # whether the policy meets it is not said
                 return [], error
@@ -221,7 +224,7 @@ class Model:
 
     def _by_key(self, stream: Stream, op: Op) -> Stream:
         """Items of one key stay in order, whatever others do (but a key that fails is asked for at once)."""
-        if op.key.faults:
+        if op.key.faults or "of" in op.args:
             return replace(stream, ordered=False)
         parts = [self._parted(each, lambda item: number(item) % 3) for each in stream.strands]
         return replace(stream, strands=[strand for group in parts for strand in group])

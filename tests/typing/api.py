@@ -279,6 +279,46 @@ assert_type(numbers.map(str, on_error=some_policies[0]), Pipeline[str | Failure[
 assert_type(numbers.map(step, on_error=some_policies[0]), Pipeline[bytes | Failure[int]])
 assert_type(numbers.flat_map(pages, on_error=some_policies[0]), Pipeline[str | Failure[int]])
 assert_type(numbers.map(fetch, on_error=OnError.divert(bury)), Pipeline[bytes])
+
+
+# ---- failures on their way
+
+fetched = numbers.map(fetch, on_error=OnError.emit())
+
+
+async def size_later(data: bytes) -> int:
+    return len(data)
+
+
+def item_of(failure: Failure[int]) -> int:
+    return failure.item
+
+
+async def look_up(failure: Failure[int]) -> str:
+    return str(failure.item)
+
+
+assert_type(fetched.on_ok(size), Pipeline[int | Failure[Any]])
+assert_type(fetched.on_ok(lambda data: data.hex()), Pipeline[str | Failure[Any]])
+assert_type(fetched.on_ok(size_later, concurrency=2, key=size), Pipeline[int | Failure[Any]])
+assert_type(fetched.on_ok(Step(size_later).timeout(1), ordered=False), Pipeline[int | Failure[Any]])
+assert_type(fetched.on_ok(twice), Pipeline[list[bytes] | Failure[Any]])
+assert_type(fetched.on_ok(size, on_error=OnError.emit()), Pipeline[int | Failure[Any]])
+assert_type(fetched.on_ok(size, on_error=OnError.emit()).on_ok(feed), Pipeline[Pipeline[str] | Failure[Any]])
+assert_type(texts.on_ok(len), Pipeline[int | Failure[Any]])
+assert_type(fetched.recover(item_of), Pipeline[bytes | int])
+assert_type(fetched.recover(look_up, concurrency=2), Pipeline[bytes | str])
+assert_type(fetched.recover(Step(look_up).timeout(1)), Pipeline[bytes | str])
+assert_type(fetched.recover(lambda failure: None), Pipeline[bytes | None])
+assert_type(fetched.recover(item_of, on_error=OnError.skip()), Pipeline[bytes | int])
+assert_type(fetched.recover(item_of, on_error=OnError.emit()), Pipeline[bytes | int | Failure[Any]])
+assert_type(fetched.recover(look_up, on_error=some_policies[0]), Pipeline[bytes | str | Failure[Any]])
+assert_type(fetched.on_ok(size_later).recover(lambda failure: 0), Pipeline[int])
+
+fetched.on_ok(feed)  # type: ignore[arg-type]
+fetched.on_ok(size, concurrency=2)  # type: ignore[arg-type]
+fetched.recover(feed)  # type: ignore[arg-type]
+
 assert_type(numbers.map(fetch, key=lambda number: number % 2, concurrency=2), Pipeline[bytes])
 assert_type(numbers.map(fetch, key=str, per_key=2, key_rate=RateLimit(5), waiting=99), Pipeline[bytes])
 assert_type(numbers.map(str).flat_map(words, on_error=OnError.skip()), Pipeline[str])

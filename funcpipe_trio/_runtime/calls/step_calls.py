@@ -13,8 +13,9 @@ from typing import Any
 
 from ..._base.functions import AnyFunction, is_async
 from ..._plan import operations as plan
+from ..._plan.failures import MapSome, OnOk, Recover
 from ..._plan.steps import step_of
-from ...policies.on_error import Divert
+from ...policies.on_error import Divert, Failure
 from ..core.call_context import CallContext, Layered
 from ..core.protocols import Keeper
 from ..core.signals import PENDING
@@ -49,7 +50,14 @@ def calling_of(
         divert_counters=counters_of(f"{operation.name} (diverting)", on_error.step)
         if isinstance(on_error, Divert)
         else None,
+        concerns=concern_of(operation) if isinstance(operation, MapSome) else None,
     )
+
+
+def concern_of(operation: MapSome) -> Callable[[Any], bool]:
+    """Return what says whether an item concerns an operation, so that its function is called with it."""
+    of_failures = operation.of_failures
+    return lambda item: isinstance(item, Failure) is of_failures
 
 
 def layered(fn: Any, keeper: Keeper) -> Layered:
@@ -77,6 +85,15 @@ def _at_once(name: str, fn: AnyFunction) -> Call:
 
 def _mapping(operation: plan.Map, fn: Call) -> Call:
     return fn
+
+
+def _mapping_some(operation: MapSome, fn: Call) -> Call:
+    concerns = concern_of(operation)
+
+    async def call(item: Any, *context: CallContext) -> Any:
+        return await fn(item, *context) if concerns(item) else item
+
+    return call
 
 
 def _filtering(operation: plan.Filter, fn: Call) -> Call:
@@ -125,6 +142,8 @@ def _skipping_while(operation: plan.SkipWhile, fn: Call) -> Call:
 
 _CALLS: dict[type[plan.Operation], Callable[[Any, Call], Call]] = {
     plan.Map: _mapping,
+    OnOk: _mapping_some,
+    Recover: _mapping_some,
     plan.FlatMap: _mapping,
     plan.Filter: _filtering,
     plan.Tap: _tapping,

@@ -321,8 +321,9 @@ class Pool:
 
     def note_end(self, worker: Worker) -> None:
         """Count how long a call took, which has ended; the worker's next one begins now, unless it waits first."""
-        now = self.chain.now()
-        self.latencies.add(now - worker.since)
+        now, concerns = self.chain.now(), self.call.concerns
+        if concerns is None or concerns(worker.item):
+            self.latencies.add(now - worker.since)
         worker.since = now
 
     def put_down(self, worker: Worker) -> Any:

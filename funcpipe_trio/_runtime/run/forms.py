@@ -14,6 +14,7 @@ from typing import Any
 
 from ..._plan import operations as plan
 from ..._plan import timing
+from ..._plan.failures import MapSome, OnOk, Recover
 from ..._plan.fair_by import FairBy
 from ..._plan.layout import StageLayout
 from ..._plan.loops import Again
@@ -24,7 +25,7 @@ from ..._plan.restarts import RestartingSource
 from ..._plan.windows import Distinct, Sliding, Window
 from ...policies.on_error import Divert
 from ..calls.calling import Calling
-from ..calls.step_calls import calling_of, layered
+from ..calls.step_calls import calling_of, concern_of, layered
 from ..core.protocols import Inlet, Outlet
 from ..links.fair_link import FairLink
 from ..links.lossy_link import LossyLink
@@ -56,10 +57,12 @@ _FUSED: dict[type[plan.Operation], Callable[[Any], FusedOperation]] = {
 
 
 def _rarely_fused() -> dict[type[plan.Operation], Callable[[Any], FusedOperation]]:
-    from ..operations import expanding, own, windows
+    from ..operations import expanding, map_some, own, windows
 
     return {
         plan.FlatMap: expanding.FlatMapOp,
+        OnOk: map_some.MapSomeOp,
+        Recover: map_some.MapSomeOp,
         plan.Batch: _batch,
         plan.Unbatch: expanding.UnbatchOp,
         Window: windows.WindowOp,
@@ -230,8 +233,15 @@ def _map(site: Site, head: plan.Map) -> Pool:
         return _pool(site, head, ordered=head.ordered)
     from ..pools.keyed import KeyedPool
 
-    make = partial(KeyedPool, key=head.key, per_key=head.per_key, key_rate=head.key_rate, waiting=head.waiting)
+    key = _key_of_some(head, head.key) if isinstance(head, MapSome) else head.key
+    make = partial(KeyedPool, key=key, per_key=head.per_key, key_rate=head.key_rate, waiting=head.waiting)
     return _pool(site, head, ordered=head.ordered, make=make)
+
+
+def _key_of_some(head: MapSome, key: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Return the key function for an operation that some items do not concern: each of those has a key of its own."""
+    concerns = concern_of(head)
+    return lambda item: key(item) if concerns(item) else object()
 
 
 def _flat_map(site: Site, head: plan.FlatMap) -> Pool:
@@ -269,6 +279,8 @@ _STAGES: dict[type, Callable[[Site, Any], AnyStage]] = {
     timing.IdleTimeout: _watched,
     timing.Timeout: _watched,
     plan.Map: _map,
+    OnOk: _map,
+    Recover: _map,
     plan.FlatMap: _flat_map,
     plan.Filter: _pool,
     plan.Tap: _pool,
