@@ -22,7 +22,7 @@ from ._plan import operations as plan
 from ._plan import own, timing
 from ._plan.bound import max_in_flight
 from ._plan.check import check_plan, refuse_too_deep, shared_objects
-from ._plan.failures import OnOk, Recover
+from ._plan.failures import OnOk, OrElse, Recover
 from ._plan.fair_by import FairBy, FairOverflow
 from ._plan.layout import lay_out
 from ._plan.loops import Again, LoopFull, entry_of
@@ -774,6 +774,26 @@ class Pipeline(Generic[T_co]):
         """
         keyed = (key, per_key, key_rate, waiting)
         return self._then(Recover(_named_as(fn, name), fn, concurrency, ordered, *keyed, on_error))
+
+    def or_else(self, make_pipeline: Callable[[], Pipeline[U]], *, name: str | None = None) -> Pipeline[T_co | U]:
+        """Continue with another pipeline if the stream ends without an item.
+
+        `make_pipeline` is called only if that is so: the stream has ended normally (not by a failure, and not because
+        the run is drained), and nothing came as far as here. The pipeline that it returns then runs inside this run and
+        gives the items of the stream; its failure (or `PlanError`) is that of the stream, behind what it gave. As with
+        a pipeline inside a `flat_map`, what it discards is passed to `on_discard` with ``outer > inner`` as its stage,
+        and what it holds is not in `max_in_flight`. It is paused, drained and stopped together with this run. This is a
+        stage of its own.
+
+        Args:
+          make_pipeline: ``make_pipeline()``, sync, returns a pipeline, a new one for each run if its source works once
+            only; anything else is a `MisuseError` in the stream.
+          name: its name in reports and errors; by default that of the function.
+
+        Raises:
+          TypeError: if `make_pipeline` is not a sync function, or `name` is not a str.
+        """
+        return self._then(OrElse(_named_as(make_pipeline, name), make_pipeline))
 
     # ---- operations on the stream
 

@@ -130,7 +130,7 @@ def test_functions_fit_in_the_eye(module):
 
 RARE = {
     *("advice", "again", "batching", "between", "circuit", "deadline", "expanding", "flat_map", "held", "keyed"),
-    *("keyed_batching", "loop", "made", "map_some", "nested", "orders", "own", "paced", "plan_settings"),
+    *("keyed_batching", "loop", "made", "map_some", "nested", "or_else", "orders", "own", "paced", "plan_settings"),
     *("resources", "restarting", "stream_timeout", "threaded", "through", "using", "windows", "worker_processes"),
     *("worker_program"),
 }

@@ -290,6 +290,9 @@ def operation_rows(line=LINE):
         yield TypeError, partial(line.enumerate, value), f"Pipeline.enumerate: start must be an int, not {shown(value)}"
     yield from wrong_names("Pipeline.enumerate", line.enumerate)
 
+    yield from wrong_sync_functions("Pipeline.or_else", "make_pipeline", line.or_else)
+    yield from wrong_names("Pipeline.or_else", partial(line.or_else, SYNC))
+
     for name in ("take", "skip"):
         yield from wrong_ints(f"Pipeline.{name}", "n", getattr(line, name), at_least=0)
         yield from wrong_names(f"Pipeline.{name}", partial(getattr(line, name), 1))
@@ -731,6 +734,7 @@ NODES = {
     "map": operations.Map("o", ASYNC),
     "on_ok": failures.OnOk("o", ASYNC),
     "recover": failures.Recover("o", ASYNC),
+    "or_else": failures.OrElse("o", SYNC),
     "filter": operations.Filter("o", ASYNC),
     "flat_map": operations.FlatMap("o", ASYNC),
     "scan": operations.Scan("o", SYNC),
@@ -773,6 +777,7 @@ FIELDS = {
     **dict.fromkeys(("take.n", "skip.n"), "count"),
     "sliding.n": "size",
     "using.fn": "origin",
+    "or_else.make_pipeline": "fn",
     "route.route": "fn",
     "loop.again": "fn",
 }

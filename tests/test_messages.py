@@ -358,6 +358,7 @@ ANSWERS = {
     "route": lambda fn: LINE.partition(fn, dict.fromkeys(["a", *(str(n) + "b" * 90 for n in range(20))], same)),
     "retry_after": lambda fn: LINE.map(Step(fails).retry(Retry(2, OSError, Backoff(0), retry_after=fn))),
     "whether to retry": lambda fn: LINE.map(Step(fails).retry(Retry(2, fn, Backoff(0)))),
+    "another pipeline": lambda fn: LINE.take(0).or_else(fn),
     "children": lambda fn: LINE.flat_map(fn),
     "children in a stage": lambda fn: LINE.flat_map(fn, concurrency=1),
     "what push gives": lambda fn: LINE.stateful(lambda: Pushing(fn)),
@@ -434,6 +435,7 @@ def plans(name):
     yield source.map(Step(later).retry(retry).timeout(9), on_error=OnError.divert(later)).unbatch
     yield source.map(broken, on_error=OnError.skip())
     yield source.map(broken, on_error=OnError.emit())
+    yield source.take(0).or_else(lambda: source.map(broken, name=name), name=name)
     yield source.map(broken, on_error=OnError.emit()).on_ok(fn).recover(broken, name=name)
     yield source.map(broken, name=name)
     yield source.map(Step(later, name=name).then(Step(broken_later(error, name)).retry(retry)))

@@ -1,4 +1,4 @@
-"""What is done to failures on their way, and at the end of a stream, as data?
+"""What is done to failures on their way, in place of an empty stream, and at its end, as data?
 
 The rule: a failure that goes on is an ordinary value of the stream, a `Failure` in the place of its item. So what
 concerns only some values is a `Map` that is called with those, and lets the others pass in their places.
@@ -6,10 +6,13 @@ concerns only some values is a `Map` that is called with those, and lets the oth
 
 from __future__ import annotations
 
+from dataclasses import field
 from typing import ClassVar
 
+from .._base import checks
 from .._base.frozen import dataclass
-from .operations import Map
+from .._base.functions import AnyFunction, function_name
+from .operations import Map, Operation
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,3 +38,28 @@ class Recover(MapSome):
 
     verb: ClassVar[str] = "recover"
     of_failures: ClassVar[bool] = True
+
+
+@dataclass(frozen=True, slots=True)
+class OrElse(Operation):
+    """If the stream ends without an item, the pipeline that the function returns takes its place."""
+
+    verb: ClassVar[str] = "or_else"
+    fn: AnyFunction = field(hash=False)  # an object that is called may have no hash
+
+    def __post_init__(self) -> None:
+        checks.sync_callable(self.method, "make_pipeline", self.fn)
+        Operation.__post_init__(self)
+
+    @property
+    def needs_stage(self) -> bool:
+        return True  # it runs the other pipeline
+
+    @property
+    def workers(self) -> int:
+        return 0  # a result of the other pipeline is taken when there is room for it
+
+    def describe(self) -> str:
+        shown = function_name(self.fn)
+        alias = "" if self.name.partition("#")[0] == shown else f" as {self.name}"
+        return f"or_else the pipeline of {shown}{alias}, if nothing came"

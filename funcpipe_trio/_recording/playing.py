@@ -24,6 +24,7 @@ from .._runtime.core.call_context import CallContext, ContextFunction, Layered
 from .._sansio.retrying import is_meant, is_retried
 from .own import PlayedState, PlayedTimedState, played_through
 from .played_calls import PlayedAttempts, PlayedRunner, SimulatedError, expanded, live, played_call, raise_recorded
+from .played_runs import PlayedPipeline
 from .recording import Place, Recording
 from .roles import Roles
 from .tapes import FailureKind, Kept, Sample
@@ -210,6 +211,15 @@ class Playing(Roles):
     def through(self, name: str, fn: AnyFunction) -> AnyFunction:
         self.reader(name, "begin", "children")
         return played_through(partial(self.reader, name, is_needed=False))
+
+    def pipeline(self, name: str, fn: AnyFunction) -> AnyFunction:
+        reader = self.reader(name, "fn", "children")
+
+        def played() -> PlayedPipeline:
+            item = Token((name,))
+            return PlayedPipeline(_children(item, reader.next(item, 0)))
+
+        return played
 
     def decision(self, name: str) -> Layered:
         reader = self.reader(name, "answer", "answers")

@@ -22,7 +22,7 @@ import trio
 from .._base import checks
 from .._base.errors import StateError
 from .._base.functions import AnyFunction
-from .._plan.nodes import Plan, Source, is_awaitable
+from .._plan.nodes import Plan, Source, is_awaitable, plan_of
 from .._plan.steps import Call, Limit
 from .._runtime.core.call_context import Around, CallContext, ContextFunction, Layered
 from .._runtime.core.parking import is_real
@@ -34,7 +34,7 @@ from .own import recorded_state, recorded_through
 from .recording import Recording
 from .roles import Roles
 from .run_tapes import Tapes
-from .streams import recorded_children, recorded_stream
+from .streams import REFUSED, recorded_children, recorded_stream
 from .tapes import INVALID, FailureKind, Kept, Tape, as_kept
 from .watching import watch
 
@@ -242,6 +242,25 @@ class Recordings(Roles):
 
     def through(self, name: str, fn: AnyFunction) -> AnyFunction:
         return recorded_through(self._tapes, name, fn)
+
+    def pipeline(self, name: str, fn: AnyFunction) -> AnyFunction:
+        tapes, add = self._tapes, self._tapes.tape(name, "fn", "children").add_number
+
+        def recorded() -> Any:
+            since = tapes.now()
+            segments: list[Any] = []
+            add(segments, 0)
+            try:
+                made = fn()
+            except Exception as error:
+                segments.append(tapes.ending(name, since, error))
+                raise
+            if plan_of(made) is None:
+                segments.append([tapes.now() - since, FailureKind(REFUSED)])
+                return made
+            return recorded_stream(tapes, name, since, segments, made)
+
+        return recorded
 
     def decision(self, name: str) -> Layered:
         tapes, add = self._tapes, self._tapes.tape(name, "answer", "answers").add_number

@@ -21,6 +21,7 @@ from .._base import checks
 from .._base.errors import MisuseError
 from .._base.functions import AnyFunction, function_name, is_async
 from .._plan import operations as ops
+from .._plan.failures import OrElse
 from .._plan.fair_by import FairBy
 from .._plan.loops import Again
 from .._plan.nodes import FanIn, Plan, Source, is_awaitable
@@ -99,6 +100,10 @@ class Roles:
         """An async generator function over the stream."""
         raise NotImplementedError
 
+    def pipeline(self, name: str, fn: AnyFunction) -> AnyFunction:
+        """A function without arguments that gives a pipeline."""
+        raise NotImplementedError
+
     def decision(self, name: str) -> Layered:
         """What is called with the answer of an async function, and returns it."""
         raise NotImplementedError
@@ -160,6 +165,8 @@ class Roles:
             return _Stand(fn, self.stream(name, fn)) if part.needs_stage else self.children(name, "fn", fn)
         if isinstance(part, Again):
             return self.children(name, "fn", fn)
+        if isinstance(part, OrElse):
+            return self.pipeline(name, fn)
         awaits = isinstance(part, ops.Concurrent) and part.awaits
         if is_async(fn) or awaits:
             awaited = fn if is_async(fn) else awaiting(name, fn)

@@ -32,6 +32,7 @@ from .._runtime.run.run import Consumer, Run
 from .._runtime.run.run_context import RunContext
 from .._runtime.run.witness import Witness
 from .played_calls import expanded
+from .played_runs import PlayedRun
 from .playing import Playing
 from .recording import CONSUMER, Place, Recording
 from .tokens import Lore
@@ -246,6 +247,7 @@ class _Theatre(Witness):
             if bursts is not None and bursts.samples[0][0]:
                 values, seconds = bursts.samples[0]
                 _take_time(stage.chain, clock, seconds / values)
+        consumer.engine.open_inner = PlayedRun
         for merge in consumer.engine.parts.fan_ins:
             if isinstance(merge, MergeInlet) and merge.share.cost is not None:
                 replace_costs(merge, partial(self._cost, merge.name))

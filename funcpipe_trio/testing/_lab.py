@@ -16,6 +16,7 @@ import trio
 
 from .._base.functions import is_async, yields_async
 from .._plan import operations as plan
+from .._plan.failures import OrElse
 from .._plan.fair_by import FairBy
 from .._plan.loops import Again
 from .._plan.nodes import Branch, FanIn, FanOut, Plan, Source, is_awaitable, plan_of
@@ -96,7 +97,7 @@ class Lab:
 
     def wrap(self, watched: Plan) -> Plan:
         """Return the plan with all its user code watched."""
-        regrouping = plan.Batch | plan.Unbatch | plan.FlatMap | Window | Sliding | WithState | Through
+        regrouping = plan.Batch | plan.Unbatch | plan.FlatMap | Window | Sliding | WithState | Through | OrElse
         if any(isinstance(operation, regrouping) for operation in watched.operations):
             self.one_to_one = False
         if isinstance(watched.origin, FanIn):

@@ -243,6 +243,17 @@ class TwinPipelines:
 
 
 @dataclass(frozen=True)
+class Instead:
+    """Return a pipeline of two items that are unique, each after a delay."""
+
+    offset: int
+    wait: Wait
+
+    def __call__(self) -> Pipeline[int]:
+        return Pipeline.from_iterable([self.offset, self.offset + 1]).map(self.wait)
+
+
+@dataclass(frozen=True)
 class Send:
     """Produce a range of ints."""
 
@@ -407,6 +418,7 @@ _OPERATIONS: dict[str, _Operation] = {
     ),
     "buffer": lambda draw, line, twins: line.buffer(draw(st.integers(1, 3))),
     "on_ok": lambda draw, line, twins: _recovered(draw, line),
+    "or_else": lambda draw, line, twins: line.or_else(Instead(_TWIN << next(twins), _wait(draw))),
     "filter": lambda draw, line, twins: line.filter(NoMultiple(_modulus(draw))),
     "async filter": lambda draw, line, twins: line.filter(NoMultipleAfter(_modulus(draw), _delay(draw))),
     "tap": lambda draw, line, twins: line.tap(Same()),

@@ -412,6 +412,14 @@ def failures_that_pass_and_are_recovered() -> Pipeline[int]:
     )
 
 
+def nested_in_place_of_nothing() -> Pipeline[int]:
+    def other() -> Pipeline[int]:
+        return Pipeline.from_async_iterable(numbers).map(wait_by_item, concurrency=2).buffer(1)
+
+    odd = Pipeline.from_iterable(range(4)).filter(lambda x: x > 9)
+    return merge(odd.or_else(other), Pipeline.from_iterable([7]).or_else(other)).map(wait_by_item, concurrency=2)
+
+
 # ---- shares of one stream
 
 
@@ -830,6 +838,7 @@ SCENARIOS = [
     Scenario(breaker, name="breaker"),
     Scenario(breaker_that_waits, name="breaker_that_waits"),
     Scenario(failures_that_pass_and_are_recovered, name="failures_that_pass_and_are_recovered"),
+    Scenario(nested_in_place_of_nothing, name="nested_in_place_of_nothing"),
     Scenario(skip, name="skip"),
     Scenario(divert, name="divert"),
     Scenario(in_threads, name="in_threads"),

@@ -544,6 +544,28 @@ def with_failures_on_their_way() -> Iterator[Case]:
     )
 
 
+def instead_of_nothing() -> Iterator[Case]:
+    def nothing(line: Line) -> Line:
+        return line.filter(lambda item: False)
+
+    def others() -> Line:
+        return Pipeline.from_iterable(OTHER)
+
+    def slow_others() -> Line:
+        return Pipeline.from_iterable(OTHER).map(second, concurrency=2).buffer(1)
+
+    def given(items: Items) -> Items:
+        return OTHER
+
+    made: dict[str, Any] = {"before": lambda items: [], "alone": False}
+    yield on("or_else: not needed", lambda p: p.or_else(others), lambda items: items or OTHER, before=list, alone=False)
+    yield on("or_else", lambda p: nothing(p).or_else(others), given, **made)
+    yield on("or_else: a slow pipeline", lambda p: nothing(p.map(nap)).or_else(slow_others).map(same), given, **made)
+    yield on(
+        "or_else: two pipelines", lambda p: nothing(p).or_else(lambda: nothing(others())).or_else(others), given, **made
+    )
+
+
 def item_by_item() -> Iterator[Case]:
     yield on("filter", lambda p: p.filter(is_good), good)
     yield on("filter: async", lambda p: p.filter(after(is_good)), good)
@@ -850,6 +872,7 @@ OPERATORS = [
     *mapped(),
     *flat_mapped(),
     *with_failures_on_their_way(),
+    *instead_of_nothing(),
     *item_by_item(),
     *of_the_stream(),
     *regrouped(),

@@ -238,6 +238,7 @@ PLANS = {
     "on_ok: call": lambda: N.on_ok(call, key=same),
     "recover": lambda: N.map(raises, on_error=OnError.emit()).recover(same),
     "recover: call": lambda: N.map(raises, on_error=OnError.emit()).recover(call),
+    "or_else": lambda: N.take(0).or_else(lambda: (ask(), N)[1]),
     "map: policy": lambda: N.map(raises, on_error=OnError.skip()),
     "filter": lambda: N.filter(yes),
     "tap": lambda: N.tap(none),

@@ -247,6 +247,15 @@ def recovering(draw: Draw) -> Part:
     )
 
 
+def instead(draw: Draw) -> Part:
+    of, items_instead = modulus(draw), [*range(100, 100 + draw(st.integers(0, 3)))]
+    keep = partial(is_no_multiple, of) if draw(st.booleans()) else (lambda item: False)
+    other = Pipeline.from_iterable(items_instead).map(perhaps_async(draw, lambda item: item))
+    return Part(
+        lambda line: line.filter(keep).or_else(lambda: other), lambda items: [*filter(keep, items)] or items_instead
+    )
+
+
 def filtering(draw: Draw) -> Part:
     keep = partial(is_no_multiple, modulus(draw))
     return Part(partial(Pipeline.filter, fn=perhaps_async(draw, keep)), lambda items: [*filter(keep, items)])
@@ -438,6 +447,8 @@ def rows(
         kinds: list[Callable[..., Part]] = [*ANYWHERE]
         if row.ordered or wild:
             kinds += BY_POSITION
+        if joins:  # a failure is no end, and then nothing takes the place of what did not come
+            kinds.append(instead)
         if depth and joins:
             kinds += [partial(joining, depth=depth)] + [partial(zipping, depth=depth)] * (row.ordered or wild)
         if depth:

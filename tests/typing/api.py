@@ -315,6 +315,10 @@ assert_type(fetched.recover(item_of, on_error=OnError.emit()), Pipeline[bytes | 
 assert_type(fetched.recover(look_up, on_error=some_policies[0]), Pipeline[bytes | str | Failure[Any]])
 assert_type(fetched.on_ok(size_later).recover(lambda failure: 0), Pipeline[int])
 
+assert_type(numbers.or_else(lambda: texts), Pipeline[int | str])
+assert_type(numbers.filter(bool).or_else(lambda: Pipeline.from_iterable([1])), Pipeline[int])
+numbers.or_else(texts)  # type: ignore[arg-type]
+
 fetched.on_ok(feed)  # type: ignore[arg-type]
 fetched.on_ok(size, concurrency=2)  # type: ignore[arg-type]
 fetched.recover(feed)  # type: ignore[arg-type]

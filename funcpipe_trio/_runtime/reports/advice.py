@@ -295,6 +295,15 @@ def _has_places(case: _Case) -> bool:
     return case.places > 0
 
 
+def _runs_another(case: _Case) -> bool:
+    """Whether it runs a pipeline in its own task, as `or_else` does."""
+    return case.stage is not None and case.stage.kind == "async"
+
+
+def _slow_inside(case: _Case) -> str:
+    return f"{case.name}: nothing else limits; only a pipeline inside it that gives more would help"
+
+
 _Rule = tuple[Callable[[_Case], bool], Callable[[_Case], str]]
 _RULES: tuple[_Rule, ...] = (
     (lambda case: case.number is None, _slow_consumer),
@@ -309,6 +318,7 @@ _RULES: tuple[_Rule, ...] = (
     (_has_places, _all_places_in_use),
     (lambda case: case.setting.paced_by is not None, _throttled),
     (lambda case: case.stage is not None and case.stage.kind == "through", _generator_at_work),
+    (_runs_another, _slow_inside),
     (lambda case: True, _busy_function),
 )
 """Of the limit, the first that fits: whether it does, and what is said."""

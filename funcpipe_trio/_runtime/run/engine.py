@@ -265,6 +265,8 @@ class Engine:
             self.draining = True
             self.log(INFO, "drains")
             self.on_change("drain")
+            for stage in self.stages:
+                stage.on_drain()
             for part in (*self.parts.sources, *self.parts.fan_ins):
                 part.drain()
             self._changed()

@@ -14,7 +14,7 @@ from typing import Any
 
 from ..._plan import operations as plan
 from ..._plan import timing
-from ..._plan.failures import MapSome, OnOk, Recover
+from ..._plan.failures import MapSome, OnOk, OrElse, Recover
 from ..._plan.fair_by import FairBy
 from ..._plan.layout import StageLayout
 from ..._plan.loops import Again
@@ -262,6 +262,12 @@ def _again(site: Site, head: Again) -> Pool:
     return pool
 
 
+def _or_else(site: Site, head: OrElse) -> Stage:
+    from ..pools.or_else import OrElseStage
+
+    return OrElseStage(site.ends(), head)
+
+
 _STAGES: dict[type, Callable[[Site, Any], AnyStage]] = {
     NoneType: _plain,
     Source: _source,
@@ -281,6 +287,7 @@ _STAGES: dict[type, Callable[[Site, Any], AnyStage]] = {
     plan.Map: _map,
     OnOk: _map,
     Recover: _map,
+    OrElse: _or_else,
     plan.FlatMap: _flat_map,
     plan.Filter: _pool,
     plan.Tap: _pool,

@@ -94,6 +94,9 @@ class Stage:
             self.wake()
         return True
 
+    def on_drain(self) -> None:
+        """Called when the sources are about to be told to take no more."""
+
     def on_pause(self) -> None:
         """Called when the sources must take nothing for a time."""
 
