@@ -509,6 +509,17 @@ def fan_in_rows(face=funcpipe_trio):
         message = f"zip_pipelines: strict must be a bool, not {shown(value)}"
         yield TypeError, partial(face.zip_pipelines, LINE, strict=value), message
 
+    for name, call in (("merge", partial(face.merge, LINE)), ("fair_merge", partial(face.fair_merge, {"a": LINE}))):
+        for value in (None, 1, "skip", OnError.skip, Named()):
+            rule = f"{name}: on_error must be an OnError, not {shown(value)}\nUse OnError.skip(), say."
+            yield TypeError, partial(call, on_error=value), rule
+        use = "Use OnError.emit(), and recover(step) behind it."
+        rule = f"{name}: on_error must not divert: a merge has no task to wait in, not a Divert\n{use}"
+        yield ValueError, partial(call, on_error=OnError.divert(ASYNC)), rule
+        use = "Use OnError.skip(max_failures), which counts inputs."
+        rule = f"{name}: on_error must have no max_ratio: inputs fail, not items, not a Skip\n{use}"
+        yield ValueError, partial(call, on_error=OnError.skip(max_ratio=0.5)), rule
+
     for value in (None, [1], 1):
         message = f"fair_merge: inputs['b'] must be a Pipeline, not {shown(value)}"
         yield TypeError, partial(face.fair_merge, {"a": LINE, "b": value}), message

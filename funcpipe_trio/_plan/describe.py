@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator
 
 from .._base.shown import line_of, quoted
+from ..policies.on_error import Stop
 from .bound import max_in_flight
 from .layout import BranchLayout, FanInLayout, FanOutLayout, SegmentLayout, StageLayout
 from .nodes import Source
@@ -86,7 +87,8 @@ def rule_of(fan_in: FanInLayout) -> str:
     shares = "equal shares" if fan_in.kind == "merge" else "shares by weight"
     cost = fan_in.share.cost if fan_in.share is not None else None
     counted = "" if cost is None else f", an item costs {getattr(cost, '__name__', 'what its cost function says')}"
-    return f"{shares} of what is handed over (start-time fair queueing{counted})"
+    failing = "" if isinstance(fan_in.on_error, Stop) else f"; an input that fails: {fan_in.on_error.describe()}"
+    return f"{shares} of what is handed over (start-time fair queueing{counted}){failing}"
 
 
 def _behind(stage: StageLayout) -> Iterator[str]:

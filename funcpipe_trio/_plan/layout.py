@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 from .._base.frozen import dataclass
 from ..policies.fair_share import FairShare
+from ..policies.on_error import OnError
 from .fair_by import FairBy
 from .loops import Again
 from .nodes import Branch, FanIn, FanInKind, FanOut, FanOutKind, Plan, Source
@@ -104,6 +105,8 @@ class FanInLayout:
     """Weights, costs and capacity of a fair merge; None for the others."""
     strict: bool
     """Whether a zip fails if its inputs differ in length."""
+    on_error: OnError
+    """What a merge does when an input fails."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +238,7 @@ class _Planner:
         inputs = tuple((key, self.line(plan, tail)) for key, plan in fan_in.inputs)
         if fan_in.kind == "loop":
             self._loops.append(name)
-        return FanInLayout(name, fan_in.kind, inputs, fan_in.share, fan_in.strict)
+        return FanInLayout(name, fan_in.kind, inputs, fan_in.share, fan_in.strict, fan_in.on_error)
 
     def _fan_out(self, fan_out: FanOut) -> FanOutLayout:
         name = self._unique(fan_out.name)

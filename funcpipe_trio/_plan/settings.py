@@ -82,8 +82,8 @@ def _hidden(part: Source | Operation | FanIn | FanInLayout | FanOut) -> set[str]
     if isinstance(part, Map) and part.key is None:
         return {"per_key", "key_rate", "waiting"}
     if isinstance(part, FanIn | FanInLayout):
-        kept = {"fair_merge": "share", "zip": "strict"}.get(part.kind)
-        return {"share", "strict"} - {kept}
+        kept = {"fair_merge": {"share", "on_error"}, "merge": {"on_error"}, "zip": {"strict"}}.get(part.kind, set())
+        return {"share", "strict", "on_error"} - kept
     return set()
 
 

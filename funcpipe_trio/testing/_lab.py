@@ -27,7 +27,7 @@ from .._plan.windows import Sliding, Window
 from .._runtime.calls.started import StartedStep
 from ..pipeline import Pipeline
 from ..policies.fair_share import FairShare
-from ..policies.on_error import Divert, OnError
+from ..policies.on_error import Divert, Emit, OnError
 from ..policies.retry import Retry
 from ..step import Step
 from ._wrap import has_second_chances, wrap_step
@@ -80,6 +80,8 @@ class Lab:
         """Whether the items of every source in the plan are counted here."""
         self.one_to_one: bool = True
         """Whether each item taken becomes at most one item delivered."""
+        self.goes_on: bool = False
+        """Whether a merge in the plan goes on when an input fails."""
         self.is_resilient: bool = False
         """Whether the plan has policies that may handle a failure."""
         self._steps: dict[object, Step[Any, Any] | StartedStep[Any, Any]] = {}
@@ -101,7 +103,10 @@ class Lab:
         if any(isinstance(operation, regrouping) for operation in watched.operations):
             self.one_to_one = False
         if isinstance(watched.origin, FanIn):
-            self.one_to_one = self.one_to_one and watched.origin.kind not in ("zip", "loop")
+            makes = watched.origin.kind in ("zip", "loop") or isinstance(watched.origin.on_error, Emit)
+            self.one_to_one = self.one_to_one and not makes
+            self.goes_on = self.goes_on or watched.origin.on_error != plan.STOP
+            self.is_resilient = self.is_resilient or self.goes_on
             inputs = tuple((key, self.wrap(inner)) for key, inner in watched.origin.inputs)
             share = watched.origin.share
             watched_share = None if share is None else self._share(share)

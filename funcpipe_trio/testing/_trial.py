@@ -314,12 +314,12 @@ def lost_items(lab: Lab) -> list[tuple[Any, str, str]]:
     """Return the items that a run discarded although they were needed.
 
     What a loop does not begin in a drain is not lost: no source gave it. Nor are items behind a failure in an inner
-    pipeline: a policy of the outer one handled that failure.
+    pipeline, or in an input of a merge that goes on: a policy handled that failure.
     """
     return [
         (item, stage, reason)
         for item, stage, reason in lab.discarded
-        if reason not in (NOT_NEEDED, DRAINED) and not (reason == BEHIND_FAILURE and INSIDE in stage)
+        if reason not in (NOT_NEEDED, DRAINED) and not (reason == BEHIND_FAILURE and (INSIDE in stage or lab.goes_on))
     ]
 
 

@@ -420,6 +420,27 @@ def nested_in_place_of_nothing() -> Pipeline[int]:
     return merge(odd.or_else(other), Pipeline.from_iterable([7]).or_else(other)).map(wait_by_item, concurrency=2)
 
 
+def merge_that_goes_on() -> Pipeline[Any]:
+    async def breaks(item: int) -> int:
+        await trio.sleep(0.3)
+        if item == 3:
+            raise OSError(item)
+        return item
+
+    async def slowly(item: int) -> int:
+        await trio.sleep(0.7)
+        return item
+
+    inputs = {
+        "breaks": Pipeline.from_async_iterable(numbers).map(breaks),
+        "at once": Pipeline.from_iterable(range(4)).map(lambda item: 1 // item),
+        "fine": Pipeline.from_iterable(range(5)).map(slowly),
+    }
+    share = FairShare({"fine": 2}, capacity=2, cost=lambda item: 1 + item % 2)
+    skipping = merge(Pipeline.from_iterable(range(3)).map(breaks), fair_merge(inputs), on_error=OnError.skip())
+    return merge(fair_merge(inputs, share, on_error=OnError.emit()), skipping).buffer(1)
+
+
 # ---- shares of one stream
 
 
@@ -839,6 +860,8 @@ SCENARIOS = [
     Scenario(breaker_that_waits, name="breaker_that_waits"),
     Scenario(failures_that_pass_and_are_recovered, name="failures_that_pass_and_are_recovered"),
     Scenario(nested_in_place_of_nothing, name="nested_in_place_of_nothing"),
+    Scenario(merge_that_goes_on, name="merge_that_goes_on"),
+    Scenario(merge_that_goes_on, first_three, name="merge_that_goes_on_with_a_consumer_that_leaves"),
     Scenario(skip, name="skip"),
     Scenario(divert, name="divert"),
     Scenario(in_threads, name="in_threads"),

@@ -834,7 +834,24 @@ def fan_ins() -> Iterator[Case]:
         before=list,
         **beside,
     )
+    for name, policy in {"emit": OnError.emit(), "skip": OnError.skip()}.items():
+        yield Case(
+            f"merge: {name}",
+            lambda feed, policy=policy: merge(feed.line(), feed.other().buffer(1), on_error=policy),
+            lambda items: [*items, *OTHER],
+            before=list,
+            stops=True,
+            **beside,
+        )
     share = FairShare({"feed": 3, "other": Fraction(1, 2)}, capacity=2, cost=lambda item: 1 + rest(item))
+    yield Case(
+        "fair_merge: emit",
+        lambda feed: fair_merge({"feed": feed.line(), "other": feed.other()}, share, on_error=OnError.emit()),
+        lambda items: [*items, *OTHER],
+        before=list,
+        stops=True,
+        **beside,
+    )
     yield Case(
         "fair_merge",
         lambda feed: fair_merge({"feed": feed.line(), "other": feed.other()}, share),

@@ -319,6 +319,14 @@ assert_type(numbers.or_else(lambda: texts), Pipeline[int | str])
 assert_type(numbers.filter(bool).or_else(lambda: Pipeline.from_iterable([1])), Pipeline[int])
 numbers.or_else(texts)  # type: ignore[arg-type]
 
+assert_type(merge(numbers, texts, on_error=OnError.skip()), Pipeline[int | str])
+assert_type(merge(numbers, texts, on_error=OnError.emit()), Pipeline[int | str | Failure[None]])
+assert_type(merge(*[numbers], on_error=OnError.emit()), Pipeline[int | Failure[None]])
+assert_type(merge(numbers, texts, numbers, on_error=some_policies[0]), Pipeline[int | str | Failure[None]])
+assert_type(fair_merge({"a": numbers}, on_error=OnError.skip(1)), Pipeline[int])
+assert_type(fair_merge({"a": numbers}, on_error=OnError.emit()), Pipeline[int | Failure[None]])
+assert_type(merge(numbers, numbers, on_error=OnError.emit()).recover(lambda failure: 0), Pipeline[int])
+
 fetched.on_ok(feed)  # type: ignore[arg-type]
 fetched.on_ok(size, concurrency=2)  # type: ignore[arg-type]
 fetched.recover(feed)  # type: ignore[arg-type]

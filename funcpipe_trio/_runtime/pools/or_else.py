@@ -26,7 +26,7 @@ from ..core.signals import END, ENDED, IDLE, PENDING, READY, FailureMark, Readin
 from ..core.user_code import interruptibly, not_awaitable
 from ..stages.chain import Chain, Ends
 from ..stages.stage import Stage
-from .nested import NestedRun
+from ..stages.nested import NestedRun
 
 
 class Alternative:

@@ -250,6 +250,8 @@ class InputReport:
     longest_wait: float = 0.0
     """The most seconds for which it had an item and none of it was taken, the wait of now included; also of a
     difference. Whoever serves many tenants sees here whether one of them ever had to wait for long."""
+    failure: str | None = None
+    """The type of the error with which an input failed, in a merge whose `on_error` deals with that; None otherwise."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ..._plan.layout import BranchLayout, FanInLayout, FanOutLayout, SegmentLayout, StageLayout
 from ..._plan.loops import Again
 from ...policies.fair_share import FairShare
+from ...policies.on_error import Stop
 from ..core.ledger import Ledger
 from ..core.protocols import Inlet
 from ..junctions.fan_in import ConcatInlet, FanInInlet, MergeInlet, ZipInlet
@@ -89,6 +90,10 @@ def _fan_in(layout: FanInLayout, parts: Parts) -> FanInInlet:
         made = ConcatInlet(layout.name, ledger, inlets)
     elif layout.kind == "zip":
         made = ZipInlet(layout.name, ledger, inlets, parts.host.state_times, strict=layout.strict)
+    elif not isinstance(layout.on_error, Stop):
+        from ..junctions.tolerant_merge import TolerantMergeInlet
+
+        made = TolerantMergeInlet(layout.name, ledger, inputs, layout.share or FairShare(), layout.on_error)
     else:
         made = MergeInlet(layout.name, ledger, inputs, layout.share or FairShare())
     parts.fan_ins.append(made)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from ..._sansio.usage import Used
 from ..core.protocols import Inlet
 from ..core.signals import NO_ITEM
-from ..junctions.fan_in import MergeInlet, ZipInlet
+from ..junctions.fan_in import MergeInlet
 from ..junctions.fan_out import Join
 from ..links.fair_link import FairLink
 from ..links.link import Link
@@ -80,12 +80,11 @@ def report_of(engine: Engine) -> Report:
 
 def _remade(engine: Engine) -> Iterator[tuple[str, int, int]]:
     """Yield each part that makes other values: its name, how many it used and made; in the order of the stream."""
-    zips = [each for each in engine.parts.fan_ins if isinstance(each, ZipInlet)]
     forks = list(engine.parts.forks.values())
     for stage in [*engine.stages, None]:
-        for each in zips:
+        for each in engine.parts.fan_ins:
             if taker_of(each) is stage:
-                yield each.name, each.used, each.taken
+                yield each.name, *each.remade()
         if stage is None:
             return
         yield stage.name, stage.chain.absorbed, stage.chain.created
@@ -219,6 +218,7 @@ def _inputs(fan_in: Inlet, now: float) -> list[InputReport]:
             backlog=each.backlog(),
             lag=_rounded(lags.get(each.flow.key, 0)),
             longest_wait=max(each.longest_wait, now - each.since if each.is_waiting else 0.0),
+            failure=each.failure,
         )
         for each in fan_in.inputs
     ]
