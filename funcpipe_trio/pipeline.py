@@ -22,7 +22,7 @@ from ._plan import operations as plan
 from ._plan import own, timing
 from ._plan.bound import max_in_flight
 from ._plan.check import check_plan, refuse_too_deep, shared_objects
-from ._plan.failures import OnOk, OrElse, Recover
+from ._plan.failures import Ending, OnEnd, OnOk, OrElse, Recover
 from ._plan.fair_by import FairBy, FairOverflow
 from ._plan.layout import lay_out
 from ._plan.loops import Again, LoopFull, entry_of
@@ -794,6 +794,28 @@ class Pipeline(Generic[T_co]):
           TypeError: if `make_pipeline` is not a sync function, or `name` is not a str.
         """
         return self._then(OrElse(_named_as(make_pipeline, name), make_pipeline))
+
+    def on_end(self, fn: Callable[[Ending], object], *, name: str | None = None) -> Pipeline[T_co]:
+        """Call a function, sync or async, with how the stream ended here: once in each run; items continue unchanged.
+
+        The outcome is that of the stream at this point: ``"completed"`` (it ended), ``"drained"`` (it ended because the
+        run drains), ``"failed"`` (by a failure at or before this point), or ``"stopped"``: something behind this point
+        ended the stream before its end (a `take`, a failure), or the run was aborted, left or cancelled.
+
+        It is called when the last item has left this stage and what is upstream was stopped, and before the end goes
+        on: whoever sees the end knows that it was called. It is a part of cleanup: shielded from cancellation, within
+        `cleanup_timeout`; its error is one of cleanup, kept in ``report.cleanup_errors``, and changes nothing. It is
+        not called if this part of the run never began, as a later input of a `concat` that did not have its turn. This
+        is a stage of its own.
+
+        Args:
+          fn: ``fn(outcome)``, whose result is awaited if it can be.
+          name: its name in reports and errors; by default that of the function.
+
+        Raises:
+          TypeError: if `fn` is not a function, or `name` is not a str.
+        """
+        return self._then(OnEnd(_named_as(fn, name), fn))
 
     # ---- operations on the stream
 

@@ -29,6 +29,7 @@ from funcpipe_trio import (
     PlanError,
     RateLimit,
     Retry,
+    Step,
     concat,
     fair_merge,
     merge,
@@ -290,6 +291,12 @@ def operation_rows(line=LINE):
         yield TypeError, partial(line.enumerate, value), f"Pipeline.enumerate: start must be an int, not {shown(value)}"
     yield from wrong_names("Pipeline.enumerate", line.enumerate)
 
+    yield from wrong_functions("Pipeline.on_end", line.on_end)
+    yield from wrong_names("Pipeline.on_end", partial(line.on_end, SYNC))
+    for value in (Step(async_call), Step(async_call).timeout(1)):
+        rule = "Pipeline.on_end: fn must be a function of an outcome, not of an item"
+        use = "Use an async function that awaits it."
+        yield TypeError, partial(line.on_end, value), f"{rule}, not {shown(value)}\n{use}"
     yield from wrong_sync_functions("Pipeline.or_else", "make_pipeline", line.or_else)
     yield from wrong_names("Pipeline.or_else", partial(line.or_else, SYNC))
 
@@ -746,6 +753,7 @@ NODES = {
     "on_ok": failures.OnOk("o", ASYNC),
     "recover": failures.Recover("o", ASYNC),
     "or_else": failures.OrElse("o", SYNC),
+    "on_end": failures.OnEnd("o", SYNC),
     "filter": operations.Filter("o", ASYNC),
     "flat_map": operations.FlatMap("o", ASYNC),
     "scan": operations.Scan("o", SYNC),

@@ -359,6 +359,7 @@ ANSWERS = {
     "retry_after": lambda fn: LINE.map(Step(fails).retry(Retry(2, OSError, Backoff(0), retry_after=fn))),
     "whether to retry": lambda fn: LINE.map(Step(fails).retry(Retry(2, fn, Backoff(0)))),
     "another pipeline": lambda fn: LINE.take(0).or_else(fn),
+    "the end": lambda fn: LINE.on_end(fn),
     "children": lambda fn: LINE.flat_map(fn),
     "children in a stage": lambda fn: LINE.flat_map(fn, concurrency=1),
     "what push gives": lambda fn: LINE.stateful(lambda: Pushing(fn)),
@@ -435,6 +436,7 @@ def plans(name):
     yield source.map(Step(later).retry(retry).timeout(9), on_error=OnError.divert(later)).unbatch
     yield source.map(broken, on_error=OnError.skip())
     yield source.map(broken, on_error=OnError.emit())
+    yield source.on_end(broken).on_end(broken, name=name)
     yield source.take(0).or_else(lambda: source.map(broken, name=name), name=name)
     yield source.map(broken, on_error=OnError.emit()).on_ok(fn).recover(broken, name=name)
     yield source.map(broken, name=name)

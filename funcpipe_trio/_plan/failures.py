@@ -7,12 +7,16 @@ concerns only some values is a `Map` that is called with those, and lets the oth
 from __future__ import annotations
 
 from dataclasses import field
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from .._base import checks
 from .._base.frozen import dataclass
 from .._base.functions import AnyFunction, function_name
-from .operations import Map, Operation
+from .operations import Map, Operation, check_function
+from .steps import step_of
+
+Ending = Literal["completed", "drained", "failed", "stopped"]
+"""How a stream ended at one point; ``stopped``: before its end, by what is behind that point or outside of the run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,25 +45,44 @@ class Recover(MapSome):
 
 
 @dataclass(frozen=True, slots=True)
-class OrElse(Operation):
+class AtEnd(Operation):
+    """An operation that passes items on, and calls a function at the end of the stream."""
+
+    fn: AnyFunction = field(hash=False)  # an object that is called may have no hash
+
+    @property
+    def needs_stage(self) -> bool:
+        return True  # the function may wait, or what it returns
+
+    @property
+    def workers(self) -> int:
+        return 0  # it holds no item
+
+    def describe(self) -> str:
+        shown = function_name(self.fn)
+        return f"{self.verb} {shown}" + ("" if self.name.partition("#")[0] == shown else f" as {self.name}")
+
+
+@dataclass(frozen=True, slots=True)
+class OrElse(AtEnd):
     """If the stream ends without an item, the pipeline that the function returns takes its place."""
 
     verb: ClassVar[str] = "or_else"
-    fn: AnyFunction = field(hash=False)  # an object that is called may have no hash
 
     def __post_init__(self) -> None:
         checks.sync_callable(self.method, "make_pipeline", self.fn)
         Operation.__post_init__(self)
 
-    @property
-    def needs_stage(self) -> bool:
-        return True  # it runs the other pipeline
 
-    @property
-    def workers(self) -> int:
-        return 0  # a result of the other pipeline is taken when there is room for it
+@dataclass(frozen=True, slots=True)
+class OnEnd(AtEnd):
+    """The function is told how the stream ended here; items continue unchanged."""
 
-    def describe(self) -> str:
-        shown = function_name(self.fn)
-        alias = "" if self.name.partition("#")[0] == shown else f" as {self.name}"
-        return f"or_else the pipeline of {shown}{alias}, if nothing came"
+    verb: ClassVar[str] = "on_end"
+
+    def __post_init__(self) -> None:
+        if step_of(self.fn) is not None:
+            rule, use = "be a function of an outcome, not of an item", "Use an async function that awaits it."
+            raise checks.refuse(TypeError, self.method, "fn", rule, self.fn, use)
+        check_function(self.method, self.fn)
+        Operation.__post_init__(self)

@@ -21,7 +21,7 @@ from .._base import checks
 from .._base.errors import MisuseError
 from .._base.functions import AnyFunction, function_name, is_async
 from .._plan import operations as ops
-from .._plan.failures import OrElse
+from .._plan.failures import OnEnd, OrElse
 from .._plan.fair_by import FairBy
 from .._plan.loops import Again
 from .._plan.nodes import FanIn, Plan, Source, is_awaitable
@@ -167,6 +167,8 @@ class Roles:
             return self.children(name, "fn", fn)
         if isinstance(part, OrElse):
             return self.pipeline(name, fn)
+        if isinstance(part, OnEnd):
+            return partial(self.folding(name, "fn", partial(_told, fn)), None)
         awaits = isinstance(part, ops.Concurrent) and part.awaits
         if is_async(fn) or awaits:
             awaited = fn if is_async(fn) else awaiting(name, fn)
@@ -229,6 +231,13 @@ def _truth(answer: Any) -> bool:
 def _branch(branches: tuple[str, ...], answer: Any) -> str:
     """Return the name of the branch that was answered; what is none is refused, because it may be an item."""
     return branches[branches.index(answer)]
+
+
+async def _told(fn: AnyFunction, _state: None, ending: Any) -> None:
+    """Call a function that may be async."""
+    answer = fn(ending)
+    if is_awaitable(answer):
+        await answer
 
 
 def _itself(item: Any) -> Any:

@@ -275,6 +275,14 @@ def _second(pair: tuple[int, int]) -> int:
     return pair[1]
 
 
+def _hear(outcome: str) -> None:
+    """Do nothing."""
+
+
+async def _hear_later(outcome: str) -> None:
+    await trio.lowlevel.checkpoint()
+
+
 def _item_of(failure: Failure[int]) -> int:
     return failure.item
 
@@ -418,6 +426,7 @@ _OPERATIONS: dict[str, _Operation] = {
     ),
     "buffer": lambda draw, line, twins: line.buffer(draw(st.integers(1, 3))),
     "on_ok": lambda draw, line, twins: _recovered(draw, line),
+    "on_end": lambda draw, line, twins: line.on_end(draw(st.sampled_from((_hear, _hear_later)))),
     "or_else": lambda draw, line, twins: line.or_else(Instead(_TWIN << next(twins), _wait(draw))),
     "filter": lambda draw, line, twins: line.filter(NoMultiple(_modulus(draw))),
     "async filter": lambda draw, line, twins: line.filter(NoMultipleAfter(_modulus(draw), _delay(draw))),

@@ -441,6 +441,24 @@ def merge_that_goes_on() -> Pipeline[Any]:
     return merge(fair_merge(inputs, share, on_error=OnError.emit()), skipping).buffer(1)
 
 
+def ends_that_are_told() -> Pipeline[Any]:
+    async def told(outcome: str) -> None:
+        await trio.lowlevel.checkpoint()
+
+    def refuses(outcome: str) -> None:
+        raise OSError(outcome)
+
+    return (
+        Pipeline.from_async_iterable(numbers)
+        .on_end(told)
+        .map(wait_by_item, concurrency=2)
+        .on_end(lambda outcome: None)
+        .flat_map(lambda item: Pipeline.from_iterable(range(item % 3)).on_end(told), concurrency=2)
+        .on_end(refuses)
+        .buffer(1)
+    )
+
+
 # ---- shares of one stream
 
 
@@ -862,6 +880,8 @@ SCENARIOS = [
     Scenario(nested_in_place_of_nothing, name="nested_in_place_of_nothing"),
     Scenario(merge_that_goes_on, name="merge_that_goes_on"),
     Scenario(merge_that_goes_on, first_three, name="merge_that_goes_on_with_a_consumer_that_leaves"),
+    Scenario(ends_that_are_told, name="nested_ends_that_are_told"),
+    Scenario(ends_that_are_told, first_three, name="nested_ends_that_are_told_to_a_consumer_that_leaves"),
     Scenario(skip, name="skip"),
     Scenario(divert, name="divert"),
     Scenario(in_threads, name="in_threads"),

@@ -566,6 +566,12 @@ def instead_of_nothing() -> Iterator[Case]:
     )
 
 
+def at_the_end() -> Iterator[Case]:
+    yield on("on_end", lambda p: p.on_end(wrapped))
+    yield on("on_end: async", lambda p: p.map(nap, concurrency=2).on_end(nap).map(same))
+    yield on("on_end: awaited", lambda p: p.on_end(lambda outcome: nap(outcome)).batch(3), cut(3))
+
+
 def item_by_item() -> Iterator[Case]:
     yield on("filter", lambda p: p.filter(is_good), good)
     yield on("filter: async", lambda p: p.filter(after(is_good)), good)
@@ -890,6 +896,7 @@ OPERATORS = [
     *flat_mapped(),
     *with_failures_on_their_way(),
     *instead_of_nothing(),
+    *at_the_end(),
     *item_by_item(),
     *of_the_stream(),
     *regrouped(),

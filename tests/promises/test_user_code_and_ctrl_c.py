@@ -239,6 +239,8 @@ PLANS = {
     "recover": lambda: N.map(raises, on_error=OnError.emit()).recover(same),
     "recover: call": lambda: N.map(raises, on_error=OnError.emit()).recover(call),
     "or_else": lambda: N.take(0).or_else(lambda: (ask(), N)[1]),
+    "on_end": lambda: N.on_end(same),
+    "on_end: async": lambda: N.on_end(call),
     "map: policy": lambda: N.map(raises, on_error=OnError.skip()),
     "filter": lambda: N.filter(yes),
     "tap": lambda: N.tap(none),

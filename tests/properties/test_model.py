@@ -190,6 +190,7 @@ def passing(draw: Draw) -> Part:
         lambda line: line.stateful(Late, holds=1),
         lambda line: line.through(late),
         lambda line: merge(line),
+        lambda line: line.on_end(perhaps_async(draw, str)),
         lambda line: line.broadcast({"only": lambda branch: branch}),
     ]
     perhaps = perhaps_async(draw, lambda item: None)

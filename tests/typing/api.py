@@ -327,6 +327,20 @@ assert_type(fair_merge({"a": numbers}, on_error=OnError.skip(1)), Pipeline[int])
 assert_type(fair_merge({"a": numbers}, on_error=OnError.emit()), Pipeline[int | Failure[None]])
 assert_type(merge(numbers, numbers, on_error=OnError.emit()).recover(lambda failure: 0), Pipeline[int])
 
+
+def tell(outcome: Literal["completed", "drained", "failed", "stopped"]) -> None:
+    print(outcome)
+
+
+async def tell_later(outcome: str) -> None:
+    print(outcome)
+
+
+assert_type(numbers.on_end(tell), Pipeline[int])
+assert_type(numbers.on_end(tell_later), Pipeline[int])
+assert_type(numbers.on_end(lambda outcome: print(outcome == "failed")), Pipeline[int])
+numbers.on_end(size)  # type: ignore[arg-type]
+
 fetched.on_ok(feed)  # type: ignore[arg-type]
 fetched.on_ok(size, concurrency=2)  # type: ignore[arg-type]
 fetched.recover(feed)  # type: ignore[arg-type]

@@ -72,7 +72,7 @@ class Ledger:
         try:
             if await ending:
                 return
-            error: BaseException = trio.TooSlowError(f"closing what {where} opened took more than {limit:g} s")
+            error: BaseException = trio.TooSlowError(f"cleanup in {where} took more than {limit:g} s")
         except BaseException as raised:  # noqa: ASYNC103  # raised again if it must pass
             if failure_of(raised) is None:
                 raise

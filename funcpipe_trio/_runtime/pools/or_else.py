@@ -176,7 +176,7 @@ class OrElseStage(Stage):
             return
         if self._run is None:
             raise _Empty
-        self.chain.outlet.turn_over()
+        self.chain.turn_over()
         item = await anext(self._run, END)
         if item is END:
             self._alternative.end()

@@ -14,7 +14,7 @@ from typing import Any
 
 from ..._plan import operations as plan
 from ..._plan import timing
-from ..._plan.failures import MapSome, OnOk, OrElse, Recover
+from ..._plan.failures import MapSome, OnEnd, OnOk, OrElse, Recover
 from ..._plan.fair_by import FairBy
 from ..._plan.layout import StageLayout
 from ..._plan.loops import Again
@@ -268,6 +268,12 @@ def _or_else(site: Site, head: OrElse) -> Stage:
     return OrElseStage(site.ends(), head)
 
 
+def _on_end(site: Site, head: OnEnd) -> Stage:
+    from ..stages.on_end import OnEndStage
+
+    return OnEndStage(site.ends(), head)
+
+
 _STAGES: dict[type, Callable[[Site, Any], AnyStage]] = {
     NoneType: _plain,
     Source: _source,
@@ -288,6 +294,7 @@ _STAGES: dict[type, Callable[[Site, Any], AnyStage]] = {
     OnOk: _map,
     Recover: _map,
     OrElse: _or_else,
+    OnEnd: _on_end,
     plan.FlatMap: _flat_map,
     plan.Filter: _pool,
     plan.Tap: _pool,

@@ -86,6 +86,7 @@ class Chain:
         """Why it is no longer needed, which is the reason of what it gives up then; None while it is needed."""
         self.failure: FailureMark | None = None  # what ended it, to go behind all that went out
         self.has_raised: bool = False  # a generator raised in a pull, so the failure was reached, not left behind
+        self.is_wound_up: bool = False  # it has ended, except that the end may not have been passed on
         self.failed: int = 0  # items at which user code raised, except those that became a `Failure`
         self.as_failures: int = 0  # items that a policy replaced by a `Failure`
         self.discarded: int = 0  # items given up while it held them
@@ -214,6 +215,17 @@ class Chain:
 
     def end(self, held: Callable[[], Sequence[Any]]) -> None:
         """End the chain, for whatever reason; `held` hands out, and forgets, what its stage and operations hold."""
+        if not self.is_wound_up:
+            self.wind_up(held)
+        if self.stopped is not None and self.failure is None:
+            # A task that still reads (in a shielded scope, say) must not take this for the end of the stream.
+            self.failure = FailureMark(Aborted(f"the run was {self.stopped}"), self, stopped=self.stopped)
+        self.outlet.finish(self.failure)
+        self.turn_over()
+
+    def wind_up(self, held: Callable[[], Sequence[Any]]) -> None:
+        """End the chain as `end` does, but do not pass the end on yet."""
+        self.is_wound_up = True
         # An operation ended the stream before the place of the failure, or of the end: nothing reads that far.
         is_ahead = self.failure is not None or _ended_ahead(self._streams)
         is_done = self.stopped is None and not self.has_raised and is_ahead
@@ -230,11 +242,6 @@ class Chain:
             self.host.ledger.unread(later, reason)
         for item in held():
             self.discard(item, reason)
-        if self.stopped is not None and self.failure is None:
-            # A task that still reads (in a shielded scope, say) must not take this for the end of the stream.
-            self.failure = FailureMark(Aborted(f"the run was {self.stopped}"), self, stopped=self.stopped)
-        self.outlet.finish(self.failure)
-        self.turn_over()
 
     def close(self) -> None:
         """Close the generators, the last one first."""

@@ -365,7 +365,7 @@ def test_closing_is_limited():
     now, report = run_virtual(main)
 
     assert now == 3
-    assert [str(error) for error in report.cleanup_errors] == ["closing what step 'ask' opened took more than 3 s"]
+    assert [str(error) for error in report.cleanup_errors] == ["cleanup in step 'ask' took more than 3 s"]
 
 
 # ---- outside of a pipeline

@@ -362,7 +362,7 @@ def test_closing_is_shielded_and_limited():
 
     now, report = run_virtual(main, 9)
     assert (now, log) == (5, ["done"])
-    assert [str(error) for error in report.cleanup_errors] == ["closing what stage 'list' opened took more than 4 s"]
+    assert [str(error) for error in report.cleanup_errors] == ["cleanup in stage 'list' took more than 4 s"]
 
 
 class Told:
