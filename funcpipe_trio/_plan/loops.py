@@ -18,6 +18,7 @@ from .._base.frozen import dataclass
 from .._base.functions import function_name
 from .._base.shown import named, option
 from ..policies.on_error import Divert
+from .failures import OrElse
 from .nodes import FanIn, FanOut, Plan, Source, inner_plans
 from .operations import Operation, WithFunction
 from .steps import step_of
@@ -82,8 +83,8 @@ def problems(plan: Plan) -> Iterator[str]:
         for operation in reversed(each.operations):
             if isinstance(operation, Again):
                 around.append(operation)
-            elif around and operation.waits_for_more:
-                yield _keeps_items(around[-1], operation)
+            elif around:
+                yield from _misplaced(around[-1], operation)
         origin = each.origin
         if isinstance(origin, FanIn) and origin.kind == "loop":
             if not around or around.pop().loop != origin.name:
@@ -121,11 +122,18 @@ def _in_branch(again: Again, branch: Plan) -> Iterator[str]:
     while waiting:
         each = waiting.pop()
         for operation in each.operations:
-            if operation.waits_for_more:
-                yield _keeps_items(again, operation)
+            yield from _misplaced(again, operation)
         if isinstance(each.origin, Source) or (isinstance(each.origin, FanIn) and each.origin.kind != "loop"):
             yield _has_other_source(again)
         waiting += inner_plans(each)
+
+
+def _misplaced(again: Again, operation: Operation) -> Iterator[str]:
+    """Find what is wrong with an operation in a body."""
+    if operation.waits_for_more:
+        yield _keeps_items(again, operation)
+    elif isinstance(operation, OrElse):
+        yield _has_other_source(again)
 
 
 def _keeps_items(again: Again, operation: Operation) -> str:

@@ -102,6 +102,13 @@ def test_each_input_of_a_fan_in_may_have_one():
 # ---- what it gives
 
 
+def test_in_the_body_of_a_loop_it_would_be_another_source():
+    plan = Pipeline.from_iterable([1]).loop(lambda body: body.or_else(numbers()), again=lambda item: [], room=9)
+
+    with pytest.raises(PlanError, match="its body must take all items from the pipeline that it is given"):
+        plan.check()
+
+
 def test_its_failure_stands_behind_what_it_gave():
     seen = outcome_of(EMPTY.or_else(lambda: numbers(9)().map(fails_at_two)))
 
