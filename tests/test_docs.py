@@ -15,7 +15,7 @@ PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").g
 PAGES_THAT_RUN = [
     *("blame.md", "branches.md", "errors.md", "fair_by.md", "hub.md", "keys.md", "loops.md", "operators.md"),
     *("own.md", "resources.md", "review.md", "service.md", "steps.md", "testing.md", "watch.md", "whatif.md"),
-    *("windows.md"),
+    "windows.md",
 ]
 
 

@@ -25,8 +25,8 @@ from ..core.protocols import Inlet, Receiver
 from ..core.signals import END, ENDED, IDLE, PENDING, READY, FailureMark, Readiness
 from ..core.user_code import interruptibly, not_awaitable
 from ..stages.chain import Chain, Ends
-from ..stages.stage import Stage
 from ..stages.nested import NestedRun
+from ..stages.stage import Stage
 
 
 class Alternative:

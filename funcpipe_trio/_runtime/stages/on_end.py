@@ -10,10 +10,13 @@ the run, ended that.
 
 from __future__ import annotations
 
+from functools import partial
+
 from ..._plan.failures import Ending, OnEnd
 from ..._plan.nodes import is_awaitable
+from ..core.lifetime import Lifetime
+from ..core.user_code import interruptible
 from .chain import Chain, Ends
-from .lifetime import Lifetime
 from .stage import Stage
 
 
@@ -36,7 +39,8 @@ class OnEndStage(Stage):
             life = Lifetime()
             life.begin()
             try:
-                await self.chain.kept_cleanup(life.end(self._tell, self.chain.host.cleanup_timeout))  # noqa: ASYNC102
+                telling = life.end(partial(interruptible, self._tell), self.chain.host.cleanup_timeout)
+                await self.chain.kept_cleanup(telling)  # noqa: ASYNC102  # shielded there
             finally:
                 super().leave()
 
