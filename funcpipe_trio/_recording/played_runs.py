@@ -26,7 +26,7 @@ class PlayedRun:
     def __init__(self, plan: Plan, _on_discard: object) -> None:
         assert isinstance(plan.origin, Source)
         self._results: AsyncIterator[Any] = plan.origin.origin.value  # each comes as late as it did
-        self.report = SimpleNamespace(cleanup_errors=(), cleanup_error_count=0, error=None, stages=())
+        self.report = SimpleNamespace(cleanup_errors=(), cleanup_error_count=0, error=None, stages=(), inputs=())
 
     async def __aenter__(self) -> PlayedRun:
         return self

@@ -62,3 +62,4 @@ class NestedRun:
             ledger.keep(report.error)
         for stage in report.stages:
             self._stage.chain.failures.update(dict(stage.failures))
+        self._stage.chain.failures.update(each.failure for each in report.inputs if each.failure is not None)

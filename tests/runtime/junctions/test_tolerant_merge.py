@@ -215,6 +215,14 @@ def test_a_cancelled_run_has_no_failures():
     assert (report.outcome, failures(report)) == ("cancelled", {0: None, 1: None})
 
 
+def test_within_an_item_they_are_failures_of_the_stage_around():
+    plan = Pipeline.from_iterable([1]).flat_map(lambda item: merge(breaking(item), on_error=SKIP), concurrency=1)
+    report = outcome_of(plan).report
+
+    assert report.outcome == "completed"
+    assert report.stages[-1].failures == (("Boom", 1),)
+
+
 # ---- the plan
 
 
