@@ -278,10 +278,11 @@ class Pipeline(Generic[T_co]):
 
         The resource is open for as long as anything of the run may use it: it is closed when all other tasks of the run
         have ended, so every call that was given an item from here has ended too, and the consumer, to whom the last
-        item belongs, has asked for one more or left its block. That holds for every end: completed, failed, drained,
-        aborted, left, cancelled. What `fn` gives is closed as that of any source, as soon as no more is taken from it.
-        So several such sources in one `concat` are open until its end; in a `flat_map` each is a run of its own, which
-        ends with its last item there: ``flat_map(lambda path: Pipeline.using(partial(connect, path), rows).map(use))``.
+        item belongs, has asked for one more or left its block, or the run was aborted. That holds for every end:
+        completed, failed, drained, aborted, left, cancelled. What `fn` gives is closed as that of any source, as soon
+        as no more is taken from it. So several such sources in one `concat` are open until its end. In a `flat_map`
+        each is a run of its own, which ends when its last item is taken: the work belongs inside, as in
+        ``flat_map(lambda path: Pipeline.using(partial(connect, path), rows).map(use))``.
 
         One task opens, iterates and closes, so the context manager may hold cancel scopes and nurseries open. If one of
         them is cancelled (because a heartbeat failed, say) it is closed at once, and what that raises is the error of
@@ -292,8 +293,8 @@ class Pipeline(Generic[T_co]):
         Args:
           open: ``open()`` gives an async or sync context manager; called when the run starts the source. An async
             function that returns one (such as `trio.open_file`) is awaited.
-          fn: ``fn(resource)``, sync, gives an iterable, async iterable or pipeline (which runs in this stage; a drain
-            drains it). The resource is what entering the context manager gave.
+          fn: ``fn(resource)``, sync, gives an iterable, async iterable or pipeline (a run of its own in this stage, which
+            a drain drains). The resource is what entering the context manager gave.
           name: its name in reports and errors; by default that of `fn`.
 
         Raises:

@@ -246,7 +246,8 @@ class Step(Generic[A, B]):
         The other calls go on or, if they need the same one, wait in line and then open it anew themselves.
 
         It is closed, shielded, in at most `cleanup_timeout` seconds, when nothing can use it any more: in a pipeline,
-        when all other tasks of the run have ended and its consumer has asked for one more item or left; by `gather`
+        when all other tasks of the run have ended and its consumer has asked for one more item or left (each stage has
+        its own: share a started step to share one); by `gather`
         and ``await step(item)``, at the end; for a started step, behind the block of
         ``async with step.start() as call:``, outside of which it must not be called. An error of closing is one of
         cleanup. A task of its own opens and closes each, so it may hold nurseries and cancel scopes open; if those end

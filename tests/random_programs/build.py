@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 import trio
@@ -47,6 +47,17 @@ PLAIN: dict[str, dict[str, str]] = {  # operations without functions: their para
 }
 
 
+@asynccontextmanager
+async def held_open() -> AsyncIterator[None]:
+    """Hold a nursery open, as a connection does."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.sleep_forever)
+        try:
+            yield
+        finally:
+            nursery.cancel_scope.cancel()
+
+
 class Builder:
     """Make the pipeline of a program."""
 
@@ -80,7 +91,7 @@ class Builder:
         if kind == "stepper":
             return Pipeline.from_iterable(Stepper(feed), name=name)
         if kind == "agen":
-            return Pipeline.from_async_iterable(feed.agen, name=name)
+            return self._generator(feed, name)
         if kind == "agen object":
             return Pipeline.from_async_iterable(feed.agen(), name=name)
         if kind == "aiter":
@@ -98,6 +109,11 @@ class Builder:
         retry = Retry(spec.attempts, Exception, Backoff(0.5, jitter=0))
         return Pipeline.restarting(opener(world, spec), retry, reset_after=1000, name=name)
 
+    def _generator(self, feed: Feed, name: str) -> Pipeline[Any]:
+        if feed.spec.site % 3 == 1:  # by its number: to draw it would make other programs of all seeds
+            return Pipeline.using(held_open, lambda _: feed.agen(), name=name)
+        return Pipeline.from_async_iterable(feed.agen, name=name)
+
     def _channel(self, feed: Feed, name: str) -> Pipeline[Any]:
         send, receive = trio.open_memory_channel[Any](feed.spec.buffer)
         for _ in range(min(feed.spec.prefill, feed.spec.buffer, feed.count)):
@@ -114,7 +130,16 @@ class Builder:
         return self.world.function(fn, role, body)
 
     def step(self, fn: Fn, layers: list[Any], op: Op) -> Any:
-        step = Step(self.world.asynchronous(fn, "fn", lambda value: Wrap(op.site, value)))
+        call = self.world.asynchronous(fn, "fn", lambda value: Wrap(op.site, value))
+        per: Any = {1: "run", 2: "worker"}.get(op.site % 4)  # by its number, as for sources
+        if per is None:
+            step = Step(call)
+        else:
+
+            async def with_connection(_connection: None, item: Any) -> Any:
+                return await call(item)
+
+            step = Step(with_connection, name=getattr(call, "__name__", None)).using(held_open, per)
         for layer in layers:
             step = getattr(self, f"_{layer[0]}")(step, *layer[1:])
         return step

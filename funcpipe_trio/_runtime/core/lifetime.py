@@ -24,7 +24,7 @@ from typing import Any
 
 import trio
 
-from .failures import is_cancellation, stray
+from .failures import is_cancellation, leaves_of, stray
 
 
 class Lifetime:
@@ -149,10 +149,15 @@ async def thrown(iterator: Any, error: BaseException, end: Any) -> Any:
 
 
 def _without(error: BaseException, told: BaseException) -> BaseException | None:
-    """Return an error without the one that closing was told of, which a nursery puts into a group."""
-    if isinstance(error, BaseExceptionGroup) and error is not told:
-        return error.split(lambda each: each is told)[1]
-    return None if error is told else error
+    """Return an error without the one that closing was told of: a nursery puts it into a group, or copies a group."""
+    parts = [told, *leaves_of(told)]
+
+    def is_told(each: BaseException) -> bool:
+        return any(each is part for part in parts)
+
+    if isinstance(error, BaseExceptionGroup):
+        return error.split(is_told)[1]
+    return None if is_told(error) else error
 
 
 def _without_cancelled(error: BaseException) -> BaseException | None:

@@ -1,7 +1,8 @@
 """A source that opens a resource and takes what a function gives of it: when is the resource closed?
 
 The rule: when nothing in the run can use it any more. That is when all other tasks of the run have ended, and the
-consumer, to whom the last item belongs, has asked for one more or left its block. Its items need not be followed for
+consumer, to whom the last item belongs, has asked for one more or left its block. (Or when the run was aborted: who
+then waits for its end in the block must not wait for himself.) Its items need not be followed for
 that, through batches, calls and links; and it is true for every end, since every end stops all tasks.
 
 The task of the source opens it, iterates, ends its stage, waits and closes: so all of the stage is inside of what the

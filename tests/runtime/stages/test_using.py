@@ -399,11 +399,19 @@ def test_leaving_is_told_of_the_error_of_the_source_and_cannot_take_it_back(answ
     assert seen.report.cleanup_errors == ()
 
 
-def test_one_that_raises_the_error_again_is_no_other_error():
-    seen = outcome_of(Pipeline.using(trio.open_nursery, breaks))
+@pytest.mark.parametrize("open_", [trio.open_nursery, connection, trio.CancelScope])
+@pytest.mark.parametrize("error", [Boom(), ExceptionGroup("two", [Boom(), OSError(3)])], ids=["one", "a group"])
+def test_one_that_raises_the_error_again_is_no_other_error(open_, error):
+    """Also in a group, or as a copy of one, as a nursery raises it."""
 
-    assert type(seen.error) is Boom
-    assert seen.error.__notes__ == ["in stage 'breaks', item 1"]
+    async def fails(_):
+        yield "a"
+        raise error
+
+    seen = outcome_of(Pipeline.using(open_, fails))
+
+    assert seen.error is error
+    assert set(seen.error.__notes__) == {"in stage 'fails', item 1"}
     assert seen.report.cleanup_errors == ()
 
 
