@@ -168,11 +168,6 @@ class Fork:
 
     # ---- the branches' side
 
-    @property
-    def waiting(self) -> int:
-        """How many items are held outside of the links of the branches."""
-        return 0
-
     def start(self) -> None:
         """Start the trunk, with the first branch that starts."""
         if not self.started:
@@ -257,10 +252,6 @@ class Partitioning(Fork):
         super().__init__(name, state_times)
         self._waits_for: Port | None = None  # of the branch in which the held item found no room; None: none is held
         self._item: Any = NO_ITEM  # that item
-
-    @property
-    def waiting(self) -> int:
-        return int(self._waits_for is not None)
 
     def room(self) -> int:
         if self._waits_for is not None:

@@ -145,8 +145,7 @@ class Loop(MergeInlet):
 
     def refresh(self, each: MergeInput) -> None:
         super().refresh(each)
-        if not self._serving:  # else what is being pulled is nowhere yet
-            self.look()
+        self.look()
 
     def _look(self, each: MergeInput) -> None:
         if each is self.inputs[0] and each.inlet.state() in (ENDED, FAILED):
@@ -204,8 +203,7 @@ def _in_hand(stage: BodyStage) -> int:
 def _behind(stage: BodyStage) -> Iterator[Callable[[], int]]:
     """Yield what says how much is held by what a stage fills."""
     outlet = stage.chain.outlet
-    if isinstance(outlet, Fork):
-        yield partial(_waiting, outlet)
+    if isinstance(outlet, Fork):  # an item that a partition holds back waits behind others in a link
         for port in outlet.ports.values():
             yield partial(_held, port.link)
     elif isinstance(outlet, Link):
@@ -214,7 +212,3 @@ def _behind(stage: BodyStage) -> Iterator[Callable[[], int]]:
 
 def _held(link: Link) -> int:
     return link.held
-
-
-def _waiting(fork: Fork) -> int:
-    return fork.waiting

@@ -234,6 +234,44 @@ def test_loops_within_a_loop():
     explore_schedules(lambda: plan, seeds=range(20))
 
 
+def test_what_waits_to_go_round_in_a_loop_within_counts():
+    """When a stage finds nothing left, the work may be there alone: the stage that takes it has not had its turn."""
+
+    def inner(p):
+        body = lambda p: p.map(same).buffer(1).map(same).buffer(1)  # noqa: E731
+        again = lambda item: [(*item, "x")] if "x" not in item else []  # noqa: E731
+        return p.loop(body, again=again, room=10, name="inner").filter(lambda item: "x" in item)
+
+    plan = Pipeline.from_iterable([(0,)]).loop(inner, again=lambda item: [], room=9)
+    for seed in range(30):
+        got = []
+
+        async def consume(run, lab, got=got):
+            async for item in run:
+                got.append(item)
+                lab.delivered += 1
+
+        explore_schedules(Scenario(lambda: plan, consume), seeds=[seed])
+        assert got == [(0, "x")]
+
+
+def test_a_batch_whose_last_item_is_dropped_behind_it_is_not_there_any_more():
+    """All in one stage, which finds out that the batch is used up only when it goes on."""
+    body = lambda p: p.batch(3, max_delay=1).unbatch().filter(lambda item: len(item) < 3)  # noqa: E731
+    got, error, report = outcome_of(seeds(0).loop(body, again=tree(4, 1), room=9))
+    assert error is None
+    assert got == [(0,), (0, 0)]
+    assert report.elapsed == 3
+
+
+def test_a_result_leaves_when_all_its_work_is_in_line_though_none_of_that_comes_to_anything():
+    body = lambda p: p.filter(lambda item: len(item) < 2).buffer(1).map(same)  # noqa: E731
+    got, error, report = outcome_of(seeds(0).loop(body, again=lambda item: [(*item, n) for n in range(500)], room=999))
+    assert error is None
+    assert got == [(0,)]
+    assert report.dropped == 500
+
+
 def test_what_is_behind_the_loop_may_keep_items():
     plan = seeds(0).loop(same, again=tree(5), room=100).map(len).filter(lambda length: length > 1).batch(1000)
     got, error, _report = outcome_of(plan)
