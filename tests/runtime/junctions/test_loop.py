@@ -242,7 +242,7 @@ def test_what_waits_to_go_round_in_a_loop_within_counts():
         again = lambda item: [(*item, "x")] if "x" not in item else []  # noqa: E731
         return p.loop(body, again=again, room=10, name="inner").filter(lambda item: "x" in item)
 
-    plan = Pipeline.from_iterable([(0,)]).loop(inner, again=lambda item: [], room=9)
+    plan = Pipeline.from_iterable([(0,)]).loop(inner, again=lambda item: [(1,)] if item[0] == 0 else [], room=9)
     for seed in range(30):
         got = []
 
@@ -252,7 +252,7 @@ def test_what_waits_to_go_round_in_a_loop_within_counts():
                 lab.delivered += 1
 
         explore_schedules(Scenario(lambda: plan, consume), seeds=[seed])
-        assert got == [(0, "x")]
+        assert got == [(0, "x"), (1, "x")]
 
 
 def test_a_batch_whose_last_item_is_dropped_behind_it_is_not_there_any_more():
