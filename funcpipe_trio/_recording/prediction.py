@@ -237,6 +237,10 @@ class _OneForOne:
         return (item,)
 
 
+def _no_work(item: Any) -> tuple[Any, ...]:
+    return ()
+
+
 class _Supposed(Playing):
     """Plays what is supposed of a plan, instead of a recording: all else takes no time, and lets every item pass."""
 
@@ -269,6 +273,9 @@ class _Supposed(Playing):
 
     def key(self, name: str, path: str, fn: AnyFunction, known: tuple[Any, ...]) -> AnyFunction:
         return lambda item: item  # of each item another one
+
+    def again(self, name: str, fn: AnyFunction) -> AnyFunction:
+        return _no_work
 
     def state(self, name: str, make: AnyFunction, *, is_timed: bool) -> AnyFunction:
         return _OneForOne

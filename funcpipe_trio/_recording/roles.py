@@ -88,6 +88,10 @@ class Roles:
         """A sync function that gives an iterable, sync, within a stage."""
         raise NotImplementedError
 
+    def again(self, name: str, fn: AnyFunction) -> AnyFunction:
+        """A sync function that gives an iterable of new work for a loop."""
+        return self.children(name, "fn", fn)
+
     def stream(self, name: str, fn: AnyFunction) -> Layered:
         """A function, sync or async, that gives an iterable, sync or async, or a pipeline, in a stage of its own."""
         raise NotImplementedError
@@ -164,7 +168,7 @@ class Roles:
         if isinstance(part, ops.FlatMap):
             return _Stand(fn, self.stream(name, fn)) if part.needs_stage else self.children(name, "fn", fn)
         if isinstance(part, Again):
-            return self.children(name, "fn", fn)
+            return self.again(name, fn)
         if isinstance(part, OrElse):
             return self.pipeline(name, fn)
         if isinstance(part, OnEnd):

@@ -13,7 +13,18 @@ import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from funcpipe_trio import BufferOverflow, FuncpipeError, OnError, Pipeline, PlanError, RateLimit, Step, merge
+from funcpipe_trio import (
+    BufferOverflow,
+    FuncpipeError,
+    OnError,
+    Pipeline,
+    PlanError,
+    RateLimit,
+    Recorder,
+    Step,
+    merge,
+    simulate,
+)
 from funcpipe_trio.testing import (
     Scenario,
     cancel_everywhere,
@@ -653,6 +664,21 @@ class OneMore(LastOf):
 async def passing(items):
     async for item in items:
         yield item
+
+
+def test_a_prediction_supposes_that_nothing_goes_round_and_a_simulation_knows_what_did():
+    plan = seeds(0).loop(lambda p: p.map(nap, concurrency=2), again=tree(4), room=99)
+    assert plan.predict({"nap": 1}).throughput == pytest.approx(2, rel=0.01)
+
+    async def recorded():
+        recorder = Recorder()
+        report = await plan.run(record=recorder)
+        return report, recorder.recording
+
+    report, recording = run_virtual(recorded)
+    played = simulate(plan, recording)
+    assert (played.delivered, played.elapsed) == (report.delivered, report.elapsed)
+    assert simulate(plan, recording, changes={"nap": {"concurrency": 1}}).elapsed > report.elapsed
 
 
 KEEPERS = {
