@@ -33,7 +33,7 @@ class Ledger:
         self.cleanup_error_count: int = 0  # how many others there were, including those that are not kept
         self._notes: list[str] = []  # of the others, to be added to `error`; at most `MOST_NOTES`
         self.fatal: BaseException | None = None
-        """What must end the program (KeyboardInterrupt and the like) and was raised by `on_discard`."""
+        """What must end the program (KeyboardInterrupt and the like) and was raised while the run stopped."""
         self.kill: Callable[[], None] = lambda: None  # cancels the run and the caller's block; set by the engine
 
     def discard(self, item: Any, stage: str, reason: str) -> None:
@@ -53,9 +53,16 @@ class Ledger:
         except BaseException as error:  # noqa: ASYNC103
             if isinstance(error, Exception) or is_cancellation(error):  # nobody cancels a sync function
                 self.keep(error, f"then on_discard raised {told(error)}")
-            else:  # if raised here it would leave half of a run standing: raised when the run has stopped
-                self.fatal = error if self.fatal is None else self.fatal
-                self.kill()
+            else:
+                self.end_by(error)
+
+    def end_by(self, error: BaseException) -> None:
+        """End the program by what user code raised while the run stops.
+
+        Raised there, it would leave half of a run standing; it is raised when the run has stopped.
+        """
+        self.fatal = error if self.fatal is None else self.fatal
+        self.kill()
 
     def keep(self, error: BaseException, note: str | None = None) -> None:
         """Keep an error in addition to the one that the caller gets, which gets `note`."""

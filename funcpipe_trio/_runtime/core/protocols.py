@@ -179,8 +179,8 @@ class OperationChain(Protocol):
     """Items that a policy replaced by a `Failure`."""
 
     @property
-    def is_failing(self) -> bool:
-        """Whether what it takes from was read to an end at which a failure stands."""
+    def is_cut_off(self) -> bool:
+        """Whether the values end because they are not needed, or with a failure upstream, and not with the stream."""
 
     @property
     def failures(self) -> Counter[str]:

@@ -16,12 +16,17 @@ from typing import Any
 
 import trio
 
+from ..._base.checks import is_finite
 from ..._base.errors import MisuseError
-from ..._base.shown import kind_of, named
+from ..._base.shown import kind_of, named, shown
+from ..._plan.nodes import is_awaitable
 from ..._plan.own import WithState
+from ..core.failures import is_cancellation
 from ..core.signals import NO_ITEM, PENDING
-from ..core.user_code import not_awaitable
+from ..core.user_code import not_awaitable, refuse_awaitable
 from .base import FusedOperation
+
+_WAITS = "Use .through(fn) for what waits."
 
 
 class StatefulOp(FusedOperation):
@@ -33,7 +38,7 @@ class StatefulOp(FusedOperation):
         super().__init__(operation)
         self._make = operation.make  # makes the object
         self._is_timed = operation.is_timed  # its stage watches the clock
-        self._state: Any = None  # the object; None before it is made, and when it has given out everything
+        self._state: Any = None  # the object; None before it is made, and when it gave out everything
         self._due: Callable[[], Any] | None = None  # tells when it wants to be called; None if it never does
         self._now: float | None = None  # the time to tell it before its next value; None while it is not due
         self._out: deque[Any] = deque()  # what it gave, and has not gone out
@@ -43,25 +48,26 @@ class StatefulOp(FusedOperation):
     @trio.lowlevel.enable_ki_protection
     def stream(self, values: Iterator[Any]) -> Iterator[Any]:
         out, number = self._out, 0
-        self._called(self._begin)
+        yield from self._given(self._begin)
         push = self._state.push
+        if self._now is not None:
+            yield from self._given(self._tick)
         for value in values:
             if value is PENDING:
                 yield PENDING
             else:
-                error = self._pushed(push, value)
+                failure = self._pushed(push, value, number)
                 number += 1
-                if not out and error is None:
+                if not out and failure is None:
                     yield PENDING
                 while out:
                     yield out.popleft()
-                if error is not None:
-                    self._failed_at = value
-                    self.chain.failing(error, self.name, number - 1, value)
+                if failure is not None:
+                    raise failure
             if self._now is not None:  # here, before another value is taken, for which there might be no room then
                 yield from self._given(self._tick)
-        if not self.chain.is_failing:
-            yield from self._flushed()
+        if not self.chain.is_cut_off:
+            yield from self._given(self._flush)
 
     def tick(self, now: float) -> None:
         if now >= self.deadline:
@@ -69,45 +75,40 @@ class StatefulOp(FusedOperation):
 
     @property
     def has_more(self) -> bool:
-        return bool(self._out)
+        return bool(self._out) or self._now is not None
 
+    @trio.lowlevel.enable_ki_protection
     def held(self) -> list[Any]:
         """Return what it gave that has not gone out, and what it says it holds."""
         state, self._state = self._state, None
-        held = self._said_held(state)
-        self.created += len(held)
-        out = [*self._out, *held]
-        self._out.clear()
-        return out
-
-    def _said_held(self, state: Any) -> list[Any]:
-        tell = getattr(state, "held", None)
-        if tell is None:
-            return []
+        given = len(self._out)
         try:
-            return [item for item in tell() if item is not self._failed_at]
-        except Exception as error:
-            self.chain.keep_cleanup_error(error)
-            return []
+            self._take_held(state)
+        except BaseException as error:  # noqa: ASYNC103  # sync: no scope cancels it
+            if isinstance(error, Exception) or is_cancellation(error):
+                self.chain.keep_cleanup_error(error)
+            else:  # as in `on_discard`: what is held is told first
+                self.chain.host.ledger.end_by(error)
+        items = list(self._out)
+        self._out.clear()
+        failed_at = next((at for at in reversed(range(given, len(items))) if items[at] is self._failed_at), None)
+        if failed_at is not None:  # once: the same object may have come as another item
+            del items[failed_at]
+        self.created += len(items) - given
+        return items
 
     # ---- calls to it
 
-    def _called(self, call: Callable[[], None]) -> None:
-        """Make a call that belongs to no value."""
-        try:
-            call()
-        except BaseException as error:  # noqa: ASYNC103  # `failing` raises
-            self.chain.failing(error, self.name, 0, NO_ITEM)
-
     @trio.lowlevel.enable_ki_protection
-    def _pushed(self, push: Callable[[Any], Any], value: Any) -> BaseException | None:
-        """Pass a value to it; return the error that it raised."""
+    def _pushed(self, push: Callable[[Any], Any], value: Any, number: int) -> Exception | None:
+        """Pass a value to it; return its failure, if it raised."""
         try:
             self._take("push", push, value)
             if self._due is not None:
                 self._ask()
-        except BaseException as error:  # noqa: ASYNC103  # returned, for `failing`, which raises
-            return error
+                self.tick(self.chain.now())
+        except BaseException as error:  # noqa: ASYNC103  # what must pass is raised there
+            return self._failure(error, number, value)
         else:
             self.absorbed += 1
             return None
@@ -117,23 +118,26 @@ class StatefulOp(FusedOperation):
     @trio.lowlevel.enable_ki_protection
     def _given(self, call: Callable[[], None]) -> Iterator[Any]:
         """Make a call that belongs to no value, and give out what it gave, even if it failed."""
-        error: BaseException | None = None
+        failure: Exception | None = None
         try:
             call()
-        except BaseException as raised:  # noqa: ASYNC103  # `failing` raises
-            error = raised
-        self.created += len(self._out)
+        except BaseException as error:  # noqa: ASYNC103  # what must pass is raised there
+            failure = self._failure(error, 0, NO_ITEM)
+        finally:
+            self.created += len(self._out)
         while self._out:
             yield self._out.popleft()
-        if error is not None:
-            self.chain.failing(error, self.name, 0, NO_ITEM)
+        if failure is not None:
+            raise failure
 
     @trio.lowlevel.enable_ki_protection
-    def _flushed(self) -> Iterator[Any]:
-        flush = getattr(self._state, "flush", None)
-        if flush is not None:
-            yield from self._given(lambda: self._take("flush", flush))
-        self._state = None
+    def _failure(self, error: BaseException, number: int, value: Any) -> Exception:
+        """Report a failure, and return it: it is raised when what was given before it is out, if that is read."""
+        self._failed_at = value
+        try:
+            self.chain.failing(error, self.name, number, value)
+        except Exception as failure:
+            return failure
 
     @trio.lowlevel.disable_ki_protection  # user code runs in it
     def _begin(self) -> None:
@@ -150,6 +154,20 @@ class StatefulOp(FusedOperation):
         self._state = state
         if self._due is not None:
             self._ask()
+            self.tick(self.chain.now())
+
+    @trio.lowlevel.disable_ki_protection  # user code runs in it
+    def _flush(self) -> None:
+        flush = getattr(self._state, "flush", None)
+        if flush is not None:
+            self._take("flush", flush)
+        self._state = None  # it gave out everything, and is not asked what it holds
+
+    @trio.lowlevel.disable_ki_protection  # user code runs in it
+    def _take_held(self, state: Any) -> None:
+        held = getattr(state, "held", None)
+        if held is not None:
+            self._take("held", held)
 
     @trio.lowlevel.disable_ki_protection  # user code runs in it
     def _take(self, method: str, call: Callable[..., Any], *args: Any) -> None:
@@ -160,12 +178,12 @@ class StatefulOp(FusedOperation):
         self._out.extend(result)
 
     def _vet(self, method: str, result: Any) -> None:
-        not_awaitable(f"{method} of {self.name}", result)
+        who = f"{method} of {named(self.name)}"
+        if is_awaitable(result):
+            refuse_awaitable(result, f"{who} is not async, but", _WAITS)
         if not hasattr(type(result), "__iter__"):
-            use = "Use `return ()` where it gives nothing."
-            raise MisuseError(
-                f"{method} of {named(self.name)} returned {kind_of(result)}, which is not iterable\n{use}"
-            )
+            use = _WAITS if hasattr(type(result), "__aiter__") else "Use `return ()` where it gives nothing."
+            raise MisuseError(f"{who} returned {kind_of(result)}, which is not iterable\n{use}")
         self._iterables.add(type(result))
 
     @trio.lowlevel.disable_ki_protection  # user code runs in it
@@ -175,10 +193,14 @@ class StatefulOp(FusedOperation):
         at = self._due()
         if at is None:
             self.deadline = math.inf
-        elif isinstance(at, bool) or not isinstance(at, int | float) or at != at:
-            raise MisuseError(f"due of {named(self.name)} gave {kind_of(at)}, not a time in seconds, or None")
-        else:
-            self.deadline = at
+            return
+        who = f"due of {named(self.name)}"
+        if is_awaitable(at):
+            refuse_awaitable(at, f"{who} is not async, but", _WAITS)
+        if isinstance(at, bool) or not isinstance(at, int | float) or at != at:
+            use = "Use trio.current_time() + seconds."
+            raise MisuseError(f"{who} gave {shown(at)}, not a time in seconds, or None\n{use}")
+        self.deadline = at if is_finite(at) else math.inf if at > 0 else -math.inf
 
     @trio.lowlevel.disable_ki_protection  # user code runs in it
     def _tick(self) -> None:

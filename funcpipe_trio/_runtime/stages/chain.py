@@ -174,9 +174,9 @@ class Chain:
     # ---- failing
 
     @property
-    def is_failing(self) -> bool:
-        """Whether what it takes from was read to an end at which a failure stands."""
-        return self.inlet.exhausted and self.inlet.failure is not None
+    def is_cut_off(self) -> bool:
+        """Whether the values end because they are not needed, or with a failure upstream, and not with the stream."""
+        return self.stopped is not None or (self.inlet.exhausted and self.inlet.failure is not None)
 
     @trio.lowlevel.enable_ki_protection
     def failing(self, error: BaseException, name: str, number: int, item: Any) -> NoReturn:

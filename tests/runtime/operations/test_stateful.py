@@ -10,7 +10,7 @@ from functools import partial
 import pytest
 import trio
 
-from funcpipe_trio import MisuseError, Pipeline, concat
+from funcpipe_trio import Aborted, MisuseError, Pipeline, concat
 from funcpipe_trio.testing import Script, run_virtual
 from tests._kit import Boom, nap
 
@@ -153,6 +153,117 @@ def test_an_item_at_which_it_fails_is_the_failure_and_not_told_as_held():
     assert report.failed == 1
 
 
+class Keeping:
+    """Keeps all until the end; never forgets what it has given out."""
+
+    def __init__(self, fails_at=None):
+        self.kept = []
+        self.fails_at = fails_at
+
+    def push(self, item):
+        self.kept.append(item)
+        if len(self.kept) == self.fails_at:
+            raise Boom
+        return ()
+
+    def flush(self):
+        return self.kept
+
+    held = flush
+
+
+@pytest.mark.parametrize("end", ["taken", "left"])
+def test_what_flush_gave_is_not_asked_for_again(end):
+    line = Pipeline.from_iterable(range(5)).stateful(Keeping, holds=5)
+    if end == "taken":
+        got, report, discarded = play(line.take(2))
+    else:
+        got, report, discarded = play(line.buffer(1), stop=lambda run: run.abort())
+
+    given = [item for _, item in got if isinstance(item, int)] + [item for item, _, _ in discarded]
+    assert sorted(given) == [*range(5)]
+    assert report.taken == report.delivered + report.discarded
+
+
+def test_only_one_item_is_the_one_at_which_it_failed():
+    """Though they are one object: `None`, say."""
+    _, report, discarded = play(Pipeline.from_iterable([None, 1, None, None]).stateful(partial(Keeping, 4), holds=4))
+
+    assert [item for item, _, _ in discarded] == [None, 1, None]
+    assert (report.taken, report.failed, report.discarded) == (4, 1, 3)
+
+
+class GivingFirst:
+    """Gives an item twice, and fails; or fails so at the end."""
+
+    def __init__(self, error, at):
+        self.error = error
+        self.at = at
+
+    def push(self, item):
+        return self.failing(item) if self.at == "push" else [item]
+
+    def flush(self):
+        return self.failing("end") if self.at == "flush" else ()
+
+    def failing(self, item):
+        yield item
+        yield item
+        raise self.error
+
+
+@pytest.mark.parametrize("at", ["push", "flush"])
+@pytest.mark.parametrize("end", ["completed", "left"])
+def test_a_failure_behind_what_nobody_reads_is_kept(at, end):
+    """The item counts, though the stream ended between what it had given and the failure."""
+    error = Boom()
+    line = Pipeline.from_iterable([1]).stateful(partial(GivingFirst, error, at))
+
+    async def main():
+        async with (line.take(1 if at == "push" else 2) if end == "completed" else line.buffer(1)).open() as run:
+            async for item in run:
+                if end == "left" and item == (1 if at == "push" else "end"):
+                    break
+        return run.report
+
+    report = run_virtual(main)
+
+    assert (report.outcome, report.error) == (end, error)
+    assert report.failed == (at == "push")
+    used, made = sum(each.used for each in report.remade), sum(each.made for each in report.remade)
+    assert report.taken - used + made == report.delivered + report.failed + report.discarded
+
+
+@pytest.mark.parametrize("at", ["push", "flush"])
+def test_a_ctrl_c_behind_what_nobody_reads_still_ends_the_program(at):
+    line = Pipeline.from_iterable([1]).stateful(partial(GivingFirst, KeyboardInterrupt(), at))
+
+    with pytest.raises(KeyboardInterrupt):
+        run_virtual(line.take(1 if at == "push" else 2).collect)
+
+
+def test_a_run_that_is_stopped_within_push_is_no_end():
+    log = []
+
+    class Stopping(Recording):
+        def push(self, item):
+            if item == 2:
+                run.abort()
+            return super().push(item)
+
+    async def main():
+        nonlocal run
+        async with Pipeline.from_iterable(range(5)).stateful(lambda: Stopping(log)).open() as run:
+            with pytest.raises(Aborted):
+                _ = [item async for item in run]
+
+    run = None
+    run_virtual(main)
+
+    assert log[-1] == ("held",)
+    assert ("flush",) not in log
+
+
 def test_each_run_has_its_own():
     plan = Pipeline.from_iterable("abc").stateful(partial(Recording, []))
 
@@ -199,6 +310,62 @@ def test_a_tick_comes_before_an_item_of_its_instant():
     play(Pipeline.from_async_iterable(Script("ab-|")).stateful(Ordered))
 
     assert seen == ["a", "tick", "b", "tick"]
+
+
+class Prompt:
+    """Wants to be called at once: from the start, and after each item."""
+
+    def __init__(self, log):
+        self.log = log
+        self.at = -1
+
+    def push(self, item):
+        self.log.append(item)
+        self.at = trio.current_time()
+        return [item]
+
+    def due(self):
+        return self.at
+
+    def tick(self, now):
+        self.log.append("tick")
+        self.at = None
+        return ()
+
+
+@pytest.mark.parametrize("source", ["iterable", "link", "async"])
+def test_a_time_that_has_come_is_told_before_the_next_item_of_a_burst(source):
+    log = []
+    line = Pipeline.from_iterable("abc")
+    if source == "link":
+        line = line.buffer(3)
+    if source == "async":
+        line = Pipeline.from_async_iterable(Script([(0, "a"), (0, "b"), (0, "c")]))
+
+    play(line.stateful(partial(Prompt, log)))
+
+    assert log == ["tick", "a", "tick", "b", "tick", "c", "tick"]
+
+
+@pytest.mark.parametrize(
+    ("at", "ticks"),
+    [(10**400, 0), (float("inf"), 0), (-(10**400), 1), (float("-inf"), 1)],
+    ids=["far", "never", "long ago", "always"],
+)
+def test_any_number_is_a_time(at, ticks):
+    class Ever(Prompt):
+        def __init__(self, log):
+            super().__init__(log)
+            self.at = at
+
+        def push(self, item):
+            return [item]
+
+    log = []
+    got, _, _ = play(Pipeline.from_async_iterable(Script("a-b|")).stateful(partial(Ever, log)))
+
+    assert [item for _, item in got] == ["a", "b"]
+    assert log == ["tick"] * ticks
 
 
 def test_several_times_that_are_over_are_ticks_in_turn():
@@ -273,6 +440,11 @@ class Waiting:
         return nap(item)
 
 
+class Yielding:
+    def push(self, item):
+        return slowly()
+
+
 class Standing(Reminding):
     def tick(self, now):
         return ()
@@ -281,6 +453,16 @@ class Standing(Reminding):
 class NoTime(Reminding):
     def due(self):
         return "soon"
+
+
+class NoNumber(Reminding):
+    def due(self):
+        return float("nan")
+
+
+class WaitingTime(Reminding):
+    def due(self):
+        return nap(1)
 
 
 class HalfTimed:
@@ -297,9 +479,12 @@ class HalfTimed:
         (lambda: Nothing(), "make gave a Nothing, which has no method push"),
         (lambda: None, "make gave a NoneType, which has no method push"),
         (NoIterable, "push of 'NoIterable' returned an int, which is not iterable\nUse `return ()` where"),
-        (Waiting, "push of Waiting' is not async, but returned something to await"),
+        (Waiting, "push of 'Waiting' is not async, but returned something to await\nUse .through(fn) for what waits."),
+        (Yielding, "push of 'Yielding' returned an async_generator, which is not iterable\nUse .through(fn) for what"),
         (Standing, "due of 'Standing' gave a time that was over, again, after tick\nLet tick move it on"),
-        (NoTime, "due of 'NoTime' gave a str, not a time in seconds, or None"),
+        (NoTime, "due of 'NoTime' gave a str of length 4, not a time in seconds, or None\nUse trio.current_time()"),
+        (NoNumber, "due of 'NoNumber' gave nan, not a time in seconds, or None\nUse trio.current_time() + seconds."),
+        (WaitingTime, "due of 'WaitingTime' is not async, but returned something to await\nUse .through(fn) for what"),
         (lambda: HalfTimed(), "make gave a HalfTimed, which has due or tick, not both"),
         (partial(HalfTimed), "make gave a HalfTimed, which has due or tick, not both"),
     ],
@@ -314,35 +499,67 @@ def test_what_cannot_work_is_an_error_of_the_stream(make, message):
     assert message in str(caught.value)
 
 
-def test_an_error_of_held_is_one_of_cleanup():
-    class Broken(Recording):
+def half(items):
+    yield items[0]
+    raise Boom
+
+
+@pytest.mark.parametrize(
+    ("held", "error", "told"),
+    [
+        (lambda kept: 1 // 0, ZeroDivisionError, []),
+        (half, Boom, [0]),  # what it had told before
+        (lambda kept: None, MisuseError, []),
+        (lambda kept: nap(kept), MisuseError, []),
+    ],
+)
+def test_an_error_of_held_is_one_of_cleanup(held, error, told):
+    class Broken(Keeping):
         def held(self):
-            raise Boom
+            return held(self.kept)
 
-    _, report, discarded = play(
-        Pipeline.from_async_iterable(slowly).stateful(lambda: Broken([])), stop=lambda run: run.abort()
-    )
+    async def main():
+        discarded = []
+        line = Pipeline.from_async_iterable(slowly).stateful(Broken)
+        async with line.open(on_discard=lambda *told: discarded.append(told[0])) as run:
+            await trio.sleep(2.5)
+        return run.report, discarded
 
-    assert [type(error) for error in report.cleanup_errors] == [Boom]
-    assert report.outcome == "aborted"
-    assert discarded == []
+    report, discarded = run_virtual(main)
+
+    assert [type(each) for each in report.cleanup_errors] == [error]
+    assert discarded == told
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_what_ends_the_program_in_held_does_so_when_everything_is_told(error):
+    discarded = []
+
+    class Struck(Keeping):
+        def push(self, item):
+            self.kept.append(item)
+            return [item] * 3
+
+        def held(self):
+            raise error
+
+    async def main():
+        line = Pipeline.from_iterable(range(3)).stateful(Struck).buffer(1)
+        async with line.open(on_discard=lambda *told: discarded.append(told[0])) as run:
+            await run.receive()
+
+    with pytest.raises(error):
+        run_virtual(main)
+
+    assert discarded == [0, 0]
 
 
 def test_how_it_reads_in_a_plan():
     pipeline = Pipeline.from_async_iterable(slowly).stateful(partial(Recording, []), holds=1).stateful(Reminding)
 
-    assert (
-        pipeline.describe().splitlines()
-        == [
-            "pipeline: 2 stages, items in flight: at most 33",
-            "source slowly: async iterable slowly -> stateful Recording, holding at most 1",
-            "  | link of 16",
-            "stage Reminding: stateful Reminding",
-            "  | link of 16 (of an open run; run(), collect() and the like need none)",
-            "consumer 16",
-        ]
-        or pipeline.describe()
-    )
+    assert "-> stateful Recording, holding at most 1" in pipeline.describe()
+    assert "stage Reminding: stateful Reminding" in pipeline.describe()
+    assert pipeline.max_in_flight == 16 + 1 + 16
 
 
 def test_what_waits_for_room_is_in_flight():
