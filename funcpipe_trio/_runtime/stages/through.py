@@ -25,7 +25,7 @@ from ..core.failures import leaves_of, noted
 from ..core.lifetime import thrown
 from ..core.parking import WOKEN, Parking
 from ..core.protocols import Host, Inlet, Outlet, worth_a_pull
-from ..core.signals import END, ENDED, NO_ITEM, PENDING, FailureMark, reason_behind
+from ..core.signals import END, NO_ITEM, PENDING, FailureMark, reason_behind
 from ..core.turn import BURST
 from ..core.user_code import not_awaitable
 from ..operations.base import FusedOperation
@@ -62,6 +62,7 @@ class ThroughStage(AskingStage):
         self._pulls = feed.items()  # its items, and `PENDING`
         self._hand: Any = NO_ITEM  # the item that the generator took, and has given nothing for
         self._iterator: AsyncIterator[Any] | None = None  # the generator; None until it is asked for a value
+        self._is_pulled = False  # a task is asking for an item
         self._waiter: trio.lowlevel.Task | None = None  # a task of the generator's own that waits for an item
         self._waiting = Parking(self._unwait)  # what that waits by
         feed.receiver = self
@@ -70,9 +71,8 @@ class ThroughStage(AskingStage):
 
     def on_input(self) -> None:
         super().on_input()
-        if self._waiter is not None and worth_a_pull(self.feed):
-            waiter, self._waiter = self._waiter, None
-            trio.lowlevel.reschedule(waiter, WOKEN)
+        if worth_a_pull(self.feed):
+            self._wake_waiter()
 
     def waits_for(self) -> str | None:
         if self.parked_for is STARVED or self._waiter is not None:
@@ -87,20 +87,24 @@ class ThroughStage(AskingStage):
         Raises:
           Exception: the failure that stands at the end.
         """
-        if self._waiter is not None or self.parked_for is STARVED:
+        if self._is_pulled:
             raise trio.BusyResourceError(f"another task waits for the items of {named(self.name)}")
-        self._use_up()
-        self._asks -= 1
-        if not self._asks or self.chain.turn.is_over():  # the generator may give nothing for many items
-            await self.breathe()
-            self._asks = BURST
-        while not self._is_over and self.chain.stopped is None:
-            item = self._pull()
-            if item is not PENDING:
-                return item
-            await self._wait_feed()
-        await trio.lowlevel.checkpoint()
-        return END
+        self._is_pulled = True
+        try:
+            self._use_up()
+            if not self._asks or self.chain.turn.is_over():  # the generator may give nothing for many items
+                await self.breathe()
+                self._asks = BURST
+            self._asks -= 1
+            while not self._is_over and self.chain.stopped is None:
+                item = self._pull()
+                if item is not PENDING:
+                    return item
+                await self._wait_feed()
+            await trio.lowlevel.checkpoint()
+            return END
+        finally:
+            self._is_pulled = False
 
     @trio.lowlevel.enable_ki_protection
     def _pull(self) -> Any:
@@ -121,6 +125,11 @@ class ThroughStage(AskingStage):
         if not worth_a_pull(self.feed):
             self._waiter = trio.lowlevel.current_task()
             await self._waiting
+
+    def _wake_waiter(self) -> None:
+        if self._waiter is not None:
+            waiter, self._waiter = self._waiter, None
+            trio.lowlevel.reschedule(waiter, WOKEN)
 
     def _unwait(self, _raise_cancel: object) -> trio.lowlevel.Abort:
         self._waiter = None
@@ -178,9 +187,12 @@ class ThroughStage(AskingStage):
 
     # ---- the end
 
+    async def take(self) -> None:
+        await super().take()
+        self._close_feed()  # nothing more is needed: stopped before the generator is closed, which may take its time
+
     async def close_source(self) -> None:
-        if self.inbox.state() is ENDED:  # it ended by itself: what comes after that is stopped at once
-            self._close_feed()
+        self._wake_waiter()  # it may be a task that outlives the generator
         await self.end_life(getattr(self._iterator, "aclose", None))
 
     def _close_feed(self) -> None:

@@ -5,8 +5,11 @@ gets a second note, or is raised although it was handled; a source that goes on 
 that is told as lost though a value was made of it; a scope of the generator's that corrupts those of the run.
 """
 
+from collections import Counter
+
 import pytest
 import trio
+import trio.testing
 
 from funcpipe_trio import MisuseError, Pipeline, concat, merge
 from funcpipe_trio.testing import Script, run_virtual
@@ -17,6 +20,11 @@ async def slowly():
     for item in range(9):
         await trio.sleep(1)
         yield item
+
+
+async def never():
+    await trio.sleep_forever()
+    yield
 
 
 async def passed(items):
@@ -101,6 +109,33 @@ def test_it_may_return_early_and_everything_upstream_stops():
     assert closed == [2.0]
     assert report.outcome == "completed"
     assert {reason for _, _, reason in discarded} <= {"not needed"}
+
+
+def test_everything_upstream_stops_before_the_generator_is_closed():
+    """Which may take its time."""
+    closed = []
+
+    async def feed():
+        try:
+            for item in range(9):
+                await trio.sleep(1)
+                yield item
+        finally:
+            closed.append(trio.current_time())
+
+    async def slow_to_leave(items):
+        try:
+            async for item in items:
+                yield item
+        finally:
+            await trio.sleep(4)
+            closed.append(trio.current_time())
+
+    log, report, _ = play(Pipeline.from_async_iterable(feed).through(slow_to_leave).take(2))
+
+    assert log == [(1.0, 0), (2.0, 1)]
+    assert closed == [2.0, 6.0]
+    assert (report.taken, report.discarded) == (2, 0)
 
 
 # ---- failures
@@ -262,6 +297,103 @@ def test_only_one_task_at_a_time_may_ask():
 
     assert isinstance(log[-1][1], ExceptionGroup)
     assert [type(error) for error in log[-1][1].exceptions] == [trio.BusyResourceError]
+
+
+def test_two_tasks_that_ask_by_turns_lose_no_wake_up():
+    """One may ask while the other, which has asked often, lets others run."""
+
+    async def in_turns(items):
+        count = 0
+
+        async def ask():
+            nonlocal count
+            while True:
+                try:
+                    await anext(items)
+                except trio.BusyResourceError:
+                    await trio.lowlevel.checkpoint()
+                except StopAsyncIteration:
+                    return
+                else:
+                    count += 1
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask)
+            nursery.start_soon(ask)
+        yield count
+
+    for _ in range(5):  # the order in which they run is random
+        log, _, _ = play(Pipeline.from_iterable(range(300)).through(in_turns))
+
+        assert [item for _, item in log] == [300]
+
+
+@pytest.mark.parametrize("end", ["returns", "not needed", "aborted"])
+def test_a_task_that_outlives_it_is_told_that_no_more_come(end):
+    async def main():
+        async with trio.open_nursery() as nursery:
+            ended = trio.Event()
+
+            async def read(items):
+                async for _ in items:
+                    pass
+                ended.set()
+
+            async def handing_on(items):
+                nursery.start_soon(read, items)
+                await trio.testing.wait_all_tasks_blocked()
+                yield 1
+                if end != "returns":
+                    await trio.sleep_forever()
+
+            line = Pipeline.from_async_iterable(never).through(handing_on)
+            async with (line.take(1) if end == "not needed" else line).open() as run:
+                await run.receive()
+                if end == "aborted":
+                    run.abort()
+                with trio.fail_after(1):
+                    await ended.wait()
+
+    run_virtual(main)
+
+
+@pytest.mark.parametrize("values", [0, 1, 2, 3])
+def test_others_run_though_it_never_waits(values):
+    """However many values it gives for each item."""
+
+    async def several(items):
+        yield None
+        async for item in items:
+            for _ in range(values):
+                yield item
+
+    class Steps(trio.abc.Instrument):
+        number = 0
+
+        def before_task_step(self, task):
+            self.number += 1
+
+    async def main():
+        steps, seen = Steps(), Counter()
+
+        def note(_item):
+            seen[steps.number] += 1
+            return False
+
+        async def noted(items):
+            async for item in several(watched(items)):
+                yield item
+
+        async def watched(items):
+            async for item in items:
+                note(item)
+                yield item
+
+        trio.lowlevel.add_instrument(steps)
+        await Pipeline.from_iterable(range(1000)).buffer(1000).through(noted).filter(note).collect()
+        return max(seen.values())
+
+    assert run_virtual(main) <= 128
 
 
 # ---- where it stands
