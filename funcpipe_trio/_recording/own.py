@@ -2,16 +2,19 @@
 
 Of an object it is kept how many values each call gave, and how long after it wanted to be called; of a generator, its
 stretches: the way from one item that it took, over the values that it gave, to where it asked for the next. There is
-one stretch before the first item, and one after the last.
+one stretch before the first item, and one after the last. What it gave while a task of its own waited for an item
+counts as given when that came.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
+from math import inf
 from typing import Any
 
 import trio
 
+from .._base.errors import MisuseError
 from .._base.functions import AnyFunction
 from .._runtime.core.failures import leaves_of
 from .._runtime.core.signals import END
@@ -34,7 +37,7 @@ def recorded_state(tapes: Tapes, name: str, make: AnyFunction) -> AnyFunction:
         except Exception as error:
             tapes.tape(name, "make", "counts").add([0, tapes.failure(name, error)])
             raise
-        return RecordedState(tapes, name, state) if hasattr(state, "push") else state
+        return RecordedState(tapes, name, state) if callable(getattr(state, "push", None)) else state
 
     return recorded
 
@@ -49,6 +52,8 @@ class RecordedState:
 
     def __getattr__(self, method: str) -> Any:
         call = getattr(self._state, method)
+        if not callable(call):  # None, where a class takes a method back
+            return call
         if method == "due":
             return self._recorded_due(call)
         if method == "held":
@@ -70,9 +75,12 @@ class RecordedState:
 
         return asked
 
-    def _noted_held(self, held: list[Any]) -> list[Any]:
-        self._tapes.tape(self._name, "held", "counts").add(len(held))
-        return held
+    def _noted_held(self, held: Any) -> Any:
+        if not hasattr(type(held), "__iter__"):
+            return held  # the run refuses it
+        items = list(held)
+        self._tapes.tape(self._name, "held", "counts").add(len(items))
+        return items
 
 
 _LONGEST = 1e12
@@ -105,15 +113,29 @@ class PlayedState:
 class PlayedTimedState(PlayedState):
     """Stands for one that acts at times."""
 
+    def __init__(self, reader: Callable[[str, str], Reader]) -> None:
+        super().__init__(reader)
+        self._at = -inf  # when it wanted to be called last
+        self._is_ticked = False  # it has just been called for that
+
     def due(self) -> float | None:
-        """Return when the user's object wanted to be called."""
+        """Return when the user's object wanted to be called.
+
+        Where more or fewer calls are late than in the recorded run, what that said after an item may come after a tick.
+        Then a time that is over is none: a run refuses one that tick did not move on.
+        """
         after = self._dues.next(None)
         if isinstance(after, FailureKind):
             raise_recorded(after)
-        return None if after is None else trio.current_time() + after
+        at = None if after is None else trio.current_time() + after
+        if at is not None and self._is_ticked and at <= self._at:
+            at = None
+        self._at, self._is_ticked = -inf if at is None else at, False
+        return at
 
     def tick(self, now: float) -> Any:
         """Return what it gave at that time."""
+        self._is_ticked = True
         return expanded(self._readers["tick"], self._last)
 
 
@@ -129,6 +151,7 @@ class Stretches:
         self._path = "begin"  # the part of the stream that the stretch is of
         self._stretch: list[Any] | None = []  # the one that has not ended; None while the generator has to wait
         self._since = 0.0  # when it went on after its last wait
+        self._early = 0  # values that it gave while a task of its own waited
         self._met: BaseException | None = None  # the failure that its items raised
 
     def go_on(self) -> None:
@@ -137,7 +160,9 @@ class Stretches:
 
     def given(self) -> None:
         """Called when it gave a value."""
-        if self._stretch is not None:
+        if self._stretch is None:
+            self._early += 1
+        else:
             self._stretch.append(self._tapes.now() - self._since)
 
     def asks(self) -> None:
@@ -170,7 +195,8 @@ class Stretches:
         self._close([self._tapes.now() - self._since])
 
     def _begin(self, path: str) -> None:
-        self._path, self._stretch, self._since = path, [], self._tapes.now()
+        self._path, self._stretch, self._since = path, [0.0] * self._early, self._tapes.now()
+        self._early = 0
 
     def _close(self, last: Any) -> None:
         if self._stretch is not None:
@@ -235,9 +261,18 @@ def recorded_through(tapes: Tapes, name: str, fn: AnyFunction) -> AnyFunction:
 
     def recorded(items: AsyncIterator[Any]) -> Any:
         notes = Stretches(tapes, name)
+        notes.go_on()
+        try:
+            made = fn(_Asked(items, notes))
+            if not hasattr(type(made), "__aiter__"):
+                notes.ended(MisuseError())
+                return made
+            stream = aiter(made)
+        except Exception as error:
+            notes.ended(error)
+            raise
         tapes.at_end.append(notes.cut_off)
-        made = fn(_Asked(items, notes))
-        return _Generator(aiter(made), notes) if hasattr(type(made), "__aiter__") else made
+        return _Generator(stream, notes)
 
     return recorded
 
