@@ -105,8 +105,10 @@ class StatefulOp(FusedOperation):
         try:
             self._take("push", push, value)
             if self._due is not None:
+                before = self.deadline
                 self._ask()
-                self.tick(self.chain.now())
+                if self.deadline != before:  # one that stays is told in its time
+                    self.tick(self.chain.now())
         except BaseException as error:  # noqa: ASYNC103  # what must pass is raised there
             return self._failure(error, number, value)
         else:
@@ -193,14 +195,20 @@ class StatefulOp(FusedOperation):
         at = self._due()
         if at is None:
             self.deadline = math.inf
-            return
+        elif type(at) is not float or at != self.deadline:
+            self.deadline = self._time(at)
+
+    def _time(self, at: Any) -> float:
+        """Return the time that it gave, checked."""
+        if isinstance(at, float) and math.isfinite(at):
+            return at
         who = f"due of {named(self.name)}"
         if is_awaitable(at):
             refuse_awaitable(at, f"{who} is not async, but", _WAITS)
         if isinstance(at, bool) or not isinstance(at, int | float) or at != at:
             use = "Use trio.current_time() + seconds."
             raise MisuseError(f"{who} gave {shown(at)}, not a time in seconds, or None\n{use}")
-        self.deadline = at if is_finite(at) else math.inf if at > 0 else -math.inf
+        return at if is_finite(at) else math.inf if at > 0 else -math.inf
 
     @trio.lowlevel.disable_ki_protection  # user code runs in it
     def _tick(self) -> None:
