@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from typing import Any, ClassVar, Generic, NoReturn, TypeVar
+from contextlib import suppress
+from typing import Any, ClassVar, Generic, TypeVar
 
 from ._base import checks
 from ._base.errors import FuncpipeError
@@ -96,8 +97,8 @@ class _Codec(Generic[U]):
             raise TypeError(f"{type(self).__name__}: a chunk must be bytes, not {kind_of(chunk)}")
         return bytes(chunk)
 
-    def _refuse(self, rule: str) -> NoReturn:
-        raise CodecError(f"{type(self).__name__}: {rule}", self._offset) from None
+    def _error(self, rule: str) -> CodecError:
+        return CodecError(f"{type(self).__name__}: {rule}", self._offset)
 
 
 class _LineCodec(_Codec[U]):
@@ -114,7 +115,7 @@ class _LineCodec(_Codec[U]):
             yield from self._ended(b"\n")
         self._keep(rest)
         if self._waiting > self.max_length + 1:  # one more may be a \r, which is not part of the line
-            self._refuse_long()
+            raise self._too_long()
 
     def flush(self) -> Iterator[U]:
         """Give what the last line becomes."""
@@ -126,7 +127,7 @@ class _LineCodec(_Codec[U]):
         if mark:
             line = line.removesuffix(b"\r")
         if len(line) > self.max_length:
-            self._refuse_long()
+            raise self._too_long()
         yield from self._values_of(self._text(line), len(line))
         self._offset += size
         self._keep_only(b"")
@@ -135,13 +136,12 @@ class _LineCodec(_Codec[U]):
         raise NotImplementedError
 
     def _text(self, line: bytes) -> str:
-        try:
+        with suppress(UnicodeError):  # left before the other is raised: it holds the content
             return line.decode(self.encoding)
-        except UnicodeError:  # its text has a part of the content, and it holds all of it
-            self._refuse(f"the line at offset {self._offset}, of {len(line)} bytes, is not {self.encoding}")
+        raise self._error(f"the line at offset {self._offset}, of {len(line)} bytes, is not {self.encoding}")
 
-    def _refuse_long(self) -> NoReturn:
-        self._refuse(f"the line at offset {self._offset} is longer than max_length, {self.max_length} bytes")
+    def _too_long(self) -> CodecError:
+        return self._error(f"the line at offset {self._offset} is longer than max_length, {self.max_length} bytes")
 
 
 class Lines(_LineCodec[str]):
@@ -190,9 +190,9 @@ class JsonLines(_LineCodec[Any]):
             return ()
         try:
             return (json.loads(line),)
-        except (ValueError, RecursionError) as error:  # its text may have a part of the content, and it holds all of it
+        except (ValueError, RecursionError) as error:  # left before the other is raised: it holds the content
             at = f" (at column {error.colno})" if isinstance(error, json.JSONDecodeError) else ""
-            self._refuse(f"the line at offset {self._offset}, of {size} bytes, is not JSON{at}")
+        raise self._error(f"the line at offset {self._offset}, of {size} bytes, is not JSON{at}")
 
 
 class Frames(_Codec[bytes]):
@@ -239,14 +239,14 @@ class Frames(_Codec[bytes]):
         length = int.from_bytes(prefix, "big")
         if length > self.max_length:
             said = f"the frame at offset {self._offset}, of {length} bytes, is longer than max_length"
-            self._refuse(f"{said}, {self.max_length} bytes")
+            raise self._error(f"{said}, {self.max_length} bytes")
         return length
 
     def flush(self) -> Iterator[bytes]:
         """Refuse a frame that is not complete."""
         if self._waiting:
             had = self._waiting
-            self._refuse(f"the frame at offset {self._offset} is cut off: {had} bytes of at least {self._needed}")
+            raise self._error(f"the frame at offset {self._offset} is cut off: {had} bytes of at least {self._needed}")
         return iter(())
 
 
