@@ -13,7 +13,7 @@ from typing import Any
 
 from .._base.errors import PlanError
 from .._base.functions import is_async
-from .._base.shown import named
+from .._base.shown import line_of, named, type_name
 from . import loops
 from .nodes import Branch, FanIn, FanOut, Plan, Source, inner_plans, too_deep
 from .operations import Map
@@ -53,11 +53,8 @@ def shared_objects(plan: Plan) -> list[str]:
     def look(part: PlanPart, path: str, value: Any) -> Any:
         shared = value.func if isinstance(value, partial) else value
         if path.rpartition(".")[2].partition("#")[0] in _CALLED and _may_keep_state(shared):
-            kind = named(type(shared).__name__)
-            found.append(
-                f"{part.name}: all runs of the plan share one {kind} object, and what it keeps\n"
-                "Use .stateful() with its class to have one in each run."
-            )
+            of = f"{line_of(part.name)}: all runs of the plan share one {named(type_name(shared))} object"
+            found.append(f"{of}, and what it keeps\n{_ITS_OWN}")
         return value
 
     def walk(_name: str, part: PlanPart) -> PlanPart:
@@ -69,6 +66,7 @@ def shared_objects(plan: Plan) -> list[str]:
     return found
 
 
+_ITS_OWN = "Use .stateful() with its class, or make it in a function for .through(), to have one in each run."
 _CALLED = {"fn", "key", "cost", "call", "pure", "step"}
 
 
@@ -80,7 +78,8 @@ def _may_keep_state(fn: Any) -> bool:
     if kind.__module__.partition(".")[0] == __name__.partition(".")[0]:  # a step, say
         return False
     is_frozen = getattr(getattr(kind, "__dataclass_params__", None), "frozen", False)
-    return not is_frozen and bool(getattr(fn, "__dict__", None))
+    has_slots = any(inspect.ismemberdescriptor(each) for base in kind.__mro__ for each in vars(base).values())
+    return not is_frozen and (has_slots or bool(getattr(fn, "__dict__", None)))
 
 
 def _plans(plan: Plan) -> Iterator[Plan]:

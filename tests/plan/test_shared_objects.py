@@ -3,6 +3,7 @@
 import warnings
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import pytest
 
@@ -21,6 +22,36 @@ class Counting:
     def __call__(self, item):
         self.count += 1
         return [self.count]
+
+
+class SlotCounting:
+    __slots__ = ("count",)
+
+    def __init__(self):
+        self.count = 0
+
+    def __call__(self, item):
+        self.count += 1
+        return self.count
+
+
+class SlotCountingAgain(SlotCounting):
+    """With a dict, too, which is empty."""
+
+
+class Pair(NamedTuple):
+    of: int
+
+    def __call__(self, item):
+        return item % self.of
+
+
+@dataclass(frozen=True, slots=True)
+class FrozenSlots:
+    of: int
+
+    def __call__(self, item):
+        return item % self.of
 
 
 class AsyncCounting(Counting):
@@ -54,6 +85,8 @@ SHARED = {
     "a key": lambda: LINE.fair_by(Counting(), max_keys=3),
     "a diversion": lambda: LINE.map(call, on_error=OnError.divert(AsyncCounting())),
     "in a branch": lambda: LINE.broadcast({"a": lambda p: p.tap(Counting()), "b": lambda p: p}),
+    "with slots": lambda: LINE.map(SlotCounting()),
+    "with slots of its base": lambda: LINE.map(SlotCountingAgain()),
     "in an input": lambda: fair_merge({"a": LINE.scan(Counting(), 0)}),
 }
 SEPARATE = {
@@ -62,6 +95,8 @@ SEPARATE = {
     "a class": lambda: LINE.stateful(lambda: Lines()),
     "a codec": lambda: LINE.stateful(Lines(max_length=3)),
     "frozen": lambda: LINE.map(Frozen(3)),
+    "frozen, with slots": lambda: LINE.map(FrozenSlots(3)),
+    "a tuple": lambda: LINE.map(Pair(3)),
     "without attributes": lambda: LINE.map(Stateless()),
     "a step": lambda: LINE.map(Step(str).on(threads(2)).rate_limit(RateLimit(3))),
     "a started step": lambda: LINE.map(Step(call).start()),
@@ -72,11 +107,18 @@ SEPARATE = {
 
 @pytest.mark.parametrize("place", SHARED)
 def test_it_warns_of_an_object_that_runs_share(place):
-    with pytest.warns(UserWarning, match=r"all runs of the plan share one '(Async)?Counting' object") as caught:
+    with pytest.warns(
+        UserWarning, match=r"all runs of the plan share one '(Async|Slot)?Counting(Again)?' object"
+    ) as caught:
         SHARED[place]().check()
 
     assert len(caught) == 1
     assert caught[0].filename == __file__
+
+
+def test_a_name_is_one_line():
+    with pytest.warns(UserWarning, match=r"^two\\nlines: all runs"):
+        LINE.map(Counting(), name="two\nlines").check()
 
 
 @pytest.mark.parametrize("place", SEPARATE)
