@@ -439,6 +439,14 @@ class WithoutTick(Pushed):
         return None
 
 
+class WithoutFlush(Pushed):
+    flush = [1, 2]  # noqa: RUF012  # no method
+
+
+def sync_generator(items):
+    yield from items
+
+
 async def passed_on(items):
     async for item in items:
         yield item
@@ -456,6 +464,8 @@ def own_rows(line=LINE):
         yield TypeError, partial(line.stateful, value), f"{rule}\n{use}"
     rule = f"{where}: push of AsyncPushed must be sync\nUse .through(fn) for what waits."
     yield TypeError, partial(line.stateful, AsyncPushed), rule
+    rule = f"{where}: flush of WithoutFlush must be a method, not a list of length 2"
+    yield TypeError, partial(line.stateful, WithoutFlush), rule
     rule = f"{where}: WithoutTick must have both due and tick, or none of them"
     yield TypeError, partial(line.stateful, WithoutTick), rule
     yield from wrong_ints(where, "holds", lambda value: line.stateful(Pushed, holds=value), at_least=0)
@@ -466,6 +476,9 @@ def own_rows(line=LINE):
     use = "Use yield in it; map and flat_map take an async function."
     for value in (ASYNC, async_call):
         rule = f"{where}: fn must be an async generator function, not {shown(value)}\n{use}"
+        yield TypeError, partial(line.through, value), rule
+    for value in (sync_generator, partial(sync_generator)):
+        rule = f"{where}: fn must be an async generator function, not {shown(value)}\nUse `async def`."
         yield TypeError, partial(line.through, value), rule
     yield from wrong_ints(where, "holds", lambda value: line.through(passed_on, holds=value), at_least=0)
     yield from wrong_names(where, partial(line.through, passed_on))

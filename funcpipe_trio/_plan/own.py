@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import field
 from functools import partial
+from inspect import isgeneratorfunction
 from typing import Any, ClassVar, Protocol, TypeVar
 
 from .._base import checks
@@ -86,9 +87,10 @@ class Through(WithFunction):
 
     def __post_init__(self) -> None:
         checks.callable_(self.method, "fn", self.fn)
-        if is_async(self.fn):
-            rule, use = "be an async generator function", "Use yield in it; map and flat_map take an async function."
-            raise checks.refuse(TypeError, self.method, "fn", rule, self.fn, use)
+        if is_async(self.fn) or isgeneratorfunction(self.fn):
+            waits = "Use yield in it; map and flat_map take an async function."
+            use = waits if is_async(self.fn) else "Use `async def`."
+            raise checks.refuse(TypeError, self.method, "fn", "be an async generator function", self.fn, use)
         Operation.__post_init__(self)
         checks.integer(self.method, "holds", self.holds, at_least=0)
 
@@ -129,9 +131,13 @@ def _check_make(where: str, make: Any) -> None:
         raise checks.refuse(TypeError, where, "make", "make an object with a method push(item)", make, _USE)
     for method in ("push", "flush", "held", "due", "tick"):
         fn = getattr(made, method, None)
-        if fn is not None and (is_async(fn) or yields_async(fn)):
+        if fn is None:
+            continue
+        if is_async(fn) or yields_async(fn):
             use = "Use .through(fn) for what waits."
             raise TypeError(f"{where}: {method} of {function_name(make)} must be sync\n{use}")
+        if not callable(fn) and not hasattr(type(fn), "__get__"):
+            raise checks.refuse(TypeError, where, f"{method} of {function_name(make)}", "be a method", fn)
     if hasattr(made, "due") != hasattr(made, "tick"):
         raise TypeError(f"{where}: {function_name(make)} must have both due and tick, or none of them")
 
