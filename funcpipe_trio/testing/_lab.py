@@ -285,7 +285,8 @@ class _WatchedState:
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._inner, name)
-        return self._lab.wrapped(method) if name in ("push", "flush", "tick") else method
+        is_watched = name in ("push", "flush", "tick") and callable(method)  # it may be None
+        return self._lab.wrapped(method) if is_watched else method
 
 
 class _WatchedIterator:

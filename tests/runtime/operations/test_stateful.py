@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from funcpipe_trio import Aborted, MisuseError, Pipeline, concat
-from funcpipe_trio.testing import Script, run_virtual
+from funcpipe_trio.testing import Script, cancel_everywhere, drain_everywhere, fail_everywhere, run_virtual
 from tests._kit import Boom, nap
 
 
@@ -421,6 +421,28 @@ def test_it_takes_nothing_for_which_a_tick_used_the_room(limit):
     before, after = run_virtual(main)
 
     assert after - before <= 1
+
+
+# ---- what it need not have
+
+
+class Bare(Keeping):
+    """Takes all that is optional back."""
+
+    flush = held = due = tick = None
+
+    def push(self, item):
+        return [item]
+
+
+@pytest.mark.parametrize("make", [Bare, lambda: Bare()], ids=["a class", "a function"])
+def test_a_method_that_is_none_is_none(make):
+    def line():
+        return Pipeline.from_async_iterable(Script("ab-c|")).stateful(make)
+
+    assert [item for _, item in play(line())[0]] == ["a", "b", "c"]
+    for campaign in (cancel_everywhere, drain_everywhere, fail_everywhere):
+        campaign(line)
 
 
 # ---- what is wrong
