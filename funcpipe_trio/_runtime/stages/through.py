@@ -74,6 +74,13 @@ class ThroughStage(AskingStage):
         if worth_a_pull(self.feed):
             self._wake_waiter()
 
+    def stop(self, reason: str) -> bool:
+        is_first = super().stop(reason)
+        if self.parked_for is not None:  # the generator asks in a shielded scope: it is told that no more come
+            self.wake()
+        self._wake_waiter()
+        return is_first
+
     def waits_for(self) -> str | None:
         if self.parked_for is STARVED or self._waiter is not None:
             return "input"

@@ -6,6 +6,7 @@ that is told as lost though a value was made of it; a scope of the generator's t
 """
 
 from collections import Counter
+from contextlib import suppress
 
 import pytest
 import trio
@@ -261,6 +262,52 @@ def test_its_cleanup_is_awaited(end):
 
     assert said == ["good-bye"]
     assert report.cleanup_errors == ()
+
+
+async def asks_shielded(items):
+    with trio.CancelScope(shield=True):
+        async for item in items:
+            yield item
+
+
+async def reads_shielded(items):
+    send, receive = trio.open_memory_channel(1)
+
+    async def read():
+        with send, trio.CancelScope(shield=True):
+            async for item in items:
+                await send.send(item)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(read)
+        async for item in receive:
+            yield item
+
+
+@pytest.mark.parametrize("fn", [asks_shielded, reads_shielded])
+@pytest.mark.parametrize("end", ["left", "aborted", "cancelled", "failed"])
+def test_one_that_asks_in_a_shielded_scope_is_told_the_end_when_the_run_stops(fn, end):
+    """Nothing can cancel it there, and nothing more comes."""
+
+    def failing(item):
+        if end == "failed":
+            raise Boom
+        return item
+
+    async def main():
+        line = Pipeline.from_async_iterable(Script("a" + "-" * 30 + "b|")).through(fn).buffer(1).map(failing)
+        with trio.CancelScope() as scope:
+            async with line.open() as run:
+                with suppress(Boom):
+                    await run.receive()
+                await trio.testing.wait_all_tasks_blocked()
+                if end == "aborted":
+                    run.abort()
+                if end == "cancelled":
+                    scope.cancel()
+        return run.report.outcome, trio.current_time()
+
+    assert run_virtual(main) == (end, 0)
 
 
 def test_a_task_of_its_own_may_ask_for_the_items():
