@@ -135,6 +135,8 @@ class Lab:
             wrapped["on_error"] = OnError.divert(self.wrapped(policy.step))
         if isinstance(operation, WithState):
             wrapped["make"] = self._made(operation.make)
+        if isinstance(operation, Through):
+            wrapped["fn"] = self._passing(operation.fn)
         if isinstance(operation, FairBy):
             wrapped["share"] = self._share(operation.share)
             if isinstance(operation.overflow, Divert):
@@ -149,6 +151,14 @@ class Lab:
             return _WatchedState(self, make())
 
         return functools.wraps(make, ("__name__",), ())(made) if hasattr(make, "__name__") else made
+
+    def _passing(self, fn: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        def passing(items: Any) -> Any:
+            self.call()
+            made = fn(items)
+            return _WatchedStream(self, made) if hasattr(type(made), "__aiter__") else made
+
+        return passing
 
     def _share(self, share: FairShare[Any]) -> FairShare[Any]:
         return share if share.cost is None else replace(share, cost=self.wrapped(share.cost))
@@ -375,6 +385,38 @@ class _WatchedManager:
         if hasattr(type(self._inner), "__aexit__"):
             return await self._inner.__aexit__(*error)
         return self._inner.__exit__(*error)
+
+
+class _WatchedStream:
+    """The generator of a `through`: what is thrown into it must reach it, because it may hold scopes open."""
+
+    def __init__(self, lab: Lab, made: Any) -> None:
+        self._lab = lab
+        self._inner = aiter(made)
+        self._open = True
+        lab.sources.opened += 1
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)  # `athrow`, if it has that
+
+    def __aiter__(self) -> _WatchedStream:
+        return self
+
+    async def __anext__(self) -> Any:
+        try:
+            return await anext(self._inner)
+        except BaseException:  # it has ended, normally or not
+            self._shut()
+            raise
+
+    async def aclose(self) -> None:
+        self._shut()
+        if hasattr(self._inner, "aclose"):
+            await self._inner.aclose()
+
+    def _shut(self) -> None:
+        self._lab.sources.closed += self._open
+        self._open = False
 
 
 class _WatchedReceive(trio.abc.ReceiveChannel[Any]):

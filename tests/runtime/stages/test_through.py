@@ -13,7 +13,14 @@ import trio
 import trio.testing
 
 from funcpipe_trio import MisuseError, Pipeline, concat, merge
-from funcpipe_trio.testing import Script, run_virtual
+from funcpipe_trio.testing import (
+    Script,
+    cancel_everywhere,
+    drain_everywhere,
+    fail_everywhere,
+    interrupt_everywhere,
+    run_virtual,
+)
 from tests._kit import Boom
 
 
@@ -441,6 +448,54 @@ def test_others_run_though_it_never_waits(values):
         return max(seen.values())
 
     assert run_virtual(main) <= 128
+
+
+async def by_two(items):
+    """Two tasks work at once, in a nursery that stays open over the yields."""
+    into, work = trio.open_memory_channel(0)
+    done, results = trio.open_memory_channel(0)
+
+    async def feed():
+        with into:
+            async for item in items:
+                await into.send(item)
+
+    async def worker(work, done):
+        with work, done:
+            async for item in work:
+                await trio.sleep(0.25)
+                await done.send(item)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(feed)
+        with work, done:
+            for _ in range(2):
+                nursery.start_soon(worker, work.clone(), done.clone())
+        async for item in results:
+            yield item
+
+
+async def for_a_while(items):
+    """Its deadline comes while it waits for room."""
+    with trio.move_on_after(0.5):
+        async for item in items:
+            yield item
+    yield "over"
+
+
+@pytest.mark.parametrize("campaign", [cancel_everywhere, drain_everywhere, fail_everywhere, interrupt_everywhere])
+@pytest.mark.parametrize("fn", [by_two, for_a_while])
+def test_campaigns_close_it_as_a_run_does(campaign, fn):
+    """What a campaign puts around it opens no scope inside, and passes on what is thrown into it."""
+
+    async def slow(item):
+        await trio.sleep(0.375)
+        return item
+
+    def line():
+        return Pipeline.from_iterable(range(5)).buffer(1).through(fn, holds=3).buffer(1).map(slow)
+
+    campaign(line)
 
 
 # ---- where it stands
