@@ -293,8 +293,8 @@ class Pipeline(Generic[T_co]):
         Args:
           open: ``open()`` gives an async or sync context manager; called when the run starts the source. An async
             function that returns one (such as `trio.open_file`) is awaited.
-          fn: ``fn(resource)``, sync, gives an iterable, async iterable or pipeline (a run of its own in this stage, which
-            a drain drains). The resource is what entering the context manager gave.
+          fn: ``fn(resource)``, sync, gives an iterable, async iterable or pipeline (a run of its own in this stage,
+            which a drain drains). The resource is what entering the context manager gave.
           name: its name in reports and errors; by default that of `fn`.
 
         Raises:
