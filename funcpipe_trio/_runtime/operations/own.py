@@ -4,7 +4,11 @@ The rule: each call to it is made to its end at once, and what it gave is here u
 calls the object is in a state of its own making, and what it holds, and what is here, is all that there is.
 
 An item that it took counts as absorbed, a value that it gave as created. When the stage is stopped, or after a failure,
-the values here and what `held` returns are discarded; `flush` is called only at the end of the stream.
+the values here and what `held` returns are discarded; `flush` is called only at the end of the stream, and what it gave
+is not held any more.
+
+A failure is the chain's as soon as it happens, though it is raised behind the values that were given before it: so it
+counts, and is kept, also where nobody reads that far.
 """
 
 from __future__ import annotations
