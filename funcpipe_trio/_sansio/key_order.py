@@ -100,11 +100,15 @@ class KeyOrder:
                 self._offer(lane, now)
         return entry
 
-    def begun(self, key: Hashable, now: float) -> None:
-        """Called when the call of an item that was taken begins, under a rate limit: this takes its token."""
+    def begun(self, key: Hashable, now: float, *, is_call: bool = True) -> None:
+        """Called when the call of an item that was taken begins, under a rate limit: this takes its token.
+
+        With `is_call` false the item passes without one, and takes none.
+        """
         lane = self._lanes[key]
         assert lane.bucket is not None
-        lane.bucket.take(now, 1)  # it was there, and nobody else takes of it
+        if is_call:
+            lane.bucket.take(now, 1)  # it was there, and nobody else takes of it
         lane.is_offered = False
         self._offer(lane, now)
 

@@ -165,7 +165,9 @@ class KeyedPool(Pool):
 
     def called(self, worker: Worker) -> Awaitable[Any]:
         if self._is_rated:
-            self._key_order.begun(self._keys[worker], self.chain.now())
+            concerns = self.call.concerns
+            is_call = concerns is None or concerns(worker.item)
+            self._key_order.begun(self._keys[worker], self.chain.now(), is_call=is_call)
             self._set_alarm()
             self.staff()
         if worker.refusal is None:

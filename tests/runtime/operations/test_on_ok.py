@@ -73,6 +73,31 @@ def test_a_failure_waits_for_no_key_and_has_none():
     assert run_virtual(times) == [(LOST, 0), (LOST, 0), ((1, "done"), 3), ((2, "done"), 6)]
 
 
+def test_a_failure_leaves_no_bucket_behind():
+    """Each failure has a key of its own, and a rate of each key would keep its bucket for as long as it refills."""
+    items = (LOST if number % 2 else number for number in range(120))
+    plan = Pipeline.from_iterable(items).on_ok(
+        slow,
+        concurrency=4,
+        key=lambda item: item % 4,
+        key_rate=RateLimit(1, per=1000, burst=90),
+        waiting=9,
+        ordered=False,
+    )
+    keys = []
+
+    async def main():
+        async with plan.open() as run:
+            (pool,) = [stage for stage in run._engine.stages if stage.name == "slow"]
+            async for _ in run:
+                keys.append(pool._key_order.keys)
+
+    run_virtual(main)
+
+    assert len(keys) == 120
+    assert max(keys) <= 2 + 4 + 9 + 16
+
+
 @pytest.mark.parametrize("is_async", [False, True])
 def test_the_policy_is_for_what_it_is_called_with(is_async):
     def fails(item):
