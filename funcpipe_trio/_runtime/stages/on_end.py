@@ -38,9 +38,9 @@ class OnEndStage(Stage):
         finally:
             life = Lifetime()
             life.begin()
+            ending = life.end(partial(interruptible, self._tell), self.chain.host.cleanup_timeout)
             try:
-                telling = life.end(partial(interruptible, self._tell), self.chain.host.cleanup_timeout)
-                await self.chain.kept_cleanup(telling)  # noqa: ASYNC102  # shielded there
+                await self.chain.kept_cleanup(ending)  # noqa: ASYNC102  # shielded there
             finally:
                 super().leave()
 
