@@ -14,6 +14,7 @@ All of them shrink: to fewer and simpler items, operations and inputs, to no del
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Collection, Hashable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import accumulate, count
@@ -28,6 +29,7 @@ from ..pipeline import Pipeline
 from ..policies.fair_share import FairShare
 from ..policies.on_error import Failure, OnError
 from ..policies.rate_limit import RateLimit
+from ..step import Step
 from ._script import Fail, Script
 
 __all__ = ["arrivals", "costs", "failures", "pipelines", "weights"]
@@ -267,6 +269,31 @@ class Send:
                 await channel.send(item)
 
 
+@dataclass(frozen=True)
+class Opened:
+    """Open a range of ints as a resource, after a delay, and close it after another."""
+
+    items: range
+    delay: float
+
+    @asynccontextmanager
+    async def __call__(self) -> AsyncIterator[range]:
+        await trio.sleep(self.delay)
+        yield self.items
+        with trio.CancelScope(shield=True):
+            await trio.sleep(self.delay)
+
+
+@dataclass(frozen=True)
+class WaitWith:
+    """Return the item, after a delay; with a resource."""
+
+    wait: Wait
+
+    async def __call__(self, resource: range, item: int) -> int:
+        return await self.wait(item)  # type: ignore[no-any-return]
+
+
 def _latest(state: int, item: int) -> int:
     return item
 
@@ -348,7 +375,7 @@ def _drawn(
 def _source(draw: st.DrawFn, start: int, max_items: int) -> Pipeline[int]:
     # Draw the length first for every kind, so that one kind can replace another, and shrinking reaches the simplest.
     items = range(start, start + draw(st.integers(0, max_items)))
-    kind = draw(st.sampled_from(("iterable", "script", "producer", "ticks")))
+    kind = draw(st.sampled_from(("iterable", "script", "producer", "ticks", "using")))
     if kind == "script":
         times = accumulate(draw(st.sampled_from(_GAPS)) for _ in items)
         return Pipeline.from_async_iterable(Script(list(zip(times, items, strict=True))))
@@ -356,6 +383,8 @@ def _source(draw: st.DrawFn, start: int, max_items: int) -> Pipeline[int]:
         return Pipeline.from_producer(Send(items, draw(st.sampled_from(_GAPS))))
     if kind == "ticks":
         return Pipeline.ticks(draw(st.sampled_from((1, 0.5)))).take(len(items)).map(Plus(start))
+    if kind == "using":
+        return Pipeline.using(Opened(items, draw(st.sampled_from(_GAPS))), iter)
     return Pipeline.from_iterable(items)
 
 
@@ -423,6 +452,10 @@ _OPERATIONS: dict[str, _Operation] = {
     ),
     "async map by key": lambda draw, line, twins: line.map(
         _wait(draw), concurrency=draw(st.integers(1, 3)), ordered=draw(st.booleans()), **_by_key(draw)
+    ),
+    "async map with a resource": lambda draw, line, twins: line.map(
+        Step(WaitWith(_wait(draw))).using(Opened(range(0), _delay(draw)), draw(st.sampled_from(("run", "worker")))),
+        concurrency=draw(st.integers(1, 3)),
     ),
     "buffer": lambda draw, line, twins: line.buffer(draw(st.integers(1, 3))),
     "on_ok": lambda draw, line, twins: _recovered(draw, line),

@@ -38,7 +38,7 @@ from funcpipe_trio import (
 )
 from funcpipe_trio.testing import run_virtual
 from funcpipe_trio.testing._schedule import Schedule, scheduled
-from tests._kit import Boom, assert_links_balance, assert_stages_balance
+from tests._kit import Boom, assert_links_balance, assert_stages_balance, connection
 
 Line = Pipeline[Any]
 Items = list[Any]
@@ -491,6 +491,10 @@ def sources(draw: Draw, error: Exception | None = None) -> Whole:
                     await channel.send(item)
 
     lines = [Pipeline.from_iterable(at_once), Pipeline.from_async_iterable(in_time), Pipeline.from_producer(produce)]
+    lines += [
+        Pipeline.using(connection, lambda _: in_time()),
+        Pipeline.using(connection, lambda _: Pipeline.from_iterable(at_once)),
+    ]
     if error is not None:
 
         def fail(item: int) -> int:
