@@ -257,6 +257,11 @@ def resource_rows(face=Pipeline):
         partial(face.using, ASYNC_GENERATOR, SYNC),
         f"{where}: open must give a context manager, not {shown(ASYNC_GENERATOR)}{hint}",
     )
+    yield (
+        TypeError,
+        partial(face.using, made_by_a_generator, SYNC),
+        f"{where}: open must give a context manager, not {shown(made_by_a_generator)}\nUse it with @contextmanager.",
+    )
     rule = "give an iterable, async iterable or pipeline, without being awaited"
     yield TypeError, partial(face.using, SYNC, ASYNC), f"{where}: fn must {rule}, not {shown(ASYNC)}"
     yield from wrong_names(where, partial(face.using, SYNC, SYNC))

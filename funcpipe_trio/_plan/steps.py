@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import field, replace
 from fractions import Fraction
+from inspect import isgeneratorfunction
 from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 from .._base import checks
@@ -47,9 +48,9 @@ class RunnerPlan(Protocol):
 def checked_open(where: str, open_: AnyFunction) -> AnyFunction:
     """Return what opens a resource, if it may give a context manager."""
     checks.callable_(where, "open", open_)
-    if yields_async(open_):
-        rule, use = "give a context manager", "Use it with @asynccontextmanager."
-        raise checks.refuse(TypeError, where, "open", rule, open_, use)
+    if yields_async(open_) or isgeneratorfunction(open_):
+        decorator = "@asynccontextmanager" if yields_async(open_) else "@contextmanager"
+        raise checks.refuse(TypeError, where, "open", "give a context manager", open_, f"Use it with {decorator}.")
     return open_
 
 
