@@ -973,7 +973,14 @@ class Pipeline(Generic[T_co]):
         return self._then(Distinct(_named(name, "distinct"), key, remember))
 
     def stateful(
-        self, make: Callable[[], own.Stateful[T_co, U]], *, holds: int = 0, name: str | None = None
+        self,
+        make: Callable[[], own.Stateful[T_co, U]],
+        *,
+        holds: int = 0,
+        key: Callable[[T_co], Hashable] | None = None,
+        max_keys: int | None = None,
+        full: plan.FullOfKeys = "oldest",
+        name: str | None = None,
     ) -> Pipeline[U]:
         """Replace each item by what an object of your own gives for it: an operation with state.
 
@@ -997,16 +1004,26 @@ class Pipeline(Generic[T_co]):
         so has one that a function or lambda makes, because what that makes is not known before. A class, or a
         `functools.partial` of one, is known.
 
+        With `key` each key has an object of its own, made at its first item, of which up to `max_keys` are there at
+        once. One that has to make room for a new key is flushed, and forgotten. At the end all are flushed in the order
+        in which their keys came.
+
         Args:
           make: a class, or any callable without arguments, that gives a new object each time.
-          holds: the most items that the object keeps, an int >= 0: so many are added to `max_in_flight`.
+          holds: the most items that the object keeps, an int >= 0: so many are added to `max_in_flight`; with `key`,
+            for each of `max_keys`.
+          key: ``key(item)``, a sync function that returns a hashable value.
+          max_keys: keys that may have an object at once, an int >= 1; must be given with `key`.
+          full: what an item of one more key does: the object whose last item is longest ago is flushed (``"oldest"``;
+            an error of that is the item's), or it is an error (``"fail"``: `TooManyKeys`).
           name: its name in reports and errors.
 
         Raises:
-          TypeError: if an argument has a wrong type, or the object has no method ``push``, or an async one.
-          ValueError: if `holds` is below 0.
+          TypeError: if an argument has a wrong type, the object has no method ``push``, or an async one, or one of
+            `key` and `max_keys` comes without the other.
+          ValueError: if `holds` is below 0, `max_keys` below 1, or `full` any other text.
         """
-        return self._then(own.WithState(_named_as(make, name), make, holds))
+        return self._then(own.WithState(_named_as(make, name), make, holds, key, max_keys, full))
 
     def through(
         self, fn: Callable[[AsyncIterator[T_co]], AsyncIterator[U]], *, holds: int = 0, name: str | None = None

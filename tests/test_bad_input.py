@@ -475,6 +475,7 @@ def own_rows(line=LINE):
     yield TypeError, partial(line.stateful, WithoutTick), rule
     yield from wrong_ints(where, "holds", lambda value: line.stateful(Pushed, holds=value), at_least=0)
     yield from wrong_names(where, partial(line.stateful, Pushed))
+    yield from key_rows(where, partial(line.stateful, Pushed))
     where = "Pipeline.through"
     for value in (None, 1, "fn", NO_CALLABLE):
         yield TypeError, partial(line.through, value), f"{where}: fn must be callable, not {shown(value)}"

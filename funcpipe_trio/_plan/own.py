@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Protocol, TypeVar
 from .._base import checks
 from .._base.frozen import dataclass
 from .._base.functions import AnyFunction, function_name, is_async, yields_async
-from .operations import Operation, WithFunction
+from .operations import FullOfKeys, Operation, WithFunction, by_key, check_keys
 
 _USE = "Use a class with a method push(item), or a callable without arguments that returns such an object."
 
@@ -37,6 +37,9 @@ class WithState(Operation):
     verb: ClassVar[str] = "stateful"
     make: AnyFunction = field(hash=False)  # an object that is called may have no hash
     holds: int
+    key: AnyFunction | None = field(default=None, hash=False)
+    max_keys: int | None = None
+    full: FullOfKeys = "oldest"
     acts_at_times: bool | None = None
     """Whether the object may act when no item comes; None: `make` shows it."""
 
@@ -44,6 +47,7 @@ class WithState(Operation):
         _check_make(self.method, self.make)
         Operation.__post_init__(self)
         checks.integer(self.method, "holds", self.holds, at_least=0)
+        check_keys(self.method, self.key, self.max_keys, self.full)
         if self.acts_at_times is None:  # what an unknown callable makes is only seen in a run
             made = _known(self.make)
             object.__setattr__(self, "acts_at_times", made is None or hasattr(made, "due"))
@@ -62,7 +66,7 @@ class WithState(Operation):
 
     @property
     def keeps(self) -> int:
-        return self.holds
+        return self.holds * (self.max_keys or 1)
 
     @property
     def waits_for_more(self) -> bool:
@@ -75,7 +79,7 @@ class WithState(Operation):
     def describe(self) -> str:
         shown = function_name(self.make)
         alias = "" if self.name.partition("#")[0] == shown else f" as {self.name}"
-        return f"{self.verb} {shown}{alias}{_holding(self.holds)}"
+        return f"{self.verb} {shown}{alias}{_holding(self.holds)}{by_key(self.key, self.max_keys, self.full)}"
 
 
 @dataclass(frozen=True, slots=True)

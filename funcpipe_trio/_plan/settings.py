@@ -25,6 +25,7 @@ from ..policies.on_error import Divert, OnError
 from .layout import FanInLayout, places
 from .nodes import FanIn, FanOut, Plan, Source
 from .operations import Batch, Buffer, Map, Opaque, Operation
+from .own import WithState
 from .steps import Call, Layer, Limit, Part, Pure, StepPlan, Timeout, Within, step_of
 
 Kind = Literal["setting", "common", "fixed", "code", "call", "shared"]
@@ -77,7 +78,7 @@ def _hidden(part: Source | Operation | FanIn | FanInLayout | FanOut) -> set[str]
     """Return the fields that mean nothing for this kind of part."""
     if isinstance(part, Source):
         return set() if part.kind == "ticks" else {"period"}
-    if isinstance(part, Batch) and part.key is None:
+    if isinstance(part, Batch | WithState) and part.key is None:
         return {"key", "max_keys", "full"}
     if isinstance(part, Map) and part.key is None:
         return {"per_key", "key_rate", "waiting"}

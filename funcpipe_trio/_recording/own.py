@@ -37,6 +37,7 @@ def recorded_state(tapes: Tapes, name: str, make: AnyFunction) -> AnyFunction:
         except Exception as error:
             tapes.tape(name, "make", "counts").add([0, tapes.failure(name, error)])
             raise
+        tapes.tape(name, "make", "counts").add(1)
         return RecordedState(tapes, name, state) if callable(getattr(state, "push", None)) else state
 
     return recorded

@@ -8,7 +8,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from random import Random
 from typing import Any
 
@@ -202,11 +202,17 @@ class Playing(Roles):
         return played
 
     def state(self, name: str, make: AnyFunction, *, is_timed: bool) -> AnyFunction:
-        kept = self._recording.tapes.get(Place(name, "make", "counts"))
-        if kept is not None:
-            return partial(raise_recorded, kept.samples[0][1])
         self.reader(name, "push", "counts")
-        return partial(PlayedTimedState if is_timed else PlayedState, partial(self.reader, name, is_needed=False))
+        reader = cache(partial(self.reader, name, is_needed=False))  # the objects of all keys play one tape
+        played, makes = PlayedTimedState if is_timed else PlayedState, reader("make", "counts")
+
+        def made() -> PlayedState:
+            count = makes.next(None)
+            if isinstance(count, list):
+                raise_recorded(count[1])
+            return played(reader)
+
+        return made
 
     def through(self, name: str, fn: AnyFunction) -> AnyFunction:
         self.reader(name, "begin", "children")

@@ -16,8 +16,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sized
 from typing import Any
 
-from .._base.errors import TooManyKeys
 from .batcher import Batcher
+from .live_keys import LiveKeys
 
 
 class KeyBatch(Batcher):
@@ -33,7 +33,7 @@ class KeyBatch(Batcher):
 class KeyedBatcher:
     """Collects items by key and returns the batches that become complete."""
 
-    __slots__ = ("_by_first", "_by_last", "_fails", "_limits", "_max_keys", "_open", "items", "of")
+    __slots__ = ("_by_first", "_keys", "_limits", "items", "of")
 
     def __init__(
         self,
@@ -45,13 +45,9 @@ class KeyedBatcher:
         fails: bool = False,
     ) -> None:
         self._limits = (max_items, max_cost, max_delay)
-        self._max_keys = max_keys
-        self._fails = fails
-        self._open: dict[Hashable, KeyBatch] = {}
-        # Ordered by the batches themselves: a batch hashes in C, a user's key may take its time.
+        self._keys = LiveKeys[KeyBatch](max_keys, "an open batch", fails=fails)
         self._by_first: OrderedDict[KeyBatch, None] = OrderedDict()
-        self._by_last: OrderedDict[KeyBatch, None] = OrderedDict()
-        self.of: Callable[[Hashable], KeyBatch | None] = self._open.get
+        self.of: Callable[[Hashable], KeyBatch | None] = self._keys.of
         """Return the open batch of a key; None without one."""
         self.items: Sized = self._by_first
         """The open batches; can be tested without a method call."""
@@ -71,13 +67,11 @@ class KeyedBatcher:
         closed = batch.add(item, cost, now)
         if closed:
             return closed
-        is_full = len(self._open) >= self._max_keys
-        if is_full and self._fails:
-            raise TooManyKeys(self._max_keys, "an open batch")
-        self._open[key] = batch
-        if is_full:
-            closed.append(self._close(next(iter(self._by_last))))
-        self._by_first[batch] = self._by_last[batch] = None
+        idle = self._keys.in_the_way()
+        if idle is not None:
+            closed.append(self._close(idle))
+        self._keys.add(batch)
+        self._by_first[batch] = None
         return closed
 
     def add(self, batch: KeyBatch, item: Any, cost: float, now: float) -> list[list[Any]]:
@@ -88,14 +82,14 @@ class KeyedBatcher:
         elif closed:
             self._forget(batch)
             return closed
-        self._by_last.move_to_end(batch)
+        self._keys.touch(batch)
         return closed
 
     def append(self, batch: KeyBatch, item: Any) -> list[Any] | None:
         """Take an item that costs nothing for an open batch; return that if it is complete, None otherwise."""
         closed = batch.append(item)
         if closed is None:
-            self._by_last.move_to_end(batch)
+            self._keys.touch(batch)
         else:
             self._forget(batch)
         return closed
@@ -109,4 +103,5 @@ class KeyedBatcher:
         return batch.close()
 
     def _forget(self, batch: KeyBatch) -> None:
-        del self._open[batch.key], self._by_first[batch], self._by_last[batch]
+        self._keys.forget(batch)
+        del self._by_first[batch]

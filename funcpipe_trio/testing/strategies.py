@@ -490,6 +490,9 @@ _OPERATIONS: dict[str, _Operation] = {
     "sliding": lambda draw, line, twins: line.sliding(draw(st.integers(1, 3)), draw(st.integers(1, 4))).map(_last),
     "distinct": lambda draw, line, twins: line.distinct(Rest(_modulus(draw)), remember=draw(st.integers(1, 3))),
     "stateful": lambda draw, line, twins: line.stateful(Late, holds=1),
+    "stateful by key": lambda draw, line, twins: line.stateful(
+        Late, holds=1, key=Rest(_modulus(draw)), max_keys=draw(st.integers(1, 3))
+    ),
     "dropping buffer": lambda draw, line, twins: line.buffer(
         draw(st.integers(1, 3)), overflow=draw(st.sampled_from(("drop_oldest", "drop_newest")))
     ),

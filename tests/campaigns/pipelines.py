@@ -695,6 +695,16 @@ class Pairs:
         return self.flush()
 
 
+def stateful_by_key() -> Pipeline[int]:
+    return (
+        Pipeline.from_async_iterable(lambda: numbers(9))
+        .stateful(partial(Pairs, 0.75), holds=1, key=lambda x: x % 3, max_keys=2)
+        .unbatch()
+        .stateful(lambda: Pairs(100), holds=1, key=lambda x: x % 2, max_keys=2, full="fail")
+        .unbatch()
+    )
+
+
 def stateful() -> Pipeline[int]:
     return (
         Pipeline.from_async_iterable(numbers)
@@ -918,6 +928,8 @@ SCENARIOS = [
     Scenario(sliding_windows, name="sliding_windows"),
     Scenario(distinct_items, name="distinct_items"),
     Scenario(stateful, name="stateful"),
+    Scenario(stateful_by_key, name="stateful_by_key"),
+    Scenario(stateful_by_key, first_three, name="stateful_by_key_with_a_consumer_that_leaves"),
     Scenario(stateful, one_by_one, name="stateful_with_a_slow_consumer"),
     Scenario(through, name="through"),
     Scenario(through, first_three, name="through_with_a_consumer_that_leaves"),

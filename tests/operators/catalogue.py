@@ -416,6 +416,26 @@ class Twice:
         return [None]
 
 
+def late(of_keys: int, *, flushed: bool = True) -> Model:
+    """Each item when the next one of its rest comes, or its object makes room; then those of the rests that came."""
+
+    def model(items: Items) -> Items:
+        kept: dict[int, Any] = {}  # in the order in which the rests came
+        touched: list[int] = []  # the rests, in the order of their last items
+        given = []
+        for item in items:
+            if rest(item) in kept:
+                given.append(kept[rest(item)])
+                touched.remove(rest(item))
+            elif len(kept) == of_keys:
+                given.append(kept.pop(touched.pop(0)))
+            kept[rest(item)] = item
+            touched.append(rest(item))
+        return [*given, *(kept.values() if flushed else ())]
+
+    return model
+
+
 async def slowly_through(items: AsyncIterator[Any]) -> AsyncIterator[Any]:
     async for item in items:
         await trio.sleep(number(item) % 3)
@@ -652,6 +672,24 @@ def own() -> Iterator[Case]:
         "stateful: behind a pool",
         lambda p: p.map(nap, concurrency=3).stateful(Late, holds=1),
         before=lambda items: items[:-1],
+    )
+    yield on(
+        "stateful: key",
+        lambda p: p.stateful(Late, holds=1, key=rest, max_keys=3),
+        late(3),
+        before=late(3, flushed=False),
+    )
+    yield on(
+        "stateful: key, oldest",
+        lambda p: p.stateful(Late, holds=1, key=rest, max_keys=2),
+        late(2),
+        before=late(2, flushed=False),
+    )
+    yield on(
+        "stateful: key, at times",
+        lambda p: p.stateful(InTime, holds=3, key=rest, max_keys=3),
+        before=lambda items: items[:-9],
+        ordered=False,
     )
     yield on("stateful: two of one", lambda p: p.stateful(Twice), lambda items: [*both(items), None], before=both)
     yield on(

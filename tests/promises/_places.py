@@ -170,6 +170,7 @@ PLACES = {
     "the key and the cost of a batch": lambda code: line().batch(max_cost=9, cost=code.cost, key=code.key, max_keys=2),
     "the cost of a throttle": lambda code: line().throttle(RateLimit(99, burst=9), cost=code.cost),
     "stateful": lambda code: line().stateful(lambda: Pushing(code)),
+    "stateful by key": lambda code: line().stateful(lambda: Pushing(code), key=code.key, max_keys=2),
     "through": lambda code: line().through(code.through),
     "the key of distinct": lambda code: line().distinct(lambda item: (code.fn(item), item), remember=9),
     "the key of fair_by": lambda code: line().fair_by(code.key, max_keys=2),

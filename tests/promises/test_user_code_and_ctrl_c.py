@@ -270,6 +270,8 @@ PLANS = {
     "unbatch": lambda: N.map(lambda _item: Iterated()).unbatch(),
     "batch": lambda: N.batch(3, max_cost=9, cost=one),
     "stateful": lambda: N.stateful(Asking),
+    "stateful by key": lambda: N.stateful(Asking, key=same, max_keys=9),
+    "stateful by key that makes room": lambda: N.stateful(lambda: Asking(giving), key=same, max_keys=1),
     "stateful with generators": lambda: N.stateful(lambda: Asking(giving)),
     "through": lambda: N.through(through),
     "batch by key": lambda: N.batch(3, key=same, max_keys=9),

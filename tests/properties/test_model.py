@@ -188,6 +188,7 @@ def passing(draw: Draw) -> Part:
         lambda line: line.idle_timeout(10**6).timeout(10**7, first=10**6),
         lambda line: line.enumerate().map(lambda pair: pair[1]),
         lambda line: line.stateful(Late, holds=1),
+        lambda line: line.stateful(Late, holds=1, key=partial(rest, 3), max_keys=1),
         lambda line: line.through(late),
         lambda line: merge(line),
         lambda line: line.on_end(perhaps_async(draw, str)),

@@ -43,6 +43,7 @@ class StatefulOp(FusedOperation):
         self._make = operation.make  # makes the object
         self._is_timed = operation.is_timed  # its stage watches the clock
         self._state: Any = None  # the object; None before it is made, and when it gave out everything
+        self._push: Callable[[Any], Any]  # its method; set when it is made
         self._due: Callable[[], Any] | None = None  # tells when it wants to be called; None if it never does
         self._now: float | None = None  # the time to tell it before its next value; None while it is not due
         self._out: deque[Any] = deque()  # what it gave, and has not gone out
@@ -53,7 +54,7 @@ class StatefulOp(FusedOperation):
     def stream(self, values: Iterator[Any]) -> Iterator[Any]:
         out, number = self._out, 0
         yield from self._given(self._begin)
-        push = self._state.push
+        push = self._push
         if self._now is not None:
             yield from self._given(self._tick)
         for value in values:
@@ -71,7 +72,7 @@ class StatefulOp(FusedOperation):
             if self._now is not None:  # here, before another value is taken, for which there might be no room then
                 yield from self._given(self._tick)
         if not self.chain.is_cut_off:
-            yield from self._given(self._flush)
+            yield from self._flushed()
 
     def tick(self, now: float) -> None:
         if now >= self.deadline:
@@ -84,15 +85,15 @@ class StatefulOp(FusedOperation):
     @trio.lowlevel.enable_ki_protection
     def held(self) -> list[Any]:
         """Return what it gave that has not gone out, and what it says it holds."""
-        state, self._state = self._state, None
         given = len(self._out)
-        try:
-            self._take_held(state)
-        except BaseException as error:  # noqa: ASYNC103  # sync: no scope cancels it
-            if isinstance(error, Exception) or is_cancellation(error):
-                self.chain.keep_cleanup_error(error)
-            else:  # as in `on_discard`: what is held is told first
-                self.chain.host.ledger.end_by(error)
+        for state in self._left():
+            try:
+                self._take_held(state)
+            except BaseException as error:  # noqa: ASYNC103  # sync: no scope cancels it
+                if isinstance(error, Exception) or is_cancellation(error):
+                    self.chain.keep_cleanup_error(error)
+                else:  # as in `on_discard`: what is held is told first
+                    self.chain.host.ledger.end_by(error)
         items = list(self._out)
         self._out.clear()
         failed_at = next((at for at in reversed(range(given, len(items))) if items[at] is self._failed_at), None)
@@ -100,6 +101,11 @@ class StatefulOp(FusedOperation):
             del items[failed_at]
         self.created += len(items) - given
         return items
+
+    def _left(self) -> list[Any]:
+        """Hand out, and forget, the objects that may hold something."""
+        state, self._state = self._state, None
+        return [] if state is None else [state]
 
     # ---- calls to it
 
@@ -145,22 +151,31 @@ class StatefulOp(FusedOperation):
         except Exception as failure:
             return failure
 
-    @trio.lowlevel.disable_ki_protection  # user code runs in it
     def _begin(self) -> None:
-        state = not_awaitable(self.name, self._make())
-        if not callable(getattr(state, "push", None)):
-            raise MisuseError(f"{named(self.name)}: make gave {kind_of(state)}, which has no method push")
-        self._due, tick = getattr(state, "due", None), getattr(state, "tick", None)
-        if (self._due is None) != (tick is None):
-            raise MisuseError(f"{named(self.name)}: make gave {kind_of(state)}, which has due or tick, not both")
-        if self._due is not None and not self._is_timed:
-            raise MisuseError(
-                f"{named(self.name)}: an object got its method due when it was made\nDefine due in its class."
-            )
-        self._state = state
+        self._state = state = self._made()
+        self._push, self._due = state.push, getattr(state, "due", None)
         if self._due is not None:
             self._ask()
             self.tick(self.chain.now())
+
+    @trio.lowlevel.disable_ki_protection  # user code runs in it
+    def _made(self) -> Any:
+        """Return a new object, checked."""
+        state = not_awaitable(self.name, self._make())
+        if not callable(getattr(state, "push", None)):
+            raise MisuseError(f"{named(self.name)}: make gave {kind_of(state)}, which has no method push")
+        due, tick = getattr(state, "due", None), getattr(state, "tick", None)
+        if (due is None) != (tick is None):
+            raise MisuseError(f"{named(self.name)}: make gave {kind_of(state)}, which has due or tick, not both")
+        if due is not None and not self._is_timed:
+            raise MisuseError(
+                f"{named(self.name)}: an object got its method due when it was made\nDefine due in its class."
+            )
+        return state
+
+    @trio.lowlevel.enable_ki_protection
+    def _flushed(self) -> Iterator[Any]:
+        yield from self._given(self._flush)
 
     @trio.lowlevel.disable_ki_protection  # user code runs in it
     def _flush(self) -> None:
@@ -215,16 +230,26 @@ class StatefulOp(FusedOperation):
         return at if is_finite(at) else math.inf if at > 0 else -math.inf
 
     @trio.lowlevel.disable_ki_protection  # user code runs in it
+    def _asked(self, due: Callable[[], Any]) -> float:
+        """Return what it answers, checked: inf if it wants no call."""
+        at = due()
+        return math.inf if at is None else self._time(at)
+
     def _tick(self) -> None:
         """Tell it the time, as often as it is due."""
         now, self._now = self._now, None
         assert now is not None
+        assert self._due is not None
         while self.deadline <= now:
-            before = self.deadline
-            self._take("tick", self._state.tick, now)
-            self._ask()
-            if self.deadline <= min(before, now):
-                raise MisuseError(
-                    f"due of {named(self.name)} gave a time that was over, again, after tick\n"
-                    "Let tick move it on, or give None."
-                )
+            self.deadline = self._ticked(self._state.tick, self._due, self.deadline, now)
+
+    def _ticked(self, tick: Callable[[float], Any], due: Callable[[], Any], before: float, now: float) -> float:
+        """Tell an object the time; return its next one, if it was due at the time `before`."""
+        self._take("tick", tick, now)
+        at = self._asked(due)
+        if at <= min(before, now):
+            raise MisuseError(
+                f"due of {named(self.name)} gave a time that was over, again, after tick\n"
+                "Let tick move it on, or give None."
+            )
+        return at

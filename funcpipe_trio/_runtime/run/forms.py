@@ -57,7 +57,7 @@ _FUSED: dict[type[plan.Operation], Callable[[Any], FusedOperation]] = {
 
 
 def _rarely_fused() -> dict[type[plan.Operation], Callable[[Any], FusedOperation]]:
-    from ..operations import expanding, map_some, own, windows
+    from ..operations import expanding, map_some, windows
 
     return {
         plan.FlatMap: expanding.FlatMapOp,
@@ -68,7 +68,7 @@ def _rarely_fused() -> dict[type[plan.Operation], Callable[[Any], FusedOperation
         Window: windows.WindowOp,
         Sliding: windows.SlidingOp,
         Distinct: windows.DistinctOp,
-        WithState: own.StatefulOp,
+        WithState: _stateful,
     }
 
 
@@ -80,6 +80,16 @@ def _batch(operation: plan.Batch) -> FusedOperation:
     from ..operations.keyed_batching import KeyedBatchOp
 
     return KeyedBatchOp(operation)
+
+
+def _stateful(operation: WithState) -> FusedOperation:
+    if operation.key is None:
+        from ..operations.own import StatefulOp
+
+        return StatefulOp(operation)
+    from ..operations.own_by_key import KeyedStatefulOp
+
+    return KeyedStatefulOp(operation)
 
 
 def fuse(operation: plan.Operation) -> FusedOperation:
