@@ -1,7 +1,7 @@
 """What does it cost to treat each key apart?
 
-Batches of 10, for one stream and for each of 10,000 keys; calls that never wait, for all and for each of 1,000 keys,
-also with a rate that is never reached.
+Batches of 10, and objects with state, for one stream and for each of 10,000 keys; calls that never wait, for all and
+for each of 1,000 keys, also with a rate that is never reached.
 """
 
 from __future__ import annotations
@@ -28,6 +28,19 @@ def _batches(name: str, delay: bool) -> Case:
     )
 
 
+OBJECTS = Case(
+    name="objects",
+    contenders=(
+        Contender("by key", way("ours:objects_by_key", KEYS)),
+        Contender("one object", way("ours:objects_by_key", 0)),
+    ),
+    targets=(Target("by key", "one object", at_most=3.0),),
+    items=400_000,
+    quick_items=20_000,
+    check_items=1_000,
+)
+
+
 CALLS = Case(
     name="calls",
     contenders=(
@@ -46,5 +59,5 @@ BENCHMARK = Benchmark(
     name="keys",
     question="what does it cost to treat each key apart?",
     unit="ns per item",
-    cases=(_batches("batches", False), _batches("batches with a delay", True), CALLS),
+    cases=(_batches("batches", False), _batches("batches with a delay", True), OBJECTS, CALLS),
 )

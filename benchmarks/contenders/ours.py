@@ -25,6 +25,7 @@ __all__ = [
     "lifecycle",
     "loop",
     "loop_merged",
+    "objects_by_key",
     "pool",
     "resilience_bare",
     "resilience_scope",
@@ -156,6 +157,23 @@ def batch_by_key(size: int, keys: int, delay: bool, items: int) -> int:
     else:
         batches = line.batch(size, max_delay=max_delay)
     return trio.run(batches.map(sum).fold, add, 0)
+
+
+class _OneForOne:
+    """Gives each item."""
+
+    def push(self, item: int) -> list[int]:
+        return [item]
+
+
+def objects_by_key(keys: int, items: int) -> int:
+    """Pass items through an object, or through one for each key."""
+    line = Pipeline.from_iterable(range(items))
+    if keys:
+        passed = line.stateful(_OneForOne, key=lambda item: item % keys, max_keys=keys)
+    else:
+        passed = line.stateful(_OneForOne)
+    return trio.run(passed.fold, add, 0)
 
 
 def call_by_key(keys: int, rated: bool, items: int) -> int:
