@@ -46,6 +46,8 @@ class Setting:
 
     is_ordered: bool = False
     is_keyed: bool = False
+    has_key_rate: bool = False
+    """Whether calls of one key begin at a limited rate."""
     paced_by: str | None = None
     """Name of its operation that waits for the clock; with a rate it is a throttle."""
     rate: float | None = None
@@ -243,7 +245,11 @@ def _rate_binds(case: _Case) -> str:
 
 
 def _one_key(case: _Case) -> str:
-    return f"{case.name}: items of one key wait for each other; more keys at once, or quicker calls, would help"
+    if case.setting.has_key_rate:
+        what, how = "their key's rate, or for each other", "a higher key_rate, more keys at once, or a larger waiting"
+    else:
+        what, how = "each other", "more keys at once, quicker calls, or a larger waiting"
+    return f"{case.name}: items of one key wait for {what}; {how} would help"
 
 
 def _behind_the_head(case: _Case) -> str:
