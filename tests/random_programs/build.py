@@ -245,15 +245,18 @@ class Builder:
             def held(self) -> list[Any]:
                 return self.kept
 
-        return p.stateful(Late, holds=1, name=name)
+        return p.stateful(Late, holds=1, **self.keys(op), name=name)
 
     def batch(self, p: Any, op: Op, name: str) -> Any:
         cost = None if op.cost is None else self.world.sync(op.cost, "cost", lambda value: num(value) % 4)
-        keys: dict[str, Any] = {}
-        if op.args.get("key") is not None:
-            by = self.world.sync(op.key, "key", lambda value: num(value) % op.mod)
-            keys = {"key": by, "max_keys": op.max_keys, "full": op.full}
-        return p.batch(op.n, max_delay=op.delay, max_cost=op.max_cost, cost=cost, **keys, name=name)
+        return p.batch(op.n, max_delay=op.delay, max_cost=op.max_cost, cost=cost, **self.keys(op), name=name)
+
+    def keys(self, op: Op) -> dict[str, Any]:
+        """The arguments of what is kept for each key, if it is."""
+        if op.args.get("key") is None:
+            return {}
+        by = self.world.sync(op.key, "key", lambda value: num(value) % op.mod)
+        return {"key": by, "max_keys": op.max_keys, "full": op.full}
 
     def throttle(self, p: Any, op: Op, name: str) -> Any:
         cost = None if op.cost is None else self.world.sync(op.cost, "cost", lambda value: 1 + num(value) % op.burst)

@@ -343,6 +343,13 @@ class Generator:
 
     def _stateful(self, op: Op, depth: int, shape: str) -> None:
         op.args = {"fn": self.fn()}
+        if self.chance(0.3):
+            keys = {
+                "mod": self.pick([1, 2, 3]),
+                "max_keys": self.pick([1, 2, 5]),
+                "full": self.pick(["oldest", "fail"]),
+            }
+            op.args |= {"key": self.fn(), **keys}
 
     def _batch(self, op: Op, depth: int, shape: str) -> str:
         plain, timed, costly = [(1, None, None), (2, None, None), (3, None, None)], [(2, 1.0, None)], [(3, None, 3)]

@@ -356,7 +356,35 @@ class Model:
 
         return self.each(stream, put)
 
+    def _keyed_stateful(self, stream: Stream, op: Op) -> Stream:
+        if not stream.exact or stream.maybe:
+            maybe = {TooManyKeys} if op.full == "fail" else set()
+            return replace(stream, loose=True, maybe=stream.maybe | maybe)
+        kept: dict[int, Any] = {}  # in the order in which the keys came
+        touched: list[int] = []  # in the order of their last items
+        strand, given = stream.strands[0], []
+        ends = strand.ends
+        for item in strand.items:
+            error, key = self.called(op.key, "key", item), number(item) % op.mod
+            if error is None and key not in kept and len(kept) == op.max_keys:
+                if op.full == "fail":
+                    error = ("library", "TooManyKeys")
+                else:
+                    given.append(kept.pop(touched.pop(0)))
+            error = error or self.called(op.fn, "stateful", item)
+            if error is not None:
+                ends = [error]
+                break
+            if key in kept:
+                given.append(kept[key])
+                touched.remove(key)
+            kept[key] = item
+            touched.append(key)
+        return replace(stream, strands=[Strand([*given, *(() if ends else kept.values())], ends)])
+
     def stateful(self, stream: Stream, op: Op) -> Stream:
+        if op.args.get("key") is not None:
+            return self._keyed_stateful(stream, op)
         if not stream.exact:
             return replace(stream, sub=True, loose=stream.loose or stream.grouped or bool(op.fn.faults))
         strand, taken, ends = stream.strands[0], 0, stream.strands[0].ends

@@ -453,7 +453,7 @@ def order(facts: Facts) -> Found:
             return
         if op.kind == "map" and op.fn.sleeps is not None and not op.ordered:
             return
-        if op.kind == "batch" and op.args.get("key") is not None:
+        if op.kind in ("batch", "stateful") and op.args.get("key") is not None:
             return
     last: dict[int, int] = defaultdict(lambda: -1)
     seen = set()
