@@ -500,9 +500,9 @@ def smaller(item: int) -> list[int]:
     return [item // 2, item // 3] if item > 1 else []
 
 
-def loop_that_fails() -> Pipeline[int]:
+def loop_of_calls() -> Pipeline[int]:
     return Pipeline.from_async_iterable(lambda: numbers(4)).loop(
-        lambda line: line.map(wait_by_item, concurrency=2), again=smaller, room=3
+        lambda line: line.map(wait_by_item, concurrency=2), again=smaller, room=9
     )
 
 
@@ -902,7 +902,7 @@ SCENARIOS = [
     Scenario(partition, one_by_one, name="partition_with_a_slow_consumer"),
     Scenario(broadcast, first_three, name="broadcast_with_a_consumer_that_leaves"),
     Scenario(fair_by_that_blocks, name="fair_by_that_blocks"),
-    Scenario(loop_that_fails, name="loop_that_fails"),
+    Scenario(loop_of_calls, name="loop_of_calls"),
     Scenario(loop_that_diverts, name="loop_that_diverts"),
     Scenario(loop_that_diverts, first_three, name="loop_with_a_consumer_that_leaves"),
     Scenario(loop_in_a_loop, name="loop_in_a_loop"),

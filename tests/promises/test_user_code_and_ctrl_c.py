@@ -280,7 +280,9 @@ PLANS = {
     "throttle": lambda: N.throttle(RateLimit(9), cost=one),
     "throttle behind a link": lambda: N.buffer(1).throttle(RateLimit(9), cost=one),
     "fair_by": lambda: N.fair_by(same, FairShare(cost=one), max_keys=9),
-    "loop": lambda: N.loop(lambda line: line.map(same), again=lambda item: giving(1) if item == 1 else (), room=999),
+    "loop": lambda: N.loop(
+        lambda line: line.map(same).enumerate(), again=lambda result: giving() if result[0] == 1 else (), room=99
+    ),
     "fair_merge": lambda: fair_merge({"a": N, "b": N}, FairShare(cost=one)),
     "fair_merge in front of a function": lambda: fair_merge({"a": N, "b": N}, FairShare(cost=one)).map(same),
     "partition": lambda: N.partition(lambda _item: (ask(), "a")[1], {"a": lambda line: line}),
