@@ -9,6 +9,8 @@ The rule: follow the waits to a part that does not wait itself.
              for room. If its free places can take nothing because of an earlier item, they wait for the pool itself.
   a source   is at work while it waits for the outside; while the run is paused, what would wait for it waits for the
              pause
+  a loop     to its source, and to what fills what goes round; who is met twice on that way counts for nobody, because
+             it waits for others itself
   nothing    at work upstream, because all has ended there: what keeps items until their time waits for the clock
 
 Whoever waits for several waits for each of them in equal parts, so the parts of each wait are 1 in all. Two that wait
@@ -93,6 +95,8 @@ class Graph(NamedTuple):
     nodes: tuple[Node, ...]
     paused: int
     """Where the bit is that says that the run is paused."""
+    has_loop: bool = False
+    """Whether a part may take from one behind it."""
 
 
 class _Way(Enum):
@@ -118,7 +122,7 @@ def waits_in(graph: Graph, state: int) -> Waits:
     roots = _Roots(graph, state)
     for number, node in enumerate(graph.nodes):
         for way, count in _own_waits(node, state, is_paused=roots.is_paused):
-            for whom, share in roots.of(number, way):
+            for whom, share in roots.of(number, way) or ((CLOCK, 1.0),):
                 yield (number, whom), count * share
 
 
@@ -149,16 +153,21 @@ class _Roots:
         self._state = state
         self._known: dict[tuple[int, _Way], Shares] = {}
         self._on_the_way: set[int] = set()  # parts passed that have no answer yet
+        self._has_loop = graph.has_loop
+        self._is_cut = False  # one was met twice, in a loop: the answers on this way hold for this way only
 
     def of(self, number: int, way: _Way) -> Shares:
         """Return whom a part waits for on this way: in a loop, because a line may be longer than a stack is deep."""
         passed: list[tuple[int, _Way]] = []
         shares: Shares | None = None
+        self._is_cut = self._is_cut and bool(self._on_the_way)
         while shares is None:
             if way is NOWHERE:
                 shares = ()
-            elif way is HERE or number in self._on_the_way:
+            elif way is HERE or (number in self._on_the_way and not self._has_loop):
                 shares = self._here(number)
+            elif number in self._on_the_way:
+                shares, self._is_cut = (), True
             elif (number, way) in self._known:
                 shares = self._known[number, way]
             else:
@@ -170,8 +179,10 @@ class _Roots:
                 else:
                     number, way = step
         for each in passed:
-            shares = self._known[each] = shares or ((CLOCK, 1.0),)
             self._on_the_way.discard(each[0])
+        if not self._is_cut:
+            for each in passed:
+                shares = self._known[each] = shares or ((CLOCK, 1.0),)
         return shares
 
     def _here(self, number: int) -> Shares:

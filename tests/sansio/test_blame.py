@@ -142,3 +142,23 @@ def test_counts_have_room():
     field = pool(in_use=(1 << COUNT) - 1, starved=0, blocked=5)
 
     assert field < 1 << PoolField.WIDTH
+
+
+@pytest.mark.parametrize("at_work", [0, 1, 2, 3])
+@pytest.mark.parametrize("source_is_gone", [False, True])
+def test_in_a_loop_all_wait_for_who_is_at_work_and_none_for_itself(at_work, source_is_gone):
+    """0 is the source, 1 to 3 the body; what 3 gives goes to 1 and to the consumer."""
+    graph, state = line([GONE if source_is_gone else NO_INPUT, NO_INPUT, NO_INPUT, NO_INPUT, NO_INPUT])
+    nodes = list(graph.nodes)
+    nodes[1] = nodes[1]._replace(feed=Feed("merge", feeds=(Feed("link", 0), Feed("link", 3))))
+    state &= ~(3 << 1 + 2 * at_work) if at_work or not source_is_gone else -1
+    if at_work:
+        state |= GONE << 1
+
+    found: dict[int, dict[int, float]] = {}
+    for (waiter, whom), share in blame(Graph(tuple(nodes), 0, has_loop=True), state):
+        found.setdefault(waiter, {})[whom] = share
+
+    expected = CLOCK if source_is_gone and not at_work else at_work
+    waiting = {1, 2, 3, 4} - {at_work}
+    assert found == {waiter: {expected: pytest.approx(1)} for waiter in waiting}

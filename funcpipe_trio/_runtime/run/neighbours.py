@@ -30,7 +30,7 @@ def graph_of(engine: Engine) -> Graph:
     nodes = [_node(stage, numbers) for stage in engine.stages]
     if engine.attendance is not None:
         nodes.append(Node(CONSUMER, engine.attendance.shift, False, False, _feed(engine.inlet, numbers), ()))
-    return Graph(tuple(nodes), engine.pause_shift)
+    return Graph(tuple(nodes), engine.pause_shift, has_loop=bool(engine.parts.loops))
 
 
 def _node(stage: AnyStage, numbers: dict[AnyStage, int]) -> Node:
