@@ -166,7 +166,7 @@ class KeyedPool(Pool):
     def called(self, worker: Worker) -> Awaitable[Any]:
         if self._is_rated:
             concerns = self.call.concerns
-            is_call = concerns is None or concerns(worker.item)
+            is_call = worker.refusal is None and (concerns is None or concerns(worker.item))
             self._key_order.begun(self._keys[worker], self.chain.now(), is_call=is_call)
             self._set_alarm()
             self.staff()

@@ -386,6 +386,23 @@ def test_keys_that_are_idle_are_forgotten_when_their_buckets_are_full():
     assert run_virtual(main) <= 14
 
 
+def test_items_without_a_key_leave_nothing_behind():
+    """Each has a lane of its own, for the key function failed; no call was made, so no token was taken."""
+
+    async def main():
+        line = numbers(300).map(nothing, key=no_key, key_rate=RateLimit(0.001), on_error=OnError.skip())
+        async with line.open() as run:
+            (pool,) = [stage for stage in run._engine.stages if isinstance(stage, KeyedPool)]
+            items = [item async for item in run]
+        return items, pool._key_order.keys, run.report.failed
+
+    assert run_virtual(main) == ([], 0, 300)
+
+
+def no_key(item):
+    raise Boom(item)
+
+
 async def nothing(item):
     await trio.lowlevel.checkpoint()
     return item
