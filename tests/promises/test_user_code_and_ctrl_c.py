@@ -74,7 +74,8 @@ def raises(item):
 def giving(item=0):
     ask()
     try:
-        yield from range(item * 100, item * 100 + 50)
+        start = 100 * (item or 0)  # a resource may be None
+        yield from range(start, start + 50)
     finally:
         ask()
 
