@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
@@ -209,6 +210,14 @@ class Builder:
 
     def tap(self, p: Any, op: Op, name: str) -> Any:
         return p.tap(self.fn(op.fn, "tap", lambda _: None), name=name)
+
+    def on_end(self, p: Any, op: Op, name: str) -> Any:
+        ended: Counter[int] = Counter() if self.inner else self.world.ended
+
+        def told(_outcome: Any) -> None:
+            ended[op.site] += 1
+
+        return p.on_end(self.world.sync(op.fn, "on_end", told), name=name)
 
     def scan(self, p: Any, op: Op, name: str) -> Any:
         def body(state: Any, value: Any) -> Any:

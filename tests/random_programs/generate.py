@@ -247,7 +247,9 @@ class Generator:
     def op_kind(self, depth: int, shape: str) -> str:
         if shape == "list" and self.chance(0.35):
             return "unbatch"
-        kinds = ["map"] * 9 + ["filter"] * 3 + ["tap", "scan", "enumerate", "take", "take", "skip", "take_while"]
+        kinds = (
+            ["map"] * 9 + ["filter"] * 3 + ["tap", "on_end", "scan", "enumerate", "take", "take", "skip", "take_while"]
+        )
         kinds += ["skip_while", "distinct", "stateful", "batch", "batch", "window", "sliding", "pairwise"] + [
             "buffer"
         ] * 4
@@ -317,6 +319,9 @@ class Generator:
 
     def _tap(self, op: Op, depth: int, shape: str) -> None:
         op.args = {"fn": self.fn(asynchronous=self.chance(0.3))}
+
+    def _on_end(self, op: Op, depth: int, shape: str) -> None:
+        op.args = {"fn": self.fn(faulty=0)}
 
     def _scan(self, op: Op, depth: int, shape: str) -> str:
         op.args = {"fn": self.fn(asynchronous=self.chance(0.3))}

@@ -475,6 +475,9 @@ class Model:
     def pairwise(self, stream: Stream, op: Op) -> Stream:
         return self.sliding(stream, Op("sliding", op.site, {"n": 2, "step": 1}))
 
+    def on_end(self, stream: Stream, op: Op) -> Stream:
+        return stream
+
     def buffer(self, stream: Stream, op: Op) -> Stream:
         if op.overflow == "block":
             return stream

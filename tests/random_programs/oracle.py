@@ -706,9 +706,21 @@ def _waits(facts: Facts, op: Op, id: Any, times: list[float], initial: float) ->
             return
 
 
+def ends_are_told(facts: Facts) -> Found:
+    """Each `on_end` of the line itself is told once, whatever ends the run; one in an input or branch at most once."""
+    if facts.report is None:
+        return
+    told = facts.world.ended
+    for op in facts.program.line.ops:
+        if op.kind == "on_end" and told[op.site] == 0:
+            yield "on_end is told", "not at all"
+    if any(times > 1 for times in told.values()):
+        yield "on_end is told", "more than once"
+
+
 LAWS: list[Callable[[Facts], Found]] = [
     *(ends, error_is_known, outcome, conservation, sums, lists, order, errors_are_kept, sources_are_closed),
-    *(leaving, drain, reasons, prompt, rates, attempts),
+    *(leaving, drain, reasons, prompt, rates, attempts, ends_are_told),
 ]
 
 

@@ -91,6 +91,7 @@ class World:
     keyed: set[int] = field(default_factory=set)
     busy_keys: set[tuple[int, int]] = field(default_factory=set)
     pools: dict[int, int] = field(default_factory=dict)  # of an operation: the site of its function
+    ended: Counter[int] = field(default_factory=Counter)  # how often each `on_end` was told, outside of a flat_map
     steps: int = 0
 
     def violate(self, rule: str, detail: str) -> None:
