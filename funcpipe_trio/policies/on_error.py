@@ -17,16 +17,19 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Failure(Generic[T]):
-    """An item whose call failed, with the error; `OnError.emit` puts it in the item's place, `divert` passes it on."""
+    """An item whose call failed, with the error; `OnError.emit` puts it in the item's place, `divert` passes it on.
+
+    In a merge it stands for an input that failed.
+    """
 
     item: T = field(repr=False)  # it may hold secrets, or be endless
-    """The item as the stage received it."""
+    """The item as the stage received it; None for an input."""
     error: Exception
     """The error itself, with notes that say where it was raised and after how many attempts."""
     stage: str
-    """Name of the stage."""
+    """Name of the stage; of an input of a merge its key, as text."""
     attempts: int
-    """How many times the call was tried."""
+    """How many times the call was tried; 0 for an input, and for an item that was never tried."""
 
 
 class OnError:
