@@ -13,6 +13,7 @@ import dis
 import os
 import signal
 import sys
+from contextlib import asynccontextmanager
 from itertools import count
 
 import pytest
@@ -20,6 +21,7 @@ import trio
 from trio.testing import MockClock
 
 import funcpipe_trio._runtime
+from funcpipe_trio import Pipeline, Step
 from funcpipe_trio.testing import Lab
 
 from .catalogue import CASES, Feed, tokens
@@ -100,6 +102,67 @@ def test_nothing_is_lost_wherever_ctrl_c_strikes(case, interrupts):
             break
         if books not in (0, (0, 0)):
             wrong[where] = books
+
+    assert wrong == {}
+
+
+class Entered:
+    """A context manager that holds a nursery open, or nothing; counts how often it was entered and left."""
+
+    def __init__(self):
+        self.entered = self.left = 0
+
+    def __enter__(self):
+        self.entered += 1
+
+    def __exit__(self, *_error):
+        self.left += 1
+
+    @asynccontextmanager
+    async def slowly(self):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.sleep_forever)
+            await trio.lowlevel.checkpoint()
+            self.entered += 1
+            try:
+                yield
+            finally:
+                self.left += 1
+                nursery.cancel_scope.cancel()
+                with trio.CancelScope(shield=True):
+                    await trio.sleep(1)
+
+
+async def with_resource(_resource, item):
+    await trio.lowlevel.checkpoint()
+    return item
+
+
+WITH_RESOURCES = {
+    "a source": lambda open_: Pipeline.using(open_, lambda _: range(2)),
+    "a step": lambda open_: Pipeline.from_iterable(range(2)).map(Step(with_resource).using(open_)),
+}
+
+
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")
+@pytest.mark.parametrize("kind", ["sync", "async"])
+@pytest.mark.parametrize("name", WITH_RESOURCES)
+def test_what_was_entered_is_left_once_wherever_ctrl_c_strikes(name, kind, interrupts):
+    wrong = {}
+    for moment in count(1):
+        resource, striking, tracing = Entered(), Striking(moment), sys.gettrace()
+        plan = WITH_RESOURCES[name](lambda: resource if kind == "sync" else resource.slowly())  # noqa: B023  # at once
+        try:
+            sys.settrace(striking)
+            trio.run(plan.run, clock=MockClock(autojump_threshold=0))
+        except BaseException as error:
+            assert list(map(type, leaves(error))) == [KeyboardInterrupt]
+        finally:
+            sys.settrace(tracing)
+        if striking.where is None:
+            break
+        if resource.left != resource.entered:
+            wrong[striking.where] = resource.entered, resource.left
 
     assert wrong == {}
 

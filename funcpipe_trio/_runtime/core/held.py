@@ -14,9 +14,8 @@ What is entered is left once, also if Ctrl-C strikes just before that (see `_who
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable
 from functools import partial
-from types import coroutine
 from typing import Any
 
 import trio
@@ -98,22 +97,15 @@ class Held:
 
 
 async def _whole(user_code: Any, *, must_run: bool = False) -> Any:
-    """Await a coroutine of the user's, where Ctrl-C may strike, but not so that the coroutine never ends.
-
-    A strike in the frames around a coroutine passes it by. One that waits is told of it; one that has not begun runs
-    all the same if it must.
-    """
+    """Await a coroutine of the user's, where Ctrl-C may strike; if that is before it begins, it runs if it must."""
     try:
         return await interruptible(_awaited, user_code)
-    except KeyboardInterrupt as struck:
-        if inspect.iscoroutine(user_code):
-            if inspect.getcoroutinestate(user_code) == inspect.CORO_CREATED:
-                if must_run:
-                    await user_code
-                else:
-                    user_code.close()
-            elif inspect.getcoroutinestate(user_code) == inspect.CORO_SUSPENDED:
-                await _told(user_code, struck)
+    except KeyboardInterrupt:
+        if inspect.iscoroutine(user_code) and inspect.getcoroutinestate(user_code) == inspect.CORO_CREATED:
+            if must_run:
+                await user_code
+            else:
+                user_code.close()
         raise
 
 
@@ -132,18 +124,3 @@ async def made_cancellation() -> trio.Cancelled:
             error = cancelled
             raise
     return error
-
-
-@coroutine
-def _told(suspended: Coroutine[Any, Any, Any], error: BaseException) -> Generator[Any, Any, Any]:
-    """Throw an error into a coroutine that waits, and await the rest of it."""
-    go_on = partial(suspended.throw, error)
-    while True:
-        try:
-            wait = go_on()
-        except StopIteration as end:
-            return end.value
-        try:
-            go_on = partial(suspended.send, (yield wait))
-        except BaseException as met:  # noqa: ASYNC103  # passed on
-            go_on = partial(suspended.throw, met)

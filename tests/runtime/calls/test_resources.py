@@ -280,12 +280,16 @@ def test_one_that_opens_in_spite_of_that_is_closed(per):
             async with pool.open() as opened:
                 yield opened
 
+    closed = []
     step = Step(use).using(stubborn, per).timeout(0.25)
-    seen = outcome_of(line(2).map(step, on_error=OnError.skip()))
+    seen = outcome_of(
+        Pipeline.ticks(5).take(2).tap(lambda _: closed.append(pool.is_closed)).map(step, on_error=OnError.skip())
+    )
 
     assert seen.items == []
     assert pool.tried == 2
     assert len(pool.all) == 2
+    assert closed == [True, True]  # at once, not at the end of the run
     assert pool.is_closed
 
 

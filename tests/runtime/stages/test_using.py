@@ -526,6 +526,26 @@ def test_one_that_is_too_slow_is_the_error_of_the_source():
     assert type(seen.error) is trio.TooSlowError
 
 
+class Forgetful:
+    """Does not tell its scope of the cancellation that the scope caused."""
+
+    def __enter__(self):
+        self.scope = trio.CancelScope(deadline=3.5)
+        self.scope.__enter__()
+
+    def __exit__(self, *_error):
+        self.scope.__exit__(None, None, None)
+
+
+def test_a_cancellation_that_it_caused_and_does_not_handle_is_the_error_of_the_source():
+    """What was given so far must not pass for all."""
+    seen = outcome_of(Pipeline.using(Forgetful, each_second))
+
+    assert seen.items == [0, 1, 2]
+    assert isinstance(seen.error, RuntimeError)
+    assert isinstance(seen.error.__cause__, trio.Cancelled)
+
+
 def test_scopes_of_the_generator_lie_within():
     log = []
 
