@@ -529,6 +529,21 @@ class Pipeline(Generic[T_co]):
         """Keep the items before the first for which a function, sync or async, returns false; the stream ends there."""
         return self._then(plan.TakeWhile(_named_as(fn, name), fn))
 
+    def take_until(self, fn: Callable[[T_co], object], *, name: str | None = None) -> Pipeline[T_co]:
+        """Keep the items up to the first for which a function, sync or async, returns true; that one is the last.
+
+        The stream ends there as with `take`: the item is delivered, everything upstream is stopped, and what is no
+        longer needed there is discarded with the reason ``not needed``.
+
+        Args:
+          fn: ``fn(item)``, or a step; its error is a failure of the item.
+          name: its name in reports and errors; by default the function's.
+
+        Raises:
+          TypeError: if `fn` is not a function.
+        """
+        return self._then(plan.TakeUntil(_named_as(fn, name), fn))
+
     def skip_while(self, fn: Callable[[T_co], object], *, name: str | None = None) -> Pipeline[T_co]:
         """Drop the items before the first for which a function, sync or async, returns false."""
         return self._then(plan.SkipWhile(_named_as(fn, name), fn))
@@ -768,6 +783,65 @@ class Pipeline(Generic[T_co]):
           ValueError: if one is not > 0 and finite, or neither is given.
         """
         return self._then(timing.Timeout(_named(name, "timeout"), seconds, first))
+
+    def keep_alive(self, seconds: float, make_item: Callable[[], U], *, name: str | None = None) -> Pipeline[T_co | U]:
+        """Send an item made by a function whenever no item came for a number of seconds, as a live connection needs.
+
+        They count from the start of the run, then from each item that left here, made or not. Time in which there is no
+        room behind, or in which the run is paused, does not count: the wait starts again then. It makes none at the
+        end. If an item comes exactly when the time is up, the made one goes before it.
+
+        Args:
+          seconds: seconds > 0.
+          make_item: a sync function without arguments; its error is a failure of the stream at this place. What it
+            makes counts as created in the report.
+          name: its name in reports and errors.
+
+        Raises:
+          TypeError: if an argument has a wrong type.
+          ValueError: if `seconds` is not > 0 and finite.
+        """
+        return self._then(timing.KeepAlive(_named(name, "keep_alive"), seconds, make_item))
+
+    def take_for(self, seconds: float, *, name: str | None = None) -> Pipeline[T_co]:
+        """Keep the items that come within a number of seconds from the start of the run; the stream ends there.
+
+        It ends as with `take`: what came before is delivered, everything upstream is stopped, and what is no longer
+        needed there is discarded with the reason ``not needed``. An item exactly when the time is up is too late. Time
+        in which there is no room behind, or in which the run is paused, counts.
+
+        Args:
+          seconds: seconds > 0.
+          name: its name in reports and errors.
+
+        Raises:
+          TypeError: if an argument has a wrong type.
+          ValueError: if `seconds` is not > 0 and finite.
+        """
+        return self._then(timing.TakeFor(_named(name, "take_for"), seconds))
+
+    def stop_when(
+        self, event: trio.Event | Callable[[], Awaitable[object]], *, name: str | None = None
+    ) -> Pipeline[T_co]:
+        """End the stream when an event is set, or an async function returns.
+
+        It ends as with `take`: what came before is delivered, everything upstream is stopped, and what is no longer
+        needed there is discarded with the reason ``not needed``. Once the event is set no item passes. (The function
+        runs in a task of its own: an item that comes in the same instant in which it returns may pass.)
+
+        Each run waits anew: each calls the function, which is cancelled when its stream ends otherwise. But an event
+        stays set: another run of the plan, also one that begins later, ends at once.
+
+        Args:
+          event: the event, or an async function without arguments. Its error is a failure of the stream, behind the
+            items that came before.
+          name: its name in reports and errors.
+
+        Raises:
+          TypeError: if `event` is neither.
+        """
+        waits = event.wait if isinstance(event, trio.Event) else event
+        return self._then(timing.StopWhen(_named(name, "stop_when"), waits))
 
     # ---- branches
 

@@ -128,7 +128,21 @@ def test_functions_fit_in_the_eye(module):
 
 
 RARE = {
-    *("advice", "batching", "between", "circuit", "deadline", "expanding", "flat_map", "keyed", "nested", "orders"),
+    *(
+        "advice",
+        "batching",
+        "between",
+        "circuit",
+        "deadline",
+        "expanding",
+        "flat_map",
+        "gate",
+        "gated",
+        "keep_alive",
+        "keyed",
+        "nested",
+    ),
+    *("orders", "stop_when"),
     *("paced", "plan_settings", "restarting", "stream_timeout", "windows", "worker_processes", "worker_program"),
 }
 HEAVY = {"asyncio", "concurrent.futures", "matplotlib", "multiprocessing", "rich", "statistics"}

@@ -236,7 +236,7 @@ def source_rows(face=Pipeline):
 
 
 def operation_rows(line=LINE):
-    for name in ("map", "filter", "flat_map", "tap", "take_while", "skip_while"):
+    for name in ("map", "filter", "flat_map", "tap", "take_while", "take_until", "skip_while"):
         operation = getattr(line, name)
         yield from wrong_functions(f"Pipeline.{name}", operation)
         yield from wrong_names(f"Pipeline.{name}", partial(operation, SYNC))
@@ -353,12 +353,28 @@ def overload_rows(line=LINE):
 
 
 def time_rows(line=LINE):
-    arguments = {"debounce": "delay", "sample": "period", "delay": "seconds", "idle_timeout": "seconds"}
+    arguments = {"debounce": "delay", "sample": "period", "delay": "seconds"}
+    arguments |= dict.fromkeys(("idle_timeout", "take_for"), "seconds")
     for name, argument in arguments.items():
         operation = getattr(line, name)
         yield from wrong_seconds(f"Pipeline.{name}", argument, operation)
         yield from wrong_names(f"Pipeline.{name}", partial(operation, 1))
     yield from wrong_ints("Pipeline.delay", "max_items", lambda value: line.delay(1, max_items=value), at_least=1)
+
+    where = "Pipeline.keep_alive"
+    yield from wrong_seconds(where, "seconds", lambda value: line.keep_alive(value, dict))
+    yield from wrong_sync_functions(where, "make_item", lambda value: line.keep_alive(1, value))
+    yield from wrong_names(where, partial(line.keep_alive, 1, dict))
+    message = f"{where}: make_item must take 0 arguments: missing a required argument: 'item'"
+    yield TypeError, lambda: line.keep_alive(1, lambda item: item), message
+
+    where = "Pipeline.stop_when"
+    for value in (None, 1, "event", trio.Event, SYNC, ASYNC_GENERATOR, funcpipe_trio.Step(ASYNC), Named()):
+        message = f"{where}: event must be a trio.Event or an async function without arguments, not {shown(value)}"
+        yield TypeError, partial(line.stop_when, value), message
+    message = f"{where}: event must take 0 arguments: missing a required argument: 'item'"
+    yield TypeError, partial(line.stop_when, ASYNC), message
+    yield from wrong_names(where, partial(line.stop_when, trio.sleep_forever))
 
     where = "Pipeline.timeout"
     yield ValueError, line.timeout, f"{where}: one of seconds, first must be given"
@@ -602,6 +618,7 @@ NODES = {
     "take": operations.Take("o", 1),
     "skip": operations.Skip("o", 1),
     "take_while": operations.TakeWhile("o", SYNC),
+    "take_until": operations.TakeUntil("o", SYNC),
     "skip_while": operations.SkipWhile("o", SYNC),
     "batch": operations.Batch("o", 1),
     "unbatch": operations.Unbatch("o"),
@@ -615,6 +632,9 @@ NODES = {
     "delay": timing.Delay("o", 1, 1),
     "idle_timeout": timing.IdleTimeout("o", 1),
     "timeout": timing.Timeout("o", 1, None),
+    "keep_alive": timing.KeepAlive("o", 1, dict),
+    "take_for": timing.TakeFor("o", 1),
+    "stop_when": timing.StopWhen("o", trio.sleep_forever),
     "fair_by": fair_by.FairBy("o", SYNC, FairShare(), 1),
     "route": operations.Route("o", SYNC, ("a",)),
     "branch": BRANCH,
@@ -631,6 +651,7 @@ FIELDS = {
     **dict.fromkeys(("items", "receive_channel", "async_fn", "source_factory"), "origin"),
     **dict.fromkeys(("take.n", "skip.n"), "count"),
     "sliding.n": "size",
+    **dict.fromkeys(("stop_when.event", "keep_alive.make_item"), "fn"),
     "route.route": "fn",
 }
 """The fields of nodes that have another name than the argument."""

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
 PAGES_THAT_RUN = [
     *("blame.md", "branches.md", "fair_by.md", "operators.md", "review.md", "service.md"),
-    *("steps.md", "testing.md", "watch.md", "whatif.md", "windows.md"),
+    *("steps.md", "testing.md", "timing.md", "watch.md", "whatif.md", "windows.md"),
 ]
 
 

@@ -378,6 +378,13 @@ class TakeWhile(WithFunction):
 
 
 @dataclass(frozen=True, slots=True)
+class TakeUntil(WithFunction):
+    """The items up to the first for which the function returns true, that one included."""
+
+    verb: ClassVar[str] = "take_until"
+
+
+@dataclass(frozen=True, slots=True)
 class SkipWhile(WithFunction):
     """The items from the first for which the function returns false; those before count as dropped."""
 

@@ -25,11 +25,12 @@ from .._plan.fair_by import FairBy
 from .._plan.nodes import FanIn, Plan, Source, is_awaitable
 from .._plan.settings import Kind, PlanPart, rebuilt, visit
 from .._plan.steps import Call, Limit, StepPlan, step_of
+from .._plan.timing import KeepAlive, StopWhen
 from .._plan.windows import Distinct
 from .._runtime.core.call_context import ContextFunction, Layered
 from .._runtime.core.user_code import awaiting
 
-_DECISIONS = ops.Filter | ops.TakeWhile | ops.SkipWhile
+_DECISIONS = ops.Filter | ops.TakeWhile | ops.TakeUntil | ops.SkipWhile
 
 
 class Roles:
@@ -67,6 +68,14 @@ class Roles:
 
     def value(self, name: str, path: str, fn: AnyFunction) -> AnyFunction:
         """A sync function that gives a value, or whose result is not used."""
+        raise NotImplementedError
+
+    def maker(self, name: str, fn: AnyFunction) -> AnyFunction:
+        """A sync function without arguments that makes an item."""
+        raise NotImplementedError
+
+    def stop(self, name: str, fn: AnyFunction) -> AnyFunction:
+        """An async function without arguments, at whose return a stream ends."""
         raise NotImplementedError
 
     def answer(self, name: str, path: str, fn: AnyFunction, plain: Callable[[Any], Any]) -> AnyFunction:
@@ -142,6 +151,10 @@ class Roles:
 
     def _function(self, name: str, fn: AnyFunction, part: Any) -> AnyFunction:
         """Replace the function of an operation, which is not a step."""
+        if isinstance(part, StopWhen):
+            return self.stop(name, fn)
+        if isinstance(part, KeepAlive):
+            return self.maker(name, fn)
         if isinstance(part, ops.FlatMap):
             return _Stand(fn, self.stream(name, fn)) if part.needs_stage else self.children(name, "fn", fn)
         awaits = isinstance(part, ops.Concurrent) and part.awaits

@@ -19,6 +19,7 @@ from .._plan import operations as plan
 from .._plan.fair_by import FairBy
 from .._plan.nodes import Branch, FanIn, FanOut, Plan, Source, plan_of
 from .._plan.restarts import RestartingSource
+from .._plan.timing import KeepAlive
 from .._plan.windows import Sliding, Window
 from .._runtime.calls.started import StartedStep
 from ..pipeline import Pipeline
@@ -93,7 +94,7 @@ class Lab:
 
     def wrap(self, watched: Plan) -> Plan:
         """Return the plan with all its user code watched."""
-        regrouping = plan.Batch | plan.Unbatch | plan.FlatMap | Window | Sliding
+        regrouping = plan.Batch | plan.Unbatch | plan.FlatMap | Window | Sliding | KeepAlive
         if any(isinstance(operation, regrouping) for operation in watched.operations):
             self.one_to_one = False
         if isinstance(watched.origin, FanIn):

@@ -148,6 +148,16 @@ class NoMultipleAfter:
 
 
 @dataclass(frozen=True)
+class Pause:
+    """Wait for a time."""
+
+    seconds: float
+
+    async def __call__(self) -> None:
+        await trio.sleep(self.seconds)
+
+
+@dataclass(frozen=True)
 class Rest:
     """Return the remainder of a division: a key that many items share."""
 
@@ -336,6 +346,9 @@ _OPERATIONS: dict[str, _Operation] = {
     "take": lambda draw, line, twins: line.take(draw(st.integers(0, 5))),
     "skip": lambda draw, line, twins: line.skip(draw(st.integers(0, 3))),
     "take_while": lambda draw, line, twins: line.take_while(NoMultiple(_modulus(draw))),
+    "take_until": lambda draw, line, twins: line.take_until(NoMultiple(_modulus(draw))),
+    "take_for": lambda draw, line, twins: line.take_for(draw(st.sampled_from(_PERIODS))),
+    "stop_when": lambda draw, line, twins: line.stop_when(Pause(draw(st.sampled_from(_PERIODS)))),
     "async take_while": lambda draw, line, twins: line.take_while(NoMultipleAfter(_modulus(draw), _delay(draw))),
     "skip_while": lambda draw, line, twins: line.skip_while(NoMultiple(_modulus(draw))),
     "flat_map": lambda draw, line, twins: line.flat_map(Twins(_TWIN << next(twins))),

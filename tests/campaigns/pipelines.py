@@ -574,6 +574,35 @@ def timed() -> Pipeline[int]:
     )
 
 
+def stopped_by_events() -> Pipeline[int]:
+    """Streams that end at a moment that no item decides, within each other."""
+
+    async def some_time() -> None:
+        await trio.sleep(3.25)
+
+    async def is_three(item: int) -> bool:
+        await trio.sleep(0.3125)
+        return item == 3
+
+    lines = [
+        Pipeline.from_async_iterable(lambda: numbers(9)).stop_when(some_time).map(one_step),
+        Pipeline.from_async_iterable(lambda: numbers(9)).take_for(1.75).buffer(1),
+        Pipeline.from_async_iterable(lambda: numbers(9)).take_until(is_three).map(lambda x: x),
+    ]
+    return merge(*lines).stop_when(trio.sleep_forever).take_until(lambda x: x == 99)
+
+
+def kept_alive() -> Pipeline[int]:
+    return (
+        Pipeline.from_async_iterable(numbers)
+        .keep_alive(0.3125, lambda: -1)
+        .buffer(1)
+        .map(wait_by_item)
+        .keep_alive(0.4375, lambda: -2)
+        .filter(lambda x: x > -2)
+    )
+
+
 def nested_failures() -> Pipeline[int | Failure[int]]:
     def inner(item: int) -> Pipeline[int]:
         return Pipeline.from_iterable(range(item, item + 3)).map(fails_at_some, concurrency=3).buffer(1)
@@ -639,6 +668,10 @@ SCENARIOS = [
     Scenario(sampled, name="sampled"),
     Scenario(delayed, name="delayed"),
     Scenario(timed, name="timed"),
+    Scenario(stopped_by_events, name="stopped_by_events"),
+    Scenario(stopped_by_events, one_by_one, name="stopped_by_events_with_a_slow_consumer"),
+    Scenario(kept_alive, name="kept_alive"),
+    Scenario(kept_alive, first_three, name="kept_alive_with_a_consumer_that_leaves"),
     Scenario(dropping, one_by_one, name="dropping_with_a_slow_consumer"),
     Scenario(debounced, one_by_one, name="debounced_with_a_slow_consumer"),
     Scenario(sampled, one_by_one, name="sampled_with_a_slow_consumer"),

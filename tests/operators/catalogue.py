@@ -46,6 +46,12 @@ class Token(Opaque):
         self.number = number
 
 
+class Filler(Opaque):
+    """What a stream sends when it has nothing to send."""
+
+    __slots__ = ()
+
+
 def tokens(count: int, start: int = 0) -> Items:
     return [Token(number) for number in range(start, start + count)]
 
@@ -221,6 +227,16 @@ def wrapped(item: Any) -> tuple[Any]:
 
 def is_good(item: Any) -> bool:
     return number(item) % 3 != 1
+
+
+def is_fifth(item: Any) -> bool:
+    return number(item) == 4
+
+
+def is_set() -> trio.Event:
+    event = trio.Event()
+    event.set()
+    return event
 
 
 def before_five(item: Any) -> bool:
@@ -412,6 +428,15 @@ def of_the_stream() -> Iterator[Case]:
         yield on(
             f"skip_while{name}", partial(Pipeline.skip_while, fn=fn), lambda items: [*dropwhile(before_five, items)]
         )
+        yield on(
+            f"take_until{name}",
+            partial(Pipeline.take_until, fn=after(is_fifth) if name else is_fifth),
+            lambda items: [*takewhile(lambda item: not is_fifth(item), items), *filter(is_fifth, items)],
+            stops=True,
+        )
+    yield on("stop_when", lambda p: p.stop_when(trio.sleep_forever))
+    yield on("stop_when: at once", lambda p: p.stop_when(is_set()), lambda items: [], stops=True)
+    yield on("take_for", lambda p: p.map(nap).take_for(1000))
     yield on("distinct", lambda p: p.distinct(rest, remember=3), first_of_each_rest)
     yield on(
         "distinct: without a key",
@@ -447,6 +472,11 @@ def timed() -> Iterator[Case]:
     yield on("delay", lambda p: p.delay(1.25))
     yield on("delay: few places", lambda p: p.delay(1.25, max_items=2))
     yield on("idle_timeout", lambda p: p.map(nap).idle_timeout(100))
+    yield on("keep_alive", lambda p: p.map(second).keep_alive(100, lambda: None))
+    yield on(
+        "keep_alive: at work",
+        lambda p: p.map(second).keep_alive(0.4, Filler).filter(lambda item: type(item) is not Filler),
+    )
     yield on("timeout", lambda p: p.map(nap).timeout(1000, first=100))
 
 

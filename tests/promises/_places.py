@@ -43,6 +43,12 @@ class Code:
     async def wait_yes(self, item):
         return await self.wait(item) is not None
 
+    def no(self, item):
+        return self.fn(item) is None
+
+    async def wait_no(self, item):
+        return await self.wait(item) is None
+
     def cost(self, item):
         return self.fn(item) * 0 + 1
 
@@ -139,6 +145,8 @@ PLACES = {
     "async scan": lambda code: line().scan(code.wait_fold, 0),
     "take_while": lambda code: line().take_while(code.yes),
     "async take_while": lambda code: line().take_while(code.wait_yes),
+    "take_until": lambda code: line().take_until(code.no),
+    "async take_until": lambda code: line().take_until(code.wait_no),
     "skip_while": lambda code: line().skip_while(code.yes),
     "flat_map": lambda code: line().flat_map(code.children),
     "async flat_map": lambda code: line().flat_map(code.wait_children, concurrency=2),

@@ -57,6 +57,17 @@ async def call(item, *_rest):
     return item
 
 
+async def naps(item):
+    await trio.sleep(1)
+    return item
+
+
+async def stops():
+    ask()
+    await trio.sleep(3.5)
+    ask()
+
+
 async def fails(item):
     ask()
     raise OSError(item)
@@ -173,6 +184,9 @@ PLANS = {
     "tap": lambda: N.tap(none),
     "scan": lambda: N.scan(same, 0),
     "take_while": lambda: N.take_while(yes),
+    "take_until": lambda: N.take_until(none),
+    "stop_when": lambda: N.map(naps).stop_when(stops),
+    "keep_alive": lambda: N.map(naps).keep_alive(0.25, none),
     "skip_while": lambda: N.skip_while(same),
     "call": lambda: N.map(call),
     "call of anything": lambda: N.map(lambda item: call(item), concurrency=2),

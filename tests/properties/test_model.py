@@ -146,6 +146,7 @@ def passing(draw: Draw) -> Part:
         lambda line: line.delay(seconds, max_items=size),
         lambda line: line.throttle(RateLimit(2, burst=size)),
         lambda line: line.idle_timeout(10**6).timeout(10**7, first=10**6),
+        lambda line: line.take_for(10**6).stop_when(trio.sleep_forever).keep_alive(10**6, int),
         lambda line: line.enumerate().map(lambda pair: pair[1]),
         lambda line: merge(line),
         lambda line: line.broadcast({"only": lambda branch: branch}),
@@ -227,6 +228,11 @@ def cutting(draw: Draw) -> Part:
         Part(lambda line: line.take(n), lambda items: items[:n], stops=True),
         Part(lambda line: line.skip(n), lambda items: items[n:]),
         Part(partial(Pipeline.take_while, fn=fn), lambda items: [*takewhile(keep, items)], stops=True),
+        Part(
+            partial(Pipeline.take_until, fn=fn),
+            lambda items: items[: 1 + next((at for at, item in enumerate(items) if keep(item)), len(items))],
+            stops=True,
+        ),
         Part(partial(Pipeline.skip_while, fn=fn), lambda items: [*dropwhile(keep, items)]),
     ]
     return draw(st.sampled_from(parts))

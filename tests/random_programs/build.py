@@ -43,6 +43,7 @@ PLAIN: dict[str, dict[str, str]] = {  # operations without functions: their para
     "buffer": {"capacity": "n", "overflow": "overflow"},
     "delay": {"seconds": "seconds", "max_items": "n"},
     "idle_timeout": {"seconds": "seconds"},
+    "take_for": {"seconds": "seconds"},
     "timeout": {"seconds": "seconds", "first": "first"},
 }
 

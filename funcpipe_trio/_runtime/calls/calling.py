@@ -30,10 +30,11 @@ class Calling:
     """Where the policies of that step count; None without it."""
 
 
-class EndBefore:
-    """What a call returns to end the stream before its item."""
+class EndAt:
+    """What a call returns to end the stream at its item."""
 
-    __slots__ = ("item",)
+    __slots__ = ("is_last", "item")
 
-    def __init__(self, item: Any) -> None:
-        self.item = item  # given up when the result has its turn
+    def __init__(self, item: Any, *, is_last: bool = False) -> None:
+        self.item = item  # given up when the result has its turn, unless it is the last one
+        self.is_last = is_last  # whether it still belongs to the stream

@@ -30,7 +30,7 @@ import trio
 from ..._sansio.latencies import Latencies
 from ..._sansio.reorder import AsCompleted, InOrder
 from ...policies.on_error import Failure
-from ..calls.calling import Calling, EndBefore
+from ..calls.calling import Calling, EndAt
 from ..calls.own_context import OwnContext
 from ..core.protocols import Inlet, worth_a_pull
 from ..core.signals import BEHIND_FAILURE, END, NO_ITEM, NOT_NEEDED, PENDING, FailureMark, reason_behind
@@ -165,6 +165,11 @@ class Pool:
     def skip(self, pending: PendingSkip) -> None:
         """Skip a failed item whose turn has come, or end the stream there if it is one too many."""
         self.outcomes.skip(pending)
+
+    def take_no_more(self) -> None:
+        """End the stream with the results that are there: no further item is needed."""
+        self.taking = False
+        self.source.close(NOT_NEEDED)
 
     def items_seen(self) -> int:
         """How many items had their turn."""
@@ -371,7 +376,7 @@ class Pool:
         """Put a result straight into the outlet, if it has its turn and there is room; return whether it was put."""
         # The same as `move_on` would do a moment later, in a fifth of the time.
         outlet = self.chain.outlet
-        if result is PENDING or isinstance(result, EndBefore) or outlet.room() < 1 or not self.order.pass_by(position):
+        if result is PENDING or isinstance(result, EndAt) or outlet.room() < 1 or not self.order.pass_by(position):
             return False
         self.results.seen += 1
         outlet.put(result)
@@ -460,4 +465,4 @@ class Pool:
             self.chain.host.ledger.keep(result.error)
             self.chain.discard(result.item, reason)
         elif result is not ALREADY_COUNTED:
-            self.chain.discard(result.item if isinstance(result, EndBefore) else result, reason)
+            self.chain.discard(result.item if isinstance(result, EndAt) else result, reason)

@@ -46,6 +46,7 @@ _FUSED: dict[type[plan.Operation], Callable[[Any], FusedOperation]] = {
     plan.Take: per_item.TakeOp,
     plan.Skip: per_item.SkipOp,
     plan.TakeWhile: per_item.TakeWhileOp,
+    plan.TakeUntil: per_item.TakeUntilOp,
     plan.SkipWhile: per_item.SkipWhileOp,
     plan.Route: per_item.RouteOp,
 }
@@ -171,6 +172,18 @@ def _paced(site: Site, head: timing.Paced) -> Stage:
     return PacedStage(site.ends(), head)
 
 
+def _stopping(site: Site, head: timing.StopWhen) -> Stage:
+    from ..stages.stop_when import StopWhenStage
+
+    return StopWhenStage(site.ends(), head)
+
+
+def _keep_alive(site: Site, head: timing.KeepAlive) -> Stage:
+    from ..stages.keep_alive import KeepAliveStage
+
+    return KeepAliveStage(site.ends(), head)
+
+
 def _watched(site: Site, head: timing.Watched) -> Stage:
     from ..stages.stream_timeout import StreamTimeoutStage
 
@@ -208,12 +221,16 @@ _STAGES: dict[type, Callable[[Site, Any], AnyStage]] = {
     timing.Delay: _paced,
     timing.IdleTimeout: _watched,
     timing.Timeout: _watched,
+    timing.TakeFor: _watched,
+    timing.StopWhen: _stopping,
+    timing.KeepAlive: _keep_alive,
     plan.Map: _map,
     plan.FlatMap: _flat_map,
     plan.Filter: _pool,
     plan.Tap: _pool,
     plan.Scan: _pool,
     plan.TakeWhile: _pool,
+    plan.TakeUntil: _pool,
     plan.SkipWhile: _pool,
 }
 
