@@ -190,6 +190,9 @@ class Builder:
     def take_while(self, p: Any, op: Op, name: str) -> Any:
         return p.take_while(self.fn(op.fn, "take_while", lambda value: num(value) % 100 < op.n), name=name)
 
+    def take_until(self, p: Any, op: Op, name: str) -> Any:
+        return p.take_until(self.fn(op.fn, "take_until", lambda value: num(value) % 100 >= op.n), name=name)
+
     def skip_while(self, p: Any, op: Op, name: str) -> Any:
         return p.skip_while(self.fn(op.fn, "skip_while", lambda value: num(value) % 100 < op.n), name=name)
 

@@ -248,6 +248,7 @@ class Generator:
         if shape == "list" and self.chance(0.35):
             return "unbatch"
         kinds = ["map"] * 9 + ["filter"] * 3 + ["tap", "scan", "enumerate", "take", "take", "skip", "take_while"]
+        kinds += ["take_until", "take_for"]
         kinds += ["skip_while", "distinct", "batch", "batch", "window", "sliding", "pairwise"] + ["buffer"] * 4
         kinds += (
             ["throttle", "debounce", "sample", "delay", "idle_timeout", "timeout"] + ["fair_by"] * 2 + ["flat_map"] * 3
@@ -326,7 +327,7 @@ class Generator:
     def _take_while(self, op: Op, depth: int, shape: str) -> None:
         op.args = {"fn": self.fn(asynchronous=self.chance(0.3)), "n": self.pick([0, 2, 5, 50])}
 
-    _skip_while = _take_while
+    _skip_while = _take_until = _take_while
 
     def _distinct(self, op: Op, depth: int, shape: str) -> None:
         by_item = shape == "item" and self.sites < 3  # only right behind a source are items themselves hashable
@@ -372,6 +373,8 @@ class Generator:
 
     def _idle_timeout(self, op: Op, depth: int, shape: str) -> None:
         op.args = {"seconds": self.pick([0.5, 1, 3, 1e6, 1e6])}
+
+    _take_for = _idle_timeout
 
     def _timeout(self, op: Op, depth: int, shape: str) -> None:
         op.args = {"seconds": self.pick([0.5, 1, 3, 1e6, 1e6]), "first": self.pick([None, None, 1, 1e6])}

@@ -29,6 +29,7 @@ STEPS = 60_000
 SILENT = {"skip", "skip_while", "distinct", "debounce", "sample", "sliding", "pairwise"}
 ONE_TO_ONE = {
     *("map", "filter", "tap", "scan", "enumerate", "take", "take_while", "buffer", "throttle", "delay", "timeout"),
+    *("take_until", "take_for"),
     *("idle_timeout", "debounce", "sample", "skip", "skip_while", "distinct", "fair_by", "partition"),
 }
 RESORT = 500.0  # when what is endless is cancelled in the end
