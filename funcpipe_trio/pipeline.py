@@ -564,8 +564,10 @@ class Pipeline(Generic[T_co]):
 
         Args:
           max_items: items in a batch, an int >= 1.
-          max_delay: seconds > 0 from its first item; makes its own stage, except in the stage of a sync iterable
-            (unless there is a `throttle`), where it is fused like any sync operation.
+          max_delay: seconds >= 0 from its first item; makes its own stage, except in the stage of a sync iterable
+            (unless there is a `throttle`), where it is fused like any sync operation. 0: a batch is what is there, it
+            never waits for more: it leaves when it is full, or its input has nothing now (the stage before it, if it
+            was waiting for room only, has its turn before).
           max_cost: sum of costs in a batch, > 0.
           cost: ``cost(item)``, a sync function that returns a number >= 0; by default every item costs 1.
           name: its name in reports and errors.
@@ -696,7 +698,7 @@ class Pipeline(Generic[T_co]):
         """
         return self._then(timing.Throttle(_named(name, "throttle"), rate_limit, cost))
 
-    def debounce(self, delay: float, *, name: str | None = None) -> Pipeline[T_co]:
+    def debounce(self, delay: float, *, max_wait: float | None = None, name: str | None = None) -> Pipeline[T_co]:
         """Pass an item on when no newer one came for `delay` seconds; the others count as dropped.
 
         An item that comes exactly when the delay ends is too late to replace it. At the end of the stream, and before a
@@ -705,13 +707,15 @@ class Pipeline(Generic[T_co]):
 
         Args:
           delay: seconds > 0.
+          max_wait: seconds, not less than `delay`: the newest item leaves at the latest so long after the first that
+            it stands for came, though newer ones keep coming; None: a stream that never rests gives nothing.
           name: its name in reports and errors.
 
         Raises:
           TypeError: if an argument has a wrong type.
-          ValueError: if `delay` is not > 0 and finite.
+          ValueError: if `delay` is not > 0 and finite, or `max_wait` is less.
         """
-        return self._then(timing.Debounce(_named(name, "debounce"), delay))
+        return self._then(timing.Debounce(_named(name, "debounce"), delay, max_wait))
 
     def sample(self, period: float, *, name: str | None = None) -> Pipeline[T_co]:
         """Pass the newest item on at each multiple of a period, if a new one came; the others count as dropped.

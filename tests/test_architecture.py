@@ -134,6 +134,7 @@ RARE = {
         "between",
         "circuit",
         "deadline",
+        "eager",
         "expanding",
         "flat_map",
         "gate",

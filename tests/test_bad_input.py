@@ -286,7 +286,7 @@ def batch_rows(line=LINE):
     where = "Pipeline.batch"
     yield ValueError, line.batch, f"{where}: one of max_items, max_delay, max_cost must be given"
     yield from wrong_ints(where, "max_items", line.batch, at_least=1)
-    yield from wrong_seconds(where, "max_delay", lambda value: line.batch(max_delay=value))
+    yield from wrong_seconds(where, "max_delay", lambda value: line.batch(max_delay=value), positive=False)
     for value in (True, "1", Fraction(3), Named()):
         yield (
             TypeError,
@@ -360,6 +360,10 @@ def time_rows(line=LINE):
         yield from wrong_seconds(f"Pipeline.{name}", argument, operation)
         yield from wrong_names(f"Pipeline.{name}", partial(operation, 1))
     yield from wrong_ints("Pipeline.delay", "max_items", lambda value: line.delay(1, max_items=value), at_least=1)
+
+    yield from wrong_seconds("Pipeline.debounce", "max_wait", lambda value: line.debounce(1, max_wait=value))
+    message = "Pipeline.debounce: max_wait must be >= the delay of 2 s, not 1.5"
+    yield ValueError, lambda: line.debounce(2, max_wait=1.5), message
 
     where = "Pipeline.keep_alive"
     yield from wrong_seconds(where, "seconds", lambda value: line.keep_alive(value, dict))

@@ -423,7 +423,8 @@ class Batch(Grouping):
     def __post_init__(self) -> None:
         Grouping.__post_init__(self)
         if self.max_delay is not None:
-            object.__setattr__(self, "max_delay", checks.seconds(self.method, "max_delay", self.max_delay))
+            seconds = checks.seconds(self.method, "max_delay", self.max_delay, positive=False)
+            object.__setattr__(self, "max_delay", seconds)
         if self.max_cost is not None:
             _check_max_cost(self.method, self.max_cost)
         if self.cost is not None:
@@ -435,7 +436,12 @@ class Batch(Grouping):
 
     @property
     def needs_stage(self) -> bool:
-        return self.max_delay is not None  # a clock must be watched while the input is silent
+        return self.max_delay is not None  # a clock, or whether more is there, must be watched while nothing comes
+
+    @property
+    def takes_what_is_there(self) -> bool:
+        """Whether it closes a list as soon as its input has nothing more."""
+        return self.max_delay == 0
 
     def describe(self) -> str:
         limits = []
@@ -444,7 +450,7 @@ class Batch(Grouping):
         if self.max_cost is not None:
             limits.append(f"cost {self.max_cost:g} by {function_name(self.cost) if self.cost else '1 each'}")
         if self.max_delay is not None:
-            limits.append(f"{self.max_delay:g} s after its first item")
+            limits.append(f"{self.max_delay:g} s after its first item" if self.max_delay else "what is there")
         return f"{Operation.describe(self)} of {' or '.join(limits)}"
 
 

@@ -68,13 +68,20 @@ class Debounce(Paced):
 
     verb: ClassVar[str] = "debounce"
     delay: float
+    max_wait: float | None = None
 
     def __post_init__(self) -> None:
         Paced.__post_init__(self)
         object.__setattr__(self, "delay", checks.seconds(self.method, "delay", self.delay))
+        if self.max_wait is not None:
+            object.__setattr__(self, "max_wait", checks.seconds(self.method, "max_wait", self.max_wait))
+            if self.max_wait < self.delay:
+                rule = f"be >= the delay of {self.delay:g} s"
+                raise checks.refuse(ValueError, self.method, "max_wait", rule, self.max_wait)
 
     def describe(self) -> str:
-        return f"{Operation.describe(self)} of {self.delay:g} s"
+        most = "" if self.max_wait is None else f", at most {self.max_wait:g} s after the first that waits"
+        return f"{Operation.describe(self)} of {self.delay:g} s{most}"
 
 
 @dataclass(frozen=True, slots=True)

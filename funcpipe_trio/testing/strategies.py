@@ -304,7 +304,7 @@ def _joined(draw: st.DrawFn, inputs: list[Pipeline[int]]) -> Pipeline[int]:
 
 
 def _batched(draw: st.DrawFn, pipeline: Pipeline[int]) -> Pipeline[int]:
-    delay = draw(st.sampled_from((None, 0.5, 2.0)))
+    delay = draw(st.sampled_from((None, 0, 0.5, 2.0)))
     batches = pipeline.batch(draw(st.integers(1, 4)), max_delay=delay)
     if draw(st.booleans()):
         batches = batches.map(_wait(draw), concurrency=draw(st.integers(1, 2)))
@@ -369,7 +369,9 @@ _OPERATIONS: dict[str, _Operation] = {
         draw(st.integers(1, 3)), overflow=draw(st.sampled_from(("drop_oldest", "drop_newest")))
     ),
     "throttle": lambda draw, line, twins: line.throttle(RateLimit(draw(st.sampled_from((1, 4))), burst=2)),
-    "debounce": lambda draw, line, twins: line.debounce(draw(st.sampled_from(_PERIODS))),
+    "debounce": lambda draw, line, twins: line.debounce(
+        draw(st.sampled_from(_PERIODS)), max_wait=draw(st.sampled_from((None, 3.0, 5.0)))
+    ),
     "sample": lambda draw, line, twins: line.sample(draw(st.sampled_from(_PERIODS))),
     "delay": lambda draw, line, twins: line.delay(draw(st.sampled_from(_PERIODS)), max_items=draw(st.integers(1, 3))),
     "timeout": lambda draw, line, twins: line.idle_timeout(10**6).timeout(10**6, first=10**6),

@@ -592,6 +592,12 @@ def stopped_by_events() -> Pipeline[int]:
     return merge(*lines).stop_when(trio.sleep_forever).take_until(lambda x: x == 99)
 
 
+def batches_of_what_is_there() -> Pipeline[int]:
+    lines = [Pipeline.from_async_iterable(numbers), Pipeline.from_iterable(range(9)).map(wait_by_item, concurrency=3)]
+    batches = merge(*lines).batch(3, max_delay=0).buffer(1)
+    return batches.unbatch().map(one_step).batch(max_delay=0).map(sum).debounce(0.5, max_wait=0.75)
+
+
 def kept_alive() -> Pipeline[int]:
     return (
         Pipeline.from_async_iterable(numbers)
@@ -668,6 +674,8 @@ SCENARIOS = [
     Scenario(sampled, name="sampled"),
     Scenario(delayed, name="delayed"),
     Scenario(timed, name="timed"),
+    Scenario(batches_of_what_is_there, name="batches_of_what_is_there"),
+    Scenario(batches_of_what_is_there, one_by_one, name="batches_of_what_is_there_with_a_slow_consumer"),
     Scenario(stopped_by_events, name="stopped_by_events"),
     Scenario(stopped_by_events, one_by_one, name="stopped_by_events_with_a_slow_consumer"),
     Scenario(kept_alive, name="kept_alive"),

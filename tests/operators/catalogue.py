@@ -450,6 +450,11 @@ def regrouped() -> Iterator[Case]:
     yield on("batch: buffered", lambda p: p.batch(3).buffer(1).map(lambda batch: batch), cut(3))
     yield on("batch: delay", lambda p: p.batch(3, max_delay=1), cut(1), view=flat)
     yield on("batch: only delay", lambda p: p.batch(max_delay=1.5), cut(1), view=flat)
+    yield on("batch: what is there", lambda p: p.buffer(2).batch(3, max_delay=0), cut(1), view=flat)
+    yield on(
+        "batch: what is there, from a pool", lambda p: p.map(nap, concurrency=3).batch(max_delay=0), cut(1), view=flat
+    )
+    yield on("batch: what is there, by cost", lambda p: p.batch(9, max_delay=0, max_cost=2), cut(1), view=flat)
     yield on("batch: cost", lambda p: p.batch(max_cost=2), cut(2))
     yield on("batch: cost function", lambda p: p.batch(max_cost=5, cost=lambda item: 1 + rest(item)), by_costs)
     yield on("window", lambda p: p.window(3), cut(3))
@@ -467,6 +472,7 @@ def timed() -> Iterator[Case]:
     yield on("throttle: cost", lambda p: p.throttle(RateLimit(2, burst=3), cost=lambda item: 1 + rest(item)))
     yield on("debounce", lambda p: p.map(second).debounce(0.25))
     yield on("debounce: in a burst", lambda p: p.batch(10**6).unbatch().debounce(0.25), lambda items: items[-1:])
+    yield on("debounce: for a time", lambda p: p.map(second).debounce(0.25, max_wait=0.5))
     yield on("sample", lambda p: p.map(second).sample(0.25))
     yield on("sample: in a burst", lambda p: p.batch(10**6).unbatch().sample(0.25), lambda items: items[-1:])
     yield on("delay", lambda p: p.delay(1.25))

@@ -138,6 +138,7 @@ def passing(draw: Draw) -> Part:
         lambda line: line.tap(perhaps),
         lambda line: line.batch(size).unbatch(),
         lambda line: line.batch(size, max_delay=seconds).unbatch(),
+        lambda line: line.batch(size, max_delay=0).unbatch(),
         lambda line: line.batch(max_delay=seconds).buffer(1).unbatch(),
         lambda line: line.batch(max_cost=size, cost=partial(rest, 3)).unbatch(),
         lambda line: line.window(size).buffer(size).unbatch(),

@@ -37,7 +37,7 @@ PLAIN: dict[str, dict[str, str]] = {  # operations without functions: their para
     "unbatch": {},
     "sliding": {"n": "n", "step": "step"},
     "pairwise": {},
-    "debounce": {"delay": "seconds"},
+    "debounce": {"delay": "seconds", "max_wait": "max_wait"},
     "sample": {"period": "seconds"},
     "window": {"max_items": "n", "period": "period"},
     "buffer": {"capacity": "n", "overflow": "overflow"},

@@ -334,7 +334,8 @@ class Generator:
         op.args = {"fn": None if by_item else self.fn(), "mod": self.pick([2, 3, 50]), "n": self.pick([1, 2, 100])}
 
     def _batch(self, op: Op, depth: int, shape: str) -> str:
-        plain, timed, costly = [(1, None, None), (2, None, None), (3, None, None)], [(2, 1.0, None)], [(3, None, 3)]
+        plain, timed = [(1, None, None), (2, None, None), (3, None, None)], [(2, 1.0, None), (3, 0, None)]
+        costly = [(3, None, 3), (None, 0, 2)]
         n, delay, max_cost = self.pick([*plain, *timed, (None, 0.5, None), (10, 2.0, None), *costly, (None, None, 4)])
         cost = self.fn() if max_cost is not None and self.chance(0.8) else None
         op.args = {"n": n, "delay": delay, "max_cost": max_cost, "cost": cost}
@@ -364,9 +365,10 @@ class Generator:
         op.args = {"rate": self.pick([0.5, 1, 2, 4]), "burst": burst, "cost": self.fn() if self.chance(0.3) else None}
 
     def _debounce(self, op: Op, depth: int, shape: str) -> None:
-        op.args = {"seconds": self.pick([0.25, 1, 1.5, 3])}
+        op.args = {"seconds": self.pick([0.25, 1, 1.5, 3]), "max_wait": self.pick([None, None, 3, 4.5])}
 
-    _sample = _debounce
+    def _sample(self, op: Op, depth: int, shape: str) -> None:
+        op.args = {"seconds": self.pick([0.25, 1, 1.5, 3])}
 
     def _delay(self, op: Op, depth: int, shape: str) -> None:
         op.args = {"seconds": self.pick([0.25, 1, 3]), "n": self.pick([1, 2, 16])}

@@ -179,7 +179,7 @@ assert_type(numbers.fair_by(str, max_keys=9, overflow=OnError.divert(bury)), Pip
 assert_type(numbers.buffer(1, overflow="drop_oldest"), Pipeline[int])
 assert_type(numbers.throttle(RateLimit(5)).throttle(RateLimit(5, burst=9), cost=lambda number: 0.5), Pipeline[int])
 assert_type(numbers.throttle(RateLimit(5), cost=lambda number: Fraction(number, 2)), Pipeline[int])
-assert_type(numbers.debounce(0.5).sample(1).delay(2, max_items=4), Pipeline[int])
+assert_type(numbers.debounce(0.5, max_wait=2).sample(1).delay(2, max_items=4), Pipeline[int])
 assert_type(numbers.take_for(5).stop_when(trio.Event()).stop_when(trio.sleep_forever), Pipeline[int])
 assert_type(numbers.take_until(lambda number: number > 1).take_until(fetch), Pipeline[int])
 assert_type(numbers.keep_alive(1, lambda: "ping"), Pipeline[int | str])

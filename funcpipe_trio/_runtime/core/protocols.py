@@ -159,6 +159,8 @@ class OperationChain(Protocol):
 
     host: Host
     """The run."""
+    inlet: Inlet
+    """Where its values come from."""
     began: float
     """When its stage was started, by trio's clock."""
     now: Callable[[], float]

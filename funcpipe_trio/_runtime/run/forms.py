@@ -161,9 +161,16 @@ def _restarting(site: Site, head: RestartingSource) -> Stage:
 
 
 def _timed(site: Site, head: plan.Operation) -> Stage:
+    operation = fuse(head)
+    if isinstance(head, plan.Batch) and head.takes_what_is_there:
+        from ..operations.batching import GroupingOp
+        from ..stages.eager import EagerStage
+
+        assert isinstance(operation, GroupingOp)
+        return EagerStage(site.chain(head=operation), operation)
     from ..stages.deadline import DeadlineStage
 
-    return DeadlineStage(site.chain(head=fuse(head)))
+    return DeadlineStage(site.chain(head=operation))
 
 
 def _paced(site: Site, head: timing.Paced) -> Stage:

@@ -240,7 +240,8 @@ def _pacing_of(operation: plan.Paced, source: Inlet) -> Pacing:
     if isinstance(operation, plan.Throttle):
         return Throttling(operation, source)
     if isinstance(operation, plan.Debounce):
-        return Pacing(Debouncer(operation.delay), source)
+        most = math.inf if operation.max_wait is None else operation.max_wait
+        return Pacing(Debouncer(operation.delay, most), source)
     if isinstance(operation, plan.Sample):
         return Pacing(Sampler(operation.period), source)
     assert isinstance(operation, plan.Delay)
