@@ -653,21 +653,28 @@ class Pipeline(Generic[T_co]):
         A stage ends before it, and another begins behind it. As the last operation it is the link to the consumer (or
         to the merge). Of two in a row the later counts. Directly behind a merge, where there is no link, it makes one.
 
+        With capacity 0 it is a rendezvous: nothing is taken before what is behind can use it at once, be that a stage
+        that has nothing to do, a free worker of a pool, or a consumer in ``receive()``. So an item that is a lease, or
+        grows stale, waits nowhere. It costs two task switches for each item. As the last operation of an input of a
+        merge, or of a branch, it holds one item: a merge chooses among items that are there. (Directly behind a merge
+        it changes nothing: what is there takes an item when it can use it, anyway.)
+
         With an `overflow` other than ``block`` the stage before it never waits for room; when the link is full, it only
         lets the next stage run, so that no item is lost that the next stage would have taken at once. Dropped items
         count as dropped in the report, and ``on_discard`` is called once for each, with the name of the policy as
         reason. As the last operation of ``run()``, ``collect()`` and so on there is no link, so nothing overflows.
 
         Args:
-          capacity: items, an int >= 1.
+          capacity: items, an int >= 0.
           overflow: ``block``: the stage before it waits; ``drop_oldest``: the item replaces the one that waited
-            longest, so with capacity 1 the latest value is kept; ``drop_newest``: the item itself is dropped; ``fail``:
+            longest, so with capacity 1 the latest value is kept (not with 0); ``drop_newest``: the item itself is
+            dropped, with capacity 0 whenever nobody waits for it, as when all calls behind run; ``fail``:
             the stream fails there with `BufferOverflow`, behind the items in the buffer; the item counts as failed.
           name: the name of the link in the plan, reports and errors (behind a merge also of the stage that makes it).
 
         Raises:
           TypeError: if an argument has a wrong type.
-          ValueError: if `capacity` is below 1, or `overflow` is none of these words.
+          ValueError: if `capacity` is below 0, or `overflow` is none of these words.
         """
         return self._then(plan.Buffer(_named(name, "buffer"), capacity, overflow))
 

@@ -144,7 +144,16 @@ RARE = {
         "nested",
     ),
     *("orders", "stop_when"),
-    *("paced", "plan_settings", "restarting", "stream_timeout", "windows", "worker_processes", "worker_program"),
+    *(
+        "paced",
+        "rendezvous",
+        "plan_settings",
+        "restarting",
+        "stream_timeout",
+        "windows",
+        "worker_processes",
+        "worker_program",
+    ),
 }
 HEAVY = {"asyncio", "concurrent.futures", "matplotlib", "multiprocessing", "rich", "statistics"}
 

@@ -265,7 +265,7 @@ def operation_rows(line=LINE):
     for name in ("take", "skip"):
         yield from wrong_ints(f"Pipeline.{name}", "n", getattr(line, name), at_least=0)
         yield from wrong_names(f"Pipeline.{name}", partial(getattr(line, name), 1))
-    yield from wrong_ints("Pipeline.buffer", "capacity", line.buffer, at_least=1)
+    yield from wrong_ints("Pipeline.buffer", "capacity", line.buffer, at_least=0)
     yield from wrong_names("Pipeline.buffer", partial(line.buffer, 1))
     yield from wrong_names("Pipeline.unbatch", line.unbatch)
 
@@ -335,6 +335,8 @@ def window_rows(line=LINE):
 
 def overload_rows(line=LINE):
     where = "Pipeline.buffer"
+    message = f"{where}: overflow must not be 'drop_oldest' with capacity 0, which holds nothing"
+    yield ValueError, lambda: line.buffer(0, overflow="drop_oldest"), message
     rule = f"{where}: overflow must be 'block', 'drop_oldest', 'drop_newest' or 'fail'"
     for value in ("drop", "", "Block", "drop_oldest "):
         yield ValueError, partial(line.buffer, 1, overflow=value), f"{rule}, not {option(value)}"

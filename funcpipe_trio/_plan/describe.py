@@ -89,7 +89,7 @@ def rule_of(fan_in: FanInLayout) -> str:
 
 def _behind(stage: StageLayout) -> Iterator[str]:
     if stage.fair_by is None:
-        if stage.capacity:  # else it fills the links of branches
+        if stage.has_link:  # else it fills the links of branches
             yield _link(stage)
     else:
         yield f"  | {stage.fair_by.describe()}"
@@ -103,7 +103,8 @@ def _link(filled: StageLayout | BranchLayout) -> str:
 def link_text(filled: StageLayout | BranchLayout) -> str:
     """Describe a link."""
     alias = "" if filled.link_name is None else f" as {filled.link_name}"
-    return f"link of {filled.capacity}{alias}{_WHEN_FULL[filled.overflow]}"
+    size = f"of {filled.capacity}" if filled.capacity else "of 0, hands over what is waited for"
+    return f"link {size}{alias}{_WHEN_FULL[filled.overflow]}"
 
 
 def _stage(stage: StageLayout) -> Iterator[str]:

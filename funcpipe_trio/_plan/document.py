@@ -163,7 +163,7 @@ class _Writing:
             "concurrency": stage.concurrency,
             "max_in_flight": self.bound(stage),
             "operations": [self._operation(part) for part in parts],
-            "link": _link(stage) if stage.capacity and stage.fair_by is None else None,
+            "link": _link(stage) if stage.has_link and stage.fair_by is None else None,
         }
 
     def _operation(self, part: Source | Operation) -> dict[str, Json]:

@@ -43,12 +43,13 @@ class StageLayout:
     fused: tuple[Operation, ...]
     """Operations that need no task of their own, in their order."""
     capacity: int
-    """Of the link that it fills; 0 if it fills branches."""
+    """Of the link that it fills; 0: items are handed over to whoever waits for them."""
     overflow: Overflow = "block"
     """What that link does when it is full."""
     link_name: str | None = None
     """Name of the `buffer` that sized that link; None without one."""
-    """The user's name for the buffer that sized the link; None without one."""
+    has_link: bool = True
+    """Whether it fills a link; otherwise branches."""
 
     @property
     def fair_by(self) -> FairBy | None:
@@ -199,6 +200,12 @@ class _Planner:
     def line(self, plan: Plan, tail: int) -> SegmentLayout:
         return self._grown(plan).closed(tail)
 
+    def _input(self, plan: Plan, tail: int) -> SegmentLayout:
+        """Lay out an input of a merge, which chooses among items that are there: so it holds one at least."""
+        line = self._grown(plan)
+        line.hold_one()
+        return line.closed(tail)
+
     def _grown(self, plan: Plan) -> _Line:
         line = self._begun(plan.origin)
         for operation in plan.operations:
@@ -222,7 +229,7 @@ class _Planner:
     def _fan_in(self, fan_in: FanIn) -> FanInLayout:
         name = self._unique(fan_in.name)
         tail = LINK_CAPACITY if fan_in.share is None else fan_in.share.capacity
-        inputs = tuple((key, self.line(plan, tail)) for key, plan in fan_in.inputs)
+        inputs = tuple((key, self._input(plan, tail)) for key, plan in fan_in.inputs)
         return FanInLayout(name, fan_in.kind, inputs, fan_in.share, fan_in.strict)
 
     def _fan_out(self, fan_out: FanOut) -> FanOutLayout:
@@ -234,7 +241,7 @@ class _Planner:
         capacity = trunk.default
         for branch, _plan in fan_out.branches:
             self._branches[id(branch)] = BranchLayout(name, branch.key, capacity)
-        branches = tuple((branch.key, self.line(plan, LINK_CAPACITY)) for branch, plan in fan_out.branches)
+        branches = tuple((branch.key, self._input(plan, LINK_CAPACITY)) for branch, plan in fan_out.branches)
         return FanOutLayout(name, fan_out.kind, trunk.closed(0), branches)
 
 
@@ -306,11 +313,18 @@ class _Line:
         if stage is None or self._is_sized or (stage.concurrency and _takes_apart(stage)):
             self._append(StageLayout(name, None, (), LINK_CAPACITY))
 
+    def hold_one(self) -> None:
+        """Let the last link hold one item, if it would hold none."""
+        if not self._stages and isinstance(self._origin, BranchLayout):
+            self._origin = replace(self._origin, capacity=max(1, self._origin.capacity))
+        elif self._stages and not self._stages[-1].capacity:
+            self._stages[-1] = replace(self._stages[-1], capacity=1)
+
     def closed(self, tail: int) -> SegmentLayout:
         """Return the line; its last link gets that capacity unless something else determined it."""
         is_default = self.default == LINK_CAPACITY or not tail  # there is no link behind a trunk
         if self._stages and self._stages[-1].capacity != tail and not self._is_sized and is_default:
-            self._stages[-1] = replace(self._stages[-1], capacity=tail)
+            self._stages[-1] = replace(self._stages[-1], capacity=tail, has_link=bool(tail))
         return SegmentLayout(self._origin, tuple(self._stages))
 
     def _append(self, stage: StageLayout) -> None:
@@ -322,7 +336,10 @@ class _Line:
         if not self._stages and isinstance(self._origin, BranchLayout):
             self._origin = replace(self._origin, capacity=buffer.capacity, overflow=buffer.overflow, link_name=name)
             return self._origin.name
-        if not self._stages or self._stages[-1].fair_by is not None:
+        takes_directly = not self._stages or self._stages[-1].fair_by is not None
+        if takes_directly and not buffer.capacity and buffer.overflow == "block":
+            return self._names.unique(buffer.name)  # what is behind takes an item when it can use it, as it is
+        if takes_directly:
             # There is no link behind a fan-in or a fair_by: a stage that only passes items on makes one.
             self._append(StageLayout(self._names.unique(buffer.name), None, (), buffer.capacity))
         self._stages[-1] = replace(self._stages[-1], capacity=buffer.capacity, overflow=buffer.overflow, link_name=name)

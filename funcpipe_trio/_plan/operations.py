@@ -474,7 +474,7 @@ class Unbatch(Operation):
 
 @dataclass(frozen=True, slots=True)
 class Buffer(Operation):
-    """The capacity of the one link at this point."""
+    """The capacity of the one link at this point; 0: what is behind takes an item when it can use it."""
 
     verb: ClassVar[str] = "buffer"
     capacity: int = 16
@@ -482,5 +482,7 @@ class Buffer(Operation):
 
     def __post_init__(self) -> None:
         Operation.__post_init__(self)
-        checks.integer(self.method, "capacity", self.capacity, at_least=1)
+        checks.integer(self.method, "capacity", self.capacity, at_least=0)
         checks.choice(self.method, "overflow", self.overflow, get_args(Overflow))
+        if not self.capacity and self.overflow == "drop_oldest":
+            raise ValueError(f"{self.method}: overflow must not be 'drop_oldest' with capacity 0, which holds nothing")

@@ -336,7 +336,7 @@ _OPERATIONS: dict[str, _Operation] = {
     "async map": lambda draw, line, twins: line.map(
         _wait(draw), concurrency=draw(st.integers(1, 3)), ordered=draw(st.booleans())
     ),
-    "buffer": lambda draw, line, twins: line.buffer(draw(st.integers(1, 3))),
+    "buffer": lambda draw, line, twins: line.buffer(draw(st.integers(0, 3))),
     "filter": lambda draw, line, twins: line.filter(NoMultiple(_modulus(draw))),
     "async filter": lambda draw, line, twins: line.filter(NoMultipleAfter(_modulus(draw), _delay(draw))),
     "tap": lambda draw, line, twins: line.tap(Same()),

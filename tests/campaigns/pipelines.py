@@ -592,6 +592,24 @@ def stopped_by_events() -> Pipeline[int]:
     return merge(*lines).stop_when(trio.sleep_forever).take_until(lambda x: x == 99)
 
 
+def handed_over() -> Pipeline[int]:
+    """Links that hold nothing, wherever a link may be."""
+    lines = [
+        Pipeline.from_async_iterable(numbers).buffer(0).map(wait_by_item, concurrency=2).buffer(0),
+        Pipeline.from_iterable(range(7)).buffer(0).map(lambda x: x).buffer(0).delay(0.25).buffer(0).map(one_step),
+    ]
+    branches = {
+        "a": lambda line: line.buffer(0).map(one_step),
+        "b": lambda line: line.buffer(0).batch(2).buffer(0).unbatch(),
+    }
+    return merge(*lines).buffer(0).map(one_step).buffer(0).broadcast(branches).buffer(0).map(wait_by_item)
+
+
+def dropped_unless_waited_for() -> Pipeline[int]:
+    line = Pipeline.from_async_iterable(lambda: numbers(8)).buffer(0, overflow="drop_newest")
+    return line.map(wait_by_item, concurrency=2).buffer(0, overflow="drop_newest").map(one_step).buffer(0)
+
+
 def batches_of_what_is_there() -> Pipeline[int]:
     lines = [Pipeline.from_async_iterable(numbers), Pipeline.from_iterable(range(9)).map(wait_by_item, concurrency=3)]
     batches = merge(*lines).batch(3, max_delay=0).buffer(1)
@@ -676,6 +694,12 @@ SCENARIOS = [
     Scenario(timed, name="timed"),
     Scenario(batches_of_what_is_there, name="batches_of_what_is_there"),
     Scenario(batches_of_what_is_there, one_by_one, name="batches_of_what_is_there_with_a_slow_consumer"),
+    Scenario(handed_over, name="handed_over"),
+    Scenario(handed_over, one_by_one, name="handed_over_to_a_slow_consumer"),
+    Scenario(handed_over, first_three, name="handed_over_to_a_consumer_that_leaves"),
+    Scenario(handed_over, three_receivers, name="handed_over_to_three_receivers"),
+    Scenario(dropped_unless_waited_for, name="dropped_unless_waited_for"),
+    Scenario(dropped_unless_waited_for, one_by_one, name="dropped_unless_waited_for_by_a_slow_consumer"),
     Scenario(stopped_by_events, name="stopped_by_events"),
     Scenario(stopped_by_events, one_by_one, name="stopped_by_events_with_a_slow_consumer"),
     Scenario(kept_alive, name="kept_alive"),

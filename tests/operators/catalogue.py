@@ -489,6 +489,20 @@ def timed() -> Iterator[Case]:
 def held() -> Iterator[Case]:
     yield on("buffer", lambda p: p.buffer(1))
     yield on("buffer: behind a pool", lambda p: p.buffer(2).map(nap, concurrency=2).buffer(40))
+    yield on("buffer: rendezvous", lambda p: p.buffer(0))
+    yield on("buffer: rendezvous before a pool", lambda p: p.buffer(0).map(nap, concurrency=2))
+    yield on(
+        "buffer: rendezvous everywhere",
+        lambda p: p.buffer(0).map(nap, concurrency=2).buffer(0).map(same).buffer(0).delay(0.25).buffer(0),
+    )
+    yield on(
+        "buffer: rendezvous before windows",
+        lambda p: p.buffer(0).batch(3, max_delay=1).buffer(0).unbatch().buffer(0).map(nap, concurrency=3, key=rest),
+    )
+    yield on(
+        "buffer: rendezvous that drops none",
+        lambda p: p.map(second).buffer(0, overflow="drop_newest").map(same).buffer(0, overflow="fail").map(same),
+    )
     yield on("buffer: drop_oldest", lambda p: p.map(second).buffer(7, overflow="drop_oldest"))
     yield on("buffer: drop_newest", lambda p: p.map(second).buffer(7, overflow="drop_newest"))
     yield on("buffer: fail", lambda p: p.map(second).buffer(100, overflow="fail"))
@@ -515,6 +529,21 @@ def branched() -> Iterator[Case]:
         "broadcast: one ends",
         lambda p: p.broadcast({"few": lambda line: line.take(2).map(wrapped), "all": lambda line: line.batch(2)}),
         lambda items: [*map(wrapped, items[:2]), *cut(2)(items)],
+        ordered=False,
+    )
+    yield on(
+        "broadcast: rendezvous",
+        lambda p: p.buffer(0).broadcast(
+            {"a": lambda line: line.buffer(0).map(nap, concurrency=2), "b": lambda line: line.buffer(0).map(wrapped)}
+        ),
+        lambda items: [*items, *map(wrapped, items)],
+        ordered=False,
+    )
+    yield on(
+        "partition: rendezvous",
+        lambda p: p.buffer(0).partition(
+            route, {"a": lambda line: line.buffer(0).map(second), "b": lambda line: line.buffer(0).map(same).map(nap)}
+        ),
         ordered=False,
     )
     yield on("broadcast: one branch", lambda p: p.broadcast({"only": same}))

@@ -135,6 +135,7 @@ def passing(draw: Draw) -> Part:
     size, seconds = draw(st.integers(1, 4)), draw(st.sampled_from((0.25, 1.0, 2.5)))
     ways: list[Callable[[Line], Line]] = [
         lambda line: line.buffer(size),
+        lambda line: line.buffer(0),
         lambda line: line.tap(perhaps),
         lambda line: line.batch(size).unbatch(),
         lambda line: line.batch(size, max_delay=seconds).unbatch(),

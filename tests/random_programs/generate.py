@@ -358,7 +358,8 @@ class Generator:
 
     def _buffer(self, op: Op, depth: int, shape: str) -> None:
         overflow = self.pick(["block", "block", "drop_oldest", "drop_newest", "fail"])
-        op.args = {"n": self.pick([1, 1, 2, 3, 10]), "overflow": overflow}
+        sizes = [1, 1, 2, 3, 10] + [0] * (overflow != "drop_oldest")
+        op.args = {"n": self.pick(sizes), "overflow": overflow}
 
     def _throttle(self, op: Op, depth: int, shape: str) -> None:
         burst = self.pick([1, 1, 2, 3])

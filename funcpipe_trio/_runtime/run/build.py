@@ -99,6 +99,12 @@ def _link(layout: StageLayout, parts: Parts) -> Link:
 
 def _sized_link(ledger: Ledger, filled: StageLayout | BranchLayout) -> Link:
     capacity, overflow = filled.capacity, filled.overflow
+    block: type[Link] = Link
+    lossy: type[LossyLink] = LossyLink
+    if not capacity:
+        from ..links.rendezvous import LossyRendezvous, Rendezvous
+
+        block, lossy = Rendezvous, LossyRendezvous
     if overflow == "block":
-        return Link(ledger, capacity, filled.link_name)
-    return LossyLink(ledger, capacity, overflow, filled.link_name)
+        return block(ledger, capacity, filled.link_name)
+    return lossy(ledger, capacity, overflow, filled.link_name)
