@@ -37,6 +37,7 @@ from ._runtime.run.run import Run
 from ._runtime.run.run_context import RunContext
 from .policies.fair_share import FairShare
 from .policies.on_error import Divert, Failure, OnError, Skip, Stop
+from .policies.on_full import OnFull
 from .policies.rate_limit import RateLimit
 from .policies.retry import Retry
 
@@ -647,7 +648,9 @@ class Pipeline(Generic[T_co]):
         """
         return self._then(Distinct(_named(name, "distinct"), key, remember))
 
-    def buffer(self, capacity: int, *, overflow: plan.Overflow = "block", name: str | None = None) -> Pipeline[T_co]:
+    def buffer(
+        self, capacity: int, *, overflow: plan.Overflow | OnFull = "block", name: str | None = None
+    ) -> Pipeline[T_co]:
         """Set the capacity of the one link at this point, and what happens to an item that does not fit.
 
         A stage ends before it, and another begins behind it. As the last operation it is the link to the consumer (or
@@ -669,7 +672,8 @@ class Pipeline(Generic[T_co]):
           overflow: ``block``: the stage before it waits; ``drop_oldest``: the item replaces the one that waited
             longest, so with capacity 1 the latest value is kept (not with 0); ``drop_newest``: the item itself is
             dropped, with capacity 0 whenever nobody waits for it, as when all calls behind run; ``fail``:
-            the stream fails there with `BufferOverflow`, behind the items in the buffer; the item counts as failed.
+            the stream fails there with `BufferOverflow`, behind the items in the buffer; the item counts as failed;
+            ``OnFull.merge(fn)``: ``fn(newest, item)`` takes the place of the newest item that waits.
           name: the name of the link in the plan, reports and errors (behind a merge also of the stage that makes it).
 
         Raises:

@@ -180,7 +180,7 @@ PUBLIC = {
     "funcpipe_trio.service",
     "funcpipe_trio.step",
     *(f"funcpipe_trio.policies{name}" for name in ("", ".circuit_breaker", ".fair_share", ".on_error")),
-    *(f"funcpipe_trio.policies.{name}" for name in ("rate_limit", "retry")),
+    *(f"funcpipe_trio.policies.{name}" for name in ("on_full", "rate_limit", "retry")),
     "funcpipe_trio.testing",
     "funcpipe_trio.testing.strategies",
 }

@@ -335,6 +335,8 @@ def window_rows(line=LINE):
 
 def overload_rows(line=LINE):
     where = "Pipeline.buffer"
+    message = f"{where}: overflow must not merge with capacity 0, which holds nothing"
+    yield ValueError, lambda: line.buffer(0, overflow=funcpipe_trio.OnFull.merge(max)), message
     message = f"{where}: overflow must not be 'drop_oldest' with capacity 0, which holds nothing"
     yield ValueError, lambda: line.buffer(0, overflow="drop_oldest"), message
     rule = f"{where}: overflow must be 'block', 'drop_oldest', 'drop_newest' or 'fail'"

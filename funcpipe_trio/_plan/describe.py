@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator
 
 from .._base.shown import line_of, quoted
+from ..policies.on_full import OnFull
 from .bound import max_in_flight
 from .layout import BranchLayout, FanInLayout, FanOutLayout, SegmentLayout, StageLayout
 from .nodes import Source
@@ -103,8 +104,10 @@ def _link(filled: StageLayout | BranchLayout) -> str:
 def link_text(filled: StageLayout | BranchLayout) -> str:
     """Describe a link."""
     alias = "" if filled.link_name is None else f" as {filled.link_name}"
+    overflow = filled.overflow
+    when_full = f", {overflow.describe()} when full" if isinstance(overflow, OnFull) else _WHEN_FULL[overflow]
     size = f"of {filled.capacity}" if filled.capacity else "of 0, hands over what is waited for"
-    return f"link {size}{alias}{_WHEN_FULL[filled.overflow]}"
+    return f"link {size}{alias}{when_full}"
 
 
 def _stage(stage: StageLayout) -> Iterator[str]:

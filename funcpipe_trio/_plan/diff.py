@@ -184,7 +184,10 @@ def _line(line: Json, where: str) -> Iterator[_Part]:
 
 
 def _link(link: Json) -> _Facts:
-    return {"capacity": link["capacity"], "overflow": link["overflow"], "link": link["name"]} if link else {}
+    if not link:
+        return {}
+    said = {"capacity": link["capacity"], "overflow": link["overflow"], "link": link["name"]}
+    return {**said, "merge": link["merge"]} if "merge" in link else said
 
 
 def _behind(name: str | None) -> str:

@@ -21,6 +21,7 @@ from typing import Any, TypeAlias
 from .._base.functions import AnyFunction
 from .._base.shown import label
 from ..policies.on_error import OnError
+from ..policies.on_full import OnFull
 from .bound import bounds
 from .check import describable
 from .layout import BranchLayout, FanInLayout, FanOutLayout, SegmentLayout, StageLayout, lay_out
@@ -202,7 +203,9 @@ class _Writing:
 
 
 def _link(filled: StageLayout | BranchLayout) -> dict[str, Json]:
-    return {"capacity": filled.capacity, "overflow": filled.overflow, "name": plain(filled.link_name)}
+    said: dict[str, Json] = {"capacity": filled.capacity, "overflow": "merge", "name": plain(filled.link_name)}
+    overflow = filled.overflow
+    return {**said, "merge": code(overflow.fn)} if isinstance(overflow, OnFull) else {**said, "overflow": overflow}
 
 
 def _leaves(part: Source | Operation | FanInLayout) -> dict[str, dict[str, Json]]:

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 from .._base.frozen import dataclass
 from ..policies.fair_share import FairShare
+from ..policies.on_full import OnFull
 from .fair_by import FairBy
 from .nodes import Branch, FanIn, FanInKind, FanOut, FanOutKind, Plan, Source
 from .operations import Buffer, Grouping, Operation, Overflow, Unbatch
@@ -44,7 +45,7 @@ class StageLayout:
     """Operations that need no task of their own, in their order."""
     capacity: int
     """Of the link that it fills; 0: items are handed over to whoever waits for them."""
-    overflow: Overflow = "block"
+    overflow: Overflow | OnFull = "block"
     """What that link does when it is full."""
     link_name: str | None = None
     """Name of the `buffer` that sized that link; None without one."""
@@ -110,7 +111,7 @@ class BranchLayout:
     """Which of its branches."""
     capacity: int
     """Of the link from the trunk."""
-    overflow: Overflow = "block"
+    overflow: Overflow | OnFull = "block"
     """What that link does when it is full."""
     link_name: str | None = None
     """Name of the `buffer` that sized it; None without one."""
@@ -333,7 +334,11 @@ class _Line:
 
     def _size(self, buffer: Buffer) -> str:
         name = None if buffer.name == buffer.verb else buffer.name
-        if not self._stages and isinstance(self._origin, BranchLayout):
+        is_branch = not self._stages and isinstance(self._origin, BranchLayout)
+        if is_branch and isinstance(buffer.overflow, OnFull):  # its function is called in a stage: not in the trunk's
+            self._append(StageLayout(self._names.unique(buffer.name), None, (), buffer.capacity))
+        elif is_branch:
+            assert isinstance(self._origin, BranchLayout)
             self._origin = replace(self._origin, capacity=buffer.capacity, overflow=buffer.overflow, link_name=name)
             return self._origin.name
         takes_directly = not self._stages or self._stages[-1].fair_by is not None

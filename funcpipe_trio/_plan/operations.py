@@ -19,6 +19,7 @@ from .._base.frozen import dataclass
 from .._base.functions import AnyFunction, function_name, is_async, never_awaitable, yields_async
 from ..policies.fair_share import FairShare
 from ..policies.on_error import Divert, OnError, Stop
+from ..policies.on_full import OnFull
 from .steps import step_of
 
 STOP = Stop()
@@ -478,11 +479,14 @@ class Buffer(Operation):
 
     verb: ClassVar[str] = "buffer"
     capacity: int = 16
-    overflow: Overflow = "block"
+    overflow: Overflow | OnFull = "block"
 
     def __post_init__(self) -> None:
         Operation.__post_init__(self)
         checks.integer(self.method, "capacity", self.capacity, at_least=0)
-        checks.choice(self.method, "overflow", self.overflow, get_args(Overflow))
+        if not isinstance(self.overflow, OnFull):
+            checks.choice(self.method, "overflow", self.overflow, get_args(Overflow))
         if not self.capacity and self.overflow == "drop_oldest":
             raise ValueError(f"{self.method}: overflow must not be 'drop_oldest' with capacity 0, which holds nothing")
+        if not self.capacity and isinstance(self.overflow, OnFull):
+            raise ValueError(f"{self.method}: overflow must not merge with capacity 0, which holds nothing")

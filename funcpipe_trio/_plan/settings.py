@@ -22,6 +22,7 @@ from .._base.errors import PlanError
 from .._base.shown import listed, named
 from ..policies.fair_share import FairShare
 from ..policies.on_error import Divert, OnError
+from ..policies.on_full import OnFull
 from .layout import FanInLayout, places
 from .nodes import FanIn, FanOut, Plan, Source
 from .operations import Buffer, Opaque, Operation
@@ -110,9 +111,9 @@ class _Visit:
         plan = step_of(value)
         if plan is not None:
             return self._step(value, plan, prefix)
-        if isinstance(value, OnError):
+        if isinstance(value, OnError | OnFull):
             value = self._leaf(path, value)
-            return self.fields(value, f"{path}.") if isinstance(value, OnError) else value
+            return self.fields(value, f"{path}.") if isinstance(value, OnError | OnFull) else value
         if is_ours(value):
             return self.fields(value, f"{path}.")
         return self._leaf(path, value, "code" if name in _CODE or isinstance(value, Opaque) else "setting")

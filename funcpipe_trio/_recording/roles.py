@@ -151,6 +151,8 @@ class Roles:
 
     def _function(self, name: str, fn: AnyFunction, part: Any) -> AnyFunction:
         """Replace the function of an operation, which is not a step."""
+        if isinstance(part, ops.Buffer):  # it has the name of the stage that it ends
+            return self.value(name, "overflow.fn", fn)
         if isinstance(part, StopWhen):
             return self.stop(name, fn)
         if isinstance(part, KeepAlive):

@@ -25,6 +25,7 @@ from .._runtime.calls.started import StartedStep
 from ..pipeline import Pipeline
 from ..policies.fair_share import FairShare
 from ..policies.on_error import Divert, OnError
+from ..policies.on_full import OnFull
 from ..policies.retry import Retry
 from ..step import Step
 from ._wrap import has_second_chances, wrap_step
@@ -125,6 +126,9 @@ class Lab:
         self.is_resilient = self.is_resilient or policy != plan.STOP
         if isinstance(policy, Divert):
             wrapped["on_error"] = OnError.divert(self.wrapped(policy.step))
+        if isinstance(operation, plan.Buffer) and isinstance(operation.overflow, OnFull):
+            self.one_to_one = False
+            wrapped["overflow"] = OnFull.merge(self.wrapped(operation.overflow.fn))
         if isinstance(operation, FairBy):
             wrapped["share"] = self._share(operation.share)
             if isinstance(operation.overflow, Divert):

@@ -16,6 +16,7 @@ from funcpipe_trio import (
     Failure,
     FairShare,
     OnError,
+    OnFull,
     Pipeline,
     RateLimit,
     RateLimiter,
@@ -610,6 +611,18 @@ def dropped_unless_waited_for() -> Pipeline[int]:
     return line.map(wait_by_item, concurrency=2).buffer(0, overflow="drop_newest").map(one_step).buffer(0)
 
 
+def conflated() -> Pipeline[int]:
+    def branch(line: Pipeline[int]) -> Pipeline[int]:
+        return line.buffer(1, overflow=OnFull.merge(max)).map(wait_by_item)
+
+    line = (
+        Pipeline.from_async_iterable(numbers)
+        .map(at_once, concurrency=2)
+        .buffer(2, overflow=OnFull.merge(lambda one, other: one + other))
+    )
+    return line.map(wait_by_item).broadcast({"a": branch, "b": lambda line: line.buffer(2)}).buffer(1)
+
+
 def batches_of_what_is_there() -> Pipeline[int]:
     lines = [Pipeline.from_async_iterable(numbers), Pipeline.from_iterable(range(9)).map(wait_by_item, concurrency=3)]
     batches = merge(*lines).batch(3, max_delay=0).buffer(1)
@@ -700,6 +713,8 @@ SCENARIOS = [
     Scenario(handed_over, three_receivers, name="handed_over_to_three_receivers"),
     Scenario(dropped_unless_waited_for, name="dropped_unless_waited_for"),
     Scenario(dropped_unless_waited_for, one_by_one, name="dropped_unless_waited_for_by_a_slow_consumer"),
+    Scenario(conflated, name="conflated"),
+    Scenario(conflated, one_by_one, name="conflated_for_a_slow_consumer"),
     Scenario(stopped_by_events, name="stopped_by_events"),
     Scenario(stopped_by_events, one_by_one, name="stopped_by_events_with_a_slow_consumer"),
     Scenario(kept_alive, name="kept_alive"),

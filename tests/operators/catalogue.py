@@ -21,6 +21,7 @@ from funcpipe_trio import (
     Failure,
     FairShare,
     OnError,
+    OnFull,
     Pipeline,
     RateLimit,
     Retry,
@@ -237,6 +238,10 @@ def is_set() -> trio.Event:
     event = trio.Event()
     event.set()
     return event
+
+
+def newer(_waiting: Any, item: Any) -> Any:
+    return item
 
 
 def before_five(item: Any) -> bool:
@@ -505,6 +510,11 @@ def held() -> Iterator[Case]:
     )
     yield on("buffer: drop_oldest", lambda p: p.map(second).buffer(7, overflow="drop_oldest"))
     yield on("buffer: drop_newest", lambda p: p.map(second).buffer(7, overflow="drop_newest"))
+    yield on("buffer: merge", lambda p: p.map(second).buffer(9, overflow=OnFull.merge(newer)))
+    yield on(
+        "buffer: merge, in a branch",
+        lambda p: p.map(second).broadcast({"only": lambda line: line.buffer(9, overflow=OnFull.merge(newer))}),
+    )
     yield on("buffer: fail", lambda p: p.map(second).buffer(100, overflow="fail"))
     share = FairShare({0: 2, 1: Fraction(1, 2)}, cost=lambda item: 1 + rest(item))
     yield on("fair_by: block", lambda p: p.fair_by(rest, share, max_keys=2), ordered=False)

@@ -17,6 +17,7 @@ from funcpipe_trio import (
     FairChannel,
     FairShare,
     OnError,
+    OnFull,
     Pipeline,
     RateLimit,
     Retry,
@@ -214,6 +215,7 @@ PLANS = {
     "fair_merge": lambda: fair_merge({"a": N, "b": N}, FairShare(cost=one)),
     "fair_merge in front of a function": lambda: fair_merge({"a": N, "b": N}, FairShare(cost=one)).map(same),
     "partition": lambda: N.partition(lambda _item: (ask(), "a")[1], {"a": lambda line: line}),
+    "merges": lambda: N.buffer(1, overflow=OnFull.merge(same)).map(naps),
     "drops": lambda: N.buffer(1, overflow="drop_oldest"),
 }
 NOTHING_OF_THE_USERS = {"drops"}

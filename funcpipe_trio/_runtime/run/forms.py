@@ -20,6 +20,7 @@ from ..._plan.nodes import Source
 from ..._plan.restarts import RestartingSource
 from ..._plan.windows import Distinct, Sliding, Window
 from ...policies.on_error import Divert
+from ...policies.on_full import OnFull
 from ..calls.step_calls import calling_of, layered
 from ..core.protocols import Inlet, Outlet
 from ..links.fair_link import FairLink
@@ -27,7 +28,7 @@ from ..links.lossy_link import LossyLink
 from ..operations import per_item
 from ..operations.base import FusedOperation
 from ..operations.fair_by import FairByOp
-from ..operations.overflow_guard import OverflowGuard
+from ..operations.overflow_guard import OverflowGuard, OverflowMerge
 from ..pools.pool import Pool
 from ..stages.chain import Chain, Ends
 from ..stages.diverting import DivertingStage
@@ -89,6 +90,8 @@ class Site:
         self.fused = [self._fused(operation) for operation in layout.fused if operation is not layout.throttle]
         if isinstance(outlet, LossyLink) and outlet.policy == "fail":
             self.fused.append(OverflowGuard(outlet, layout.name))
+        elif isinstance(outlet, LossyLink) and isinstance(outlet.policy, OnFull):
+            self.fused.append(OverflowMerge(outlet, outlet.policy, layout.name))
 
     def _fused(self, operation: plan.Operation) -> FusedOperation:
         if not isinstance(operation, FairBy):
