@@ -649,7 +649,13 @@ class Pipeline(Generic[T_co]):
         return self._then(Distinct(_named(name, "distinct"), key, remember))
 
     def buffer(
-        self, capacity: int, *, overflow: plan.Overflow | OnFull = "block", name: str | None = None
+        self,
+        capacity: int | None = None,
+        *,
+        overflow: plan.Overflow | OnFull = "block",
+        max_cost: float | None = None,
+        cost: Callable[[T_co], float] | None = None,
+        name: str | None = None,
     ) -> Pipeline[T_co]:
         """Set the capacity of the one link at this point, and what happens to an item that does not fit.
 
@@ -667,20 +673,25 @@ class Pipeline(Generic[T_co]):
         count as dropped in the report, and ``on_discard`` is called once for each, with the name of the policy as
         reason. As the last operation of ``run()``, ``collect()`` and so on there is no link, so nothing overflows.
 
+        With `max_cost` it has room for so much: ``buffer(max_cost=64_000_000, cost=len)`` holds 64 MB. Whether an item
+        fits is known when it was taken, so one item may wait in front; an item that costs more than all is held alone.
+
         Args:
-          capacity: items, an int >= 0.
+          capacity: items, an int >= 0; None only with `max_cost`: any number, so `max_in_flight` is infinite.
           overflow: ``block``: the stage before it waits; ``drop_oldest``: the item replaces the one that waited
             longest, so with capacity 1 the latest value is kept (not with 0); ``drop_newest``: the item itself is
             dropped, with capacity 0 whenever nobody waits for it, as when all calls behind run; ``fail``:
             the stream fails there with `BufferOverflow`, behind the items in the buffer; the item counts as failed;
             ``OnFull.merge(fn)``: ``fn(newest, item)`` takes the place of the newest item that waits.
+          max_cost: the most that the items in it cost together, a number > 0.
+          cost: ``cost(item)``, a sync function that returns a finite number >= 0; its error is a failure of the item.
           name: the name of the link in the plan, reports and errors (behind a merge also of the stage that makes it).
 
         Raises:
-          TypeError: if an argument has a wrong type.
-          ValueError: if `capacity` is below 0, or `overflow` is none of these words.
+          TypeError: if an argument has a wrong type, or only one of `max_cost` and `cost` is given.
+          ValueError: if a number is out of range, or `overflow` is none of these words, or does not fit the rest.
         """
-        return self._then(plan.Buffer(_named(name, "buffer"), capacity, overflow))
+        return self._then(plan.Buffer(_named(name, "buffer"), capacity, overflow, max_cost, cost))
 
     # ---- operations of time
 

@@ -133,6 +133,8 @@ RARE = {
         "batching",
         "between",
         "circuit",
+        "cost_link",
+        "costs",
         "deadline",
         "eager",
         "expanding",

@@ -335,6 +335,16 @@ def window_rows(line=LINE):
 
 def overload_rows(line=LINE):
     where = "Pipeline.buffer"
+    together = f"{where}: max_cost and cost must come together"
+    yield TypeError, partial(line.buffer, 9, cost=len), together
+    yield TypeError, partial(line.buffer, max_cost=9), together
+    yield from wrong_sync_functions(where, "cost", lambda value: line.buffer(max_cost=9, cost=value))
+    yield from wrong_ints(where, "capacity", lambda value: line.buffer(value, max_cost=9, cost=len), at_least=1)
+    for value in (0, -1, math.nan, math.inf):
+        message = f"{where}: max_cost must be > 0 and finite, not {shown(value)}"
+        yield ValueError, partial(line.buffer, max_cost=value, cost=len), message
+    message = f"{where}: overflow must not merge with max_cost: what is merged has no cost"
+    yield ValueError, lambda: line.buffer(max_cost=9, cost=len, overflow=funcpipe_trio.OnFull.merge(max)), message
     message = f"{where}: overflow must not merge with capacity 0, which holds nothing"
     yield ValueError, lambda: line.buffer(0, overflow=funcpipe_trio.OnFull.merge(max)), message
     message = f"{where}: overflow must not be 'drop_oldest' with capacity 0, which holds nothing"

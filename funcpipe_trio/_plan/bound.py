@@ -51,6 +51,8 @@ class _Counting:
             held, units = _stage(stage, units, is_lossy=is_lossy and next_stage is None)
             if stage.has_link and not stage.capacity:
                 held += _handed_over(next_stage, units, is_lossy=is_lossy and next_stage is line.stages[-1])
+            if stage.by_cost is not None and stage.overflow == "block":
+                held += units[-1]  # one that does not fit yet
             self.held[id(stage)] = held
             total += held
         self.held[id(line)] = total

@@ -187,7 +187,7 @@ def _link(link: Json) -> _Facts:
     if not link:
         return {}
     said = {"capacity": link["capacity"], "overflow": link["overflow"], "link": link["name"]}
-    return {**said, "merge": link["merge"]} if "merge" in link else said
+    return {**said, **{name: link[name] for name in ("merge", "max_cost", "cost") if name in link}}
 
 
 def _behind(name: str | None) -> str:

@@ -203,8 +203,10 @@ class _Writing:
 
 
 def _link(filled: StageLayout | BranchLayout) -> dict[str, Json]:
-    said: dict[str, Json] = {"capacity": filled.capacity, "overflow": "merge", "name": plain(filled.link_name)}
-    overflow = filled.overflow
+    said: dict[str, Json] = {"capacity": plain(filled.capacity), "overflow": "merge", "name": plain(filled.link_name)}
+    overflow, by_cost = filled.overflow, filled.by_cost if isinstance(filled, StageLayout) else None
+    if by_cost is not None:
+        said |= {"max_cost": plain(by_cost.max_cost), "cost": code(by_cost.cost)}
     return {**said, "merge": code(overflow.fn)} if isinstance(overflow, OnFull) else {**said, "overflow": overflow}
 
 

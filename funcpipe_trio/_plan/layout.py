@@ -43,12 +43,14 @@ class StageLayout:
     """What it waits for, besides its neighbours; None for a stage that only applies what is fused into it."""
     fused: tuple[Operation, ...]
     """Operations that need no task of their own, in their order."""
-    capacity: int
-    """Of the link that it fills; 0: items are handed over to whoever waits for them."""
+    capacity: int | float
+    """Of the link that it fills, in items; 0: items are handed over to whoever waits for them."""
     overflow: Overflow | OnFull = "block"
     """What that link does when it is full."""
     link_name: str | None = None
     """Name of the `buffer` that sized that link; None without one."""
+    by_cost: Buffer | None = None
+    """The buffer that sized it, if that limits the cost of what it holds."""
     has_link: bool = True
     """Whether it fills a link; otherwise branches."""
 
@@ -334,20 +336,23 @@ class _Line:
 
     def _size(self, buffer: Buffer) -> str:
         name = None if buffer.name == buffer.verb else buffer.name
-        is_branch = not self._stages and isinstance(self._origin, BranchLayout)
-        if is_branch and isinstance(buffer.overflow, OnFull):  # its function is called in a stage: not in the trunk's
-            self._append(StageLayout(self._names.unique(buffer.name), None, (), buffer.capacity))
-        elif is_branch:
-            assert isinstance(self._origin, BranchLayout)
-            self._origin = replace(self._origin, capacity=buffer.capacity, overflow=buffer.overflow, link_name=name)
-            return self._origin.name
+        by_cost = None if buffer.max_cost is None else buffer
+        if not self._stages and isinstance(self._origin, BranchLayout):
+            if by_cost is None and not isinstance(buffer.overflow, OnFull):
+                self._origin = replace(
+                    self._origin, capacity=buffer.capacity or 0, overflow=buffer.overflow, link_name=name
+                )
+                return self._origin.name
+            # Its function is called in a stage: not in that of the trunk.
+            self._append(StageLayout(self._names.unique(buffer.name), None, (), buffer.places))
         takes_directly = not self._stages or self._stages[-1].fair_by is not None
-        if takes_directly and not buffer.capacity and buffer.overflow == "block":
+        if takes_directly and buffer.capacity == 0 and buffer.overflow == "block":
             return self._names.unique(buffer.name)  # what is behind takes an item when it can use it, as it is
         if takes_directly:
             # There is no link behind a fan-in or a fair_by: a stage that only passes items on makes one.
-            self._append(StageLayout(self._names.unique(buffer.name), None, (), buffer.capacity))
-        self._stages[-1] = replace(self._stages[-1], capacity=buffer.capacity, overflow=buffer.overflow, link_name=name)
+            self._append(StageLayout(self._names.unique(buffer.name), None, (), buffer.places))
+        stage = replace(self._stages[-1], capacity=buffer.places, overflow=buffer.overflow, link_name=name)
+        self._stages[-1] = replace(stage, by_cost=by_cost)
         self._is_sized = True
         return self._stages[-1].name
 

@@ -478,15 +478,35 @@ class Buffer(Operation):
     """The capacity of the one link at this point; 0: what is behind takes an item when it can use it."""
 
     verb: ClassVar[str] = "buffer"
-    capacity: int = 16
+    capacity: int | None = 16
     overflow: Overflow | OnFull = "block"
+    max_cost: int | float | None = None
+    cost: AnyFunction | None = field(default=None, hash=False)  # an object that is called may have no hash
 
     def __post_init__(self) -> None:
         Operation.__post_init__(self)
-        checks.integer(self.method, "capacity", self.capacity, at_least=0)
+        if self.max_cost is None and self.cost is None:
+            checks.integer(self.method, "capacity", self.capacity, at_least=0)
+        else:
+            self._check_costs()
         if not isinstance(self.overflow, OnFull):
             checks.choice(self.method, "overflow", self.overflow, get_args(Overflow))
-        if not self.capacity and self.overflow == "drop_oldest":
+        if self.capacity == 0 and self.overflow == "drop_oldest":
             raise ValueError(f"{self.method}: overflow must not be 'drop_oldest' with capacity 0, which holds nothing")
-        if not self.capacity and isinstance(self.overflow, OnFull):
+        if self.capacity == 0 and isinstance(self.overflow, OnFull):
             raise ValueError(f"{self.method}: overflow must not merge with capacity 0, which holds nothing")
+
+    def _check_costs(self) -> None:
+        if self.max_cost is None or self.cost is None:
+            raise TypeError(f"{self.method}: max_cost and cost must come together")
+        if self.capacity is not None:
+            checks.integer(self.method, "capacity", self.capacity, at_least=1)
+        _check_max_cost(self.method, self.max_cost)
+        checks.sync_callable(self.method, "cost", self.cost)
+        if isinstance(self.overflow, OnFull):
+            raise ValueError(f"{self.method}: overflow must not merge with max_cost: what is merged has no cost")
+
+    @property
+    def places(self) -> int | float:
+        """How many items it may hold, whatever they cost."""
+        return math.inf if self.capacity is None else self.capacity

@@ -78,6 +78,8 @@ def _hidden(part: Source | Operation | FanIn | FanInLayout | FanOut) -> set[str]
     """Return the fields that mean nothing for this kind of part."""
     if isinstance(part, Source):
         return set() if part.kind == "ticks" else {"period"}
+    if isinstance(part, Buffer):
+        return {"max_cost", "cost"} if part.max_cost is None else set()
     if isinstance(part, FanIn | FanInLayout):
         kept = {"fair_merge": "share", "zip": "strict"}.get(part.kind)
         return {"share", "strict"} - {kept}

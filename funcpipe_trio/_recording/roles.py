@@ -138,7 +138,9 @@ class Roles:
         if word == "cost":
             if isinstance(part, FanIn):  # items of different inputs come in any order: it is replaced for each input
                 return value
-            return None if value is None else self.answer(name, path, value, plain_cost)
+            # A buffer has the name of the stage that it ends, whose function may have a cost, too.
+            place = f"buffer.{path}" if isinstance(part, ops.Buffer) else path
+            return None if value is None else self.answer(name, place, value, plain_cost)
         if word == "retry_after":
             return None if value is None else self.wait(name, path, value)
         if word == "on":

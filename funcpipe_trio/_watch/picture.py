@@ -73,7 +73,7 @@ class LinkRow:
     """The stage that fills it, or the fan-out and its branch."""
     held: int
     """Items in it now."""
-    capacity: int
+    capacity: int | float
     """The most that it may hold."""
     rate: float | None
     """Items that were taken out of it, per second."""

@@ -365,6 +365,9 @@ _OPERATIONS: dict[str, _Operation] = {
     ).unbatch(),
     "sliding": lambda draw, line, twins: line.sliding(draw(st.integers(1, 3)), draw(st.integers(1, 4))).map(_last),
     "distinct": lambda draw, line, twins: line.distinct(Rest(_modulus(draw)), remember=draw(st.integers(1, 3))),
+    "buffer by cost": lambda draw, line, twins: line.buffer(
+        draw(st.sampled_from((None, 1, 3))), max_cost=draw(st.integers(1, 4)), cost=Rest(_modulus(draw))
+    ),
     "dropping buffer": lambda draw, line, twins: line.buffer(
         draw(st.integers(1, 3)), overflow=draw(st.sampled_from(("drop_oldest", "drop_newest")))
     ),

@@ -623,6 +623,15 @@ def conflated() -> Pipeline[int]:
     return line.map(wait_by_item).broadcast({"a": branch, "b": lambda line: line.buffer(2)}).buffer(1)
 
 
+def held_by_cost() -> Pipeline[int]:
+    def cost(item: int) -> float:
+        return item % 3 / 2
+
+    line = Pipeline.from_async_iterable(numbers).map(at_once, concurrency=2).buffer(max_cost=2, cost=cost)
+    dropping = line.map(wait_by_item).buffer(5, max_cost=1, cost=cost, overflow="drop_oldest").map(one_step)
+    return dropping.broadcast({"a": lambda line: line.buffer(max_cost=1, cost=cost), "b": lambda line: line})
+
+
 def batches_of_what_is_there() -> Pipeline[int]:
     lines = [Pipeline.from_async_iterable(numbers), Pipeline.from_iterable(range(9)).map(wait_by_item, concurrency=3)]
     batches = merge(*lines).batch(3, max_delay=0).buffer(1)
@@ -715,6 +724,8 @@ SCENARIOS = [
     Scenario(dropped_unless_waited_for, one_by_one, name="dropped_unless_waited_for_by_a_slow_consumer"),
     Scenario(conflated, name="conflated"),
     Scenario(conflated, one_by_one, name="conflated_for_a_slow_consumer"),
+    Scenario(held_by_cost, name="held_by_cost"),
+    Scenario(held_by_cost, one_by_one, name="held_by_cost_for_a_slow_consumer"),
     Scenario(stopped_by_events, name="stopped_by_events"),
     Scenario(stopped_by_events, one_by_one, name="stopped_by_events_with_a_slow_consumer"),
     Scenario(kept_alive, name="kept_alive"),

@@ -510,6 +510,10 @@ def held() -> Iterator[Case]:
     )
     yield on("buffer: drop_oldest", lambda p: p.map(second).buffer(7, overflow="drop_oldest"))
     yield on("buffer: drop_newest", lambda p: p.map(second).buffer(7, overflow="drop_newest"))
+    costs = {"max_cost": 4, "cost": lambda item: 1 + rest(item)}
+    yield on("buffer: cost", lambda p: p.buffer(**costs).map(nap, concurrency=2).buffer(3, **costs))
+    yield on("buffer: cost, drops none", lambda p: p.map(second).buffer(7, max_cost=20, cost=rest, overflow="fail"))
+    yield on("buffer: cost, in a branch", lambda p: p.broadcast({"only": lambda line: line.buffer(**costs).map(nap)}))
     yield on("buffer: merge", lambda p: p.map(second).buffer(9, overflow=OnFull.merge(newer)))
     yield on(
         "buffer: merge, in a branch",

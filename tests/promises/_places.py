@@ -155,6 +155,7 @@ PLACES = {
         lambda item: Pipeline.from_iterable([item]).map(code.wait), concurrency=2
     ),
     "the cost of a batch": lambda code: line().batch(2, max_cost=9, cost=code.cost),
+    "the cost of a buffer": lambda code: line().buffer(max_cost=9, cost=code.cost).map(str),
     "the cost of a throttle": lambda code: line().throttle(RateLimit(99, burst=9), cost=code.cost),
     "the key of distinct": lambda code: line().distinct(lambda item: (code.fn(item), item), remember=9),
     "the key of fair_by": lambda code: line().fair_by(code.key, max_keys=2),

@@ -215,6 +215,7 @@ PLANS = {
     "fair_merge": lambda: fair_merge({"a": N, "b": N}, FairShare(cost=one)),
     "fair_merge in front of a function": lambda: fair_merge({"a": N, "b": N}, FairShare(cost=one)).map(same),
     "partition": lambda: N.partition(lambda _item: (ask(), "a")[1], {"a": lambda line: line}),
+    "cost of a buffer": lambda: N.buffer(max_cost=9, cost=one).map(naps),
     "merges": lambda: N.buffer(1, overflow=OnFull.merge(same)).map(naps),
     "drops": lambda: N.buffer(1, overflow="drop_oldest"),
 }

@@ -136,6 +136,7 @@ def passing(draw: Draw) -> Part:
     ways: list[Callable[[Line], Line]] = [
         lambda line: line.buffer(size),
         lambda line: line.buffer(0),
+        lambda line: line.buffer(max_cost=size, cost=partial(rest, 3)),
         lambda line: line.tap(perhaps),
         lambda line: line.batch(size).unbatch(),
         lambda line: line.batch(size, max_delay=seconds).unbatch(),

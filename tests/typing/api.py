@@ -178,6 +178,7 @@ assert_type(numbers.fair_by(str, FairShare({"7": 2}), max_keys=9), Pipeline[int]
 assert_type(numbers.fair_by(str, max_keys=9, overflow="drop_newest"), Pipeline[int])
 assert_type(numbers.fair_by(str, max_keys=9, overflow=OnError.divert(bury)), Pipeline[int])
 assert_type(numbers.buffer(1, overflow="drop_oldest"), Pipeline[int])
+assert_type(numbers.buffer(max_cost=9, cost=abs).buffer(9, max_cost=9, cost=abs), Pipeline[int])
 assert_type(numbers.buffer(1, overflow=OnFull.merge(max)), Pipeline[int])
 assert_type(numbers.throttle(RateLimit(5)).throttle(RateLimit(5, burst=9), cost=lambda number: 0.5), Pipeline[int])
 assert_type(numbers.throttle(RateLimit(5), cost=lambda number: Fraction(number, 2)), Pipeline[int])

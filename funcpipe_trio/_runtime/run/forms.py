@@ -24,6 +24,7 @@ from ...policies.on_full import OnFull
 from ..calls.step_calls import calling_of, layered
 from ..core.protocols import Inlet, Outlet
 from ..links.fair_link import FairLink
+from ..links.link import Link
 from ..links.lossy_link import LossyLink
 from ..operations import per_item
 from ..operations.base import FusedOperation
@@ -92,6 +93,14 @@ class Site:
             self.fused.append(OverflowGuard(outlet, layout.name))
         elif isinstance(outlet, LossyLink) and isinstance(outlet.policy, OnFull):
             self.fused.append(OverflowMerge(outlet, outlet.policy, layout.name))
+
+        elif layout.by_cost is not None and isinstance(outlet, Link):
+            from ..links.cost_link import CostLink
+            from ..operations.costs import CostOp
+
+            assert isinstance(outlet, CostLink)
+            assert layout.by_cost.cost is not None
+            self.fused.append(CostOp(outlet, layout.by_cost.cost, layout.name))
 
     def _fused(self, operation: plan.Operation) -> FusedOperation:
         if not isinstance(operation, FairBy):
