@@ -34,10 +34,13 @@ NAMES = (
     "channel",
     "resilience",
     "batch",
+    "loop",
     "lifecycle",
     "imports",
     "report",
     "recording",
+    "own",
+    "keys",
     "processes",
     "memory",
 )

@@ -7,9 +7,11 @@ from ._base.errors import FuncpipeError as FuncpipeError
 from ._base.errors import MisuseError as MisuseError
 from ._base.errors import PlanError as PlanError
 from ._base.errors import StateError as StateError
+from ._base.errors import TooManyKeys as TooManyKeys
 from ._base.errors import WorkerDied as WorkerDied
 from ._base.errors import WorkerError as WorkerError
 from ._base.published import publish
+from ._plan.own import Stateful as Stateful
 from ._plan.review import Finding as Finding
 from ._plan.review import review as review
 from ._recording.prediction import Prediction as Prediction
@@ -26,6 +28,10 @@ from ._runtime.fair_channel.fair_group import FairGroup as FairGroup
 from ._runtime.fair_channel.fair_input import FairInput as FairInput
 from ._runtime.fair_channel.fair_statistics import FairChannelStatistics as FairChannelStatistics
 from ._runtime.fair_channel.fair_statistics import FairInputStatistics as FairInputStatistics
+from ._runtime.hub.hub import Hub as Hub
+from ._runtime.hub.hub import HubSubscription as HubSubscription
+from ._runtime.hub.hub_statistics import HubStatistics as HubStatistics
+from ._runtime.hub.hub_statistics import HubSubscriptionStatistics as HubSubscriptionStatistics
 from ._runtime.reports.blame import Blame as Blame
 from ._runtime.reports.counts import InputReport as InputReport
 from ._runtime.reports.counts import Latency as Latency

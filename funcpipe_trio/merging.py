@@ -11,8 +11,10 @@ from typing import Any, TypeVar, overload
 
 from ._base import checks
 from ._plan.nodes import FanIn, FanInKind, Plan
+from ._plan.operations import STOP
 from .pipeline import Pipeline, plan_in
 from .policies.fair_share import FairShare
+from .policies.on_error import Failure, OnError, Skip, Stop
 
 __all__ = ["concat", "fair_merge", "merge", "zip_pipelines"]
 
@@ -23,9 +25,29 @@ W = TypeVar("W")
 K = TypeVar("K", bound=Hashable)
 
 
+@overload
 def fair_merge(
-    inputs: Mapping[K, Pipeline[T]], share: FairShare[K] | None = None, *, name: str | None = None
-) -> Pipeline[T]:
+    inputs: Mapping[K, Pipeline[T]],
+    share: FairShare[K] | None = None,
+    *,
+    on_error: Stop | Skip = ...,
+    name: str | None = None,
+) -> Pipeline[T]: ...
+
+
+@overload
+def fair_merge(
+    inputs: Mapping[K, Pipeline[T]], share: FairShare[K] | None = None, *, on_error: OnError, name: str | None = None
+) -> Pipeline[T | Failure[None]]: ...
+
+
+def fair_merge(
+    inputs: Mapping[Any, Pipeline[Any]],
+    share: FairShare[Any] | None = None,
+    *,
+    on_error: OnError = STOP,
+    name: str | None = None,
+) -> Pipeline[Any]:
     """Merge several pipelines by weight.
 
     All inputs run at once. While inputs f and m both have items, the service they got, by weight, differs by at most
@@ -35,37 +57,115 @@ def fair_merge(
     Args:
       inputs: the pipelines by key; without any the stream is empty.
       share: their weights, the capacity of each input's link, and what an item costs.
+      on_error: what happens when an input fails, see `merge`.
       name: its name in reports and errors.
 
     Raises:
       PlanError: if `share` names an input that does not exist.
       TypeError: if an argument has a wrong type.
+      ValueError: if `on_error` is a `divert`, or a `skip` with a ratio.
     """
     checks.mapping("fair_merge", "inputs", inputs, "keys to pipelines")
-    return _fan_in("fair_merge", name, inputs.items(), FairShare() if share is None else share)
-
-
-@overload
-def merge(a: Pipeline[T], b: Pipeline[U], /, *, name: str | None = None) -> Pipeline[T | U]: ...
-
-
-@overload
-def merge(a: Pipeline[T], b: Pipeline[U], c: Pipeline[V], /, *, name: str | None = None) -> Pipeline[T | U | V]: ...
+    shared = FairShare() if share is None else share
+    return _fan_in("fair_merge", name, inputs.items(), shared, on_error=on_error)
 
 
 @overload
 def merge(
-    a: Pipeline[T], b: Pipeline[U], c: Pipeline[V], d: Pipeline[W], /, *, name: str | None = None
+    a: Pipeline[T],
+    b: Pipeline[U],
+    /,
+    *,
+    on_error: Stop | Skip = ...,
+    name: str | None = None,
+) -> Pipeline[T | U]: ...
+
+
+@overload
+def merge(
+    a: Pipeline[T],
+    b: Pipeline[U],
+    /,
+    *,
+    on_error: OnError,
+    name: str | None = None,
+) -> Pipeline[T | U | Failure[None]]: ...
+
+
+@overload
+def merge(
+    a: Pipeline[T],
+    b: Pipeline[U],
+    c: Pipeline[V],
+    /,
+    *,
+    on_error: Stop | Skip = ...,
+    name: str | None = None,
+) -> Pipeline[T | U | V]: ...
+
+
+@overload
+def merge(
+    a: Pipeline[T],
+    b: Pipeline[U],
+    c: Pipeline[V],
+    /,
+    *,
+    on_error: OnError,
+    name: str | None = None,
+) -> Pipeline[T | U | V | Failure[None]]: ...
+
+
+@overload
+def merge(
+    a: Pipeline[T],
+    b: Pipeline[U],
+    c: Pipeline[V],
+    d: Pipeline[W],
+    /,
+    *,
+    on_error: Stop | Skip = ...,
+    name: str | None = None,
 ) -> Pipeline[T | U | V | W]: ...
 
 
 @overload
-def merge(*pipelines: Pipeline[T], name: str | None = None) -> Pipeline[T]: ...
+def merge(
+    a: Pipeline[T],
+    b: Pipeline[U],
+    c: Pipeline[V],
+    d: Pipeline[W],
+    /,
+    *,
+    on_error: OnError,
+    name: str | None = None,
+) -> Pipeline[T | U | V | W | Failure[None]]: ...
 
 
-def merge(*pipelines: Pipeline[Any], name: str | None = None) -> Pipeline[Any]:
-    """Merge several pipelines with equal shares, each item as it comes; without any the stream is empty."""
-    return _fan_in("merge", name, enumerate(pipelines), FairShare())
+@overload
+def merge(*pipelines: Pipeline[T], on_error: Stop | Skip = ..., name: str | None = None) -> Pipeline[T]: ...
+
+
+@overload
+def merge(*pipelines: Pipeline[T], on_error: OnError, name: str | None = None) -> Pipeline[T | Failure[None]]: ...
+
+
+def merge(*pipelines: Pipeline[Any], on_error: OnError = STOP, name: str | None = None) -> Pipeline[Any]:
+    """Merge several pipelines with equal shares, each item as it comes; without any the stream is empty.
+
+    Args:
+      pipelines: the inputs, all of which run at once.
+      on_error: what happens when an input fails, which then has ended. `stop`: the stream ends there, in the turn of
+        that input. `emit`: a `Failure` takes the place of the input's next item (its ``item`` is None, its ``stage``
+        the number or key of the input), and the others go on. `skip`: the others go on; more than ``max_failures``
+        inputs that failed end the stream. ``report.inputs`` says which input failed, and with what type of error.
+      name: its name in reports and errors.
+
+    Raises:
+      TypeError: if an argument has a wrong type.
+      ValueError: if `on_error` is a `divert`, or a `skip` with a ratio.
+    """
+    return _fan_in("merge", name, enumerate(pipelines), FairShare(), on_error=on_error)
 
 
 @overload
@@ -144,6 +244,7 @@ def _fan_in(
     share: FairShare[Any] | None = None,
     *,
     strict: bool = False,
+    on_error: OnError = STOP,
 ) -> Pipeline[Any]:
     plans = [(key, plan_in(line)) for key, line in inputs]
-    return Pipeline(Plan(FanIn(kind, kind if name is None else name, tuple(plans), share, strict)))
+    return Pipeline(Plan(FanIn(kind, kind if name is None else name, tuple(plans), share, strict, on_error)))

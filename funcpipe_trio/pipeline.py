@@ -6,8 +6,10 @@ runtime. The plan never changes. This file decides nothing about how a stream ru
 
 from __future__ import annotations
 
+import warnings
 from collections import deque
-from collections.abc import AsyncIterable, Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, Literal, ParamSpec, TypeAlias, TypeGuard, TypeVar, overload
 
@@ -17,12 +19,15 @@ from ._base import checks
 from ._base.functions import function_name
 from ._base.shown import cut, escaped, named
 from ._plan import operations as plan
-from ._plan import timing
+from ._plan import own, timing
 from ._plan.bound import max_in_flight
-from ._plan.check import check_plan, refuse_too_deep
+from ._plan.check import check_plan, refuse_too_deep, shared_objects
+from ._plan.failures import Ending, OnEnd, OnOk, OrElse, Recover
 from ._plan.fair_by import FairBy, FairOverflow
 from ._plan.layout import lay_out
+from ._plan.loops import Again, LoopFull, entry_of
 from ._plan.nodes import Branch, FanOut, FanOutKind, Plan, Source, SourceKind, iterable_name, too_deep
+from ._plan.resources import IterableInThread, UsingSource
 from ._plan.restarts import RestartingSource
 from ._plan.windows import Distinct, Sliding, Window
 from ._recording.prediction import Prediction, Times, predict
@@ -35,6 +40,7 @@ from ._runtime.reports.report import Report
 from ._runtime.run.observing import Observed, Observer
 from ._runtime.run.run import Run
 from ._runtime.run.run_context import RunContext
+from ._runtime.runners.runners import Threads
 from .policies.fair_share import FairShare
 from .policies.on_error import Divert, Failure, OnError, Skip, Stop
 from .policies.on_full import OnFull
@@ -52,10 +58,13 @@ T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 U = TypeVar("U")
 K = TypeVar("K", bound=Hashable)
+R = TypeVar("R")
 P = ParamSpec("P")
 
 # What a function of flat_map returns; a sync one may return a pipeline as well, if `concurrency` is given.
 _Many: TypeAlias = "Iterable[U] | AsyncIterable[U] | Awaitable[Iterable[U] | Pipeline[U]]"
+
+_Manager: TypeAlias = "AbstractAsyncContextManager[R, Any] | AbstractContextManager[R, Any]"
 
 _MISSING: Any = object()
 
@@ -64,8 +73,9 @@ class Pipeline(Generic[T_co]):
     """A description of a stream of items and what is done to them; a value that never changes.
 
     Building one has no effects. It can be shown (`describe`), checked (`check`), compared, and run any number of times,
-    also concurrently; runs share nothing. (With a source that works only once, such as an iterator, the whole plan
-    works only once.)
+    also concurrently. Runs share nothing of the package's; what the functions of the plan keep themselves, in a closure
+    or as objects that are called, all runs share: `stateful` and `through` make it for each run. (With a source that
+    works only once, such as an iterator, the whole plan works only once.)
     """
 
     __slots__ = ("_plan",)
@@ -120,20 +130,31 @@ class Pipeline(Generic[T_co]):
     # ---- sources
 
     @staticmethod
-    def from_iterable(items: Iterable[T] | Callable[[], Iterable[T]], *, name: str | None = None) -> Pipeline[T]:
+    def from_iterable(
+        items: Iterable[T] | Callable[[], Iterable[T]], *, name: str | None = None, on: Threads | None = None
+    ) -> Pipeline[T]:
         """Take items from an iterable.
 
         The run opens the iterator when it starts, pulls only while there is room, and closes it (if it has a
-        ``close``) in the same task.
+        ``close``) in the same task: in the event loop, so one that blocks (reads a file, a database) holds up
+        everything there. With ``on=threads(1)`` it is made, advanced and closed in a thread instead, one pull at a
+        time and in order, in the context of the task that opened the run. A pull takes about 0.1 ms more.
+
+        A pull cannot be cancelled: when the run ends it waits for the one that is under way (which can ask
+        `trio.from_thread.check_cancelled`); what that gives is delivered by a drain, and otherwise discarded. With
+        ``threads(1, abandon_on_cancel=True)`` it is left behind instead: its thread closes the iterator when the pull
+        ends, and the report counts one call of unknown outcome.
 
         Args:
           items: an iterable, or a callable that makes one. An iterator works for one run only.
           name: its name in reports and errors; by default the callable's name, or ``iterable``.
+          on: ``threads(1)`` for an iterable that blocks; None: in the event loop.
 
         Raises:
-          TypeError: if `items` is neither iterable nor callable, or `name` is not a str.
+          TypeError: if `items` is neither iterable nor callable, `name` is not a str, or `on` is not `threads`.
+          ValueError: if `on` is not for one thread.
         """
-        return _iterating("iterable", items, name)
+        return _iterating("iterable", items, name, on)
 
     @staticmethod
     def from_async_iterable(
@@ -228,6 +249,61 @@ class Pipeline(Generic[T_co]):
         called, factory = _named_as(source_factory, name), plan.Opaque(source_factory)
         return Pipeline(Plan(RestartingSource("restarting", called, factory, retry=retry, reset_after=reset_after)))
 
+    # An async or a sync context manager, or an async function that gives one.
+    @overload
+    @staticmethod
+    def using(
+        open: Callable[[], _Manager[R] | Awaitable[_Manager[R]]],
+        fn: Callable[[R], Pipeline[T]],
+        *,
+        name: str | None = None,
+    ) -> Pipeline[T]: ...
+
+    @overload
+    @staticmethod
+    def using(
+        open: Callable[[], _Manager[R] | Awaitable[_Manager[R]]],
+        fn: Callable[[R], Iterable[T] | AsyncIterable[T]],
+        *,
+        name: str | None = None,
+    ) -> Pipeline[T]: ...
+
+    @staticmethod
+    def using(
+        open: Callable[[], _Manager[R] | Awaitable[_Manager[R]]],
+        fn: Callable[[R], Any],
+        *,
+        name: str | None = None,
+    ) -> Pipeline[Any]:
+        """Open a resource, take items from what a function gives of it, and close it when no item needs it any more.
+
+        The resource is open for as long as anything of the run may use it: it is closed when all other tasks of the run
+        have ended, so every call that was given an item from here has ended too, and the consumer, to whom the last
+        item belongs, has asked for one more or left its block, or the run was aborted. That holds for every end:
+        completed, failed, drained, aborted, left, cancelled. What `fn` gives is closed as that of any source, as soon
+        as no more is taken from it. So several such sources in one `concat` are open until its end. In a `flat_map`
+        each is a run of its own, which ends when its last item is taken: the work belongs inside, as in
+        ``flat_map(lambda path: Pipeline.using(partial(connect, path), rows).map(use))``.
+
+        One task opens, iterates and closes, so the context manager may hold cancel scopes and nurseries open. If one of
+        them is cancelled (because a heartbeat failed, say) it is closed at once, and what that raises is the error of
+        the stream, behind the items before it. Closing is shielded, in at most `cleanup_timeout` seconds. It is told of
+        the error of what `fn` gave, and of a cancellation of the run, as at the end of an ``async with``, but cannot
+        take them back. An error of closing is one of cleanup: a note on the first error, and kept in the report.
+
+        Args:
+          open: ``open()`` gives an async or sync context manager; called when the run starts the source. An async
+            function that returns one (such as `trio.open_file`) is awaited.
+          fn: ``fn(resource)``, sync, gives an iterable, async iterable or pipeline (a run of its own in this stage,
+            which a drain drains). The resource is what entering the context manager gave.
+          name: its name in reports and errors; by default that of `fn`.
+
+        Raises:
+          TypeError: if an argument has a wrong type. (What `open` or `fn` give wrongly is an error of the stream, as
+            is an error of opening.)
+        """
+        return Pipeline(Plan(UsingSource("using", _named_as(fn, name), plan.Opaque(fn), open=open)))
+
     # ---- operations on each item
 
     # A Step by itself, so that mypy finds the types of Step(fn) when fn is generic.
@@ -241,6 +317,9 @@ class Pipeline(Generic[T_co]):
         concurrency: int | None = None,
         ordered: bool = True,
         key: Callable[[T_co], Hashable] | None = None,
+        per_key: int = 1,
+        key_rate: RateLimit | None = None,
+        waiting: int = 0,
         name: str | None = None,
     ) -> Pipeline[U]: ...
 
@@ -253,6 +332,9 @@ class Pipeline(Generic[T_co]):
         concurrency: int | None = None,
         ordered: bool = True,
         key: Callable[[T_co], Hashable] | None = None,
+        per_key: int = 1,
+        key_rate: RateLimit | None = None,
+        waiting: int = 0,
         name: str | None = None,
     ) -> Pipeline[U | Failure[T_co]]: ...
 
@@ -265,6 +347,9 @@ class Pipeline(Generic[T_co]):
         concurrency: int | None = None,
         ordered: bool = True,
         key: Callable[[T_co], Hashable] | None = None,
+        per_key: int = 1,
+        key_rate: RateLimit | None = None,
+        waiting: int = 0,
         name: str | None = None,
     ) -> Pipeline[U]: ...
 
@@ -277,6 +362,9 @@ class Pipeline(Generic[T_co]):
         concurrency: int | None = None,
         ordered: bool = True,
         key: Callable[[T_co], Hashable] | None = None,
+        per_key: int = 1,
+        key_rate: RateLimit | None = None,
+        waiting: int = 0,
         name: str | None = None,
     ) -> Pipeline[U | Failure[T_co]]: ...
 
@@ -302,6 +390,9 @@ class Pipeline(Generic[T_co]):
         concurrency: int | None = None,
         ordered: bool = True,
         key: Callable[[Any], Hashable] | None = None,
+        per_key: int = 1,
+        key_rate: RateLimit | None = None,
+        waiting: int = 0,
         on_error: OnError = plan.STOP,
         name: str | None = None,
     ) -> Pipeline[Any]:
@@ -319,16 +410,22 @@ class Pipeline(Generic[T_co]):
           ordered: whether results leave in the order of their items; otherwise as they complete.
           key: ``key(item)``, sync: items with the same key (a hashable value) are processed one at a time and in order,
             those with different keys concurrently. An item that waits for its key takes a place as well, so one slow
-            key holds up the others only when it has all places.
+            key holds up the others only when it has all places; see `waiting`.
+          per_key: calls at once for one key, an int >= 1; they begin in the order of their items.
+          key_rate: how often calls for one key may begin; each key has a bucket of its own, which is forgotten when it
+            is full. A call is what a step does with one item, so its retries are not counted again.
+          waiting: items that may wait for their key without taking a place, an int >= 0, which `max_in_flight` counts;
+            any more take places. With enough of them a slow key does not hold up the others. A drain waits for them.
           on_error: what happens to an item whose call finally failed. (With `divert`, a sync function makes its own
             stage as well.)
           name: its name in reports and errors; by default that of the step or function.
 
         Raises:
-          TypeError: if an argument has a wrong type.
-          ValueError: if `concurrency` is below 1.
+          TypeError: if an argument has a wrong type, or `per_key`, `key_rate` or `waiting` comes without `key`.
+          ValueError: if `concurrency` or `per_key` is below 1, or `waiting` below 0.
         """
-        return self._then(plan.Map(_named_as(fn, name), fn, concurrency, ordered, key, on_error))
+        keyed = (key, per_key, key_rate, waiting)
+        return self._then(plan.Map(_named_as(fn, name), fn, concurrency, ordered, *keyed, on_error))
 
     # First, because mypy reports errors for the first overload, and does not look into a lambda for that of a guard.
     # No function that returns a bool fits it, and so no guard does.
@@ -490,6 +587,238 @@ class Pipeline(Generic[T_co]):
         """
         return self._then(plan.Enumerate(_named(name, "enumerate"), start))
 
+    # ---- failures on their way
+
+    # A stream with failures in it is a `Pipeline[T | Failure[Any]]`: which items they had is not followed, because
+    # mypy finds no type for a variable in `Failure[...]` beside another.
+    @overload
+    def on_ok(
+        self: Pipeline[T | Failure[Any]],
+        fn: Step[T, U],
+        *,
+        concurrency: int | None = None,
+        ordered: bool = True,
+        key: Callable[[T], Hashable] | None = None,
+        per_key: int = 1,
+        key_rate: RateLimit | None = None,
+        waiting: int = 0,
+        on_error: OnError = ...,
+        name: str | None = None,
+    ) -> Pipeline[U | Failure[Any]]: ...
+
+    @overload
+    def on_ok(
+        self: Pipeline[T | Failure[Any]],
+        fn: Callable[[T], Awaitable[U]],
+        *,
+        concurrency: int | None = None,
+        ordered: bool = True,
+        key: Callable[[T], Hashable] | None = None,
+        per_key: int = 1,
+        key_rate: RateLimit | None = None,
+        waiting: int = 0,
+        on_error: OnError = ...,
+        name: str | None = None,
+    ) -> Pipeline[U | Failure[Any]]: ...
+
+    @overload
+    def on_ok(
+        self: Pipeline[T | Failure[Any]], fn: Callable[[T], U], *, on_error: OnError = ..., name: str | None = None
+    ) -> Pipeline[U | Failure[Any]]: ...
+
+    def on_ok(
+        self,
+        fn: Callable[[Any], Any],
+        *,
+        concurrency: int | None = None,
+        ordered: bool = True,
+        key: Callable[[Any], Hashable] | None = None,
+        per_key: int = 1,
+        key_rate: RateLimit | None = None,
+        waiting: int = 0,
+        on_error: OnError = plan.STOP,
+        name: str | None = None,
+    ) -> Pipeline[Any]:
+        """Put each item but the failures through a function or a step; a `Failure` passes in its place, untouched.
+
+        It is `map` for a stream in which an earlier operation left failures (``on_error=OnError.emit()``). A failure
+        takes a place among the items, so it keeps its turn, but no call is made for it: it takes no token of a rate
+        limit, has no latency, and its key is not asked for.
+
+        Args:
+          fn: ``fn(item)``, as for `map`; so are all other arguments.
+          concurrency: calls at once, an int >= 1.
+          ordered: whether results leave in the order of their items, failures included.
+          key: ``key(item)``, sync; it is not called with failures, which wait for no item.
+          per_key: calls at once for one key, an int >= 1.
+          key_rate: how often calls for one key may begin.
+          waiting: items that may wait for their key without taking a place, an int >= 0.
+          on_error: what happens to an item whose call failed; with ``OnError.emit()`` it is one more failure.
+          name: its name in reports and errors; by default that of the step or function.
+
+        Raises:
+          TypeError: if an argument has a wrong type, or `per_key`, `key_rate` or `waiting` comes without `key`.
+          ValueError: if `concurrency` or `per_key` is below 1, or `waiting` below 0.
+        """
+        keyed = (key, per_key, key_rate, waiting)
+        return self._then(OnOk(_named_as(fn, name), fn, concurrency, ordered, *keyed, on_error))
+
+    @overload
+    def recover(
+        self: Pipeline[T | Failure[Any]],
+        fn: Step[Failure[Any], U],
+        *,
+        on_error: Stop | Skip | Divert = ...,
+        concurrency: int | None = None,
+        ordered: bool = True,
+        key: Callable[[Failure[Any]], Hashable] | None = None,
+        per_key: int = 1,
+        key_rate: RateLimit | None = None,
+        waiting: int = 0,
+        name: str | None = None,
+    ) -> Pipeline[T | U]: ...
+
+    @overload
+    def recover(
+        self: Pipeline[T | Failure[Any]],
+        fn: Step[Failure[Any], U],
+        *,
+        on_error: OnError,
+        concurrency: int | None = None,
+        ordered: bool = True,
+        key: Callable[[Failure[Any]], Hashable] | None = None,
+        per_key: int = 1,
+        key_rate: RateLimit | None = None,
+        waiting: int = 0,
+        name: str | None = None,
+    ) -> Pipeline[T | U | Failure[Any]]: ...
+
+    @overload
+    def recover(
+        self: Pipeline[T | Failure[Any]],
+        fn: Callable[[Failure[Any]], Awaitable[U]],
+        *,
+        on_error: Stop | Skip | Divert = ...,
+        concurrency: int | None = None,
+        ordered: bool = True,
+        key: Callable[[Failure[Any]], Hashable] | None = None,
+        per_key: int = 1,
+        key_rate: RateLimit | None = None,
+        waiting: int = 0,
+        name: str | None = None,
+    ) -> Pipeline[T | U]: ...
+
+    @overload
+    def recover(
+        self: Pipeline[T | Failure[Any]],
+        fn: Callable[[Failure[Any]], Awaitable[U]],
+        *,
+        on_error: OnError,
+        concurrency: int | None = None,
+        ordered: bool = True,
+        key: Callable[[Failure[Any]], Hashable] | None = None,
+        per_key: int = 1,
+        key_rate: RateLimit | None = None,
+        waiting: int = 0,
+        name: str | None = None,
+    ) -> Pipeline[T | U | Failure[Any]]: ...
+
+    @overload
+    def recover(
+        self: Pipeline[T | Failure[Any]],
+        fn: Callable[[Failure[Any]], U],
+        *,
+        on_error: Stop | Skip | Divert = ...,
+        name: str | None = None,
+    ) -> Pipeline[T | U]: ...
+
+    @overload
+    def recover(
+        self: Pipeline[T | Failure[Any]],
+        fn: Callable[[Failure[Any]], U],
+        *,
+        on_error: OnError,
+        name: str | None = None,
+    ) -> Pipeline[T | U | Failure[Any]]: ...
+
+    def recover(
+        self,
+        fn: Callable[[Any], Any],
+        *,
+        concurrency: int | None = None,
+        ordered: bool = True,
+        key: Callable[[Any], Hashable] | None = None,
+        per_key: int = 1,
+        key_rate: RateLimit | None = None,
+        waiting: int = 0,
+        on_error: OnError = plan.STOP,
+        name: str | None = None,
+    ) -> Pipeline[Any]:
+        """Replace each `Failure` by what a function or a step gives for it; all other items pass, untouched.
+
+        It is `on_ok` the other way round. The item that failed is ``failure.item``; what `fn` returns takes its place.
+
+        Args:
+          fn: ``fn(failure)``, sync or async, or a step; all other arguments are those of `map`.
+          concurrency: calls at once, an int >= 1.
+          ordered: whether results leave in the order of their items.
+          key: ``key(failure)``, sync.
+          per_key: calls at once for one key, an int >= 1.
+          key_rate: how often calls for one key may begin.
+          waiting: failures that may wait for their key without taking a place, an int >= 0.
+          on_error: what happens if `fn` fails as well; ``OnError.emit()`` puts a `Failure` there whose item is the
+            failure that it got.
+          name: its name in reports and errors; by default that of the step or function.
+
+        Raises:
+          TypeError: if an argument has a wrong type, or `per_key`, `key_rate` or `waiting` comes without `key`.
+          ValueError: if `concurrency` or `per_key` is below 1, or `waiting` below 0.
+        """
+        keyed = (key, per_key, key_rate, waiting)
+        return self._then(Recover(_named_as(fn, name), fn, concurrency, ordered, *keyed, on_error))
+
+    def or_else(self, make_pipeline: Callable[[], Pipeline[U]], *, name: str | None = None) -> Pipeline[T_co | U]:
+        """Continue with another pipeline if the stream ends without an item.
+
+        `make_pipeline` is called only if that is so: the stream has ended normally (not by a failure, and not because
+        the run is drained), and nothing came as far as here. The pipeline that it returns then runs inside this run and
+        gives the items of the stream; its failure (or `PlanError`) is that of the stream, behind what it gave. As with
+        a pipeline inside a `flat_map`, what it discards is passed to `on_discard` with ``outer > inner`` as its stage,
+        and what it holds is not in `max_in_flight`. It is paused, drained and stopped together with this run. This is a
+        stage of its own.
+
+        Args:
+          make_pipeline: ``make_pipeline()``, sync, returns a pipeline, a new one for each run if its source works once
+            only; anything else is a `MisuseError` in the stream.
+          name: its name in reports and errors; by default that of the function.
+
+        Raises:
+          TypeError: if `make_pipeline` is not a sync function, or `name` is not a str.
+        """
+        return self._then(OrElse(_named_as(make_pipeline, name), make_pipeline))
+
+    def on_end(self, fn: Callable[[Ending], object], *, name: str | None = None) -> Pipeline[T_co]:
+        """Call a function, sync or async, with how the stream ended here: once in each run; items continue unchanged.
+
+        The outcome is that of the stream at this point: ``"completed"`` (it ended), ``"drained"`` (it ended because the
+        run drains), ``"failed"`` (by a failure at or before this point), or ``"stopped"``: something behind this point
+        ended the stream before its end (a `take`, a failure), or the run was aborted, left or cancelled.
+
+        It is called when the last item has left this stage and what is upstream was stopped, and before the end goes
+        on: whoever sees the end knows that it was called. It is a part of cleanup: shielded from cancellation, within
+        `cleanup_timeout`; its error is one of cleanup, kept in ``report.cleanup_errors``, and changes nothing. It is
+        not called if this part of the run never began, as a later input of a `concat` that did not have its turn. This
+        is a stage of its own.
+
+        Args:
+          fn: ``fn(outcome)``, whose result is awaited if it can be.
+          name: its name in reports and errors; by default that of the function.
+
+        Raises:
+          TypeError: if `fn` is not a function, or `name` is not a str.
+        """
+        return self._then(OnEnd(_named_as(fn, name), fn))
+
     # ---- operations on the stream
 
     def take(self, n: int, *, name: str | None = None) -> Pipeline[T_co]:
@@ -556,12 +885,19 @@ class Pipeline(Generic[T_co]):
         max_delay: float | None = None,
         max_cost: float | None = None,
         cost: Callable[[T_co], float] | None = None,
+        key: Callable[[T_co], Hashable] | None = None,
+        max_keys: int | None = None,
+        full: plan.FullOfKeys = "oldest",
         name: str | None = None,
     ) -> Pipeline[list[T_co]]:
-        """Collect items into lists.
+        """Collect items into lists; with `key`, the items of each key into lists of their own.
 
         A batch leaves when it is full, or `max_delay` after its first item even if the source stalls, or at the end. An
-        item that costs more than `max_cost` is a batch by itself.
+        item that costs more than `max_cost` is a batch by itself. At the end, and before a failure, batches that are
+        not full leave in the order of their first items.
+
+        With `key` up to `max_keys` batches are open at once, each with up to ``max_items - 1`` items, which
+        `max_in_flight` counts. A key without an open batch is forgotten.
 
         Args:
           max_items: items in a batch, an int >= 1.
@@ -571,13 +907,19 @@ class Pipeline(Generic[T_co]):
             was waiting for room only, has its turn before).
           max_cost: sum of costs in a batch, > 0.
           cost: ``cost(item)``, a sync function that returns a number >= 0; by default every item costs 1.
+          key: ``key(item)``, a sync function that returns a hashable value. Its batches are for one key each.
+          max_keys: batches that may be open at once, an int >= 1; must be given with `key`.
+          full: what an item of one more key does: the batch whose last item is longest ago leaves (``"oldest"``), or it
+            is an error (``"fail"``: `TooManyKeys`).
           name: its name in reports and errors.
 
         Raises:
-          TypeError: if an argument has a wrong type, or `cost` comes without `max_cost`.
+          TypeError: if an argument has a wrong type, `cost` comes without `max_cost`, or one of `key` and `max_keys`
+            without the other.
           ValueError: if an argument is out of range, or no limit is given.
         """
-        return self._then(plan.Batch(_named(name, "batch"), max_items, max_delay, max_cost, cost))
+        limits = (max_items, max_delay, max_cost, cost)
+        return self._then(plan.Batch(_named(name, "batch"), *limits, key, max_keys, full))
 
     def unbatch(self: Pipeline[Iterable[U]], *, name: str | None = None) -> Pipeline[U]:
         """Replace each batch (any iterable) by its items, one by one."""
@@ -647,6 +989,89 @@ class Pipeline(Generic[T_co]):
           ValueError: if `remember` is below 1.
         """
         return self._then(Distinct(_named(name, "distinct"), key, remember))
+
+    def stateful(
+        self,
+        make: Callable[[], own.Stateful[T_co, U]],
+        *,
+        holds: int = 0,
+        key: Callable[[T_co], Hashable] | None = None,
+        max_keys: int | None = None,
+        full: plan.FullOfKeys = "oldest",
+        name: str | None = None,
+    ) -> Pipeline[U]:
+        """Replace each item by what an object of your own gives for it: an operation with state.
+
+        ``make()`` is called once in each run, when its stage begins, and gives an object with these methods, all sync:
+
+        - ``push(item)``: returns an iterable of the values that leave now; ``()`` for none. It is read to its end at
+          once, so that nothing is left half-done.
+        - ``flush()``, optional: the same at the end of the stream, also of one that is drained. It is not called after
+          a failure, or when the run is stopped.
+        - ``held()``, optional: a list of what it still holds, asked when ``flush`` will not be called: each is
+          discarded, and told to ``on_discard``. Without it, nothing is told of what the object holds.
+        - ``due()`` and ``tick(now)``, optional, both or none: ``due`` returns the time, by trio's clock, at which it
+          wants to be called although no item comes, or None; it is asked after each other call. At that time,
+          ``tick(now)`` returns what leaves then; a deadline comes before an item of the same instant. ``tick`` has to
+          move ``due`` on. While there is no room for a value, it is called late.
+
+        Each item that it takes counts as absorbed, each value that it gives as created. An error that it raises is the
+        failure of that item; what ``push`` gave before it raised leaves first.
+
+        It runs in the stage before it. One that acts at times has a stage of its own, except behind a sync iterable;
+        so has one that a function or lambda makes, because what that makes is not known before. A class, or a
+        `functools.partial` of one, is known.
+
+        With `key` each key has an object of its own, made at its first item, of which up to `max_keys` are there at
+        once. One that has to make room for a new key is flushed, and forgotten. At the end all are flushed in the order
+        in which their keys came.
+
+        Args:
+          make: a class, or any callable without arguments, that gives a new object each time.
+          holds: the most items that the object keeps, an int >= 0: so many are added to `max_in_flight`; with `key`,
+            for each of `max_keys`.
+          key: ``key(item)``, a sync function that returns a hashable value.
+          max_keys: keys that may have an object at once, an int >= 1; must be given with `key`.
+          full: what an item of one more key does: the object whose last item is longest ago is flushed (``"oldest"``;
+            an error of that is the item's), or it is an error (``"fail"``: `TooManyKeys`).
+          name: its name in reports and errors.
+
+        Raises:
+          TypeError: if an argument has a wrong type, the object has no method ``push``, or an async one, or one of
+            `key` and `max_keys` comes without the other.
+          ValueError: if `holds` is below 0, `max_keys` below 1, or `full` any other text.
+        """
+        return self._then(own.WithState(_named_as(make, name), make, holds, key, max_keys, full))
+
+    def through(
+        self, fn: Callable[[AsyncIterator[T_co]], AsyncIterator[U]], *, holds: int = 0, name: str | None = None
+    ) -> Pipeline[U]:
+        """Pass the whole stream through an async generator function of your own, in a stage of its own.
+
+        ``fn(items)`` is called once in each run, in the task of the stage; what it yields goes on. It is asked for a
+        value when there is room for it. It may await anything, and hold cancel scopes and nurseries open over its
+        yields, as a source may.
+
+        - At the end of the stream, also of one that is drained, its `items` end.
+        - A failure upstream is raised from its `items`, in its place. If it raises that again, it is the same failure;
+          if it handles it, the stream goes on, and ends when the generator does.
+        - When the run is stopped, it is cancelled where it awaits, or closed where it yields; in a closed one, awaits
+          are shielded for at most `cleanup_timeout` seconds. When it returns early, everything upstream is stopped.
+
+        An item that it took counts as absorbed when it yields a value, or asks for the next item; if the run is stopped
+        before, the item is discarded. Asking for an item is a checkpoint at least once in 64 items.
+
+        Args:
+          fn: an async generator function, or a sync function that returns an async iterator, of an async iterator.
+          holds: the most items that it keeps besides the one that it took last, an int >= 0: so many are added to
+            `max_in_flight`.
+          name: its name in reports and errors.
+
+        Raises:
+          TypeError: if an argument has a wrong type.
+          ValueError: if `holds` is below 0.
+        """
+        return self._then(own.Through(_named_as(fn, name), fn, holds))
 
     def buffer(
         self,
@@ -961,6 +1386,55 @@ class Pipeline(Generic[T_co]):
         shared: FairShare[Any] = FairShare() if share is None else share
         return self._then(FairBy(_named_as(key, name), key, shared, max_keys, overflow))
 
+    def loop(
+        self,
+        body: Callable[[Pipeline[T_co]], Pipeline[U]],
+        *,
+        again: Callable[[U], Iterable[T_co]],
+        room: int,
+        full: LoopFull = "fail",
+        name: str | None = None,
+    ) -> Pipeline[U]:
+        """Let results make new work: what `again` gives for a result goes back to the beginning of `body`.
+
+        For a crawler, a walk through a tree, pages of an API: ``seeds.loop(crawl, again=links, room=10_000)``. Each
+        result of the body continues, behind the loop, as soon as its new work is in line. The stream ends exactly when
+        the source has ended, nothing waits to go round, and nothing is on its way in the body.
+
+        While the source has items and others wait to go round, the body gets one of each in turn. Nothing in the loop
+        waits for room to go round, so it cannot block itself. What was seen is not remembered: use `distinct` in the
+        body. A failure in the body or in `again` ends the stream there; what waits to go round is then discarded. One
+        of the source comes behind all that comes of the items before it.
+
+        After ``drain()`` the work that `again` gives is not begun: it is discarded, with the reason ``drained``, as is
+        what waits; so a drain ends, and `on_discard` hears what is left to do. While the run is paused, nothing goes
+        round.
+
+        Args:
+          body: ``body(pipeline)``, called here, at once: it describes what is done with each item, and returns that
+            pipeline. It must take all items from the pipeline that it is given, once, and use no operation that keeps
+            items until others come (`sliding`, a `batch` without `max_delay`, a `window` without `period`).
+          again: ``again(result)``, sync, returns the new work of a result: an iterable, empty for none. It is iterated
+            in the task of the last stage of the body.
+          room: how many items may wait to go round, an int >= 1.
+          full: what happens to one more: it is a `BufferOverflow` with the counts, at the result (``"fail"``); or a
+            step gets it, as a `Failure`, one at a time, while the results wait (``OnError.divert(step)``). Then it
+            counts as failed; the step's own error ends the stream.
+          name: its name in reports and errors; by default the name of `body`.
+
+        Raises:
+          TypeError: if an argument has a wrong type, or `body` does not return a pipeline.
+          ValueError: if `room` is below 1, or `full` is any other text.
+        """
+        where = "Pipeline.loop"
+        checks.sync_callable(where, "body", body)
+        called = _named_as(body, name)
+        ending = Again(_named_as(again, None), again, called, room, full)
+        grown = body(Pipeline(Plan(entry_of(called, self._plan))))
+        if not isinstance(grown, Pipeline):
+            raise checks.refuse(TypeError, where, "what body gives", "be a Pipeline", grown)
+        return grown._then(ending)
+
     def pipe(self, fn: Callable[Concatenate[Pipeline[T_co], P], U], /, *args: P.args, **kwargs: P.kwargs) -> U:
         """Return ``fn(self, *args, **kwargs)``: for segments that several pipelines use."""
         checks.callable_("Pipeline.pipe", "fn", fn)
@@ -1008,9 +1482,9 @@ class Pipeline(Generic[T_co]):
         """Say how many items a second the plan would do, and what would limit it, if each call took so long.
 
         Nothing of the plan's is called. Filters are taken to let every item pass, a `flat_map` to make one value of
-        each, a `partition` to use its branches in turn, keys to differ, calls to succeed; what is not named takes no
-        time, and neither does the consumer. For a plan of one line whose calls take constant times a formula is exact;
-        anything else is run in virtual time, for some thousand items.
+        each, a `partition` to use its branches in turn, keys to differ, calls to succeed, nothing to go round in a
+        `loop`; what is not named takes no time, and neither does the consumer. For a plan of one line whose calls take
+        constant times a formula is exact; anything else is run in virtual time, for some thousand items.
 
         Args:
           times: seconds >= 0 that a call takes, by the name of its stage; or a sequence of such numbers, used in turn.
@@ -1050,8 +1524,14 @@ class Pipeline(Generic[T_co]):
         return Pipeline(with_settings(self._plan, settings))
 
     def check(self) -> None:
-        """Raise the `PlanError` that a run would raise: one error with all problems of the plan."""
+        """Raise the `PlanError` that a run would raise: one error with all problems of the plan.
+
+        It warns (a `UserWarning`) of each object that is called as a function and has attributes: all runs of the plan
+        share it.
+        """
         check_plan(self._plan)
+        for warning in shared_objects(self._plan):
+            warnings.warn(warning, stacklevel=2)
 
     @property
     def max_in_flight(self) -> int | float:
@@ -1121,6 +1601,35 @@ class Pipeline(Generic[T_co]):
         Cancellation: stops the run at once.
         """
         return await self._drive(_forget, on_discard, cleanup_timeout, task_status.started, record, observer)
+
+    async def run_into(
+        self,
+        channel: trio.abc.SendChannel[T_co],
+        *,
+        on_discard: OnDiscard | None = None,
+        cleanup_timeout: float = 5.0,
+        task_status: trio.TaskStatus[Run[T_co]] = trio.TASK_STATUS_IGNORED,
+    ) -> Report:
+        """Run to the end, and send each result into a channel, such as a `Hub`, which is not closed.
+
+        One result is sent at a time, when the channel has room for it. The sending is a stage of its own, ``send``.
+
+        Returns:
+          the report of the run, as `run`.
+
+        Raises:
+          PlanError: if the plan cannot work.
+          TypeError: if `channel` has no method send.
+          Exception: the original error of the stream; an error of the channel is one, at the result that was sent
+            (`trio.ClosedResourceError` if it is closed).
+
+        Checkpoint: always.
+        Cancellation: stops the run at once; a result whose sending is cancelled is discarded.
+        """
+        if not callable(getattr(channel, "send", None)):
+            raise checks.refuse(TypeError, "Pipeline.run_into", "channel", "be a channel with a method send", channel)
+        sending = self.tap(channel.send, concurrency=1, name="send")
+        return await sending.run(on_discard=on_discard, cleanup_timeout=cleanup_timeout, task_status=task_status)
 
     async def collect(self, *, on_discard: OnDiscard | None = None, cleanup_timeout: float = 5.0) -> list[T_co]:
         """Run to the end, and return all items as a list."""
@@ -1236,11 +1745,12 @@ _forget: Callable[[Any], object] = deque[Any](maxlen=0).append
 # ---- what the methods share
 
 
-def _iterating(kind: SourceKind, items: Any, name: str | None) -> Pipeline[Any]:
+def _iterating(kind: SourceKind, items: Any, name: str | None, on: Any = None) -> Pipeline[Any]:
     if isinstance(items, Pipeline):  # its methods to iterate it only raise what to use
         where, rule = f"Pipeline.from_{kind.replace(' ', '_')}", f"be an {kind}, or a callable that makes one"
         raise checks.refuse(TypeError, where, "items", rule, items)
-    return Pipeline(Plan(Source(kind, _named(name, iterable_name(kind, items)), plan.Opaque(items))))
+    name, origin = _named(name, iterable_name(kind, items)), plan.Opaque(items)
+    return Pipeline(Plan(Source(kind, name, origin) if on is None else IterableInThread(kind, name, origin, on=on)))
 
 
 def _named(name: str | None, default: str) -> str:

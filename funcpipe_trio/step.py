@@ -6,14 +6,15 @@ A step is a value and never changes. It holds a plan whose parts check themselve
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from fractions import Fraction
-from typing import Any, Generic, TypeVar, overload
+from typing import Any, Generic, Literal, TypeAlias, TypeVar, overload
 
 from ._base import checks
 from ._base.errors import PlanError
 from ._base.functions import function_name
 from ._base.shown import cut, escaped
-from ._plan.steps import Call, Layer, Limit, Pure, StepPlan, Timeout, Within, step_of
+from ._plan.steps import Call, Layer, Limit, Pure, StepPlan, Timeout, Using, Within, step_of
 from ._runtime.calls.rate_limiter import RateLimiter
 from ._runtime.calls.started import StartedStep
 from ._runtime.core.failures import add_note
@@ -30,7 +31,11 @@ A = TypeVar("A", contravariant=True)
 B = TypeVar("B", covariant=True)
 C = TypeVar("C")
 D = TypeVar("D")
+R = TypeVar("R")
+R_contra = TypeVar("R_contra", contravariant=True)
 
+Manager: TypeAlias = "AbstractAsyncContextManager[R, Any] | AbstractContextManager[R, Any]"
+"""What opens a resource when it is entered, and closes it when it is left."""
 _Cost = Callable[[Any], int | Fraction]
 _Costs = (
     _Cost
@@ -38,6 +43,10 @@ _Costs = (
     | Sequence[_Cost | None]
 )
 _Runner = Threads | Processes | InExecutor | Callable[..., Awaitable[Any]]
+
+
+class WithResource(Generic[R_contra, A]):
+    """For type checkers: what a step takes before `Step.using` says what its function gets besides an item."""
 
 
 class Step(Generic[A, B]):
@@ -52,7 +61,7 @@ class Step(Generic[A, B]):
 
     Args:
       fn: ``fn(item)``, an async function, or any that returns something to await (such as a lambda that returns a
-        coroutine); a sync one if `on` then determines where it runs.
+        coroutine); a sync one if `on` then determines where it runs. ``fn(resource, item)`` if `using` follows.
       name: its name in plans, reports and errors; by default the function's name.
       idempotent: whether it may safely be called again after a failure; if not, `retry` is refused.
 
@@ -73,7 +82,25 @@ class Step(Generic[A, B]):
     @overload
     def __init__(self, fn: Callable[[A], B], *, name: str | None = None, idempotent: bool = True) -> None: ...
 
-    def __init__(self, fn: Callable[[Any], Any], *, name: str | None = None, idempotent: bool = True) -> None:
+    @overload
+    def __init__(
+        self: Step[WithResource[R, C], D],
+        fn: Callable[[R, C], Awaitable[D]],
+        *,
+        name: str | None = None,
+        idempotent: bool = True,
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self: Step[WithResource[R, C], D],
+        fn: Callable[[R, C], D],
+        *,
+        name: str | None = None,
+        idempotent: bool = True,
+    ) -> None: ...
+
+    def __init__(self, fn: Callable[..., Any], *, name: str | None = None, idempotent: bool = True) -> None:
         if isinstance(fn, Step):
             raise checks.refuse(TypeError, "Step", "fn", "be a function", fn, "Use the step itself.")
         name = function_name(fn) if name is None else name
@@ -207,6 +234,37 @@ class Step(Generic[A, B]):
         """
         return Step.from_plan(self.plan.on(runner_of(runner)))
 
+    def using(
+        self: Step[WithResource[R, C], D],
+        open: Callable[[], Manager[R] | Awaitable[Manager[R]]],
+        per: Literal["run", "worker"] = "run",
+    ) -> Step[C, D]:
+        """Call the step's function with a resource, ``fn(resource, item)``; must come before all policies.
+
+        It is opened by the first call that needs it, which waits for that: an error of opening is that call's error,
+        so a retry around it opens anew, and a timeout around it counts the opening (except one directly behind `on`).
+        The other calls go on or, if they need the same one, wait in line and then open it anew themselves.
+
+        It is closed, shielded, in at most `cleanup_timeout` seconds, when nothing can use it any more: in a pipeline,
+        when all other tasks of the run have ended and its consumer has asked for one more item or left (each stage has
+        its own: share a started step to share one); by `gather`
+        and ``await step(item)``, at the end; for a started step, behind the block of
+        ``async with step.start() as call:``, outside of which it must not be called. An error of closing is one of
+        cleanup. A task of its own opens and closes each, so it may hold nurseries and cancel scopes open; if those end
+        it, the next call opens another.
+
+        Args:
+          open: ``open()`` gives an async or sync context manager; an async function that returns one is awaited.
+          per: ``"run"``: one for all calls of a run (of the block of a started step, of a `gather`); ``"worker"``: one
+            for each worker that works, so no two calls use one at the same time.
+
+        Raises:
+          PlanError: if the step is more than one call, or has a resource already.
+          TypeError: if `open` is not a function that may give a context manager.
+          ValueError: if `per` is neither ``"run"`` nor ``"worker"``.
+        """
+        return Step.from_plan(self.plan.using(Using(open, per)))
+
     # ---- one after the other
 
     def then(self, step: Step[B, C]) -> Step[A, C]:
@@ -258,7 +316,11 @@ class Step(Generic[A, B]):
         Checkpoint: always.
         Cancellation: stops the call at once.
         """
-        return await self.start()(item)
+        started = self.start()
+        if not self.plan.has_resources():
+            return await started(item)
+        async with started:
+            return await started(item)
 
     def _within(self, layer: Layer) -> Step[A, B]:
         return Step.from_plan(StepPlan(self.name, (Within(self.plan.parts, layer),)))
@@ -309,8 +371,13 @@ async def gather(step: Step[C, D] | StartedStep[C, D], items: Iterable[C], *, co
     if step_of(step) is None:
         raise checks.refuse(TypeError, "gather", "step", "be a Step", step, "Use Step(fn).")
     checks.integer("gather", "concurrency", concurrency, at_least=1)
-    started = step.start() if isinstance(step, Step) else step
-    return await gathered(started.plan.name, started, items, concurrency)
+    if not isinstance(step, Step):
+        return await gathered(step.plan.name, step, items, concurrency)
+    started = step.start()
+    if not step.plan.has_resources():
+        return await gathered(step.name, started, items, concurrency)
+    async with started:
+        return await gathered(step.name, started, items, concurrency)
 
 
 class chunked(Generic[C, D]):  # used like a function, and picklable as no closure is

@@ -28,6 +28,7 @@ FLOORS = {
     "merging": 6,
     "service": 7,
     "exporters": 8,
+    "codecs": 1,
     "testing": 7,
     "_watch": 7,
     "_cli": 8,
@@ -78,7 +79,7 @@ def test_imports_go_down_only(module):
 
 
 ROOMS = (
-    *("core", "reports", "links", "fair_channel", "runners", "calls"),
+    *("core", "reports", "links", "fair_channel", "hub", "runners", "calls"),
     *("operations", "junctions", "stages", "pools", "run"),
 )
 """Of the runtime, in their order."""
@@ -128,34 +129,11 @@ def test_functions_fit_in_the_eye(module):
 
 
 RARE = {
-    *(
-        "advice",
-        "batching",
-        "between",
-        "circuit",
-        "cost_link",
-        "costs",
-        "deadline",
-        "eager",
-        "expanding",
-        "flat_map",
-        "gate",
-        "gated",
-        "keep_alive",
-        "keyed",
-        "nested",
-    ),
-    *("orders", "stop_when"),
-    *(
-        "paced",
-        "rendezvous",
-        "plan_settings",
-        "restarting",
-        "stream_timeout",
-        "windows",
-        "worker_processes",
-        "worker_program",
-    ),
+    *("advice", "again", "batching", "between", "circuit", "deadline", "expanding", "flat_map", "held", "keyed"),
+    *("keyed_batching", "loop", "made", "map_some", "nested", "on_end", "or_else", "orders", "own", "own_by_key"),
+    *("paced", "plan_settings", "resources", "restarting", "stream_timeout", "threaded", "through"),
+    *("tolerant_merge", "using", "windows", "worker_processes", "worker_program"),
+    *("cost_link", "costs", "eager", "gate", "gated", "keep_alive", "rendezvous", "stop_when"),
 }
 HEAVY = {"asyncio", "concurrent.futures", "matplotlib", "multiprocessing", "rich", "statistics"}
 
@@ -176,6 +154,7 @@ def test_what_is_rare_waits_for_its_first_use():
 
 PUBLIC = {
     "funcpipe_trio",
+    "funcpipe_trio.codecs",
     "funcpipe_trio.merging",
     *(f"funcpipe_trio.exporters{name}" for name in ("", ".opentelemetry", ".prometheus")),
     "funcpipe_trio.pipeline",

@@ -29,13 +29,16 @@ from funcpipe_trio import (
     PlanError,
     RateLimit,
     Retry,
+    Step,
     concat,
     fair_merge,
     merge,
+    processes,
+    threads,
     zip_pipelines,
 )
 from funcpipe_trio._base.shown import option, shown
-from funcpipe_trio._plan import fair_by, nodes, operations, restarts, timing, windows
+from funcpipe_trio._plan import failures, fair_by, loops, nodes, operations, own, resources, restarts, timing, windows
 from funcpipe_trio._plan.nodes import Branch, FanIn, FanOut, Plan, Source, plan_of
 from funcpipe_trio._plan.operations import Opaque
 from funcpipe_trio.testing import run_virtual
@@ -235,15 +238,44 @@ def source_rows(face=Pipeline):
     yield from wrong_names(where, partial(restarting, SYNC, Retry()))
 
 
+def resource_rows(face=Pipeline):
+    where = "Pipeline.from_iterable"
+    for value in (1, "threads", threads, NO_CALLABLE, processes(1), SYNC):
+        call = partial(face.from_iterable, [1], on=value)
+        yield TypeError, call, f"{where}: on must be threads(1), not {shown(value)}"
+    rule = "be threads(1), because an iterator is advanced by one thread at a time"
+    call = partial(face.from_iterable, [1], on=threads(2))
+    yield ValueError, call, f"{where}: on must {rule}, not {shown(threads(2))}"
+
+    where = "Pipeline.using"
+    for value in (None, 1, NO_CALLABLE):
+        yield TypeError, partial(face.using, value, SYNC), f"{where}: open must be callable, not {shown(value)}"
+        yield TypeError, partial(face.using, SYNC, value), f"{where}: fn must be callable, not {shown(value)}"
+    hint = "\nUse it with @asynccontextmanager."
+    yield (
+        TypeError,
+        partial(face.using, ASYNC_GENERATOR, SYNC),
+        f"{where}: open must give a context manager, not {shown(ASYNC_GENERATOR)}{hint}",
+    )
+    yield (
+        TypeError,
+        partial(face.using, made_by_a_generator, SYNC),
+        f"{where}: open must give a context manager, not {shown(made_by_a_generator)}\nUse it with @contextmanager.",
+    )
+    rule = "give an iterable, async iterable or pipeline, without being awaited"
+    yield TypeError, partial(face.using, SYNC, ASYNC), f"{where}: fn must {rule}, not {shown(ASYNC)}"
+    yield from wrong_names(where, partial(face.using, SYNC, SYNC))
+
+
 def operation_rows(line=LINE):
-    for name in ("map", "filter", "flat_map", "tap", "take_while", "take_until", "skip_while"):
+    for name in ("map", "on_ok", "recover", "filter", "flat_map", "tap", "take_while", "take_until", "skip_while"):
         operation = getattr(line, name)
         yield from wrong_functions(f"Pipeline.{name}", operation)
         yield from wrong_names(f"Pipeline.{name}", partial(operation, SYNC))
     yield from wrong_functions("Pipeline.scan", lambda value: line.scan(value, 0))
     yield from wrong_names("Pipeline.scan", partial(line.scan, SYNC, 0))
 
-    for name in ("map", "flat_map", "filter", "tap"):
+    for name in ("map", "on_ok", "recover", "flat_map", "filter", "tap"):
         operation = partial(getattr(line, name), ASYNC)
         yield from wrong_ints(
             f"Pipeline.{name}",
@@ -251,16 +283,27 @@ def operation_rows(line=LINE):
             lambda value, operation=operation: operation(concurrency=value),
             at_least=1,
         )
-    for value in (None, 1, 0, "no", Named()):
-        yield (
-            TypeError,
-            partial(line.map, ASYNC, ordered=value),
-            f"Pipeline.map: ordered must be a bool, not {shown(value)}",
-        )
+    for name in ("map", "on_ok", "recover"):
+        method = getattr(line, name)
+        for value in (None, 1, 0, "no", Named()):
+            wrong = partial(method, ASYNC, ordered=value)
+            yield TypeError, wrong, f"Pipeline.{name}: ordered must be a bool, not {shown(value)}"
+        for value in (1, "skip", OnError.skip, Named()):
+            rule = f"Pipeline.{name}: on_error must be an OnError, not {shown(value)}\nUse OnError.skip(), say."
+            yield TypeError, partial(method, ASYNC, on_error=value), rule
 
     for value in (None, True, 1.0, math.nan, "0", Named()):
         yield TypeError, partial(line.enumerate, value), f"Pipeline.enumerate: start must be an int, not {shown(value)}"
     yield from wrong_names("Pipeline.enumerate", line.enumerate)
+
+    yield from wrong_functions("Pipeline.on_end", line.on_end)
+    yield from wrong_names("Pipeline.on_end", partial(line.on_end, SYNC))
+    for value in (Step(async_call), Step(async_call).timeout(1)):
+        rule = "Pipeline.on_end: fn must be a function of an outcome, not of an item"
+        use = "Use an async function that awaits it."
+        yield TypeError, partial(line.on_end, value), f"{rule}, not {shown(value)}\n{use}"
+    yield from wrong_sync_functions("Pipeline.or_else", "make_pipeline", line.or_else)
+    yield from wrong_names("Pipeline.or_else", partial(line.or_else, SYNC))
 
     for name in ("take", "skip"):
         yield from wrong_ints(f"Pipeline.{name}", "n", getattr(line, name), at_least=0)
@@ -301,7 +344,37 @@ def batch_rows(line=LINE):
         )
     yield from wrong_sync_functions(where, "cost", lambda value: line.batch(max_cost=1, cost=value))
     yield TypeError, partial(line.batch, 1, cost=SYNC), f"{where}: cost must come with max_cost"
+    yield from key_rows(where, partial(line.batch, 1))
     yield from wrong_names(where, partial(line.batch, 1))
+
+
+def keyed_map_rows(line=LINE):
+    where, call = "Pipeline.map", partial(line.map, ASYNC)
+    for name, least, given in (("per_key", 1, 2), ("waiting", 0, 1)):
+        for value in (None, True, 1.0, "1", Named()):
+            message = f"{where}: {name} must be an int >= {least}, not {shown(value)}"
+            yield TypeError, partial(call, key=SYNC, **{name: value}), message
+        message = f"{where}: {name} must be >= {least}, not {least - 1}"
+        yield ValueError, partial(call, key=SYNC, **{name: least - 1}), message
+        yield TypeError, partial(call, **{name: given}), f"{where}: {name} must come with key"
+    for value in (5, "5/s", RateLimit, Named()):
+        message = f"{where}: key_rate must be a RateLimit, not {shown(value)}\nUse RateLimit(5), say."
+        yield TypeError, partial(call, key=SYNC, key_rate=value), message
+    yield TypeError, partial(call, key_rate=RateLimit(5)), f"{where}: key_rate must come with key"
+
+
+def key_rows(where, call):
+    """Of what is kept for each key: at most so many, or what is idle leaves."""
+    yield from wrong_sync_functions(where, "key", lambda value: call(key=value, max_keys=1))
+    yield from wrong_ints(where, "max_keys", lambda value: call(key=SYNC, max_keys=value), at_least=1)
+    yield TypeError, partial(call, max_keys=3), f"{where}: max_keys must come with key"
+    yield TypeError, partial(call, full="fail"), f"{where}: full must come with key"
+    message = f"{where}: key must come with max_keys, the most keys that it remembers at once"
+    yield TypeError, partial(call, key=SYNC), message
+    rule = f"{where}: full must be 'oldest' or 'fail'"
+    for kind, values in ((TypeError, (None, 1, SYNC)), (ValueError, ("", "Oldest", "drop_oldest"))):
+        for value in values:
+            yield kind, partial(call, key=SYNC, max_keys=1, full=value), f"{rule}, not {option(value)}"
 
 
 def fair_by_rows(line=LINE):
@@ -318,6 +391,29 @@ def fair_by_rows(line=LINE):
     yield from wrong_names(where, partial(line.fair_by, SYNC, max_keys=1))
 
 
+def loop_rows(line=LINE):
+    where = "Pipeline.loop"
+    yield from wrong_sync_functions(where, "again", lambda value: line.loop(same, again=value, room=1))
+    yield from wrong_ints(where, "room", lambda value: line.loop(same, again=SYNC, room=value), at_least=1)
+    rule = "full must be 'fail' or OnError.divert(step)"
+    for kind, values in ((TypeError, (None, 1, OnError.skip(), SYNC)), (ValueError, ("", "Fail", "block"))):
+        for value in values:
+            yield (
+                kind,
+                partial(line.loop, same, again=SYNC, room=1, full=value),
+                f"{where}: {rule}, not {option(value)}",
+            )
+    yield from wrong_names(where, partial(line.loop, same, again=SYNC, room=1))
+
+
+def loop_body_rows():
+    where = "Pipeline.loop"
+    yield from wrong_sync_functions(where, "body", lambda value: LINE.loop(value, again=SYNC, room=1))
+    for value in (1, None, [LINE]):
+        message = f"{where}: what body gives must be a Pipeline, not {shown(value)}"
+        yield TypeError, partial(LINE.loop, lambda p, value=value: value, again=SYNC, room=1), message
+
+
 def window_rows(line=LINE):
     where = "Pipeline.window"
     yield ValueError, line.window, f"{where}: one of max_items, period must be given"
@@ -331,6 +427,67 @@ def window_rows(line=LINE):
     yield from wrong_sync_functions(where, "key", lambda value: line.distinct(value, remember=1))
     yield from wrong_ints(where, "remember", lambda value: line.distinct(remember=value), at_least=1)
     yield from wrong_names(where, partial(line.distinct, remember=1))
+
+
+class Pushed:
+    def push(self, item):
+        return [item]
+
+
+class AsyncPushed:
+    async def push(self, item):
+        return [item]
+
+
+class WithoutTick(Pushed):
+    def due(self):
+        return None
+
+
+class WithoutFlush(Pushed):
+    flush = [1, 2]  # noqa: RUF012  # no method
+
+
+def sync_generator(items):
+    yield from items
+
+
+async def passed_on(items):
+    async for item in items:
+        yield item
+
+
+def own_rows(line=LINE):
+    where = "Pipeline.stateful"
+    use = "Use a class with a method push(item), or a callable without arguments that returns such an object."
+    for value in (None, 1, "push", Named(), Pushed()):
+        yield TypeError, partial(line.stateful, value), f"{where}: make must be callable, not {shown(value)}\n{use}"
+    for value in (ASYNC, ASYNC_GENERATOR, async_call):
+        yield TypeError, partial(line.stateful, value), f"{where}: make must be sync, not {shown(value)}\n{use}"
+    for value in (Named, int, partial(Named)):
+        rule = f"{where}: make must make an object with a method push(item), not {shown(value)}"
+        yield TypeError, partial(line.stateful, value), f"{rule}\n{use}"
+    rule = f"{where}: push of AsyncPushed must be sync\nUse .through(fn) for what waits."
+    yield TypeError, partial(line.stateful, AsyncPushed), rule
+    rule = f"{where}: flush of WithoutFlush must be a method, not a list of length 2"
+    yield TypeError, partial(line.stateful, WithoutFlush), rule
+    rule = f"{where}: WithoutTick must have both due and tick, or none of them"
+    yield TypeError, partial(line.stateful, WithoutTick), rule
+    yield from wrong_ints(where, "holds", lambda value: line.stateful(Pushed, holds=value), at_least=0)
+    yield from wrong_names(where, partial(line.stateful, Pushed))
+    yield from key_rows(where, partial(line.stateful, Pushed))
+    where = "Pipeline.through"
+    for value in (None, 1, "fn", NO_CALLABLE):
+        yield TypeError, partial(line.through, value), f"{where}: fn must be callable, not {shown(value)}"
+    use = "Use yield in it; map and flat_map take an async function."
+    for value in (ASYNC, async_call):
+        rule = f"{where}: fn must be an async generator function, not {shown(value)}\n{use}"
+        yield TypeError, partial(line.through, value), rule
+    for value in (sync_generator, partial(sync_generator)):
+        rule = f"{where}: fn must be an async generator function, not {shown(value)}\nUse `async def`."
+        yield TypeError, partial(line.through, value), rule
+    yield from wrong_ints(where, "holds", lambda value: line.through(passed_on, holds=value), at_least=0)
+    yield from wrong_names(where, partial(line.through, passed_on))
 
 
 def overload_rows(line=LINE):
@@ -411,6 +568,17 @@ def fan_in_rows(face=funcpipe_trio):
     for value in (None, 1, 0, "yes"):
         message = f"zip_pipelines: strict must be a bool, not {shown(value)}"
         yield TypeError, partial(face.zip_pipelines, LINE, strict=value), message
+
+    for name, call in (("merge", partial(face.merge, LINE)), ("fair_merge", partial(face.fair_merge, {"a": LINE}))):
+        for value in (None, 1, "skip", OnError.skip, Named()):
+            rule = f"{name}: on_error must be an OnError, not {shown(value)}\nUse OnError.skip(), say."
+            yield TypeError, partial(call, on_error=value), rule
+        use = "Use OnError.emit(), and recover(step) behind it."
+        rule = f"{name}: on_error must not divert: a merge has no task to wait in, not a Divert\n{use}"
+        yield ValueError, partial(call, on_error=OnError.divert(ASYNC)), rule
+        use = "Use OnError.skip(max_failures), which counts inputs."
+        rule = f"{name}: on_error must have no max_ratio: inputs fail, not items, not a Skip\n{use}"
+        yield ValueError, partial(call, on_error=OnError.skip(max_ratio=0.5)), rule
 
     for value in (None, [1], 1):
         message = f"fair_merge: inputs['b'] must be a Pipeline, not {shown(value)}"
@@ -586,11 +754,16 @@ def described_wrongly(value):
 
 REFUSED = [
     *source_rows(),
+    *resource_rows(),
     *operation_rows(),
     *branch_rows(),
+    *keyed_map_rows(),
     *batch_rows(),
     *fair_by_rows(),
+    *loop_rows(),
+    *loop_body_rows(),
     *window_rows(),
+    *own_rows(),
     *overload_rows(),
     *time_rows(),
     *fan_in_rows(),
@@ -622,12 +795,18 @@ PLAN = LINE._plan
 BRANCH = Branch("broadcast", "split", "a")
 NODES = {
     "from_iterable": Source("iterable", "s", Opaque([1])),
+    "from_iterable on": resources.IterableInThread("iterable", "s", Opaque([1]), on=threads(1)),
     "from_async_iterable": Source("async iterable", "s", Opaque(ASYNC_GENERATOR)),
     "from_channel": Source("channel", "s", Opaque(trio.open_memory_channel(1)[1])),
     "from_producer": Source("producer", "s", Opaque(ASYNC)),
     "ticks": Source("ticks", "s", Opaque(None), 1),
     "restarting": restarts.RestartingSource("restarting", "s", Opaque(SYNC), retry=Retry(), reset_after=1),
+    "using": resources.UsingSource("using", "s", Opaque(SYNC), open=SYNC),
     "map": operations.Map("o", ASYNC),
+    "on_ok": failures.OnOk("o", ASYNC),
+    "recover": failures.Recover("o", ASYNC),
+    "or_else": failures.OrElse("o", SYNC),
+    "on_end": failures.OnEnd("o", SYNC),
     "filter": operations.Filter("o", ASYNC),
     "flat_map": operations.FlatMap("o", ASYNC),
     "scan": operations.Scan("o", SYNC),
@@ -644,6 +823,8 @@ NODES = {
     "window": windows.Window("o", 1),
     "sliding": windows.Sliding("o", 2),
     "distinct": windows.Distinct("o", remember=1),
+    "stateful": own.WithState("o", Pushed, 0),
+    "through": own.Through("o", passed_on, 0),
     "throttle": timing.Throttle("o", RateLimit(1)),
     "debounce": timing.Debounce("o", 1),
     "sample": timing.Sample("o", 1),
@@ -654,6 +835,7 @@ NODES = {
     "take_for": timing.TakeFor("o", 1),
     "stop_when": timing.StopWhen("o", trio.sleep_forever),
     "fair_by": fair_by.FairBy("o", SYNC, FairShare(), 1),
+    "loop": loops.Again("o", SYNC, "l", 1),
     "route": operations.Route("o", SYNC, ("a",)),
     "branch": BRANCH,
     "broadcast": FanOut("broadcast", "split", PLAN, ((BRANCH, Plan(BRANCH)),)),
@@ -665,12 +847,16 @@ NODES = {
 }
 """A sound node of each method, and one of each part of a fan-out."""
 
+NOT_GIVEN = (("name", None), ("share", None), ("on", None))
 FIELDS = {
     **dict.fromkeys(("items", "receive_channel", "async_fn", "source_factory"), "origin"),
     **dict.fromkeys(("take.n", "skip.n"), "count"),
     "sliding.n": "size",
     **dict.fromkeys(("stop_when.event", "keep_alive.make_item"), "fn"),
+    "using.fn": "origin",
+    "or_else.make_pipeline": "fn",
     "route.route": "fn",
+    "loop.again": "fn",
 }
 """The fields of nodes that have another name than the argument."""
 
@@ -694,7 +880,8 @@ class Nodes:
         bound = inspect.signature(face).bind(*([None] if "self" in parameters else []), *args, **kwargs)
         bound.apply_defaults()
         given = {name: value for name, value in bound.arguments.items() if name != "self"}
-        given = {name: value for name, value in given.items() if (name, value) not in (("name", None), ("share", None))}
+        given = {name: value for name, value in given.items() if (name, value) not in NOT_GIVEN}
+        given.pop("body", None)  # it is no field: it is called
         if "branches" in given:
             return self.fan_out(method, **given)
         if "pipelines" in given:
@@ -704,7 +891,7 @@ class Nodes:
         return self.node(method, given)
 
     def node(self, method, given):
-        node, changes = NODES[method], {}
+        node, changes = NODES[f"{method} on" if "on" in given else method], {}
         for name, value in given.items():
             field = FIELDS.get(f"{method}.{name}", FIELDS.get(name, name))
             changes[field] = Opaque(value) if isinstance(getattr(node, field), Opaque) else value
@@ -720,8 +907,18 @@ class Nodes:
 
 def node_rows(face):
     for rows in (
-        *(source_rows, operation_rows, branch_rows, batch_rows, fair_by_rows, window_rows),
-        *(overload_rows, time_rows, fan_in_rows),
+        *(
+            source_rows,
+            resource_rows,
+            operation_rows,
+            branch_rows,
+            keyed_map_rows,
+            batch_rows,
+            fair_by_rows,
+            loop_rows,
+            window_rows,
+        ),
+        *(own_rows, overload_rows, time_rows, fan_in_rows),
     ):
         yield from rows(face)
 
@@ -744,7 +941,7 @@ def test_a_node_refuses_what_its_method_refuses(change):
 
 def test_every_kind_of_node_is_made_wrong():
     """Except abstract operations, which have no verb; the parts of steps have their rows in `test_step.py`."""
-    modules = (operations, timing, windows, fair_by, nodes, restarts)
+    modules = (operations, timing, windows, own, fair_by, loops, nodes, restarts, resources, failures)
     classes = {each for module in modules for each in vars(module).values() if isinstance(each, type)}
     roots = (operations.Operation, nodes.Source, nodes.FanIn, nodes.FanOut, nodes.Branch)
     kinds = {each for each in classes if issubclass(each, roots)}

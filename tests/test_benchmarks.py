@@ -73,7 +73,9 @@ RESULTS = {
     "channel": sum(range(N)),
     "resilience": sum(range(N)),
     "batch": sum(range(N)),
+    "loop": sum(range(N)),
     "report": sum(range(N)) + 5 * N,
+    "keys": sum(range(N)),
     "memory": 2 * sum(range(N // 2)),
 }
 

@@ -11,7 +11,7 @@ there are; a name in a plan, a report, a note or an error as it is.
 import inspect
 import math
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from fractions import Fraction
 from functools import partial
 from itertools import chain
@@ -35,6 +35,7 @@ from funcpipe_trio import (
     concat,
     fair_merge,
     merge,
+    threads,
     zip_pipelines,
 )
 from funcpipe_trio.testing import run_virtual
@@ -320,23 +321,61 @@ async def refusal(attempt, value):
 
 # ---- what functions answer
 
+
+class Pushing:
+    """An object with state that gives what it is told to."""
+
+    def __init__(self, fn):
+        self.push = fn
+
+
+class Due:
+    """One that wants to be called when it is told to."""
+
+    def __init__(self, fn):
+        self.due = fn
+
+    def push(self, item):
+        return [item]
+
+    def tick(self, now):
+        return ()
+
+
 ANSWERS = {
     "cost of a merge": lambda fn: fair_merge({"a": LINE}, FairShare(cost=fn)),
     "cost of a key": lambda fn: LINE.fair_by(same, FairShare(cost=fn), max_keys=1),
     "key of fair_by": lambda fn: LINE.fair_by(fn, max_keys=1),
+    "new work": lambda fn: LINE.loop(same, again=fn, room=1),
     "key of distinct": lambda fn: LINE.distinct(fn, remember=1),
     "key of map": lambda fn: LINE.map(call, key=fn),
+    "key of on_ok": lambda fn: LINE.on_ok(call, key=fn),
     "cost of a batch": lambda fn: LINE.batch(max_cost=1, cost=fn),
+    "key of a batch": lambda fn: LINE.batch(2, key=fn, max_keys=1, full="fail"),
+    "key of a batch by cost": lambda fn: LINE.batch(max_cost=2, key=fn, max_keys=1, full="fail"),
     "cost of a throttle": lambda fn: LINE.throttle(RateLimit(1), cost=fn),
     "cost of a call": lambda fn: LINE.map(Step(call).rate_limit(RateLimit(1), cost=fn)),
     "route": lambda fn: LINE.partition(fn, dict.fromkeys(["a", *(str(n) + "b" * 90 for n in range(20))], same)),
     "retry_after": lambda fn: LINE.map(Step(fails).retry(Retry(2, OSError, Backoff(0), retry_after=fn))),
     "whether to retry": lambda fn: LINE.map(Step(fails).retry(Retry(2, fn, Backoff(0)))),
+    "another pipeline": lambda fn: LINE.take(0).or_else(fn),
+    "the end": lambda fn: LINE.on_end(fn),
     "children": lambda fn: LINE.flat_map(fn),
     "children in a stage": lambda fn: LINE.flat_map(fn, concurrency=1),
+    "what push gives": lambda fn: LINE.stateful(lambda: Pushing(fn)),
+    "key of an object": lambda fn: LINE.stateful(lambda: Due(lambda: None), key=fn, max_keys=1, full="fail"),
+    "what push gives by key": lambda fn: LINE.stateful(lambda: Pushing(fn), key=same, max_keys=1),
+    "when it is due by key": lambda fn: LINE.stateful(lambda: Due(fn), key=same, max_keys=1),
+    "when it is due": lambda fn: LINE.stateful(lambda: Due(fn)),
+    "what make makes": lambda fn: LINE.stateful(lambda: fn(1)),
+    "what a generator is": lambda fn: LINE.through(fn),
     "a batch": lambda fn: LINE.map(fn).unbatch(),
     "a source": lambda fn: Pipeline.from_iterable(fn),
+    "a source in a thread": lambda fn: Pipeline.from_iterable(fn, on=threads(1)),
     "a source that restarts": lambda fn: Pipeline.restarting(fn, Retry(1), reset_after=1),
+    "what opens the resource of a step": lambda fn: LINE.map(Step(lambda _, item: call(item)).using(fn)),
+    "what opens a resource": lambda fn: Pipeline.using(fn, list),
+    "what is given of a resource": lambda fn: Pipeline.using(nullcontext, lambda _: fn()),
 }
 
 
@@ -400,13 +439,20 @@ def plans(name):
     yield source.map(Step(later).retry(retry).timeout(9), on_error=OnError.divert(later)).unbatch
     yield source.map(broken, on_error=OnError.skip())
     yield source.map(broken, on_error=OnError.emit())
+    yield source.on_end(broken).on_end(broken, name=name)
+    yield source.take(0).or_else(lambda: source.map(broken, name=name), name=name)
+    yield source.map(broken, on_error=OnError.emit()).on_ok(fn).recover(broken, name=name)
     yield source.map(broken, name=name)
     yield source.map(Step(later, name=name).then(Step(broken_later(error, name)).retry(retry)))
     yield fair_merge({name: source, (name, 1): source}, share, name=name)
+    failing = source.map(broken, name=name)
+    yield fair_merge({name: failing, (name, 1): failing}, share, name=name, on_error=OnError.emit())
+    yield fair_merge({name: failing, (name, 1): failing}, share, name=name, on_error=OnError.skip(1))
     yield merge(source, source, name=name)
     yield concat(source, zip_pipelines(source, source, name=name), name=name)
     yield source.fair_by(lambda item: name, share, max_keys=3, name=name)
     yield source.fair_by(lambda item: (name, item), max_keys=3)
+    yield source.loop(fn, again=lambda item: [item], room=1, name=name)
     yield source.broadcast({name: fn}, name=name)
     yield source.partition(lambda item: name, {name: fn, "b": fn}, name=name)
     yield source.partition(lambda item: f"{name}?", {name: fn, "b": fn}, name=name)
@@ -419,6 +465,8 @@ def plans(name):
     yield source.take_until(broken, name=name)
     yield source.idle_timeout(1, name=name).timeout(1e-3, name=name).map(lambda item: item)
     yield Pipeline.restarting(lambda: 3, Retry(1), reset_after=1, name=name)
+    yield Pipeline.using(lambda: name, list, name=name)
+    yield Pipeline.using(nullcontext, lambda _: 3, name=name)
     yield zip_pipelines(source, Pipeline.from_iterable([1], name=name), strict=True, name=name)
     yield source.buffer(1, overflow="fail", name=name)
 

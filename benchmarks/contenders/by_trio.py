@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import math
+
 import trio
 
 from .._trio_work import feed, visit
 from .._work import MAX_DELAY, add, inc
 
-__all__ = ["batch", "calls", "channel", "fair", "fair_runs", "hop", "lifecycle", "pool_ordered", "pool_unordered"]
+__all__ = [
+    "batch",
+    "calls",
+    "channel",
+    "fair",
+    "fair_runs",
+    "hop",
+    "lifecycle",
+    "loop",
+    "pool_ordered",
+    "pool_unordered",
+]
 
 CAPACITY = 16  # of a channel, unless a benchmark sets it; the default of a link
 
@@ -74,6 +87,34 @@ async def _unordered_worker(receive: trio.MemoryReceiveChannel[int], send: trio.
     async with receive, send:
         async for item in receive:
             await send.send(await visit(item))
+
+
+def loop(concurrency: int, items: int) -> int:
+    """Walk a tree with workers, an unbounded channel, and a count of what is on its way."""
+
+    async def main() -> int:
+        send, receive = trio.open_memory_channel[int](math.inf)
+        total, left = 0, min(items, 1)
+
+        async def work() -> None:
+            nonlocal total, left
+            async for item in receive:
+                result = await visit(item)
+                total += result
+                for new in range(2 * item + 1, min(2 * item + 3, items)):
+                    left += 1
+                    send.send_nowait(new)
+                left -= 1
+                if not left:
+                    send.close()
+
+        async with trio.open_nursery() as nursery:
+            send.send_nowait(0) if left else send.close()
+            for _ in range(concurrency):
+                nursery.start_soon(work)
+        return total
+
+    return trio.run(main)
 
 
 _Numbered = tuple[int, int]

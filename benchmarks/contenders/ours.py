@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 
 import trio
 
-from funcpipe_trio import FairChannel, Pipeline, RateLimit, Retry, Step, fair_merge
+from funcpipe_trio import FairChannel, Pipeline, RateLimit, Retry, Step, fair_merge, merge
 
 from .._trio_work import feed, visit
 from .._work import MAX_DELAY, TIMEOUT, add, inc
 
 __all__ = [
     "batch",
+    "batch_by_key",
+    "call_by_key",
     "channel",
     "fair",
     "fair_runs",
@@ -20,6 +23,9 @@ __all__ = [
     "hop",
     "hop_line",
     "lifecycle",
+    "loop",
+    "loop_merged",
+    "objects_by_key",
     "pool",
     "resilience_bare",
     "resilience_scope",
@@ -51,6 +57,28 @@ def fused(maps: int, items: int) -> int:
 def pool(concurrency: int, ordered: bool, items: int) -> list[int]:
     line = Pipeline.from_iterable(range(items)).map(visit, concurrency=concurrency, ordered=ordered)
     return trio.run(line.collect)
+
+
+def loop(sync: bool, items: int) -> int:
+    """Walk a tree: the item n gives 2n + 1 and 2n + 2."""
+
+    def again(item: int) -> tuple[int, ...]:
+        return tuple(range(2 * item + 1, min(2 * item + 3, items)))
+
+    line = Pipeline.from_iterable(range(min(items, 1)))
+    return trio.run(line.loop(partial(_walked, sync), again=again, room=items + 1).fold, add, 0)
+
+
+def loop_merged(sync: bool, items: int) -> int:
+    return trio.run(_walked(sync, merge(Pipeline.from_iterable(range(items)))).fold, add, 0)
+
+
+def _walked(sync: bool, line: Pipeline[int]) -> Pipeline[int]:
+    return line.map(_same) if sync else line.map(visit, concurrency=4, ordered=False)
+
+
+def _same(item: int) -> int:
+    return item
 
 
 def fair(inputs: int, items: int) -> int:
@@ -118,6 +146,47 @@ def _source(linked: bool, items: int) -> Pipeline[int]:
 def batch(linked: bool, size: int, items: int) -> int:
     line = _source(linked, items).batch(size, max_delay=MAX_DELAY).map(sum)
     return trio.run(line.fold, add, 0)
+
+
+def batch_by_key(size: int, keys: int, delay: bool, items: int) -> int:
+    """Add up batches: of each key, or with 0 keys of the whole stream."""
+    max_delay = MAX_DELAY if delay else None
+    line = Pipeline.from_iterable(range(items))
+    if keys:
+        batches = line.batch(size, max_delay=max_delay, key=lambda item: item % keys, max_keys=keys)
+    else:
+        batches = line.batch(size, max_delay=max_delay)
+    return trio.run(batches.map(sum).fold, add, 0)
+
+
+class _OneForOne:
+    """Gives each item."""
+
+    def push(self, item: int) -> list[int]:
+        return [item]
+
+
+def objects_by_key(keys: int, items: int) -> int:
+    """Pass items through an object, or through one for each key."""
+    line = Pipeline.from_iterable(range(items))
+    if keys:
+        passed = line.stateful(_OneForOne, key=lambda item: item % keys, max_keys=keys)
+    else:
+        passed = line.stateful(_OneForOne)
+    return trio.run(passed.fold, add, 0)
+
+
+def call_by_key(keys: int, rated: bool, items: int) -> int:
+    """Make calls that never wait, 16 at once."""
+    line = Pipeline.from_iterable(range(items))
+    if rated:
+        limit = RateLimit(1e9, burst=1_000_000)
+        calls = line.map(visit, concurrency=16, key=lambda item: item % keys, key_rate=limit, waiting=100)
+    elif keys:
+        calls = line.map(visit, concurrency=16, key=lambda item: item % keys)
+    else:
+        calls = line.map(visit, concurrency=16)
+    return trio.run(calls.fold, add, 0)
 
 
 def throttle(linked: bool, items: int) -> int:

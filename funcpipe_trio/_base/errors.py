@@ -36,6 +36,27 @@ class BufferOverflow(FuncpipeError):
     """A buffer with ``overflow="fail"``, or the queue of an item's key, was full when another item arrived."""
 
 
+class TooManyKeys(FuncpipeError):
+    """An item of a new key came while as many keys as `max_keys` allows were in use, with ``full="fail"``.
+
+    Args:
+      max_keys: how many keys may be in use.
+      what: what each of them has, as in ``an open batch``.
+    """
+
+    max_keys: int
+    """How many keys may be in use."""
+
+    def __init__(self, max_keys: int, what: str) -> None:
+        super().__init__(max_keys, what)
+        self.max_keys = max_keys
+
+    def __str__(self) -> str:
+        keys = "1 key has" if self.max_keys == 1 else f"{self.max_keys} keys have"
+        said = f"{keys} {self.args[1]}, which is max_keys, and another key came"
+        return f"{said}\nUse a larger max_keys, or full='oldest'."
+
+
 class CircuitOpen(FuncpipeError):
     """A call was not made because its circuit breaker is open.
 

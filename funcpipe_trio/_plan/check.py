@@ -6,13 +6,18 @@ runs, and reported in one error. Nothing of the user's is called.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
+from functools import partial
+from typing import Any
 
 from .._base.errors import PlanError
 from .._base.functions import is_async
-from .._base.shown import named
+from .._base.shown import line_of, named, type_name
+from . import loops
 from .nodes import Branch, FanIn, FanOut, Plan, Source, inner_plans, too_deep
 from .operations import Map
+from .settings import PlanPart, is_ours, rebuilt, visit
 
 
 def check_plan(plan: Plan) -> None:
@@ -41,6 +46,42 @@ def refuse_too_deep(plan: Plan) -> None:
         raise PlanError(problem)
 
 
+def shared_objects(plan: Plan) -> list[str]:
+    """Return a warning for each object that is called as a function, and may keep state: all runs share it."""
+    found: list[str] = []
+
+    def look(part: PlanPart, path: str, value: Any) -> Any:
+        shared = value.func if isinstance(value, partial) else value
+        if path.rpartition(".")[2].partition("#")[0] in _CALLED and _may_keep_state(shared):
+            of = f"{line_of(part.name)}: all runs of the plan share one {named(type_name(shared))} object"
+            found.append(f"{of}, and what it keeps\n{_ITS_OWN}")
+        return value
+
+    def walk(_name: str, part: PlanPart) -> PlanPart:
+        if not isinstance(part, Source):
+            visit(part, lambda path, value, _kind: look(part, path, value))
+        return part
+
+    rebuilt(plan, walk)
+    return found
+
+
+_ITS_OWN = "Use .stateful() with its class, or make it in a function for .through(), to have one in each run."
+_CALLED = {"fn", "key", "cost", "call", "pure", "step"}
+
+
+def _may_keep_state(fn: Any) -> bool:
+    """Whether a function of the user's is an object with attributes that can change."""
+    kind = type(fn)
+    if isinstance(fn, type) or is_ours(fn) or not callable(fn) or not inspect.isfunction(kind.__call__):
+        return False
+    if kind.__module__.partition(".")[0] == __name__.partition(".")[0]:  # a step, say
+        return False
+    is_frozen = getattr(getattr(kind, "__dataclass_params__", None), "frozen", False)
+    has_slots = any(inspect.ismemberdescriptor(each) for base in kind.__mro__ for each in vars(base).values())
+    return not is_frozen and (has_slots or bool(getattr(fn, "__dict__", None)))
+
+
 def _plans(plan: Plan) -> Iterator[Plan]:
     for inner in inner_plans(plan):
         yield from _plans(inner)
@@ -55,6 +96,7 @@ def _shape_problems(plan: Plan) -> Iterator[str]:
     """Find every problem except those of the sources."""
     yield from _operation_problems(plan)
     yield from _branch_problems(plan)
+    yield from loops.problems(plan)
 
 
 def _branch_problems(plan: Plan, around: tuple[Branch, ...] = ()) -> Iterator[str]:
@@ -94,8 +136,8 @@ def _operation_problems(plan: Plan) -> Iterator[str]:
                 and not is_async(operation.fn)
             ):
                 yield (
-                    f"map {named(operation.name)}: key must not be given for a sync function: it runs for one item at "
-                    "a time anyway.\nUse Step(fn).on(threads(4)), or an async function."
+                    f"{operation.verb} {named(operation.name)}: key must not be given for a sync function: it runs for "
+                    "one item at a time anyway.\nUse Step(fn).on(threads(4)), or an async function."
                 )
 
 

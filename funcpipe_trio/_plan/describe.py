@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from .._base.functions import function_name
 from .._base.shown import line_of, quoted
+from ..policies.on_error import Stop
 from ..policies.on_full import OnFull
 from .bound import max_in_flight
 from .layout import BranchLayout, FanInLayout, FanOutLayout, SegmentLayout, StageLayout
@@ -85,10 +86,13 @@ def rule_of(fan_in: FanInLayout) -> str:
         return "one input after the other"
     if fan_in.kind == "zip":
         return "one item from each input" + (", which must be equally long" if fan_in.strict else "")
+    if fan_in.kind == "loop":
+        return "what comes and what goes round, one of each in turn"
     shares = "equal shares" if fan_in.kind == "merge" else "shares by weight"
     cost = fan_in.share.cost if fan_in.share is not None else None
     counted = "" if cost is None else f", an item costs {getattr(cost, '__name__', 'what its cost function says')}"
-    return f"{shares} of what is handed over (start-time fair queueing{counted})"
+    failing = "" if isinstance(fan_in.on_error, Stop) else f"; an input that fails: {fan_in.on_error.describe()}"
+    return f"{shares} of what is handed over (start-time fair queueing{counted}){failing}"
 
 
 def _behind(stage: StageLayout) -> Iterator[str]:

@@ -73,6 +73,7 @@ class _Drawer:
     def __init__(self, drawing: Drawing) -> None:
         self._drawing = drawing
         self._fan_outs: dict[str, int] = {}  # the box of each, by name
+        self._loops: dict[str, int] = {}  # likewise, where each begins
 
     def box(self, shape: Shape, *lines: str) -> int:
         shown = [piece for line in lines for piece in _wrapped(line_of(line))]
@@ -92,6 +93,8 @@ class _Drawer:
             title = f"{kind_of(stage)} {stage.name}"
             box = self.box(shape, title, *(operations or ["pass on"]), *(f"- {each.strip()}" for each in details))
             self.join(end, box)
+            if stage.again is not None:
+                self.join(_End(box), self._loops[stage.again.loop], "again")
             end = self._behind(stage, box)
         return end
 
@@ -107,7 +110,10 @@ class _Drawer:
     def _origin(self, origin: FanInLayout | FanOutLayout | BranchLayout | None) -> _End | None:
         if isinstance(origin, FanInLayout):
             ends = [(_share(origin, key), self.line(line)) for key, line in origin.inputs]
-            return self._junction(ends, origin.name, rule_of(origin))
+            end = self._junction(ends, origin.name, rule_of(origin))
+            if origin.kind == "loop":
+                self._loops[origin.name] = end.box
+            return end
         if isinstance(origin, FanOutLayout):
             trunk = self.line(origin.trunk)
             self._fan_outs[origin.name] = self.box("junction", origin.name, route_of(origin))

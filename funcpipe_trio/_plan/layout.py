@@ -18,10 +18,12 @@ from typing import Any, TypeVar
 
 from .._base.frozen import dataclass
 from ..policies.fair_share import FairShare
+from ..policies.on_error import OnError
 from ..policies.on_full import OnFull
 from .fair_by import FairBy
+from .loops import Again
 from .nodes import Branch, FanIn, FanInKind, FanOut, FanOutKind, Plan, Source
-from .operations import Buffer, Grouping, Operation, Overflow, Unbatch
+from .operations import Buffer, Operation, Overflow, Unbatch
 from .timing import Throttle
 
 P = TypeVar("P", Source, Operation)
@@ -61,9 +63,15 @@ class StageLayout:
         return last if isinstance(last, FairBy) else None
 
     @property
+    def again(self) -> Again | None:
+        """The `Again` with which it ends the body of a loop; None if it ends none."""
+        last = self.fused[-1] if self.fused else self.head
+        return last if isinstance(last, Again) else None
+
+    @property
     def has_iterable(self) -> bool:
         """Whether it takes from a sync iterable itself, so that it gets an item whenever it asks."""
-        return isinstance(self.head, Source) and self.head.kind == "iterable"
+        return type(self.head) is Source and self.head.kind == "iterable"
 
     @property
     def waits(self) -> bool:
@@ -72,8 +80,8 @@ class StageLayout:
 
     @property
     def is_timed(self) -> bool:
-        """Whether an operation that was fused gathers items until a time has come."""
-        return any(_is_timed(operation) for operation in self.fused)
+        """Whether an operation that was fused may act when a time has come."""
+        return any(operation.is_timed for operation in self.fused)
 
     @property
     def throttle(self) -> Throttle | None:
@@ -101,6 +109,8 @@ class FanInLayout:
     """Weights, costs and capacity of a fair merge; None for the others."""
     strict: bool
     """Whether a zip fails if its inputs differ in length."""
+    on_error: OnError
+    """What a merge does when an input fails."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +208,7 @@ class _Planner:
     def __init__(self) -> None:
         self._names = _Names()
         self._branches: dict[int, BranchLayout] = {}  # by the identity of the `Branch`
+        self._loops: list[str] = []  # names of the loops whose ends are still to come, the outermost first
         self.places: list[str] = []  # the name of each part of the plan, in the order in which they are laid out
 
     def line(self, plan: Plan, tail: int) -> SegmentLayout:
@@ -212,6 +223,8 @@ class _Planner:
     def _grown(self, plan: Plan) -> _Line:
         line = self._begun(plan.origin)
         for operation in plan.operations:
+            if isinstance(operation, Again) and self._loops:
+                operation = replace(operation, loop=self._loops.pop())
             self.places.append(line.add(operation))
         return line
 
@@ -233,7 +246,9 @@ class _Planner:
         name = self._unique(fan_in.name)
         tail = LINK_CAPACITY if fan_in.share is None else fan_in.share.capacity
         inputs = tuple((key, self._input(plan, tail)) for key, plan in fan_in.inputs)
-        return FanInLayout(name, fan_in.kind, inputs, fan_in.share, fan_in.strict)
+        if fan_in.kind == "loop":
+            self._loops.append(name)
+        return FanInLayout(name, fan_in.kind, inputs, fan_in.share, fan_in.strict, fan_in.on_error)
 
     def _fan_out(self, fan_out: FanOut) -> FanOutLayout:
         name = self._unique(fan_out.name)
@@ -285,7 +300,9 @@ class _Line:
     def _open_stage(self) -> StageLayout | None:
         """Return the stage that an operation may join here; None if there is none."""
         stage = self._stages[-1] if self._stages else None
-        return None if stage is None or self._is_sized or len(stage.fused) == LONGEST_CHAIN else stage
+        if stage is None or self._is_sized or len(stage.fused) == LONGEST_CHAIN:
+            return None
+        return stage if stage.again is None else None  # what it holds is on its way in the body of a loop
 
     def _does_without(self, operation: Operation) -> bool:
         """Whether an operation that needs a stage elsewhere needs none here, behind a sync iterable.
@@ -296,7 +313,7 @@ class _Line:
         stage = self._open_stage()
         if stage is None or not stage.has_iterable:
             return False
-        return not stage.fused if isinstance(operation, Throttle) else _is_timed(operation) and not stage.throttle
+        return not stage.fused if isinstance(operation, Throttle) else operation.is_timed and not stage.throttle
 
     def fuse(self, operation: Operation) -> None:
         """Fuse an operation into the last stage if it may join it; otherwise give it a new stage."""
@@ -364,11 +381,6 @@ def _named(part: P, name: str) -> P:
 
 def _may_join(operation: Operation, stage: StageLayout) -> bool:
     return not (isinstance(operation, FairBy) and operation.waits and stage.waits)
-
-
-def _is_timed(operation: Operation) -> bool:
-    """Whether it gathers items until a time has come."""
-    return isinstance(operation, Grouping) and operation.needs_stage
 
 
 def _takes_apart(stage: StageLayout) -> bool:

@@ -23,16 +23,20 @@ from .._base.frozen import dataclass
 from .._base.functions import function_name, is_async, yields_async
 from .._base.shown import listed, named
 from ..policies.fair_share import FairShare
-from .operations import Opaque, Operation, Route, check_share
+from ..policies.on_error import Divert, OnError, Skip, Stop
+from .operations import STOP, Opaque, Operation, Route, check_share
 
 DEEPEST = 50
 """How deeply fan-ins and fan-outs may be nested: each level takes up to 8 of the 1000 frames of Python's stack."""
 
 _MOST_PROBLEMS = 10  # of one kind, in one error
 
-SourceKind = Literal["iterable", "async iterable", "channel", "producer", "ticks", "restarting"]
-FanInKind = Literal["merge", "fair_merge", "concat", "zip"]
+SourceKind = Literal["iterable", "async iterable", "channel", "producer", "ticks", "restarting", "using"]
+FanInKind = Literal["merge", "fair_merge", "concat", "zip", "loop"]
 FanOutKind = Literal["broadcast", "partition"]
+
+
+_BARE = ("ticks", "restarting", "using")  # sources whose method has their name alone
 
 
 class Claim:
@@ -73,7 +77,7 @@ class Source:
     @property
     def method(self) -> str:
         """The public method that makes it, for errors."""
-        return f"Pipeline.{'' if self.kind in ('ticks', 'restarting') else 'from_'}{self.kind.replace(' ', '_')}"
+        return f"Pipeline.{'' if self.kind in _BARE else 'from_'}{self.kind.replace(' ', '_')}"
 
     def describe(self) -> str:
         """One-line description."""
@@ -128,23 +132,36 @@ class FanIn:
     """By key. An unnamed `concat` or `merge` inside another of its kind is replaced by its own inputs."""
     share: FairShare[Any] | None = None
     strict: bool = False
+    on_error: OnError = STOP
 
     def __post_init__(self) -> None:
-        where = "zip_pipelines" if self.kind == "zip" else self.kind
+        where = {"zip": "zip_pipelines", "loop": "Pipeline.loop"}.get(self.kind, self.kind)
         checks.boolean(where, "strict", self.strict)
         checks.text(where, "name", self.name)
+        _check_on_error(where, self.on_error)
         shown = "inputs[{}]" if self.kind == "fair_merge" else "input {}"
         for key, plan in self.inputs:
             _check_plan(where, shown.format(named(key)), plan)
         if self.kind == "fair_merge":
             _check_weights(check_share(where, self.share), dict(self.inputs))
-        elif self.kind != "zip":
+        elif self.kind in ("merge", "concat") and isinstance(self.on_error, Stop):
             object.__setattr__(self, "inputs", _joined(self.kind, self.inputs))
 
 
 def _check_plan(where: str, name: str, plan: Any) -> None:
     if not isinstance(plan, Plan):  # users only know a `Pipeline`
         raise checks.refuse(TypeError, where, name, "be a Pipeline", plan)
+
+
+def _check_on_error(where: str, policy: Any) -> None:
+    """Refuse what cannot be done with an input that fails."""
+    checks.instance(where, "on_error", policy, OnError, "Use OnError.skip(), say.")
+    if isinstance(policy, Divert):
+        use = "Use OnError.emit(), and recover(step) behind it."
+        raise checks.refuse(ValueError, where, "on_error", "not divert: a merge has no task to wait in", policy, use)
+    if isinstance(policy, Skip) and policy.max_ratio is not None:
+        use = "Use OnError.skip(max_failures), which counts inputs."
+        raise checks.refuse(ValueError, where, "on_error", "have no max_ratio: inputs fail, not items", policy, use)
 
 
 def _check_weights(share: FairShare[Any], inputs: Mapping[Hashable, Plan]) -> None:
@@ -161,11 +178,16 @@ def _joined(kind: FanInKind, inputs: tuple[tuple[Hashable, Plan], ...]) -> tuple
     joined: list[Plan] = []
     for _number, each in inputs:
         origin = each.origin
-        if isinstance(origin, FanIn) and origin.kind == origin.name == kind and not each.operations:
+        if isinstance(origin, FanIn) and _is_plain(origin, kind) and not each.operations:
             joined += [inner for _key, inner in origin.inputs]
         else:
             joined.append(each)
     return tuple(enumerate(joined))
+
+
+def _is_plain(fan_in: FanIn, kind: FanInKind) -> bool:
+    """Whether it is one of that kind, without a name, and ends with the first input that fails."""
+    return fan_in.kind == fan_in.name == kind and isinstance(fan_in.on_error, Stop)
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,7 +294,8 @@ def _all_plans(plan: Plan) -> Iterator[tuple[Plan, int]]:
 def _outside(origin: Source | FanIn | FanOut | Branch) -> object:
     """Return what is compared of an origin itself, without the plans in it."""
     if isinstance(origin, FanIn):
-        return FanIn, origin.kind, origin.name, tuple([key for key, _ in origin.inputs]), origin.share, origin.strict
+        keys = tuple([key for key, _ in origin.inputs])
+        return FanIn, origin.kind, origin.name, keys, origin.share, origin.strict, origin.on_error
     if isinstance(origin, FanOut):
         return FanOut, origin.kind, origin.name, tuple([branch for branch, _ in origin.branches]), origin.route
     return origin

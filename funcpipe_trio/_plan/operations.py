@@ -20,12 +20,16 @@ from .._base.functions import AnyFunction, function_name, is_async, never_awaita
 from ..policies.fair_share import FairShare
 from ..policies.on_error import Divert, OnError, Stop
 from ..policies.on_full import OnFull
+from ..policies.rate_limit import RateLimit
 from .steps import step_of
 
 STOP = Stop()
 
 Overflow = Literal["block", "drop_oldest", "drop_newest", "fail"]
 """What happens to an item for which a buffer has no room; ``block``: the stage before it waits."""
+
+FullOfKeys = Literal["oldest", "fail"]
+"""What happens at one key too many; ``oldest``: what the key that was idle longest has goes out, and makes room."""
 
 
 class Opaque:
@@ -74,6 +78,11 @@ class Operation:
         return False
 
     @property
+    def is_timed(self) -> bool:
+        """Whether it may give a value when a time has come, though none comes to it."""
+        return False
+
+    @property
     def workers(self) -> int:
         """How many items it may process at once in its own stage; 0 if it is fused."""
         return 1 if self.needs_stage else 0
@@ -94,6 +103,11 @@ class Operation:
 
         If the link has room for the next value to leave, that is the element's place; a link that drops needs one more.
         """
+        return False
+
+    @property
+    def waits_for_more(self) -> bool:
+        """Whether it may keep items until others come, however long that takes."""
         return False
 
     def describe(self) -> str:
@@ -194,6 +208,9 @@ class Map(Concurrent):
     verb: ClassVar[str] = "map"
     ordered: bool = True
     key: AnyFunction | None = field(default=None, hash=False)
+    per_key: int = 1
+    key_rate: RateLimit | None = None
+    waiting: int = 0
     on_error: OnError = STOP
 
     def __post_init__(self) -> None:
@@ -201,6 +218,14 @@ class Map(Concurrent):
         checks.boolean(self.method, "ordered", self.ordered)
         if self.key is not None:
             checks.sync_callable(self.method, "key", self.key)
+        checks.integer(self.method, "per_key", self.per_key, at_least=1)
+        if self.key_rate is not None:
+            checks.instance(self.method, "key_rate", self.key_rate, RateLimit, "Use RateLimit(5), say.")
+        checks.integer(self.method, "waiting", self.waiting, at_least=0)
+        if self.key is None:
+            given = {"per_key": self.per_key > 1, "key_rate": self.key_rate is not None, "waiting": self.waiting > 0}
+            for name in [name for name, is_given in given.items() if is_given]:
+                raise TypeError(f"{self.method}: {name} must come with key")
         _check_on_error(self.method, self.on_error)
 
     @property
@@ -209,12 +234,23 @@ class Map(Concurrent):
         waits = is_async(self.fn) or isinstance(self.on_error, Divert)
         return self.concurrency is not None or waits
 
+    @property
+    def keeps(self) -> int:
+        return self.waiting
+
     def describe(self) -> str:
         said = WithFunction.describe(self)
         if not self.needs_stage:
             return said
-        keyed = "" if self.key is None else f", one at a time of each {function_name(self.key)}"
-        return f"{said}, {self.workers} at a time{keyed}, {'in order' if self.ordered else 'as completed'}"
+        return f"{said}, {self.workers} at a time{self._by_key()}, {'in order' if self.ordered else 'as completed'}"
+
+    def _by_key(self) -> str:
+        if self.key is None:
+            return ""
+        at_once = "one" if self.per_key == 1 else self.per_key
+        rate = "" if self.key_rate is None else f" at {self.key_rate.describe()}"
+        waiting = f", up to {self.waiting} waiting aside" if self.waiting else ""
+        return f", {at_once} at a time of each {function_name(self.key)}{rate}{waiting}"
 
     def details(self) -> list[str]:
         return [*WithFunction.details(self), *_on_error(self.on_error)]
@@ -404,6 +440,10 @@ class Grouping(Operation):
             checks.integer(self.method, "max_items", self.max_items, at_least=1)
 
     @property
+    def is_timed(self) -> bool:
+        return self.needs_stage
+
+    @property
     def workers(self) -> int:
         return 0  # the items it keeps are counted as the list that they become
 
@@ -411,15 +451,22 @@ class Grouping(Operation):
     def gathers(self) -> int | float:
         return math.inf if self.max_items is None else self.max_items
 
+    @property
+    def waits_for_more(self) -> bool:
+        return not self.needs_stage  # else its time comes
+
 
 @dataclass(frozen=True, slots=True)
 class Batch(Grouping):
-    """Lists of items, closed by number, cost or age."""
+    """Lists of items, or of the items of each key, closed by number, cost or age."""
 
     verb: ClassVar[str] = "batch"
     max_delay: float | None = None
     max_cost: int | float | None = None
     cost: AnyFunction | None = field(default=None, hash=False)
+    key: AnyFunction | None = field(default=None, hash=False)
+    max_keys: int | None = None
+    full: FullOfKeys = "oldest"
 
     def __post_init__(self) -> None:
         Grouping.__post_init__(self)
@@ -434,6 +481,7 @@ class Batch(Grouping):
                 raise TypeError(f"{self.method}: cost must come with max_cost")
         if self.max_items is None and self.max_delay is None and self.max_cost is None:
             raise ValueError(f"{self.method}: one of max_items, max_delay, max_cost must be given")
+        check_keys(self.method, self.key, self.max_keys, self.full)
 
     @property
     def needs_stage(self) -> bool:
@@ -444,6 +492,12 @@ class Batch(Grouping):
         """Whether it closes a list as soon as its input has nothing more."""
         return self.max_delay == 0
 
+    @property
+    def keeps(self) -> int | float:
+        # The open batches but one, which has its place as without keys; none of them is full.
+        others = (self.max_keys or 1) - 1
+        return others * (self.gathers - 1) if others else 0
+
     def describe(self) -> str:
         limits = []
         if self.max_items is not None:
@@ -452,7 +506,28 @@ class Batch(Grouping):
             limits.append(f"cost {self.max_cost:g} by {function_name(self.cost) if self.cost else '1 each'}")
         if self.max_delay is not None:
             limits.append(f"{self.max_delay:g} s after its first item" if self.max_delay else "what is there")
-        return f"{Operation.describe(self)} of {' or '.join(limits)}"
+        return f"{Operation.describe(self)} of {' or '.join(limits)}{by_key(self.key, self.max_keys, self.full)}"
+
+
+def check_keys(where: str, key: Any, max_keys: Any, full: Any) -> None:
+    """Refuse keys without a limit on their number, and that limit without keys."""
+    checks.choice(where, "full", full, get_args(FullOfKeys))
+    if key is None:
+        if max_keys is not None or full != "oldest":
+            raise TypeError(f"{where}: {'full' if max_keys is None else 'max_keys'} must come with key")
+        return
+    checks.sync_callable(where, "key", key)
+    if max_keys is None:
+        raise TypeError(f"{where}: key must come with max_keys, the most keys that it remembers at once")
+    checks.integer(where, "max_keys", max_keys, at_least=1)
+
+
+def by_key(key: AnyFunction | None, max_keys: int | None, full: FullOfKeys) -> str:
+    """Say that there is one for each key, of at most so many; nothing without a key."""
+    if key is None:
+        return ""
+    one_more = "flushes the one idle longest" if full == "oldest" else "fails"
+    return f", for each {function_name(key)}, up to {max_keys} at once; one more {one_more}"
 
 
 def _check_max_cost(where: str, max_cost: Any) -> None:

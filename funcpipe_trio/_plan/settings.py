@@ -25,7 +25,8 @@ from ..policies.on_error import Divert, OnError
 from ..policies.on_full import OnFull
 from .layout import FanInLayout, places
 from .nodes import FanIn, FanOut, Plan, Source
-from .operations import Buffer, Opaque, Operation
+from .operations import Batch, Buffer, Map, Opaque, Operation
+from .own import WithState
 from .steps import Call, Layer, Limit, Part, Pure, StepPlan, Timeout, Within, step_of
 
 Kind = Literal["setting", "common", "fixed", "code", "call", "shared"]
@@ -37,8 +38,8 @@ P = TypeVar("P", bound="Source | Operation | FanIn | FanInLayout | FanOut")
 PlanPart: TypeAlias = Source | Operation | FanIn
 """What has leaves of its own in a plan."""
 
-_CODE = {"fn", "key", "cost", "on", "retry_after", "broken", "executor", "runner", "step"}
-_STRUCTURE = {"name", "kind", "claim", "inputs", "branches", "trunk", "route"}
+_CODE = {"fn", "make", "open", "key", "cost", "on", "retry_after", "broken", "executor", "runner", "step"}
+_STRUCTURE = {"name", "acts_at_times", "kind", "loop", "claim", "inputs", "branches", "trunk", "route"}
 _ARGUMENTS = {"count": "n", "size": "n"}
 """Fields whose argument has another name: that of the method counts."""
 
@@ -80,9 +81,13 @@ def _hidden(part: Source | Operation | FanIn | FanInLayout | FanOut) -> set[str]
         return set() if part.kind == "ticks" else {"period"}
     if isinstance(part, Buffer):
         return {"max_cost", "cost"} if part.max_cost is None else set()
+    if isinstance(part, Batch | WithState) and part.key is None:
+        return {"key", "max_keys", "full"}
+    if isinstance(part, Map) and part.key is None:
+        return {"per_key", "key_rate", "waiting"}
     if isinstance(part, FanIn | FanInLayout):
-        kept = {"fair_merge": "share", "zip": "strict"}.get(part.kind)
-        return {"share", "strict"} - {kept}
+        kept = {"fair_merge": {"share", "on_error"}, "merge": {"on_error"}, "zip": {"strict"}}.get(part.kind, set())
+        return {"share", "strict", "on_error"} - kept
     return set()
 
 
@@ -163,8 +168,11 @@ class _Visit:
             label = self._labels.next(f"{prefix}runner")
             self._leaf(label, runner, "code")
             runner = self.fields(runner, f"{label}.") if is_ours(runner) else runner
-        same = idempotent is call.idempotent and runner is call.runner
-        return call if same else replace(call, idempotent=idempotent, runner=runner)
+        using = call.using
+        if using is not None:
+            using = self.fields(using, f"{self._labels.next(f'{prefix}using')}.")
+        same = idempotent is call.idempotent and runner is call.runner and using is call.using
+        return call if same else replace(call, idempotent=idempotent, runner=runner, using=using)
 
     def _layer(self, layer: Layer, label: str) -> Layer:
         if isinstance(layer, Timeout):

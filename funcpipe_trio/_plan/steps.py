@@ -14,7 +14,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import field, replace
 from fractions import Fraction
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from inspect import isgeneratorfunction
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 from .._base import checks
 from .._base.errors import PlanError
@@ -44,6 +45,31 @@ class RunnerPlan(Protocol):
         """Make it ready to run calls; the result belongs to the runtime."""
 
 
+def checked_open(where: str, open_: AnyFunction) -> AnyFunction:
+    """Return what opens a resource, if it may give a context manager."""
+    checks.callable_(where, "open", open_)
+    if yields_async(open_) or isgeneratorfunction(open_):
+        decorator = "@asynccontextmanager" if yields_async(open_) else "@contextmanager"
+        raise checks.refuse(TypeError, where, "open", "give a context manager", open_, f"Use it with {decorator}.")
+    return open_
+
+
+@dataclass(frozen=True, slots=True)
+class Using:
+    """A resource that a call is made with."""
+
+    open: AnyFunction = field(hash=False)
+    per: Literal["run", "worker"] = "run"
+
+    def __post_init__(self) -> None:
+        checked_open("Step.using", self.open)
+        checks.choice("Step.using", "per", self.per, ("run", "worker"))
+
+    def describe(self) -> str:
+        """One-line description."""
+        return f"using {function_name(self.open)}, one for {'the run' if self.per == 'run' else 'each worker'}"
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
     """One call of the user's function."""
@@ -52,6 +78,8 @@ class Call:
     name: str
     idempotent: bool
     runner: RunnerPlan | None = None
+    using: Using | None = None
+    """The resource that the function gets as its first argument; None without one."""
 
     def __post_init__(self) -> None:
         checks.callable_("Step", "fn", self.fn)
@@ -220,6 +248,20 @@ class StepPlan:
             )
         return StepPlan(self.name, (replace(part, runner=runner),))
 
+    def using(self, using: Using) -> StepPlan:
+        """Return the step with a resource, if it is a call and nothing more."""
+        (part, *more) = self.parts
+        if more or not isinstance(part, Call) or part.using is not None:
+            raise PlanError(
+                f"step {named(self.name)}: using must come first, and once: its function gets the resource.\n"
+                "Use Step(fn).using(open), then the policies around it."
+            )
+        return StepPlan(self.name, (replace(part, using=using),))
+
+    def has_resources(self) -> bool:
+        """Return whether any call in it is made with a resource."""
+        return any(call.using is not None for call in self.calls())
+
     def then(self, step: StepPlan) -> StepPlan:
         """Return a step that passes its result to another."""
         return StepPlan(f"{self.name} > {step.name}", self.parts + step.parts)
@@ -279,7 +321,8 @@ def _lines(parts: tuple[Part, ...]) -> Iterator[str]:
         if isinstance(part, Call):
             where = "" if part.runner is None else f" on {part.runner.describe()}"
             once = "" if part.idempotent else ", not idempotent"
-            yield f"{then}call {function_name(part.fn)}{where}{once}"
+            using = "" if part.using is None else f", {part.using.describe()}"
+            yield f"{then}call {function_name(part.fn)}{where}{using}{once}"
         elif isinstance(part, Pure):
             yield f"{then}{function_name(part.fn)}"
         else:

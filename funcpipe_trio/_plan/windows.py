@@ -62,6 +62,10 @@ class Sliding(Operation):
     def keeps(self) -> int:
         return max(0, self.size - self.step)  # except the first window, in which every item is new
 
+    @property
+    def waits_for_more(self) -> bool:
+        return True
+
     def describe(self) -> str:
         return f"{Operation.describe(self)} of {self.size} items, every {self.step}"
 

@@ -5,6 +5,7 @@ Sleeping is virtual. A runner of the user's is never started; a played call take
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from math import inf
 from typing import Any, NoReturn
 
@@ -15,7 +16,7 @@ from .._runtime.core.call_context import CallContext, Layered
 from .._runtime.runners.active_runner import ActiveRunner, Admit, admitted
 from .._runtime.runners.runners import Threads
 from .tapes import FailureKind
-from .tokens import Reader
+from .tokens import Reader, Token, origin_of
 
 _JUST = 1e-6
 """Seconds after it was cut off in which something is done: later than whatever cut it off."""
@@ -126,3 +127,20 @@ class _PlayedPlaces:
         finally:
             self._places.release_on_behalf_of(borrower)
         return item
+
+
+def expanded(reader: Reader, item: Any) -> Iterator[Any]:
+    """Return as many children of an item as there were; they tell when no more come, if those did."""
+    count = reader.next(item)
+    number = count[0] if isinstance(count, list) else count
+    if isinstance(item, list | tuple) and len(item) == number:
+        children = item
+    else:
+        children = [Token((*(origin_of(item) or ()), child)) for child in range(number)]
+    return _found_out(children, count[1]) if isinstance(count, list) else iter(children)
+
+
+def _found_out(children: Sequence[Any], kind: FailureKind | None) -> Iterator[Any]:
+    yield from children
+    if kind is not None:
+        raise_recorded(kind)

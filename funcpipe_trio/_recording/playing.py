@@ -6,9 +6,9 @@ Items are tokens, and each takes its own samples (`tokens`); `played_calls` is w
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
-from functools import partial, update_wrapper
+from functools import cache, partial, update_wrapper
 from itertools import count
 from random import Random
 from typing import Any
@@ -23,7 +23,9 @@ from .._plan.steps import Call, Limit
 from .._runtime.calls.rate_limiter import RateLimiter
 from .._runtime.core.call_context import CallContext, ContextFunction, Layered
 from .._sansio.retrying import is_meant, is_retried
-from .played_calls import PlayedAttempts, PlayedRunner, SimulatedError, live, played_call, raise_recorded
+from .own import PlayedState, PlayedTimedState, played_through
+from .played_calls import PlayedAttempts, PlayedRunner, SimulatedError, expanded, live, played_call, raise_recorded
+from .played_runs import PlayedPipeline
 from .recording import Place, Recording
 from .roles import Roles
 from .tapes import FailureKind, Kept, Sample
@@ -49,10 +51,10 @@ class Playing(Roles):
         self.began: float = 0.0  # when the simulation began
         self.missing: list[str] = []  # parts of the plan of which nothing was recorded
 
-    def reader(self, name: str, path: str, role: str) -> Reader:
-        """Return the reader of a tape."""
+    def reader(self, name: str, path: str, role: str, *, is_needed: bool = True) -> Reader:
+        """Return the reader of a tape; without `is_needed`, there may be none."""
         place = Place(name, path, role)
-        if place not in self._recording.tapes and name not in self.missing:
+        if is_needed and place not in self._recording.tapes and name not in self.missing:
             self.missing.append(name)
         return Reader(place, self._recording.tapes.get(place), self._lore, self._chance)
 
@@ -129,8 +131,8 @@ class Playing(Roles):
     def call(self, name: str, path: str, call: Call) -> Call:
         attempts = PlayedAttempts(self.reader(name, path, "calls"))
         if call.runner is None:
-            return replace(call, fn=ContextFunction(played_call(attempts)))
-        return replace(call, runner=PlayedRunner(call.runner, attempts))
+            return replace(call, fn=ContextFunction(played_call(attempts)), using=None)
+        return replace(call, runner=PlayedRunner(call.runner, attempts), using=None)
 
     def started(self, name: str, path: str, step: Any) -> Layered:
         return played_call(PlayedAttempts(self.reader(name, path, "calls")))
@@ -220,6 +222,32 @@ class Playing(Roles):
 
         return played
 
+    def state(self, name: str, make: AnyFunction, *, is_timed: bool) -> AnyFunction:
+        self.reader(name, "push", "counts")
+        reader = cache(partial(self.reader, name, is_needed=False))  # the objects of all keys play one tape
+        played, makes = PlayedTimedState if is_timed else PlayedState, reader("make", "counts")
+
+        def made() -> PlayedState:
+            count = makes.next(None)
+            if isinstance(count, list):
+                raise_recorded(count[1])
+            return played(reader)
+
+        return made
+
+    def through(self, name: str, fn: AnyFunction) -> AnyFunction:
+        self.reader(name, "begin", "children")
+        return played_through(partial(self.reader, name, is_needed=False))
+
+    def pipeline(self, name: str, fn: AnyFunction) -> AnyFunction:
+        reader = self.reader(name, "fn", "children")
+
+        def played() -> PlayedPipeline:
+            item = Token((name,))
+            return PlayedPipeline(_children(item, reader.next(item, 0)))
+
+        return played
+
     def decision(self, name: str) -> Layered:
         reader = self.reader(name, "answer", "answers")
 
@@ -256,23 +284,6 @@ async def _children(item: Any, segments: list[Any]) -> AsyncIterator[Any]:
         await live(segment)
         if number < len(segments) - 1:
             yield Token((*(origin_of(item) or ()), number))
-
-
-def expanded(reader: Reader, item: Any) -> Iterator[Any]:
-    """Return as many children of an item as there were; they tell when no more come, if those did."""
-    count = reader.next(item)
-    number = count[0] if isinstance(count, list) else count
-    if isinstance(item, list | tuple) and len(item) == number:
-        children = item
-    else:
-        children = [Token((*(origin_of(item) or ()), child)) for child in range(number)]
-    return _found_out(children, count[1]) if isinstance(count, list) else iter(children)
-
-
-def _found_out(children: Sequence[Any], kind: FailureKind | None) -> Iterator[Any]:
-    yield from children
-    if kind is not None:
-        raise_recorded(kind)
 
 
 def _tokens(name: str, most: int, end: Sample | None) -> Iterator[Token]:

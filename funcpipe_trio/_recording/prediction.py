@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from itertools import count, cycle
 from random import Random
@@ -29,6 +28,7 @@ from .._base.shown import listed, named, shown, type_name
 from .._plan import operations as ops
 from .._plan.bound import bounds
 from .._plan.check import describable
+from .._plan.failures import Recover
 from .._plan.layout import BranchLayout, FanInLayout, FanOutLayout, SegmentLayout, StageLayout, lay_out
 from .._plan.nodes import Plan, Source
 from .._plan.operations import Opaque
@@ -167,6 +167,8 @@ def _is_simple_stage(stage: StageLayout) -> bool:
 def _is_simple_head(head: object) -> bool:
     if isinstance(head, Source):
         return head.kind in ("iterable", "async iterable", "producer", "channel")
+    if isinstance(head, Recover):  # nothing fails, so it is not called
+        return False
     if not isinstance(head, ops.Map | ops.Tap) or getattr(head, "key", None) is not None:
         return head is None
     step = step_of(head.fn)
@@ -228,6 +230,17 @@ class _Cycle(Kept):
         return self.samples[number % len(self.samples)]
 
 
+class _OneForOne:
+    """An object with state of which nothing is known."""
+
+    def push(self, item: Any) -> tuple[Any]:
+        return (item,)
+
+
+def _no_work(item: Any) -> tuple[Any, ...]:
+    return ()
+
+
 class _Supposed(Playing):
     """Plays what is supposed of a plan, instead of a recording: all else takes no time, and lets every item pass."""
 
@@ -243,7 +256,7 @@ class _Supposed(Playing):
         """Return the event that is set when the sources gave so many items."""
         return self._marks.setdefault(count, trio.Event())
 
-    def reader(self, name: str, path: str, role: str) -> Reader:
+    def reader(self, name: str, path: str, role: str, *, is_needed: bool = True) -> Reader:
         seconds = self.times.get(name, (0.0,))
         samples: list[Any] = [True]
         if role == "calls":
@@ -261,12 +274,28 @@ class _Supposed(Playing):
     def key(self, name: str, path: str, fn: AnyFunction, known: tuple[Any, ...]) -> AnyFunction:
         return lambda item: item  # of each item another one
 
+    def again(self, name: str, fn: AnyFunction) -> AnyFunction:
+        return _no_work
+
+    def state(self, name: str, make: AnyFunction, *, is_timed: bool) -> AnyFunction:
+        return _OneForOne
+
+    def through(self, name: str, fn: AnyFunction) -> AnyFunction:
+        seconds = cycle(self.times.get(name, (0.0,)))
+
+        async def played(items: AsyncIterator[Any]) -> AsyncIterator[Any]:
+            async for item in items:
+                await trio.sleep(next(seconds))
+                yield item
+
+        return played
+
     def source(self, name: str, source: Source) -> Source:
         if source.kind == "ticks":
             return source
         if name not in self._gaps:
-            return replace(source, kind="iterable", origin=Opaque(partial(self._at_once, name)), claim=None)
-        return replace(source, kind="async iterable", origin=Opaque(partial(self._arriving, name)), claim=None)
+            return Source("iterable", source.name, Opaque(partial(self._at_once, name)))
+        return Source("async iterable", source.name, Opaque(partial(self._arriving, name)))
 
     def _at_once(self, name: str) -> Iterator[Token]:
         for number in count():

@@ -22,18 +22,19 @@ import trio
 from .._base import checks
 from .._base.errors import StateError
 from .._base.functions import AnyFunction
-from .._plan.nodes import Plan, Source, is_awaitable
+from .._plan.nodes import Plan, Source, is_awaitable, plan_of
 from .._plan.steps import Call, Limit
-from .._runtime.core.call_context import CallContext, ContextFunction, Layered
+from .._runtime.core.call_context import Around, CallContext, ContextFunction, Layered
 from .._runtime.core.parking import is_real
 from .._runtime.reports.report import Report
 from .._runtime.run.run import Consumer
 from .._runtime.run.witness import Witness
 from .._runtime.runners.active_runner import ActiveRunner, Admit, start_runner
+from .own import recorded_state, recorded_through
 from .recording import Recording
 from .roles import Roles
 from .run_tapes import Tapes
-from .streams import recorded_children, recorded_stream
+from .streams import REFUSED, recorded_children, recorded_stream
 from .tapes import INVALID, FailureKind, Kept, Tape, as_kept
 from .watching import watch
 
@@ -130,15 +131,23 @@ class Recordings(Roles):
     def call(self, name: str, path: str, call: Call) -> Call:
         if call.runner is not None:
             return replace(call, runner=_RecordedRunner(call.runner, Attempts(self._tapes, name, path)))
+        if call.using is not None:
+            return replace(call, fn=Around(call.fn, partial(self._layered, name, path)))
         return replace(call, fn=ContextFunction(self.function(name, path, call.fn)))
 
     def started(self, name: str, path: str, step: Any) -> Layered:
+        async def layered(item: Any, context: CallContext) -> Any:
+            return await step.layered()(item, context)
+
+        return self._layered(name, path, layered)
+
+    def _layered(self, name: str, path: str, layered: Layered) -> Layered:
         notes = Attempts(self._tapes, name, path)
 
         async def recorded(item: Any, context: CallContext) -> Any:
             since = notes.now()
             try:
-                result = await step.layered()(item, context)
+                result = await layered(item, context)
             except BaseException as error:
                 notes.fail(context.number, since, error)
                 raise
@@ -230,6 +239,31 @@ class Recordings(Roles):
             except BaseException as error:
                 segments.append(tapes.ending(name, since, error))
                 raise
+            return recorded_stream(tapes, name, since, segments, made)
+
+        return recorded
+
+    def state(self, name: str, make: AnyFunction, *, is_timed: bool) -> AnyFunction:
+        return recorded_state(self._tapes, name, make)
+
+    def through(self, name: str, fn: AnyFunction) -> AnyFunction:
+        return recorded_through(self._tapes, name, fn)
+
+    def pipeline(self, name: str, fn: AnyFunction) -> AnyFunction:
+        tapes, add = self._tapes, self._tapes.tape(name, "fn", "children").add_number
+
+        def recorded() -> Any:
+            since = tapes.now()
+            segments: list[Any] = []
+            add(segments, 0)
+            try:
+                made = fn()
+            except Exception as error:
+                segments.append(tapes.ending(name, since, error))
+                raise
+            if plan_of(made) is None:
+                segments.append([tapes.now() - since, FailureKind(REFUSED)])
+                return made
             return recorded_stream(tapes, name, since, segments, made)
 
         return recorded

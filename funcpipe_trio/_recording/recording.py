@@ -300,6 +300,7 @@ _FORMS: Final[Mapping[str, Callable[[Sample], bool]]] = {
     "failures": lambda value: isinstance(value, FailureKind),  # of those calls that failed
     "children": _all(_is_end),  # the way to each child, and to the end
     "counts": lambda value: _is_count(value) or _is_found_out(value),
+    "dues": lambda value: value is None or _is_number(value) or isinstance(value, FailureKind),  # in how many seconds
     "pulls": _is_seconds,  # how long it took
     "arrivals": _is_seconds,  # when the item came, since the beginning of the run
     "ends": _is_end,

@@ -21,8 +21,11 @@ from .._base import checks
 from .._base.errors import MisuseError
 from .._base.functions import AnyFunction, function_name, is_async
 from .._plan import operations as ops
+from .._plan.failures import OnEnd, OrElse
 from .._plan.fair_by import FairBy
+from .._plan.loops import Again
 from .._plan.nodes import FanIn, Plan, Source, is_awaitable
+from .._plan.own import Through, WithState
 from .._plan.settings import Kind, PlanPart, rebuilt, visit
 from .._plan.steps import Call, Limit, StepPlan, step_of
 from .._plan.timing import KeepAlive, StopWhen
@@ -94,8 +97,24 @@ class Roles:
         """A sync function that gives an iterable, sync, within a stage."""
         raise NotImplementedError
 
+    def again(self, name: str, fn: AnyFunction) -> AnyFunction:
+        """A sync function that gives an iterable of new work for a loop."""
+        return self.children(name, "fn", fn)
+
     def stream(self, name: str, fn: AnyFunction) -> Layered:
         """A function, sync or async, that gives an iterable, sync or async, or a pipeline, in a stage of its own."""
+        raise NotImplementedError
+
+    def state(self, name: str, make: AnyFunction, *, is_timed: bool) -> AnyFunction:
+        """What makes an object with state; `is_timed` if that may act at times."""
+        raise NotImplementedError
+
+    def through(self, name: str, fn: AnyFunction) -> AnyFunction:
+        """An async generator function over the stream."""
+        raise NotImplementedError
+
+    def pipeline(self, name: str, fn: AnyFunction) -> AnyFunction:
+        """A function without arguments that gives a pipeline."""
         raise NotImplementedError
 
     def decision(self, name: str) -> Layered:
@@ -133,6 +152,8 @@ class Roles:
         word = path.rpartition(".")[2].partition("#")[0]
         if word == "fn":
             return self._function(name, value, part)
+        if isinstance(part, WithState) and word == "make":
+            return self.state(name, value, is_timed=part.is_timed)
         if word == "key":
             return self._key(name, path, value, part)
         if word == "cost":
@@ -159,8 +180,16 @@ class Roles:
             return self.stop(name, fn)
         if isinstance(part, KeepAlive):
             return self.maker(name, fn)
+        if isinstance(part, Through):
+            return self.through(name, fn)
         if isinstance(part, ops.FlatMap):
             return _Stand(fn, self.stream(name, fn)) if part.needs_stage else self.children(name, "fn", fn)
+        if isinstance(part, Again):
+            return self.again(name, fn)
+        if isinstance(part, OrElse):
+            return self.pipeline(name, fn)
+        if isinstance(part, OnEnd):
+            return partial(self.folding(name, "fn", partial(_told, fn)), None)
         awaits = isinstance(part, ops.Concurrent) and part.awaits
         if is_async(fn) or awaits:
             awaited = fn if is_async(fn) else awaiting(name, fn)
@@ -223,6 +252,13 @@ def _truth(answer: Any) -> bool:
 def _branch(branches: tuple[str, ...], answer: Any) -> str:
     """Return the name of the branch that was answered; what is none is refused, because it may be an item."""
     return branches[branches.index(answer)]
+
+
+async def _told(fn: AnyFunction, _state: None, ending: Any) -> None:
+    """Call a function that may be async."""
+    answer = fn(ending)
+    if is_awaitable(answer):
+        await answer
 
 
 def _itself(item: Any) -> Any:

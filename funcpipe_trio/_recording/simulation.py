@@ -31,7 +31,9 @@ from .._runtime.reports.report import Report
 from .._runtime.run.run import Consumer, Run
 from .._runtime.run.run_context import RunContext
 from .._runtime.run.witness import Witness
-from .playing import Playing, expanded
+from .played_calls import expanded
+from .played_runs import PlayedRun
+from .playing import Playing
 from .recording import CONSUMER, Place, Recording
 from .tokens import Lore
 from .virtual import run_played
@@ -245,6 +247,7 @@ class _Theatre(Witness):
             if bursts is not None and bursts.samples[0][0]:
                 values, seconds = bursts.samples[0]
                 _take_time(stage.chain, clock, seconds / values)
+        consumer.engine.open_inner = PlayedRun
         for merge in consumer.engine.parts.fan_ins:
             if isinstance(merge, MergeInlet) and merge.share.cost is not None:
                 replace_costs(merge, partial(self._cost, merge.name))

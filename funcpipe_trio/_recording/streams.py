@@ -23,9 +23,11 @@ REFUSED = "TypeError"
 """The type of the error by which a run refuses what cannot be iterated."""
 
 
-def recorded_children(tapes: Tapes, name: str, fn: Callable[[Any], Iterable[Any]], item: Any) -> Iterable[Any]:
+def recorded_children(
+    tapes: Tapes, name: str, fn: Callable[[Any], Iterable[Any]], item: Any, path: str = "fn"
+) -> Iterable[Any]:
     """Return the children of an item; how many were taken is noted when they are closed."""
-    add = tapes.tape(name, "fn", "counts").add
+    add = tapes.tape(name, path, "counts").add
     try:
         made = fn(item)
         if plan_of(made) is not None or not hasattr(type(made), "__iter__"):

@@ -40,7 +40,7 @@ class Lore:
         return next_one
 
 
-_DEFAULTS: dict[str, Any] = {"calls": 0.0, "answers": True, "children": [0.0], "counts": 0, "holds": 0.0}
+_DEFAULTS: dict[str, Any] = {"calls": 0.0, "answers": True, "children": [0.0], "counts": 0, "dues": None, "holds": 0.0}
 """What happens where the recording has no sample, because nothing was ever called."""
 
 
@@ -56,6 +56,11 @@ class Reader:
         self._learned: dict[Any, Sample] | None = None  # likewise, of this simulation; None if it is not to be kept
         if kept is not None and kept.is_whole:
             self._learned = lore.learned.setdefault(place, {})
+
+    @property
+    def seen(self) -> int:
+        """How many calls were recorded."""
+        return 0 if self._kept is None else self._kept.seen
 
     def next(self, item: Any, number: int | None = None) -> Sample:
         """Return the sample for a call with an item.

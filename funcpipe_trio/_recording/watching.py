@@ -69,12 +69,15 @@ def _counting(source: IterableInlet, tapes: Tapes) -> Callable[[], None]:
 def _watch_source(source: AsyncSource, tapes: Tapes) -> None:
     name, ask, now = source.chain.name, source.next, tapes.now
     pulled, came, ended = (tapes.tape(name, role, role).add for role in ("pulls", "arrivals", "ends"))
+    fail, has_ended = source.fail, False
 
     async def asked() -> Any:
-        since = now()
+        nonlocal has_ended
+        since, source.opened_in = now() - source.opened_in, 0.0
         try:
             item = await ask()
         except BaseException as error:
+            has_ended = True
             ended(tapes.ending(name, since, error))
             raise
         at = now()
@@ -85,7 +88,12 @@ def _watch_source(source: AsyncSource, tapes: Tapes) -> None:
             came(at - tapes.began)
         return item
 
-    source.next = asked  # type: ignore[method-assign]
+    def failed(error: Exception) -> None:
+        if not has_ended:  # it was not even opened
+            ended(tapes.ending(name, now() - source.opened_in, error))
+        fail(error)
+
+    source.next, source.fail = asked, failed  # type: ignore[method-assign]
 
 
 def _watch_unbatch(operation: Any, tapes: Tapes) -> None:

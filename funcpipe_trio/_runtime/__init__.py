@@ -6,6 +6,7 @@ Its folders, each of which imports only from those above it in this list:
     reports       what a run says of itself, also between two snapshots, and what limited it
     links         what is between two stages: the plain one, one that drops, one that is fair by key, the sink
     fair_channel  the fair merge for any trio program
+    hub           one stream to subscribers that come and go, likewise
     runners       where sync functions run: threads, worker processes, executors
     calls         one call and its policies
     operations    operations that run in the stage before them

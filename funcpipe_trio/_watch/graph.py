@@ -30,7 +30,9 @@ def _line(line: SegmentLayout) -> Json:
 def _origin(origin: FanInLayout | FanOutLayout | BranchLayout | None) -> Json | None:
     if isinstance(origin, FanInLayout):
         inputs = [{"line": _line(line)} for _key, line in origin.inputs]
-        return {"kind": "fan-in", "name": line_of(origin.name), "rule": rule_of(origin), "inputs": inputs}
+        link = {"behind": origin.name, "says": "what goes round"} if origin.kind == "loop" else None
+        said = {"kind": "fan-in", "name": line_of(origin.name), "rule": rule_of(origin), "link": link}
+        return {**said, "inputs": inputs}
     if isinstance(origin, FanOutLayout):
         branches = [{"key": line_of(key), "line": _line(line)} for key, line in origin.branches]
         said = {"kind": "fan-out", "name": line_of(origin.name), "rule": route_of(origin)}

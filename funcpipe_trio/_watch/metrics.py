@@ -243,6 +243,8 @@ METRICS: Final[tuple[Metric, ...]] = (
     _policy("waited_rate", "s", "Seconds in which calls waited for a rate limit, summed over the calls."),
     _policy("waited_retry", "s", "Seconds in which calls waited between attempts, summed likewise."),
     _policy("waited_circuit", "s", "Seconds in which calls waited for a circuit to close, summed likewise."),
+    _policy("resources", "1", "Resources that were opened for its calls."),
+    _policy("waited_resource", "s", "Seconds in which calls waited until a resource was open, summed likewise."),
     _link("passed", "counter", "{item}", "Items that were put into the link behind a stage, or into that of a branch."),
     _link("taken", "counter", "{item}", "Items that were taken out of it."),
     _link("dropped", "counter", "{item}", "Items that its policy of overflow dropped."),

@@ -238,7 +238,9 @@ def _was_dealt_with(trial: Trial) -> bool:
     stages = () if trial.report is None else trial.report.stages
     policies = [each for stage in stages for each in (stage.policies, stage.divert) if each is not None]
     retried = any(each.retries for each in policies)
-    named = any(name == InjectedError.__name__ for stage in stages for name, _count in stage.failures)
+    inputs = () if trial.report is None else trial.report.inputs
+    names = [*(name for stage in stages for name, _count in stage.failures), *(each.failure for each in inputs)]
+    named = InjectedError.__name__ in names
     return trial.lab.is_resilient and (retried or named)
 
 

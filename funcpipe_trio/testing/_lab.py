@@ -16,15 +16,19 @@ import trio
 
 from .._base.functions import is_async, yields_async
 from .._plan import operations as plan
+from .._plan.failures import OrElse
 from .._plan.fair_by import FairBy
-from .._plan.nodes import Branch, FanIn, FanOut, Plan, Source, plan_of
+from .._plan.loops import Again
+from .._plan.nodes import Branch, FanIn, FanOut, Plan, Source, is_awaitable, plan_of
+from .._plan.own import Through, WithState
+from .._plan.resources import UsingSource
 from .._plan.restarts import RestartingSource
 from .._plan.timing import KeepAlive
 from .._plan.windows import Sliding, Window
 from .._runtime.calls.started import StartedStep
 from ..pipeline import Pipeline
 from ..policies.fair_share import FairShare
-from ..policies.on_error import Divert, OnError
+from ..policies.on_error import Divert, Emit, OnError
 from ..policies.on_full import OnFull
 from ..policies.retry import Retry
 from ..step import Step
@@ -78,6 +82,8 @@ class Lab:
         """Whether the items of every source in the plan are counted here."""
         self.one_to_one: bool = True
         """Whether each item taken becomes at most one item delivered."""
+        self.goes_on: bool = False
+        """Whether a merge in the plan goes on when an input fails."""
         self.is_resilient: bool = False
         """Whether the plan has policies that may handle a failure."""
         self._steps: dict[object, Step[Any, Any] | StartedStep[Any, Any]] = {}
@@ -95,11 +101,16 @@ class Lab:
 
     def wrap(self, watched: Plan) -> Plan:
         """Return the plan with all its user code watched."""
-        regrouping = plan.Batch | plan.Unbatch | plan.FlatMap | Window | Sliding | KeepAlive
+        regrouping = (
+            plan.Batch | plan.Unbatch | plan.FlatMap | Window | Sliding | WithState | Through | OrElse | KeepAlive
+        )
         if any(isinstance(operation, regrouping) for operation in watched.operations):
             self.one_to_one = False
         if isinstance(watched.origin, FanIn):
-            self.one_to_one = self.one_to_one and watched.origin.kind != "zip"
+            makes = watched.origin.kind in ("zip", "loop") or isinstance(watched.origin.on_error, Emit)
+            self.one_to_one = self.one_to_one and not makes
+            self.goes_on = self.goes_on or watched.origin.on_error != plan.STOP
+            self.is_resilient = self.is_resilient or self.goes_on
             inputs = tuple((key, self.wrap(inner)) for key, inner in watched.origin.inputs)
             share = watched.origin.share
             watched_share = None if share is None else self._share(share)
@@ -129,11 +140,32 @@ class Lab:
         if isinstance(operation, plan.Buffer) and isinstance(operation.overflow, OnFull):
             self.one_to_one = False
             wrapped["overflow"] = OnFull.merge(self.wrapped(operation.overflow.fn))
+        if isinstance(operation, WithState):
+            wrapped["make"] = self._made(operation.make)
+        if isinstance(operation, Through):
+            wrapped["fn"] = self._passing(operation.fn)
         if isinstance(operation, FairBy):
             wrapped["share"] = self._share(operation.share)
             if isinstance(operation.overflow, Divert):
                 wrapped["overflow"] = OnError.divert(self.wrapped(operation.overflow.step))
+        if isinstance(operation, Again) and isinstance(operation.full, Divert):
+            wrapped["full"] = OnError.divert(self.wrapped(operation.full.step))
         return replace(operation, **wrapped)
+
+    def _made(self, make: Callable[[], Any]) -> Callable[[], Any]:
+        def made() -> Any:
+            self.call()
+            return _WatchedState(self, make())
+
+        return functools.wraps(make, ("__name__",), ())(made) if hasattr(make, "__name__") else made
+
+    def _passing(self, fn: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        def passing(items: Any) -> Any:
+            self.call()
+            made = fn(items)
+            return _WatchedStream(self, made) if hasattr(type(made), "__aiter__") else made
+
+        return passing
 
     def _share(self, share: FairShare[Any]) -> FairShare[Any]:
         return share if share.cost is None else replace(share, cost=self.wrapped(share.cost))
@@ -199,6 +231,9 @@ class Lab:
         if isinstance(source, RestartingSource):
             self.is_resilient = True
             return replace(source, origin=plan.Opaque(lambda: self._reopened(origin)), retry=self._retry(source.retry))
+        if isinstance(source, UsingSource):
+            fn = plan.Opaque(functools.partial(self._given, origin))
+            return replace(source, origin=fn, open=self.opening(source.open))
         if source.kind == "producer":
             return replace(source, origin=plan.Opaque(functools.partial(self._produce, origin)))
         if source.kind == "channel":
@@ -210,10 +245,25 @@ class Lab:
     def _retry(self, retry: Retry) -> Retry:
         return retry if isinstance(retry.on, type | tuple) else replace(retry, on=self.wrapped(retry.on))
 
+    def opening(self, open_: Callable[[], Any]) -> Callable[[], Any]:
+        """Return the watched form of what opens a resource."""
+        return functools.partial(_WatchedManager, self, open_)
+
+    def _given(self, fn: Callable[[Any], Any], resource: Any) -> Any:
+        """Take what a function gives of a resource."""
+        self.call()
+        made = fn(resource)
+        if plan_of(made) is None:
+            return self._watched(made)
+        self.all_counted = self.one_to_one = False  # its items are those of another run
+        return self.inside(made)
+
     def _reopened(self, origin: Callable[[], Any]) -> Any:
         """Open a source that may be opened repeatedly."""
         self.call()
-        made = origin()
+        return self._watched(origin())
+
+    def _watched(self, made: Any) -> Any:
         return (_WatchedAsyncIterator if hasattr(type(made), "__aiter__") else _WatchedIterator)(self, made)
 
     async def _produce(self, origin: Callable[[Any], Any], channel: trio.MemorySendChannel[Any]) -> None:
@@ -241,6 +291,19 @@ class _InnerLab(Lab):
         wrapped = super().wrap(watched)
         self._outer.is_resilient = self._outer.is_resilient or self.is_resilient
         return wrapped
+
+
+class _WatchedState:
+    """The object of a stateful operation: each call that gives something counts."""
+
+    def __init__(self, lab: Lab, inner: Any) -> None:
+        self._lab = lab
+        self._inner = inner
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._inner, name)
+        is_watched = name in ("push", "flush", "tick") and callable(method)  # it may be None
+        return self._lab.wrapped(method) if is_watched else method
 
 
 class _WatchedIterator:
@@ -304,6 +367,63 @@ class _WatchedAsyncIterator:
         if self._open and trio.lowlevel.current_task() is self._task:  # by another task it counts as left open
             self._open = False
             self._lab.sources.closed += 1
+
+
+class _WatchedManager:
+    """The context manager of a resource, async or sync; only the task that entered it may leave it."""
+
+    def __init__(self, lab: Lab, open_: Callable[[], Any]) -> None:
+        lab.call()
+        self._lab = lab
+        self._inner = open_()
+        self._task: trio.lowlevel.Task | None = None
+
+    async def __aenter__(self) -> Any:
+        if is_awaitable(self._inner) and not hasattr(type(self._inner), "__aenter__"):
+            self._inner = await self._inner
+        is_async = hasattr(type(self._inner), "__aenter__")
+        resource = await self._inner.__aenter__() if is_async else self._inner.__enter__()
+        self._task = trio.lowlevel.current_task()
+        self._lab.sources.opened += 1
+        return resource
+
+    async def __aexit__(self, *error: Any) -> Any:
+        self._lab.sources.closed += trio.lowlevel.current_task() is self._task
+        if hasattr(type(self._inner), "__aexit__"):
+            return await self._inner.__aexit__(*error)
+        return self._inner.__exit__(*error)
+
+
+class _WatchedStream:
+    """The generator of a `through`: what is thrown into it must reach it, because it may hold scopes open."""
+
+    def __init__(self, lab: Lab, made: Any) -> None:
+        self._lab = lab
+        self._inner = aiter(made)
+        self._open = True
+        lab.sources.opened += 1
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)  # `athrow`, if it has that
+
+    def __aiter__(self) -> _WatchedStream:
+        return self
+
+    async def __anext__(self) -> Any:
+        try:
+            return await anext(self._inner)
+        except BaseException:  # it has ended, normally or not
+            self._shut()
+            raise
+
+    async def aclose(self) -> None:
+        self._shut()
+        if hasattr(self._inner, "aclose"):
+            await self._inner.aclose()
+
+    def _shut(self) -> None:
+        self._lab.sources.closed += self._open
+        self._open = False
 
 
 class _WatchedReceive(trio.abc.ReceiveChannel[Any]):

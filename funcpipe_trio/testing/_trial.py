@@ -22,10 +22,10 @@ import trio
 
 from .._base import checks
 from .._base.functions import function_name
-from .._runtime.core.signals import BEHIND_FAILURE, NOT_NEEDED
-from .._runtime.pools.nested import INSIDE
+from .._runtime.core.signals import BEHIND_FAILURE, DRAINED, NOT_NEEDED
 from .._runtime.reports.report import Report
 from .._runtime.run.run import Run
+from .._runtime.stages.nested import INSIDE
 from ..pipeline import Pipeline
 from ._guard import Guard, Stuck
 from ._lab import Lab
@@ -313,12 +313,13 @@ def _examine(trial: Trial) -> None:
 def lost_items(lab: Lab) -> list[tuple[Any, str, str]]:
     """Return the items that a run discarded although they were needed.
 
-    Items behind a failure in an inner pipeline are not lost: a policy of the outer one handled that failure.
+    What a loop does not begin in a drain is not lost: no source gave it. Nor are items behind a failure in an inner
+    pipeline, or in an input of a merge that goes on: a policy handled that failure.
     """
     return [
         (item, stage, reason)
         for item, stage, reason in lab.discarded
-        if reason != NOT_NEEDED and not (reason == BEHIND_FAILURE and INSIDE in stage)
+        if reason not in (NOT_NEEDED, DRAINED) and not (reason == BEHIND_FAILURE and (INSIDE in stage or lab.goes_on))
     ]
 
 

@@ -25,6 +25,9 @@ class Watcher(Protocol):
     def wrapped(self, fn: AnyFunction) -> AnyFunction:
         """Return the watched form of a function."""
 
+    def opening(self, open_: AnyFunction) -> AnyFunction:
+        """Return the watched form of what opens a resource."""
+
     def inside(self, result: Any) -> Any:
         """Return the watched form of a function's result."""
 
@@ -87,6 +90,8 @@ def _parts(parts: tuple[Part, ...], watcher: Watcher) -> tuple[Part, ...]:
 
 def _part(part: Part, watcher: Watcher) -> Part:
     if isinstance(part, Call):
+        if part.using is not None:
+            part = replace(part, using=replace(part.using, open=watcher.opening(part.using.open)))
         if part.runner is not None:
             return replace(part, runner=_Watched(part.runner, watcher))
         return replace(part, fn=watcher.wrapped(part.fn))

@@ -14,6 +14,7 @@ All of them shrink: to fewer and simpler items, operations and inputs, to no del
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Collection, Hashable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import accumulate, count
@@ -26,7 +27,9 @@ from hypothesis import strategies as st
 from ..merging import concat, fair_merge, merge, zip_pipelines
 from ..pipeline import Pipeline
 from ..policies.fair_share import FairShare
+from ..policies.on_error import Failure, OnError
 from ..policies.rate_limit import RateLimit
+from ..step import Step
 from ._script import Fail, Script
 
 __all__ = ["arrivals", "costs", "failures", "pipelines", "weights"]
@@ -135,6 +138,34 @@ class NoMultiple:
         return item % self.of != 0
 
 
+class Late:
+    """Gives each item when the next one comes, and the last one at the end."""
+
+    def __init__(self) -> None:
+        self.last: list[int] = []
+
+    def push(self, item: int) -> list[int]:
+        given, self.last = self.last, [item]
+        return given
+
+    def flush(self) -> list[int]:
+        return self.last
+
+    held = flush
+
+
+@dataclass(frozen=True)
+class FailAtMultiple:
+    """Return the item unchanged, or raise if it is a multiple."""
+
+    of: int
+
+    def __call__(self, item: int) -> int:
+        if item % self.of == 0:
+            raise Trouble(item)
+        return item
+
+
 @dataclass(frozen=True)
 class NoMultipleAfter:
     """Accept what is not a multiple, after a delay."""
@@ -178,6 +209,27 @@ class Twins:
 
 
 @dataclass(frozen=True)
+class OneMore:
+    """Return a second item for each that has none, a unique one."""
+
+    offset: int
+
+    def __call__(self, item: int) -> list[int]:
+        return [item + self.offset] if item < self.offset else []
+
+
+@dataclass(frozen=True)
+class Walked:
+    """The body of a loop."""
+
+    fn: Wait
+    concurrency: int
+
+    def __call__(self, line: Pipeline[int]) -> Pipeline[int]:
+        return line.map(self.fn, concurrency=self.concurrency)
+
+
+@dataclass(frozen=True)
 class TwinsAfter:
     """Yield the item and a second one that is unique, each after a delay."""
 
@@ -203,6 +255,17 @@ class TwinPipelines:
 
 
 @dataclass(frozen=True)
+class Instead:
+    """Return a pipeline of two items that are unique, each after a delay."""
+
+    offset: int
+    wait: Wait
+
+    def __call__(self) -> Pipeline[int]:
+        return Pipeline.from_iterable([self.offset, self.offset + 1]).map(self.wait)
+
+
+@dataclass(frozen=True)
 class Send:
     """Produce a range of ints."""
 
@@ -216,12 +279,54 @@ class Send:
                 await channel.send(item)
 
 
+@dataclass(frozen=True)
+class Opened:
+    """Open a range of ints as a resource, after a delay, and close it after another."""
+
+    items: range
+    delay: float
+
+    @asynccontextmanager
+    async def __call__(self) -> AsyncIterator[range]:
+        await trio.sleep(self.delay)
+        yield self.items
+        with trio.CancelScope(shield=True):
+            await trio.sleep(self.delay)
+
+
+@dataclass(frozen=True)
+class WaitWith:
+    """Return the item, after a delay; with a resource."""
+
+    wait: Wait
+
+    async def __call__(self, resource: range, item: int) -> int:
+        return await self.wait(item)  # type: ignore[no-any-return]
+
+
 def _latest(state: int, item: int) -> int:
     return item
 
 
 def _second(pair: tuple[int, int]) -> int:
     return pair[1]
+
+
+def _hear(outcome: str) -> None:
+    """Do nothing."""
+
+
+async def _hear_later(outcome: str) -> None:
+    await trio.lowlevel.checkpoint()
+
+
+def _item_of(failure: Failure[int]) -> int:
+    return failure.item
+
+
+async def _wait_for_item(failure: Failure[int]) -> int:
+    await trio.sleep(1)
+    return failure.item
 
 
 def _last(items: tuple[int, ...]) -> int:
@@ -280,7 +385,7 @@ def _drawn(
 def _source(draw: st.DrawFn, start: int, max_items: int) -> Pipeline[int]:
     # Draw the length first for every kind, so that one kind can replace another, and shrinking reaches the simplest.
     items = range(start, start + draw(st.integers(0, max_items)))
-    kind = draw(st.sampled_from(("iterable", "script", "producer", "ticks")))
+    kind = draw(st.sampled_from(("iterable", "script", "producer", "ticks", "using")))
     if kind == "script":
         times = accumulate(draw(st.sampled_from(_GAPS)) for _ in items)
         return Pipeline.from_async_iterable(Script(list(zip(times, items, strict=True))))
@@ -288,6 +393,8 @@ def _source(draw: st.DrawFn, start: int, max_items: int) -> Pipeline[int]:
         return Pipeline.from_producer(Send(items, draw(st.sampled_from(_GAPS))))
     if kind == "ticks":
         return Pipeline.ticks(draw(st.sampled_from((1, 0.5)))).take(len(items)).map(Plus(start))
+    if kind == "using":
+        return Pipeline.using(Opened(items, draw(st.sampled_from(_GAPS))), iter)
     return Pipeline.from_iterable(items)
 
 
@@ -305,10 +412,21 @@ def _joined(draw: st.DrawFn, inputs: list[Pipeline[int]]) -> Pipeline[int]:
 
 def _batched(draw: st.DrawFn, pipeline: Pipeline[int]) -> Pipeline[int]:
     delay = draw(st.sampled_from((None, 0, 0.5, 2.0)))
-    batches = pipeline.batch(draw(st.integers(1, 4)), max_delay=delay)
+    size = draw(st.integers(1, 4))
+    keyed: dict[str, Any] = {"key": Rest(_modulus(draw)), "max_keys": draw(st.integers(1, 3))}
+    batches = pipeline.batch(size, max_delay=delay, **(keyed if draw(st.booleans()) else {}))
     if draw(st.booleans()):
         batches = batches.map(_wait(draw), concurrency=draw(st.integers(1, 2)))
     return batches.unbatch()
+
+
+def _by_key(draw: st.DrawFn) -> dict[str, Any]:
+    return {
+        "key": Rest(_modulus(draw)),
+        "per_key": draw(st.integers(1, 2)),
+        "key_rate": draw(st.sampled_from((None, RateLimit(4, burst=1), RateLimit(1, burst=2)))),
+        "waiting": draw(st.integers(0, 3)),
+    }
 
 
 def _shared(draw: st.DrawFn, pipeline: Pipeline[int]) -> Pipeline[int]:
@@ -329,6 +447,12 @@ def _delay(draw: st.DrawFn) -> float:
     return draw(st.sampled_from(_DELAYS))
 
 
+def _recovered(draw: st.DrawFn, pipeline: Pipeline[int]) -> Pipeline[int]:
+    failing = pipeline.map(FailAtMultiple(_modulus(draw)), on_error=OnError.emit())
+    made: Pipeline[Any] = failing.on_ok(_wait(draw), concurrency=draw(st.integers(1, 3)))
+    return made.recover(draw(st.sampled_from((_item_of, _wait_for_item))))
+
+
 _Operation = Callable[[st.DrawFn, Pipeline[int], "count[int]"], Pipeline[int]]
 
 _OPERATIONS: dict[str, _Operation] = {
@@ -336,7 +460,17 @@ _OPERATIONS: dict[str, _Operation] = {
     "async map": lambda draw, line, twins: line.map(
         _wait(draw), concurrency=draw(st.integers(1, 3)), ordered=draw(st.booleans())
     ),
+    "async map by key": lambda draw, line, twins: line.map(
+        _wait(draw), concurrency=draw(st.integers(1, 3)), ordered=draw(st.booleans()), **_by_key(draw)
+    ),
+    "async map with a resource": lambda draw, line, twins: line.map(
+        Step(WaitWith(_wait(draw))).using(Opened(range(0), _delay(draw)), draw(st.sampled_from(("run", "worker")))),
+        concurrency=draw(st.integers(1, 3)),
+    ),
     "buffer": lambda draw, line, twins: line.buffer(draw(st.integers(0, 3))),
+    "on_ok": lambda draw, line, twins: _recovered(draw, line),
+    "on_end": lambda draw, line, twins: line.on_end(draw(st.sampled_from((_hear, _hear_later)))),
+    "or_else": lambda draw, line, twins: line.or_else(Instead(_TWIN << next(twins), _wait(draw))),
     "filter": lambda draw, line, twins: line.filter(NoMultiple(_modulus(draw))),
     "async filter": lambda draw, line, twins: line.filter(NoMultipleAfter(_modulus(draw), _delay(draw))),
     "tap": lambda draw, line, twins: line.tap(Same()),
@@ -360,6 +494,9 @@ _OPERATIONS: dict[str, _Operation] = {
     ),
     "batch": lambda draw, line, twins: _batched(draw, line),
     "fair_by": lambda draw, line, twins: _shared(draw, line),
+    "loop": lambda draw, line, twins: line.loop(
+        Walked(_wait(draw), draw(st.integers(1, 3))), again=OneMore(_TWIN << next(twins)), room=10**6
+    ),
     "window": lambda draw, line, twins: line.window(
         draw(st.integers(1, 4)), period=draw(st.sampled_from((None, 0.75, 2.0)))
     ).unbatch(),
@@ -367,6 +504,10 @@ _OPERATIONS: dict[str, _Operation] = {
     "distinct": lambda draw, line, twins: line.distinct(Rest(_modulus(draw)), remember=draw(st.integers(1, 3))),
     "buffer by cost": lambda draw, line, twins: line.buffer(
         draw(st.sampled_from((None, 1, 3))), max_cost=draw(st.integers(1, 4)), cost=Rest(_modulus(draw))
+    ),
+    "stateful": lambda draw, line, twins: line.stateful(Late, holds=1),
+    "stateful by key": lambda draw, line, twins: line.stateful(
+        Late, holds=1, key=Rest(_modulus(draw)), max_keys=draw(st.integers(1, 3))
     ),
     "dropping buffer": lambda draw, line, twins: line.buffer(
         draw(st.integers(1, 3)), overflow=draw(st.sampled_from(("drop_oldest", "drop_newest")))

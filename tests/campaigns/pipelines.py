@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future
+from contextlib import asynccontextmanager
 from fractions import Fraction
+from functools import partial
 from typing import Any
 
 import trio
@@ -160,6 +162,22 @@ def batches_by_time() -> Pipeline[int]:
     )
 
 
+def batches_by_key() -> Pipeline[int]:
+    return (
+        Pipeline.from_async_iterable(lambda: numbers(9))
+        .batch(2, max_delay=3, key=lambda x: x % 4, max_keys=3)
+        .map(one_step, concurrency=2)
+        .unbatch()
+        .batch(max_cost=4, cost=lambda x: x % 4, key=lambda x: x % 3, max_keys=2)
+        .unbatch()
+    )
+
+
+def too_many_keys() -> Pipeline[list[int]]:
+    keyed = Pipeline.from_iterable(range(9)).tap(one_step).batch(2, key=lambda x: x % 4, max_keys=3, full="fail")
+    return keyed.buffer(1)
+
+
 def expansion() -> Pipeline[int]:
     def twice(item: int) -> Iterator[int]:
         yield item
@@ -214,6 +232,27 @@ async def fails_at_some(item: int) -> int:
 
 def keyed_map() -> Pipeline[int]:
     return Pipeline.from_iterable(range(10)).buffer(3).map(wait_by_item, key=lambda x: x % 4, concurrency=3).buffer(3)
+
+
+def keyed_map_at_rates() -> Pipeline[int]:
+    limits: dict[str, Any] = {"per_key": 2, "key_rate": RateLimit(2, burst=1), "waiting": 2}
+    return Pipeline.from_iterable(range(9)).map(wait_by_item, key=lambda x: x % 3, concurrency=3, **limits).buffer(2)
+
+
+def keyed_map_at_rates_as_completed() -> Pipeline[int]:
+    return (
+        Pipeline.from_async_iterable(lambda: numbers(8))
+        .map(
+            fails_at_some,
+            key=lambda x: x % 2,
+            concurrency=2,
+            key_rate=RateLimit(0.5),
+            waiting=9,
+            ordered=False,
+            on_error=OnError.skip(),
+        )
+        .map(one_step, key=lambda x: x % 2, waiting=1)
+    )
 
 
 def keyed_map_as_completed() -> Pipeline[int]:
@@ -350,6 +389,77 @@ def branches_in_branches() -> Pipeline[int]:
     )
 
 
+# ---- failures on their way
+
+
+def failures_that_pass_and_are_recovered() -> Pipeline[int]:
+    def unless_three(item: int) -> int:
+        if item % 3 == 0:
+            raise OSError(item)
+        return item
+
+    async def item_of(failure: Failure[int]) -> int:
+        await trio.sleep(1)
+        return failure.item
+
+    return (
+        Pipeline.from_iterable(range(9))
+        .map(unless_three, on_error=OnError.emit())
+        .on_ok(wait_by_item, concurrency=2)
+        .on_ok(unless_three, on_error=OnError.emit())
+        .on_ok(wait_by_item, concurrency=3, key=lambda item: item % 2, ordered=False)
+        .recover(item_of, concurrency=2)
+        .buffer(2)
+    )
+
+
+def nested_in_place_of_nothing() -> Pipeline[int]:
+    def other() -> Pipeline[int]:
+        return Pipeline.from_async_iterable(numbers).map(wait_by_item, concurrency=2).buffer(1)
+
+    odd = Pipeline.from_iterable(range(4)).filter(lambda x: x > 9)
+    return merge(odd.or_else(other), Pipeline.from_iterable([7]).or_else(other)).map(wait_by_item, concurrency=2)
+
+
+def merge_that_goes_on() -> Pipeline[Any]:
+    async def breaks(item: int) -> int:
+        await trio.sleep(0.3)
+        if item == 3:
+            raise OSError(item)
+        return item
+
+    async def slowly(item: int) -> int:
+        await trio.sleep(0.7)
+        return item
+
+    inputs = {
+        "breaks": Pipeline.from_async_iterable(numbers).map(breaks),
+        "at once": Pipeline.from_iterable(range(4)).map(lambda item: 1 // item),
+        "fine": Pipeline.from_iterable(range(5)).map(slowly),
+    }
+    share = FairShare({"fine": 2}, capacity=2, cost=lambda item: 1 + item % 2)
+    skipping = merge(Pipeline.from_iterable(range(3)).map(breaks), fair_merge(inputs), on_error=OnError.skip())
+    return merge(fair_merge(inputs, share, on_error=OnError.emit()), skipping).buffer(1)
+
+
+def ends_that_are_told() -> Pipeline[Any]:
+    async def told(outcome: str) -> None:
+        await trio.lowlevel.checkpoint()
+
+    def refuses(outcome: str) -> None:
+        raise OSError(outcome)
+
+    return (
+        Pipeline.from_async_iterable(numbers)
+        .on_end(told)
+        .map(wait_by_item, concurrency=2)
+        .on_end(lambda outcome: None)
+        .flat_map(lambda item: Pipeline.from_iterable(range(item % 3)).on_end(told), concurrency=2)
+        .on_end(refuses)
+        .buffer(1)
+    )
+
+
 # ---- shares of one stream
 
 
@@ -385,6 +495,40 @@ def fair_by_that_diverts() -> Pipeline[int]:
         .fair_by(by_three, FairShare(capacity=1), max_keys=2, overflow=OnError.divert(Step(tell).timeout(2)))
         .map(one_step)
     )
+
+
+def smaller(item: int) -> list[int]:
+    return [item // 2, item // 3] if item > 1 else []
+
+
+def loop_of_calls() -> Pipeline[int]:
+    return Pipeline.from_async_iterable(lambda: numbers(4)).loop(
+        lambda line: line.map(wait_by_item, concurrency=2), again=smaller, room=9
+    )
+
+
+def loop_that_diverts() -> Pipeline[int]:
+    async def tell(failure: Failure[int]) -> None:
+        await trio.sleep(1.5)
+
+    return Pipeline.from_iterable(range(7)).loop(
+        lambda line: line.map(wait_by_item).batch(2, max_delay=1).unbatch(),
+        again=smaller,
+        room=2,
+        full=OnError.divert(Step(tell).timeout(2)),
+    )
+
+
+def loop_in_a_loop() -> Pipeline[int]:
+    def body(line: Pipeline[int]) -> Pipeline[int]:
+        return line.filter(lambda x: x != 3).broadcast(
+            {"a": lambda line: line.buffer(1).map(wait_by_item), "b": lambda line: line.take(2)}
+        )
+
+    def outer(line: Pipeline[int]) -> Pipeline[int]:
+        return line.loop(body, again=smaller, room=50, name="inner").map(one_step)
+
+    return Pipeline.from_iterable(range(5)).loop(outer, again=lambda x: [x - 3] if x > 2 else [], room=50)
 
 
 def fair_by_behind_a_merge() -> Pipeline[int]:
@@ -432,6 +576,62 @@ def restarting_iterable() -> Pipeline[int]:
     return Pipeline.restarting(feed, Retry(9, OSError, Backoff(0)), reset_after=math.inf).map(one_step)
 
 
+# ---- sources in a thread
+
+
+def blocking_iterable() -> Pipeline[int]:
+    return Pipeline.from_iterable(lambda: iter(range(6)), on=threads(1)).map(wait_by_item, concurrency=2).batch(2)
+
+
+# ---- sources that use a resource
+
+
+@asynccontextmanager
+async def connected(closes_in: float = 0.25) -> AsyncIterator[list[int]]:
+    """Hold a nursery open, and take a while to open and to close."""
+    await trio.sleep(0.5)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.sleep_forever)
+        try:
+            yield [*range(7)]
+        finally:
+            nursery.cancel_scope.cancel()
+            with trio.CancelScope(shield=True):
+                await trio.sleep(closes_in)
+
+
+async def rows(resource: list[int]) -> AsyncIterator[int]:
+    for number in resource:
+        await trio.sleep(0.5)
+        yield number
+
+
+def using_a_resource() -> Pipeline[int]:
+    return Pipeline.using(connected, rows).buffer(2).map(wait_by_item, concurrency=3)
+
+
+async def wait_with(resource: list[int], item: int) -> int:
+    assert item in resource
+    return await wait_by_item(item)  # type: ignore[no-any-return]
+
+
+def steps_with_resources() -> Pipeline[int]:
+    by_run = Step(wait_with).using(connected).timeout(9).retry(Retry(2, InjectedError, Backoff(0.5, jitter=0)))
+    by_worker = Step(wait_with).using(partial(connected, 0.5), per="worker")
+    return Pipeline.from_iterable(range(6)).map(by_run, concurrency=2).buffer(1).map(by_worker, concurrency=3)
+
+
+def pipelines_of_resources() -> Pipeline[int]:
+    def inside(_item: int) -> Pipeline[int]:
+        return Pipeline.using(
+            partial(connected, 0), lambda resource: Pipeline.from_iterable(resource).map(wait_by_item)
+        )
+
+    return concat(
+        Pipeline.using(connected, rows).take(3), Pipeline.from_iterable(range(2)).flat_map(inside, concurrency=2)
+    )
+
+
 # ---- windows
 
 
@@ -467,6 +667,84 @@ def distinct_items() -> Pipeline[int]:
         .map(one_step)
         .unbatch()
     )
+
+
+class Pairs:
+    """Give pairs of items that follow each other, and one that is left over after a while, or at the end."""
+
+    def __init__(self, patience: float) -> None:
+        self.patience = patience
+        self.first: list[int] = []
+        self.at = 0.0
+
+    def push(self, item: int) -> list[list[int]]:
+        self.first.append(item)
+        self.at = trio.current_time() + self.patience
+        return self.flush() if len(self.first) == 2 else []
+
+    def flush(self) -> list[list[int]]:
+        pair, self.first = self.first, []
+        return [pair] if pair else []
+
+    def held(self) -> list[int]:
+        return self.first
+
+    def due(self) -> float | None:
+        return self.at if self.first else None
+
+    def tick(self, now: float) -> list[list[int]]:
+        return self.flush()
+
+
+def stateful_by_key() -> Pipeline[int]:
+    return (
+        Pipeline.from_async_iterable(lambda: numbers(9))
+        .stateful(partial(Pairs, 0.75), holds=1, key=lambda x: x % 3, max_keys=2)
+        .unbatch()
+        .stateful(lambda: Pairs(100), holds=1, key=lambda x: x % 2, max_keys=2, full="fail")
+        .unbatch()
+    )
+
+
+def stateful() -> Pipeline[int]:
+    return (
+        Pipeline.from_async_iterable(numbers)
+        .stateful(partial(Pairs, 0.75), holds=1)
+        .unbatch()
+        .map(wait_by_item, concurrency=2)
+        .stateful(lambda: Pairs(100), holds=1)
+        .buffer(1)
+        .unbatch()
+    )
+
+
+async def doubled(items: AsyncIterator[int]) -> AsyncIterator[int]:
+    """Give each item twice, or not at all, and a last one; with a task beside it."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.sleep, 0.25)
+        async for item in items:
+            if item % 3:
+                await trio.sleep(0.5)
+                yield item
+                yield item
+        yield -1
+
+
+async def first_two(items: AsyncIterator[int]) -> AsyncIterator[int]:
+    number = 0
+    async for item in items:
+        yield item
+        number += 1
+        if number == 2:
+            return
+
+
+def through() -> Pipeline[int]:
+    return Pipeline.from_async_iterable(numbers).buffer(2).through(doubled).buffer(1).map(one_step, concurrency=2)
+
+
+def through_that_ends_early() -> Pipeline[int]:
+    return merge(Pipeline.from_async_iterable(numbers).through(first_two), Pipeline.ticks(1).take(3)).map(one_step)
 
 
 # ---- pipelines within pipelines
@@ -666,6 +944,8 @@ SCENARIOS = [
     Scenario(concatenation, name="concatenation"),
     Scenario(zipped, name="zipped"),
     Scenario(batches_by_time, name="batches_by_time"),
+    Scenario(batches_by_key, name="batches_by_key"),
+    Scenario(batches_by_key, first_three, name="batches_by_key_with_a_consumer_that_leaves"),
     Scenario(expansion, name="expansion"),
     Scenario(take_that_ends_early, name="take_that_ends_early"),
     Scenario(producer, name="producer"),
@@ -673,11 +953,20 @@ SCENARIOS = [
     Scenario(ticking, name="ticking"),
     Scenario(keyed_map, name="keyed_map"),
     Scenario(keyed_map_as_completed, name="keyed_map_as_completed"),
+    Scenario(keyed_map_at_rates, name="keyed_map_at_rates"),
+    Scenario(keyed_map_at_rates, first_three, name="keyed_map_at_rates_with_a_consumer_that_leaves"),
+    Scenario(keyed_map_at_rates_as_completed, name="keyed_map_at_rates_as_completed"),
     Scenario(retry_with_failures, name="retry_with_failures"),
     Scenario(rate_limited, name="rate_limited"),
     Scenario(two_limits, name="two_limits"),
     Scenario(breaker, name="breaker"),
     Scenario(breaker_that_waits, name="breaker_that_waits"),
+    Scenario(failures_that_pass_and_are_recovered, name="failures_that_pass_and_are_recovered"),
+    Scenario(nested_in_place_of_nothing, name="nested_in_place_of_nothing"),
+    Scenario(merge_that_goes_on, name="merge_that_goes_on"),
+    Scenario(merge_that_goes_on, first_three, name="merge_that_goes_on_with_a_consumer_that_leaves"),
+    Scenario(ends_that_are_told, name="nested_ends_that_are_told"),
+    Scenario(ends_that_are_told, first_three, name="nested_ends_that_are_told_to_a_consumer_that_leaves"),
     Scenario(skip, name="skip"),
     Scenario(divert, name="divert"),
     Scenario(in_threads, name="in_threads"),
@@ -688,6 +977,11 @@ SCENARIOS = [
     Scenario(partition, one_by_one, name="partition_with_a_slow_consumer"),
     Scenario(broadcast, first_three, name="broadcast_with_a_consumer_that_leaves"),
     Scenario(fair_by_that_blocks, name="fair_by_that_blocks"),
+    Scenario(loop_of_calls, name="loop_of_calls"),
+    Scenario(loop_that_diverts, name="loop_that_diverts"),
+    Scenario(loop_that_diverts, first_three, name="loop_with_a_consumer_that_leaves"),
+    Scenario(loop_in_a_loop, name="loop_in_a_loop"),
+    Scenario(loop_in_a_loop, one_by_one, name="loop_with_a_slow_consumer"),
     Scenario(fair_by_that_drops, name="fair_by_that_drops"),
     Scenario(fair_by_that_diverts, name="fair_by_that_diverts"),
     Scenario(fair_by_behind_a_merge, name="fair_by_behind_a_merge"),
@@ -696,6 +990,10 @@ SCENARIOS = [
     Scenario(fair_by_behind_a_merge, first_three, name="fair_by_with_a_consumer_that_leaves"),
     Scenario(restarting_source, name="restarting_source"),
     Scenario(restarting_iterable, name="restarting_iterable"),
+    Scenario(blocking_iterable, name="blocking_iterable"),
+    Scenario(using_a_resource, name="using_a_resource"),
+    Scenario(pipelines_of_resources, name="pipelines_of_resources"),
+    Scenario(steps_with_resources, name="steps_with_resources"),
     Scenario(nested_pipelines, name="nested_pipelines"),
     Scenario(nested_twice, name="nested_twice"),
     Scenario(nested_that_ends_early, name="nested_that_ends_early"),
@@ -704,6 +1002,13 @@ SCENARIOS = [
     Scenario(windows_by_time, name="windows_by_time"),
     Scenario(sliding_windows, name="sliding_windows"),
     Scenario(distinct_items, name="distinct_items"),
+    Scenario(stateful, name="stateful"),
+    Scenario(stateful_by_key, name="stateful_by_key"),
+    Scenario(stateful_by_key, first_three, name="stateful_by_key_with_a_consumer_that_leaves"),
+    Scenario(stateful, one_by_one, name="stateful_with_a_slow_consumer"),
+    Scenario(through, name="through"),
+    Scenario(through, first_three, name="through_with_a_consumer_that_leaves"),
+    Scenario(through_that_ends_early, name="through_that_ends_early"),
     Scenario(dropping, name="dropping"),
     Scenario(dropping_in_pools, name="dropping_in_pools"),
     Scenario(overflowing, name="overflowing"),

@@ -10,13 +10,18 @@ import subprocess
 import pytest
 
 LONG = {
+    "crawl": ["--pages", "9999"],
     "embed_tenants": ["a=here"],
     "fan_out": ["/dev/stdin"],
     "index_folders": ["here"],
     "noisy_tenant": ["--seconds", "300"],
     "overload": ["--seconds", "300"],
 }
-SHORT = LONG | {"noisy_tenant": ["--seconds", "0.1"], "overload": ["--seconds", "0.1"]}
+SHORT = LONG | {
+    "crawl": ["--pages", "9", "--rate", "500"],
+    "noisy_tenant": ["--seconds", "0.1"],
+    "overload": ["--seconds", "0.1"],
+}
 CTRL_C = "import os, signal\ndef ctrl_c(*_): os.kill(os.getpid(), signal.SIGINT)\n"
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="Ctrl-C, pipes and /dev/stdin of POSIX")

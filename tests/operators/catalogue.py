@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import partial
@@ -29,9 +30,10 @@ from funcpipe_trio import (
     concat,
     fair_merge,
     merge,
+    threads,
     zip_pipelines,
 )
-from tests._kit import Opaque, in_place
+from tests._kit import Opaque, connection, in_place
 
 Line = Pipeline[Any]
 Items = list[Any]
@@ -188,6 +190,7 @@ class Case:
       before: what is delivered for sure before a failure that stands behind these items, if not all that the model
         gives for them.
       stops: whether it may end before its feed does, and so never meet the failure that stands there.
+      rounds: whether it makes work of its own, which is not begun in a drain.
       alone: whether all it takes comes from the feed, each item once.
       fails: whether its source can be made to fail.
       replays: whether it can be run again.
@@ -200,6 +203,7 @@ class Case:
     ordered: bool = True
     before: Model | None = None
     stops: bool = False
+    rounds: bool = False
     alone: bool = True
     fails: bool = True
     replays: bool = True
@@ -328,6 +332,36 @@ def slid(size: int, step: int) -> Model:
     return lambda items: [tuple(items[at : at + size]) for at in range(0, len(items) - size + 1, step)]
 
 
+def cut_by_rest(size: int) -> Model:
+    """Batches of each rest: full ones when they are, then the others in the order of their first items."""
+
+    def model(items: Items) -> Items:
+        open_: dict[int, Items] = {}
+        closed = []
+        for item in items:
+            batch = open_.setdefault(rest(item), [])
+            batch.append(item)
+            if len(batch) == size:
+                closed.append(open_.pop(rest(item)))
+        return [*closed, *open_.values()]
+
+    return model
+
+
+def idle_go_out(items: Items) -> Items:
+    """Pairs of each rest, of which two may be open: the one that was idle longest leaves for a third."""
+    open_: dict[int, Items] = {}  # in the order of their last items, which are their first
+    closed = []
+    for item in items:
+        if rest(item) not in open_ and len(open_) == 2:
+            closed.append(open_.pop(next(iter(open_))))
+        batch = open_.setdefault(rest(item), [])
+        batch.append(item)
+        if len(batch) == 2:
+            closed.append(open_.pop(rest(item)))
+    return [*closed, *open_.values()]
+
+
 def numbered(items: Items) -> Items:
     return [(at, item) for at, item in enumerate(items, 7)]
 
@@ -352,6 +386,121 @@ def by_costs(items: Items) -> Items:
     return batches
 
 
+class Late:
+    """Give each item when the next one comes."""
+
+    def __init__(self) -> None:
+        self.kept: Items = []
+
+    def push(self, item: Any) -> Items:
+        given, self.kept = self.kept, [item]
+        return given
+
+    def flush(self) -> Items:
+        return self.kept
+
+    def held(self) -> Items:
+        return self.kept
+
+
+class InTime:
+    """Give each item after a second and a half, or when three others wait."""
+
+    def __init__(self, seconds: float = 1.5) -> None:
+        self.seconds = seconds
+        self.kept: list[tuple[float, Any]] = []
+
+    def push(self, item: Any) -> Items:
+        self.kept.append((trio.current_time() + self.seconds, item))
+        return [self.kept.pop(0)[1]] if len(self.kept) > 3 else []
+
+    def flush(self) -> Items:
+        return [item for _, item in self.kept]
+
+    held = flush
+
+    def due(self) -> float | None:
+        return self.kept[0][0] if self.kept else None
+
+    def tick(self, now: float) -> Iterator[Any]:
+        while self.kept and self.kept[0][0] <= now:
+            yield self.kept.pop(0)[1]
+
+
+class Twice:
+    """Give two values for each item, and one more at the end."""
+
+    def push(self, item: Any) -> Iterator[Any]:
+        yield from twice(item)
+
+    def flush(self) -> Items:
+        return [None]
+
+
+def late(of_keys: int, *, flushed: bool = True) -> Model:
+    """Each item when the next one of its rest comes, or its object makes room; then those of the rests that came."""
+
+    def model(items: Items) -> Items:
+        kept: dict[int, Any] = {}  # in the order in which the rests came
+        touched: list[int] = []  # the rests, in the order of their last items
+        given = []
+        for item in items:
+            if rest(item) in kept:
+                given.append(kept[rest(item)])
+                touched.remove(rest(item))
+            elif len(kept) == of_keys:
+                given.append(kept.pop(touched.pop(0)))
+            kept[rest(item)] = item
+            touched.append(rest(item))
+        return [*given, *(kept.values() if flushed else ())]
+
+    return model
+
+
+async def slowly_through(items: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    async for item in items:
+        await trio.sleep(number(item) % 3)
+        yield item
+
+
+async def twice_through(items: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    async for item in items:
+        for child in twice(item):
+            yield child
+    yield None
+
+
+async def three_through(items: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    for _ in range(3):
+        async for item in items:
+            yield item
+            break
+
+
+async def late_through(items: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    """Give an item when the next one was taken, within a nursery."""
+    async with trio.open_nursery():
+        kept: Items = []
+        async for item in items:
+            kept.append(item)
+            if len(kept) > 1:
+                yield kept.pop(0)
+        for item in kept:
+            yield item
+
+
+def unless_failed(fn: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    return lambda item: item if isinstance(item, Failure) else fn(item)
+
+
+def failed_item(failure: Failure[Any]) -> Any:
+    return failure.item
+
+
+def recovered(items: Items) -> Items:
+    return [failed_item(item) if isinstance(item, Failure) else item for item in items]
+
+
 POLICIES: dict[str, tuple[OnError, Model]] = {
     "skip": (OnError.skip(), good),
     "emit": (OnError.emit(), with_failures),
@@ -364,11 +513,17 @@ def mapped() -> Iterator[Case]:
     yield on("map: async", lambda p: p.map(nap))
     yield on("map: a step", lambda p: p.map(Step(nap).timeout(99).retry(Retry(2)), concurrency=2))
     yield on("map: a step on a runner", lambda p: p.map(Step(same).on(in_place).timeout(99), concurrency=2))
+    for per in ("run", "worker"):
+        yield Case(f"map: a resource for each {per}", partial(with_a_resource, per))
     yield on("map: a lambda, awaited", lambda p: p.map(lambda item: nap(item), concurrency=2))
     yield on("map: ordered pool", lambda p: p.map(nap, concurrency=3))
     yield on("map: unordered pool", lambda p: p.map(nap, concurrency=3, ordered=False), ordered=False)
     yield on("map: key", lambda p: p.map(nap, concurrency=3, key=rest))
     yield on("map: key, unordered", lambda p: p.map(nap, concurrency=3, key=rest, ordered=False), ordered=False)
+    limits = {"key": rest, "per_key": 2, "key_rate": RateLimit(2, burst=2), "waiting": 3}
+    yield on("map: key, limits", lambda p: p.map(nap, concurrency=3, **limits))
+    yield on("map: key, limits, unordered", lambda p: p.map(nap, concurrency=2, ordered=False, **limits), ordered=False)
+    yield on("map: key, waiting", lambda p: p.map(nap, concurrency=1, key=rest, waiting=2, on_error=OnError.emit()))
     for name, (policy, model) in POLICIES.items():
         yield on(f"map: {name}", lambda p, policy=policy: p.map(pick, on_error=policy), model)
         made = partial(Pipeline.map, fn=after(pick), concurrency=3, on_error=policy)
@@ -394,6 +549,68 @@ def flat_mapped() -> Iterator[Case]:
         lambda items: [each for item in items for each in (item, *with_failures([item]))],
     )
     yield on("flat_map: skip", lambda p: p.flat_map(lambda item: [pick(item)], on_error=OnError.skip()), good)
+
+
+def with_failures_on_their_way() -> Iterator[Case]:
+    def failing(line: Line) -> Line:
+        return line.map(pick, on_error=OnError.emit())
+
+    def ok(items: Items) -> Items:
+        return [*map(unless_failed(wrapped), with_failures(items))]
+
+    yield on("on_ok", lambda p: failing(p).on_ok(wrapped), ok)
+    yield on("on_ok: async", lambda p: failing(p).on_ok(after(wrapped)), ok)
+    yield on("on_ok: a step", lambda p: failing(p).on_ok(Step(after(wrapped)).timeout(99), concurrency=2), ok)
+    yield on(
+        "on_ok: a lambda, awaited", lambda p: failing(p).on_ok(lambda item: after(wrapped)(item), concurrency=2), ok
+    )
+    pooled = partial(Pipeline.on_ok, fn=after(wrapped), concurrency=3)
+    yield on("on_ok: ordered pool", lambda p: pooled(failing(p)), ok)
+    yield on("on_ok: unordered pool", lambda p: pooled(failing(p), ordered=False), ok, ordered=False)
+    yield on("on_ok: key", lambda p: pooled(failing(p), key=rest), ok)
+    yield on("on_ok: without failures", lambda p: pooled(p), lambda items: [*map(unless_failed(wrapped), items)])
+    yield on("on_ok: divert", lambda p: p.on_ok(pick, on_error=OnError.divert(bury)), good)
+    yield on("recover", lambda p: failing(p).recover(failed_item), recovered)
+    yield on("recover: async", lambda p: failing(p).recover(after(failed_item)), recovered)
+    retried = Step(after(failed_item)).retry(Retry(2))
+    yield on("recover: a step", lambda p: failing(p).recover(retried, concurrency=2), recovered)
+    saved = partial(Pipeline.recover, fn=after(failed_item), concurrency=3)
+    yield on("recover: ordered pool", lambda p: saved(failing(p)), recovered)
+    yield on("recover: unordered pool", lambda p: saved(failing(p), ordered=False), recovered, ordered=False)
+    yield on("recover: key", lambda p: saved(failing(p), key=lambda failure: rest(failure.item)), recovered)
+    yield on(
+        "recover: fails, too",
+        lambda p: failing(p).recover(lambda failure: pick(failure.item), on_error=OnError.skip()),
+        lambda items: good(recovered(items)),
+    )
+
+
+def instead_of_nothing() -> Iterator[Case]:
+    def nothing(line: Line) -> Line:
+        return line.filter(lambda item: False)
+
+    def others() -> Line:
+        return Pipeline.from_iterable(OTHER)
+
+    def slow_others() -> Line:
+        return Pipeline.from_iterable(OTHER).map(second, concurrency=2).buffer(1)
+
+    def given(items: Items) -> Items:
+        return OTHER
+
+    made: dict[str, Any] = {"before": lambda items: [], "alone": False}
+    yield on("or_else: not needed", lambda p: p.or_else(others), lambda items: items or OTHER, before=list, alone=False)
+    yield on("or_else", lambda p: nothing(p).or_else(others), given, **made)
+    yield on("or_else: a slow pipeline", lambda p: nothing(p.map(nap)).or_else(slow_others).map(same), given, **made)
+    yield on(
+        "or_else: two pipelines", lambda p: nothing(p).or_else(lambda: nothing(others())).or_else(others), given, **made
+    )
+
+
+def at_the_end() -> Iterator[Case]:
+    yield on("on_end", lambda p: p.on_end(wrapped))
+    yield on("on_end: async", lambda p: p.map(nap, concurrency=2).on_end(nap).map(same))
+    yield on("on_end: awaited", lambda p: p.on_end(lambda outcome: nap(outcome)).batch(3), cut(3))
 
 
 def item_by_item() -> Iterator[Case]:
@@ -462,6 +679,18 @@ def regrouped() -> Iterator[Case]:
     yield on("batch: what is there, by cost", lambda p: p.batch(9, max_delay=0, max_cost=2), cut(1), view=flat)
     yield on("batch: cost", lambda p: p.batch(max_cost=2), cut(2))
     yield on("batch: cost function", lambda p: p.batch(max_cost=5, cost=lambda item: 1 + rest(item)), by_costs)
+    yield on("batch: key", lambda p: p.batch(3, key=rest, max_keys=3), cut_by_rest(3))
+    yield on("batch: key, oldest", lambda p: p.batch(2, key=rest, max_keys=2), idle_go_out)
+    yield on("batch: key, fail", lambda p: p.batch(2, key=rest, max_keys=3, full="fail"), cut_by_rest(2))
+    yield on(
+        "batch: key, delay", lambda p: p.batch(9, max_delay=1, key=rest, max_keys=3), cut(1), ordered=False, view=flat
+    )
+    yield on("batch: key, one key", lambda p: p.batch(3, key=lambda item: None, max_keys=1), cut(3))
+    yield on(
+        "batch: key, cost",
+        lambda p: p.batch(max_cost=5, cost=lambda item: 5, key=rest, max_keys=1, full="fail"),
+        cut(1),
+    )
     yield on("window", lambda p: p.window(3), cut(3))
     yield on("window: period", lambda p: p.window(period=1.5), cut(1), view=flat)
     yield on("window: period and number", lambda p: p.window(2, period=2.5), cut(1), view=flat)
@@ -469,6 +698,48 @@ def regrouped() -> Iterator[Case]:
     yield on("sliding: in steps", lambda p: p.sliding(3, 2), slid(3, 2))
     yield on("sliding: with gaps", lambda p: p.sliding(2, 3), slid(2, 3))
     yield on("pairwise", lambda p: p.pairwise(), lambda items: [*pairwise(items)])
+
+
+def own() -> Iterator[Case]:
+    """Operations of the user's own."""
+    yield on("stateful", lambda p: p.stateful(Late, holds=1), before=lambda items: items[:-1])
+    yield on(
+        "stateful: behind a pool",
+        lambda p: p.map(nap, concurrency=3).stateful(Late, holds=1),
+        before=lambda items: items[:-1],
+    )
+    yield on(
+        "stateful: key",
+        lambda p: p.stateful(Late, holds=1, key=rest, max_keys=3),
+        late(3),
+        before=late(3, flushed=False),
+    )
+    yield on(
+        "stateful: key, oldest",
+        lambda p: p.stateful(Late, holds=1, key=rest, max_keys=2),
+        late(2),
+        before=late(2, flushed=False),
+    )
+    yield on(
+        "stateful: key, at times",
+        lambda p: p.stateful(InTime, holds=3, key=rest, max_keys=3),
+        before=lambda items: items[:-9],
+        ordered=False,
+    )
+    yield on("stateful: two of one", lambda p: p.stateful(Twice), lambda items: [*both(items), None], before=both)
+    yield on(
+        "stateful: at times", lambda p: p.stateful(InTime, holds=3), before=lambda items: items[:-3], ordered=False
+    )
+    yield on(
+        "stateful: a function",
+        lambda p: p.stateful(lambda: InTime(0.25), holds=3),
+        before=lambda items: items[:-3],
+        ordered=False,
+    )
+    yield on("through", lambda p: p.through(slowly_through))
+    yield on("through: two of one", lambda p: p.through(twice_through), lambda items: [*both(items), None], before=both)
+    yield on("through: three", lambda p: p.through(three_through), lambda items: items[:3], stops=True)
+    yield on("through: in a nursery", lambda p: p.through(late_through, holds=1), before=lambda items: items[:-1])
 
 
 def timed() -> Iterator[Case]:
@@ -571,9 +842,46 @@ def branched() -> Iterator[Case]:
     )
 
 
+def once_more(item: Any) -> list[Any]:
+    """Give an item once more, wrapped."""
+    return [] if type(item) is tuple else [(item,)]
+
+
+def with_rounds(items: Items) -> Items:
+    return [*items, *(work for item in items for work in once_more(item))]
+
+
+def looped() -> Iterator[Case]:
+    loop = partial(Pipeline.loop, again=once_more, room=100)
+    flags: dict[str, Any] = {"ordered": False, "rounds": True}
+    yield on("loop", partial(loop, body=same), with_rounds, **flags)
+    yield on("loop: a pool", partial(loop, body=lambda p: p.map(nap, concurrency=2)), with_rounds, **flags)
+    yield on(
+        "loop: as completed, by key",
+        partial(loop, body=lambda p: p.map(nap, concurrency=3, key=rest, ordered=False)),
+        with_rounds,
+        **flags,
+    )
+    yield on("loop: divert", partial(loop, body=lambda p: p.map(nap), full=OnError.divert(bury)), with_rounds, **flags)
+    branches: dict[str, Any] = {"a": lambda line: line.buffer(1).map(nap), "b": lambda line: line.take(1).skip(1)}
+    yield on(
+        "loop: branches and batches",
+        partial(loop, body=lambda p: p.broadcast(branches).batch(2, max_delay=1).unbatch()),
+        with_rounds,
+        **flags,
+    )
+    yield on(
+        "loop: in a loop",
+        partial(loop, body=lambda p: p.loop(same, again=lambda item: [], room=1).map(nap)),
+        with_rounds,
+        **flags,
+    )
+
+
 def sources() -> Iterator[Case]:
     yield Case("from_iterable", lambda feed: Pipeline.from_iterable(feed.at_once))
     yield Case("from_iterable: a list", lambda feed: Pipeline.from_iterable(feed.items), alone=False, fails=False)
+    yield Case("from_iterable: in a thread", lambda feed: Pipeline.from_iterable(feed.at_once, on=threads(1)))
     yield Case("from_async_iterable", lambda feed: Pipeline.from_async_iterable(feed.slowly))
     yield Case("from_channel", lambda feed: Pipeline.from_channel(Channel(feed)), replays=False)
     yield Case("from_producer", lambda feed: Pipeline.from_producer(feed.produce))
@@ -594,6 +902,48 @@ def sources() -> Iterator[Case]:
     )
 
 
+@asynccontextmanager
+async def held_open(feed: Feed) -> AsyncIterator[Feed]:
+    """Open the feed as a resource that holds a nursery open, as a connection does."""
+    feed.opened += 1
+    try:
+        async with connection():
+            yield feed
+    finally:
+        feed.closed += 1
+
+
+@contextmanager
+def held_at_once(feed: Feed) -> Iterator[Feed]:
+    feed.opened += 1
+    try:
+        yield feed
+    finally:
+        feed.closed += 1
+
+
+async def nap_with(_feed: Feed, item: Any) -> Any:
+    return await nap(item)
+
+
+def with_a_resource(per: Any, feed: Feed) -> Line:
+    step = Step(nap_with).using(partial(held_open, feed), per).timeout(99).retry(Retry(2))
+    return feed.line().map(step, concurrency=2)
+
+
+def using() -> Iterator[Case]:
+    yield Case("using", lambda feed: Pipeline.using(partial(held_open, feed), Feed.slowly))
+    yield Case("using: an iterable", lambda feed: Pipeline.using(partial(held_at_once, feed), Feed.at_once))
+    yield Case(
+        "using: a pipeline",
+        lambda feed: Pipeline.using(
+            partial(held_open, feed),
+            lambda feed: Pipeline.from_iterable(feed.at_once).map(nap, concurrency=2),
+        ),
+        alone=False,  # what its run discards is none of this one's items
+    )
+
+
 def fan_ins() -> Iterator[Case]:
     beside: dict[str, Any] = {"ordered": False, "alone": False}
     yield Case(
@@ -607,7 +957,24 @@ def fan_ins() -> Iterator[Case]:
         before=list,
         **beside,
     )
+    for name, policy in {"emit": OnError.emit(), "skip": OnError.skip()}.items():
+        yield Case(
+            f"merge: {name}",
+            lambda feed, policy=policy: merge(feed.line(), feed.other().buffer(1), on_error=policy),
+            lambda items: [*items, *OTHER],
+            before=list,
+            stops=True,
+            **beside,
+        )
     share = FairShare({"feed": 3, "other": Fraction(1, 2)}, capacity=2, cost=lambda item: 1 + rest(item))
+    yield Case(
+        "fair_merge: emit",
+        lambda feed: fair_merge({"feed": feed.line(), "other": feed.other()}, share, on_error=OnError.emit()),
+        lambda items: [*items, *OTHER],
+        before=list,
+        stops=True,
+        **beside,
+    )
     yield Case(
         "fair_merge",
         lambda feed: fair_merge({"feed": feed.line(), "other": feed.other()}, share),
@@ -640,16 +1007,21 @@ def fan_ins() -> Iterator[Case]:
     )
 
 
-SOURCES = [*sources()]
+SOURCES = [*sources(), *using()]
 OPERATORS = [
     *mapped(),
     *flat_mapped(),
+    *with_failures_on_their_way(),
+    *instead_of_nothing(),
+    *at_the_end(),
     *item_by_item(),
     *of_the_stream(),
     *regrouped(),
+    *own(),
     *timed(),
     *held(),
     *branched(),
+    *looped(),
     *fan_ins(),
 ]
 """What is put behind something: each may be put behind any other, too."""

@@ -286,9 +286,13 @@ def test_drained_in_the_middle_delivers_what_was_taken(case, consume):
 
         played = run_case(case, feed, drained)
         assert played.report.outcome in ("drained", "completed")
-        assert {reason for _, _, reason in played.lab.discarded} <= {"not needed"}
+        assert {reason for _, _, reason in played.lab.discarded} <= {
+            "not needed",
+            *(["drained"] if case.rounds else []),
+        }
         if case.alone and not played.lab.overflowed:
-            assert seen(case, played.got) == seen(case, case.model(feed.items[: feed.handed]))
+            expected, got = seen(case, case.model(feed.items[: feed.handed])), seen(case, played.got)
+            assert got == expected or (case.rounds and seen(case, feed.items[: feed.handed]) <= got <= expected)
 
 
 # ---- something fails

@@ -95,8 +95,12 @@ def test_there_is_a_line_exactly_if_the_documents_differ(make, other):
             "source (iterable) numbers#2: moved, from at the beginning in input b of fair_merge to at the beginning in "
             "input c of fair_merge",
         ]),
+        (merge(NUMBERS, NUMBERS), merge(NUMBERS, NUMBERS, on_error=OnError.emit()), [
+            "merge: on_error stop -> emit",
+        ]),
         (merge(NUMBERS, NUMBERS), concat(NUMBERS, NUMBERS, name="merge"), [
             "merge: merge -> concat",
+            "concat merge: on_error removed",
             "items in flight: at most 32 -> 16",
         ]),
     ],

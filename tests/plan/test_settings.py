@@ -211,13 +211,13 @@ def test_all_unknown_names_are_told_at_once():
 
     with pytest.raises(PlanError) as caught:
         pipeline.with_settings({"embde": {"concurrency": 1}, "embed": {"speed": 1, "key": 2}, "take": {"n": 3}})
+    known = "'concurrency', 'ordered', 'per_key', 'key_rate', 'waiting', 'on_error'"
     assert caught.value.problems == (
         "Pipeline.with_settings: settings['embde'] must name a part of the plan; the parts are 'numbers', 'embed', "
         "'take'",
-        "Pipeline.with_settings: settings['embed']['speed'] must name a setting; the settings of 'embed' are "
-        "'concurrency', 'ordered', 'on_error'",
+        f"Pipeline.with_settings: settings['embed']['speed'] must name a setting; the settings of 'embed' are {known}",
         "Pipeline.with_settings: settings['embed']['key'] must name a setting, not a function; the settings of 'embed' "
-        "are 'concurrency', 'ordered', 'on_error'",
+        f"are {known}",
     )
 
 

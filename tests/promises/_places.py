@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import trio
 
 from funcpipe_trio import (
@@ -82,8 +84,22 @@ class Code:
             for item in ITEMS:
                 await channel.send(await self.wait(item))
 
+    async def through(self, items):
+        async for item in items:
+            yield await self.wait(item)
+
     async def bury(self, _failure):
         self.fn(BAD)
+
+
+class Pushing:
+    """An object with state."""
+
+    def __init__(self, code):
+        self.code = code
+
+    def push(self, item):
+        return [self.code.fn(item)]
 
 
 class Feed:
@@ -130,6 +146,9 @@ PLACES = {
     "a pool in order": lambda code: line().map(code.wait, concurrency=3),
     "a pool": lambda code: line().map(code.wait, concurrency=3, ordered=False),
     "a key": lambda code: line().map(Step(code.wait).map(str), key=code.key, concurrency=2),
+    "a key at a rate": lambda code: line().map(
+        Step(code.wait).map(str), key=code.key, concurrency=2, key_rate=RateLimit(2, burst=1), waiting=9
+    ),
     "a step": lambda code: line().map(Step(code.wait)),
     "a step with a timeout": lambda code: line().map(Step(code.wait).timeout(9)),
     "a step with a retry": lambda code: line().map(Step(code.wait).retry(Retry(3))),
@@ -156,7 +175,12 @@ PLACES = {
     ),
     "the cost of a batch": lambda code: line().batch(2, max_cost=9, cost=code.cost),
     "the cost of a buffer": lambda code: line().buffer(max_cost=9, cost=code.cost).map(str),
+    "the key of a batch": lambda code: line().batch(2, key=code.key, max_keys=2),
+    "the key and the cost of a batch": lambda code: line().batch(max_cost=9, cost=code.cost, key=code.key, max_keys=2),
     "the cost of a throttle": lambda code: line().throttle(RateLimit(99, burst=9), cost=code.cost),
+    "stateful": lambda code: line().stateful(lambda: Pushing(code)),
+    "stateful by key": lambda code: line().stateful(lambda: Pushing(code), key=code.key, max_keys=2),
+    "through": lambda code: line().through(code.through),
     "the key of distinct": lambda code: line().distinct(lambda item: (code.fn(item), item), remember=9),
     "the key of fair_by": lambda code: line().fair_by(code.key, max_keys=2),
     "the cost of fair_by": lambda code: line().fair_by(str, FairShare(cost=code.cost), max_keys=9),
@@ -165,6 +189,13 @@ PLACES = {
         .fair_by(bool, FairShare(capacity=1), max_keys=2, overflow=OnError.divert(code.bury))
         .map(Step(code.wait).map(str))
     ),
+    "the new work of a loop": lambda code: line().loop(
+        lambda p: p, again=lambda item: [code.key(item) - 1] if item > 0 else [], room=99
+    ),
+    "the diversion of a loop": lambda code: line().loop(
+        lambda p: p, again=lambda item: [0] * (item and 5), room=1, full=OnError.divert(code.bury)
+    ),
+    "the body of a loop": lambda code: line().loop(lambda p: p.map(code.wait), again=lambda item: [], room=1),
     "a route": lambda code: line().partition(lambda item: "ab"[code.key(item)], {"a": lambda p: p, "b": lambda p: p}),
     "a branch": lambda code: line().broadcast({"a": lambda p: p.map(code.fn), "b": lambda p: p}),
     "the cost of a merge": lambda code: fair_merge({"a": line()}, FairShare(cost=code.cost)),
@@ -188,6 +219,16 @@ PLACES = {
     "a producer": lambda code: Pipeline.from_producer(code.produce),
     "a source that restarts": lambda code: Pipeline.restarting(code.feed, Retry(3), reset_after=9),
     "an iterable that restarts": lambda code: Pipeline.restarting(code.iterate, Retry(3), reset_after=9),
+    "a source that uses a resource": lambda code: Pipeline.using(nullcontext, lambda _: code.feed()),
+    "an iterable of a resource": lambda code: Pipeline.using(nullcontext, lambda _: code.iterate()),
+    "a pipeline of a resource": lambda code: Pipeline.using(
+        nullcontext, lambda _: Pipeline.from_async_iterable(code.feed)
+    ),
+    "the opening of a resource": lambda code: Pipeline.using(lambda: nullcontext(code.fn(BAD)), lambda _: ITEMS),
+    "a call with a resource": lambda code: line().map(Step(lambda _, item: code.wait(item)).using(nullcontext)),
+    "the opening of a resource of a step": lambda code: line().map(
+        Step(lambda _, item: code.wait(item)).using(lambda: nullcontext(code.fn(BAD)), per="worker")
+    ),
     "an input of a merge": lambda code: merge(Pipeline.from_async_iterable(code.feed), line()),
     "an input of a concat": lambda code: concat(
         line().filter(lambda _: False), Pipeline.from_async_iterable(code.feed)

@@ -97,7 +97,7 @@ def test_cleanup_that_hangs_is_given_up_at_the_limit(way):
     assert source.closings == [("begun", 3)]
     assert now == 5
     assert [type(error) for error in report.cleanup_errors] == [trio.TooSlowError]
-    assert str(report.cleanup_errors[0]) == "closing what stage 'source' opened took more than 2 s"
+    assert str(report.cleanup_errors[0]) == "cleanup in stage 'source' took more than 2 s"
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -105,6 +105,7 @@ SOURCES = {
     "source": lambda feed: Pipeline.from_async_iterable(feed),
     "iterable": lambda feed: Pipeline.from_async_iterable(lambda: Iterated(feed)),
     "restarting": lambda feed: Pipeline.restarting(feed, Retry(3), reset_after=9),
+    "using": lambda feed: Pipeline.using(connection, lambda _: feed()),
     "flat_map": lambda feed: Pipeline.from_iterable("ab").flat_map(lambda _: feed(), concurrency=2),
     "flat_map in order": lambda feed: Pipeline.from_iterable("ab").flat_map(lambda _: feed(), concurrency=1),
     "inner pipelines": lambda feed: Pipeline.from_iterable("ab").flat_map(

@@ -32,6 +32,18 @@ def pairs(item):
     return [item]
 
 
+class Each:
+    """Gives each item at once."""
+
+    def push(self, item):
+        return [item]
+
+
+async def each(items):
+    async for item in items:
+        yield item
+
+
 MINUTES = [60, 120, 180, 240]
 SHAPES = {
     "alone": (lambda p: p, 0),
@@ -49,6 +61,9 @@ SHAPES = {
     "timeouts": (lambda p: p.idle_timeout(61).timeout(241), 0),
     "the first child": (lambda p: p.flat_map(pair), 0),
     "a fused child": (lambda p: p.flat_map(pairs), 0),
+    "an object with state": (lambda p: p.stateful(Each), 0),
+    "one in its own stage": (lambda p: p.stateful(lambda: Each()), 0),
+    "a generator": (lambda p: p.through(each), 0),
     "a merge": (lambda p: merge(p, Pipeline.from_async_iterable(never)), 0),
     "a fair merge": (lambda p: fair_merge({"a": p, "b": Pipeline.from_async_iterable(never)}), 0),
     "a concat": (lambda p: concat(p, p), 0),
@@ -192,11 +207,17 @@ async def children(item):
     yield item
 
 
+class Threefold:
+    def push(self, item):
+        return [item, item, item]
+
+
 KEEP = {
     "unbatch": lambda line: line.batch(3).unbatch(),
     "flat_map": lambda line: line.flat_map(lambda item: [item, item, item]),
     "flat_map of generators": lambda line: line.flat_map(lambda item: (item for _ in range(3))),
     "batches by cost": lambda line: line.batch(max_cost=2, cost=lambda item: 3 if item % 2 else 1).unbatch(),
+    "stateful": lambda line: line.stateful(Threefold),
     "a window": lambda line: line.window(2).unbatch(),
 }
 BEHIND = {

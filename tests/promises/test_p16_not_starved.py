@@ -58,6 +58,19 @@ async def nothing(item):
     return ()
 
 
+class Nothing:
+    """Takes all, and gives nothing."""
+
+    def push(self, item):
+        return ()
+
+
+async def swallow(items):
+    async for _ in items:
+        pass
+    yield None
+
+
 class Channel(trio.abc.ReceiveChannel):
     """A channel that never waits and never checkpoints."""
 
@@ -102,6 +115,9 @@ SHAPES = {
     "an unbatch": lambda seen: Pipeline.from_iterable([range(ITEMS)]).unbatch().tap(seen),
     "a window": lambda seen: NUMBERS.tap(seen).window(ITEMS, period=1),
     "a sliding window": lambda seen: NUMBERS.tap(seen).sliding(ITEMS),
+    "a stateful": lambda seen: NUMBERS.tap(seen).stateful(Nothing),
+    "a stateful of its own": lambda seen: NUMBERS.tap(seen).buffer(10**6).stateful(lambda: Nothing()),
+    "a through": lambda seen: NUMBERS.tap(seen).through(swallow),
     "a distinct": lambda seen: NUMBERS.tap(seen).distinct(lambda item: 0, remember=1),
     "a fair_by that drops": lambda seen: NUMBERS.tap(seen).fair_by(even, max_keys=2, overflow="drop_newest"),
     "a fair_by": lambda seen: NUMBERS.tap(seen).fair_by(even, FairShare(capacity=ITEMS), max_keys=2),

@@ -69,6 +69,10 @@ async def stops():
     ask()
 
 
+async def call_with(_resource, item):
+    return await call(item)
+
+
 async def fails(item):
     ask()
     raise OSError(item)
@@ -82,7 +86,7 @@ def raises(item):
 def giving(item=0):
     ask()
     try:
-        yield from range(50)
+        yield from range(item * 100, item * 100 + 50)
     finally:
         ask()
 
@@ -146,6 +150,42 @@ class AsyncIterated:
         ask()
 
 
+class Asking:
+    """An object with state."""
+
+    def __init__(self, give=lambda item=0: [item]):
+        ask()
+        self.give = give
+        self.at = -1.0
+
+    def push(self, item):
+        ask()
+        return self.give(item)
+
+    def flush(self):
+        ask()
+        return self.give()
+
+    def due(self):
+        ask()
+        return self.at
+
+    def tick(self, now):
+        ask()
+        self.at = None
+        return []
+
+
+async def through(items):
+    ask()
+    try:
+        async for item in items:
+            ask()
+            yield item
+    finally:
+        ask()
+
+
 class Channel(trio.abc.ReceiveChannel):
     number = 0
 
@@ -168,6 +208,29 @@ async def produce(send):
         await send.send(number)
 
 
+class Manager:
+    """A context manager, sync; and an async one."""
+
+    def __init__(self):
+        ask()
+
+    def __enter__(self):
+        ask()
+
+    def __exit__(self, *_error):
+        ask()
+
+
+class AsyncManager:
+    async def __aenter__(self):
+        await trio.lowlevel.checkpoint()
+        ask()
+
+    async def __aexit__(self, *_error):
+        await trio.lowlevel.checkpoint()
+        ask()
+
+
 N = Pipeline.from_iterable(range(9))
 PLANS = {
     "iterable": lambda: Pipeline.from_iterable(giving),
@@ -179,7 +242,17 @@ PLANS = {
     "restarting": lambda: Pipeline.restarting(giving, Retry(2), reset_after=1),
     "restarting iterator": lambda: Pipeline.restarting(Iterated, Retry(2), reset_after=1),
     "restarting async": lambda: Pipeline.restarting(AsyncIterated, Retry(2), reset_after=1),
+    "using": lambda: Pipeline.using(Manager, giving),
+    "using async": lambda: Pipeline.using(AsyncManager, agiving),
+    "using a pipeline": lambda: Pipeline.using(AsyncManager, lambda _: Pipeline.from_iterable(giving)),
     "map": lambda: N.map(same),
+    "on_ok": lambda: N.on_ok(same),
+    "on_ok: call": lambda: N.on_ok(call, key=same),
+    "recover": lambda: N.map(raises, on_error=OnError.emit()).recover(same),
+    "recover: call": lambda: N.map(raises, on_error=OnError.emit()).recover(call),
+    "or_else": lambda: N.take(0).or_else(lambda: (ask(), N)[1]),
+    "on_end": lambda: N.on_end(same),
+    "on_end: async": lambda: N.on_end(call),
     "map: policy": lambda: N.map(raises, on_error=OnError.skip()),
     "filter": lambda: N.filter(yes),
     "tap": lambda: N.tap(none),
@@ -195,11 +268,14 @@ PLANS = {
     "async tap": lambda: N.tap(call),
     "async scan": lambda: N.scan(call, 0),
     "key": lambda: N.map(call, concurrency=2, key=same),
+    "key at a rate": lambda: N.map(call, concurrency=2, key=same, per_key=2, key_rate=RateLimit(9), waiting=2),
     "divert": lambda: N.map(fails, on_error=OnError.divert(Step(call))),
     "retry": lambda: N.map(Step(fails).retry(Retry(2, yes, Backoff(0), retry_after=none)), on_error=OnError.skip()),
     "breaker": lambda: N.map(Step(fails).circuit_breaker(CircuitBreaker(on=yes)), on_error=OnError.skip()),
     "cost of a call": lambda: N.map(Step(call).rate_limit(RateLimit(9), cost=one)),
     "step and step": lambda: N.map(Step(call).then(Step(call)).map(same)),
+    "step with a resource": lambda: N.map(Step(call_with).using(AsyncManager), concurrency=2),
+    "step with a sync resource": lambda: N.map(Step(call_with).using(Manager, per="worker"), concurrency=2),
     "flat_map": lambda: N.flat_map(giving),
     "flat_map to iterators": lambda: N.flat_map(Iterated),
     "flat_map in a stage": lambda: N.flat_map(giving, concurrency=1),
@@ -208,10 +284,20 @@ PLANS = {
     "flat_map async to iterators": lambda: N.flat_map(AsyncIterated, concurrency=2),
     "unbatch": lambda: N.map(lambda _item: Iterated()).unbatch(),
     "batch": lambda: N.batch(3, max_cost=9, cost=one),
+    "stateful": lambda: N.stateful(Asking),
+    "stateful by key": lambda: N.stateful(Asking, key=same, max_keys=9),
+    "stateful by key that makes room": lambda: N.stateful(lambda: Asking(giving), key=same, max_keys=1),
+    "stateful with generators": lambda: N.stateful(lambda: Asking(giving)),
+    "through": lambda: N.through(through),
+    "batch by key": lambda: N.batch(3, key=same, max_keys=9),
+    "batch by key and cost": lambda: N.batch(3, max_cost=9, cost=one, key=same, max_keys=9),
     "distinct": lambda: N.distinct(same, remember=3),
     "throttle": lambda: N.throttle(RateLimit(9), cost=one),
     "throttle behind a link": lambda: N.buffer(1).throttle(RateLimit(9), cost=one),
     "fair_by": lambda: N.fair_by(same, FairShare(cost=one), max_keys=9),
+    "loop": lambda: N.loop(
+        lambda line: line.map(same).enumerate(), again=lambda result: giving() if result[0] == 1 else (), room=99
+    ),
     "fair_merge": lambda: fair_merge({"a": N, "b": N}, FairShare(cost=one)),
     "fair_merge in front of a function": lambda: fair_merge({"a": N, "b": N}, FairShare(cost=one)).map(same),
     "partition": lambda: N.partition(lambda _item: (ask(), "a")[1], {"a": lambda line: line}),

@@ -24,10 +24,21 @@ import trio
 from hypothesis import given, note, settings
 from hypothesis import strategies as st
 
-from funcpipe_trio import FairShare, OnError, Pipeline, RateLimit, Report, concat, fair_merge, merge, zip_pipelines
+from funcpipe_trio import (
+    Failure,
+    FairShare,
+    OnError,
+    Pipeline,
+    RateLimit,
+    Report,
+    concat,
+    fair_merge,
+    merge,
+    zip_pipelines,
+)
 from funcpipe_trio.testing import run_virtual
 from funcpipe_trio.testing._schedule import Schedule, scheduled
-from tests._kit import Boom, assert_links_balance, assert_stages_balance
+from tests._kit import Boom, assert_links_balance, assert_stages_balance, connection
 
 Line = Pipeline[Any]
 Items = list[Any]
@@ -127,6 +138,34 @@ def perhaps_async(draw: Draw, fn: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return waiting(pauses(draw), fn) if draw(st.booleans()) else fn
 
 
+class Late:
+    """Give each item when the next one comes, and the last one at the end."""
+
+    def __init__(self) -> None:
+        self.last: list[int] = []
+
+    def push(self, item: int) -> list[int]:
+        given, self.last = self.last, [item]
+        return given
+
+    def flush(self) -> list[int]:
+        return self.last
+
+    def held(self) -> list[int]:
+        return self.last
+
+
+async def late(items: AsyncIterator[int]) -> AsyncIterator[int]:
+    kept: list[int] = []
+    async for item in items:
+        await trio.sleep(item % 2)
+        kept.append(item)
+        if len(kept) > 2:
+            yield kept.pop(0)
+    for item in kept:
+        yield item
+
+
 # ---- parts that are the same whatever the order is
 
 
@@ -143,6 +182,7 @@ def passing(draw: Draw) -> Part:
         lambda line: line.batch(size, max_delay=0).unbatch(),
         lambda line: line.batch(max_delay=seconds).buffer(1).unbatch(),
         lambda line: line.batch(max_cost=size, cost=partial(rest, 3)).unbatch(),
+        lambda line: line.batch(size, max_delay=seconds, key=lambda item: None, max_keys=size).unbatch(),
         lambda line: line.window(size).buffer(size).unbatch(),
         lambda line: line.window(size, period=seconds).map(len_kept, concurrency=2).unbatch(),
         lambda line: line.window(period=seconds).unbatch(),
@@ -151,7 +191,11 @@ def passing(draw: Draw) -> Part:
         lambda line: line.idle_timeout(10**6).timeout(10**7, first=10**6),
         lambda line: line.take_for(10**6).stop_when(trio.sleep_forever).keep_alive(10**6, int),
         lambda line: line.enumerate().map(lambda pair: pair[1]),
+        lambda line: line.stateful(Late, holds=1),
+        lambda line: line.stateful(Late, holds=1, key=partial(rest, 3), max_keys=1),
+        lambda line: line.through(late),
         lambda line: merge(line),
+        lambda line: line.on_end(perhaps_async(draw, str)),
         lambda line: line.broadcast({"only": lambda branch: branch}),
     ]
     perhaps = perhaps_async(draw, lambda item: None)
@@ -174,6 +218,8 @@ def mapping(draw: Draw) -> Part:
     how: dict[str, Any] = {"concurrency": draw(st.integers(1, 4)), "ordered": draw(st.booleans())}
     if draw(st.booleans()):
         how["key"] = partial(rest, modulus(draw))
+        how["waiting"] = draw(st.integers(0, 3))
+        how["key_rate"] = draw(st.sampled_from((None, RateLimit(2, burst=1), RateLimit(0.5, burst=2))))
     return Part(
         partial(Pipeline.map, fn=waiting(pauses(draw), plus), **how),
         lambda items: [*map(plus, items)],
@@ -189,6 +235,31 @@ def forgiving(draw: Draw) -> Part:
         fn = waiting(pauses(draw), fn)
         how["concurrency"] = draw(st.integers(1, 3))
     return Part(partial(Pipeline.map, fn=fn, **how), lambda items: [*filter(partial(is_no_multiple, of), items)])
+
+
+def lost_item(failure: Failure[int]) -> int:
+    return -failure.item
+
+
+def recovering(draw: Draw) -> Part:
+    """Some items fail, the others go on, and those come back negative."""
+    of = modulus(draw)
+    how: dict[str, Any] = {"on_error": OnError.emit()}
+    ok, pause = waiting(pauses(draw), lambda item: item + 1), pauses(draw)
+    saved = draw(st.sampled_from((lost_item, waiting(lambda failure: pause(failure.item), lost_item))))
+    return Part(
+        lambda line: line.map(partial(refuse, of), **how).on_ok(ok, concurrency=2).recover(saved),
+        lambda items: [item + 1 if is_no_multiple(of, item) else -item for item in items],
+    )
+
+
+def instead(draw: Draw) -> Part:
+    of, items_instead = modulus(draw), [*range(100, 100 + draw(st.integers(0, 3)))]
+    keep = partial(is_no_multiple, of) if draw(st.booleans()) else (lambda item: False)
+    other = Pipeline.from_iterable(items_instead).map(perhaps_async(draw, lambda item: item))
+    return Part(
+        lambda line: line.filter(keep).or_else(lambda: other), lambda items: [*filter(keep, items)] or items_instead
+    )
 
 
 def filtering(draw: Draw) -> Part:
@@ -218,6 +289,32 @@ def sharing(draw: Draw) -> Part:
     share = FairShare({0: draw(st.integers(1, 5))}, capacity=draw(st.integers(1, 3)))
     how: dict[str, Any] = {"key": partial(rest, keys), "share": share, "max_keys": draw(st.integers(1, keys))}
     return Part(partial(Pipeline.fair_by, **how), ordered=False)
+
+
+def smaller(item: int) -> list[int]:
+    return [item // 3, -(item // 2)] if item > 1 else []
+
+
+def with_smaller(items: list[int]) -> list[int]:
+    found, left = [], list(items)
+    while left:
+        found.append(left.pop())
+        left += smaller(found[-1])
+    return found
+
+
+def looping(draw: Draw) -> Part:
+    body: Any = draw(
+        st.sampled_from(
+            (
+                lambda line: line,
+                lambda line: line.map(waiting(lambda item: item % 3, int), concurrency=3),
+                lambda line: line.map(waiting(lambda item: item % 2, int), concurrency=2, ordered=False).buffer(1),
+                lambda line: line.batch(3, max_delay=1).unbatch(),
+            )
+        )
+    )
+    return Part(partial(Pipeline.loop, body=body, again=smaller, room=10**6), with_smaller, ordered=False)
 
 
 # ---- parts that depend on positions
@@ -263,6 +360,8 @@ def numbering(draw: Draw) -> Part:
 def gathering(draw: Draw) -> Part:
     size, step = draw(st.integers(1, 4)), draw(st.integers(1, 4))
     in_time = draw(st.booleans())
+    if draw(st.booleans()):
+        return by_key(size, partial(rest, step))
     name = draw(st.sampled_from(("batch", "window", "sliding")))
 
     def apply(line: Line) -> Line:
@@ -272,6 +371,21 @@ def gathering(draw: Draw) -> Part:
     if name == "sliding":
         return Part(apply, lambda items: [sum(items[at : at + size]) for at in range(0, len(items) - size + 1, step)])
     return Part(apply, lambda items: [sum(items[at : at + size]) for at in range(0, len(items), size)])
+
+
+def by_key(size: int, key: Callable[[int], int]) -> Part:
+    """Make sums of batches of each key: what is full leaves; at the end, what began first."""
+
+    def model(items: list[int]) -> list[int]:
+        open_: dict[int, list[int]] = {}
+        sums = []
+        for item in items:
+            open_.setdefault(key(item), []).append(item)
+            if len(open_[key(item)]) == size:
+                sums.append(sum(open_.pop(key(item))))
+        return [*sums, *map(sum, open_.values())]
+
+    return Part(lambda line: line.batch(size, key=key, max_keys=4).map(sum), model)
 
 
 def first_of_each_key(draw: Draw) -> Part:
@@ -330,7 +444,7 @@ def branching(draw: Draw, depth: int, **how: bool) -> Part:
     )
 
 
-ANYWHERE = (passing, mapping, forgiving, filtering, expanding, without_repeats, sharing)
+ANYWHERE = (passing, mapping, forgiving, recovering, filtering, expanding, without_repeats, sharing, looping)
 BY_POSITION = (cutting, adding_up, numbering, gathering, first_of_each_key)
 
 
@@ -344,6 +458,8 @@ def rows(
         kinds: list[Callable[..., Part]] = [*ANYWHERE]
         if row.ordered or wild:
             kinds += BY_POSITION
+        if joins:  # a failure is no end, and then nothing takes the place of what did not come
+            kinds.append(instead)
         if depth and joins:
             kinds += [partial(joining, depth=depth)] + [partial(zipping, depth=depth)] * (row.ordered or wild)
         if depth:
@@ -385,6 +501,10 @@ def sources(draw: Draw, error: Exception | None = None) -> Whole:
                     await channel.send(item)
 
     lines = [Pipeline.from_iterable(at_once), Pipeline.from_async_iterable(in_time), Pipeline.from_producer(produce)]
+    lines += [
+        Pipeline.using(connection, lambda _: in_time()),
+        Pipeline.using(connection, lambda _: Pipeline.from_iterable(at_once)),
+    ]
     if error is not None:
 
         def fail(item: int) -> int:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 import trio
@@ -48,6 +48,17 @@ PLAIN: dict[str, dict[str, str]] = {  # operations without functions: their para
 }
 
 
+@asynccontextmanager
+async def held_open() -> AsyncIterator[None]:
+    """Hold a nursery open, as a connection does."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.sleep_forever)
+        try:
+            yield
+        finally:
+            nursery.cancel_scope.cancel()
+
+
 class Builder:
     """Make the pipeline of a program."""
 
@@ -81,7 +92,7 @@ class Builder:
         if kind == "stepper":
             return Pipeline.from_iterable(Stepper(feed), name=name)
         if kind == "agen":
-            return Pipeline.from_async_iterable(feed.agen, name=name)
+            return self._generator(feed, name)
         if kind == "agen object":
             return Pipeline.from_async_iterable(feed.agen(), name=name)
         if kind == "aiter":
@@ -99,6 +110,11 @@ class Builder:
         retry = Retry(spec.attempts, Exception, Backoff(0.5, jitter=0))
         return Pipeline.restarting(opener(world, spec), retry, reset_after=1000, name=name)
 
+    def _generator(self, feed: Feed, name: str) -> Pipeline[Any]:
+        if feed.spec.site % 3 == 1:  # by its number: to draw it would make other programs of all seeds
+            return Pipeline.using(held_open, lambda _: feed.agen(), name=name)
+        return Pipeline.from_async_iterable(feed.agen, name=name)
+
     def _channel(self, feed: Feed, name: str) -> Pipeline[Any]:
         send, receive = trio.open_memory_channel[Any](feed.spec.buffer)
         for _ in range(min(feed.spec.prefill, feed.spec.buffer, feed.count)):
@@ -115,7 +131,16 @@ class Builder:
         return self.world.function(fn, role, body)
 
     def step(self, fn: Fn, layers: list[Any], op: Op) -> Any:
-        step = Step(self.world.asynchronous(fn, "fn", lambda value: Wrap(op.site, value)))
+        call = self.world.asynchronous(fn, "fn", lambda value: Wrap(op.site, value))
+        per: Any = {1: "run", 2: "worker"}.get(op.site % 4)  # by its number, as for sources
+        if per is None:
+            step = Step(call)
+        else:
+
+            async def with_connection(_connection: None, item: Any) -> Any:
+                return await call(item)
+
+            step = Step(with_connection, name=getattr(call, "__name__", None)).using(held_open, per)
         for layer in layers:
             step = getattr(self, f"_{layer[0]}")(step, *layer[1:])
         return step
@@ -156,8 +181,9 @@ class Builder:
     def map(self, p: Any, op: Op, name: str) -> Any:
         world, fn = self.world, op.fn
         on_error = self.on_error(op.args.get("on_error", ("stop",)))
+        method = {"all": p.map, "ok": p.on_ok, "failures": p.recover}[op.args.get("of", "all")]
         if fn.sleeps is None:
-            return p.map(world.sync(fn, "fn", lambda value: Wrap(op.site, value)), on_error=on_error, name=name)
+            return method(world.sync(fn, "fn", lambda value: Wrap(op.site, value)), on_error=on_error, name=name)
         if not self.inner:
             world.concurrency[fn.site], world.pools[op.site] = op.concurrency, fn.site
         layers = op.args.get("layers")
@@ -167,7 +193,11 @@ class Builder:
             world.keyed.add(fn.site)
         by = None if key is None else world.sync(key, "key", lambda value: num(value) % 3)
         how = {"concurrency": op.concurrency, "ordered": op.ordered, "key": by, "on_error": on_error, "name": name}
-        return p.map(made, **how)
+        if by is not None:
+            rate = op.args.get("key_rate")
+            how["waiting"] = op.args.get("waiting", 0)
+            how["key_rate"] = None if rate is None else RateLimit(rate[0], burst=rate[1])
+        return method(made, **how)
 
     def filter(self, p: Any, op: Op, name: str) -> Any:
         def says(value: Any) -> bool:
@@ -200,9 +230,37 @@ class Builder:
         by = None if op.fn is None else self.fn(op.fn, "distinct", lambda value: num(value) % op.mod)
         return p.distinct(by, remember=op.n, name=name)
 
+    def stateful(self, p: Any, op: Op, name: str) -> Any:
+        """Give each value when the next one comes."""
+        taken = self.world.sync(op.fn, "stateful", lambda value: value)
+
+        class Late:
+            def __init__(self) -> None:
+                self.kept: list[Any] = []
+
+            def push(self, value: Any) -> list[Any]:
+                value = taken(value)
+                given, self.kept = self.kept, [value]
+                return given
+
+            def flush(self) -> list[Any]:
+                return self.kept
+
+            def held(self) -> list[Any]:
+                return self.kept
+
+        return p.stateful(Late, holds=1, **self.keys(op), name=name)
+
     def batch(self, p: Any, op: Op, name: str) -> Any:
         cost = None if op.cost is None else self.world.sync(op.cost, "cost", lambda value: num(value) % 4)
-        return p.batch(op.n, max_delay=op.delay, max_cost=op.max_cost, cost=cost, name=name)
+        return p.batch(op.n, max_delay=op.delay, max_cost=op.max_cost, cost=cost, **self.keys(op), name=name)
+
+    def keys(self, op: Op) -> dict[str, Any]:
+        """The arguments of what is kept for each key, if it is."""
+        if op.args.get("key") is None:
+            return {}
+        by = self.world.sync(op.key, "key", lambda value: num(value) % op.mod)
+        return {"key": by, "max_keys": op.max_keys, "full": op.full}
 
     def throttle(self, p: Any, op: Op, name: str) -> Any:
         cost = None if op.cost is None else self.world.sync(op.cost, "cost", lambda value: 1 + num(value) % op.burst)

@@ -249,7 +249,9 @@ class Generator:
             return "unbatch"
         kinds = ["map"] * 9 + ["filter"] * 3 + ["tap", "scan", "enumerate", "take", "take", "skip", "take_while"]
         kinds += ["take_until", "take_for"]
-        kinds += ["skip_while", "distinct", "batch", "batch", "window", "sliding", "pairwise"] + ["buffer"] * 4
+        kinds += ["skip_while", "distinct", "stateful", "batch", "batch", "window", "sliding", "pairwise"] + [
+            "buffer"
+        ] * 4
         kinds += (
             ["throttle", "debounce", "sample", "delay", "idle_timeout", "timeout"] + ["fair_by"] * 2 + ["flat_map"] * 3
         )
@@ -260,20 +262,27 @@ class Generator:
     def _map(self, op: Op, depth: int, shape: str) -> str:
         asynchronous = self.chance(0.65)
         op.args["fn"] = self.fn(asynchronous=asynchronous, faulty=0.6)
+        if shape == "mixed" and self.chance(0.6):
+            op.args["of"] = self.pick(["ok", "failures"])
         if self.chance(0.3):
             op.args["on_error"] = self.policy()
         if not asynchronous:
-            return "item"
+            return "mixed" if self._leaves_failures(op) else "item"
         op.args["concurrency"] = self.pick([1, 1, 2, 2, 3, 5])
         op.args["ordered"] = self.chance(0.65)
         if self.chance(0.15):
             op.args["key"] = self.fn(faulty=0.2)
+            op.args["waiting"] = self.pick([0, 0, 1, 2, 9])
+            op.args["key_rate"] = self.pick([None, None, (0.5, 1), (2, 2)])
         if self.chance(0.35):
             op.args["layers"] = self.layers()
         if not any(layer[0] == "retry" for layer in op.args.get("layers", ())):
             for fault in op.fn.faults.values():
                 fault.times = 99
-        return "item" if op.args.get("on_error", ("stop",))[0] != "emit" else "mixed"
+        return "mixed" if self._leaves_failures(op) else "item"
+
+    def _leaves_failures(self, op: Op) -> bool:
+        return op.args.get("of") == "ok" or op.args.get("on_error", ("stop",))[0] == "emit"
 
     def policy(self) -> tuple[Any, ...]:
         kind = self.pick(["skip", "emit", "divert", "stop"])
@@ -333,12 +342,29 @@ class Generator:
         by_item = shape == "item" and self.sites < 3  # only right behind a source are items themselves hashable
         op.args = {"fn": None if by_item else self.fn(), "mod": self.pick([2, 3, 50]), "n": self.pick([1, 2, 100])}
 
+    def _stateful(self, op: Op, depth: int, shape: str) -> None:
+        op.args = {"fn": self.fn()}
+        if self.chance(0.3):
+            keys = {
+                "mod": self.pick([1, 2, 3]),
+                "max_keys": self.pick([1, 2, 5]),
+                "full": self.pick(["oldest", "fail"]),
+            }
+            op.args |= {"key": self.fn(), **keys}
+
     def _batch(self, op: Op, depth: int, shape: str) -> str:
         plain, timed = [(1, None, None), (2, None, None), (3, None, None)], [(2, 1.0, None), (3, 0, None)]
         costly = [(3, None, 3), (None, 0, 2)]
         n, delay, max_cost = self.pick([*plain, *timed, (None, 0.5, None), (10, 2.0, None), *costly, (None, None, 4)])
         cost = self.fn() if max_cost is not None and self.chance(0.8) else None
         op.args = {"n": n, "delay": delay, "max_cost": max_cost, "cost": cost}
+        if self.chance(0.25):
+            keys = {
+                "mod": self.pick([1, 2, 3]),
+                "max_keys": self.pick([1, 2, 5]),
+                "full": self.pick(["oldest", "fail"]),
+            }
+            op.args |= {"key": self.fn(), **keys}
         return "list"
 
     def _unbatch(self, op: Op, depth: int, shape: str) -> str:

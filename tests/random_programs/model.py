@@ -20,7 +20,7 @@ from typing import Any
 
 import trio
 
-from funcpipe_trio import BufferOverflow, CircuitOpen, Failure
+from funcpipe_trio import BufferOverflow, CircuitOpen, Failure, TooManyKeys
 
 from .items import FATAL, STOPS, Wrap, num_of
 from .program import ENDING, INF, Fn, Line, Op, Program, Source, done_to
@@ -195,12 +195,15 @@ class Model:
             stream = self._by_key(stream, op) if keyed else replace(stream, ordered=False)
         if policy[0] == "skip" and policy[1] is not None and not stream.exact and op.fn.faults:
             stream = replace(stream, loose=True)
+        of = op.args.get("of", "all")  # which items the function is called with; the others pass
         call = Call(op)
         call.unknown = self.copies > 1 and any(fault.times < 99 for fn in fns_of(op) for fault in fn.faults.values())
         skipped = 0
 
         def put(item: Any) -> tuple[list[Any], Key | None]:
             nonlocal skipped
+            if of != "all" and (item[0] == "F") is not (of == "failures"):
+                return [item], None
             if (error := self.called(op.args.get("key"), "key", item)) is not None:
                 call.unknown = call.unknown or policy[0] != "stop"  # whether the policy meets it is not said
                 return [], error
@@ -221,7 +224,7 @@ class Model:
 
     def _by_key(self, stream: Stream, op: Op) -> Stream:
         """Items of one key stay in order, whatever others do (but a key that fails is asked for at once)."""
-        if op.key.faults:
+        if op.key.faults or "of" in op.args:
             return replace(stream, ordered=False)
         parts = [self._parted(each, lambda item: number(item) % 3) for each in stream.strands]
         return replace(stream, strands=[strand for group in parts for strand in group])
@@ -365,7 +368,82 @@ class Model:
 
         return self.each(stream, put)
 
+    def _keyed_stateful(self, stream: Stream, op: Op) -> Stream:
+        if not stream.exact or stream.maybe:
+            maybe = {TooManyKeys} if op.full == "fail" else set()
+            return replace(stream, loose=True, maybe=stream.maybe | maybe)
+        kept: dict[int, Any] = {}  # in the order in which the keys came
+        touched: list[int] = []  # in the order of their last items
+        strand, given = stream.strands[0], []
+        ends = strand.ends
+        for item in strand.items:
+            error, key = self.called(op.key, "key", item), number(item) % op.mod
+            if error is None and key not in kept and len(kept) == op.max_keys:
+                if op.full == "fail":
+                    error = ("library", "TooManyKeys")
+                else:
+                    given.append(kept.pop(touched.pop(0)))
+            error = error or self.called(op.fn, "stateful", item)
+            if error is not None:
+                ends = [error]
+                break
+            if key in kept:
+                given.append(kept[key])
+                touched.remove(key)
+            kept[key] = item
+            touched.append(key)
+        return replace(stream, strands=[Strand([*given, *(() if ends else kept.values())], ends)])
+
+    def stateful(self, stream: Stream, op: Op) -> Stream:
+        if op.args.get("key") is not None:
+            return self._keyed_stateful(stream, op)
+        if not stream.exact:
+            return replace(stream, sub=True, loose=stream.loose or stream.grouped or bool(op.fn.faults))
+        strand, taken, ends = stream.strands[0], 0, stream.strands[0].ends
+        for item in strand.items:
+            if (error := self.called(op.fn, "stateful", item)) is not None:
+                ends = [error]
+                break
+            taken += 1
+        return replace(stream, strands=[Strand(strand.items[: taken - 1 if ends and taken else taken], ends)])
+
     def batch(self, stream: Stream, op: Op) -> Stream:
+        return self._plain_batch(stream, op) if op.args.get("key") is None else self._keyed_batch(stream, op)
+
+    def _keyed_batch(self, stream: Stream, op: Op) -> Stream:
+        if not stream.exact or stream.maybe or op.delay is not None:
+            maybe = {TooManyKeys} if op.full == "fail" else set()
+            return replace(stream, loose=True, maybe=stream.maybe | maybe)
+        strand, out = stream.strands[0], []
+        open: dict[int, list[Any]] = {}  # in the order of their first items
+        spent: dict[int, int] = {}  # in the order of their last items
+        ends = strand.ends
+
+        def close(key: int) -> None:
+            spent.pop(key)
+            out.append(("L", *open.pop(key)))
+
+        for item in strand.items:
+            error = self.called(op.key, "key", item) or self.called(op.cost, "cost", item)
+            key, cost = number(item) % op.mod, 1 if op.cost is None else number(item) % 4
+            if error is None and op.max_cost is not None and key in open and spent[key] + cost > op.max_cost:
+                close(key)
+            alone = op.n == 1 or (op.max_cost is not None and cost >= op.max_cost)
+            if error is None and key not in open and len(open) == op.max_keys and not alone:
+                if op.full == "fail":
+                    error = ("library", "TooManyKeys")
+                else:
+                    close(next(iter(spent)))
+            if error is not None:
+                ends = [error]
+                break
+            open.setdefault(key, []).append(item)
+            spent[key] = spent.pop(key, 0) + cost
+            if len(open[key]) == op.n or (op.max_cost is not None and spent[key] >= op.max_cost):
+                close(key)
+        return replace(stream, strands=[Strand([*out, *(("L", *each) for each in open.values())], ends)])
+
+    def _plain_batch(self, stream: Stream, op: Op) -> Stream:
         faulty = op.cost is not None and bool(op.cost.faults)
         if not stream.exact or stream.maybe or op.delay is not None:
             return replace(stream, grouped=True, loose=stream.loose or stream.grouped or faulty)

@@ -22,7 +22,7 @@ from typing import Any
 
 import trio
 
-from funcpipe_trio import Aborted, BufferOverflow, CircuitOpen, Failure, Report
+from funcpipe_trio import Aborted, BufferOverflow, CircuitOpen, Failure, Report, TooManyKeys
 
 from .items import FATAL, STOPS, NoNotes, Wrap, leaves, root_of
 from .model import Key, Model, Stream, copies_of, key_of, shape
@@ -160,6 +160,8 @@ def _library_errors(facts: Facts) -> list[type]:
             kinds.append(CircuitOpen)
         if op.args.get("overflow") == "fail":
             kinds.append(BufferOverflow)
+        if op.args.get("full") == "fail":
+            kinds.append(TooManyKeys)
         if op.kind == "partition" and op.wrong is not None:
             kinds.append(KeyError)
         if op.kind == "join" and op.args.get("strict"):
@@ -247,7 +249,7 @@ def _silent(facts: Facts) -> float:
     by_policy = any(fails_in_silence(op) for op in facts.ops) or bool(_library_errors(facts))
     if not unseen and not by_policy:
         return 0
-    if facts.report is None or facts.kinds & {"batch", "window", "sliding", "pairwise", "flat_map", "join"}:
+    if facts.report is None or facts.kinds & {"batch", "window", "sliding", "pairwise", "stateful", "flat_map", "join"}:
         return INF
     return float(facts.report.dropped + facts.report.failed)
 
@@ -451,6 +453,8 @@ def order(facts: Facts) -> Found:
             return
         if op.kind == "map" and op.fn.sleeps is not None and not op.ordered:
             return
+        if op.kind in ("batch", "stateful") and op.args.get("key") is not None:
+            return
     last: dict[int, int] = defaultdict(lambda: -1)
     seen = set()
     for value in facts.values:
@@ -641,7 +645,8 @@ def _meddles(program: Program) -> bool:
 
 
 def _is_prompt(op: Op) -> bool:
-    if op.kind in ("batch", "window", "sliding", "pairwise", "debounce", "sample", "delay", "throttle", "zip"):
+    late = ("batch", "window", "sliding", "pairwise", "stateful", "debounce", "sample", "delay", "throttle", "zip")
+    if op.kind in late:
         return False
     if op.kind == "join":
         return bool(op.how in ("merge", "fair_merge", "concat"))

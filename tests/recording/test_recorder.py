@@ -87,6 +87,8 @@ def test_one_that_fails_is_the_same(case: Case):
 
 @every_case
 def test_one_that_is_left_is_the_same(case: Case):
+    if case.name == "from_iterable: in a thread":
+        pytest.skip("how far its thread is when the run is left, real time decides")
     assert_same(lambda: case.make(Feed(tokens(9), 0.0)), leave=2)
 
 
@@ -125,6 +127,7 @@ ODD = {
     "batch: a cost that is no number": lambda: one().batch(max_cost=3, cost=lambda item: math.nan),
     "batch: a bool": lambda: one().batch(max_cost=3, cost=lambda item: True),
     "batch: huge": lambda: one().batch(max_cost=3, cost=lambda item: 10**5000),
+    "batch: a key without a hash": lambda: one().batch(3, key=lambda item: [item], max_keys=2),
     "throttle: cost": lambda: one().throttle(RateLimit(1), cost=lambda item: item),
     "rate limit: cost": lambda: one().map(Step(nap).rate_limit(RateLimit(1), cost=lambda item: item)),
     "fair_merge: cost": lambda: fair_merge({"a": one()}, FairShare({"a": 1}, cost=lambda item: item)),

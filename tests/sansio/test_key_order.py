@@ -4,14 +4,18 @@
 |---|---|
 | it does what the slow model does | a second item of a busy key; the newest first; a wrong count |
 | the same | a withdrawal that leaves a key without its next item, or frees a busy one |
-| an idle key leaves nothing behind | a lane that stays when it is empty |
+| an idle key leaves nothing behind | a lane that stays when it is empty, or its bucket full |
+| so many of a key at once, at its rate | a limit off by one; a token taken too early or twice; a deadline of another |
 | items are opaque, keys are only hashed | a heap or a sort that compares whole places |
 """
+
+from fractions import Fraction
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from funcpipe_trio import RateLimit
 from funcpipe_trio._sansio.key_order import KeyOrder
 
 KEYS = ["a", 1, None, ("x", 2), b"b", 2.5]  # they have a hash, and no order
@@ -41,6 +45,10 @@ def filled(keys):
 
 def state(lanes):
     return len(lanes), lanes.keys, lanes.ready
+
+
+def holds_nothing(lanes):
+    return not any(held for held in vars(lanes).values() if hasattr(held, "__len__"))
 
 
 def test_new_lanes_are_empty():
@@ -146,7 +154,7 @@ def test_ten_thousand_keys_leave_nothing_behind():
         lanes.done(key)
 
     assert state(lanes) == (0, 0, False)
-    assert all(not held for held in vars(lanes).values())
+    assert holds_nothing(lanes)
 
 
 def test_keys_that_come_and_go_hold_one_lane():
@@ -156,7 +164,7 @@ def test_keys_that_come_and_go_hold_one_lane():
         assert (lanes.keys, lanes.take()) == (1, position)
         lanes.done(position)
 
-    assert all(not held for held in vars(lanes).values())
+    assert holds_nothing(lanes)
 
 
 class Model:
@@ -225,3 +233,135 @@ def test_whoever_is_done_frees_one_item(count):
         lanes.done("a")
 
     assert state(lanes) == (0, 0, False)
+
+
+# ---- several at once, and a rate
+
+
+class RatedModel:
+    """The rule with `per_key` and a rate: the start of each item of each key, and what waits, in lists."""
+
+    def __init__(self, per_key, limit):
+        self.per_key, self.limit = per_key, limit
+        self.waiting = []  # (position, key), oldest first
+        self.busy = []  # the keys of what is being worked on
+        self.starting = set()  # keys of which an item was taken and has not begun
+        self.starts = {}  # when items of each key began
+
+    def tokens(self, key, now):
+        rate, level, before = Fraction(self.limit.rate) / Fraction(self.limit.per), Fraction(self.limit.burst), None
+        for at in [*self.starts.get(key, ()), now]:
+            if before is not None:
+                level = min(Fraction(self.limit.burst), level + rate * (Fraction(at) - before))
+            before = Fraction(at)
+            level -= 1
+        return level + 1
+
+    def firsts(self):
+        firsts = {}
+        for position, key in self.waiting:
+            firsts.setdefault(key, position)
+        return {
+            key: position
+            for key, position in firsts.items()
+            if self.busy.count(key) < self.per_key and key not in self.starting
+        }
+
+    def free(self, now):
+        return [at for key, at in self.firsts().items() if self.limit is None or self.tokens(key, now) >= 1]
+
+    def deadline(self, now):
+        rate = Fraction(self.limit.rate) / Fraction(self.limit.per)
+        short = [1 - self.tokens(key, now) for key in self.firsts()]
+        return min((Fraction(now) + missing / rate for missing in short if missing > 0), default=None)
+
+
+rated_events = st.one_of(
+    *[st.tuples(st.just("add"), st.integers(0, 3))] * 3,
+    *[st.tuples(st.just("take"), st.just(0))] * 2,
+    *[st.tuples(st.just("begin"), st.integers(0, 9))] * 2,
+    st.tuples(st.just("done"), st.integers(0, 9)),
+    st.tuples(st.just("wait"), st.sampled_from([0.125, 0.5, 1, 4])),
+    st.tuples(st.just("until"), st.just(0)),
+)
+
+
+@settings(max_examples=250, deadline=None)
+@given(
+    trace=st.lists(rated_events, max_size=70),
+    per_key=st.integers(1, 3),
+    limit=st.one_of(
+        st.none(),
+        st.builds(lambda rate, burst: RateLimit(rate, burst=burst), st.sampled_from([0.5, 1, 2, 3]), st.integers(1, 3)),
+    ),
+)
+def test_at_most_so_many_of_a_key_at_once_and_at_its_rate(trace, per_key, limit):
+    """P12 for each key, at the begin of the call; the oldest free one first; nobody waits longer than it has to."""
+    lanes, model, now, begun = KeyOrder(per_key, limit), RatedModel(per_key, limit), 0.0, []
+    for position, (event, number) in enumerate(trace):
+        if event == "add":
+            lanes.add(KEYS[number], position, (position, KEYS[number]), now)
+            model.waiting.append((position, KEYS[number]))
+        elif event == "take" and model.free(now):
+            oldest = min(model.free(now))
+            taken = lanes.take(now)
+            assert taken[0] == oldest
+            model.waiting.remove(taken)
+            model.busy.append(taken[1])
+            if limit is not None:
+                model.starting.add(taken[1])
+        elif event == "begin" and model.starting:
+            key = sorted(model.starting, key=repr)[number % len(model.starting)]
+            lanes.begun(key, now)
+            model.starting.remove(key)
+            model.starts.setdefault(key, []).append(now)
+            begun.append(key)
+        elif event == "done":
+            able = [key for key in KEYS if model.busy.count(key) > (key in model.starting)]
+            if able:
+                key = able[number % len(able)]
+                lanes.done(key, now)
+                model.busy.remove(key)
+        elif event == "wait" or (event == "until" and lanes.deadline < 1e9):
+            now = now + number if event == "wait" else max(now, lanes.deadline)
+            lanes.advance(now)
+        assert (len(lanes), lanes.ready) == (len(model.waiting), bool(model.free(now)))
+        if limit is not None:
+            deadline = model.deadline(now)
+            if deadline is not None:
+                assert lanes.deadline == pytest.approx(float(deadline), rel=1e-12)
+                assert Fraction(lanes.deadline) >= deadline  # never early
+        live = {key for _, key in model.waiting} | set(model.busy)
+        full = {key for key in model.starts if model.tokens(key, now) < limit.burst} if limit is not None else set()
+        assert live <= set(lanes._lanes) and len(live | full) <= lanes.keys
+
+    gone = lanes.withdraw(lambda position: True, now)
+    assert gone == model.waiting
+
+
+def test_keys_whose_bucket_is_full_again_are_forgotten():
+    """Ten thousand keys that come once: no more lanes than starts in the time in which a bucket fills."""
+    lanes, most = KeyOrder(1, RateLimit(2, burst=2)), 0
+    for number in range(10_000):
+        now = number / 10
+        lanes.add(number, number, number, now)
+        assert lanes.take(now) == number
+        lanes.begun(number, now)
+        lanes.done(number, now)
+        most = max(most, lanes.keys)
+
+    assert most == 1 + 5  # 0.5 s for the token that is missing: five starts, and this one
+
+
+def test_a_key_that_comes_back_before_its_bucket_is_full_finds_what_it_left():
+    lanes = KeyOrder(1, RateLimit(1, burst=1))
+    for position, now in enumerate((0.0, 0.5)):
+        lanes.add("a", position, position, now)
+        if position == 0:
+            assert lanes.take(now) == 0
+            lanes.begun("a", now)
+            lanes.done("a", now)
+
+    assert (lanes.ready, lanes.deadline) == (False, 1.0)
+    lanes.advance(1.0)
+    assert (lanes.ready, lanes.take(1.0)) == (True, 1)

@@ -105,11 +105,11 @@ async def expecting_value_errors(run, lab):
 
 
 def never_free_a_key(patch):
-    patch.setattr(KeyOrder, "done", lambda self, key: None)
+    patch.setattr(KeyOrder, "done", lambda *_: None)
 
 
 def forget_what_waits_in_lanes(patch):
-    patch.setattr(KeyOrder, "withdraw", lambda self, is_unwanted: [])
+    patch.setattr(KeyOrder, "withdraw", lambda *_: [])
 
 
 def do_not_count_what_waits_in_lanes(patch):

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from concurrent.futures import BrokenExecutor, ThreadPoolExecutor
+from contextlib import nullcontext
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,7 @@ from funcpipe_trio import (
     FairChannel,
     FairShare,
     Finding,
+    Hub,
     Observer,
     OnError,
     OnFull,
@@ -116,23 +118,55 @@ def double(total: float, number: int) -> float:
     return total + number
 
 
+def find_numbers(text: str) -> list[int]:
+    return [int(text)]
+
+
 def words(text: str) -> list[str]:
     return text.split()
+
+
+class Labels:
+    def push(self, item: int, /) -> list[str]:
+        return [str(item)]
+
+
+async def labels(items: AsyncIterator[int]) -> AsyncIterator[str]:
+    async for item in items:
+        yield str(item)
 
 
 def labelled(pipeline: Pipeline[int], label: str) -> Pipeline[str]:
     return pipeline.map(lambda number: f"{label} {number}")
 
 
+async def look_up(session: str, number: int) -> bytes:
+    return session.encode() * number
+
+
+def look_up_now(session: str, number: int) -> bytes:
+    return session.encode() * number
+
+
 # sources
 assert_type(Pipeline.from_iterable([1]), Pipeline[int])
 assert_type(Pipeline.from_iterable(lambda: ["a"]), Pipeline[str])
+assert_type(Pipeline.from_iterable(Path("rows.txt").open, on=threads(1)), Pipeline[str])
 assert_type(Pipeline.from_producer(produce), Pipeline[str])
 assert_type(Pipeline.ticks(1), Pipeline[int])
 assert_type(Pipeline.restarting(lambda: ["a"], Retry(), reset_after=1), Pipeline[str])
 assert_type(Pipeline.restarting(lambda: pages(1), Retry(), reset_after=1), Pipeline[str])
+assert_type(Pipeline.using(Path("rows.txt").open, lambda file: file), Pipeline[str])
+assert_type(Pipeline.using(partial(trio.open_file, "rows.txt"), lambda file: file), Pipeline[str])
+assert_type(Pipeline.using(trio.open_nursery, lambda nursery: [nursery]), Pipeline[trio.Nursery])
+assert_type(Pipeline.using(lambda: nullcontext(1), pages), Pipeline[str])
+assert_type(Pipeline.using(lambda: nullcontext(1), lambda one: Pipeline.from_iterable([one])), Pipeline[int])
 
 # operations
+session: Step[int, bytes] = Step(look_up).using(lambda: nullcontext("url"))
+assert_type(numbers.map(session.timeout(3), concurrency=2), Pipeline[bytes])
+assert_type(numbers.map(Step(look_up).using(lambda: nullcontext("url"), per="worker")), Pipeline[bytes])
+assert_type(numbers.map(Step(look_up_now).using(Path("f").open).on(threads(2))), Pipeline[bytes])  # type: ignore[arg-type]  # not a str
 assert_type(numbers.map(str), Pipeline[str])
 assert_type(numbers.map(fetch, concurrency=4), Pipeline[bytes])
 assert_type(numbers.map(str).map(len), Pipeline[int])
@@ -177,6 +211,8 @@ assert_type(numbers.take(1).skip(1).buffer(4), Pipeline[int])
 assert_type(numbers.fair_by(str, FairShare({"7": 2}), max_keys=9), Pipeline[int])
 assert_type(numbers.fair_by(str, max_keys=9, overflow="drop_newest"), Pipeline[int])
 assert_type(numbers.fair_by(str, max_keys=9, overflow=OnError.divert(bury)), Pipeline[int])
+assert_type(numbers.loop(lambda p: p.map(str), again=find_numbers, room=9), Pipeline[str])
+assert_type(numbers.loop(lambda p: p.map(str), again=find_numbers, room=9, full=OnError.divert(bury)), Pipeline[str])
 assert_type(numbers.buffer(1, overflow="drop_oldest"), Pipeline[int])
 assert_type(numbers.buffer(max_cost=9, cost=abs).buffer(9, max_cost=9, cost=abs), Pipeline[int])
 assert_type(numbers.buffer(1, overflow=OnFull.merge(max)), Pipeline[int])
@@ -189,12 +225,19 @@ assert_type(numbers.keep_alive(1, lambda: "ping"), Pipeline[int | str])
 assert_type(numbers.idle_timeout(8).timeout(60).timeout(60, first=5).timeout(first=5), Pipeline[int])
 assert_type(numbers.batch(10), Pipeline[list[int]])
 assert_type(numbers.batch(10, max_delay=0.5).unbatch(), Pipeline[int])
+assert_type(numbers.batch(10, key=str, max_keys=9), Pipeline[list[int]])
+assert_type(numbers.batch(10, key=lambda number: number % 2, max_keys=9, full="fail"), Pipeline[list[int]])
 assert_type(numbers.window(10, period=0.5), Pipeline[list[int]])
 assert_type(numbers.window(10).unbatch(), Pipeline[int])
 assert_type(numbers.sliding(3, 2), Pipeline[tuple[int, ...]])
 assert_type(numbers.pairwise(), Pipeline[tuple[int, int]])
 assert_type(numbers.distinct(remember=3), Pipeline[int])
 assert_type(numbers.distinct(lambda number: number % 3, remember=3), Pipeline[int])
+assert_type(numbers.stateful(Labels), Pipeline[str])
+assert_type(numbers.stateful(Labels, key=str, max_keys=9, full="fail"), Pipeline[str])
+assert_type(numbers.stateful(lambda: Labels(), holds=1), Pipeline[str])
+assert_type(numbers.through(labels), Pipeline[str])
+assert_type(numbers.through(labels, holds=1, name="labels"), Pipeline[str])
 assert_type(numbers.pipe(labelled, "n"), Pipeline[str])
 assert_type(numbers.pipe(labelled, label="n"), Pipeline[str])
 
@@ -243,7 +286,74 @@ assert_type(numbers.map(str, on_error=some_policies[0]), Pipeline[str | Failure[
 assert_type(numbers.map(step, on_error=some_policies[0]), Pipeline[bytes | Failure[int]])
 assert_type(numbers.flat_map(pages, on_error=some_policies[0]), Pipeline[str | Failure[int]])
 assert_type(numbers.map(fetch, on_error=OnError.divert(bury)), Pipeline[bytes])
+
+
+# ---- failures on their way
+
+fetched = numbers.map(fetch, on_error=OnError.emit())
+
+
+async def size_later(data: bytes) -> int:
+    return len(data)
+
+
+def item_of(failure: Failure[int]) -> int:
+    return failure.item
+
+
+async def look_up(failure: Failure[int]) -> str:
+    return str(failure.item)
+
+
+assert_type(fetched.on_ok(size), Pipeline[int | Failure[Any]])
+assert_type(fetched.on_ok(lambda data: data.hex()), Pipeline[str | Failure[Any]])
+assert_type(fetched.on_ok(size_later, concurrency=2, key=size), Pipeline[int | Failure[Any]])
+assert_type(fetched.on_ok(Step(size_later).timeout(1), ordered=False), Pipeline[int | Failure[Any]])
+assert_type(fetched.on_ok(twice), Pipeline[list[bytes] | Failure[Any]])
+assert_type(fetched.on_ok(size, on_error=OnError.emit()), Pipeline[int | Failure[Any]])
+assert_type(fetched.on_ok(size, on_error=OnError.emit()).on_ok(feed), Pipeline[Pipeline[str] | Failure[Any]])
+assert_type(texts.on_ok(len), Pipeline[int | Failure[Any]])
+assert_type(fetched.recover(item_of), Pipeline[bytes | int])
+assert_type(fetched.recover(look_up, concurrency=2), Pipeline[bytes | str])
+assert_type(fetched.recover(Step(look_up).timeout(1)), Pipeline[bytes | str])
+assert_type(fetched.recover(lambda failure: None), Pipeline[bytes | None])
+assert_type(fetched.recover(item_of, on_error=OnError.skip()), Pipeline[bytes | int])
+assert_type(fetched.recover(item_of, on_error=OnError.emit()), Pipeline[bytes | int | Failure[Any]])
+assert_type(fetched.recover(look_up, on_error=some_policies[0]), Pipeline[bytes | str | Failure[Any]])
+assert_type(fetched.on_ok(size_later).recover(lambda failure: 0), Pipeline[int])
+
+assert_type(numbers.or_else(lambda: texts), Pipeline[int | str])
+assert_type(numbers.filter(bool).or_else(lambda: Pipeline.from_iterable([1])), Pipeline[int])
+numbers.or_else(texts)  # type: ignore[arg-type]
+
+assert_type(merge(numbers, texts, on_error=OnError.skip()), Pipeline[int | str])
+assert_type(merge(numbers, texts, on_error=OnError.emit()), Pipeline[int | str | Failure[None]])
+assert_type(merge(*[numbers], on_error=OnError.emit()), Pipeline[int | Failure[None]])
+assert_type(merge(numbers, texts, numbers, on_error=some_policies[0]), Pipeline[int | str | Failure[None]])
+assert_type(fair_merge({"a": numbers}, on_error=OnError.skip(1)), Pipeline[int])
+assert_type(fair_merge({"a": numbers}, on_error=OnError.emit()), Pipeline[int | Failure[None]])
+assert_type(merge(numbers, numbers, on_error=OnError.emit()).recover(lambda failure: 0), Pipeline[int])
+
+
+def tell(outcome: Literal["completed", "drained", "failed", "stopped"]) -> None:
+    print(outcome)
+
+
+async def tell_later(outcome: str) -> None:
+    print(outcome)
+
+
+assert_type(numbers.on_end(tell), Pipeline[int])
+assert_type(numbers.on_end(tell_later), Pipeline[int])
+assert_type(numbers.on_end(lambda outcome: print(outcome == "failed")), Pipeline[int])
+numbers.on_end(size)  # type: ignore[arg-type]
+
+fetched.on_ok(feed)  # type: ignore[arg-type]
+fetched.on_ok(size, concurrency=2)  # type: ignore[arg-type]
+fetched.recover(feed)  # type: ignore[arg-type]
+
 assert_type(numbers.map(fetch, key=lambda number: number % 2, concurrency=2), Pipeline[bytes])
+assert_type(numbers.map(fetch, key=str, per_key=2, key_rate=RateLimit(5), waiting=99), Pipeline[bytes])
 assert_type(numbers.map(str).flat_map(words, on_error=OnError.skip()), Pipeline[str])
 assert_type(numbers.map(str).flat_map(words, on_error=OnError.emit()), Pipeline[str | Failure[str]])
 assert_type(numbers.flat_map(pages, on_error=OnError.emit()), Pipeline[str | Failure[int]])
@@ -330,6 +440,8 @@ texts.map(fetch)  # type: ignore[arg-type]
 texts.map(fetch, concurrency=2)  # type: ignore[arg-type]
 numbers.map(fetch, concurrency="2")  # type: ignore[call-overload]
 numbers.map(str, key=str)  # type: ignore[arg-type]
+numbers.batch(3, key=words, max_keys=9)  # type: ignore[arg-type]
+numbers.batch(3, key=str, max_keys=9, full="newest")  # type: ignore[arg-type]
 numbers.map(str, concurency=3)  # type: ignore[call-overload]
 numbers.map(lambda number: number.nope)  # type: ignore[attr-defined]
 numbers.filter(lambda number: number.nope)  # type: ignore[attr-defined]
@@ -360,6 +472,20 @@ share: FairShare[int] = FairShare({1: 3})  # pyright takes one that is made in t
 numbers.fair_by(str, share, max_keys=9)  # type: ignore[arg-type]
 numbers.map(str).fair_by(abs, max_keys=9)  # type: ignore[arg-type]
 numbers.fair_by(str, max_keys=9, overflow="fail")  # type: ignore[arg-type]
+numbers.loop(lambda p: p.map(str), again=abs, room=9)  # type: ignore[misc]
+numbers.loop(lambda p: p, again=find_numbers, room=9)  # type: ignore[misc]
+
+hub: Hub[int] = Hub(4, lag="drop_oldest")
+assert_type(Pipeline.from_channel(hub.subscribe()), Pipeline[int])
+assert_type(hub.subscribe().receive_nowait(), int)
+hub.send_nowait("7")  # type: ignore[arg-type]
+Hub(4, lag="drop")  # type: ignore[arg-type]
+
+
+async def into_a_hub() -> None:
+    assert_type(await numbers.run_into(hub), Report)
+    await texts.run_into(hub)  # type: ignore[arg-type]
+
 
 channel: FairChannel[str] = FairChannel()
 

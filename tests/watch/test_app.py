@@ -206,6 +206,7 @@ def parts_of(line):
     for each in [origin["trunk"], *inner] if "trunk" in origin else inner:
         more_stages, more_links = parts_of(each)
         stages, links = stages + more_stages, links + more_links
+    links += [origin["link"]["behind"]] if origin.get("kind") == "fan-in" and origin["link"] else []
     for stage in line["stages"]:
         stages.append(stage["name"])
         links += [stage["link"]["behind"]] if stage["link"] else []

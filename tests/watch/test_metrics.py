@@ -75,7 +75,7 @@ def test_the_names_are_these():
                                 "absorbed", "in_flight_peak", "as_failures"}),
         (PolicyReport, "step", set()),
         (LinkReport, "link", {"behind", "name", "peak", "cost"}),
-        (InputReport, "input", {"merge", "key", "kind", "share"}),
+        (InputReport, "input", {"merge", "key", "kind", "share", "failure"}),
     ],
 )  # fmt: skip
 def test_every_count_has_a_metric(kind, prefix, left_out):

@@ -28,6 +28,8 @@ class Calling:
     """The step that gets the failures; None unless `on_error` diverts them."""
     divert_counters: StepCounters | None = None
     """Where the policies of that step count; None without it."""
+    concerns: Callable[[Any], bool] | None = None
+    """Whether an item is one that the user's function is called with; None: each is."""
 
 
 class EndAt:

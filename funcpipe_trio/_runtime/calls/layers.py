@@ -15,7 +15,9 @@ Only an `Exception` is ever handled; a cancellation passes through every layer, 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from fractions import Fraction
+from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
@@ -27,8 +29,9 @@ from ..._plan.nodes import is_awaitable
 from ..._plan.steps import Call, Limit, Part, Placed, Pure, StepPlan, Timeout, layers_in, limits_around
 from ..._sansio.retrying import RetryState
 from ...policies.retry import Retry
-from ..core.call_context import CALL, CallContext, ContextFunction, Layered
+from ..core.call_context import CALL, Around, CallContext, ContextFunction, Layered
 from ..core.failures import add_note
+from ..core.protocols import Keeper
 from ..core.user_code import awaiting, interruptible, refuse_awaitable
 from ..runners.active_runner import start_runner
 from .rate_limiter import RateLimiter, checked_cost, queue_of
@@ -41,9 +44,12 @@ Circuits: TypeAlias = "list[Circuit]"
 """The circuits of a step, from the inside out."""
 
 
-def layers_of(plan: StepPlan, circuits: Circuits | None = None) -> Layered:
-    """Make a step callable, with new state; append its circuits to a list."""
-    return _row(plan.parts, _Making(plan.name, [] if circuits is None else circuits))
+def layers_of(plan: StepPlan, keeper: Callable[[], Keeper], circuits: Circuits | None = None) -> Layered:
+    """Make a step callable, with new state; append its circuits to a list.
+
+    `keeper` returns what holds its resources open; it is asked when one is opened.
+    """
+    return _row(plan.parts, _Making(plan.name, [] if circuits is None else circuits, keeper))
 
 
 class _Making(NamedTuple):
@@ -53,6 +59,8 @@ class _Making(NamedTuple):
     """The name of the step."""
     circuits: Circuits
     """Those that were made for it."""
+    keeper: Callable[[], Keeper]
+    """Returns what holds its resources open."""
 
 
 def _row(parts: tuple[Part, ...], making: _Making) -> Layered:
@@ -72,11 +80,13 @@ def _row(parts: tuple[Part, ...], making: _Making) -> Layered:
 def _part(part: Part, making: _Making) -> Layered:
     placed = Placed.of(part)
     if placed is not None:
-        return _placed(placed)
+        return _placed(placed, making)
     if isinstance(part, Call):
         if isinstance(part.fn, ContextFunction):
             return part.fn.layered
-        return _call(part.fn if is_async(part.fn) else awaiting(part.name, part.fn))
+        if isinstance(part.fn, Around):
+            return part.fn.wrap(_called(replace(part, fn=part.fn.fn), making))
+        return _called(part, making)
     if isinstance(part, Pure):
         return _pure(part.fn)
     if isinstance(part.layer, Limit):
@@ -92,6 +102,15 @@ def _part(part: Part, making: _Making) -> Layered:
     circuit = Circuit(layer, making.name)
     making.circuits.append(circuit)
     return circuit_around(inner, circuit)
+
+
+def _called(call: Call, making: _Making) -> Layered:
+    fn = call.fn if is_async(call.fn) else awaiting(call.name, call.fn)
+    if call.using is None:
+        return _call(fn)
+    from .resources import with_resource  # imported only when needed, as circuits are
+
+    return with_resource(call, making.keeper, lambda resource, item, _context: interruptible(fn, resource, item))
 
 
 def _call(fn: AnyFunction) -> Layered:
@@ -121,7 +140,7 @@ def _no_awaitable(result: Any, what: str, use: str) -> Any:
 # ---- elsewhere
 
 
-def _placed(placed: Placed) -> Layered:
+def _placed(placed: Placed, making: _Making) -> Layered:
     """Run a sync function in a runner; its policies begin when there is a place for it, right before the call.
 
     If tokens were taken earlier, calls would gather them while they wait, and then start together, faster than the
@@ -129,10 +148,10 @@ def _placed(placed: Placed) -> Layered:
     """
     call = placed.call
     assert call.runner is not None
-    fn, running, place = call.fn, start_runner(call.runner), call.runner.place
+    running, place = start_runner(call.runner), call.runner.place
     outside, inside = (_admission(limits) if limits else None for limits in (placed.outside, placed.inside))
 
-    async def made(item: Any, context: CallContext) -> Any:
+    async def made(fn: AnyFunction, item: Any, context: CallContext) -> Any:
         context.waits_for = place
         try:
             return _no_awaitable(await running.call(fn, item, context, inside), *_ELSEWHERE)
@@ -140,10 +159,10 @@ def _placed(placed: Placed) -> Layered:
             context.waits_for = CALL
 
     if placed.timeout is None:
-        return made
+        return _of_function(made, call, making)
     seconds = placed.timeout.seconds
 
-    async def timed(item: Any, context: CallContext) -> Any:
+    async def timed(fn: AnyFunction, item: Any, context: CallContext) -> Any:
         async def admit(item: Any, context: CallContext) -> None:
             if outside is not None:
                 await outside(item, context)
@@ -161,7 +180,20 @@ def _placed(placed: Placed) -> Layered:
                 return _no_awaitable(result, *_ELSEWHERE)
         raise _late(seconds, context) from None
 
-    return timed
+    return _of_function(timed, call, making)
+
+
+def _of_function(
+    run: Callable[[AnyFunction, Any, CallContext], Awaitable[Any]], call: Call, making: _Making
+) -> Layered:
+    """Return what runs the function of a call; its resource, if it has one, is opened before it has a place."""
+    if call.using is None:
+        return partial(run, call.fn)
+    from .resources import with_resource
+
+    return with_resource(
+        call, making.keeper, lambda resource, item, context: run(partial(call.fn, resource), item, context)
+    )
 
 
 _ELSEWHERE = "the function that a runner runs", "Use Step(fn) without on for an async one."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
 import trio
@@ -13,7 +14,7 @@ from ..._plan.steps import StepPlan
 from ..._sansio.breaker import State
 from ...policies.circuit_breaker import CircuitBreaker
 from ..core.call_context import CallContext, Layered
-from ..core.failures import add_note
+from ..core.failures import add_note, leaves_of
 from ..core.step_counters import StepCounters
 from ..reports.counts import PolicyReport
 from .layers import Circuits, layers_of
@@ -21,6 +22,8 @@ from .one_run import OneRun
 
 if TYPE_CHECKING:
     from trio_util import AsyncValue
+
+    from .resources import Block
 
 A = TypeVar("A", contravariant=True)
 B = TypeVar("B", covariant=True)
@@ -52,7 +55,11 @@ class StartedStep(Generic[A, B]):
     def __init__(self, plan: StepPlan) -> None:
         self.plan: StepPlan = plan  # what it runs, and what it is called
         self._circuits: Circuits = []  # its circuit breakers, from the inside out; made with the layers
-        self._layered = layers_of(plan, self._circuits)  # the function with its policies, again for each trio run
+        self._block: Block | None = None  # holds its resources open; None outside of the block
+        self._nursery: Any = None  # the manager of the nursery of that block, likewise
+        self._layered = layers_of(
+            plan, self._keeper, self._circuits
+        )  # the function with its policies, again for each trio run
         self._one_run = OneRun(f"the started step {plan.name!r}", "Use step.start() in each of them.")
         """The trio run that may use it now."""
         self._counters = StepCounters()  # what its policies did, over all runs
@@ -67,9 +74,58 @@ class StartedStep(Generic[A, B]):
         # Open circuits, and threads that were left behind, belong to the run before.
         if not self._one_run.is_current() and self._one_run.enter():
             self._circuits = []
-            self._layered = layers_of(self.plan, self._circuits)
+            self._layered = layers_of(self.plan, self._keeper, self._circuits)
             self._counters.seed = None
         return self._layered
+
+    def _keeper(self) -> Block:
+        if self._block is None:
+            raise StateError(
+                f"the started step {self.plan.name!r}: one that uses a resource must be called in its block\n"
+                "Use `async with step.start() as call:`, which closes the resource."
+            )
+        return self._block
+
+    @trio.lowlevel.enable_ki_protection
+    async def __aenter__(self) -> StartedStep[A, B]:
+        """Begin a block, in which its resources are open; needed only for a step that uses some.
+
+        Raises:
+          StateError: if it is in its block already, or another trio run uses it that is not over.
+
+        Checkpoint: always.
+        """
+        from .resources import Block
+
+        await trio.lowlevel.checkpoint()
+        if self._block is not None:
+            raise StateError(
+                f"the started step {self.plan.name!r} is in its block already\nUse step.start() for another."
+            )
+        self.layered()
+        self._nursery = trio.open_nursery()
+        self._block = Block(await self._nursery.__aenter__())
+        return self
+
+    @trio.lowlevel.enable_ki_protection
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Close its resources, when their calls have ended; each shielded, in at most 5 s.
+
+        Raises:
+          Exception: what closing raised, if the block raised nothing; otherwise that is a note on the error.
+
+        Checkpoint: always.
+        """
+        block, nursery, self._block = self._block, self._nursery, None
+        assert block is not None
+        block.leave()
+        try:
+            await nursery.__aexit__(None, None, None)  # noqa: ASYNC102  # a nursery's exit cannot be cancelled
+        except BaseExceptionGroup as group:  # what ends the program, which a task met that opens or closes
+            raise next(leaves_of(group)) from None
+        block.settle(error)
 
     def __repr__(self) -> str:
         return f"<StartedStep {cut(escaped(self.plan.name))}>"

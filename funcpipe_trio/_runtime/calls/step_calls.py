@@ -13,9 +13,11 @@ from typing import Any
 
 from ..._base.functions import AnyFunction, is_async
 from ..._plan import operations as plan
+from ..._plan.failures import MapSome, OnOk, Recover
 from ..._plan.steps import step_of
-from ...policies.on_error import Divert
+from ...policies.on_error import Divert, Failure
 from ..core.call_context import CallContext, Layered
+from ..core.protocols import Keeper
 from ..core.signals import PENDING
 from ..core.step_counters import StepCounters
 from ..core.user_code import OR_CONCURRENCY, awaiting, interruptible, not_awaitable
@@ -26,11 +28,16 @@ from .started import StartedStep
 Call = Callable[..., Awaitable[Any]]
 
 
-def calling_of(operation: plan.Operation, counters_of: Callable[[str, object], StepCounters]) -> Calling:
-    """Make what a stage calls; again for each run, because some keep state. `counters_of` returns a step's counters."""
+def calling_of(
+    operation: plan.Operation, counters_of: Callable[[str, object], StepCounters], keeper: Keeper
+) -> Calling:
+    """Make what a stage calls; again for each run, because some keep state.
+
+    `counters_of` returns a step's counters; the keeper holds the resources of the run.
+    """
     assert isinstance(operation, plan.WithFunction)
     is_layered = step_of(operation.fn) is not None
-    fn = layered(operation.fn) if is_layered else operation.fn
+    fn = layered(operation.fn, keeper) if is_layered else operation.fn
     if isinstance(operation, plan.Concurrent) and not (is_layered or is_async(fn)):
         fn = awaiting(operation.name, fn) if operation.awaits else _at_once(operation.name, fn)
     on_error = operation.on_error if isinstance(operation, plan.Map | plan.FlatMap) else plan.STOP
@@ -39,20 +46,27 @@ def calling_of(operation: plan.Operation, counters_of: Callable[[str, object], S
         is_layered=is_layered,
         counters=counters_of(operation.name, operation.fn) if is_layered else None,
         on_error=on_error,
-        divert=layered(on_error.step) if isinstance(on_error, Divert) else None,
+        divert=layered(on_error.step, keeper) if isinstance(on_error, Divert) else None,
         divert_counters=counters_of(f"{operation.name} (diverting)", on_error.step)
         if isinstance(on_error, Divert)
         else None,
+        concerns=concern_of(operation) if isinstance(operation, MapSome) else None,
     )
 
 
-def layered(fn: Any) -> Layered:
+def concern_of(operation: MapSome) -> Callable[[Any], bool]:
+    """Return what says whether an item concerns an operation, so that its function is called with it."""
+    of_failures = operation.of_failures
+    return lambda item: isinstance(item, Failure) is of_failures
+
+
+def layered(fn: Any, keeper: Keeper) -> Layered:
     """Return the layers of a step, new ones unless it was started before; an async function counts as a step."""
     if isinstance(fn, StartedStep):
         return fn.layered()
     step = step_of(fn)
     if step is not None:
-        return layers_of(step)
+        return layers_of(step, lambda: keeper)
 
     async def plain(item: Any, context: CallContext) -> Any:
         return await interruptible(fn, item)
@@ -71,6 +85,15 @@ def _at_once(name: str, fn: AnyFunction) -> Call:
 
 def _mapping(operation: plan.Map, fn: Call) -> Call:
     return fn
+
+
+def _mapping_some(operation: MapSome, fn: Call) -> Call:
+    concerns = concern_of(operation)
+
+    async def call(item: Any, *context: CallContext) -> Any:
+        return await fn(item, *context) if concerns(item) else item
+
+    return call
 
 
 def _filtering(operation: plan.Filter, fn: Call) -> Call:
@@ -126,6 +149,8 @@ def _skipping_while(operation: plan.SkipWhile, fn: Call) -> Call:
 
 _CALLS: dict[type[plan.Operation], Callable[[Any, Call], Call]] = {
     plan.Map: _mapping,
+    OnOk: _mapping_some,
+    Recover: _mapping_some,
     plan.FlatMap: _mapping,
     plan.Filter: _filtering,
     plan.Tap: _tapping,

@@ -66,3 +66,15 @@ class ContextFunction:
     async def __call__(self, item: Any, context: CallContext) -> Any:
         """Return what the step's own function would."""
         return await self.layered(item, context)
+
+
+class Around:
+    """A function in the place of a step's own, whose call, with what belongs to it, is wrapped."""
+
+    def __init__(self, fn: Callable[..., Any], wrap: Callable[[Layered], Layered]) -> None:
+        self.fn = fn  # the step's own
+        self.wrap = wrap  # puts something around the call
+
+    async def __call__(self, *args: Any) -> Any:
+        """Never called: it is wrapped."""
+        raise NotImplementedError

@@ -6,11 +6,13 @@ up and `on_discard` is told of it. What an operation drops or a policy skips is 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
+import trio
+
 from ..._base.shown import told
-from .failures import MOST_NOTES, add_note, is_cancellation
+from .failures import MOST_NOTES, add_note, failure_of, is_cancellation
 from .signals import BEHIND_FAILURE, NO_ITEM, FailureMark
 from .user_code import interruptibly, not_awaitable
 
@@ -31,7 +33,7 @@ class Ledger:
         self.cleanup_error_count: int = 0  # how many others there were, including those that are not kept
         self._notes: list[str] = []  # of the others, to be added to `error`; at most `MOST_NOTES`
         self.fatal: BaseException | None = None
-        """What must end the program (KeyboardInterrupt and the like) and was raised by `on_discard`."""
+        """What must end the program (KeyboardInterrupt and the like) and was raised while the run stopped."""
         self.kill: Callable[[], None] = lambda: None  # cancels the run and the caller's block; set by the engine
 
     def discard(self, item: Any, stage: str, reason: str) -> None:
@@ -51,9 +53,16 @@ class Ledger:
         except BaseException as error:  # noqa: ASYNC103
             if isinstance(error, Exception) or is_cancellation(error):  # nobody cancels a sync function
                 self.keep(error, f"then on_discard raised {told(error)}")
-            else:  # if raised here it would leave half of a run standing: raised when the run has stopped
-                self.fatal = error if self.fatal is None else self.fatal
-                self.kill()
+            else:
+                self.end_by(error)
+
+    def end_by(self, error: BaseException) -> None:
+        """End the program by what user code raised while the run stops.
+
+        Raised there, it would leave half of a run standing; it is raised when the run has stopped.
+        """
+        self.fatal = error if self.fatal is None else self.fatal
+        self.kill()
 
     def keep(self, error: BaseException, note: str | None = None) -> None:
         """Keep an error in addition to the one that the caller gets, which gets `note`."""
@@ -64,6 +73,18 @@ class Ledger:
             self._notes.append(note)
             if self.error is not None:
                 add_note(self.error, note)
+
+    async def kept_cleanup(self, ending: Awaitable[bool], where: str, limit: float) -> None:
+        """Await a cleanup that returns whether it was done in time; its error or slowness is kept, never raised."""
+        try:
+            if await ending:
+                return
+            error: BaseException = trio.TooSlowError(f"cleanup in {where} took more than {limit:g} s")
+        except BaseException as raised:  # noqa: ASYNC103  # raised again if it must pass
+            if failure_of(raised) is None:
+                raise
+            error = raised
+        self.keep(error, f"then cleanup in {where} raised {told(error)}")
 
     def unread(self, failure: FailureMark, reason: str) -> None:
         """Keep a failure that will not reach the caller.

@@ -18,7 +18,7 @@ from ..._plan.nodes import Plan
 from ..._sansio.state_times import StateTimes
 from .ledger import Ledger, OnDiscard
 from .signals import IDLE, REFILLING, FailureMark, Readiness
-from .turn import Stopwatch
+from .turn import Stopwatch, Turn
 
 
 class Receiver(Protocol):
@@ -138,13 +138,24 @@ class Outlet(Protocol):
         """Called when more comes in the next turn, which follows at once."""
 
 
-class Host(Protocol):
-    """The run, as its stages see it."""
+class Keeper(Protocol):
+    """Where resources are held open: a run, or the block of a started step."""
 
     ledger: Ledger
     """What it discarded, and its errors."""
     cleanup_timeout: float
-    """Seconds in which a source must be closed."""
+    """Seconds in which a source, or a resource, must be closed."""
+
+    def start_task(self, task: Callable[[], Any], name: str) -> None:
+        """Start a task in its nursery, in the context of the task that opened it."""
+
+    async def until_unused(self) -> None:
+        """Wait, in a task that only holds a resource open, until nothing can use it any more."""
+
+
+class Host(Keeper, Protocol):
+    """The run, as its stages see it."""
+
     state_times: StateTimes[tuple[int, int]]
     """For how long which of its parts worked and which waited, all of them together."""
     stopwatch: Stopwatch
@@ -153,9 +164,6 @@ class Host(Protocol):
     """The most seconds of real time between two checkpoints; inf where real time must not decide anything."""
     open_inner: Callable[[Plan, OnDiscard], Any]
     """Returns the block of a run inside this one; an attribute, because what opens a run imports this folder."""
-
-    def start_task(self, task: Callable[[], Any], name: str) -> None:
-        """Start a task in the run's nursery, in the context of the task that opened the run."""
 
     def register(self, stage: Any) -> None:
         """Add a stage to the report."""
@@ -172,10 +180,16 @@ class OperationChain(Protocol):
     """When its stage was started, by trio's clock."""
     now: Callable[[], float]
     """Returns the time, by trio's clock."""
+    turn: Turn
+    """How long what drives it may go on."""
     failed: int
     """Items at which user code raised, except those that became a `Failure`."""
     as_failures: int
     """Items that a policy replaced by a `Failure`."""
+
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether the values end because they are not needed, or with a failure upstream, and not with the stream."""
 
     @property
     def failures(self) -> Counter[str]:

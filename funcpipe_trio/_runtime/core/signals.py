@@ -15,6 +15,7 @@ BEHIND_FAILURE: Final = "behind a failure"
 ABORTED: Final = "aborted"
 CANCELLED: Final = "cancelled"
 GRACE_OVER: Final = "grace period over"
+DRAINED: Final = "drained"
 
 
 @final

@@ -16,12 +16,14 @@ class StepCounters:
         "abandoned",
         "opened",
         "refused",
+        "resources",
         "retries",
         "seed",
         "stage",
         "timeouts",
         "waited_circuit",
         "waited_rate",
+        "waited_resource",
         "waited_retry",
     )
 
@@ -36,6 +38,8 @@ class StepCounters:
         self.waited_rate: float = 0.0  # seconds of waiting for tokens
         self.waited_retry: float = 0.0  # seconds of waiting between attempts
         self.waited_circuit: float = 0.0  # seconds of waiting for a circuit
+        self.resources: int = 0  # resources that were opened
+        self.waited_resource: float = 0.0  # seconds of waiting until one was open
 
     async def back_off(self, seconds: float) -> None:
         """Wait before another attempt."""

@@ -57,6 +57,7 @@ class FanInInlet:
         self.failure: FailureMark | None = None  # what stands at its end; None without one
         self.exhausted = False  # it was read to its end
         self.taken = 0  # values that it handed over
+        self.made = 0  # those of them that it made itself, of no item
         self.failed = 0  # items at which user code raised here
         self._closed = False  # no more is taken from it
         self._reason = NOT_NEEDED  # why, once it was closed
@@ -85,6 +86,12 @@ class FanInInlet:
     def drain(self) -> None:
         """Called when the sources take no more."""
 
+    def pause(self) -> None:
+        """Called when the sources take nothing for a time."""
+
+    def resume(self) -> None:
+        """Called when they go on."""
+
     def close(self, reason: str) -> None:
         if not self._closed and not self.exhausted:
             self._closed, self._reason = True, reason
@@ -99,6 +106,10 @@ class FanInInlet:
         for inlet in self._inlets():
             inlet.close(reason)
 
+    def remade(self) -> tuple[int, int]:
+        """Return how many items it used up, and how many values it made."""
+        return 0, self.made
+
     def discard(self, item: Any, reason: str) -> None:
         """Discard an item that was taken from an input and does not go on."""
         self.ledger.discard(item, self.name, reason)
@@ -108,8 +119,8 @@ class MergeInput:
     """One input of a merge: the receiver of its inlet."""
 
     __slots__ = (
-        *("contested", "ended", "flow", "inlet", "is_refilling", "is_waiting", "items", "key", "longest_wait", "merge"),
-        "since",
+        *("contested", "ended", "failure", "flow", "inlet", "is_refilling", "is_waiting", "items", "key"),
+        *("longest_wait", "merge", "since"),
     )
 
     def __init__(self, merge: MergeInlet, key: Hashable, inlet: Inlet, flow: Flow[int]) -> None:
@@ -120,6 +131,9 @@ class MergeInput:
         self.items = inlet.items()  # of the inlet
         self.is_refilling = False  # REFILLING when the merge last looked: its producer must run before the next choice
         self.ended = False  # the merge has seen its end
+        self.failure: str | None = (
+            None  # the type of the error with which it failed, where a policy deals with that; else None
+        )
         self.is_waiting = False  # it has an item, or counts as backlogged
         self.since = 0.0  # when its last item was taken, or since when it has waited
         self.longest_wait = 0.0  # the most seconds for which it waited and none was taken, except the wait of now
@@ -235,8 +249,10 @@ class MergeInlet(FanInInlet):
             value = next(each.items, END)
             if value is END:
                 self._serving = False
-                self._end(each.inlet.failure)
-                return
+                if (value := self._at_end(each)) is END:
+                    return
+                yield value
+                continue
             try:
                 cost = 1 if cost_of is None else self._cost(cost_of, value)
             except BaseException as raised:  # noqa: ASYNC103  # raised again if it must pass
@@ -261,6 +277,11 @@ class MergeInlet(FanInInlet):
             self.taken += 1
             yield value
         self.exhausted = True
+
+    def _at_end(self, each: MergeInput) -> Any:
+        """Called when an input that was chosen has failed: return what takes the place of its next item, or `END`."""
+        self._end(each.inlet.failure)
+        return END
 
     @trio.lowlevel.disable_ki_protection  # user code runs in it
     def _cost(self, fn: Callable[[Any], Any], item: Any) -> int | Fraction:
@@ -371,10 +392,8 @@ class ZipInlet(FanInInlet):
             change, self._lacking = lacking - self._lacking, lacking
             self._state_times.change(trio.current_time(), change << self.shift)
 
-    @property
-    def used(self) -> int:
-        """How many items went into its tuples."""
-        return self.taken * len(self.inlets)
+    def remade(self) -> tuple[int, int]:
+        return self.taken * len(self.inlets), self.taken
 
     def drain(self) -> None:
         """Accept inputs of different lengths from now on: they are cut where the sources stopped."""

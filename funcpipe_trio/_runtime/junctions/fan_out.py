@@ -26,10 +26,11 @@ from ..._sansio.state_times import StateTimes
 from ...policies.fair_share import FairShare
 from ..core.failures import noted
 from ..core.ledger import Ledger
-from ..core.protocols import Inlet, Receiver, Sender
+from ..core.protocols import Inlet, Sender
 from ..core.signals import BEHIND_FAILURE, ENDED, FAILED, NO_ITEM, NOT_NEEDED, FailureMark, Readiness, reason_behind
 from ..links.link import Link, start_upstream, stop_upstream
 from ..links.lossy_link import LossyLink
+from .ended import Ended, Failed
 from .fan_in import MergeInlet, MergeInput
 
 
@@ -320,19 +321,19 @@ class Join(MergeInlet):
 
     def _look(self, each: MergeInput) -> None:
         inlet = each.inlet
-        if not each.ended and not isinstance(inlet, _Failed) and inlet.state() is FAILED:
+        if not each.ended and not isinstance(inlet, Failed) and inlet.state() is FAILED:
             next(each.items, None)  # reads the failure, to know whether it is the trunk's
             if inlet.failure is None:  # it was closed, and the failure dealt with there
-                each.inlet = _Ended()
+                each.inlet = Ended()
             else:
                 self._meet(each, inlet.failure)
         super()._look(each)
 
     def _meet(self, each: MergeInput, failure: FailureMark) -> None:
-        each.inlet = _Failed(failure, self.ledger)
+        each.inlet = Failed(failure, self.ledger)
         if failure is self._fork.failure:
             self._trunk_failure = failure
-            each.inlet = _Ended()
+            each.inlet = Ended()
         if self._closed:  # by user code, while the failure was read: nobody will ask for it
             self.ledger.unread(failure, self._reason)
 
@@ -354,51 +355,8 @@ class Join(MergeInlet):
 
     def _end(self, failure: FailureMark | None) -> None:
         for each in self.inputs:  # the one that failed has no more to say
-            if isinstance(each.inlet, _Failed) and each.inlet.failure is failure:
-                each.inlet = _Ended()
+            if isinstance(each.inlet, Failed) and each.inlet.failure is failure:
+                each.inlet = Ended()
         super()._end(failure)
         if self._trunk_failure is not None:
             self.ledger.unread(self._trunk_failure, reason_behind(failure))
-
-
-class _Ended:
-    """Stands for a branch that was read to its end."""
-
-    receiver: Receiver
-    """Never told anything; an inlet has one."""
-    failure: FailureMark | None = None
-    """What waits for its turn here; an end has nothing."""
-    exhausted = True
-    """Nothing is left to read."""
-    taken = 0
-    """The branch that was here has counted."""
-
-    def start(self) -> None:
-        """Nothing runs upstream."""
-
-    def items(self) -> Iterator[Any]:
-        return iter(())
-
-    def state(self) -> Readiness:
-        return ENDED
-
-    def release(self, *, parking: bool = False) -> None:
-        """Nothing upstream waits for room."""
-
-    def close(self, reason: str) -> None:
-        """Nothing is here."""
-
-
-class _Failed(_Ended):
-    """Stands for a branch that was read to its failure, which waits for its turn."""
-
-    def __init__(self, failure: FailureMark, ledger: Ledger) -> None:
-        self.failure: FailureMark | None = failure  # stands where the branch's next item would
-        self._ledger = ledger  # told of it if it is not read
-
-    def state(self) -> Readiness:
-        return FAILED
-
-    def close(self, reason: str) -> None:
-        if self.failure is not None:
-            self._ledger.unread(self.failure, reason)

@@ -77,6 +77,11 @@ class Link:
         # The sender is woken when this many are left: with more, a trip brings few items; with fewer, receivers starve.
         self._low = capacity // 2
 
+    @property
+    def behind(self) -> str:
+        """What fills it, as reports call that."""
+        return self.sender.name
+
     def described(self) -> str:
         """Return a description of it, for errors."""
         return f"buffer {'' if self.name is None else f'{named(self.name)} '}of {self.capacity}"
@@ -192,7 +197,7 @@ class Link:
     def _discard_buffer(self, reason: str) -> None:
         while self.buffer:
             self.discarded += 1
-            self.ledger.discard(self.buffer.popleft(), self.sender.name, reason)
+            self.ledger.discard(self.buffer.popleft(), self.behind, reason)
 
 
 def start_upstream(sender: Sender) -> None:

@@ -61,6 +61,11 @@ class FusedOperation:
         """Whether it would give another value without being given one."""
         return False
 
+    @property
+    def is_through(self) -> bool:
+        """Whether it still counts a value as held of which nothing more will come: it finds out in the next pull."""
+        return False
+
     def held(self) -> list[Any]:
         """Hand out, and forget, what it holds."""
         return []

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import trio
 
@@ -16,9 +16,11 @@ from ..._base import checks
 from ..._base.shown import named
 from ..._plan import operations as plan
 from ..._sansio.batcher import Batcher
-from ..._sansio.windows import TumblingWindows
 from ..core.signals import IDLE, PENDING
 from .base import FusedOperation
+
+if TYPE_CHECKING:
+    from ..._sansio.keyed_batcher import KeyedBatcher
 
 
 class GroupingOp(FusedOperation):
@@ -30,10 +32,15 @@ class GroupingOp(FusedOperation):
     may_keep = True  # one value may close several lists
 
     def __init__(
-        self, operation: plan.Grouping, batcher: Batcher | TumblingWindows, *, is_simple: bool, is_timed: bool
+        self,
+        operation: plan.Grouping,
+        batcher: Batcher | KeyedBatcher,
+        *,
+        is_simple: bool,
+        is_timed: bool,
     ) -> None:
         super().__init__(operation)
-        self._batcher = batcher  # decides when a list is closed; it holds the open one
+        self._batcher: Any = batcher  # decides when a list is closed; it holds the open ones
         self._is_simple = is_simple  # a value closes at most one list, and each counts as one
         self._is_timed = is_timed  # the time at which a list begins matters
         self._due = False  # the open list must be closed before another value is added
@@ -45,7 +52,8 @@ class GroupingOp(FusedOperation):
     @property
     def deadline(self) -> float:  # type: ignore[override]  # a constant where nothing is timed
         """When the open list is due; inf if it never is, or is empty."""
-        return self._batcher.deadline
+        at: float = self._batcher.deadline
+        return at
 
     def tick(self, now: float) -> None:
         """Mark the open list as due, if it is."""
@@ -53,17 +61,18 @@ class GroupingOp(FusedOperation):
 
     @trio.lowlevel.enable_ki_protection
     def stream(self, values: Iterator[Any]) -> Iterator[Any]:
-        batcher = self._batcher
         try:
             yield from self._by_number(values) if self._is_simple else self._by_all(values)
         except Exception:  # what came before a failure goes out before it
-            while self._closed:  # by the time that was over, or by the cost of what failed
-                yield self._emitted(self._closed.popleft())
-            if batcher.items:
-                yield self._emitted(batcher.close())
+            yield from self._rest()
             raise
-        if batcher.items:
-            yield self._emitted(batcher.close())
+        yield from self._rest()
+
+    @trio.lowlevel.enable_ki_protection
+    def _rest(self) -> Iterator[Any]:
+        """Give what is left: lists closed by the time that was over, or by the cost of what failed; then open ones."""
+        while self._closed or self._batcher.items:
+            yield self._emitted(self._closed.popleft() if self._closed else self._batcher.close())
 
     @trio.lowlevel.enable_ki_protection
     def _by_all(self, values: Iterator[Any]) -> Iterator[Any]:
@@ -75,7 +84,7 @@ class GroupingOp(FusedOperation):
             if value is not PENDING:
                 self.add(value)
             elif self._is_all_there():
-                closed.append(batcher.close())
+                self.close_all()
             if not closed:
                 yield PENDING
             while closed:
@@ -108,6 +117,11 @@ class GroupingOp(FusedOperation):
         self.chain.inlet.release()
         return self.chain.inlet.state() is IDLE
 
+    def close_all(self) -> None:
+        """Close what is open."""
+        while self._batcher.items:
+            self._closed.append(self._batcher.close())
+
     @property
     def waits_for_no_more(self) -> bool:
         """Whether it has an open list that goes out when the input has nothing."""
@@ -121,7 +135,9 @@ class GroupingOp(FusedOperation):
         """Return the items that have not gone out."""
         items = [item for batch in self._closed for item in batch]
         self._closed.clear()
-        return items + self._batcher.close()
+        while self._batcher.items:
+            items += self._batcher.close()
+        return items
 
     def add(self, value: Any) -> None:
         """Put a value into the machine; the lists that this closes are held here until they go out."""
@@ -136,6 +152,8 @@ class GroupingOp(FusedOperation):
 class BatchOp(GroupingOp):
     """Lists of values, closed by number, cost or age."""
 
+    _batcher: Batcher
+
     def __init__(self, operation: plan.Batch) -> None:
         super().__init__(
             operation,
@@ -148,7 +166,7 @@ class BatchOp(GroupingOp):
 
     def add(self, value: Any) -> None:
         try:
-            cost = 1 if self._cost is None else _cost(self.name, self._cost, value)
+            cost = 1 if self._cost is None else cost_of(self.name, self._cost, value)
         except BaseException as error:  # noqa: ASYNC103  # `failing` raises
             self.chain.failing(error, self.name, self._number, value)
         self._number += 1
@@ -157,7 +175,7 @@ class BatchOp(GroupingOp):
 
 
 @trio.lowlevel.disable_ki_protection  # user code runs in it
-def _cost(name: str, fn: Callable[[Any], Any], item: Any) -> float:
+def cost_of(name: str, fn: Callable[[Any], Any], item: Any) -> float:
     """Return what an item costs, as the user's function says, checked."""
     value, where = fn(item), f"batch {named(name)}"
     if isinstance(value, bool) or not isinstance(value, int | float):

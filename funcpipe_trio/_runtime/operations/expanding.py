@@ -78,6 +78,10 @@ class ExpandOp(FusedOperation):
     def has_more(self) -> bool:
         return self._parent is not NO_ITEM and _may_give(self._children)
 
+    @property
+    def is_through(self) -> bool:
+        return self._parent is not NO_ITEM and not _may_give(self._children)
+
     def open(self, value: Any) -> Iterator[Any]:
         """Return the iterator of a value's children."""
         raise NotImplementedError

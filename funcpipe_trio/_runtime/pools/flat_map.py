@@ -23,13 +23,13 @@ import trio
 from ..._plan.nodes import Plan, is_awaitable, plan_of
 from ...policies.on_error import Failure
 from ..calls.calling import Calling
+from ..core.lifetime import Lifetime, thrown
 from ..core.parking import WOKEN, Parking
 from ..core.signals import END
 from ..core.user_code import interruptible, interruptibly
 from ..stages.chain import FULL, STARVED, TURN_OVER, BurstEnd, Ends
-from ..stages.lifetime import Lifetime, thrown
+from ..stages.nested import NestedRun
 from .crew import Worker
-from .nested import NestedRun
 from .pool import Pool
 
 
@@ -128,7 +128,8 @@ class FlatMapPool(Pool):
                 if close is None:
                     interruptibly(self.chain.close_stream, stream)
             finally:
-                await self.chain.kept_cleanup(life.end(close, self.chain.host.cleanup_timeout))  # noqa: ASYNC102  # shielded there
+                closing = None if close is None else partial(interruptible, close)
+                await self.chain.kept_cleanup(life.end(closing, self.chain.host.cleanup_timeout))  # noqa: ASYNC102  # shielded there
         await self._let_out_rest(worker, children)
 
     async def _run(self, worker: Worker, inner: Plan) -> None:
@@ -208,7 +209,7 @@ class FlatMapPool(Pool):
                 elif hand or (end is FULL and self.has_leftovers()):
                     await self._wait_in_line(worker)
                 else:
-                    self.chain.outlet.turn_over()
+                    self.chain.turn_over()
                     return
         finally:
             children.is_waiting = False
@@ -240,7 +241,7 @@ class FlatMapPool(Pool):
 
     async def _wait_in_line(self, worker: Worker) -> None:
         """Wait in line for room."""
-        self.chain.outlet.turn_over()  # first: it may stop this stage, or give it room
+        self.chain.turn_over()  # first: it may stop this stage, or give it room
         if self.is_superfluous(worker):
             return
         self._line[worker] = True  # it keeps its place, or gets the last one

@@ -119,6 +119,9 @@ class Pool:
             self.cancel(worker)
         return True
 
+    def on_drain(self) -> None:
+        """Called when the sources are about to be told to take no more."""
+
     def on_pause(self) -> None:
         """Called when the sources must take nothing for a time."""
 
@@ -337,12 +340,13 @@ class Pool:
         if not self.crew.coming:  # a worker that comes does it
             self.staff()
         self.meet()
-        self.chain.outlet.turn_over()
+        self.chain.turn_over()
 
     def note_end(self, worker: Worker) -> None:
         """Count how long a call took, which has ended; the worker's next one begins now, unless it waits first."""
-        now = self.chain.now()
-        self.latencies.add(now - worker.since)
+        now, concerns = self.chain.now(), self.call.concerns
+        if concerns is None or concerns(worker.item):
+            self.latencies.add(now - worker.since)
         worker.since = now
 
     def put_down(self, worker: Worker) -> Any:
@@ -363,13 +367,13 @@ class Pool:
             self._worker_waits = False
             if worth_a_pull(self.source):  # it came at once
                 return
-        outlet.turn_over()
+        self.chain.turn_over()
         is_full_or_over = not self.taking or (not starved and worth_a_pull(self.source))
         await self.crew.park(worker, starved=starved, stalled=is_full_or_over and outlet.room() > 0)
 
     async def rest(self, worker: Worker) -> None:
         """Let others run."""
-        self.chain.outlet.turn_over()
+        self.chain.turn_over()
         try:
             await trio.lowlevel.checkpoint()
             if self._gives_way is worker:  # trio runs a batch in any order: the receiver may be behind this task

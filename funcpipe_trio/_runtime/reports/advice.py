@@ -46,6 +46,8 @@ class Setting:
 
     is_ordered: bool = False
     is_keyed: bool = False
+    has_key_rate: bool = False
+    """Whether calls of one key begin at a limited rate."""
     paced_by: str | None = None
     """Name of its operation that waits for the clock; with a rate it is a throttle."""
     rate: float | None = None
@@ -149,7 +151,7 @@ class _Case:
 
     def _is_in_loop(self, number: int, stage: StageReport) -> bool:
         setting = self.settings[number]
-        is_working = stage.kind != "async" and not self._waits_outside[number] and setting.paced_by is None
+        is_working = stage.kind in ("sync", "source") and not self._waits_outside[number] and setting.paced_by is None
         return is_working and number not in self._ignored
 
     def _rate_allows(self, number: int) -> float | None:
@@ -243,7 +245,11 @@ def _rate_binds(case: _Case) -> str:
 
 
 def _one_key(case: _Case) -> str:
-    return f"{case.name}: items of one key wait for each other; more keys at once, or quicker calls, would help"
+    if case.setting.has_key_rate:
+        what, how = "their key's rate, or for each other", "a higher key_rate, more keys at once, or a larger waiting"
+    else:
+        what, how = "each other", "more keys at once, quicker calls, or a larger waiting"
+    return f"{case.name}: items of one key wait for {what}; {how} would help"
 
 
 def _behind_the_head(case: _Case) -> str:
@@ -280,6 +286,10 @@ def _busy_function(case: _Case) -> str:
     return f"{case.name}: its functions keep the event loop busy; make them a Step on processes(n), or on threads(n)"
 
 
+def _generator_at_work(case: _Case) -> str:
+    return f"{case.name}: its generator is the limit, one item at a time; calls in a map have concurrency"
+
+
 def _is_limited(case: _Case) -> bool:
     """Whether its calls wait for their rate limit, or are as many as that allows."""
     if not case.places:
@@ -289,6 +299,15 @@ def _is_limited(case: _Case) -> bool:
 
 def _has_places(case: _Case) -> bool:
     return case.places > 0
+
+
+def _runs_another(case: _Case) -> bool:
+    """Whether it runs a pipeline in its own task, as `or_else` does."""
+    return case.stage is not None and case.stage.kind == "async"
+
+
+def _slow_inside(case: _Case) -> str:
+    return f"{case.name}: nothing else limits; only a pipeline inside it that gives more would help"
 
 
 _Rule = tuple[Callable[[_Case], bool], Callable[[_Case], str]]
@@ -304,6 +323,8 @@ _RULES: tuple[_Rule, ...] = (
     (lambda case: case.setting.runner is not None, _runner_is_full),
     (_has_places, _all_places_in_use),
     (lambda case: case.setting.paced_by is not None, _throttled),
+    (lambda case: case.stage is not None and case.stage.kind == "through", _generator_at_work),
+    (_runs_another, _slow_inside),
     (lambda case: True, _busy_function),
 )
 """Of the limit, the first that fits: whether it does, and what is said."""

@@ -41,6 +41,10 @@ class PolicyReport:
     """Seconds in which calls waited between attempts, summed likewise."""
     waited_circuit: float
     """Seconds in which calls waited for a circuit to close, summed likewise."""
+    resources: int = 0
+    """Resources that were opened for its calls."""
+    waited_resource: float = 0.0
+    """Seconds in which calls waited until a resource was open, summed likewise."""
 
     @staticmethod
     def of(counters: StepCounters) -> PolicyReport:
@@ -55,11 +59,13 @@ class PolicyReport:
             (self.opened, "opening of the circuit" if self.opened == 1 else "openings of the circuit"),
             (self.refused, "refused by an open circuit"),
             (self.abandoned, "left behind, outcome unknown"),
+            (self.resources, "resource opened" if self.resources == 1 else "resources opened"),
         ]
         waits = [
             (self.waited_rate, "waiting for the rate limit"),
             (self.waited_retry, "between attempts"),
             (self.waited_circuit, "waiting for the circuit"),
+            (self.waited_resource, "waiting for a resource"),
         ]
         said = [f"{count} {what}" for count, what in counts if count]
         return ", ".join(said + [f"{seconds:.3f} s {what}" for seconds, what in waits if seconds])
@@ -117,7 +123,7 @@ class StageReport:
     name: str
     """As the plan calls it."""
     kind: str
-    """``source``, ``sync`` or ``async``."""
+    """``source``, ``sync``, ``async`` (it makes calls) or ``through``."""
     fused: tuple[str, ...]
     """Names of the operations fused into it, in their order; the time that they take counts as the stage's."""
     received: int
@@ -244,6 +250,8 @@ class InputReport:
     longest_wait: float = 0.0
     """The most seconds for which it had an item and none of it was taken, the wait of now included; also of a
     difference. Whoever serves many tenants sees here whether one of them ever had to wait for long."""
+    failure: str | None = None
+    """The type of the error with which an input failed, in a merge whose `on_error` deals with that; None otherwise."""
 
 
 @dataclass(frozen=True, slots=True)

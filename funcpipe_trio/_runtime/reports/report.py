@@ -223,6 +223,11 @@ class Report(RunStatistics):
         for kind, columns in _SHARES.items():
             if inputs := [each for each in self.inputs if each.kind == kind]:
                 lines += ["", *_table([columns, *map(_share, inputs)])]
+        lines += [
+            f"{each.merge} / {label(each.key)}: failed with {each.failure}"
+            for each in self.inputs
+            if each.failure is not None
+        ]
         if self.error is not None:
             lines += ["", f"error: {told(self.error)}"]
         lines += [f"also: {told(error)}" for error in self.cleanup_errors]
@@ -359,6 +364,7 @@ def _cause(report: Report) -> str:
             "its rate limit": policies.waited_rate,
             "its waits between attempts": policies.waited_retry,
             "its open circuit": policies.waited_circuit,
+            "the opening of its resource": policies.waited_resource,
         }
     )
     cause = max(waits, key=waits.__getitem__, default="")

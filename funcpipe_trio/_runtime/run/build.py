@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from ..._plan.layout import BranchLayout, FanInLayout, FanOutLayout, SegmentLayout, StageLayout
+from ..._plan.loops import Again
 from ...policies.fair_share import FairShare
+from ...policies.on_error import Stop
 from ..core.ledger import Ledger
 from ..core.protocols import Inlet
 from ..junctions.fan_in import ConcatInlet, FanInInlet, MergeInlet, ZipInlet
@@ -35,6 +37,8 @@ def build(line: SegmentLayout, parts: Parts, end: Sink | Fork | None = None) -> 
         outlet = end if end is not None and is_last else _link(layout, parts)
         stage = stage_of(layout, inlet, outlet, parts)
         parts.layouts[stage] = layout
+        if layout.again is not None:
+            _close_loop(layout.again, parts)
         outlet.sender = stage
         if isinstance(outlet, Link):
             parts.links.append(outlet)
@@ -79,16 +83,39 @@ def _branch(layout: BranchLayout, parts: Parts) -> Link:
 def _fan_in(layout: FanInLayout, parts: Parts) -> FanInInlet:
     ledger = parts.host.ledger
     inputs = [(key, build(line, parts)) for key, line in layout.inputs]
+    if layout.kind == "loop":
+        return _loop(layout, inputs[0][1], parts)
     inlets = [inlet for _key, inlet in inputs]
     made: FanInInlet
     if layout.kind == "concat":
         made = ConcatInlet(layout.name, ledger, inlets)
     elif layout.kind == "zip":
         made = ZipInlet(layout.name, ledger, inlets, parts.host.state_times, strict=layout.strict)
+    elif not isinstance(layout.on_error, Stop):
+        from ..junctions.tolerant_merge import TolerantMergeInlet
+
+        made = TolerantMergeInlet(layout.name, ledger, inputs, layout.share or FairShare(), layout.on_error)
     else:
         made = MergeInlet(layout.name, ledger, inputs, layout.share or FairShare())
     parts.fan_ins.append(made)
     return made
+
+
+def _loop(layout: FanInLayout, source: Inlet, parts: Parts) -> FanInInlet:
+    from ..junctions.loop import Loop  # rare
+
+    loop = parts.loops[layout.name] = Loop(layout.name, parts.host, source, len(parts.layouts))
+    parts.links.append(loop.back)
+    parts.fan_ins.append(loop)
+    return loop
+
+
+def _close_loop(again: Again, parts: Parts) -> None:
+    """Tell a loop what its body is, whose last stage has just been made."""
+    loop, stages = parts.loops[again.loop], list(parts.layouts)
+    ends = [parts.layouts[stage].again for stage in stages[loop.outside :]]
+    inner = [parts.loops[end.loop] for end in ends if end is not None and end is not again]
+    loop.enclose(again, stages[loop.outside :], inner)
 
 
 def _link(layout: StageLayout, parts: Parts) -> Link:

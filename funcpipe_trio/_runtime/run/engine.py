@@ -60,6 +60,9 @@ def _tell_nobody(_change: str) -> None:
 class Engine:
     """The inside of a run; see `Host` for what its stages use of it."""
 
+    _holding = 0  # tasks that only hold a resource open
+    _unused: trio.Event | None = None  # set when those are the last; None while there are none
+
     def __init__(
         self,
         make: Callable[[Parts], Inlet],
@@ -122,6 +125,19 @@ class Engine:
     def in_its_context(self, call: Callable[[], T]) -> T:
         """Call a function in the context that its tasks begin with: what it sets there, they see."""
         return self._context.run(call)
+
+    async def until_unused(self) -> None:
+        """Wait, in a task that only holds a resource open, until no item of the run can use it any more.
+
+        So all other tasks have ended, and the consumer, who may work on the last item, has asked for one more or left.
+        """
+        self._unused = trio.Event() if self._unused is None else self._unused
+        self._holding += 1
+        self.look_whether_over()
+        try:
+            await self._unused.wait()
+        finally:
+            self._holding -= 1
 
     def has_task(self, task: trio.lowlevel.Task) -> bool:
         """Whether a task is one of the run's own, or was started by one."""
@@ -249,6 +265,8 @@ class Engine:
             self.draining = True
             self.log(INFO, "drains")
             self.on_change("drain")
+            for stage in self.stages:
+                stage.on_drain()
             for part in (*self.parts.sources, *self.parts.fan_ins):
                 part.drain()
             self._changed()
@@ -260,8 +278,8 @@ class Engine:
             self.paused_since = trio.current_time()
             self.efforts.pause(self.paused_since)
             self.state_times.change(self.paused_since, 1 << self.pause_shift)
-            for source in self.parts.sources:
-                source.pause()
+            for part in (*self.parts.sources, *self.parts.fan_ins):
+                part.pause()
             for stage in self.stages:
                 stage.on_pause()
             self.log(DEBUG, "pauses")
@@ -281,8 +299,8 @@ class Engine:
             self.paused_since = None
             self.efforts.resume(now)
             self.state_times.change(now, -(1 << self.pause_shift))
-            for source in self.parts.sources:
-                source.resume()
+            for part in (*self.parts.sources, *self.parts.fan_ins):
+                part.resume()
             for stage in self.stages:
                 stage.on_resume()
             self._changed()
@@ -318,9 +336,12 @@ class Engine:
 
     def look_whether_over(self) -> None:
         """Set `over` if nothing runs and nothing is left to deliver."""
-        if not self._live and (self.sink is not None or self.outcome is not None):
-            self.over.set()
-            self._changed()
+        if self._live == self._holding and (self.sink is not None or self.outcome is not None):
+            if self._live and self._unused is not None:
+                self._unused.set()
+            else:
+                self.over.set()
+                self._changed()
 
     def finish(self, *, cancelled: bool) -> None:
         """Decide the outcome: all tasks have ended."""

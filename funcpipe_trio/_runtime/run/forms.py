@@ -14,14 +14,19 @@ from typing import Any
 
 from ..._plan import operations as plan
 from ..._plan import timing
+from ..._plan.failures import MapSome, OnEnd, OnOk, OrElse, Recover
 from ..._plan.fair_by import FairBy
 from ..._plan.layout import StageLayout
+from ..._plan.loops import Again
 from ..._plan.nodes import Source
+from ..._plan.own import Through, WithState
+from ..._plan.resources import IterableInThread, UsingSource
 from ..._plan.restarts import RestartingSource
 from ..._plan.windows import Distinct, Sliding, Window
 from ...policies.on_error import Divert
 from ...policies.on_full import OnFull
-from ..calls.step_calls import calling_of, layered
+from ..calls.calling import Calling
+from ..calls.step_calls import calling_of, concern_of, layered
 from ..core.protocols import Inlet, Outlet
 from ..links.fair_link import FairLink
 from ..links.link import Link
@@ -55,16 +60,39 @@ _FUSED: dict[type[plan.Operation], Callable[[Any], FusedOperation]] = {
 
 
 def _rarely_fused() -> dict[type[plan.Operation], Callable[[Any], FusedOperation]]:
-    from ..operations import batching, expanding, windows
+    from ..operations import expanding, map_some, windows
 
     return {
         plan.FlatMap: expanding.FlatMapOp,
-        plan.Batch: batching.BatchOp,
+        OnOk: map_some.MapSomeOp,
+        Recover: map_some.MapSomeOp,
+        plan.Batch: _batch,
         plan.Unbatch: expanding.UnbatchOp,
         Window: windows.WindowOp,
         Sliding: windows.SlidingOp,
         Distinct: windows.DistinctOp,
+        WithState: _stateful,
     }
+
+
+def _batch(operation: plan.Batch) -> FusedOperation:
+    if operation.key is None:
+        from ..operations.batching import BatchOp
+
+        return BatchOp(operation)
+    from ..operations.keyed_batching import KeyedBatchOp
+
+    return KeyedBatchOp(operation)
+
+
+def _stateful(operation: WithState) -> FusedOperation:
+    if operation.key is None:
+        from ..operations.own import StatefulOp
+
+        return StatefulOp(operation)
+    from ..operations.own_by_key import KeyedStatefulOp
+
+    return KeyedStatefulOp(operation)
 
 
 def fuse(operation: plan.Operation) -> FusedOperation:
@@ -103,6 +131,10 @@ class Site:
             self.fused.append(CostOp(outlet, layout.by_cost.cost, layout.name))
 
     def _fused(self, operation: plan.Operation) -> FusedOperation:
+        if isinstance(operation, Again):
+            from ..operations.again import AgainOp
+
+            return AgainOp(operation, self.parts.loops[operation.loop].back)
         if not isinstance(operation, FairBy):
             return fuse(operation)
         assert isinstance(self.outlet, FairLink)  # the only operation that looks into the link behind it
@@ -126,7 +158,7 @@ def _plain(site: Site, _head: None, kind: str = "sync") -> Stage:
     fair_by = site.fused[-1]
     assert isinstance(fair_by, FairByOp)
     counters = site.parts.counters(f"{site.layout.name} (diverting)", overflow.step)
-    return DivertingStage(site.chain(), fair_by, layered(overflow.step), counters, kind=kind)
+    return DivertingStage(site.chain(), fair_by, layered(overflow.step, site.parts.host), counters, kind=kind)
 
 
 def _iterable(site: Site, head: Source) -> Stage:
@@ -172,6 +204,23 @@ def _restarting(site: Site, head: RestartingSource) -> Stage:
     return source
 
 
+def _in_thread(site: Site, head: IterableInThread) -> Stage:
+    from ..stages.threaded import ThreadedSource
+
+    counters = site.parts.counters(head.name, None)
+    source = ThreadedSource(site.parts.host, head, site.outlet, site.fused, counters)
+    site.parts.sources.append(source)
+    return source
+
+
+def _using(site: Site, head: UsingSource) -> Stage:
+    from ..stages.using import ResourceSource
+
+    source = ResourceSource(site.parts.host, head, site.outlet, site.fused)
+    site.parts.sources.append(source)
+    return source
+
+
 def _timed(site: Site, head: plan.Operation) -> Stage:
     operation = fuse(head)
     if isinstance(head, plan.Batch) and head.takes_what_is_there:
@@ -203,6 +252,13 @@ def _keep_alive(site: Site, head: timing.KeepAlive) -> Stage:
     return KeepAliveStage(site.ends(), head)
 
 
+def _through(site: Site, head: Through) -> Stage:
+    from ..stages.through import ThroughStage
+
+    assert site.inlet is not None
+    return ThroughStage(site.parts.host, head, site.inlet, site.outlet, site.fused)
+
+
 def _watched(site: Site, head: timing.Watched) -> Stage:
     from ..stages.stream_timeout import StreamTimeoutStage
 
@@ -210,7 +266,7 @@ def _watched(site: Site, head: timing.Watched) -> Stage:
 
 
 def _pool(site: Site, head: plan.Operation, *, ordered: bool = True, make: Callable[..., Pool] = Pool) -> Pool:
-    call = calling_of(head, site.parts.counters)
+    call = calling_of(head, site.parts.counters, site.parts.host)
     return make(site.ends(), call, concurrency=site.layout.concurrency, ordered=ordered)
 
 
@@ -219,7 +275,15 @@ def _map(site: Site, head: plan.Map) -> Pool:
         return _pool(site, head, ordered=head.ordered)
     from ..pools.keyed import KeyedPool
 
-    return _pool(site, head, ordered=head.ordered, make=partial(KeyedPool, key=head.key))
+    key = _key_of_some(head, head.key) if isinstance(head, MapSome) else head.key
+    make = partial(KeyedPool, key=key, per_key=head.per_key, key_rate=head.key_rate, waiting=head.waiting)
+    return _pool(site, head, ordered=head.ordered, make=make)
+
+
+def _key_of_some(head: MapSome, key: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Return the key function for an operation that some items do not concern: each of those has a key of its own."""
+    concerns = concern_of(head)
+    return lambda item: key(item) if concerns(item) else object()
 
 
 def _flat_map(site: Site, head: plan.FlatMap) -> Pool:
@@ -228,12 +292,40 @@ def _flat_map(site: Site, head: plan.FlatMap) -> Pool:
     return _pool(site, head, ordered=False, make=FlatMapPool)
 
 
+def _again(site: Site, head: Again) -> Pool:
+    from ..operations.again import Spilling
+
+    assert isinstance(head.full, Divert)  # otherwise it is fused
+    counters = site.parts.counters(f"{head.name} (diverting)", head.full.step)
+    line, divert = site.parts.loops[head.loop].back, layered(head.full.step, site.parts.host)
+    spilling = Spilling(head, line, divert, counters)
+    call = Calling(spilling.call, divert_counters=counters)
+    spilling.pool = pool = Pool(site.ends(), call, concurrency=1, ordered=True)
+    return pool
+
+
+def _or_else(site: Site, head: OrElse) -> Stage:
+    from ..pools.or_else import OrElseStage
+
+    return OrElseStage(site.ends(), head)
+
+
+def _on_end(site: Site, head: OnEnd) -> Stage:
+    from ..stages.on_end import OnEndStage
+
+    return OnEndStage(site.ends(), head)
+
+
 _STAGES: dict[type, Callable[[Site, Any], AnyStage]] = {
     NoneType: _plain,
     Source: _source,
     RestartingSource: _restarting,
+    IterableInThread: _in_thread,
+    UsingSource: _using,
     plan.Batch: _timed,
     Window: _timed,
+    WithState: _timed,
+    Through: _through,
     timing.Throttle: _paced,
     timing.Debounce: _paced,
     timing.Sample: _paced,
@@ -244,6 +336,10 @@ _STAGES: dict[type, Callable[[Site, Any], AnyStage]] = {
     timing.StopWhen: _stopping,
     timing.KeepAlive: _keep_alive,
     plan.Map: _map,
+    OnOk: _map,
+    Recover: _map,
+    OrElse: _or_else,
+    OnEnd: _on_end,
     plan.FlatMap: _flat_map,
     plan.Filter: _pool,
     plan.Tap: _pool,
@@ -251,6 +347,7 @@ _STAGES: dict[type, Callable[[Site, Any], AnyStage]] = {
     plan.TakeWhile: _pool,
     plan.TakeUntil: _pool,
     plan.SkipWhile: _pool,
+    Again: _again,
 }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from ..._plan.layout import StageLayout
 from ..._plan.steps import step_of
 from ...policies.retry import Retry, needs_seed
@@ -15,13 +17,16 @@ from ..pools.pool import Pool
 from ..stages.sources import AsyncSource, IterableInlet
 from ..stages.stage import Stage
 
+if TYPE_CHECKING:
+    from ..junctions.loop import Loop
+
 AnyStage = Stage | Pool
 
 
 class Parts:
     """All parts of one run except its stages, and its seed."""
 
-    __slots__ = ("fan_ins", "forks", "host", "layouts", "links", "seed", "sources")
+    __slots__ = ("fan_ins", "forks", "host", "layouts", "links", "loops", "seed", "sources")
 
     def __init__(self, host: Host) -> None:
         self.host: Host = host  # the run; it has the stages, which register themselves
@@ -30,6 +35,7 @@ class Parts:
         self.fan_ins: list[FanInInlet] = []  # and the joins of fan-outs
         self.sources: list[IterableInlet | AsyncSource] = []  # which a drain or a pause stops
         self.forks: dict[str, Fork] = {}  # by the names of the fan-outs
+        self.loops: dict[str, Loop] = {}  # by name
         self.seed: int | None = None
         """The jitter of the run is computed from it; None if no policy of the plan needs it."""
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from ..._plan import operations as plan
 from ..._plan import timing
 from ..._plan.layout import StageLayout
+from ..._plan.loops import Again
 from ..._plan.steps import Limit, Part, StepPlan, Within, layers_in, step_of
 from ...policies.retry import Retry
 from ..junctions.fan_out import Broadcasting, Port
@@ -37,7 +38,8 @@ def _setting(stage: AnyStage, layout: StageLayout) -> Setting:
     return Setting(
         is_ordered=isinstance(head, plan.Map) and head.ordered,
         is_keyed=isinstance(head, plan.Map) and head.key is not None,
-        paced_by=head.name if isinstance(head, timing.Paced) else None,
+        has_key_rate=isinstance(head, plan.Map) and head.key_rate is not None,
+        paced_by=head.name if isinstance(head, timing.Paced | Again) else None,
         rate=None if lowest is None else _rate(lowest),
         is_rate_sure=around in (0, retries) and all(each.limiter is None and each.cost is None for each, _ in limits),
         is_rate_retried=around > 0,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from ..._sansio.usage import Used
 from ..core.protocols import Inlet
 from ..core.signals import NO_ITEM
-from ..junctions.fan_in import MergeInlet, ZipInlet
+from ..junctions.fan_in import MergeInlet
 from ..junctions.fan_out import Join
 from ..links.fair_link import FairLink
 from ..links.link import Link
@@ -82,17 +82,19 @@ def report_of(engine: Engine) -> Report:
 
 def _remade(engine: Engine) -> Iterator[tuple[str, int, int]]:
     """Yield each part that makes other values: its name, how many it used and made; in the order of the stream."""
-    zips = [each for each in engine.parts.fan_ins if isinstance(each, ZipInlet)]
     forks = list(engine.parts.forks.values())
     for stage in [*engine.stages, None]:
-        for each in zips:
+        for each in engine.parts.fan_ins:
             if taker_of(each) is stage:
-                yield each.name, each.used, each.taken
+                yield each.name, *each.remade()
         if stage is None:
             return
         yield stage.name, stage.chain.absorbed, stage.chain.created
         for operation in stage.chain.operations:
             yield operation.name, operation.absorbed, operation.created
+        for loop in engine.parts.loops.values():
+            if loop.back.sender is stage:
+                yield loop.name, 0, loop.back.passed
         for fork in forks:
             if fork.sender is stage:
                 used, made = fork.remade()
@@ -149,7 +151,7 @@ def _link(link: Link) -> LinkReport:
     passed, held = link.given(), link.held
     fair = link if isinstance(link, FairLink) else None
     return LinkReport(
-        behind=link.sender.name,
+        behind=link.behind,
         capacity=math.inf if link.capacity == sys.maxsize else link.capacity,
         passed=passed,
         taken=passed - held - link.discarded - link.dropped,
@@ -218,6 +220,7 @@ def _inputs(fan_in: Inlet, now: float) -> list[InputReport]:
             backlog=each.backlog(),
             lag=_rounded(lags.get(each.flow.key, 0)),
             longest_wait=max(each.longest_wait, now - each.since if each.is_waiting else 0.0),
+            failure=each.failure,
         )
         for each in fan_in.inputs
     ]

@@ -86,6 +86,7 @@ class Chain:
         """Why it is no longer needed, which is the reason of what it gives up then; None while it is needed."""
         self.failure: FailureMark | None = None  # what ended it, to go behind all that went out
         self.has_raised: bool = False  # a generator raised in a pull, so the failure was reached, not left behind
+        self.is_wound_up: bool = False  # it has ended, except that the end may not have been passed on
         self.failed: int = 0  # items at which user code raised, except those that became a `Failure`
         self.as_failures: int = 0  # items that a policy replaced by a `Failure`
         self.discarded: int = 0  # items given up while it held them
@@ -99,6 +100,8 @@ class Chain:
         self._keepers = [operation for operation in self.operations if operation.may_keep]
         """Those that may give several values for one."""
         self.burst: Callable[[int], BurstEnd] = self._burst  # see there; replaced where a run is watched
+        self.turn_over: Callable[[], None] = self.outlet.turn_over
+        """Called when its stage has done what it could in this turn; a loop around it wants to know that, too."""
         for operation in self.operations:
             operation.chain = self
 
@@ -170,6 +173,11 @@ class Chain:
 
     # ---- failing
 
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether the values end because they are not needed, or with a failure upstream, and not with the stream."""
+        return self.stopped is not None or (self.inlet.exhausted and self.inlet.failure is not None)
+
     @trio.lowlevel.enable_ki_protection
     def failing(self, error: BaseException, name: str, number: int, item: Any) -> NoReturn:
         """Called when user code raised in an operation, at one item: raise the error, for the operations behind it."""
@@ -207,6 +215,17 @@ class Chain:
 
     def end(self, held: Callable[[], Sequence[Any]]) -> None:
         """End the chain, for whatever reason; `held` hands out, and forgets, what its stage and operations hold."""
+        if not self.is_wound_up:
+            self.wind_up(held)
+        if self.stopped is not None and self.failure is None:
+            # A task that still reads (in a shielded scope, say) must not take this for the end of the stream.
+            self.failure = FailureMark(Aborted(f"the run was {self.stopped}"), self, stopped=self.stopped)
+        self.outlet.finish(self.failure)
+        self.turn_over()
+
+    def wind_up(self, held: Callable[[], Sequence[Any]]) -> None:
+        """End the chain as `end` does, but do not pass the end on yet."""
+        self.is_wound_up = True
         # An operation ended the stream before the place of the failure, or of the end: nothing reads that far.
         is_ahead = self.failure is not None or _ended_ahead(self._streams)
         is_done = self.stopped is None and not self.has_raised and is_ahead
@@ -223,10 +242,6 @@ class Chain:
             self.host.ledger.unread(later, reason)
         for item in held():
             self.discard(item, reason)
-        if self.stopped is not None and self.failure is None:
-            # A task that still reads (in a shielded scope, say) must not take this for the end of the stream.
-            self.failure = FailureMark(Aborted(f"the run was {self.stopped}"), self, stopped=self.stopped)
-        self.outlet.finish(self.failure)
 
     def close(self) -> None:
         """Close the generators, the last one first."""
@@ -253,20 +268,9 @@ class Chain:
         """Keep an error of cleanup: it never replaces the first error, but is noted on it."""
         self.host.ledger.keep(error, f"then cleanup in stage {named(self.name)} raised {told(error)}")
 
-    async def kept_cleanup(self, ending: Awaitable[bool]) -> None:
+    def kept_cleanup(self, ending: Awaitable[bool]) -> Awaitable[None]:
         """Await a cleanup that returns whether it was done in time; its error or slowness is kept, never raised."""
-        try:
-            is_in_time = await ending
-        except BaseException as error:  # noqa: ASYNC103  # raised again if it must pass
-            if failure_of(error) is None:
-                raise
-            self.keep_cleanup_error(error)
-        else:
-            if not is_in_time:
-                limit = self.host.cleanup_timeout
-                self.keep_cleanup_error(
-                    trio.TooSlowError(f"closing what stage {named(self.name)} opened took more than {limit:g} s")
-                )
+        return self.host.ledger.kept_cleanup(ending, f"stage {named(self.name)}", self.host.cleanup_timeout)
 
 
 def _ended_ahead(streams: Sequence[Any]) -> bool:

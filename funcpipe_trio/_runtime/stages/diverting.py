@@ -48,7 +48,7 @@ class DivertingStage(Stage):
             return
         fair_by.link.passed -= 1  # the item did not pass after all: this stage owns it again
         self._diverted = entry.item
-        self.chain.outlet.turn_over()
+        self.chain.turn_over()
         await self._divert(fair_by)
         if self._context.renew() or self.chain.turn.is_over():  # the step may not have waited at all
             await self.breathe()

@@ -11,20 +11,17 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any
 
-from ..._base.shown import kind_of, named, type_name
+from ..._base.shown import named, type_name
 from ..._plan.restarts import RestartingSource
 from ..._sansio.restarts import Restarts
 from ..core.failures import add_note
 from ..core.protocols import Host, Outlet
-from ..core.signals import END
 from ..core.step_counters import StepCounters
-from ..core.user_code import interruptibly, not_awaitable
 from ..operations.base import FusedOperation
-from .lifetime import thrown
-from .sources import AsyncSource
+from .made import MadeSource
 
 
-class RestartedSource(AsyncSource):
+class RestartedSource(MadeSource):
     """What a callable makes, made again after each failure that its `Retry` covers."""
 
     def __init__(
@@ -39,17 +36,15 @@ class RestartedSource(AsyncSource):
         self._retry = source.retry  # the policy: which failures, how often
         self._restarts = Restarts(source.retry, source.reset_after, stage=counters.stage, seed=counters.seed or 0)
         """Decides whether it is opened again, and when."""
-        self._iterator: Any = None  # what is open; None before it is opened, and after it was closed
-        self._is_async = False  # it is an async iterator
         self._broken: object = None  # the iterator that has failed: if the callable returns it again, it is refused
         self._is_misused = False  # the callable returned what it must not: opening again would not help
         self._counters = counters  # where its waits are counted
 
     async def next(self) -> Any:
-        return await self._until_given(self._asked)
+        return await self._until_given(super().next)
 
     async def rethrow(self, error: BaseException) -> Any:
-        return await self._until_given(partial(thrown, self._iterator, error, END))
+        return await self._until_given(partial(super().rethrow, error))
 
     async def _until_given(self, ask: Callable[[], Awaitable[Any]]) -> Any:
         """Ask, and ask again what is opened after each failure; return an item, or `END` at the end."""
@@ -61,36 +56,23 @@ class RestartedSource(AsyncSource):
             wait = self._ask_policy(failure)
             if wait is None:
                 raise failure  # not in a handler: the context of the user's error stays the user's
-            await self._close_broken()
+            self._broken = self.iterator
+            await self.close_source()
             await self._counters.back_off(wait)
-            ask = self._asked
+            ask = super().next
 
-    async def _asked(self) -> Any:
-        """Wait for one item of what is open; return `END` at the end."""
-        if self._iterator is None:
-            self._restarts.opened(self.chain.now())
-            self.life.begin()
-            self._iterator = self._opened()
-        if self._is_async:
-            return await anext(self._iterator, END)
-        for item in self._iterator:  # Ctrl-C cannot strike between this line and the next, as it can after a call
-            return item
-        return END
-
-    def _opened(self) -> Any:
+    def make(self) -> Any:
+        self._restarts.opened(self.chain.now())
         made = self.source.origin.value()
         try:
-            not_awaitable(self.name, made, "Use a callable that returns an iterable or async iterable at once.")
-            if not hasattr(type(made), "__aiter__") and not hasattr(type(made), "__iter__"):
-                raise TypeError(f"{named(self.name)} gave {kind_of(made)}, which is not iterable, sync or async")
+            self.checked(made)
             if made is self._broken:
                 use = "Use a callable that makes a new one."
                 raise TypeError(f"{named(self.name)} gave the same iterator again, which has failed\n{use}")
         except TypeError:
             self._is_misused = True
             raise
-        self._is_async = hasattr(type(made), "__aiter__")
-        return aiter(made) if self._is_async else iter(made)
+        return made
 
     def _ask_policy(self, error: Exception) -> float | None:
         """Return the seconds to wait before it is opened again; None if it is not."""
@@ -106,16 +88,3 @@ class RestartedSource(AsyncSource):
             if (note := self._restarts.note()) is not None:
                 add_note(error, note)
         return wait
-
-    async def _close_broken(self) -> None:
-        self._broken = self._iterator
-        await self.close_source()
-
-    async def close_source(self) -> None:
-        iterator, self._iterator = self._iterator, None
-        close = getattr(iterator, "aclose", None) if self._is_async else None
-        try:
-            if not self._is_async:
-                interruptibly(self.chain.close_stream, iterator)
-        finally:
-            await self.end_life(close)  # noqa: ASYNC102  # shielded there

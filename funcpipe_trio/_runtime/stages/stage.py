@@ -42,6 +42,7 @@ class Stage:
         divert_counters: StepCounters | None = None,
     ) -> None:
         self.chain = chain  # what it drives
+        self.feed: Inlet = chain.inlet  # what its wait for input is for
         self.kind = kind  # as reports call it
         self.counters = counters  # what the policies of its step count, if it has one
         self.divert_counters = divert_counters  # the same for the step that its failures are diverted to
@@ -63,8 +64,8 @@ class Stage:
         self.shift: int = self._state_times.allot(2, self._field)  # where its field is there
         self._no_input, self._no_room, self._gone = (each << self.shift for each in (NO_INPUT, NO_ROOM, GONE))
         """What that field is while it waits for either, or is not at work; 0 while it is."""
-        # What it takes from hands an item over only when it waits for one (a `buffer(0)`), so it must say so.
-        self._meets: bool = getattr(self.upstream, "capacity", 1) == 0
+        self._meets = False
+        """Whether what it takes from hands over only what it waits for (a `buffer(0)`), so that it must say so."""
         self._waits_for_item = False  # it has said so, and has not taken one since
         chain.inlet.receiver = self
         chain.host.register(self)
@@ -73,12 +74,13 @@ class Stage:
 
     def start(self) -> None:
         self.chain.began, self.started = self.chain.now(), True
+        self._meets = getattr(self.upstream, "capacity", 1) == 0
         self._waits_for_item = True  # it has room, and takes what is there when it first runs
         self._state_times.change(self.chain.began, -self._gone)
         self.chain.host.start_task(self.main, self.chain.name)
 
     def on_input(self) -> None:
-        if self.parked_for is STARVED and worth_a_pull(self.chain.inlet):
+        if self.parked_for is STARVED and worth_a_pull(self.feed):
             self.wake()
 
     def wants_input(self) -> bool:
@@ -101,6 +103,9 @@ class Stage:
             self.wake()
         return True
 
+    def on_drain(self) -> None:
+        """Called when the sources are about to be told to take no more."""
+
     def on_pause(self) -> None:
         """Called when the sources must take nothing for a time."""
 
@@ -115,12 +120,12 @@ class Stage:
 
     @property
     def upstream(self) -> Inlet:
-        return self.chain.inlet
+        return self.feed
 
     @property
     def received(self) -> int:
         """How many items it took."""
-        return self.chain.inlet.taken
+        return self.feed.taken
 
     @property
     def dropped(self) -> int:
@@ -223,7 +228,7 @@ class Stage:
         """Let others run, in the middle of a turn."""
         outlet = self.chain.outlet
         if outlet.passed == self._passed:
-            outlet.turn_over()  # or a stage that filters everything out would hold up its neighbours
+            self.chain.turn_over()  # or a stage that filters everything out would hold up its neighbours
         else:
             outlet.turn_continues()  # or a fan-in would choose without it, once in 64 items
         self._passed = outlet.passed
@@ -233,8 +238,8 @@ class Stage:
     async def park(self, reason: BurstEnd) -> None:
         """Wait until a neighbour calls; not if this stage was stopped, or got what it waits for, in this turn."""
         chain, turn = self.chain, self.chain.turn
-        chain.outlet.turn_over()  # first: it may stop this stage, or give it room, and nothing would wake it then
-        if chain.stopped is not None or (chain.outlet.room() if reason is FULL else worth_a_pull(chain.inlet)):
+        chain.turn_over()  # first: it may stop this stage, or give it room, and nothing would wake it then
+        if chain.stopped is not None or (chain.outlet.room() if reason is FULL else worth_a_pull(self.feed)):
             turn.end()  # instead of a wait: others get their turn before the next burst
             return
         if reason is FULL:

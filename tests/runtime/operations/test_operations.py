@@ -11,6 +11,7 @@ told, or told twice; a failure that overtakes the items before it; a worker that
 
 import math
 from collections import Counter
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import wraps
 from itertools import accumulate, dropwhile, pairwise, takewhile
@@ -19,7 +20,18 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from funcpipe_trio import Aborted, FairShare, Pipeline, RateLimit, Retry, concat, fair_merge, merge, zip_pipelines
+from funcpipe_trio import (
+    Aborted,
+    FairShare,
+    Pipeline,
+    RateLimit,
+    Retry,
+    concat,
+    fair_merge,
+    merge,
+    threads,
+    zip_pipelines,
+)
 from tests._kit import MS, Opaque, in_virtual_time, received
 
 # ---- the items
@@ -343,6 +355,12 @@ OPERATIONS = [
         plain=False,
         reaches=False,
     ),
+    Operation(
+        "batch_key",
+        lambda line, user: line.batch(7, key=user.now(lambda item: 0), max_keys=1),
+        lambda items: chunks(items, 7),
+        plain=False,
+    ),
     Operation("unbatch", lambda line, user: line.batch(7).unbatch(), calls=False, plain=False),
     Operation("unbatch_behind_a_link", lambda line, user: line.batch(7).buffer(2).unbatch(), calls=False, plain=False),
     Operation("window", lambda line, user: line.window(7), lambda items: chunks(items, 7), calls=False, plain=False),
@@ -571,6 +589,15 @@ SOURCES = [
     SourceKind(
         "restarting_iterable",
         lambda *how: Pipeline.restarting(iterable_source(*how), Retry(1), reset_after=math.inf),
+    ),
+    SourceKind("in_a_thread", lambda *how: Pipeline.from_iterable(iterable_source(*how), on=threads(1))),
+    SourceKind(
+        "using",
+        lambda *how: Pipeline.using(nullcontext, lambda _: async_iterable_source(*how)(), name="using"),
+    ),
+    SourceKind(
+        "using_iterable",
+        lambda *how: Pipeline.using(nullcontext, lambda _: iterable_source(*how)(), name="using"),
     ),
     SourceKind("iterator", lambda *how: Pipeline.from_iterable(iterable_source(*how)()), replayable=False),
     SourceKind(

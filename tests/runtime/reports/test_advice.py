@@ -274,6 +274,11 @@ OTHERS: dict[str, tuple[Callable[[], Pipeline[Any]], float, str]] = {
         0,
         "embed: items of one key wait for each other; .*",
     ),
+    "the rate of a key": (
+        lambda: many(60).map(takes("embed", 0.01), concurrency=4, key=lambda item: 0, key_rate=RateLimit(2), waiting=9),
+        0,
+        "embed: items of one key wait for their key's rate, or for each other; a higher key_rate, .*",
+    ),
     "a shared limit": (
         lambda: many(60).map(Step(takes("embed", 0.1)).rate_limit(RateLimiter(RateLimit(2))), concurrency=4),
         0,

@@ -12,7 +12,7 @@ from funcpipe_trio.testing import run_virtual
 
 PENDING = {
     "retries": 0, "timeouts": 0, "opened": 0, "refused": 0, "abandoned": 0,
-    "waited_rate": 0.0, "waited_retry": 0.0, "waited_circuit": 0.0,
+    "waited_rate": 0.0, "waited_retry": 0.0, "waited_circuit": 0.0, "resources": 0, "waited_resource": 0.0,
 }  # fmt: skip
 SAID = {
     "retries": (3, "3 retries"),
@@ -20,9 +20,11 @@ SAID = {
     "opened": (2, "2 openings of the circuit"),
     "refused": (4, "4 refused by an open circuit"),
     "abandoned": (1, "1 left behind, outcome unknown"),
+    "resources": (2, "2 resources opened"),
     "waited_rate": (1.25, "1.250 s waiting for the rate limit"),
     "waited_retry": (0.5, "0.500 s between attempts"),
     "waited_circuit": (7.0, "7.000 s waiting for the circuit"),
+    "waited_resource": (1.5, "1.500 s waiting for a resource"),
 }
 
 

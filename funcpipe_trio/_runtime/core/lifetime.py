@@ -24,8 +24,7 @@ from typing import Any
 
 import trio
 
-from ..core.failures import is_cancellation, stray
-from ..core.user_code import interruptible
+from .failures import is_cancellation, leaves_of, stray
 
 
 class Lifetime:
@@ -93,8 +92,20 @@ class Lifetime:
         finally:
             watching.cancel()
 
-    async def end(self, close: Callable[[], Awaitable[object]] | None, limit: float) -> bool:
+    def shield(self) -> None:
+        """Let nothing from outside end what waits in it, from now on."""
+        assert self._scope is not None
+        self._scope.shield = True
+
+    async def end(
+        self, close: Callable[[], Awaitable[object]] | None, limit: float, told: BaseException | None = None
+    ) -> bool:
         """Close the iterator, shielded, in at most `limit` seconds; return whether it was done in time.
+
+        Args:
+          close: closes it; None if there is nothing to close.
+          limit: seconds.
+          told: an error that `close` is told of: it may raise that again.
 
         Raises:
           BaseException: what closing raises.
@@ -107,11 +118,12 @@ class Lifetime:
         error: BaseException | None = None
         try:
             if close is not None:
-                await interruptible(close)
+                await close()
         except BaseException as raised:  # noqa: ASYNC103  # the scope takes out what is its own; the rest is raised
-            error = _without_exit(raised)
+            error = _without_exit(raised if told is None else _without(raised, told))
             if error is not None and is_cancellation(error) and not scope.cancel_called:
-                error = stray(error)  # the life is shielded, so it came from no other scope
+                # The life is shielded, so it came from no other scope, unless it is the one that was told.
+                error = _without_cancelled(error) if is_cancellation(told) else stray(error)
         is_swallowed = scope.__exit__(None if error is None else type(error), error, _traceback(error))
         if error is not None and not is_swallowed:
             raise error
@@ -136,7 +148,23 @@ async def thrown(iterator: Any, error: BaseException, end: Any) -> Any:
     raise error
 
 
-def _without_exit(error: BaseException) -> BaseException | None:
+def _without(error: BaseException, told: BaseException) -> BaseException | None:
+    """Return an error without the one that closing was told of: a nursery puts it into a group, or copies a group."""
+    parts = [told, *leaves_of(told)]
+
+    def is_told(each: BaseException) -> bool:
+        return any(each is part for part in parts)
+
+    if isinstance(error, BaseExceptionGroup):
+        return error.split(is_told)[1]
+    return None if is_told(error) else error
+
+
+def _without_cancelled(error: BaseException) -> BaseException | None:
+    return error.split(trio.Cancelled)[1] if isinstance(error, BaseExceptionGroup) else None
+
+
+def _without_exit(error: BaseException | None) -> BaseException | None:
     """Return an error without the GeneratorExit of closing, which a nursery around a yield puts into a group."""
     if isinstance(error, BaseExceptionGroup):
         return error.split(GeneratorExit)[1]

@@ -12,21 +12,32 @@ not raised are kept with those of the outer run.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final, get_args
+from typing import Any, Final, Protocol, get_args
 
 from ..._plan.operations import Overflow
 from ..reports.report import Report
-from .pool import Pool
+from .chain import Chain
 
 INSIDE: Final = " > "
 """Stands between the name of a stage and that of a stage in the run inside it."""
 _POLICIES = get_args(Overflow)
 
 
+class Outer(Protocol):
+    """A stage with a run inside."""
+
+    chain: Chain
+    """What it drives, and where it counts."""
+
+    @property
+    def name(self) -> str:
+        """As reports call it."""
+
+
 class NestedRun:
     """Adds what an inner run gives up, and at the end its report, to the counts of the outer stage."""
 
-    def __init__(self, stage: Pool, outer_reason: Callable[[], str | None]) -> None:
+    def __init__(self, stage: Outer, outer_reason: Callable[[], str | None]) -> None:
         self._stage = stage  # the outer one
         self._outer_reason = outer_reason  # why the stage gives up all that belongs to the item; None if it does not
 
@@ -51,3 +62,4 @@ class NestedRun:
             ledger.keep(report.error)
         for stage in report.stages:
             self._stage.chain.failures.update(dict(stage.failures))
+        self._stage.chain.failures.update(each.failure for each in report.inputs if each.failure is not None)

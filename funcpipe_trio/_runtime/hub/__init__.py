@@ -1,0 +1,1 @@
+"""One stream to subscribers that come and go, for any trio program."""
