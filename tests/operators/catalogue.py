@@ -457,6 +457,10 @@ def late(of_keys: int, *, flushed: bool = True) -> Model:
     return model
 
 
+def nobody() -> Line:
+    return Pipeline.from_iterable([])
+
+
 async def slowly_through(items: AsyncIterator[Any]) -> AsyncIterator[Any]:
     async for item in items:
         await trio.sleep(number(item) % 3)
@@ -676,6 +680,13 @@ def regrouped() -> Iterator[Case]:
     yield on(
         "batch: what is there, from a pool", lambda p: p.map(nap, concurrency=3).batch(max_delay=0), cut(1), view=flat
     )
+    yield on(
+        "batch: what is there, by key",
+        lambda p: p.buffer(2).batch(3, max_delay=0, key=rest, max_keys=3),
+        cut(1),
+        view=flat,
+        ordered=False,
+    )
     yield on("batch: what is there, by cost", lambda p: p.batch(9, max_delay=0, max_cost=2), cut(1), view=flat)
     yield on("batch: cost", lambda p: p.batch(max_cost=2), cut(2))
     yield on("batch: cost function", lambda p: p.batch(max_cost=5, cost=lambda item: 1 + rest(item)), by_costs)
@@ -774,6 +785,10 @@ def held() -> Iterator[Case]:
     yield on(
         "buffer: rendezvous before windows",
         lambda p: p.buffer(0).batch(3, max_delay=1).buffer(0).unbatch().buffer(0).map(nap, concurrency=3, key=rest),
+    )
+    yield on(
+        "buffer: rendezvous before own operations",
+        lambda p: p.buffer(0).through(slowly_through).buffer(0).on_end(wrapped).buffer(0).or_else(nobody),
     )
     yield on(
         "buffer: rendezvous that drops none",
