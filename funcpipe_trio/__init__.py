@@ -65,6 +65,7 @@ from .policies.on_error import Failure as Failure
 from .policies.on_error import OnError as OnError
 from .policies.on_error import Skip as Skip
 from .policies.on_error import Stop as Stop
+from .policies.on_full import OnFull as OnFull
 from .policies.rate_limit import RateLimit as RateLimit
 from .policies.retry import Backoff as Backoff
 from .policies.retry import Retry as Retry

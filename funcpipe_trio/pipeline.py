@@ -43,6 +43,7 @@ from ._runtime.run.run_context import RunContext
 from ._runtime.runners.runners import Threads
 from .policies.fair_share import FairShare
 from .policies.on_error import Divert, Failure, OnError, Skip, Stop
+from .policies.on_full import OnFull
 from .policies.rate_limit import RateLimit
 from .policies.retry import Retry
 
@@ -858,6 +859,21 @@ class Pipeline(Generic[T_co]):
         """Keep the items before the first for which a function, sync or async, returns false; the stream ends there."""
         return self._then(plan.TakeWhile(_named_as(fn, name), fn))
 
+    def take_until(self, fn: Callable[[T_co], object], *, name: str | None = None) -> Pipeline[T_co]:
+        """Keep the items up to the first for which a function, sync or async, returns true; that one is the last.
+
+        The stream ends there as with `take`: the item is delivered, everything upstream is stopped, and what is no
+        longer needed there is discarded with the reason ``not needed``.
+
+        Args:
+          fn: ``fn(item)``, or a step; its error is a failure of the item.
+          name: its name in reports and errors; by default the function's.
+
+        Raises:
+          TypeError: if `fn` is not a function.
+        """
+        return self._then(plan.TakeUntil(_named_as(fn, name), fn))
+
     def skip_while(self, fn: Callable[[T_co], object], *, name: str | None = None) -> Pipeline[T_co]:
         """Drop the items before the first for which a function, sync or async, returns false."""
         return self._then(plan.SkipWhile(_named_as(fn, name), fn))
@@ -885,8 +901,10 @@ class Pipeline(Generic[T_co]):
 
         Args:
           max_items: items in a batch, an int >= 1.
-          max_delay: seconds > 0 from its first item; makes its own stage, except in the stage of a sync iterable
-            (unless there is a `throttle`), where it is fused like any sync operation.
+          max_delay: seconds >= 0 from its first item; makes its own stage, except in the stage of a sync iterable
+            (unless there is a `throttle`), where it is fused like any sync operation. 0: a batch is what is there, it
+            never waits for more: it leaves when it is full, or its input has nothing now (the stage before it, if it
+            was waiting for room only, has its turn before).
           max_cost: sum of costs in a batch, > 0.
           cost: ``cost(item)``, a sync function that returns a number >= 0; by default every item costs 1.
           key: ``key(item)``, a sync function that returns a hashable value. Its batches are for one key each.
@@ -1055,29 +1073,50 @@ class Pipeline(Generic[T_co]):
         """
         return self._then(own.Through(_named_as(fn, name), fn, holds))
 
-    def buffer(self, capacity: int, *, overflow: plan.Overflow = "block", name: str | None = None) -> Pipeline[T_co]:
+    def buffer(
+        self,
+        capacity: int | None = None,
+        *,
+        overflow: plan.Overflow | OnFull = "block",
+        max_cost: float | None = None,
+        cost: Callable[[T_co], float] | None = None,
+        name: str | None = None,
+    ) -> Pipeline[T_co]:
         """Set the capacity of the one link at this point, and what happens to an item that does not fit.
 
         A stage ends before it, and another begins behind it. As the last operation it is the link to the consumer (or
         to the merge). Of two in a row the later counts. Directly behind a merge, where there is no link, it makes one.
+
+        With capacity 0 it is a rendezvous: nothing is taken before what is behind can use it at once, be that a stage
+        that has nothing to do, a free worker of a pool, or a consumer in ``receive()``. So an item that is a lease, or
+        grows stale, waits nowhere. It costs two task switches for each item. As the last operation of an input of a
+        merge, or of a branch, it holds one item: a merge chooses among items that are there. (Directly behind a merge
+        it changes nothing: what is there takes an item when it can use it, anyway.)
 
         With an `overflow` other than ``block`` the stage before it never waits for room; when the link is full, it only
         lets the next stage run, so that no item is lost that the next stage would have taken at once. Dropped items
         count as dropped in the report, and ``on_discard`` is called once for each, with the name of the policy as
         reason. As the last operation of ``run()``, ``collect()`` and so on there is no link, so nothing overflows.
 
+        With `max_cost` it has room for so much: ``buffer(max_cost=64_000_000, cost=len)`` holds 64 MB. Whether an item
+        fits is known when it was taken, so one item may wait in front; an item that costs more than all is held alone.
+
         Args:
-          capacity: items, an int >= 1.
+          capacity: items, an int >= 0; None only with `max_cost`: any number, so `max_in_flight` is infinite.
           overflow: ``block``: the stage before it waits; ``drop_oldest``: the item replaces the one that waited
-            longest, so with capacity 1 the latest value is kept; ``drop_newest``: the item itself is dropped; ``fail``:
-            the stream fails there with `BufferOverflow`, behind the items in the buffer; the item counts as failed.
+            longest, so with capacity 1 the latest value is kept (not with 0); ``drop_newest``: the item itself is
+            dropped, with capacity 0 whenever nobody waits for it, as when all calls behind run; ``fail``:
+            the stream fails there with `BufferOverflow`, behind the items in the buffer; the item counts as failed;
+            ``OnFull.merge(fn)``: ``fn(newest, item)`` takes the place of the newest item that waits.
+          max_cost: the most that the items in it cost together, a number > 0.
+          cost: ``cost(item)``, a sync function that returns a finite number >= 0; its error is a failure of the item.
           name: the name of the link in the plan, reports and errors (behind a merge also of the stage that makes it).
 
         Raises:
-          TypeError: if an argument has a wrong type.
-          ValueError: if `capacity` is below 1, or `overflow` is none of these words.
+          TypeError: if an argument has a wrong type, or only one of `max_cost` and `cost` is given.
+          ValueError: if a number is out of range, or `overflow` is none of these words, or does not fit the rest.
         """
-        return self._then(plan.Buffer(_named(name, "buffer"), capacity, overflow))
+        return self._then(plan.Buffer(_named(name, "buffer"), capacity, overflow, max_cost, cost))
 
     # ---- operations of time
 
@@ -1106,7 +1145,7 @@ class Pipeline(Generic[T_co]):
         """
         return self._then(timing.Throttle(_named(name, "throttle"), rate_limit, cost))
 
-    def debounce(self, delay: float, *, name: str | None = None) -> Pipeline[T_co]:
+    def debounce(self, delay: float, *, max_wait: float | None = None, name: str | None = None) -> Pipeline[T_co]:
         """Pass an item on when no newer one came for `delay` seconds; the others count as dropped.
 
         An item that comes exactly when the delay ends is too late to replace it. At the end of the stream, and before a
@@ -1115,13 +1154,15 @@ class Pipeline(Generic[T_co]):
 
         Args:
           delay: seconds > 0.
+          max_wait: seconds, not less than `delay`: the newest item leaves at the latest so long after the first that
+            it stands for came, though newer ones keep coming; None: a stream that never rests gives nothing.
           name: its name in reports and errors.
 
         Raises:
           TypeError: if an argument has a wrong type.
-          ValueError: if `delay` is not > 0 and finite.
+          ValueError: if `delay` is not > 0 and finite, or `max_wait` is less.
         """
-        return self._then(timing.Debounce(_named(name, "debounce"), delay))
+        return self._then(timing.Debounce(_named(name, "debounce"), delay, max_wait))
 
     def sample(self, period: float, *, name: str | None = None) -> Pipeline[T_co]:
         """Pass the newest item on at each multiple of a period, if a new one came; the others count as dropped.
@@ -1193,6 +1234,65 @@ class Pipeline(Generic[T_co]):
           ValueError: if one is not > 0 and finite, or neither is given.
         """
         return self._then(timing.Timeout(_named(name, "timeout"), seconds, first))
+
+    def keep_alive(self, seconds: float, make_item: Callable[[], U], *, name: str | None = None) -> Pipeline[T_co | U]:
+        """Send an item made by a function whenever no item came for a number of seconds, as a live connection needs.
+
+        They count from the start of the run, then from each item that left here, made or not. Time in which there is no
+        room behind, or in which the run is paused, does not count: the wait starts again then. It makes none at the
+        end. If an item comes exactly when the time is up, the made one goes before it.
+
+        Args:
+          seconds: seconds > 0.
+          make_item: a sync function without arguments; its error is a failure of the stream at this place. What it
+            makes counts as created in the report.
+          name: its name in reports and errors.
+
+        Raises:
+          TypeError: if an argument has a wrong type.
+          ValueError: if `seconds` is not > 0 and finite.
+        """
+        return self._then(timing.KeepAlive(_named(name, "keep_alive"), seconds, make_item))
+
+    def take_for(self, seconds: float, *, name: str | None = None) -> Pipeline[T_co]:
+        """Keep the items that come within a number of seconds from the start of the run; the stream ends there.
+
+        It ends as with `take`: what came before is delivered, everything upstream is stopped, and what is no longer
+        needed there is discarded with the reason ``not needed``. An item exactly when the time is up is too late. Time
+        in which there is no room behind, or in which the run is paused, counts.
+
+        Args:
+          seconds: seconds > 0.
+          name: its name in reports and errors.
+
+        Raises:
+          TypeError: if an argument has a wrong type.
+          ValueError: if `seconds` is not > 0 and finite.
+        """
+        return self._then(timing.TakeFor(_named(name, "take_for"), seconds))
+
+    def stop_when(
+        self, event: trio.Event | Callable[[], Awaitable[object]], *, name: str | None = None
+    ) -> Pipeline[T_co]:
+        """End the stream when an event is set, or an async function returns.
+
+        It ends as with `take`: what came before is delivered, everything upstream is stopped, and what is no longer
+        needed there is discarded with the reason ``not needed``. Once the event is set no item passes. (The function
+        runs in a task of its own: an item that comes in the same instant in which it returns may pass.)
+
+        Each run waits anew: each calls the function, which is cancelled when its stream ends otherwise. But an event
+        stays set: another run of the plan, also one that begins later, ends at once.
+
+        Args:
+          event: the event, or an async function without arguments. Its error is a failure of the stream, behind the
+            items that came before.
+          name: its name in reports and errors.
+
+        Raises:
+          TypeError: if `event` is neither.
+        """
+        waits = event.wait if isinstance(event, trio.Event) else event
+        return self._then(timing.StopWhen(_named(name, "stop_when"), waits))
 
     # ---- branches
 

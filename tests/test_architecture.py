@@ -133,6 +133,7 @@ RARE = {
     *("keyed_batching", "loop", "made", "map_some", "nested", "on_end", "or_else", "orders", "own", "own_by_key"),
     *("paced", "plan_settings", "resources", "restarting", "stream_timeout", "threaded", "through"),
     *("tolerant_merge", "using", "windows", "worker_processes", "worker_program"),
+    *("cost_link", "costs", "eager", "gate", "gated", "keep_alive", "rendezvous", "stop_when"),
 }
 HEAVY = {"asyncio", "concurrent.futures", "matplotlib", "multiprocessing", "rich", "statistics"}
 
@@ -160,7 +161,7 @@ PUBLIC = {
     "funcpipe_trio.service",
     "funcpipe_trio.step",
     *(f"funcpipe_trio.policies{name}" for name in ("", ".circuit_breaker", ".fair_share", ".on_error")),
-    *(f"funcpipe_trio.policies.{name}" for name in ("rate_limit", "retry")),
+    *(f"funcpipe_trio.policies.{name}" for name in ("on_full", "rate_limit", "retry")),
     "funcpipe_trio.testing",
     "funcpipe_trio.testing.strategies",
 }

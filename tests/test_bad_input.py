@@ -268,7 +268,7 @@ def resource_rows(face=Pipeline):
 
 
 def operation_rows(line=LINE):
-    for name in ("map", "on_ok", "recover", "filter", "flat_map", "tap", "take_while", "skip_while"):
+    for name in ("map", "on_ok", "recover", "filter", "flat_map", "tap", "take_while", "take_until", "skip_while"):
         operation = getattr(line, name)
         yield from wrong_functions(f"Pipeline.{name}", operation)
         yield from wrong_names(f"Pipeline.{name}", partial(operation, SYNC))
@@ -308,7 +308,7 @@ def operation_rows(line=LINE):
     for name in ("take", "skip"):
         yield from wrong_ints(f"Pipeline.{name}", "n", getattr(line, name), at_least=0)
         yield from wrong_names(f"Pipeline.{name}", partial(getattr(line, name), 1))
-    yield from wrong_ints("Pipeline.buffer", "capacity", line.buffer, at_least=1)
+    yield from wrong_ints("Pipeline.buffer", "capacity", line.buffer, at_least=0)
     yield from wrong_names("Pipeline.buffer", partial(line.buffer, 1))
     yield from wrong_names("Pipeline.unbatch", line.unbatch)
 
@@ -329,7 +329,7 @@ def batch_rows(line=LINE):
     where = "Pipeline.batch"
     yield ValueError, line.batch, f"{where}: one of max_items, max_delay, max_cost must be given"
     yield from wrong_ints(where, "max_items", line.batch, at_least=1)
-    yield from wrong_seconds(where, "max_delay", lambda value: line.batch(max_delay=value))
+    yield from wrong_seconds(where, "max_delay", lambda value: line.batch(max_delay=value), positive=False)
     for value in (True, "1", Fraction(3), Named()):
         yield (
             TypeError,
@@ -492,6 +492,20 @@ def own_rows(line=LINE):
 
 def overload_rows(line=LINE):
     where = "Pipeline.buffer"
+    together = f"{where}: max_cost and cost must come together"
+    yield TypeError, partial(line.buffer, 9, cost=len), together
+    yield TypeError, partial(line.buffer, max_cost=9), together
+    yield from wrong_sync_functions(where, "cost", lambda value: line.buffer(max_cost=9, cost=value))
+    yield from wrong_ints(where, "capacity", lambda value: line.buffer(value, max_cost=9, cost=len), at_least=1)
+    for value in (0, -1, math.nan, math.inf):
+        message = f"{where}: max_cost must be > 0 and finite, not {shown(value)}"
+        yield ValueError, partial(line.buffer, max_cost=value, cost=len), message
+    message = f"{where}: overflow must not merge with max_cost: what is merged has no cost"
+    yield ValueError, lambda: line.buffer(max_cost=9, cost=len, overflow=funcpipe_trio.OnFull.merge(max)), message
+    message = f"{where}: overflow must not merge with capacity 0, which holds nothing"
+    yield ValueError, lambda: line.buffer(0, overflow=funcpipe_trio.OnFull.merge(max)), message
+    message = f"{where}: overflow must not be 'drop_oldest' with capacity 0, which holds nothing"
+    yield ValueError, lambda: line.buffer(0, overflow="drop_oldest"), message
     rule = f"{where}: overflow must be 'block', 'drop_oldest', 'drop_newest' or 'fail'"
     for value in ("drop", "", "Block", "drop_oldest "):
         yield ValueError, partial(line.buffer, 1, overflow=value), f"{rule}, not {option(value)}"
@@ -510,12 +524,32 @@ def overload_rows(line=LINE):
 
 
 def time_rows(line=LINE):
-    arguments = {"debounce": "delay", "sample": "period", "delay": "seconds", "idle_timeout": "seconds"}
+    arguments = {"debounce": "delay", "sample": "period", "delay": "seconds"}
+    arguments |= dict.fromkeys(("idle_timeout", "take_for"), "seconds")
     for name, argument in arguments.items():
         operation = getattr(line, name)
         yield from wrong_seconds(f"Pipeline.{name}", argument, operation)
         yield from wrong_names(f"Pipeline.{name}", partial(operation, 1))
     yield from wrong_ints("Pipeline.delay", "max_items", lambda value: line.delay(1, max_items=value), at_least=1)
+
+    yield from wrong_seconds("Pipeline.debounce", "max_wait", lambda value: line.debounce(1, max_wait=value))
+    message = "Pipeline.debounce: max_wait must be >= the delay of 2 s, not 1.5"
+    yield ValueError, lambda: line.debounce(2, max_wait=1.5), message
+
+    where = "Pipeline.keep_alive"
+    yield from wrong_seconds(where, "seconds", lambda value: line.keep_alive(value, dict))
+    yield from wrong_sync_functions(where, "make_item", lambda value: line.keep_alive(1, value))
+    yield from wrong_names(where, partial(line.keep_alive, 1, dict))
+    message = f"{where}: make_item must take 0 arguments: missing a required argument: 'item'"
+    yield TypeError, lambda: line.keep_alive(1, lambda item: item), message
+
+    where = "Pipeline.stop_when"
+    for value in (None, 1, "event", trio.Event, SYNC, ASYNC_GENERATOR, funcpipe_trio.Step(ASYNC), Named()):
+        message = f"{where}: event must be a trio.Event or an async function without arguments, not {shown(value)}"
+        yield TypeError, partial(line.stop_when, value), message
+    message = f"{where}: event must take 0 arguments: missing a required argument: 'item'"
+    yield TypeError, partial(line.stop_when, ASYNC), message
+    yield from wrong_names(where, partial(line.stop_when, trio.sleep_forever))
 
     where = "Pipeline.timeout"
     yield ValueError, line.timeout, f"{where}: one of seconds, first must be given"
@@ -781,6 +815,7 @@ NODES = {
     "take": operations.Take("o", 1),
     "skip": operations.Skip("o", 1),
     "take_while": operations.TakeWhile("o", SYNC),
+    "take_until": operations.TakeUntil("o", SYNC),
     "skip_while": operations.SkipWhile("o", SYNC),
     "batch": operations.Batch("o", 1),
     "unbatch": operations.Unbatch("o"),
@@ -796,6 +831,9 @@ NODES = {
     "delay": timing.Delay("o", 1, 1),
     "idle_timeout": timing.IdleTimeout("o", 1),
     "timeout": timing.Timeout("o", 1, None),
+    "keep_alive": timing.KeepAlive("o", 1, dict),
+    "take_for": timing.TakeFor("o", 1),
+    "stop_when": timing.StopWhen("o", trio.sleep_forever),
     "fair_by": fair_by.FairBy("o", SYNC, FairShare(), 1),
     "loop": loops.Again("o", SYNC, "l", 1),
     "route": operations.Route("o", SYNC, ("a",)),
@@ -814,6 +852,7 @@ FIELDS = {
     **dict.fromkeys(("items", "receive_channel", "async_fn", "source_factory"), "origin"),
     **dict.fromkeys(("take.n", "skip.n"), "count"),
     "sliding.n": "size",
+    **dict.fromkeys(("stop_when.event", "keep_alive.make_item"), "fn"),
     "using.fn": "origin",
     "or_else.make_pipeline": "fn",
     "route.route": "fn",

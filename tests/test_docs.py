@@ -14,8 +14,8 @@ ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
 PAGES_THAT_RUN = [
     *("blame.md", "branches.md", "errors.md", "fair_by.md", "hub.md", "keys.md", "loops.md", "operators.md"),
-    *("own.md", "resources.md", "review.md", "service.md", "steps.md", "testing.md", "watch.md", "whatif.md"),
-    "windows.md",
+    *("own.md", "resources.md", "review.md", "service.md", "steps.md", "testing.md", "timing.md", "watch.md"),
+    *("whatif.md", "windows.md"),
 ]
 
 

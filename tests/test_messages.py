@@ -460,12 +460,31 @@ def plans(name):
     yield source.window(2, name=name).distinct(str, remember=1, name=name)
     yield source.distinct(lambda item: [], remember=1, name=name)
     yield source.flat_map(lambda item: source.map(broken, name=name), concurrency=1, name=name)
+    yield source.take_for(9, name=name).stop_when(broken_stop(error, name), name=name).buffer(1)
+    yield source.map(later).keep_alive(1e-6, broken_maker(error, name), name=name)
+    yield source.take_until(broken, name=name)
     yield source.idle_timeout(1, name=name).timeout(1e-3, name=name).map(lambda item: item)
     yield Pipeline.restarting(lambda: 3, Retry(1), reset_after=1, name=name)
     yield Pipeline.using(lambda: name, list, name=name)
     yield Pipeline.using(nullcontext, lambda _: 3, name=name)
     yield zip_pipelines(source, Pipeline.from_iterable([1], name=name), strict=True, name=name)
     yield source.buffer(1, overflow="fail", name=name)
+
+
+def broken_stop(error, name):
+    async def broken():
+        raise error(name)
+
+    broken.__name__ = name
+    return broken
+
+
+def broken_maker(error, name):
+    def broken():
+        raise error(name)
+
+    broken.__name__ = name
+    return broken
 
 
 def broken_later(error, name):

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 
 from .layout import BranchLayout, FanInLayout, FanOutLayout, SegmentLayout, StageLayout
 from .operations import Operation, Unbatch
+from .timing import Debounce, Sample
 
 
 def max_in_flight(line: SegmentLayout) -> int | float:
@@ -44,17 +45,21 @@ class _Counting:
 
     def line(self, line: SegmentLayout, trunks: _Trunks, *, is_lossy: bool = False) -> tuple[int | float, _Units]:
         """Sum what the links and the stages can hold, in items; `is_lossy`: everything behind it drops."""
-        total, units = self._origin(line.origin, trunks)
-        for stage in line.stages:
-            held, units = _stage(stage, units, is_lossy=is_lossy and stage is line.stages[-1])
+        total, units = self._origin(line, trunks)
+        behind = (*line.stages[1:], None)
+        for stage, next_stage in zip(line.stages, behind, strict=False):
+            held, units = _stage(stage, units, is_lossy=is_lossy and next_stage is None)
+            if stage.has_link and not stage.capacity:
+                held += _handed_over(next_stage, units, is_lossy=is_lossy and next_stage is line.stages[-1])
+            if stage.by_cost is not None and stage.overflow == "block":
+                held += units[-1]  # one that does not fit yet
             self.held[id(stage)] = held
             total += held
         self.held[id(line)] = total
         return total, units
 
-    def _origin(
-        self, origin: FanInLayout | FanOutLayout | BranchLayout | None, trunks: _Trunks
-    ) -> tuple[int | float, _Units]:
+    def _origin(self, line: SegmentLayout, trunks: _Trunks) -> tuple[int | float, _Units]:
+        origin = line.origin
         if isinstance(origin, FanInLayout):
             total, units = self._fan_in(origin, trunks)
         elif isinstance(origin, FanOutLayout):
@@ -62,6 +67,8 @@ class _Counting:
         elif isinstance(origin, BranchLayout):
             units = trunks.get(origin.fan_out, (1,))
             total = origin.capacity * units[-1]
+            if not origin.capacity:
+                total += _handed_over(line.stages[0] if line.stages else None, units, is_lossy=False)
         else:
             return 0, (1,)
         self.held[id(origin)] = total
@@ -107,6 +114,18 @@ def _stage(stage: StageLayout, units: _Units, *, is_lossy: bool) -> tuple[int | 
             held += before - 1  # besides a batch that is not full, one more result may use the last place
     # A finished result that waits for an earlier one may use a place of the link, at its size before the batch.
     return held + _times(stage.capacity, max(before, units[-1]) if stage.concurrency else units[-1]), units
+
+
+def _handed_over(to: StageLayout | None, units: _Units, *, is_lossy: bool) -> int | float:
+    """Return what a link of 0 holds besides the places of what it hands over to: an item on its way, in some cases.
+
+    A worker that waits has a place for it, and a stage that waits has one in the link behind, unless that always has
+    room. The consumer has none, nor has a stage that keeps the newest item only, and takes the next one before that.
+    """
+    has_place = to is not None and (
+        to.concurrency > 0 or not (to.overflow != "block" or is_lossy or isinstance(to.head, Debounce | Sample))
+    )
+    return 0 if has_place else units[-1]
 
 
 class _Held:

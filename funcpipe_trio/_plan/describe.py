@@ -9,8 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+from .._base.functions import function_name
 from .._base.shown import line_of, quoted
 from ..policies.on_error import Stop
+from ..policies.on_full import OnFull
 from .bound import max_in_flight
 from .layout import BranchLayout, FanInLayout, FanOutLayout, SegmentLayout, StageLayout
 from .nodes import Source
@@ -38,7 +40,9 @@ def text(line: SegmentLayout) -> str:
 def bound_text(line: SegmentLayout) -> str:
     """Return how many items it can hold."""
     bound = max_in_flight(line)
-    return "without limit (a batch or window has no max_items)" if bound == math.inf else f"at most {bound}"
+    return (
+        "without limit (a batch, window or buffer has no number of items)" if bound == math.inf else f"at most {bound}"
+    )
 
 
 def _line(line: SegmentLayout) -> Iterator[str]:
@@ -93,7 +97,7 @@ def rule_of(fan_in: FanInLayout) -> str:
 
 def _behind(stage: StageLayout) -> Iterator[str]:
     if stage.fair_by is None:
-        if stage.capacity:  # else it fills the links of branches
+        if stage.has_link:  # else it fills the links of branches
             yield _link(stage)
     else:
         yield f"  | {stage.fair_by.describe()}"
@@ -107,7 +111,14 @@ def _link(filled: StageLayout | BranchLayout) -> str:
 def link_text(filled: StageLayout | BranchLayout) -> str:
     """Describe a link."""
     alias = "" if filled.link_name is None else f" as {filled.link_name}"
-    return f"link of {filled.capacity}{alias}{_WHEN_FULL[filled.overflow]}"
+    overflow = filled.overflow
+    when_full = f", {overflow.describe()} when full" if isinstance(overflow, OnFull) else _WHEN_FULL[overflow]
+    size = f"of {filled.capacity}" if filled.capacity else "of 0, hands over what is waited for"
+    by_cost = filled.by_cost if isinstance(filled, StageLayout) else None
+    if by_cost is not None:
+        cost = f"cost {by_cost.max_cost:g} by {function_name(by_cost.cost)}" if by_cost.cost else ""
+        size = f"of {cost}" if by_cost.capacity is None else f"of {by_cost.capacity} or {cost}"
+    return f"link {size}{alias}{when_full}"
 
 
 def _stage(stage: StageLayout) -> Iterator[str]:

@@ -184,7 +184,10 @@ def _line(line: Json, where: str) -> Iterator[_Part]:
 
 
 def _link(link: Json) -> _Facts:
-    return {"capacity": link["capacity"], "overflow": link["overflow"], "link": link["name"]} if link else {}
+    if not link:
+        return {}
+    said = {"capacity": link["capacity"], "overflow": link["overflow"], "link": link["name"]}
+    return {**said, **{name: link[name] for name in ("merge", "max_cost", "cost") if name in link}}
 
 
 def _behind(name: str | None) -> str:

@@ -21,6 +21,7 @@ from typing import Any, TypeAlias
 from .._base.functions import AnyFunction
 from .._base.shown import label
 from ..policies.on_error import OnError
+from ..policies.on_full import OnFull
 from .bound import bounds
 from .check import describable
 from .layout import BranchLayout, FanInLayout, FanOutLayout, SegmentLayout, StageLayout, lay_out
@@ -163,7 +164,7 @@ class _Writing:
             "concurrency": stage.concurrency,
             "max_in_flight": self.bound(stage),
             "operations": [self._operation(part) for part in parts],
-            "link": _link(stage) if stage.capacity and stage.fair_by is None else None,
+            "link": _link(stage) if stage.has_link and stage.fair_by is None else None,
         }
 
     def _operation(self, part: Source | Operation) -> dict[str, Json]:
@@ -202,7 +203,11 @@ class _Writing:
 
 
 def _link(filled: StageLayout | BranchLayout) -> dict[str, Json]:
-    return {"capacity": filled.capacity, "overflow": filled.overflow, "name": plain(filled.link_name)}
+    said: dict[str, Json] = {"capacity": plain(filled.capacity), "overflow": "merge", "name": plain(filled.link_name)}
+    overflow, by_cost = filled.overflow, filled.by_cost if isinstance(filled, StageLayout) else None
+    if by_cost is not None:
+        said |= {"max_cost": plain(by_cost.max_cost), "cost": code(by_cost.cost)}
+    return {**said, "merge": code(overflow.fn)} if isinstance(overflow, OnFull) else {**said, "overflow": overflow}
 
 
 def _leaves(part: Source | Operation | FanInLayout) -> dict[str, dict[str, Json]]:

@@ -100,7 +100,7 @@ class _Drawer:
 
     def _behind(self, stage: StageLayout, box: int) -> _End:
         if stage.fair_by is None:
-            return _End(box, (link_text(stage),) if stage.capacity else ())
+            return _End(box, (link_text(stage),) if stage.has_link else ())
         queues = self.box(
             "junction", stage.fair_by.describe(), *(f"- {each.strip()}" for each in stage.fair_by.details())
         )

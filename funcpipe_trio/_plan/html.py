@@ -75,7 +75,7 @@ def _stage(stage: StageLayout) -> Iterable[str]:
     if stage.fair_by is not None:
         yield _div(_LINK, "↓")
         yield _div(_JUNCTION, _text(stage.fair_by.describe()))
-    yield _div(_LINK, f"↓ {_text(link_text(stage))}" if stage.capacity and stage.fair_by is None else "↓")
+    yield _div(_LINK, f"↓ {_text(link_text(stage))}" if stage.has_link and stage.fair_by is None else "↓")
 
 
 def _div(style: str, *inside: str) -> str:

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 from .._base.frozen import dataclass
 from ..policies.fair_share import FairShare
 from ..policies.on_error import OnError
+from ..policies.on_full import OnFull
 from .fair_by import FairBy
 from .loops import Again
 from .nodes import Branch, FanIn, FanInKind, FanOut, FanOutKind, Plan, Source
@@ -44,13 +45,16 @@ class StageLayout:
     """What it waits for, besides its neighbours; None for a stage that only applies what is fused into it."""
     fused: tuple[Operation, ...]
     """Operations that need no task of their own, in their order."""
-    capacity: int
-    """Of the link that it fills; 0 if it fills branches."""
-    overflow: Overflow = "block"
+    capacity: int | float
+    """Of the link that it fills, in items; 0: items are handed over to whoever waits for them."""
+    overflow: Overflow | OnFull = "block"
     """What that link does when it is full."""
     link_name: str | None = None
     """Name of the `buffer` that sized that link; None without one."""
-    """The user's name for the buffer that sized the link; None without one."""
+    by_cost: Buffer | None = None
+    """The buffer that sized it, if that limits the cost of what it holds."""
+    has_link: bool = True
+    """Whether it fills a link; otherwise branches."""
 
     @property
     def fair_by(self) -> FairBy | None:
@@ -119,7 +123,7 @@ class BranchLayout:
     """Which of its branches."""
     capacity: int
     """Of the link from the trunk."""
-    overflow: Overflow = "block"
+    overflow: Overflow | OnFull = "block"
     """What that link does when it is full."""
     link_name: str | None = None
     """Name of the `buffer` that sized it; None without one."""
@@ -210,6 +214,12 @@ class _Planner:
     def line(self, plan: Plan, tail: int) -> SegmentLayout:
         return self._grown(plan).closed(tail)
 
+    def _input(self, plan: Plan, tail: int) -> SegmentLayout:
+        """Lay out an input of a merge, which chooses among items that are there: so it holds one at least."""
+        line = self._grown(plan)
+        line.hold_one()
+        return line.closed(tail)
+
     def _grown(self, plan: Plan) -> _Line:
         line = self._begun(plan.origin)
         for operation in plan.operations:
@@ -235,7 +245,7 @@ class _Planner:
     def _fan_in(self, fan_in: FanIn) -> FanInLayout:
         name = self._unique(fan_in.name)
         tail = LINK_CAPACITY if fan_in.share is None else fan_in.share.capacity
-        inputs = tuple((key, self.line(plan, tail)) for key, plan in fan_in.inputs)
+        inputs = tuple((key, self._input(plan, tail)) for key, plan in fan_in.inputs)
         if fan_in.kind == "loop":
             self._loops.append(name)
         return FanInLayout(name, fan_in.kind, inputs, fan_in.share, fan_in.strict, fan_in.on_error)
@@ -249,7 +259,7 @@ class _Planner:
         capacity = trunk.default
         for branch, _plan in fan_out.branches:
             self._branches[id(branch)] = BranchLayout(name, branch.key, capacity)
-        branches = tuple((branch.key, self.line(plan, LINK_CAPACITY)) for branch, plan in fan_out.branches)
+        branches = tuple((branch.key, self._input(plan, LINK_CAPACITY)) for branch, plan in fan_out.branches)
         return FanOutLayout(name, fan_out.kind, trunk.closed(0), branches)
 
 
@@ -323,11 +333,18 @@ class _Line:
         if stage is None or self._is_sized or (stage.concurrency and _takes_apart(stage)):
             self._append(StageLayout(name, None, (), LINK_CAPACITY))
 
+    def hold_one(self) -> None:
+        """Let the last link hold one item, if it would hold none."""
+        if not self._stages and isinstance(self._origin, BranchLayout):
+            self._origin = replace(self._origin, capacity=max(1, self._origin.capacity))
+        elif self._stages and not self._stages[-1].capacity:
+            self._stages[-1] = replace(self._stages[-1], capacity=1)
+
     def closed(self, tail: int) -> SegmentLayout:
         """Return the line; its last link gets that capacity unless something else determined it."""
         is_default = self.default == LINK_CAPACITY or not tail  # there is no link behind a trunk
         if self._stages and self._stages[-1].capacity != tail and not self._is_sized and is_default:
-            self._stages[-1] = replace(self._stages[-1], capacity=tail)
+            self._stages[-1] = replace(self._stages[-1], capacity=tail, has_link=bool(tail))
         return SegmentLayout(self._origin, tuple(self._stages))
 
     def _append(self, stage: StageLayout) -> None:
@@ -336,13 +353,23 @@ class _Line:
 
     def _size(self, buffer: Buffer) -> str:
         name = None if buffer.name == buffer.verb else buffer.name
+        by_cost = None if buffer.max_cost is None else buffer
         if not self._stages and isinstance(self._origin, BranchLayout):
-            self._origin = replace(self._origin, capacity=buffer.capacity, overflow=buffer.overflow, link_name=name)
-            return self._origin.name
-        if not self._stages or self._stages[-1].fair_by is not None:
+            if by_cost is None and not isinstance(buffer.overflow, OnFull):
+                self._origin = replace(
+                    self._origin, capacity=buffer.capacity or 0, overflow=buffer.overflow, link_name=name
+                )
+                return self._origin.name
+            # Its function is called in a stage: not in that of the trunk.
+            self._append(StageLayout(self._names.unique(buffer.name), None, (), buffer.places))
+        takes_directly = not self._stages or self._stages[-1].fair_by is not None
+        if takes_directly and buffer.capacity == 0 and buffer.overflow == "block":
+            return self._names.unique(buffer.name)  # what is behind takes an item when it can use it, as it is
+        if takes_directly:
             # There is no link behind a fan-in or a fair_by: a stage that only passes items on makes one.
-            self._append(StageLayout(self._names.unique(buffer.name), None, (), buffer.capacity))
-        self._stages[-1] = replace(self._stages[-1], capacity=buffer.capacity, overflow=buffer.overflow, link_name=name)
+            self._append(StageLayout(self._names.unique(buffer.name), None, (), buffer.places))
+        stage = replace(self._stages[-1], capacity=buffer.places, overflow=buffer.overflow, link_name=name)
+        self._stages[-1] = replace(stage, by_cost=by_cost)
         self._is_sized = True
         return self._stages[-1].name
 

@@ -19,6 +19,7 @@ from .._base.frozen import dataclass
 from .._base.functions import AnyFunction, function_name, is_async, never_awaitable, yields_async
 from ..policies.fair_share import FairShare
 from ..policies.on_error import Divert, OnError, Stop
+from ..policies.on_full import OnFull
 from ..policies.rate_limit import RateLimit
 from .steps import step_of
 
@@ -414,6 +415,13 @@ class TakeWhile(WithFunction):
 
 
 @dataclass(frozen=True, slots=True)
+class TakeUntil(WithFunction):
+    """The items up to the first for which the function returns true, that one included."""
+
+    verb: ClassVar[str] = "take_until"
+
+
+@dataclass(frozen=True, slots=True)
 class SkipWhile(WithFunction):
     """The items from the first for which the function returns false; those before count as dropped."""
 
@@ -463,7 +471,8 @@ class Batch(Grouping):
     def __post_init__(self) -> None:
         Grouping.__post_init__(self)
         if self.max_delay is not None:
-            object.__setattr__(self, "max_delay", checks.seconds(self.method, "max_delay", self.max_delay))
+            seconds = checks.seconds(self.method, "max_delay", self.max_delay, positive=False)
+            object.__setattr__(self, "max_delay", seconds)
         if self.max_cost is not None:
             _check_max_cost(self.method, self.max_cost)
         if self.cost is not None:
@@ -476,7 +485,12 @@ class Batch(Grouping):
 
     @property
     def needs_stage(self) -> bool:
-        return self.max_delay is not None  # a clock must be watched while the input is silent
+        return self.max_delay is not None  # a clock, or whether more is there, must be watched while nothing comes
+
+    @property
+    def takes_what_is_there(self) -> bool:
+        """Whether it closes a list as soon as its input has nothing more."""
+        return self.max_delay == 0
 
     @property
     def keeps(self) -> int | float:
@@ -491,7 +505,7 @@ class Batch(Grouping):
         if self.max_cost is not None:
             limits.append(f"cost {self.max_cost:g} by {function_name(self.cost) if self.cost else '1 each'}")
         if self.max_delay is not None:
-            limits.append(f"{self.max_delay:g} s after its first item")
+            limits.append(f"{self.max_delay:g} s after its first item" if self.max_delay else "what is there")
         return f"{Operation.describe(self)} of {' or '.join(limits)}{by_key(self.key, self.max_keys, self.full)}"
 
 
@@ -536,13 +550,38 @@ class Unbatch(Operation):
 
 @dataclass(frozen=True, slots=True)
 class Buffer(Operation):
-    """The capacity of the one link at this point."""
+    """The capacity of the one link at this point; 0: what is behind takes an item when it can use it."""
 
     verb: ClassVar[str] = "buffer"
-    capacity: int = 16
-    overflow: Overflow = "block"
+    capacity: int | None = 16
+    overflow: Overflow | OnFull = "block"
+    max_cost: int | float | None = None
+    cost: AnyFunction | None = field(default=None, hash=False)  # an object that is called may have no hash
 
     def __post_init__(self) -> None:
         Operation.__post_init__(self)
-        checks.integer(self.method, "capacity", self.capacity, at_least=1)
-        checks.choice(self.method, "overflow", self.overflow, get_args(Overflow))
+        if self.max_cost is None and self.cost is None:
+            checks.integer(self.method, "capacity", self.capacity, at_least=0)
+        else:
+            self._check_costs()
+        if not isinstance(self.overflow, OnFull):
+            checks.choice(self.method, "overflow", self.overflow, get_args(Overflow))
+        if self.capacity == 0 and self.overflow == "drop_oldest":
+            raise ValueError(f"{self.method}: overflow must not be 'drop_oldest' with capacity 0, which holds nothing")
+        if self.capacity == 0 and isinstance(self.overflow, OnFull):
+            raise ValueError(f"{self.method}: overflow must not merge with capacity 0, which holds nothing")
+
+    def _check_costs(self) -> None:
+        if self.max_cost is None or self.cost is None:
+            raise TypeError(f"{self.method}: max_cost and cost must come together")
+        if self.capacity is not None:
+            checks.integer(self.method, "capacity", self.capacity, at_least=1)
+        _check_max_cost(self.method, self.max_cost)
+        checks.sync_callable(self.method, "cost", self.cost)
+        if isinstance(self.overflow, OnFull):
+            raise ValueError(f"{self.method}: overflow must not merge with max_cost: what is merged has no cost")
+
+    @property
+    def places(self) -> int | float:
+        """How many items it may hold, whatever they cost."""
+        return math.inf if self.capacity is None else self.capacity

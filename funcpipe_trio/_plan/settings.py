@@ -22,6 +22,7 @@ from .._base.errors import PlanError
 from .._base.shown import listed, named
 from ..policies.fair_share import FairShare
 from ..policies.on_error import Divert, OnError
+from ..policies.on_full import OnFull
 from .layout import FanInLayout, places
 from .nodes import FanIn, FanOut, Plan, Source
 from .operations import Batch, Buffer, Map, Opaque, Operation
@@ -78,6 +79,8 @@ def _hidden(part: Source | Operation | FanIn | FanInLayout | FanOut) -> set[str]
     """Return the fields that mean nothing for this kind of part."""
     if isinstance(part, Source):
         return set() if part.kind == "ticks" else {"period"}
+    if isinstance(part, Buffer):
+        return {"max_cost", "cost"} if part.max_cost is None else set()
     if isinstance(part, Batch | WithState) and part.key is None:
         return {"key", "max_keys", "full"}
     if isinstance(part, Map) and part.key is None:
@@ -115,9 +118,9 @@ class _Visit:
         plan = step_of(value)
         if plan is not None:
             return self._step(value, plan, prefix)
-        if isinstance(value, OnError):
+        if isinstance(value, OnError | OnFull):
             value = self._leaf(path, value)
-            return self.fields(value, f"{path}.") if isinstance(value, OnError) else value
+            return self.fields(value, f"{path}.") if isinstance(value, OnError | OnFull) else value
         if is_ours(value):
             return self.fields(value, f"{path}.")
         return self._leaf(path, value, "code" if name in _CODE or isinstance(value, Opaque) else "setting")

@@ -1,4 +1,4 @@
-"""Which operations depend on time, as data? Some decide when an item continues, others fail if none comes.
+"""Which operations depend on time, as data? Some decide when an item continues, others when the stream ends.
 
 The rule: each has to watch the clock while its input is silent, so each begins a stage. The only exception is a
 throttle directly behind a sync iterable (see `layout`): it runs in the stage of the iterable. Nothing here reads a
@@ -15,6 +15,7 @@ from .._base.frozen import dataclass
 from .._base.functions import AnyFunction, function_name
 from ..policies.rate_limit import RateLimit
 from .operations import Operation
+from .steps import step_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +68,20 @@ class Debounce(Paced):
 
     verb: ClassVar[str] = "debounce"
     delay: float
+    max_wait: float | None = None
 
     def __post_init__(self) -> None:
         Paced.__post_init__(self)
         object.__setattr__(self, "delay", checks.seconds(self.method, "delay", self.delay))
+        if self.max_wait is not None:
+            object.__setattr__(self, "max_wait", checks.seconds(self.method, "max_wait", self.max_wait))
+            if self.max_wait < self.delay:
+                rule = f"be >= the delay of {self.delay:g} s"
+                raise checks.refuse(ValueError, self.method, "max_wait", rule, self.max_wait)
 
     def describe(self) -> str:
-        return f"{Operation.describe(self)} of {self.delay:g} s"
+        most = "" if self.max_wait is None else f", at most {self.max_wait:g} s after the first that waits"
+        return f"{Operation.describe(self)} of {self.delay:g} s{most}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +122,7 @@ class Delay(Paced):
 
 @dataclass(frozen=True, slots=True)
 class Watched(Operation):
-    """An operation that fails if items do not come in time; it keeps no items."""
+    """An operation that acts when no item comes, or at a time that no item decides; it keeps no items."""
 
     @property
     def needs_stage(self) -> bool:
@@ -161,3 +169,57 @@ class Timeout(Watched):
         whole = [] if self.seconds is None else [f"{self.seconds:g} s for the whole stream"]
         first = [] if self.first is None else [f"{self.first:g} s for the first item"]
         return f"{Operation.describe(self)} of {' and '.join(whole + first)}"
+
+
+@dataclass(frozen=True, slots=True)
+class TakeFor(Watched):
+    """The items that come before a time is over; the stream ends then."""
+
+    verb: ClassVar[str] = "take_for"
+    seconds: float
+
+    def __post_init__(self) -> None:
+        Watched.__post_init__(self)
+        object.__setattr__(self, "seconds", checks.seconds(self.method, "seconds", self.seconds))
+
+    def describe(self) -> str:
+        return f"{Operation.describe(self)} {self.seconds:g} s"
+
+
+@dataclass(frozen=True, slots=True)
+class StopWhen(Watched):
+    """The items that come before an async function returns; the stream ends then."""
+
+    verb: ClassVar[str] = "stop_when"
+    fn: AnyFunction = field(hash=False)  # an object that is called may have no hash
+
+    def __post_init__(self) -> None:
+        Watched.__post_init__(self)
+        rule = "be a trio.Event or an async function without arguments"
+        checks.async_callable(self.method, "event", self.fn, rule)
+        if step_of(self.fn) is not None:
+            raise checks.refuse(TypeError, self.method, "event", rule, self.fn)
+        checks.takes(self.method, "event", self.fn, 0)
+
+    def describe(self) -> str:
+        owner = getattr(self.fn, "__self__", None)  # of the `wait` of an event
+        of = "" if owner is None else f"{type(owner).__name__}."
+        return f"{Operation.describe(self)} {of}{function_name(self.fn)} returns"
+
+
+@dataclass(frozen=True, slots=True)
+class KeepAlive(Watched):
+    """The items, and one that a function makes whenever none came for some time."""
+
+    verb: ClassVar[str] = "keep_alive"
+    seconds: float
+    fn: AnyFunction = field(hash=False)  # an object that is called may have no hash
+
+    def __post_init__(self) -> None:
+        Watched.__post_init__(self)
+        object.__setattr__(self, "seconds", checks.seconds(self.method, "seconds", self.seconds))
+        checks.sync_callable(self.method, "make_item", self.fn)
+        checks.takes(self.method, "make_item", self.fn, 0)
+
+    def describe(self) -> str:
+        return f"{Operation.describe(self)} by {function_name(self.fn)} after {self.seconds:g} s"

@@ -8,7 +8,8 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
-from functools import cache, partial
+from functools import cache, partial, update_wrapper
+from itertools import count
 from random import Random
 from typing import Any
 
@@ -168,6 +169,26 @@ class Playing(Roles):
             return args[-1]
 
         return played
+
+    def maker(self, name: str, fn: AnyFunction) -> AnyFunction:
+        play, numbers = self.value(name, "fn", fn), count()
+        return lambda: play(Token((name, next(numbers))))
+
+    def stop(self, name: str, fn: AnyFunction) -> AnyFunction:
+        kept = self._recording.tapes.get(Place(name, "fn", "calls"))
+        sample = kept.samples[0] if kept is not None and kept.samples else None
+        end = sample[-1] if isinstance(sample, list) else sample
+
+        event = trio.Event()
+        if end == 0:  # nothing passed there, whichever task ran first
+            event.set()
+
+        async def played() -> None:
+            if _is_cut(end):  # it had not returned when the run was over
+                await trio.sleep_forever()
+            await live(end)
+
+        return update_wrapper(played, event.wait)
 
     def answer(self, name: str, path: str, fn: AnyFunction, plain: Callable[[Any], Any]) -> AnyFunction:
         return self.answering(name, path, lambda _item, answer: answer)

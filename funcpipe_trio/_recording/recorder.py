@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
+from functools import partial, update_wrapper
 from math import inf
 from time import perf_counter
 from typing import Any
@@ -209,6 +209,12 @@ class Recordings(Roles):
                 raise
 
         return recorded
+
+    def maker(self, name: str, fn: AnyFunction) -> AnyFunction:
+        return self.value(name, "fn", fn)
+
+    def stop(self, name: str, fn: AnyFunction) -> AnyFunction:
+        return update_wrapper(self.folding(name, "fn", fn), fn)
 
     def answer(self, name: str, path: str, fn: AnyFunction, plain: Callable[[Any], Any]) -> AnyFunction:
         return self._tapes.noting(name, path, fn, plain)

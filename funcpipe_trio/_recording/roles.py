@@ -28,11 +28,12 @@ from .._plan.nodes import FanIn, Plan, Source, is_awaitable
 from .._plan.own import Through, WithState
 from .._plan.settings import Kind, PlanPart, rebuilt, visit
 from .._plan.steps import Call, Limit, StepPlan, step_of
+from .._plan.timing import KeepAlive, StopWhen
 from .._plan.windows import Distinct
 from .._runtime.core.call_context import ContextFunction, Layered
 from .._runtime.core.user_code import awaiting
 
-_DECISIONS = ops.Filter | ops.TakeWhile | ops.SkipWhile
+_DECISIONS = ops.Filter | ops.TakeWhile | ops.TakeUntil | ops.SkipWhile
 
 
 class Roles:
@@ -70,6 +71,14 @@ class Roles:
 
     def value(self, name: str, path: str, fn: AnyFunction) -> AnyFunction:
         """A sync function that gives a value, or whose result is not used."""
+        raise NotImplementedError
+
+    def maker(self, name: str, fn: AnyFunction) -> AnyFunction:
+        """A sync function without arguments that makes an item."""
+        raise NotImplementedError
+
+    def stop(self, name: str, fn: AnyFunction) -> AnyFunction:
+        """An async function without arguments, at whose return a stream ends."""
         raise NotImplementedError
 
     def answer(self, name: str, path: str, fn: AnyFunction, plain: Callable[[Any], Any]) -> AnyFunction:
@@ -150,7 +159,9 @@ class Roles:
         if word == "cost":
             if isinstance(part, FanIn):  # items of different inputs come in any order: it is replaced for each input
                 return value
-            return None if value is None else self.answer(name, path, value, plain_cost)
+            # A buffer has the name of the stage that it ends, whose function may have a cost, too.
+            place = f"buffer.{path}" if isinstance(part, ops.Buffer) else path
+            return None if value is None else self.answer(name, place, value, plain_cost)
         if word == "retry_after":
             return None if value is None else self.wait(name, path, value)
         if word == "on":
@@ -163,6 +174,12 @@ class Roles:
 
     def _function(self, name: str, fn: AnyFunction, part: Any) -> AnyFunction:
         """Replace the function of an operation, which is not a step."""
+        if isinstance(part, ops.Buffer):  # it has the name of the stage that it ends
+            return self.value(name, "overflow.fn", fn)
+        if isinstance(part, StopWhen):
+            return self.stop(name, fn)
+        if isinstance(part, KeepAlive):
+            return self.maker(name, fn)
         if isinstance(part, Through):
             return self.through(name, fn)
         if isinstance(part, ops.FlatMap):

@@ -5,7 +5,7 @@ The common rule: a pacer takes items (`add`, unless it `is_full`) and hands out 
 due does not replace it. So what is handed out does not depend on which task the scheduler runs first.
 
   Throttler   each item when the bucket has its tokens; they are taken when it is handed out, not when it arrived
-  Debouncer   the last item, when no newer one has arrived for a time
+  Debouncer   the last item, when no newer one has arrived for a time, or the first has waited for a longer one
   Sampler     the last item, at the first multiple of a period after the item that began to wait
   Delayer     each item, a time after it arrived
 
@@ -150,18 +150,21 @@ class Latest(Pacer):
 
 
 class Debouncer(Latest):
-    """The last item, when no newer one has arrived for `delay` seconds."""
+    """The last item, when no newer one has arrived for `delay` seconds, or `max_wait` after the first that waited."""
 
     deadline: float
 
-    def __init__(self, delay: float) -> None:
+    def __init__(self, delay: float, max_wait: float = math.inf) -> None:
         super().__init__()
-        self._delay = delay
+        self._delay, self._max_wait = delay, max_wait
+        self._latest = math.inf
 
     def add(self, item: Any, cost: int | Fraction, now: float) -> None:
         """Take an item instead of the previous one; the time starts again."""
+        if not self.items:
+            self._latest = now + self._max_wait
         self.replace(item)
-        self.deadline = now + self._delay
+        self.deadline = min(now + self._delay, self._latest)
 
 
 class Sampler(Latest):

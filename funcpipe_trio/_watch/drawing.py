@@ -152,7 +152,7 @@ def _fill(row: Row, width: int, signs: Signs) -> Cell:
         return "", ""
     said = f"{words.count(link.held)}/{words.count(link.capacity)}"
     cells = width - max(_COUNTS, len(said)) - 1
-    part = link.held / link.capacity
+    part = link.held / max(1, link.capacity)
     drawn = bar(part, cells, signs) if cells > 1 else ""
     return f"{drawn} {said}", "yellow" if part >= _FULL else ""
 

@@ -57,4 +57,4 @@ def _link(stage: StageLayout) -> Json | None:
     """Return the link that a stage fills; None if it fills those of branches."""
     if stage.fair_by is not None:
         return {"behind": stage.name, "says": line_of(f"a queue for each key, {stage.fair_by.name}")}
-    return {"behind": stage.name, "says": line_of(link_text(stage))} if stage.capacity else None
+    return {"behind": stage.name, "says": line_of(link_text(stage))} if stage.has_link else None

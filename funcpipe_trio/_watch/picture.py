@@ -73,7 +73,7 @@ class LinkRow:
     """The stage that fills it, or the fan-out and its branch."""
     held: int
     """Items in it now."""
-    capacity: int
+    capacity: int | float
     """The most that it may hold."""
     rate: float | None
     """Items that were taken out of it, per second."""
@@ -160,7 +160,7 @@ def most_interesting(rows: Sequence[Row], most: int) -> list[Row]:
 
 def _interest(row: Row) -> tuple[bool, bool, float, float, float]:
     stage, link = row
-    fill = 0.0 if link is None else link.held / link.capacity
+    fill = 0.0 if link is None else link.held / max(1, link.capacity)
     if stage is None:
         return False, link is not None and link.lost > 0, fill, 0.0, 0.0
     has_lost = stage.failed > 0 or (link is not None and link.lost > 0)

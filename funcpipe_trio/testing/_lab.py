@@ -23,11 +23,13 @@ from .._plan.nodes import Branch, FanIn, FanOut, Plan, Source, is_awaitable, pla
 from .._plan.own import Through, WithState
 from .._plan.resources import UsingSource
 from .._plan.restarts import RestartingSource
+from .._plan.timing import KeepAlive
 from .._plan.windows import Sliding, Window
 from .._runtime.calls.started import StartedStep
 from ..pipeline import Pipeline
 from ..policies.fair_share import FairShare
 from ..policies.on_error import Divert, Emit, OnError
+from ..policies.on_full import OnFull
 from ..policies.retry import Retry
 from ..step import Step
 from ._wrap import has_second_chances, wrap_step
@@ -99,7 +101,9 @@ class Lab:
 
     def wrap(self, watched: Plan) -> Plan:
         """Return the plan with all its user code watched."""
-        regrouping = plan.Batch | plan.Unbatch | plan.FlatMap | Window | Sliding | WithState | Through | OrElse
+        regrouping = (
+            plan.Batch | plan.Unbatch | plan.FlatMap | Window | Sliding | WithState | Through | OrElse | KeepAlive
+        )
         if any(isinstance(operation, regrouping) for operation in watched.operations):
             self.one_to_one = False
         if isinstance(watched.origin, FanIn):
@@ -133,6 +137,9 @@ class Lab:
         self.is_resilient = self.is_resilient or policy != plan.STOP
         if isinstance(policy, Divert):
             wrapped["on_error"] = OnError.divert(self.wrapped(policy.step))
+        if isinstance(operation, plan.Buffer) and isinstance(operation.overflow, OnFull):
+            self.one_to_one = False
+            wrapped["overflow"] = OnFull.merge(self.wrapped(operation.overflow.fn))
         if isinstance(operation, WithState):
             wrapped["make"] = self._made(operation.make)
         if isinstance(operation, Through):

@@ -179,6 +179,16 @@ class NoMultipleAfter:
 
 
 @dataclass(frozen=True)
+class Pause:
+    """Wait for a time."""
+
+    seconds: float
+
+    async def __call__(self) -> None:
+        await trio.sleep(self.seconds)
+
+
+@dataclass(frozen=True)
 class Rest:
     """Return the remainder of a division: a key that many items share."""
 
@@ -401,7 +411,7 @@ def _joined(draw: st.DrawFn, inputs: list[Pipeline[int]]) -> Pipeline[int]:
 
 
 def _batched(draw: st.DrawFn, pipeline: Pipeline[int]) -> Pipeline[int]:
-    delay = draw(st.sampled_from((None, 0.5, 2.0)))
+    delay = draw(st.sampled_from((None, 0, 0.5, 2.0)))
     size = draw(st.integers(1, 4))
     keyed: dict[str, Any] = {"key": Rest(_modulus(draw)), "max_keys": draw(st.integers(1, 3))}
     batches = pipeline.batch(size, max_delay=delay, **(keyed if draw(st.booleans()) else {}))
@@ -457,7 +467,7 @@ _OPERATIONS: dict[str, _Operation] = {
         Step(WaitWith(_wait(draw))).using(Opened(range(0), _delay(draw)), draw(st.sampled_from(("run", "worker")))),
         concurrency=draw(st.integers(1, 3)),
     ),
-    "buffer": lambda draw, line, twins: line.buffer(draw(st.integers(1, 3))),
+    "buffer": lambda draw, line, twins: line.buffer(draw(st.integers(0, 3))),
     "on_ok": lambda draw, line, twins: _recovered(draw, line),
     "on_end": lambda draw, line, twins: line.on_end(draw(st.sampled_from((_hear, _hear_later)))),
     "or_else": lambda draw, line, twins: line.or_else(Instead(_TWIN << next(twins), _wait(draw))),
@@ -470,6 +480,9 @@ _OPERATIONS: dict[str, _Operation] = {
     "take": lambda draw, line, twins: line.take(draw(st.integers(0, 5))),
     "skip": lambda draw, line, twins: line.skip(draw(st.integers(0, 3))),
     "take_while": lambda draw, line, twins: line.take_while(NoMultiple(_modulus(draw))),
+    "take_until": lambda draw, line, twins: line.take_until(NoMultiple(_modulus(draw))),
+    "take_for": lambda draw, line, twins: line.take_for(draw(st.sampled_from(_PERIODS))),
+    "stop_when": lambda draw, line, twins: line.stop_when(Pause(draw(st.sampled_from(_PERIODS)))),
     "async take_while": lambda draw, line, twins: line.take_while(NoMultipleAfter(_modulus(draw), _delay(draw))),
     "skip_while": lambda draw, line, twins: line.skip_while(NoMultiple(_modulus(draw))),
     "flat_map": lambda draw, line, twins: line.flat_map(Twins(_TWIN << next(twins))),
@@ -489,6 +502,9 @@ _OPERATIONS: dict[str, _Operation] = {
     ).unbatch(),
     "sliding": lambda draw, line, twins: line.sliding(draw(st.integers(1, 3)), draw(st.integers(1, 4))).map(_last),
     "distinct": lambda draw, line, twins: line.distinct(Rest(_modulus(draw)), remember=draw(st.integers(1, 3))),
+    "buffer by cost": lambda draw, line, twins: line.buffer(
+        draw(st.sampled_from((None, 1, 3))), max_cost=draw(st.integers(1, 4)), cost=Rest(_modulus(draw))
+    ),
     "stateful": lambda draw, line, twins: line.stateful(Late, holds=1),
     "stateful by key": lambda draw, line, twins: line.stateful(
         Late, holds=1, key=Rest(_modulus(draw)), max_keys=draw(st.integers(1, 3))
@@ -497,7 +513,9 @@ _OPERATIONS: dict[str, _Operation] = {
         draw(st.integers(1, 3)), overflow=draw(st.sampled_from(("drop_oldest", "drop_newest")))
     ),
     "throttle": lambda draw, line, twins: line.throttle(RateLimit(draw(st.sampled_from((1, 4))), burst=2)),
-    "debounce": lambda draw, line, twins: line.debounce(draw(st.sampled_from(_PERIODS))),
+    "debounce": lambda draw, line, twins: line.debounce(
+        draw(st.sampled_from(_PERIODS)), max_wait=draw(st.sampled_from((None, 3.0, 5.0)))
+    ),
     "sample": lambda draw, line, twins: line.sample(draw(st.sampled_from(_PERIODS))),
     "delay": lambda draw, line, twins: line.delay(draw(st.sampled_from(_PERIODS)), max_items=draw(st.integers(1, 3))),
     "timeout": lambda draw, line, twins: line.idle_timeout(10**6).timeout(10**6, first=10**6),

@@ -18,6 +18,7 @@ from funcpipe_trio import (
     Failure,
     FairShare,
     OnError,
+    OnFull,
     Pipeline,
     RateLimit,
     RateLimiter,
@@ -852,6 +853,80 @@ def timed() -> Pipeline[int]:
     )
 
 
+def stopped_by_events() -> Pipeline[int]:
+    """Streams that end at a moment that no item decides, within each other."""
+
+    async def some_time() -> None:
+        await trio.sleep(3.25)
+
+    async def is_three(item: int) -> bool:
+        await trio.sleep(0.3125)
+        return item == 3
+
+    lines = [
+        Pipeline.from_async_iterable(lambda: numbers(9)).stop_when(some_time).map(one_step),
+        Pipeline.from_async_iterable(lambda: numbers(9)).take_for(1.75).buffer(1),
+        Pipeline.from_async_iterable(lambda: numbers(9)).take_until(is_three).map(lambda x: x),
+    ]
+    return merge(*lines).stop_when(trio.sleep_forever).take_until(lambda x: x == 99)
+
+
+def handed_over() -> Pipeline[int]:
+    """Links that hold nothing, wherever a link may be."""
+    lines = [
+        Pipeline.from_async_iterable(numbers).buffer(0).map(wait_by_item, concurrency=2).buffer(0),
+        Pipeline.from_iterable(range(7)).buffer(0).map(lambda x: x).buffer(0).delay(0.25).buffer(0).map(one_step),
+    ]
+    branches = {
+        "a": lambda line: line.buffer(0).map(one_step),
+        "b": lambda line: line.buffer(0).batch(2).buffer(0).unbatch(),
+    }
+    return merge(*lines).buffer(0).map(one_step).buffer(0).broadcast(branches).buffer(0).map(wait_by_item)
+
+
+def dropped_unless_waited_for() -> Pipeline[int]:
+    line = Pipeline.from_async_iterable(lambda: numbers(8)).buffer(0, overflow="drop_newest")
+    return line.map(wait_by_item, concurrency=2).buffer(0, overflow="drop_newest").map(one_step).buffer(0)
+
+
+def conflated() -> Pipeline[int]:
+    def branch(line: Pipeline[int]) -> Pipeline[int]:
+        return line.buffer(1, overflow=OnFull.merge(max)).map(wait_by_item)
+
+    line = (
+        Pipeline.from_async_iterable(numbers)
+        .map(at_once, concurrency=2)
+        .buffer(2, overflow=OnFull.merge(lambda one, other: one + other))
+    )
+    return line.map(wait_by_item).broadcast({"a": branch, "b": lambda line: line.buffer(2)}).buffer(1)
+
+
+def held_by_cost() -> Pipeline[int]:
+    def cost(item: int) -> float:
+        return item % 3 / 2
+
+    line = Pipeline.from_async_iterable(numbers).map(at_once, concurrency=2).buffer(max_cost=2, cost=cost)
+    dropping = line.map(wait_by_item).buffer(5, max_cost=1, cost=cost, overflow="drop_oldest").map(one_step)
+    return dropping.broadcast({"a": lambda line: line.buffer(max_cost=1, cost=cost), "b": lambda line: line})
+
+
+def batches_of_what_is_there() -> Pipeline[int]:
+    lines = [Pipeline.from_async_iterable(numbers), Pipeline.from_iterable(range(9)).map(wait_by_item, concurrency=3)]
+    batches = merge(*lines).batch(3, max_delay=0).buffer(1)
+    return batches.unbatch().map(one_step).batch(max_delay=0).map(sum).debounce(0.5, max_wait=0.75)
+
+
+def kept_alive() -> Pipeline[int]:
+    return (
+        Pipeline.from_async_iterable(numbers)
+        .keep_alive(0.3125, lambda: -1)
+        .buffer(1)
+        .map(wait_by_item)
+        .keep_alive(0.4375, lambda: -2)
+        .filter(lambda x: x > -2)
+    )
+
+
 def nested_failures() -> Pipeline[int | Failure[int]]:
     def inner(item: int) -> Pipeline[int]:
         return Pipeline.from_iterable(range(item, item + 3)).map(fails_at_some, concurrency=3).buffer(1)
@@ -944,6 +1019,22 @@ SCENARIOS = [
     Scenario(sampled, name="sampled"),
     Scenario(delayed, name="delayed"),
     Scenario(timed, name="timed"),
+    Scenario(batches_of_what_is_there, name="batches_of_what_is_there"),
+    Scenario(batches_of_what_is_there, one_by_one, name="batches_of_what_is_there_with_a_slow_consumer"),
+    Scenario(handed_over, name="handed_over"),
+    Scenario(handed_over, one_by_one, name="handed_over_to_a_slow_consumer"),
+    Scenario(handed_over, first_three, name="handed_over_to_a_consumer_that_leaves"),
+    Scenario(handed_over, three_receivers, name="handed_over_to_three_receivers"),
+    Scenario(dropped_unless_waited_for, name="dropped_unless_waited_for"),
+    Scenario(dropped_unless_waited_for, one_by_one, name="dropped_unless_waited_for_by_a_slow_consumer"),
+    Scenario(conflated, name="conflated"),
+    Scenario(conflated, one_by_one, name="conflated_for_a_slow_consumer"),
+    Scenario(held_by_cost, name="held_by_cost"),
+    Scenario(held_by_cost, one_by_one, name="held_by_cost_for_a_slow_consumer"),
+    Scenario(stopped_by_events, name="stopped_by_events"),
+    Scenario(stopped_by_events, one_by_one, name="stopped_by_events_with_a_slow_consumer"),
+    Scenario(kept_alive, name="kept_alive"),
+    Scenario(kept_alive, first_three, name="kept_alive_with_a_consumer_that_leaves"),
     Scenario(dropping, one_by_one, name="dropping_with_a_slow_consumer"),
     Scenario(debounced, one_by_one, name="debounced_with_a_slow_consumer"),
     Scenario(sampled, one_by_one, name="sampled_with_a_slow_consumer"),

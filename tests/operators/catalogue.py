@@ -22,6 +22,7 @@ from funcpipe_trio import (
     Failure,
     FairShare,
     OnError,
+    OnFull,
     Pipeline,
     RateLimit,
     Retry,
@@ -46,6 +47,12 @@ class Token(Opaque):
 
     def __init__(self, number: int) -> None:
         self.number = number
+
+
+class Filler(Opaque):
+    """What a stream sends when it has nothing to send."""
+
+    __slots__ = ()
 
 
 def tokens(count: int, start: int = 0) -> Items:
@@ -225,6 +232,20 @@ def wrapped(item: Any) -> tuple[Any]:
 
 def is_good(item: Any) -> bool:
     return number(item) % 3 != 1
+
+
+def is_fifth(item: Any) -> bool:
+    return number(item) == 4
+
+
+def is_set() -> trio.Event:
+    event = trio.Event()
+    event.set()
+    return event
+
+
+def newer(_waiting: Any, item: Any) -> Any:
+    return item
 
 
 def before_five(item: Any) -> bool:
@@ -436,6 +457,10 @@ def late(of_keys: int, *, flushed: bool = True) -> Model:
     return model
 
 
+def nobody() -> Line:
+    return Pipeline.from_iterable([])
+
+
 async def slowly_through(items: AsyncIterator[Any]) -> AsyncIterator[Any]:
     async for item in items:
         await trio.sleep(number(item) % 3)
@@ -629,6 +654,15 @@ def of_the_stream() -> Iterator[Case]:
         yield on(
             f"skip_while{name}", partial(Pipeline.skip_while, fn=fn), lambda items: [*dropwhile(before_five, items)]
         )
+        yield on(
+            f"take_until{name}",
+            partial(Pipeline.take_until, fn=after(is_fifth) if name else is_fifth),
+            lambda items: [*takewhile(lambda item: not is_fifth(item), items), *filter(is_fifth, items)],
+            stops=True,
+        )
+    yield on("stop_when", lambda p: p.stop_when(trio.sleep_forever))
+    yield on("stop_when: at once", lambda p: p.stop_when(is_set()), lambda items: [], stops=True)
+    yield on("take_for", lambda p: p.map(nap).take_for(1000))
     yield on("distinct", lambda p: p.distinct(rest, remember=3), first_of_each_rest)
     yield on(
         "distinct: without a key",
@@ -642,6 +676,18 @@ def regrouped() -> Iterator[Case]:
     yield on("batch: buffered", lambda p: p.batch(3).buffer(1).map(lambda batch: batch), cut(3))
     yield on("batch: delay", lambda p: p.batch(3, max_delay=1), cut(1), view=flat)
     yield on("batch: only delay", lambda p: p.batch(max_delay=1.5), cut(1), view=flat)
+    yield on("batch: what is there", lambda p: p.buffer(2).batch(3, max_delay=0), cut(1), view=flat)
+    yield on(
+        "batch: what is there, from a pool", lambda p: p.map(nap, concurrency=3).batch(max_delay=0), cut(1), view=flat
+    )
+    yield on(
+        "batch: what is there, by key",
+        lambda p: p.buffer(2).batch(3, max_delay=0, key=rest, max_keys=3),
+        cut(1),
+        view=flat,
+        ordered=False,
+    )
+    yield on("batch: what is there, by cost", lambda p: p.batch(9, max_delay=0, max_cost=2), cut(1), view=flat)
     yield on("batch: cost", lambda p: p.batch(max_cost=2), cut(2))
     yield on("batch: cost function", lambda p: p.batch(max_cost=5, cost=lambda item: 1 + rest(item)), by_costs)
     yield on("batch: key", lambda p: p.batch(3, key=rest, max_keys=3), cut_by_rest(3))
@@ -713,19 +759,52 @@ def timed() -> Iterator[Case]:
     yield on("throttle: cost", lambda p: p.throttle(RateLimit(2, burst=3), cost=lambda item: 1 + rest(item)))
     yield on("debounce", lambda p: p.map(second).debounce(0.25))
     yield on("debounce: in a burst", lambda p: p.batch(10**6).unbatch().debounce(0.25), lambda items: items[-1:])
+    yield on("debounce: for a time", lambda p: p.map(second).debounce(0.25, max_wait=0.5))
     yield on("sample", lambda p: p.map(second).sample(0.25))
     yield on("sample: in a burst", lambda p: p.batch(10**6).unbatch().sample(0.25), lambda items: items[-1:])
     yield on("delay", lambda p: p.delay(1.25))
     yield on("delay: few places", lambda p: p.delay(1.25, max_items=2))
     yield on("idle_timeout", lambda p: p.map(nap).idle_timeout(100))
+    yield on("keep_alive", lambda p: p.map(second).keep_alive(100, lambda: None))
+    yield on(
+        "keep_alive: at work",
+        lambda p: p.map(second).keep_alive(0.4, Filler).filter(lambda item: type(item) is not Filler),
+    )
     yield on("timeout", lambda p: p.map(nap).timeout(1000, first=100))
 
 
 def held() -> Iterator[Case]:
     yield on("buffer", lambda p: p.buffer(1))
     yield on("buffer: behind a pool", lambda p: p.buffer(2).map(nap, concurrency=2).buffer(40))
+    yield on("buffer: rendezvous", lambda p: p.buffer(0))
+    yield on("buffer: rendezvous before a pool", lambda p: p.buffer(0).map(nap, concurrency=2))
+    yield on(
+        "buffer: rendezvous everywhere",
+        lambda p: p.buffer(0).map(nap, concurrency=2).buffer(0).map(same).buffer(0).delay(0.25).buffer(0),
+    )
+    yield on(
+        "buffer: rendezvous before windows",
+        lambda p: p.buffer(0).batch(3, max_delay=1).buffer(0).unbatch().buffer(0).map(nap, concurrency=3, key=rest),
+    )
+    yield on(
+        "buffer: rendezvous before own operations",
+        lambda p: p.buffer(0).through(slowly_through).buffer(0).on_end(wrapped).buffer(0).or_else(nobody),
+    )
+    yield on(
+        "buffer: rendezvous that drops none",
+        lambda p: p.map(second).buffer(0, overflow="drop_newest").map(same).buffer(0, overflow="fail").map(same),
+    )
     yield on("buffer: drop_oldest", lambda p: p.map(second).buffer(7, overflow="drop_oldest"))
     yield on("buffer: drop_newest", lambda p: p.map(second).buffer(7, overflow="drop_newest"))
+    costs = {"max_cost": 4, "cost": lambda item: 1 + rest(item)}
+    yield on("buffer: cost", lambda p: p.buffer(**costs).map(nap, concurrency=2).buffer(3, **costs))
+    yield on("buffer: cost, drops none", lambda p: p.map(second).buffer(7, max_cost=20, cost=rest, overflow="fail"))
+    yield on("buffer: cost, in a branch", lambda p: p.broadcast({"only": lambda line: line.buffer(**costs).map(nap)}))
+    yield on("buffer: merge", lambda p: p.map(second).buffer(9, overflow=OnFull.merge(newer)))
+    yield on(
+        "buffer: merge, in a branch",
+        lambda p: p.map(second).broadcast({"only": lambda line: line.buffer(9, overflow=OnFull.merge(newer))}),
+    )
     yield on("buffer: fail", lambda p: p.map(second).buffer(100, overflow="fail"))
     share = FairShare({0: 2, 1: Fraction(1, 2)}, cost=lambda item: 1 + rest(item))
     yield on("fair_by: block", lambda p: p.fair_by(rest, share, max_keys=2), ordered=False)
@@ -750,6 +829,21 @@ def branched() -> Iterator[Case]:
         "broadcast: one ends",
         lambda p: p.broadcast({"few": lambda line: line.take(2).map(wrapped), "all": lambda line: line.batch(2)}),
         lambda items: [*map(wrapped, items[:2]), *cut(2)(items)],
+        ordered=False,
+    )
+    yield on(
+        "broadcast: rendezvous",
+        lambda p: p.buffer(0).broadcast(
+            {"a": lambda line: line.buffer(0).map(nap, concurrency=2), "b": lambda line: line.buffer(0).map(wrapped)}
+        ),
+        lambda items: [*items, *map(wrapped, items)],
+        ordered=False,
+    )
+    yield on(
+        "partition: rendezvous",
+        lambda p: p.buffer(0).partition(
+            route, {"a": lambda line: line.buffer(0).map(second), "b": lambda line: line.buffer(0).map(same).map(nap)}
+        ),
         ordered=False,
     )
     yield on("broadcast: one branch", lambda p: p.broadcast({"only": same}))

@@ -158,6 +158,8 @@ PLACES = [*BUFFERS, *fair_queues(), *chains(), *branches()]
 UNCOUNTED = {
     "distinct: without a key": "it makes other tokens",
     "flat_map: to nothing": "what becomes of an item without children is not told",
+    "buffer: merge": "what is merged is not told",
+    "buffer: merge, in a branch": "what is merged is not told",
     "zip_pipelines: strict": "both of its inputs give the same tokens",
 }
 

@@ -45,6 +45,12 @@ class Code:
     async def wait_yes(self, item):
         return await self.wait(item) is not None
 
+    def no(self, item):
+        return self.fn(item) is None
+
+    async def wait_no(self, item):
+        return await self.wait(item) is None
+
     def cost(self, item):
         return self.fn(item) * 0 + 1
 
@@ -158,6 +164,8 @@ PLACES = {
     "async scan": lambda code: line().scan(code.wait_fold, 0),
     "take_while": lambda code: line().take_while(code.yes),
     "async take_while": lambda code: line().take_while(code.wait_yes),
+    "take_until": lambda code: line().take_until(code.no),
+    "async take_until": lambda code: line().take_until(code.wait_no),
     "skip_while": lambda code: line().skip_while(code.yes),
     "flat_map": lambda code: line().flat_map(code.children),
     "async flat_map": lambda code: line().flat_map(code.wait_children, concurrency=2),
@@ -166,6 +174,7 @@ PLACES = {
         lambda item: Pipeline.from_iterable([item]).map(code.wait), concurrency=2
     ),
     "the cost of a batch": lambda code: line().batch(2, max_cost=9, cost=code.cost),
+    "the cost of a buffer": lambda code: line().buffer(max_cost=9, cost=code.cost).map(str),
     "the key of a batch": lambda code: line().batch(2, key=code.key, max_keys=2),
     "the key and the cost of a batch": lambda code: line().batch(max_cost=9, cost=code.cost, key=code.key, max_keys=2),
     "the cost of a throttle": lambda code: line().throttle(RateLimit(99, burst=9), cost=code.cost),

@@ -196,7 +196,7 @@ def test_a_batch_without_a_number_has_no_bound():
 def test_what_has_no_limit_has_none_behind_it_either(line):
     """P4: infinite; not NaN, as none times infinity would be, which nothing is greater than."""
     assert line.max_in_flight == math.inf
-    assert "in flight: without limit (a batch or window has no max_items)" in line.describe()
+    assert "in flight: without limit (a batch, window or buffer has no number of items)" in line.describe()
 
 
 def peak(count):

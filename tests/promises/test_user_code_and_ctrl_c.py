@@ -17,6 +17,7 @@ from funcpipe_trio import (
     FairChannel,
     FairShare,
     OnError,
+    OnFull,
     Pipeline,
     RateLimit,
     Retry,
@@ -55,6 +56,17 @@ def none(*_args):
 async def call(item, *_rest):
     ask()
     return item
+
+
+async def naps(item):
+    await trio.sleep(1)
+    return item
+
+
+async def stops():
+    ask()
+    await trio.sleep(3.5)
+    ask()
 
 
 async def call_with(_resource, item):
@@ -247,6 +259,9 @@ PLANS = {
     "tap": lambda: N.tap(none),
     "scan": lambda: N.scan(same, 0),
     "take_while": lambda: N.take_while(yes),
+    "take_until": lambda: N.take_until(none),
+    "stop_when": lambda: N.map(naps).stop_when(stops),
+    "keep_alive": lambda: N.map(naps).keep_alive(0.25, none),
     "skip_while": lambda: N.skip_while(same),
     "call": lambda: N.map(call),
     "call of anything": lambda: N.map(lambda item: call(item), concurrency=2),
@@ -287,6 +302,8 @@ PLANS = {
     "fair_merge": lambda: fair_merge({"a": N, "b": N}, FairShare(cost=one)),
     "fair_merge in front of a function": lambda: fair_merge({"a": N, "b": N}, FairShare(cost=one)).map(same),
     "partition": lambda: N.partition(lambda _item: (ask(), "a")[1], {"a": lambda line: line}),
+    "cost of a buffer": lambda: N.buffer(max_cost=9, cost=one).map(naps),
+    "merges": lambda: N.buffer(1, overflow=OnFull.merge(same)).map(naps),
     "drops": lambda: N.buffer(1, overflow="drop_oldest"),
 }
 NOTHING_OF_THE_USERS = {"drops"}

@@ -174,9 +174,12 @@ def passing(draw: Draw) -> Part:
     size, seconds = draw(st.integers(1, 4)), draw(st.sampled_from((0.25, 1.0, 2.5)))
     ways: list[Callable[[Line], Line]] = [
         lambda line: line.buffer(size),
+        lambda line: line.buffer(0),
+        lambda line: line.buffer(max_cost=size, cost=partial(rest, 3)),
         lambda line: line.tap(perhaps),
         lambda line: line.batch(size).unbatch(),
         lambda line: line.batch(size, max_delay=seconds).unbatch(),
+        lambda line: line.batch(size, max_delay=0).unbatch(),
         lambda line: line.batch(max_delay=seconds).buffer(1).unbatch(),
         lambda line: line.batch(max_cost=size, cost=partial(rest, 3)).unbatch(),
         lambda line: line.batch(size, max_delay=seconds, key=lambda item: None, max_keys=size).unbatch(),
@@ -186,6 +189,7 @@ def passing(draw: Draw) -> Part:
         lambda line: line.delay(seconds, max_items=size),
         lambda line: line.throttle(RateLimit(2, burst=size)),
         lambda line: line.idle_timeout(10**6).timeout(10**7, first=10**6),
+        lambda line: line.take_for(10**6).stop_when(trio.sleep_forever).keep_alive(10**6, int),
         lambda line: line.enumerate().map(lambda pair: pair[1]),
         lambda line: line.stateful(Late, holds=1),
         lambda line: line.stateful(Late, holds=1, key=partial(rest, 3), max_keys=1),
@@ -324,6 +328,11 @@ def cutting(draw: Draw) -> Part:
         Part(lambda line: line.take(n), lambda items: items[:n], stops=True),
         Part(lambda line: line.skip(n), lambda items: items[n:]),
         Part(partial(Pipeline.take_while, fn=fn), lambda items: [*takewhile(keep, items)], stops=True),
+        Part(
+            partial(Pipeline.take_until, fn=fn),
+            lambda items: items[: 1 + next((at for at, item in enumerate(items) if keep(item)), len(items))],
+            stops=True,
+        ),
         Part(partial(Pipeline.skip_while, fn=fn), lambda items: [*dropwhile(keep, items)]),
     ]
     return draw(st.sampled_from(parts))

@@ -38,12 +38,13 @@ PLAIN: dict[str, dict[str, str]] = {  # operations without functions: their para
     "unbatch": {},
     "sliding": {"n": "n", "step": "step"},
     "pairwise": {},
-    "debounce": {"delay": "seconds"},
+    "debounce": {"delay": "seconds", "max_wait": "max_wait"},
     "sample": {"period": "seconds"},
     "window": {"max_items": "n", "period": "period"},
     "buffer": {"capacity": "n", "overflow": "overflow"},
     "delay": {"seconds": "seconds", "max_items": "n"},
     "idle_timeout": {"seconds": "seconds"},
+    "take_for": {"seconds": "seconds"},
     "timeout": {"seconds": "seconds", "first": "first"},
 }
 
@@ -227,6 +228,9 @@ class Builder:
 
     def take_while(self, p: Any, op: Op, name: str) -> Any:
         return p.take_while(self.fn(op.fn, "take_while", lambda value: num(value) % 100 < op.n), name=name)
+
+    def take_until(self, p: Any, op: Op, name: str) -> Any:
+        return p.take_until(self.fn(op.fn, "take_until", lambda value: num(value) % 100 >= op.n), name=name)
 
     def skip_while(self, p: Any, op: Op, name: str) -> Any:
         return p.skip_while(self.fn(op.fn, "skip_while", lambda value: num(value) % 100 < op.n), name=name)

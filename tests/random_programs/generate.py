@@ -250,6 +250,7 @@ class Generator:
         kinds = (
             ["map"] * 9 + ["filter"] * 3 + ["tap", "on_end", "scan", "enumerate", "take", "take", "skip", "take_while"]
         )
+        kinds += ["take_until", "take_for"]
         kinds += ["skip_while", "distinct", "stateful", "batch", "batch", "window", "sliding", "pairwise"] + [
             "buffer"
         ] * 4
@@ -340,7 +341,7 @@ class Generator:
     def _take_while(self, op: Op, depth: int, shape: str) -> None:
         op.args = {"fn": self.fn(asynchronous=self.chance(0.3)), "n": self.pick([0, 2, 5, 50])}
 
-    _skip_while = _take_while
+    _skip_while = _take_until = _take_while
 
     def _distinct(self, op: Op, depth: int, shape: str) -> None:
         by_item = shape == "item" and self.sites < 3  # only right behind a source are items themselves hashable
@@ -357,7 +358,8 @@ class Generator:
             op.args |= {"key": self.fn(), **keys}
 
     def _batch(self, op: Op, depth: int, shape: str) -> str:
-        plain, timed, costly = [(1, None, None), (2, None, None), (3, None, None)], [(2, 1.0, None)], [(3, None, 3)]
+        plain, timed = [(1, None, None), (2, None, None), (3, None, None)], [(2, 1.0, None), (3, 0, None)]
+        costly = [(3, None, 3), (None, 0, 2)]
         n, delay, max_cost = self.pick([*plain, *timed, (None, 0.5, None), (10, 2.0, None), *costly, (None, None, 4)])
         cost = self.fn() if max_cost is not None and self.chance(0.8) else None
         op.args = {"n": n, "delay": delay, "max_cost": max_cost, "cost": cost}
@@ -387,22 +389,26 @@ class Generator:
 
     def _buffer(self, op: Op, depth: int, shape: str) -> None:
         overflow = self.pick(["block", "block", "drop_oldest", "drop_newest", "fail"])
-        op.args = {"n": self.pick([1, 1, 2, 3, 10]), "overflow": overflow}
+        sizes = [1, 1, 2, 3, 10] + [0] * (overflow != "drop_oldest")
+        op.args = {"n": self.pick(sizes), "overflow": overflow}
 
     def _throttle(self, op: Op, depth: int, shape: str) -> None:
         burst = self.pick([1, 1, 2, 3])
         op.args = {"rate": self.pick([0.5, 1, 2, 4]), "burst": burst, "cost": self.fn() if self.chance(0.3) else None}
 
     def _debounce(self, op: Op, depth: int, shape: str) -> None:
-        op.args = {"seconds": self.pick([0.25, 1, 1.5, 3])}
+        op.args = {"seconds": self.pick([0.25, 1, 1.5, 3]), "max_wait": self.pick([None, None, 3, 4.5])}
 
-    _sample = _debounce
+    def _sample(self, op: Op, depth: int, shape: str) -> None:
+        op.args = {"seconds": self.pick([0.25, 1, 1.5, 3])}
 
     def _delay(self, op: Op, depth: int, shape: str) -> None:
         op.args = {"seconds": self.pick([0.25, 1, 3]), "n": self.pick([1, 2, 16])}
 
     def _idle_timeout(self, op: Op, depth: int, shape: str) -> None:
         op.args = {"seconds": self.pick([0.5, 1, 3, 1e6, 1e6])}
+
+    _take_for = _idle_timeout
 
     def _timeout(self, op: Op, depth: int, shape: str) -> None:
         op.args = {"seconds": self.pick([0.5, 1, 3, 1e6, 1e6]), "first": self.pick([None, None, 1, 1e6])}

@@ -23,7 +23,7 @@ import trio
 from funcpipe_trio import BufferOverflow, CircuitOpen, Failure, TooManyKeys
 
 from .items import FATAL, STOPS, Wrap, num_of
-from .program import INF, Fn, Line, Op, Program, Source, done_to
+from .program import ENDING, INF, Fn, Line, Op, Program, Source, done_to
 from .world import Raised, World
 
 Key = tuple[Any, ...]  # of an error: (site, role, number of the item), or ("library", type)
@@ -327,6 +327,18 @@ class Model:
             items.append(item)
         return replace(stream, strands=[Strand(items, strand.ends)])
 
+    def take_until(self, stream: Stream, op: Op) -> Stream:
+        if not stream.exact:
+            return replace(stream, cut=True, loose=stream.loose or stream.grouped or bool(op.fn.faults))
+        strand, items = stream.strands[0], []
+        for item in strand.items:
+            if (error := self.called(op.fn, "take_until", item)) is not None:
+                return replace(stream, strands=[Strand(items, [error])])
+            items.append(item)
+            if number(item) % 100 >= op.n:
+                return replace(stream, strands=[Strand(items)])
+        return replace(stream, strands=[Strand(items, strand.ends)])
+
     def skip_while(self, stream: Stream, op: Op) -> Stream:
         if not stream.exact:
             return replace(stream, sub=True, loose=stream.loose or stream.grouped or bool(op.fn.faults))
@@ -505,6 +517,9 @@ class Model:
     def idle_timeout(self, stream: Stream, op: Op) -> Stream:
         return stream if op.seconds > 1e4 else replace(stream, maybe=stream.maybe | {trio.TooSlowError})
 
+    def take_for(self, stream: Stream, op: Op) -> Stream:
+        return stream if op.seconds > 1e4 else replace(stream, cut=True, loose=stream.loose or stream.grouped)
+
     def timeout(self, stream: Stream, op: Op) -> Stream:
         never = (op.seconds or 1e9) > 1e4 and (op.first or 1e9) > 1e4
         return stream if never else replace(stream, maybe=stream.maybe | {trio.TooSlowError})
@@ -536,7 +551,7 @@ class Model:
 
     def broadcast(self, stream: Stream, op: Op) -> Stream:
         branches = [self.apply(stream, ops) for ops in op.branches.values()]
-        ended = any(op.kind in ("take", "take_while") for ops in op.branches.values() for op in ops)
+        ended = any(op.kind in ENDING for ops in op.branches.values() for op in ops)
         made = mixed(branches)
         return replace(made, cut=made.cut or ended)
 
@@ -560,7 +575,7 @@ class Model:
                 for each in stream.strands
             ]
             branches.append(self.apply(replace(stream, strands=strands), ops))
-        ended = any(op.kind in ("take", "take_while") for ops in op.branches.values() for op in ops)
+        ended = any(op.kind in ENDING for ops in op.branches.values() for op in ops)
         made = mixed(branches)
         return replace(made, cut=made.cut or ended)
 

@@ -26,7 +26,7 @@ from funcpipe_trio import Aborted, BufferOverflow, CircuitOpen, Failure, Report,
 
 from .items import FATAL, STOPS, NoNotes, Wrap, leaves, root_of
 from .model import Key, Model, Stream, copies_of, key_of, shape
-from .program import INF, Line, Op, Program, done_to, functions_of, lines_of, ops_of, sources_of
+from .program import ENDING, INF, Line, Op, Program, done_to, functions_of, lines_of, ops_of, sources_of
 from .run import SILENT, execute, fails_in_silence
 from .world import World
 
@@ -578,7 +578,7 @@ def drain(facts: Facts) -> Found:
     world, report = facts.world, facts.report
     if not facts.drained or facts.stopped or facts.own_abort or facts.error is not None or world.hang or report is None:
         return
-    ends_early = facts.kinds & {"take", "take_while"} or facts.kind == "first"
+    ends_early = facts.kinds & ENDING or facts.kind == "first"
     if ends_early or any(op.kind == "join" and op.how == "zip" for op in facts.ops) or world.raised:
         return
     for _, _, reason in world.discards:
@@ -655,7 +655,7 @@ def _is_prompt(op: Op) -> bool:
     if op.kind == "map" and op.fn.sleeps is not None:
         waits = any(seconds > 0 for seconds in op.fn.sleeps)
         return not op.args.get("layers") and (not waits or op.concurrency == 1 or not op.ordered)
-    if op.kind in ("skip_while", "take_while") and op.fn.sleeps is not None:
+    if op.kind in ("skip_while", "take_while", "take_until") and op.fn.sleeps is not None:
         return not any(seconds > 0 for seconds in op.fn.sleeps)  # an item waits for the call for one before it
     if op.kind == "fair_by":
         return bool(op.overflow == "block")

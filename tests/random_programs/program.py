@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 INF = float("inf")
+ENDING = {"take", "take_while", "take_until", "take_for"}  # kinds of operations that end the stream early
 
 
 @dataclass

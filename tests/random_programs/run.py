@@ -30,6 +30,7 @@ SILENT = {"skip", "skip_while", "distinct", "debounce", "sample", "sliding", "pa
 ONE_TO_ONE = {
     *("map", "filter", "tap", "scan", "enumerate", "take", "take_while", "buffer", "throttle", "delay", "timeout"),
     *("on_end", "idle_timeout", "debounce", "sample", "skip", "skip_while", "distinct", "fair_by", "partition"),
+    *("take_until", "take_for"),
 }
 RESORT = 500.0  # when what is endless is cancelled in the end
 REAL = 10.0  # seconds of real time

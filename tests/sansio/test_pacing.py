@@ -44,6 +44,25 @@ def test_a_debounced_item_leaves_when_it_was_quiet():
     assert pacer.superseded == 3
 
 
+def test_a_debounced_item_leaves_though_it_is_never_quiet():
+    """The newest, `max_wait` after the first that waited; from then on the next is the first."""
+    pacer = Debouncer(2.0, 4.0)
+
+    assert played(pacer, [0, 1, 2, 3, 4, 5, 6, 9, 10]) == [(4.0, 3), (8.0, 6), (12.0, 8)]
+    assert pacer.superseded == 6
+
+
+def test_a_debounced_item_that_waits_for_room_stays_due():
+    pacer = Debouncer(2.0, 4.0)
+    pacer.begin(0.0)
+    for at in (0.0, 1.5, 3.0, 7.0, 9.0):
+        pacer.add(at, 1, at)
+
+    assert (pacer.deadline, pacer.pop(9.5)) == (4.0, 9.0)
+    pacer.add("next", 1, 10.0)
+    assert pacer.deadline == 12.0
+
+
 def test_a_sampled_item_leaves_at_a_multiple():
     """The last that came before it; one that comes just then waits for the next."""
     pacer = Sampler(2.0)

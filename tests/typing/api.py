@@ -24,6 +24,7 @@ from funcpipe_trio import (
     Hub,
     Observer,
     OnError,
+    OnFull,
     Pipeline,
     RateLimit,
     RateLimiter,
@@ -213,9 +214,14 @@ assert_type(numbers.fair_by(str, max_keys=9, overflow=OnError.divert(bury)), Pip
 assert_type(numbers.loop(lambda p: p.map(str), again=find_numbers, room=9), Pipeline[str])
 assert_type(numbers.loop(lambda p: p.map(str), again=find_numbers, room=9, full=OnError.divert(bury)), Pipeline[str])
 assert_type(numbers.buffer(1, overflow="drop_oldest"), Pipeline[int])
+assert_type(numbers.buffer(max_cost=9, cost=abs).buffer(9, max_cost=9, cost=abs), Pipeline[int])
+assert_type(numbers.buffer(1, overflow=OnFull.merge(max)), Pipeline[int])
 assert_type(numbers.throttle(RateLimit(5)).throttle(RateLimit(5, burst=9), cost=lambda number: 0.5), Pipeline[int])
 assert_type(numbers.throttle(RateLimit(5), cost=lambda number: Fraction(number, 2)), Pipeline[int])
-assert_type(numbers.debounce(0.5).sample(1).delay(2, max_items=4), Pipeline[int])
+assert_type(numbers.debounce(0.5, max_wait=2).sample(1).delay(2, max_items=4), Pipeline[int])
+assert_type(numbers.take_for(5).stop_when(trio.Event()).stop_when(trio.sleep_forever), Pipeline[int])
+assert_type(numbers.take_until(lambda number: number > 1).take_until(fetch), Pipeline[int])
+assert_type(numbers.keep_alive(1, lambda: "ping"), Pipeline[int | str])
 assert_type(numbers.idle_timeout(8).timeout(60).timeout(60, first=5).timeout(first=5), Pipeline[int])
 assert_type(numbers.batch(10), Pipeline[list[int]])
 assert_type(numbers.batch(10, max_delay=0.5).unbatch(), Pipeline[int])

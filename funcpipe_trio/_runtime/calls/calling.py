@@ -32,10 +32,11 @@ class Calling:
     """Whether an item is one that the user's function is called with; None: each is."""
 
 
-class EndBefore:
-    """What a call returns to end the stream before its item."""
+class EndAt:
+    """What a call returns to end the stream at its item."""
 
-    __slots__ = ("item",)
+    __slots__ = ("is_last", "item")
 
-    def __init__(self, item: Any) -> None:
-        self.item = item  # given up when the result has its turn
+    def __init__(self, item: Any, *, is_last: bool = False) -> None:
+        self.item = item  # given up when the result has its turn, unless it is the last one
+        self.is_last = is_last  # whether it still belongs to the stream

@@ -1,6 +1,6 @@
 """What does a pool call for each async operation? A function of one item.
 
-It returns a result, `PENDING` (the item is dropped), or `EndBefore` (the stream ends before the item).
+It returns a result, `PENDING` (the item is dropped), or `EndAt` (the stream ends before the item, or with it).
 
 If the user gave a step instead of a function, the call also takes a `CallContext` and passes it to the policies of the
 step; that is what ``*context`` stands for below.
@@ -21,7 +21,7 @@ from ..core.protocols import Keeper
 from ..core.signals import PENDING
 from ..core.step_counters import StepCounters
 from ..core.user_code import OR_CONCURRENCY, awaiting, interruptible, not_awaitable
-from .calling import Calling, EndBefore
+from .calling import Calling, EndAt
 from .layers import layers_of
 from .started import StartedStep
 
@@ -124,7 +124,14 @@ def _scanning(operation: plan.Scan, fn: Call) -> Call:
 
 def _taking_while(operation: plan.TakeWhile, fn: Call) -> Call:
     async def call(item: Any, *context: CallContext) -> Any:
-        return item if await fn(item, *context) else EndBefore(item)
+        return item if await fn(item, *context) else EndAt(item)
+
+    return call
+
+
+def _taking_until(operation: plan.TakeUntil, fn: Call) -> Call:
+    async def call(item: Any, *context: CallContext) -> Any:
+        return EndAt(item, is_last=True) if await fn(item, *context) else item
 
     return call
 
@@ -149,5 +156,6 @@ _CALLS: dict[type[plan.Operation], Callable[[Any, Call], Call]] = {
     plan.Tap: _tapping,
     plan.Scan: _scanning,
     plan.TakeWhile: _taking_while,
+    plan.TakeUntil: _taking_until,
     plan.SkipWhile: _skipping_while,
 }

@@ -28,6 +28,13 @@ class Receiver(Protocol):
         """Called when a pull may find more than before."""
 
 
+class Meeting(Receiver, Protocol):
+    """What takes from a link that holds nothing."""
+
+    def wants_input(self) -> bool:
+        """Whether it waits for an item, so that it would take one at once."""
+
+
 class Sender(Protocol):
     """What fills a link."""
 
@@ -167,6 +174,8 @@ class OperationChain(Protocol):
 
     host: Host
     """The run."""
+    inlet: Inlet
+    """Where its values come from."""
     began: float
     """When its stage was started, by trio's clock."""
     now: Callable[[], float]

@@ -70,7 +70,8 @@ class Port:
     def _put_or_fail(self, item: Any) -> None:
         """Fail this branch alone, behind what its link holds; an operation of the trunk would fail the trunk."""
         link = self.link
-        if not link.ended and link.waiting_room() > 0:
+        assert isinstance(link, LossyLink)
+        if not link.ended and not link.is_full:
             link.buffer.append(item)
             return
         link.passed -= 1  # the commit that follows counts all that was put, but this one does not pass

@@ -3,6 +3,7 @@
   drop_oldest   it takes the place of the item that waited longest (with capacity 1: the latest value)
   drop_newest   it is dropped itself
   fail          the stage before it fails, so the stream ends behind what the link holds
+  OnFull.merge  the stage before it merges it into the item that came last
 
 The rule: the link never holds more than its capacity, not even in the middle of a burst: items are dropped when they
 are put. A failure is raised not by the link but by the last operation of the stage that fills it, so it travels as
@@ -16,6 +17,7 @@ import sys
 from typing import Any
 
 from ..._plan.operations import Overflow
+from ...policies.on_full import OnFull
 from ..core.ledger import Ledger
 from .link import Link
 
@@ -25,12 +27,14 @@ class LossyLink(Link):
 
     __slots__ = ("policy",)
 
-    def __init__(self, ledger: Ledger, capacity: int, policy: Overflow, name: str | None = None) -> None:
+    def __init__(self, ledger: Ledger, capacity: int, policy: Overflow | OnFull, name: str | None = None) -> None:
         super().__init__(ledger, capacity, name)
         self.policy = policy  # what becomes of an item for which there is no room
-        if policy != "fail":
-            # With "fail" it is the plain one: an operation of the stage before it looks for room (`OverflowGuard`).
-            self.put = self._replace_oldest if policy == "drop_oldest" else self._turn_away
+        if policy == "drop_oldest":
+            self.put = self._replace_oldest
+        elif policy == "drop_newest":
+            self.put = self._turn_away
+        # Otherwise it is the plain one: an operation of the stage before it looks for room (`overflow_guard`).
 
     def room(self) -> int:
         return sys.maxsize
@@ -64,4 +68,4 @@ class LossyLink(Link):
 
     def _drop(self, item: Any) -> None:
         self.dropped += 1
-        self.ledger.drop(item, self.sender.name, self.policy)
+        self.ledger.drop(item, self.sender.name, str(self.policy))

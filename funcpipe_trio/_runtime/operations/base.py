@@ -33,7 +33,7 @@ class FusedOperation:
     """When it will have a value to give even if none comes, by trio's clock."""
 
     may_end = False
-    """Whether it may end the stream without being asked for another value."""
+    """Whether it may end the stream, or give a value, when it is asked though nothing is there for it."""
 
     may_keep = False
     """Whether it may ever have more to give without being given a value."""

@@ -16,7 +16,7 @@ from ..._base import checks
 from ..._base.shown import named
 from ..._plan import operations as plan
 from ..._sansio.batcher import Batcher
-from ..core.signals import PENDING
+from ..core.signals import IDLE, PENDING
 from .base import FusedOperation
 
 if TYPE_CHECKING:
@@ -44,6 +44,9 @@ class GroupingOp(FusedOperation):
         self._is_simple = is_simple  # a value closes at most one list, and each counts as one
         self._is_timed = is_timed  # the time at which a list begins matters
         self._due = False  # the open list must be closed before another value is added
+        # A list goes out as soon as nothing more is there.
+        self._takes_what_is_there = isinstance(operation, plan.Batch) and operation.takes_what_is_there
+        self.may_end = self._takes_what_is_there  # so it is asked when nothing is there
         self._closed: deque[list[Any]] = deque()  # lists that have not gone out, oldest first
 
     @property
@@ -80,6 +83,8 @@ class GroupingOp(FusedOperation):
                 closed.append(batcher.close())
             if value is not PENDING:
                 self.add(value)
+            elif self._is_all_there():
+                self.close_all()
             if not closed:
                 yield PENDING
             while closed:
@@ -98,7 +103,29 @@ class GroupingOp(FusedOperation):
                 if not batcher.items:
                     batcher.begin(self.chain.now() if self._is_timed else 0.0)
                 closed = batcher.append(value) or closed
+            elif self._is_all_there():
+                closed = batcher.close()
             yield PENDING if closed is None else self._emitted(closed)
+
+    def _is_all_there(self) -> bool:
+        """Whether the open list must go out, because the input has nothing more.
+
+        What is upstream may only wait for room: it is told of that first, and if it then runs, it is waited for.
+        """
+        if not (self._takes_what_is_there and self._batcher.items):
+            return False
+        self.chain.inlet.release()
+        return self.chain.inlet.state() is IDLE
+
+    def close_all(self) -> None:
+        """Close what is open."""
+        while self._batcher.items:
+            self._closed.append(self._batcher.close())
+
+    @property
+    def waits_for_no_more(self) -> bool:
+        """Whether it has an open list that goes out when the input has nothing."""
+        return self._takes_what_is_there and bool(self._batcher.items)
 
     @property
     def has_more(self) -> bool:
@@ -130,9 +157,9 @@ class BatchOp(GroupingOp):
     def __init__(self, operation: plan.Batch) -> None:
         super().__init__(
             operation,
-            Batcher(operation.max_items, operation.max_cost, operation.max_delay),
+            Batcher(operation.max_items, operation.max_cost, operation.max_delay or None),
             is_simple=operation.max_cost is None,
-            is_timed=operation.max_delay is not None,
+            is_timed=bool(operation.max_delay),
         )
         self._cost = operation.cost  # what an item costs; None: each costs 1
         self._number = 0  # of the value at hand, where costs count; errors name it

@@ -26,11 +26,9 @@ class KeyedBatchOp(GroupingOp):
     def __init__(self, operation: plan.Batch) -> None:
         assert operation.key is not None
         assert operation.max_keys is not None
-        limits = (operation.max_items, operation.max_cost, operation.max_delay)
+        limits = (operation.max_items, operation.max_cost, operation.max_delay or None)
         batcher = KeyedBatcher(*limits, max_keys=operation.max_keys, fails=operation.full == "fail")
-        super().__init__(
-            operation, batcher, is_simple=operation.max_cost is None, is_timed=operation.max_delay is not None
-        )
+        super().__init__(operation, batcher, is_simple=operation.max_cost is None, is_timed=bool(operation.max_delay))
         self._key = operation.key  # returns the key of a value
         self._cost = operation.cost  # what an item costs; None: each costs 1
         self._number = 0  # of the value at hand; errors name it
@@ -63,6 +61,8 @@ class KeyedBatchOp(GroupingOp):
                 except BaseException as error:  # noqa: ASYNC103  # `failing` raises
                     self.chain.failing(error, self.name, number, value)
                 number += 1
+            elif self._is_all_there():
+                self.close_all()
             if not closed:
                 yield PENDING
             while closed:

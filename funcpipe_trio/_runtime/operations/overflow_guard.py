@@ -1,4 +1,7 @@
-"""What if a buffer that must not overflow is full? The stage before it fails: a failure like any other."""
+"""What if a buffer that must not overflow is full, or one that merges?
+
+The stage before it fails, or calls the function that merges: so an error there is a failure like any other.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ import trio
 from ..._base.errors import BufferOverflow
 from ..._base.shown import named
 from ..._plan.operations import Buffer
+from ...policies.on_full import OnFull
 from ..core.signals import PENDING
 from ..links.lossy_link import LossyLink
 from .base import FusedOperation
@@ -32,3 +36,44 @@ class OverflowGuard(FusedOperation):
                     self.chain.failing(error, self.name, number, value)
                 number += 1
             yield value
+
+
+class OverflowMerge(FusedOperation):
+    """Merges a value for which the link behind it has no room into the newest one there."""
+
+    def __init__(self, link: LossyLink, policy: OnFull, stage: str) -> None:
+        super().__init__(Buffer(stage))  # a plan value only for the name: it fails under the name of the stage
+        self._link = link  # that its stage fills
+        self._fn = policy.fn  # makes one value of the newest there and the new one
+
+    @trio.lowlevel.disable_ki_protection  # user code runs in it
+    def stream(self, values: Iterator[Any]) -> Iterator[Any]:
+        number = 0
+        for value in values:
+            if value is PENDING:
+                yield PENDING
+                continue
+            try:
+                merged = self._merged(value) if self._link.is_full else value
+            except BaseException as error:  # noqa: ASYNC103  # `failing` raises
+                self.chain.failing(error, self.name, number, value)
+            number += 1
+            yield merged
+
+    def _merged(self, value: Any) -> Any:
+        """Merge a value; return `PENDING`, or the value if a user's function has stopped the run meanwhile."""
+        buffer = self._link.buffer
+        newest = buffer[-1]
+        merged = self._fn(newest, value)
+        self.vet(merged)
+        if not buffer or buffer[-1] is not newest:
+            return value
+        self._replace(merged)
+        return PENDING
+
+    @trio.lowlevel.enable_ki_protection
+    def _replace(self, merged: Any) -> None:
+        """Put what was made of two items in the place of the newest."""
+        self._link.buffer[-1] = merged
+        self.absorbed += 2
+        self.created += 1

@@ -75,7 +75,7 @@ class MapOp(FusedOperation):
 class FilterOp(PerItem):
     """Only the values for which the function returns a true value."""
 
-    def __init__(self, operation: plan.Filter | plan.SkipWhile | plan.TakeWhile) -> None:
+    def __init__(self, operation: plan.Filter | plan.SkipWhile | plan.TakeWhile | plan.TakeUntil) -> None:
         super().__init__(operation)
         self._fn = operation.fn  # decides about a value
 
@@ -108,6 +108,26 @@ class TakeWhileOp(FilterOp):
 
     def apply(self, value: Any) -> Any:
         return value if self.says_yes(value) else END_BEFORE
+
+
+class TakeUntilOp(FilterOp):
+    """The values up to the first for which the function returns a true value: no more is pulled behind that."""
+
+    may_end = True  # with its last value
+
+    @trio.lowlevel.disable_ki_protection  # user code runs in it
+    def stream(self, values: Iterator[Any]) -> Iterator[Any]:
+        number, is_last = 0, False
+        for value in values:
+            if value is not PENDING:
+                try:
+                    is_last = self.says_yes(value)
+                except BaseException as error:  # noqa: ASYNC103  # `failing` raises
+                    self.chain.failing(error, self.name, number, value)
+                number += 1
+            yield value
+            if is_last:
+                return
 
 
 class ScanOp(FusedOperation):

@@ -131,6 +131,7 @@ class KeyedPool(Pool):
             if item is PENDING or item is END:
                 return item
             self._sort_in(item)
+            self.meet()
             if self.chain.stopped is not None:  # by the key function: the item is given up with all in lanes
                 return PENDING
         return self._key_order.take(self._now()) if self._key_order.ready else DEFERRED

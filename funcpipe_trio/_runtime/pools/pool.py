@@ -30,7 +30,7 @@ import trio
 from ..._sansio.latencies import Latencies
 from ..._sansio.reorder import AsCompleted, InOrder
 from ...policies.on_error import Failure
-from ..calls.calling import Calling, EndBefore
+from ..calls.calling import Calling, EndAt
 from ..calls.own_context import OwnContext
 from ..core.protocols import Inlet, worth_a_pull
 from ..core.signals import BEHIND_FAILURE, END, NO_ITEM, NOT_NEEDED, PENDING, FailureMark, reason_behind
@@ -82,6 +82,9 @@ class Pool:
         """The worker that lets the receiver run before more is put; meanwhile none moves results on. None otherwise."""
         self.is_direct: bool = not ends.operations and type(ends.outlet) in (Link, Sink)
         """Whether a result can go into the outlet as it is: there is no operation to apply, and no route to choose."""
+        # What it takes from hands an item over only when a worker waits for one (a `buffer(0)`), so that must be said.
+        self._meets: bool = getattr(ends.inlet, "capacity", 1) == 0
+        self._worker_waits = False  # a worker is about to wait for an item
         ends.inlet.receiver = self.results.receiver = self
         ends.host.register(self)
 
@@ -96,6 +99,11 @@ class Pool:
     def on_input(self) -> None:
         if self.started:  # a branch that begins late is filled earlier
             self.staff()
+
+    def wants_input(self) -> bool:
+        """Whether a worker waits for an item, or can be called in for one, and there is a place for it."""
+        is_free = self._worker_waits or self.crew.coming > 0 or self.crew.can_come
+        return is_free and self.started and self.taking and self.has_place()
 
     def on_room(self) -> bool:
         is_needed = not self.ended and self.chain.stopped is None and self.has_leftovers()
@@ -130,6 +138,7 @@ class Pool:
         if self.started and not self.ended and self.chain.stopped is None:
             self.crew.usage.resize(self.chain.now(), concurrency)
             self.staff()
+            self.meet()
 
     # ---- what reports read
 
@@ -168,6 +177,11 @@ class Pool:
     def skip(self, pending: PendingSkip) -> None:
         """Skip a failed item whose turn has come, or end the stream there if it is one too many."""
         self.outcomes.skip(pending)
+
+    def take_no_more(self) -> None:
+        """End the stream with the results that are there: no further item is needed."""
+        self.taking = False
+        self.source.close(NOT_NEEDED)
 
     def items_seen(self) -> int:
         """How many items had their turn."""
@@ -278,9 +292,14 @@ class Pool:
         item = next(self._items, END)
         if item is END:
             self.taking = False
-        elif item is not PENDING:
+        elif item is not PENDING and not self._meets:
             self.source.release()
         return item
+
+    def meet(self) -> None:
+        """Say that an item is waited for, if what it takes from hands over only then."""
+        if self._meets:
+            self.source.release(parking=True)
 
     async def serve(self, worker: Worker, item: Any) -> None:
         """Call the function with the item, and hand in the outcome."""
@@ -320,6 +339,7 @@ class Pool:
             self.peak = occupied
         if not self.crew.coming:  # a worker that comes does it
             self.staff()
+        self.meet()
         self.chain.turn_over()
 
     def note_end(self, worker: Worker) -> None:
@@ -341,6 +361,12 @@ class Pool:
         if not starved:
             outlet.wants_room = True
             self.source.release(parking=True)
+        elif self._meets and self.taking:
+            self._worker_waits = True
+            self.source.release(parking=True)
+            self._worker_waits = False
+            if worth_a_pull(self.source):  # it came at once
+                return
         self.chain.turn_over()
         is_full_or_over = not self.taking or (not starved and worth_a_pull(self.source))
         await self.crew.park(worker, starved=starved, stalled=is_full_or_over and outlet.room() > 0)
@@ -375,7 +401,7 @@ class Pool:
         """Put a result straight into the outlet, if it has its turn and there is room; return whether it was put."""
         # The same as `move_on` would do a moment later, in a fifth of the time.
         outlet = self.chain.outlet
-        if result is PENDING or isinstance(result, EndBefore) or outlet.room() < 1 or not self.order.pass_by(position):
+        if result is PENDING or isinstance(result, EndAt) or outlet.room() < 1 or not self.order.pass_by(position):
             return False
         self.results.seen += 1
         outlet.put(result)
@@ -464,4 +490,4 @@ class Pool:
             self.chain.host.ledger.keep(result.error)
             self.chain.discard(result.item, reason)
         elif result is not ALREADY_COUNTED:
-            self.chain.discard(result.item if isinstance(result, EndBefore) else result, reason)
+            self.chain.discard(result.item if isinstance(result, EndAt) else result, reason)

@@ -2,7 +2,7 @@
 
 A result is in the order from the end of its call until the chain pulls it. A marker may stand in its place: nothing
 comes (`PENDING`: a step dropped it; `ALREADY_COUNTED`: it failed, and that was handled), the item is skipped in its
-turn (`PendingSkip`), or the stream ends before it (`EndBefore`).
+turn (`PendingSkip`), or the stream ends at it (`EndAt`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import trio
 
 from ..._base.frozen import dataclass
 from ..._sansio.reorder import AsCompleted, InOrder
-from ..calls.calling import EndBefore
+from ..calls.calling import EndAt
 from ..core.protocols import Receiver
 from ..core.signals import ENDED, IDLE, NOT_NEEDED, PENDING, READY, FailureMark, Readiness
 from ..stages.chain import Chain
@@ -47,6 +47,9 @@ class PoolOfResults(Protocol):
 
     def skip(self, pending: PendingSkip) -> None:
         """Skip a failed item whose turn has come, or end the stream there if it is one too many."""
+
+    def take_no_more(self) -> None:
+        """End the stream with the results that are there: no further item is needed."""
 
     def end_of_source(self) -> FailureMark | None:
         """The failure at the end of what the pool takes from, if one stands there."""
@@ -81,8 +84,12 @@ class Results:
                 elif isinstance(result, PendingSkip):
                     pool.skip(result)
                     result = PENDING
-                elif isinstance(result, EndBefore):
-                    pool.chain.discard(result.item, NOT_NEEDED)
+                elif isinstance(result, EndAt):
+                    if result.is_last:
+                        pool.take_no_more()  # now: the pull that reads the end waits for room
+                        yield result.item
+                    else:
+                        pool.chain.discard(result.item, NOT_NEEDED)
                     return
                 yield result
             elif pool.is_over():

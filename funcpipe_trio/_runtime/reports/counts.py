@@ -191,7 +191,7 @@ class LinkReport:
 
     behind: str
     """Name of the stage that fills it."""
-    capacity: int
+    capacity: int | float
     """The most items that it may hold."""
     passed: int
     """Items that were put into it; each was taken, discarded or dropped, or is still in it."""

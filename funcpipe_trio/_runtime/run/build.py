@@ -30,7 +30,8 @@ def build(line: SegmentLayout, parts: Parts, end: Sink | Fork | None = None) -> 
     elif end is not None and (fair_by := stages[-1].fair_by) is not None:  # nor has a fair_by behind it
         stages = (*stages, StageLayout(f"{fair_by.name} (out)", None, (), 1))
     if isinstance(end, Sink):
-        end.capacity = stages[-1].capacity
+        capacity = stages[-1].capacity
+        end.capacity = capacity if isinstance(capacity, int) else 0
     for layout in stages:
         is_last = layout is stages[-1]
         outlet = end if end is not None and is_last else _link(layout, parts)
@@ -126,6 +127,17 @@ def _link(layout: StageLayout, parts: Parts) -> Link:
 
 def _sized_link(ledger: Ledger, filled: StageLayout | BranchLayout) -> Link:
     capacity, overflow = filled.capacity, filled.overflow
+    if isinstance(filled, StageLayout) and filled.by_cost is not None:
+        from ..links.cost_link import CostLink
+
+        return CostLink(ledger, filled.by_cost, filled.link_name)
+    assert isinstance(capacity, int)
+    block: type[Link] = Link
+    lossy: type[LossyLink] = LossyLink
+    if not capacity:
+        from ..links.rendezvous import LossyRendezvous, Rendezvous
+
+        block, lossy = Rendezvous, LossyRendezvous
     if overflow == "block":
-        return Link(ledger, capacity, filled.link_name)
-    return LossyLink(ledger, capacity, overflow, filled.link_name)
+        return block(ledger, capacity, filled.link_name)
+    return lossy(ledger, capacity, overflow, filled.link_name)

@@ -24,15 +24,17 @@ from ..._plan.resources import IterableInThread, UsingSource
 from ..._plan.restarts import RestartingSource
 from ..._plan.windows import Distinct, Sliding, Window
 from ...policies.on_error import Divert
+from ...policies.on_full import OnFull
 from ..calls.calling import Calling
 from ..calls.step_calls import calling_of, concern_of, layered
 from ..core.protocols import Inlet, Outlet
 from ..links.fair_link import FairLink
+from ..links.link import Link
 from ..links.lossy_link import LossyLink
 from ..operations import per_item
 from ..operations.base import FusedOperation
 from ..operations.fair_by import FairByOp
-from ..operations.overflow_guard import OverflowGuard
+from ..operations.overflow_guard import OverflowGuard, OverflowMerge
 from ..pools.pool import Pool
 from ..stages.chain import Chain, Ends
 from ..stages.diverting import DivertingStage
@@ -51,6 +53,7 @@ _FUSED: dict[type[plan.Operation], Callable[[Any], FusedOperation]] = {
     plan.Take: per_item.TakeOp,
     plan.Skip: per_item.SkipOp,
     plan.TakeWhile: per_item.TakeWhileOp,
+    plan.TakeUntil: per_item.TakeUntilOp,
     plan.SkipWhile: per_item.SkipWhileOp,
     plan.Route: per_item.RouteOp,
 }
@@ -116,6 +119,16 @@ class Site:
         self.fused = [self._fused(operation) for operation in layout.fused if operation is not layout.throttle]
         if isinstance(outlet, LossyLink) and outlet.policy == "fail":
             self.fused.append(OverflowGuard(outlet, layout.name))
+        elif isinstance(outlet, LossyLink) and isinstance(outlet.policy, OnFull):
+            self.fused.append(OverflowMerge(outlet, outlet.policy, layout.name))
+
+        elif layout.by_cost is not None and isinstance(outlet, Link):
+            from ..links.cost_link import CostLink
+            from ..operations.costs import CostOp
+
+            assert isinstance(outlet, CostLink)
+            assert layout.by_cost.cost is not None
+            self.fused.append(CostOp(outlet, layout.by_cost.cost, layout.name))
 
     def _fused(self, operation: plan.Operation) -> FusedOperation:
         if isinstance(operation, Again):
@@ -209,15 +222,34 @@ def _using(site: Site, head: UsingSource) -> Stage:
 
 
 def _timed(site: Site, head: plan.Operation) -> Stage:
+    operation = fuse(head)
+    if isinstance(head, plan.Batch) and head.takes_what_is_there:
+        from ..operations.batching import GroupingOp
+        from ..stages.eager import EagerStage
+
+        assert isinstance(operation, GroupingOp)
+        return EagerStage(site.chain(head=operation), operation)
     from ..stages.deadline import DeadlineStage
 
-    return DeadlineStage(site.chain(head=fuse(head)))
+    return DeadlineStage(site.chain(head=operation))
 
 
 def _paced(site: Site, head: timing.Paced) -> Stage:
     from ..stages.paced import PacedStage
 
     return PacedStage(site.ends(), head)
+
+
+def _stopping(site: Site, head: timing.StopWhen) -> Stage:
+    from ..stages.stop_when import StopWhenStage
+
+    return StopWhenStage(site.ends(), head)
+
+
+def _keep_alive(site: Site, head: timing.KeepAlive) -> Stage:
+    from ..stages.keep_alive import KeepAliveStage
+
+    return KeepAliveStage(site.ends(), head)
 
 
 def _through(site: Site, head: Through) -> Stage:
@@ -300,6 +332,9 @@ _STAGES: dict[type, Callable[[Site, Any], AnyStage]] = {
     timing.Delay: _paced,
     timing.IdleTimeout: _watched,
     timing.Timeout: _watched,
+    timing.TakeFor: _watched,
+    timing.StopWhen: _stopping,
+    timing.KeepAlive: _keep_alive,
     plan.Map: _map,
     OnOk: _map,
     Recover: _map,
@@ -310,6 +345,7 @@ _STAGES: dict[type, Callable[[Site, Any], AnyStage]] = {
     plan.Tap: _pool,
     plan.Scan: _pool,
     plan.TakeWhile: _pool,
+    plan.TakeUntil: _pool,
     plan.SkipWhile: _pool,
     Again: _again,
 }

@@ -120,6 +120,10 @@ class Consumer:
             if not self._waits:  # no receiver waits any more
                 attendance.go_on(self._now())
 
+    def wants_input(self) -> bool:
+        """Whether a task waits for an item."""
+        return bool(self._waiting)
+
     @property
     def is_waited_for(self) -> bool:
         """Whether a task waits for an item."""

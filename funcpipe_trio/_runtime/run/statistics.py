@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Iterator
 from fractions import Fraction
 from itertools import repeat
@@ -150,7 +152,7 @@ def _link(link: Link) -> LinkReport:
     fair = link if isinstance(link, FairLink) else None
     return LinkReport(
         behind=link.behind,
-        capacity=link.capacity,
+        capacity=math.inf if link.capacity == sys.maxsize else link.capacity,
         passed=passed,
         taken=passed - held - link.discarded - link.dropped,
         discarded=link.discarded,

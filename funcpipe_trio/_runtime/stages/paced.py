@@ -26,7 +26,7 @@ from ..core.protocols import Inlet, Receiver, worth_a_pull
 from ..core.signals import END, ENDED, IDLE, PENDING, READY, FailureMark, Readiness
 from ..core.turn import Turn
 from ..core.user_code import not_awaitable
-from .chain import FULL, STARVED, Chain, Ends
+from .chain import FULL, STARVED, BurstEnd, Chain, Ends
 from .stage import Stage
 
 
@@ -73,9 +73,14 @@ class Pacing:
                 yield PENDING
         self.exhausted = self.source.exhausted
 
+    @property
+    def has_place(self) -> bool:
+        """Whether the pacer would take one more."""
+        return not self._over and not self.pacer.is_full
+
     def can_take(self) -> bool:
         """Whether there is something upstream, and the pacer takes it."""
-        return not self._over and not self.pacer.is_full and worth_a_pull(self.source)
+        return self.has_place and worth_a_pull(self.source)
 
     def take(self, now: float) -> None:
         """Take what comes next: an item, or the end."""
@@ -187,6 +192,9 @@ class PacedStage(Stage):
         else:
             super().on_input()
 
+    def may_take(self, reason: BurstEnd) -> bool:
+        return self.pacing.has_place and (reason is STARVED or self.pacing.takes_ahead)
+
     async def work(self) -> None:
         self.pacing.begin(self.chain.began)
         await super().work()
@@ -240,7 +248,8 @@ def _pacing_of(operation: plan.Paced, source: Inlet) -> Pacing:
     if isinstance(operation, plan.Throttle):
         return Throttling(operation, source)
     if isinstance(operation, plan.Debounce):
-        return Pacing(Debouncer(operation.delay), source)
+        most = math.inf if operation.max_wait is None else operation.max_wait
+        return Pacing(Debouncer(operation.delay, most), source)
     if isinstance(operation, plan.Sample):
         return Pacing(Sampler(operation.period), source)
     assert isinstance(operation, plan.Delay)

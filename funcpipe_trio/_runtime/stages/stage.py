@@ -64,6 +64,9 @@ class Stage:
         self.shift: int = self._state_times.allot(2, self._field)  # where its field is there
         self._no_input, self._no_room, self._gone = (each << self.shift for each in (NO_INPUT, NO_ROOM, GONE))
         """What that field is while it waits for either, or is not at work; 0 while it is."""
+        self._meets = False
+        """Whether what it takes from hands over only what it waits for (a `buffer(0)`), so that it must say so."""
+        self._waits_for_item = False  # it has said so, and has not taken one since
         chain.inlet.receiver = self
         chain.host.register(self)
 
@@ -71,12 +74,18 @@ class Stage:
 
     def start(self) -> None:
         self.chain.began, self.started = self.chain.now(), True
+        self._meets = getattr(self.upstream, "capacity", 1) == 0
+        self._waits_for_item = True  # it has room, and takes what is there when it first runs
         self._state_times.change(self.chain.began, -self._gone)
         self.chain.host.start_task(self.main, self.chain.name)
 
     def on_input(self) -> None:
         if self.parked_for is STARVED and worth_a_pull(self.feed):
             self.wake()
+
+    def wants_input(self) -> bool:
+        """Whether it waits for an item, so that it would take one at once."""
+        return self._waits_for_item
 
     def on_room(self) -> bool:
         woken = self.parked_for is FULL
@@ -164,6 +173,7 @@ class Stage:
     def begin(self) -> None:
         """Set up what the task needs; called in it."""
         self._task = trio.lowlevel.current_task()
+        self._waits_for_item = False
         self.chain.begin()
 
     async def drive(self) -> None:
@@ -235,6 +245,9 @@ class Stage:
         if reason is FULL:
             chain.inlet.release(parking=True)
             chain.outlet.wants_room = True
+        if self._meets and self._meet(reason):
+            turn.end()
+            return
         self.parked_for = self._waits_for = reason
         self._since = now = self._read()
         times = self._state_times
@@ -243,6 +256,7 @@ class Stage:
         try:
             await self._parking
         finally:
+            self._waits_for_item = False
             now = self._read()
             waited, self._since = now - self._since, _NEVER
             if reason is FULL:
@@ -252,6 +266,19 @@ class Stage:
             if now > times.rests_until:
                 times.change(now + self._ahead, -(self._no_room if reason is FULL else self._no_input))
             turn.left, turn.ends_at = BURST, now + turn.seconds  # as `begin`, without another look at the clock
+
+    def may_take(self, reason: BurstEnd) -> bool:
+        """Whether it would take an item while it is parked for a reason."""
+        return reason is STARVED
+
+    def _meet(self, reason: BurstEnd) -> bool:
+        """Say that it waits for an item, if it does; return whether one came at once."""
+        self._waits_for_item = self.may_take(reason)
+        if self._waits_for_item:
+            self.upstream.release(parking=True)
+            self._waits_for_item = not worth_a_pull(self.upstream)
+            return not self._waits_for_item
+        return False
 
     def _unpark(self, _raise_cancel: object) -> trio.lowlevel.Abort:
         self.parked_for = None

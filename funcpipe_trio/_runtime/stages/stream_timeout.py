@@ -1,35 +1,36 @@
-"""The stage of a timeout on the stream: what watches the clock while nothing comes, and where does the failure stand?
+"""The stage of a timeout on the stream: what watches the clock while nothing comes?
 
 The watchdog (`_sansio.watchdog`) is asked at the start of each burst, before anything is pulled: what comes exactly at
 a deadline comes too late. An item is late if it *came* late, not if the event loop was late to run this stage.
 
-When a time is over, everything upstream is stopped at once, and the error leaves through the chain, behind what came
-before it, as the error of a user's function does; if there is no room, it leaves when there is.
+When a time is over, the stream fails (`idle_timeout`, `timeout`) or ends (`take_for`), see `gated`.
 """
 
 from __future__ import annotations
 
+from math import inf
+
 import trio
 
+from ..._base.shown import named
 from ..._plan import timing as plan
 from ..._sansio.watchdog import Watchdog
-from ..core.failures import noted
+from ..core.failures import add_note
 from ..core.protocols import worth_a_pull
-from ..core.signals import BEHIND_FAILURE, NOT_NEEDED, FailureMark
-from ..operations.stream_timeout import StreamTimeoutOp
-from .chain import STARVED, BurstEnd, Chain, Ends
-from .stage import Stage
+from ..operations.gate import Gate
+from .chain import STARVED, BurstEnd, Ends
+from .gated import GatedStage
 
 
-class StreamTimeoutStage(Stage):
-    """A stage that passes items on, and fails when they do not come in time."""
+class StreamTimeoutStage(GatedStage):
+    """A stage that passes items on, and shuts its gate when a time is over."""
 
-    def __init__(self, ends: Ends, operation: plan.Watched) -> None:
-        self._watching = StreamTimeoutOp(operation)  # the first operation of the chain: sees items, raises the error
+    def __init__(self, ends: Ends, operation: plan.Watched, gate: type[Gate] = Gate) -> None:
+        super().__init__(ends, operation, gate)
         self._dog = _watchdog_of(operation)  # decides whether a time is over
+        self._fails = not isinstance(operation, plan.TakeFor)  # then; otherwise the stream ends
         self._came: float | None = None  # when the input that woke it came; None once that was looked at
         self._timer = trio.CancelScope()  # around the wait for input: ends it at the deadline
-        super().__init__(Chain(ends._replace(operations=[self._watching, *ends.operations])))
 
     def on_input(self) -> None:
         if self.parked_for is STARVED and worth_a_pull(self.chain.inlet):
@@ -41,27 +42,24 @@ class StreamTimeoutStage(Stage):
         await super().work()
 
     def burst(self, room: int) -> BurstEnd:
-        self._look()
+        now, self._came = self.chain.now() if self._came is None else self._came, None
+        self.look(now)
         end = super().burst(room)
-        if self._watching.heard:
-            self._watching.heard = False
+        if self.gate.heard:
+            self.gate.heard = False
             self._dog.heard(self.chain.now())
         return end
 
-    def _look(self) -> None:
-        """Stop what is upstream, and have the error raised, if a time is over."""
-        now, self._came = self.chain.now() if self._came is None else self._came, None
+    def look(self, now: float) -> None:
+        """Act if a time is over."""
         overdue = self._dog.overdue(now)
         if overdue is not None and self.chain.stopped is None:
-            self._watching.overdue = overdue
-            self.chain.inlet.close(BEHIND_FAILURE)
+            self.shut(self._error(overdue) if self._fails else None)
 
-    def leave(self) -> None:
-        if self._watching.overdue is not None and not self._watching.has_failed:  # the stream ended before that place
-            failure = FailureMark(noted(self._watching.error(), self._watching.name, None), self.chain)
-            self.chain.host.ledger.unread(failure, self.chain.stopped or NOT_NEEDED)
-            self._watching.has_failed = True
-        super().leave()
+    def _error(self, overdue: str) -> Exception:
+        error = trio.TooSlowError(f"the stream was too slow at {named(self.gate.name)}")
+        add_note(error, overdue)
+        return error
 
     async def wait_input(self) -> None:
         with trio.CancelScope(deadline=self._dog.deadline) as self._timer:
@@ -79,14 +77,16 @@ class StreamTimeoutStage(Stage):
         with trio.move_on_at(self._dog.whole_at):
             await super().wait_room()
         self._dog.resumed(self.chain.now())
-        self._look()
+        self.look(self.chain.now())
 
 
 def _watchdog_of(operation: plan.Watched) -> Watchdog:
-    if isinstance(operation, plan.IdleTimeout):
+    if isinstance(operation, plan.IdleTimeout | plan.KeepAlive):
         return Watchdog(idle=operation.seconds)
+    if isinstance(operation, plan.TakeFor):
+        return Watchdog(whole=operation.seconds)
     assert isinstance(operation, plan.Timeout)
     return Watchdog(
-        whole=float("inf") if operation.seconds is None else operation.seconds,
-        first=float("inf") if operation.first is None else operation.first,
+        whole=inf if operation.seconds is None else operation.seconds,
+        first=inf if operation.first is None else operation.first,
     )

@@ -69,6 +69,10 @@ class ThroughStage(AskingStage):
 
     # ---- what its neighbours call, and reports read
 
+    def start(self) -> None:
+        super().start()
+        self._waits_for_item = False  # only when the generator asks
+
     def on_input(self) -> None:
         super().on_input()
         if worth_a_pull(self.feed):
@@ -128,10 +132,14 @@ class ThroughStage(AskingStage):
             await self.park(STARVED)
             return
         self.chain.turn_over()  # first: it may stop this stage
-        self.feed.release(parking=True)
-        if not worth_a_pull(self.feed):
-            self._waiter = trio.lowlevel.current_task()
-            await self._waiting
+        self._waits_for_item = True
+        try:
+            self.feed.release(parking=True)
+            if not worth_a_pull(self.feed):
+                self._waiter = trio.lowlevel.current_task()
+                await self._waiting
+        finally:
+            self._waits_for_item = False
 
     def _wake_waiter(self) -> None:
         if self._waiter is not None:

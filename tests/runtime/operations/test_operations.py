@@ -86,6 +86,10 @@ def is_early(item):
     return number_of(item) < 25
 
 
+def is_late(item):
+    return not is_early(item)
+
+
 def third(item):
     return number_of(item) // 3
 
@@ -308,6 +312,18 @@ OPERATIONS = [
         reaches=False,
     ),
     Operation(
+        "take_until",
+        lambda line, user: line.take_until(user.now(is_late)),
+        lambda items: [*takewhile(is_early, items), *[item for item in items if is_late(item)][:1]],
+        reaches=False,
+    ),
+    Operation(
+        "take_until_async",
+        lambda line, user: line.take_until(user.later(is_late)),
+        lambda items: [*takewhile(is_early, items), *[item for item in items if is_late(item)][:1]],
+        reaches=False,
+    ),
+    Operation(
         "skip_while",
         lambda line, user: line.skip_while(user.now(is_early)),
         lambda items: [*dropwhile(is_early, items)],
@@ -401,6 +417,9 @@ OPERATIONS = [
     ),
     Operation("delay", lambda line, user: line.delay(0.25, max_items=4), calls=False),
     Operation("idle_timeout", lambda line, user: line.idle_timeout(1000), calls=False),
+    Operation("take_for", lambda line, user: line.take_for(1000), calls=False),
+    Operation("stop_when", lambda line, user: line.stop_when(trio.sleep_forever), calls=False),
+    Operation("keep_alive", lambda line, user: line.keep_alive(1000, dict), calls=False),
     Operation("timeout", lambda line, user: line.timeout(1000, first=100).map(user.now(identity))),
     Operation(
         "buffer_that_may_fail", lambda line, user: line.buffer(1000, overflow="fail"), calls=False, reaches=False
