@@ -525,7 +525,7 @@ def time_rows(line=LINE):
 
 
 def fan_in_rows(face=funcpipe_trio):
-    for name in ("merge", "concat", "zip_pipelines"):
+    for name in ("merge", "concat", "zip_pipelines", "merge_sorted", "zip_latest"):
         function = getattr(face, name)
         for value in (None, 1, [LINE], "ab"):
             yield TypeError, partial(function, value), f"{name}: input 0 must be a Pipeline, not {shown(value)}"
@@ -545,6 +545,21 @@ def fan_in_rows(face=funcpipe_trio):
         use = "Use OnError.skip(max_failures), which counts inputs."
         rule = f"{name}: on_error must have no max_ratio: inputs fail, not items, not a Skip\n{use}"
         yield ValueError, partial(call, on_error=OnError.skip(max_ratio=0.5)), rule
+    for value in (None, 1, 0, "yes"):
+        message = f"merge_sorted: reverse must be a bool, not {shown(value)}"
+        yield TypeError, partial(face.merge_sorted, LINE, reverse=value), message
+    for value in (None, 1, [LINE], "ab"):
+        call = partial(face.prefer, value, LINE, at_least=3)
+        yield TypeError, call, f"prefer: input 0 must be a Pipeline, not {shown(value)}"
+        call = partial(face.prefer, LINE, value, at_least=3)
+        yield TypeError, call, f"prefer: input 1 must be a Pipeline, not {shown(value)}"
+    yield from wrong_names("prefer", partial(face.prefer, LINE, at_least=3))
+    yield from wrong_ints("prefer", "at_least", lambda value: face.prefer(LINE, LINE, at_least=value), at_least=2)
+    for value in (3, "key", [SYNC]):
+        message = f"merge_sorted: key must be callable, not {shown(value)}"
+        yield TypeError, partial(face.merge_sorted, LINE, key=value), message
+    message = f"merge_sorted: key must be a sync function, not {shown(ASYNC)}"
+    yield TypeError, partial(face.merge_sorted, LINE, key=ASYNC), message
 
     for value in (None, [1], 1):
         message = f"fair_merge: inputs['b'] must be a Pipeline, not {shown(value)}"
@@ -806,6 +821,9 @@ NODES = {
     "merge": FanIn("merge", "j", ((0, PLAN),), FairShare()),
     "concat": FanIn("concat", "j", ((0, PLAN),)),
     "zip_pipelines": FanIn("zip", "j", ((0, PLAN),)),
+    "prefer": FanIn("prefer", "j", ((0, PLAN),), at_least=3),
+    "zip_latest": FanIn("zip_latest", "j", ((0, PLAN),)),
+    "merge_sorted": FanIn("merge_sorted", "j", ((0, PLAN),), key=SYNC),
 }
 """A sound node of each method, and one of each part of a fan-out."""
 
@@ -845,6 +863,8 @@ class Nodes:
         given.pop("body", None)  # it is no field: it is called
         if "branches" in given:
             return self.fan_out(method, **given)
+        if "others" in given:
+            given["pipelines"] = (given.pop("first"), *given.pop("others"))
         if "pipelines" in given:
             given["inputs"] = dict(enumerate(given.pop("pipelines")))
         if "inputs" in given:

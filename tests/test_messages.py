@@ -35,7 +35,10 @@ from funcpipe_trio import (
     concat,
     fair_merge,
     merge,
+    merge_sorted,
+    prefer,
     threads,
+    zip_latest,
     zip_pipelines,
 )
 from funcpipe_trio.testing import run_virtual
@@ -464,6 +467,9 @@ def plans(name):
     yield Pipeline.restarting(lambda: 3, Retry(1), reset_after=1, name=name)
     yield Pipeline.using(lambda: name, list, name=name)
     yield Pipeline.using(nullcontext, lambda _: 3, name=name)
+    yield zip_latest(source, source, name=name)
+    yield prefer(source, source, at_least=2, name=name)
+    yield merge_sorted(source, source, key=fn, name=name)
     yield zip_pipelines(source, Pipeline.from_iterable([1], name=name), strict=True, name=name)
     yield source.buffer(1, overflow="fail", name=name)
 

@@ -86,9 +86,12 @@ class _Counting:
         if fan_in.kind == "concat":  # the next input starts when the one before is empty
             return max(held for held, _ in inputs), (max(units[-1] for _, units in inputs),)
         total = sum(held for held, _ in inputs)
+        each = [units[-1] for _, units in inputs]
         if fan_in.kind == "zip":
-            return total, (sum(units[-1] for _, units in inputs),)
-        return total, (max(units[-1] for _, units in inputs),)
+            return total, (sum(each),)
+        if fan_in.kind in ("merge_sorted", "zip_latest"):  # an item of each but one, which is there when it is taken
+            total += sum(sorted(each)[1:])
+        return total, (sum(each) if fan_in.kind == "zip_latest" else max(each),)
 
 
 def _stage(stage: StageLayout, units: _Units, *, is_lossy: bool) -> tuple[int | float, _Units]:

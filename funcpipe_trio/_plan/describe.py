@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+from .._base.functions import function_name
 from .._base.shown import line_of, quoted
 from ..policies.on_error import Stop
 from .bound import max_in_flight
@@ -84,6 +85,13 @@ def rule_of(fan_in: FanInLayout) -> str:
         return "one item from each input" + (", which must be equally long" if fan_in.strict else "")
     if fan_in.kind == "loop":
         return "what comes and what goes round, one of each in turn"
+    if fan_in.kind == "prefer":
+        return f"input 0 first; one of {fan_in.at_least} items from the others, in turn, while they have any"
+    if fan_in.kind == "zip_latest":
+        return "the latest item of each input, whenever one gives an item"
+    if fan_in.kind == "merge_sorted":
+        by = "" if fan_in.key is None else f" by {function_name(fan_in.key)}"
+        return f"sorted{by}, the {'greatest' if fan_in.reverse else 'least'} first; waits for an item of each input"
     shares = "equal shares" if fan_in.kind == "merge" else "shares by weight"
     cost = fan_in.share.cost if fan_in.share is not None else None
     counted = "" if cost is None else f", an item costs {getattr(cost, '__name__', 'what its cost function says')}"

@@ -17,6 +17,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from .._base.frozen import dataclass
+from .._base.functions import AnyFunction
 from ..policies.fair_share import FairShare
 from ..policies.on_error import OnError
 from .fair_by import FairBy
@@ -107,6 +108,12 @@ class FanInLayout:
     """Whether a zip fails if its inputs differ in length."""
     on_error: OnError
     """What a merge does when an input fails."""
+    key: AnyFunction | None
+    """What a sorted merge compares of an item."""
+    reverse: bool
+    """Whether a sorted merge begins with the greatest."""
+    at_least: int
+    """Of how many items one is for the others, where one input is preferred."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,7 +245,9 @@ class _Planner:
         inputs = tuple((key, self.line(plan, tail)) for key, plan in fan_in.inputs)
         if fan_in.kind == "loop":
             self._loops.append(name)
-        return FanInLayout(name, fan_in.kind, inputs, fan_in.share, fan_in.strict, fan_in.on_error)
+        each = fan_in
+        own = (each.share, each.strict, each.on_error, each.key, each.reverse, each.at_least)
+        return FanInLayout(name, each.kind, inputs, *own)
 
     def _fan_out(self, fan_out: FanOut) -> FanOutLayout:
         name = self._unique(fan_out.name)

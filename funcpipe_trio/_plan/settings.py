@@ -43,6 +43,16 @@ _ARGUMENTS = {"count": "n", "size": "n"}
 """Fields whose argument has another name: that of the method counts."""
 
 
+_OF_KIND: dict[str, set[str]] = {
+    "fair_merge": {"share", "on_error"},
+    "merge": {"on_error"},
+    "zip": {"strict"},
+    "merge_sorted": {"key", "reverse"},
+    "prefer": {"at_least"},
+}
+"""Fields that mean something only for that kind of fan-in."""
+
+
 class Visitor(Protocol):
     """What happens to each leaf."""
 
@@ -83,8 +93,7 @@ def _hidden(part: Source | Operation | FanIn | FanInLayout | FanOut) -> set[str]
     if isinstance(part, Map) and part.key is None:
         return {"per_key", "key_rate", "waiting"}
     if isinstance(part, FanIn | FanInLayout):
-        kept = {"fair_merge": {"share", "on_error"}, "merge": {"on_error"}, "zip": {"strict"}}.get(part.kind, set())
-        return {"share", "strict", "on_error"} - kept
+        return set().union(*_OF_KIND.values()) - _OF_KIND.get(part.kind, set())
     return set()
 
 

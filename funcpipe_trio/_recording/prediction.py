@@ -40,7 +40,7 @@ from .._runtime.run.run_context import RunContext
 from .playing import Playing
 from .recording import Place, Recording
 from .tapes import Kept, Sample
-from .tokens import Lore, Reader, Token
+from .tokens import Lore, Reader, Token, origin_of
 from .virtual import run_played
 
 Times: TypeAlias = Mapping[str, float | Sequence[float]]
@@ -289,6 +289,9 @@ class _Supposed(Playing):
                 yield item
 
         return played
+
+    def order(self, key: AnyFunction | None) -> AnyFunction | None:
+        return lambda item: (origin_of(item) or ())[1:]  # the n-th of each source
 
     def source(self, name: str, source: Source) -> Source:
         if source.kind == "ticks":

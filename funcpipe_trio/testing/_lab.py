@@ -103,14 +103,19 @@ class Lab:
         if any(isinstance(operation, regrouping) for operation in watched.operations):
             self.one_to_one = False
         if isinstance(watched.origin, FanIn):
-            makes = watched.origin.kind in ("zip", "loop") or isinstance(watched.origin.on_error, Emit)
+            kind, on_error = watched.origin.kind, watched.origin.on_error
+            makes = kind in ("zip", "zip_latest", "loop") or isinstance(on_error, Emit)
             self.one_to_one = self.one_to_one and not makes
             self.goes_on = self.goes_on or watched.origin.on_error != plan.STOP
             self.is_resilient = self.is_resilient or self.goes_on
             inputs = tuple((key, self.wrap(inner)) for key, inner in watched.origin.inputs)
-            share = watched.origin.share
-            watched_share = None if share is None else self._share(share)
-            origin: Source | FanIn | FanOut | Branch = replace(watched.origin, inputs=inputs, share=watched_share)
+            share, key = watched.origin.share, watched.origin.key
+            origin: Source | FanIn | FanOut | Branch = replace(
+                watched.origin,
+                inputs=inputs,
+                share=None if share is None else self._share(share),
+                key=None if key is None else self.wrapped(key),
+            )
         elif isinstance(watched.origin, FanOut):
             origin = self._fan_out(watched.origin)
         elif isinstance(watched.origin, Branch):

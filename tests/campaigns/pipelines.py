@@ -29,7 +29,10 @@ from funcpipe_trio import (
     executor,
     fair_merge,
     merge,
+    merge_sorted,
+    prefer,
     threads,
+    zip_latest,
     zip_pipelines,
 )
 from funcpipe_trio.testing import InjectedError, Lab, Scenario
@@ -149,6 +152,28 @@ def zipped() -> Pipeline[tuple[int, int]]:
     return zip_pipelines(
         Pipeline.from_iterable(range(5)).map(wait_by_item, concurrency=2), Pipeline.from_producer(produce)
     )
+
+
+def sorted_merge() -> Pipeline[int]:
+    return merge_sorted(
+        Pipeline.from_iterable(range(5)).map(wait_by_item, concurrency=2),
+        Pipeline.from_producer(produce),
+        merge_sorted(Pipeline.from_iterable(range(3)), Pipeline.from_iterable(range(3)).map(one_step)),
+        key=lambda item: item,
+    )
+
+
+def latest() -> Pipeline[int]:
+    late = Pipeline.from_iterable(range(3)).map(wait_by_item).skip(1)
+    inner = zip_latest(Pipeline.from_async_iterable(lambda: numbers(3)), late).map(sum)
+    return zip_latest(Pipeline.from_iterable(range(6)).map(one_step), inner, inner.buffer(1)).map(sum)
+
+
+def preference() -> Pipeline[int]:
+    inner = prefer(
+        Pipeline.from_async_iterable(lambda: numbers(6)), Pipeline.from_iterable(range(9)).buffer(1), at_least=2
+    )
+    return prefer(inner.buffer(2), Pipeline.from_iterable(range(5)).map(one_step), inner, at_least=3).map(wait_by_item)
 
 
 def batches_by_time() -> Pipeline[int]:
@@ -896,6 +921,14 @@ SCENARIOS = [
     Scenario(divert, name="divert"),
     Scenario(in_threads, name="in_threads"),
     Scenario(on_runners, name="on_runners"),
+    Scenario(latest, name="latest"),
+    Scenario(latest, one_by_one, name="latest_with_a_slow_consumer"),
+    Scenario(latest, first_three, name="latest_with_a_consumer_that_leaves"),
+    Scenario(preference, name="preference"),
+    Scenario(preference, first_three, name="preference_with_a_consumer_that_leaves"),
+    Scenario(sorted_merge, name="sorted_merge"),
+    Scenario(sorted_merge, one_by_one, name="sorted_merge_with_a_slow_consumer"),
+    Scenario(sorted_merge, first_three, name="sorted_merge_with_a_consumer_that_leaves"),
     Scenario(broadcast, name="broadcast"),
     Scenario(partition, name="partition"),
     Scenario(branches_in_branches, name="branches_in_branches"),

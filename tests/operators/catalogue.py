@@ -29,7 +29,10 @@ from funcpipe_trio import (
     concat,
     fair_merge,
     merge,
+    merge_sorted,
+    prefer,
     threads,
+    zip_latest,
     zip_pipelines,
 )
 from tests._kit import Opaque, connection, in_place
@@ -913,6 +916,48 @@ def fan_ins() -> Iterator[Case]:
     yield Case(
         "concat: second", lambda feed: concat(feed.other(), feed.line()), lambda items: [*OTHER, *items], alone=False
     )
+    yield Case(
+        "merge_sorted",
+        lambda feed: merge_sorted(feed.line(), feed.other(), key=number),
+        lambda items: sorted([*items, *OTHER], key=number),
+        before=list,
+        alone=False,
+    )
+    yield Case(
+        "merge_sorted: equal items, with a pool behind",
+        lambda feed: merge_sorted(
+            feed.line(), feed.twin().map(nap, concurrency=2), key=lambda item: -number(item), reverse=True
+        ).map(nap, concurrency=2),
+        lambda items: sorted([*items, *items], key=number),
+        before=lambda items: sorted([*items, *items[:-1]], key=number),
+        alone=False,
+    )
+    yield Case(
+        "zip_latest",  # which tuples there are depends on the schedule; the last one does not
+        lambda feed: zip_latest(feed.line(), feed.other().map(nap)),
+        lambda items: [(items[-1], OTHER[-1])] if items else [],
+        ordered=False,
+        before=lambda items: [],
+        stops=True,
+        alone=False,
+        view=lambda results: results[-1:],
+    )
+    yield Case("zip_latest: one", lambda feed: zip_latest(feed.line()), lambda items: [(item,) for item in items])
+    yield Case(
+        "prefer",
+        lambda feed: prefer(feed.line(), feed.other(), at_least=3),
+        lambda items: [*items, *OTHER],
+        before=list,
+        **beside,
+    )
+    yield Case(
+        "prefer: the other",
+        lambda feed: prefer(feed.other(), feed.line().buffer(1), at_least=2).map(nap, concurrency=2),
+        lambda items: [*items, *OTHER],
+        before=list,
+        **beside,
+    )
+    yield Case("merge_sorted: one", lambda feed: merge_sorted(feed.line()))
     yield Case(
         "zip_pipelines",
         lambda feed: zip_pipelines(feed.line(), feed.other().map(nap)),

@@ -158,6 +158,8 @@ PLACES = [*BUFFERS, *fair_queues(), *chains(), *branches()]
 UNCOUNTED = {
     "distinct: without a key": "it makes other tokens",
     "flat_map: to nothing": "what becomes of an item without children is not told",
+    "merge_sorted: equal items, with a pool behind": "both of its inputs give the same tokens",
+    "zip_latest": "its tuples give a token several times",
     "zip_pipelines: strict": "both of its inputs give the same tokens",
 }
 

@@ -17,6 +17,9 @@ from funcpipe_trio import (
     concat,
     fair_merge,
     merge,
+    merge_sorted,
+    prefer,
+    zip_latest,
     zip_pipelines,
 )
 
@@ -130,6 +133,11 @@ async def fail(item):
     raise OSError(item)
 
 
+async def nap(item):
+    await trio.sleep(5)
+    return item
+
+
 def line():
     return Pipeline.from_iterable(ITEMS)
 
@@ -203,6 +211,22 @@ PLACES = {
         fair_merge({"a": line()}, FairShare(cost=code.cost)), line().filter(lambda _: False)
     ),
     "the cost of a merge in a merge": lambda code: merge(fair_merge({"a": line()}, FairShare(cost=code.cost))),
+    "the key of a sorted merge in latest items": lambda code: zip_latest(
+        merge_sorted(line(), key=code.fn), line().map(nap)
+    ),
+    "the cost of a merge in latest items": lambda code: zip_latest(
+        fair_merge({"a": line()}, FairShare(cost=code.cost)), line()
+    ),
+    "an input of a preference": lambda code: prefer(Pipeline.from_async_iterable(code.feed), line(), at_least=2),
+    "an input of latest items": lambda code: zip_latest(Pipeline.from_async_iterable(code.feed), line()),
+    "the key of a sorted merge": lambda code: merge_sorted(line(), line(), key=code.fn),
+    "the key of a sorted merge in a zip": lambda code: zip_pipelines(merge_sorted(line(), key=code.fn), line()),
+    "the key of a sorted merge behind in a zip": lambda code: zip_pipelines(
+        line(), merge_sorted(line(), line(), key=code.fn)
+    ),
+    "the key of a sorted merge in a sorted merge": lambda code: merge_sorted(
+        line(), merge_sorted(line(), line(), key=code.fn), key=lambda item: item
+    ),
     "an iterable": lambda code: Pipeline.from_iterable(code.iterate),
     "an async generator": lambda code: Pipeline.from_async_iterable(code.feed),
     "an async iterable": lambda code: Pipeline.from_async_iterable(lambda: Feed(code)),

@@ -23,6 +23,7 @@ from funcpipe_trio import (
     Step,
     fair_merge,
     gather,
+    merge_sorted,
 )
 from funcpipe_trio.testing import run_virtual
 
@@ -121,6 +122,17 @@ class Iterated:
 
     async def aclose(self):
         ask()
+
+
+class Compared:
+    """An item that is compared."""
+
+    def __init__(self, number):
+        self.number = number
+
+    def __lt__(self, other):
+        ask()
+        return self.number < other.number
 
 
 class AsyncIterated:
@@ -285,6 +297,8 @@ PLANS = {
     ),
     "fair_merge": lambda: fair_merge({"a": N, "b": N}, FairShare(cost=one)),
     "fair_merge in front of a function": lambda: fair_merge({"a": N, "b": N}, FairShare(cost=one)).map(same),
+    "merge_sorted": lambda: merge_sorted(N, N, key=same),
+    "comparisons": lambda: merge_sorted(N.map(Compared), N.map(Compared)),
     "partition": lambda: N.partition(lambda _item: (ask(), "a")[1], {"a": lambda line: line}),
     "drops": lambda: N.buffer(1, overflow="drop_oldest"),
 }

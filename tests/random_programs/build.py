@@ -21,6 +21,9 @@ from funcpipe_trio import (
     concat,
     fair_merge,
     merge,
+    merge_sorted,
+    prefer,
+    zip_latest,
     zip_pipelines,
 )
 from tests._kit import Boom
@@ -294,6 +297,12 @@ class Builder:
             return merge(*inputs, name=name)
         if op.how == "concat":
             return concat(*inputs, name=name)
+        if op.how == "merge_sorted":
+            return merge_sorted(*inputs, key=num, name=name)
+        if op.how == "zip_latest":
+            return zip_latest(*inputs, name=name)
+        if op.how == "prefer":
+            return prefer(*inputs, at_least=2 + op.site % 3, name=name)
         if op.how == "zip":
             return zip_pipelines(*inputs, strict=op.strict, name=name)
         return fair_merge(dict(enumerate(inputs)), self.share(op, op.weights), name=name)

@@ -461,7 +461,7 @@ class Generator:
         return "mixed"
 
     def _join(self, op: Op, depth: int, shape: str) -> str:
-        how = self.pick(["merge", "merge", "fair_merge", "concat", "zip"])
+        how = self.pick(["merge", "merge", "fair_merge", "concat", "prefer", "zip", "zip_latest", "merge_sorted"])
         others = [self.line(2, depth + 1)[0] for _ in range(self.pick([0, 1, 1, 2]))]
         op.args = {"how": how, "others": others}
         if how == "fair_merge":
@@ -469,7 +469,7 @@ class Generator:
         else:
             op.args["cost"] = None
         op.args["strict"] = how == "zip" and self.chance(0.4)
-        return "tuple" if how == "zip" else "mixed"
+        return "tuple" if how in ("zip", "zip_latest") else "mixed"
 
 
 def _all(ops: list[Op]) -> list[Op]:

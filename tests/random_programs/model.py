@@ -563,7 +563,7 @@ class Model:
 
     def join(self, stream: Stream, op: Op) -> Stream:
         streams = [stream, *map(self.line, op.others)]
-        if op.how in ("merge", "fair_merge"):
+        if op.how in ("merge", "fair_merge", "prefer"):
             made = mixed(streams)
             faulty = op.cost is not None and bool(op.cost.faults)
             return replace(made, loose=made.loose or faulty)
@@ -572,7 +572,11 @@ class Model:
             if not exact:
                 return replace(mixed(streams), cut=True)
             return self._concat(streams)
-        if not exact or self.taken is not None:
+        if op.how == "merge_sorted" and (not exact or self.taken is not None):
+            return replace(mixed(streams), cut=not exact)
+        if op.how == "merge_sorted":
+            return self._sorted([each.strands[0] for each in streams])
+        if op.how == "zip_latest" or not exact or self.taken is not None:
             return replace(mixed(streams), loose=True)
         return self._zip(streams, op.strict)
 
@@ -583,6 +587,19 @@ class Model:
             if each.strands[0].ends:
                 return Stream([Strand(items, each.strands[0].ends)])
         return Stream([Strand(items)])
+
+    def _sorted(self, strands: list[Strand]) -> Stream:
+        """Take the least of the first items, until the next item of an input is its failure."""
+        items: list[Any] = []
+        left = [list(each.items) for each in strands]
+        while True:
+            for each, more in zip(strands, left, strict=True):
+                if not more and each.ends:
+                    return Stream([Strand(items, each.ends)])
+            if not any(left):
+                return Stream([Strand(items)])
+            first = min((more for more in left if more), key=lambda more: number(more[0]))
+            items.append(first.pop(0))
 
     def _zip(self, streams: list[Stream], strict: bool) -> Stream:
         strands = [each.strands[0] for each in streams]
@@ -643,6 +660,8 @@ def _copies(ops: list[Op]) -> int:
             copies *= sum(branches) if op.kind == "broadcast" else max(branches)
         elif op.kind in ("sliding", "pairwise"):
             copies *= 2 if op.kind == "pairwise" else -(-op.n // op.step)
+        elif op.kind == "join" and op.how == "zip_latest":
+            return 10**6  # an item is in any number of tuples
         copies = max([copies, *(copies_of(other) for other in op.args.get("others", ()))])
     return copies
 

@@ -90,6 +90,18 @@ def _fan_in(layout: FanInLayout, parts: Parts) -> FanInInlet:
         made = ConcatInlet(layout.name, ledger, inlets)
     elif layout.kind == "zip":
         made = ZipInlet(layout.name, ledger, inlets, parts.host.state_times, strict=layout.strict)
+    elif layout.kind == "merge_sorted":
+        from ..junctions.sorting import SortedInlet
+
+        made = SortedInlet(layout.name, ledger, inlets, parts.host.state_times, layout.key, reverse=layout.reverse)
+    elif layout.kind == "zip_latest":
+        from ..junctions.combining import LatestInlet
+
+        made = LatestInlet(layout.name, ledger, inlets)
+    elif layout.kind == "prefer":
+        from ..._sansio.preference import PreferenceQueue
+
+        made = MergeInlet(layout.name, ledger, inputs, FairShare(), PreferenceQueue(layout.at_least))
     elif not isinstance(layout.on_error, Stop):
         from ..junctions.tolerant_merge import TolerantMergeInlet
 
