@@ -314,7 +314,11 @@ def operation_rows(line=LINE):
 
 
 def branch_rows(line=LINE):
-    for name, call in (("broadcast", line.broadcast), ("partition", partial(line.partition, SYNC))):
+    for name, call in (
+        ("broadcast", line.broadcast),
+        ("balance", line.balance),
+        ("partition", partial(line.partition, SYNC)),
+    ):
         where = f"Pipeline.{name}"
         yield TypeError, partial(call, {1: same}), f"{where}: a branch's name must be a str, not 1"
         yield ValueError, partial(call, {"": same}), f"{where}: a branch's name must not be empty, not ''"
@@ -322,6 +326,10 @@ def branch_rows(line=LINE):
             made = f"{where}: what branches['a'] gives must be a Pipeline, not {shown(value)}"
             yield TypeError, partial(call, {"a": lambda line, value=value: value}), made
         yield from wrong_names(where, partial(call, {"a": same}))
+    for kind, value in ((ValueError, "zipped"), (ValueError, ""), (TypeError, None), (TypeError, 1)):
+        said = repr(value) if isinstance(value, str) else shown(value)
+        rule = f"Pipeline.broadcast: join must be 'merge' or 'zip', not {said}"
+        yield kind, partial(line.broadcast, {"a": same}, join=value), rule
     yield from wrong_sync_functions("Pipeline.partition", "route", lambda value: line.partition(value, {"a": same}))
 
 
@@ -596,7 +604,11 @@ def face_rows():
     for value in (None, [LINE], (("a", LINE),), LINE, 1):
         message = f"fair_merge: inputs must be a mapping of keys to pipelines, not {shown(value)}"
         yield TypeError, partial(fair_merge, value), message
-    for name, call in (("broadcast", LINE.broadcast), ("partition", partial(LINE.partition, SYNC))):
+    for name, call in (
+        ("broadcast", LINE.broadcast),
+        ("balance", LINE.balance),
+        ("partition", partial(LINE.partition, SYNC)),
+    ):
         where = f"Pipeline.{name}"
         for value in (None, [("a", same)], same, Named()):
             rule = f"{where}: branches must be a mapping of names to functions, not {shown(value)}"
@@ -816,6 +828,7 @@ NODES = {
     "route": operations.Route("o", SYNC, ("a",)),
     "branch": BRANCH,
     "broadcast": FanOut("broadcast", "split", PLAN, ((BRANCH, Plan(BRANCH)),)),
+    "balance": FanOut("balance", "split", PLAN, ()),
     "partition": FanOut("partition", "split", PLAN, (), operations.Route("o", SYNC)),
     "fair_merge": FanIn("fair_merge", "j", (("a", PLAN),), FairShare()),
     "merge": FanIn("merge", "j", ((0, PLAN),), FairShare()),
@@ -878,12 +891,12 @@ class Nodes:
             changes[field] = Opaque(value) if isinstance(getattr(node, field), Opaque) else value
         return self.change(node, changes)
 
-    def fan_out(self, kind, branches, name="split", route=None):
+    def fan_out(self, kind, branches, name="split", route=None, **how):
         """Make the branches and the route, call the functions of the branches, then make the fan-out."""
         parts = {key: self.node("branch", {"kind": kind, "fan_out": name, "key": key}) for key in branches}
         routing = {} if route is None else {"route": self.node("route", {"name": name, "route": route})}
         lines = tuple((parts[key], fn(Plan(parts[key]))) for key, fn in branches.items())
-        return self.node(kind, {"name": name, "branches": lines, **routing})
+        return self.node(kind, {"name": name, "branches": lines, **routing, **how})
 
 
 def node_rows(face):

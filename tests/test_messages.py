@@ -457,6 +457,8 @@ def plans(name):
     yield source.fair_by(lambda item: (name, item), max_keys=3)
     yield source.loop(fn, again=lambda item: [item], room=1, name=name)
     yield source.broadcast({name: fn}, name=name)
+    yield source.broadcast({name: fn, "b": fn}, join="zip", name=name)
+    yield source.balance({name: fn}, name=name)
     yield source.partition(lambda item: name, {name: fn, "b": fn}, name=name)
     yield source.partition(lambda item: f"{name}?", {name: fn, "b": fn}, name=name)
     yield source.throttle(RateLimit(9), cost=fn, name=name).debounce(1, name=name).delay(1, name=name)

@@ -17,7 +17,12 @@ from .layout import BranchLayout, FanInLayout, FanOutLayout, SegmentLayout, Stag
 from .nodes import Source
 from .operations import Operation
 
-EQUAL_SHARES = "equal shares of what is handed over (start-time fair queueing)"
+_ROUTES = {
+    "broadcast": "every branch",
+    "partition": "one branch, as its route says",
+    "balance": "one branch that has room, in turn",
+}
+_EQUAL_SHARES = "equal shares of what is handed over (start-time fair queueing)"
 _WHEN_FULL = {
     "block": "",
     "drop_oldest": ", drops the oldest when full",
@@ -69,12 +74,17 @@ def _fan_out(fan_out: FanOutLayout) -> Iterator[str]:
     for key, line in fan_out.branches:
         yield f"branch {quoted(key)}:"
         yield from (f"  {text}" for text in _line(line))
-    yield f"{fan_out.join}: {EQUAL_SHARES}"
+    yield f"{fan_out.join}: {join_of(fan_out)}"
 
 
 def route_of(fan_out: FanOutLayout) -> str:
     """Return where the items of a fan-out go."""
-    return f"each item to {'one branch, as its route says' if fan_out.kind == 'partition' else 'every branch'}"
+    return f"each item to {_ROUTES[fan_out.kind]}"
+
+
+def join_of(fan_out: FanOutLayout) -> str:
+    """Return how the results of the branches of a fan-out become one stream."""
+    return _EQUAL_SHARES if fan_out.joined_by == "merge" else "one result of each branch for each item, as a dict"
 
 
 def rule_of(fan_in: FanInLayout) -> str:

@@ -22,7 +22,7 @@ from ..policies.fair_share import FairShare
 from ..policies.on_error import OnError
 from .fair_by import FairBy
 from .loops import Again
-from .nodes import Branch, FanIn, FanInKind, FanOut, FanOutKind, Plan, Source
+from .nodes import Branch, FanIn, FanInKind, FanOut, FanOutKind, JoinKind, Plan, Source
 from .operations import Buffer, Operation, Overflow, Unbatch
 from .timing import Throttle
 
@@ -144,15 +144,17 @@ class FanOutLayout:
     name: str
     """As reports and errors call it."""
     kind: FanOutKind
-    """Whether each item goes to all branches, or to one."""
+    """Whether each item goes to all branches, or to which one."""
     trunk: SegmentLayout
     """What is before it; its last stage fills the branches."""
     branches: tuple[tuple[str, SegmentLayout], ...]
     """Key and segment of each branch, in the order of the plan."""
+    joined_by: JoinKind
+    """How their results become one stream."""
 
     @property
     def join(self) -> str:
-        """The name of the merge behind the branches."""
+        """The name of the fan-in behind the branches."""
         return f"{self.name} joined"
 
 
@@ -259,7 +261,7 @@ class _Planner:
         for branch, _plan in fan_out.branches:
             self._branches[id(branch)] = BranchLayout(name, branch.key, capacity)
         branches = tuple((branch.key, self.line(plan, LINK_CAPACITY)) for branch, plan in fan_out.branches)
-        return FanOutLayout(name, fan_out.kind, trunk.closed(0), branches)
+        return FanOutLayout(name, fan_out.kind, trunk.closed(0), branches, fan_out.join)
 
 
 class _Line:

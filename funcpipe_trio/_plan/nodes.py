@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import field
 from inspect import isawaitable, isgeneratorfunction
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 from .._base import checks
 from .._base.errors import PlanError
@@ -33,7 +33,8 @@ _MOST_PROBLEMS = 10  # of one kind, in one error
 
 SourceKind = Literal["iterable", "async iterable", "channel", "producer", "ticks", "restarting", "using"]
 FanInKind = Literal["merge", "fair_merge", "concat", "zip", "loop", "merge_sorted", "zip_latest", "prefer"]
-FanOutKind = Literal["broadcast", "partition"]
+FanOutKind = Literal["broadcast", "partition", "balance"]
+JoinKind = Literal["merge", "zip"]
 
 
 _BARE = ("ticks", "restarting", "using")  # sources whose method has their name alone
@@ -222,11 +223,14 @@ class FanOut:
     trunk: Plan
     branches: tuple[tuple[Branch, Plan], ...]
     route: Route | None = None
-    """Which branch an item goes to; None for a broadcast."""
+    """Which branch an item goes to; None unless it is a partition."""
+    join: JoinKind = "merge"
+    """How the results of the branches become one stream."""
 
     def __post_init__(self) -> None:
         where = f"Pipeline.{self.kind}"
         checks.text(where, "name", self.name)
+        checks.choice(where, "join", self.join, get_args(JoinKind))
         for branch, plan in self.branches:
             _check_plan(where, f"what branches[{named(branch.key)}] gives", plan)
 
@@ -313,7 +317,8 @@ def _hashed(origin: Source | FanIn | FanOut | Branch) -> object:
         own = (origin.share, origin.strict, origin.on_error, origin.reverse, origin.at_least)
         return FanIn, origin.kind, origin.name, keys, own
     if isinstance(origin, FanOut):
-        return FanOut, origin.kind, origin.name, tuple([branch for branch, _ in origin.branches]), origin.route
+        branches = tuple([branch for branch, _ in origin.branches])
+        return FanOut, origin.kind, origin.name, branches, origin.route, origin.join
     return origin
 
 

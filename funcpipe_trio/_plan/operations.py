@@ -18,7 +18,7 @@ from .._base import checks
 from .._base.frozen import dataclass
 from .._base.functions import AnyFunction, function_name, is_async, never_awaitable, yields_async
 from ..policies.fair_share import FairShare
-from ..policies.on_error import Divert, OnError, Stop
+from ..policies.on_error import Divert, Emit, OnError, Stop
 from ..policies.rate_limit import RateLimit
 from .steps import step_of
 
@@ -107,6 +107,11 @@ class Operation:
     @property
     def waits_for_more(self) -> bool:
         """Whether it may keep items until others come, however long that takes."""
+        return False
+
+    @property
+    def is_one_to_one(self) -> bool:
+        """Whether it makes exactly one value of each, in their order, unless the stream fails."""
         return False
 
     def describe(self) -> str:
@@ -237,6 +242,10 @@ class Map(Concurrent):
     def keeps(self) -> int:
         return self.waiting
 
+    @property
+    def is_one_to_one(self) -> bool:
+        return isinstance(self.on_error, Stop | Emit) and (self.ordered or not self.needs_stage)
+
     def describe(self) -> str:
         said = WithFunction.describe(self)
         if not self.needs_stage:
@@ -332,6 +341,10 @@ class Scan(WithFunction):
         check_fold(self.method, self.fn)
         Operation.__post_init__(self)
 
+    @property
+    def is_one_to_one(self) -> bool:
+        return True
+
 
 def check_fold(where: str, fn: Any) -> None:
     """Refuse what is not a function of a state and an item, such as a step."""
@@ -346,6 +359,10 @@ class Tap(Concurrent):
     """The function is called with each item; the item continues unchanged."""
 
     verb: ClassVar[str] = "tap"
+
+    @property
+    def is_one_to_one(self) -> bool:
+        return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -374,6 +391,10 @@ class Enumerate(Operation):
     def __post_init__(self) -> None:
         Operation.__post_init__(self)
         checks.any_integer(self.method, "start", self.start)
+
+    @property
+    def is_one_to_one(self) -> bool:
+        return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -546,3 +567,7 @@ class Buffer(Operation):
         Operation.__post_init__(self)
         checks.integer(self.method, "capacity", self.capacity, at_least=1)
         checks.choice(self.method, "overflow", self.overflow, get_args(Overflow))
+
+    @property
+    def is_one_to_one(self) -> bool:
+        return self.overflow in ("block", "fail")

@@ -49,6 +49,10 @@ class Throttle(Paced):
             checks.sync_callable(self.method, "cost", self.cost)
 
     @property
+    def is_one_to_one(self) -> bool:
+        return True
+
+    @property
     def keeps(self) -> int:
         return 0
 
@@ -105,6 +109,10 @@ class Delay(Paced):
         checks.integer(self.method, "max_items", self.max_items, at_least=1)
 
     @property
+    def is_one_to_one(self) -> bool:
+        return True
+
+    @property
     def keeps(self) -> int | float:
         return self.max_items
 
@@ -115,6 +123,10 @@ class Delay(Paced):
 @dataclass(frozen=True, slots=True)
 class Watched(Operation):
     """An operation that fails if items do not come in time; it keeps no items."""
+
+    @property
+    def is_one_to_one(self) -> bool:
+        return True
 
     @property
     def needs_stage(self) -> bool:

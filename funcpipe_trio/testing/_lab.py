@@ -125,7 +125,7 @@ class Lab:
         return Plan(origin, tuple(self._operation(operation) for operation in watched.operations))
 
     def _fan_out(self, fan_out: FanOut) -> FanOut:
-        self.one_to_one = self.one_to_one and fan_out.kind == "partition"
+        self.one_to_one = self.one_to_one and fan_out.kind != "broadcast"
         branches = tuple((branch, self.wrap(line)) for branch, line in fan_out.branches)
         route = None if fan_out.route is None else replace(fan_out.route, fn=self.wrapped(fan_out.route.fn))
         return replace(fan_out, trunk=self.wrap(fan_out.trunk), branches=branches, route=route)

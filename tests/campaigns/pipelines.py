@@ -397,6 +397,38 @@ def partition() -> Pipeline[int]:
     )
 
 
+def zipped_branches() -> Pipeline[Any]:
+    return (
+        Pipeline.from_iterable(range(8))
+        .map(wait_by_item)
+        .broadcast(
+            {
+                "plain": lambda line: line,
+                "inner": lambda line: line.broadcast(
+                    {"pool": lambda p: p.map(wait_by_item, concurrency=3), "one": lambda p: p.buffer(1).map(one_step)},
+                    join="zip",
+                ),
+                "calls": lambda line: line.map(one_step).tap(lambda x: None),
+            },
+            join="zip",
+        )
+    )
+
+
+def balanced() -> Pipeline[int]:
+    async def longer(item: int) -> int:
+        await trio.sleep(item % 3 + 0.3)  # never until the instant at which an item comes
+        return item
+
+    return Pipeline.from_async_iterable(lambda: numbers(12)).balance(
+        {
+            "slow": lambda line: line.buffer(1).map(longer),
+            "few": lambda line: line.buffer(2).take(2),
+            "pool": lambda line: line.buffer(2).map(longer, concurrency=2).buffer(1),
+        }
+    )
+
+
 def branches_in_branches() -> Pipeline[int]:
     return (
         Pipeline.from_iterable(range(8))
@@ -931,6 +963,10 @@ SCENARIOS = [
     Scenario(sorted_merge, first_three, name="sorted_merge_with_a_consumer_that_leaves"),
     Scenario(broadcast, name="broadcast"),
     Scenario(partition, name="partition"),
+    Scenario(zipped_branches, name="zipped_branches"),
+    Scenario(zipped_branches, one_by_one, name="zipped_branches_with_a_slow_consumer"),
+    Scenario(balanced, name="balanced"),
+    Scenario(balanced, first_three, name="balanced_with_a_consumer_that_leaves"),
     Scenario(branches_in_branches, name="branches_in_branches"),
     Scenario(partition, one_by_one, name="partition_with_a_slow_consumer"),
     Scenario(broadcast, first_three, name="broadcast_with_a_consumer_that_leaves"),

@@ -66,6 +66,8 @@ def plain(value: Any) -> Any:
         return value.number
     if isinstance(value, Failure):
         return "failure", plain(value.item), repr(value.error)
+    if type(value) is dict:
+        value = tuple(value.items())
     if type(value) in (list, tuple):
         return type(value).__name__, *map(plain, value)
     return repr(value)
@@ -755,6 +757,33 @@ def branched() -> Iterator[Case]:
         lambda items: [*map(wrapped, items[:2]), *cut(2)(items)],
         ordered=False,
     )
+    yield on(
+        "broadcast: zipped",
+        lambda p: p.broadcast(
+            {"raw": same, "slow": lambda line: line.buffer(1).map(nap, concurrency=2).map(wrapped)}, join="zip"
+        ),
+        lambda items: [{"raw": item, "slow": (item,)} for item in items],
+    )
+    yield on(
+        "broadcast: zipped twice",
+        lambda p: p.broadcast(
+            {
+                "inner": lambda line: line.broadcast(
+                    {"a": same, "b": lambda line: line.delay(1, max_items=2)}, join="zip"
+                ),
+                "slow": lambda line: line.map(nap).tap(second),
+            },
+            join="zip",
+        ).buffer(2),
+        lambda items: [{"inner": {"a": item, "b": item}, "slow": item} for item in items],
+    )
+    yield on(
+        "balance",
+        lambda p: p.balance({"slow": lambda line: line.buffer(1).map(nap), "fast": lambda line: line.buffer(1)}),
+        list,
+        ordered=False,
+    )
+    yield on("balance: one branch", lambda p: p.balance({"only": same}))
     yield on("broadcast: one branch", lambda p: p.broadcast({"only": same}))
     yield on(
         "partition",

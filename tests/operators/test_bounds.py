@@ -45,8 +45,8 @@ def tokens_in(value: Any) -> Iterator[Token]:
         yield value
     elif isinstance(value, Failure):
         yield from tokens_in(value.item)
-    elif type(value) in (list, tuple):
-        for inner in value:
+    elif type(value) in (list, tuple, dict):
+        for inner in value.values() if type(value) is dict else value:
             yield from tokens_in(inner)
 
 

@@ -90,6 +90,8 @@ def shapes():
             ),
         )
         .buffer(5)
+        .broadcast({"x": lambda each: each.map(embed), "y": lambda each: each.delay(1, max_items=2)}, join="zip")
+        .balance({"a": lambda items: items.buffer(1, overflow="drop_newest"), "b": lambda items: items.map(embed)})
         .batch(max_delay=1)
         .partition(
             parse,

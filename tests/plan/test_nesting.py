@@ -120,6 +120,8 @@ LOOPS = {
     "merge_sorted": lambda plan: merge_sorted(plan, source(1)),
     "fair_merge": lambda plan: fair_merge({"a": source(1), "b": plan}),
     "broadcast": lambda plan: plan.broadcast({"a": lambda items: items, "b": lambda items: items.take(0)}),
+    "broadcast, zipped": lambda plan: plan.broadcast(only(lambda items: items), join="zip"),
+    "balance": lambda plan: plan.balance(only(lambda items: items)),
     "partition": lambda plan: plan.partition(lambda item: "only", only(lambda items: items)),
 }
 LEVELS = {name: 2 if name == "merge of concat" else 1 for name in LOOPS}
@@ -209,6 +211,7 @@ def test_equal_plans_are_equal_however_deep_and_others_are_not():
         (lambda a, b: merge(a, b), lambda a, b: a),
         (lambda a, b: merge(a, b), lambda a, b: merge(a, b.take(1))),
         (lambda a, b: a.broadcast(only(lambda p: p)), lambda a, b: b.broadcast(only(lambda p: p))),
+        (lambda a, b: a.broadcast(only(lambda p: p)), lambda a, b: a.broadcast(only(lambda p: p), join="zip")),
         (lambda a, b: a.broadcast(only(lambda p: p)), lambda a, b: a.broadcast(only(lambda p: p.take(1)))),
         (lambda a, b: a.broadcast(only(lambda p: p)), lambda a, b: a.broadcast({"other": lambda p: p})),
     ],

@@ -196,6 +196,17 @@ PLACES = {
     ),
     "the body of a loop": lambda code: line().loop(lambda p: p.map(code.wait), again=lambda item: [], room=1),
     "a route": lambda code: line().partition(lambda item: "ab"[code.key(item)], {"a": lambda p: p, "b": lambda p: p}),
+    "a zipped branch": lambda code: line().broadcast({"a": lambda p: p.map(code.fn), "b": lambda p: p}, join="zip"),
+    "a zipped branch that waits": lambda code: line().broadcast(
+        {"a": lambda p: p, "b": lambda p: p.map(code.wait)}, join="zip"
+    ),
+    "before zipped branches": lambda code: (
+        line().map(code.fn).broadcast({"a": lambda p: p, "b": lambda p: p.map(nap)}, join="zip")
+    ),
+    "a branch that has room": lambda code: line().balance(
+        {"a": lambda p: p.buffer(1).map(code.fn), "b": lambda p: p.map(code.fn)}
+    ),
+    "before a balance": lambda code: line().map(code.wait).balance({"a": lambda p: p.buffer(1), "b": lambda p: p}),
     "a branch": lambda code: line().broadcast({"a": lambda p: p.map(code.fn), "b": lambda p: p}),
     "the cost of a merge": lambda code: fair_merge({"a": line()}, FairShare(cost=code.cost)),
     "the cost of a merge behind a stage": lambda code: fair_merge({"a": line()}, FairShare(cost=code.cost)).map(

@@ -440,17 +440,22 @@ def zipping(draw: Draw, depth: int) -> Part:
 def branching(draw: Draw, depth: int, **how: bool) -> Part:
     parts = [draw(rows(depth - 1, 2, **how)) for _ in range(draw(st.integers(1, 3)))]
     makers = {str(number): part.apply for number, part in enumerate(parts)}
-    cast, many = draw(st.booleans()), len(parts)
+    way, many = draw(st.sampled_from(("broadcast", "partition", "balance"))), len(parts)
 
     def model(items: Items) -> Iterator[Any]:
         for number, part in enumerate(parts):
-            yield from part.model(items if cast else [item for item in items if abs(item) % many == number])
+            is_cut = way == "partition"
+            yield from part.model([item for item in items if abs(item) % many == number] if is_cut else items)
 
+    def split(line: Line) -> Line:
+        if way == "partition":
+            return line.partition(lambda item: str(abs(item) % many), makers)
+        return line.balance(makers) if way == "balance" else line.broadcast(makers)
+
+    unknown = any(part.model is None for part in parts) or (way == "balance" and many > 1)
     return Part(
-        (lambda line: line.broadcast(makers))
-        if cast
-        else (lambda line: line.partition(lambda item: str(abs(item) % many), makers)),
-        None if any(part.model is None for part in parts) else lambda items: [*model(items)],
+        split,
+        None if unknown else lambda items: [*model(items)],
         ordered=many == 1 and parts[0].ordered,
         stops=any(part.stops for part in parts),
     )

@@ -275,7 +275,17 @@ class Builder:
         return p.fair_by(key, self.share(op, op.weights), max_keys=op.max_keys, overflow=full, name=name)
 
     def broadcast(self, p: Any, op: Op, name: str) -> Any:
-        return p.broadcast(self.branches(op), name=name)
+        if not op.args.get("zip"):
+            return p.broadcast(self.branches(op), name=name)
+
+        def in_order(results: Any) -> tuple[Any, ...]:
+            assert [*results] == [*op.branches]
+            return tuple(results.values())
+
+        return p.broadcast(self.branches(op), join="zip", name=name).map(in_order, name=f"{name} in order")
+
+    def balance(self, p: Any, op: Op, name: str) -> Any:
+        return p.balance(self.branches(op), name=name)
 
     def partition(self, p: Any, op: Op, name: str) -> Any:
         names = list(op.branches)

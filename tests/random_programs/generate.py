@@ -192,7 +192,7 @@ class Generator:
         source.sleeps = [self.pick([0, 0.25, 1])]
         self.ranges += [100 * source.site + k for k in range(source.count)]
         ops, shape = [], "item"
-        mixing = ["join", "join", "broadcast", "partition", "fair_by", "buffer", "map"]
+        mixing = ["join", "join", "broadcast", "partition", "balance", "fair_by", "buffer", "map"]
         fused = [
             "filter",
             "filter",
@@ -255,7 +255,7 @@ class Generator:
             ["throttle", "debounce", "sample", "delay", "idle_timeout", "timeout"] + ["fair_by"] * 2 + ["flat_map"] * 3
         )
         if depth < 2:
-            kinds += ["broadcast", "broadcast", "partition", "partition"] + ["join"] * 5
+            kinds += ["broadcast", "broadcast", "partition", "partition", "balance", "balance"] + ["join"] * 5
         return str(self.pick(kinds))
 
     def _map(self, op: Op, depth: int, shape: str) -> str:
@@ -450,6 +450,29 @@ class Generator:
         return {name: self.ops(2, depth + 1, shape, None)[0] for name in NAMES[: self.pick([1, 2, 2, 3])]}
 
     def _broadcast(self, op: Op, depth: int, shape: str) -> str:
+        if self.chance(0.4):
+            names = NAMES[: self.pick([1, 2, 2, 3])]
+            op.args = {"branches": {name: self.one_to_one(depth + 1, shape) for name in names}, "zip": True}
+            return "tuple"
+        op.args = {"branches": self.branches(depth, shape)}
+        return "mixed"
+
+    def one_to_one(self, depth: int, shape: str) -> list[Op]:
+        """Make operations that give one result for each item, in order."""
+        made = []
+        for _ in range(self.pick([0, 1, 1, 2])):
+            op = Op(self.pick(["map", "map", "map", "tap", "scan", "enumerate", "buffer", "delay"]), self.site(), {})
+            getattr(self, f"_{op.kind}")(op, depth, shape)
+            if op.kind == "map":
+                op.args["ordered"] = True
+                if op.args.get("on_error", ("stop",))[0] != "emit":
+                    op.args.pop("on_error", None)
+            elif op.kind == "buffer":
+                op.args["overflow"] = "block"
+            made.append(op)
+        return made
+
+    def _balance(self, op: Op, depth: int, shape: str) -> str:
         op.args = {"branches": self.branches(depth, shape)}
         return "mixed"
 

@@ -533,9 +533,15 @@ class Model:
 
     def broadcast(self, stream: Stream, op: Op) -> Stream:
         branches = [self.apply(stream, ops) for ops in op.branches.values()]
+        if op.args.get("zip"):
+            exact = all(each.exact and not each.maybe for each in branches) and self.taken is None
+            return self._zip(branches, strict=False) if exact else replace(mixed(branches), loose=True)
         ended = any(op.kind in ("take", "take_while") for ops in op.branches.values() for op in ops)
         made = mixed(branches)
         return replace(made, cut=made.cut or ended)
+
+    def balance(self, stream: Stream, op: Op) -> Stream:
+        return replace(mixed([self.apply(stream, ops) for ops in op.branches.values()]), loose=True)
 
     def partition(self, stream: Stream, op: Op) -> Stream:
         faulty = bool(op.fn.faults) or op.wrong is not None
@@ -656,7 +662,7 @@ def _copies(ops: list[Op]) -> int:
     copies = 1
     for op in ops:
         branches = [_copies(branch) for branch in op.args.get("branches", {}).values()]
-        if op.kind in ("broadcast", "partition"):
+        if op.kind in ("broadcast", "partition", "balance"):
             copies *= sum(branches) if op.kind == "broadcast" else max(branches)
         elif op.kind in ("sliding", "pairwise"):
             copies *= 2 if op.kind == "pairwise" else -(-op.n // op.step)

@@ -446,7 +446,7 @@ def _count(facts: Facts, stream: Stream) -> Found:
 
 def order(facts: Facts) -> Found:
     """P3: items of one source come in its order, where no operation mixes them."""
-    mixes = facts.kinds & {"fair_by", "broadcast", "partition"} or facts.program.ending.readers > 1
+    mixes = facts.kinds & {"fair_by", "broadcast", "partition", "balance"} or facts.program.ending.readers > 1
     if mixes or facts.values is None or facts.world.hang or copies_of(facts.program.line) > 1:
         return
     for op in facts.ops:

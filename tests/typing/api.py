@@ -400,6 +400,8 @@ assert_type(zip_pipelines(numbers, numbers, numbers, numbers, numbers), Pipeline
 # mypy joins the different types in a mapping to object, unless it is told.
 union: Pipeline[int | str] = fair_merge({"a": numbers, "b": texts})
 branches: Pipeline[int | str] = numbers.broadcast({"a": same, "b": shown})
+zipped: Pipeline[dict[str, int | str]] = numbers.broadcast({"a": same, "b": shown}, join="zip")
+balanced: Pipeline[int | str] = numbers.balance({"a": same, "b": shown})
 parts: Pipeline[int | str] = numbers.partition(str, {"a": same, "b": shown})
 
 

@@ -413,8 +413,11 @@ class ZipInlet(AlignedInlet):
         state_times: StateTimes[tuple[int, int]],
         *,
         strict: bool,
+        make: Callable[[list[Any]], Any] = tuple,
     ) -> None:
         super().__init__(name, ledger, inlets, state_times)
+        self._make = make  # makes a value of one item of each input
+        self._takers = [inlet.items() for inlet in inlets]  # of the inputs
         self._strict = strict  # it fails if an input is shorter than another; not once the run drains
 
     def remade(self) -> tuple[int, int]:
@@ -442,25 +445,24 @@ class ZipInlet(AlignedInlet):
 
     @trio.lowlevel.enable_ki_protection
     def items(self) -> Iterator[Any]:
-        takers = [inlet.items() for inlet in self.inlets]
         while not self._closed:
             state = self.state()
             if state in _ENDS:
-                self._zip_ended(takers)
+                self._zip_ended()
                 return
             if state is not READY:
                 yield PENDING
                 continue
-            values = self._take_all(takers)
+            values = self._take_all()
             if values is None:
                 return
             self.taken += 1  # tuples
-            yield tuple(values)
+            yield self._make(values)
 
-    def _take_all(self, takers: Sequence[Iterator[Any]]) -> list[Any] | None:
+    def _take_all(self) -> list[Any] | None:
         """Return one item of each input; None if one failed in this pull (in the cost function of a merge, say)."""
         values: list[Any] = []
-        for inlet, taker in zip(self.inlets, takers, strict=True):
+        for inlet, taker in zip(self.inlets, self._takers, strict=True):
             value = next(taker, END)
             if value is END:
                 for taken in values:
@@ -473,11 +475,11 @@ class ZipInlet(AlignedInlet):
             inlet.release()
         return values
 
-    def _zip_ended(self, takers: Sequence[Iterator[Any]]) -> None:
+    def _zip_ended(self) -> None:
         """End at the first input that has no item; a strict zip looks at all of them."""
         ended = [number for number, inlet in enumerate(self.inlets) if inlet.state() is not READY]
         for number in ended if self._strict else ended[:1]:
-            next(takers[number], None)  # reads the end
+            next(self._takers[number], None)  # reads the end
             if self.inlets[number].failure is not None:
                 self._end(self.inlets[number].failure)
                 return
