@@ -319,6 +319,7 @@ class Pipeline(Generic[T_co]):
         per_key: int = 1,
         key_rate: RateLimit | None = None,
         waiting: int = 0,
+        latest: bool = False,
         name: str | None = None,
     ) -> Pipeline[U]: ...
 
@@ -334,6 +335,7 @@ class Pipeline(Generic[T_co]):
         per_key: int = 1,
         key_rate: RateLimit | None = None,
         waiting: int = 0,
+        latest: bool = False,
         name: str | None = None,
     ) -> Pipeline[U | Failure[T_co]]: ...
 
@@ -349,6 +351,7 @@ class Pipeline(Generic[T_co]):
         per_key: int = 1,
         key_rate: RateLimit | None = None,
         waiting: int = 0,
+        latest: bool = False,
         name: str | None = None,
     ) -> Pipeline[U]: ...
 
@@ -364,6 +367,7 @@ class Pipeline(Generic[T_co]):
         per_key: int = 1,
         key_rate: RateLimit | None = None,
         waiting: int = 0,
+        latest: bool = False,
         name: str | None = None,
     ) -> Pipeline[U | Failure[T_co]]: ...
 
@@ -393,6 +397,7 @@ class Pipeline(Generic[T_co]):
         key_rate: RateLimit | None = None,
         waiting: int = 0,
         on_error: OnError = plan.STOP,
+        latest: bool = False,
         name: str | None = None,
     ) -> Pipeline[Any]:
         """Put each item through a function or a step.
@@ -417,6 +422,10 @@ class Pipeline(Generic[T_co]):
             any more take places. With enough of them a slow key does not hold up the others. A drain waits for them.
           on_error: what happens to an item whose call finally failed. (With `divert`, a sync function makes its own
             stage as well.)
+          latest: whether only the latest item counts. A newer item cancels the call for the older one, which is
+            dropped and told to `on_discard` with the reason ``latest``; its own call begins when that has ended. (What
+            shields itself goes on until it is done, and its result is dropped.) Of several that are there, the newest
+            is taken. Not for a sync function, nor with `key` or a `concurrency` above 1, which `check` refuses.
           name: its name in reports and errors; by default that of the step or function.
 
         Raises:
@@ -424,7 +433,7 @@ class Pipeline(Generic[T_co]):
           ValueError: if `concurrency` or `per_key` is below 1, or `waiting` below 0.
         """
         keyed = (key, per_key, key_rate, waiting)
-        return self._then(plan.Map(_named_as(fn, name), fn, concurrency, ordered, *keyed, on_error))
+        return self._then(plan.Map(_named_as(fn, name), fn, concurrency, ordered, *keyed, on_error, latest))
 
     # First, because mypy reports errors for the first overload, and does not look into a lambda for that of a guard.
     # No function that returns a bool fits it, and so no guard does.
@@ -468,6 +477,7 @@ class Pipeline(Generic[T_co]):
         *,
         on_error: Stop | Skip | Divert = ...,
         concurrency: int | None = None,
+        latest: bool = False,
         name: str | None = None,
     ) -> Pipeline[U]: ...
 
@@ -478,6 +488,7 @@ class Pipeline(Generic[T_co]):
         *,
         on_error: OnError,
         concurrency: int | None = None,
+        latest: bool = False,
         name: str | None = None,
     ) -> Pipeline[U | Failure[T_co]]: ...
 
@@ -488,6 +499,7 @@ class Pipeline(Generic[T_co]):
         *,
         on_error: Stop | Skip | Divert = ...,
         concurrency: int | None = None,
+        latest: bool = False,
         name: str | None = None,
     ) -> Pipeline[U]: ...
 
@@ -498,6 +510,7 @@ class Pipeline(Generic[T_co]):
         *,
         on_error: OnError,
         concurrency: int | None = None,
+        latest: bool = False,
         name: str | None = None,
     ) -> Pipeline[U | Failure[T_co]]: ...
 
@@ -508,6 +521,7 @@ class Pipeline(Generic[T_co]):
         *,
         concurrency: int,
         on_error: Stop | Skip | Divert = ...,
+        latest: bool = False,
         name: str | None = None,
     ) -> Pipeline[U]: ...
 
@@ -518,6 +532,7 @@ class Pipeline(Generic[T_co]):
         *,
         concurrency: int,
         on_error: OnError,
+        latest: bool = False,
         name: str | None = None,
     ) -> Pipeline[U | Failure[T_co]]: ...
 
@@ -527,6 +542,7 @@ class Pipeline(Generic[T_co]):
         *,
         concurrency: int | None = None,
         on_error: OnError = plan.STOP,
+        latest: bool = False,
         name: str | None = None,
     ) -> Pipeline[Any]:
         """Replace each item by everything in the iterable that a function returns for it.
@@ -546,13 +562,15 @@ class Pipeline(Generic[T_co]):
           concurrency: items that are expanded at once, an int >= 1; None: one.
           on_error: what happens to an item if the call, or iterating its result, failed; the children before that have
             already gone out.
+          latest: whether only the latest item counts, as in `map`: a newer item stops the call for the older one, or
+            what it gives; children that are out stay, the older item is dropped.
           name: its name in reports and errors; by default the function's name.
 
         Raises:
           TypeError: if an argument has a wrong type.
           ValueError: if `concurrency` is below 1.
         """
-        return self._then(plan.FlatMap(_named_as(fn, name), fn, concurrency, on_error))
+        return self._then(plan.FlatMap(_named_as(fn, name), fn, concurrency, on_error, latest))
 
     def scan(self, fn: Callable[[U, T_co], Awaitable[U] | U], initial: U, *, name: str | None = None) -> Pipeline[U]:
         """Replace each item by the state so far: ``state = fn(state, item)``, starting from `initial`.

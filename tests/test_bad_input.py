@@ -7,6 +7,7 @@ first problem; a one-shot source that gives nothing the second time, or is used 
 """
 
 import inspect
+import itertools
 import math
 import re
 from dataclasses import fields, replace
@@ -291,6 +292,10 @@ def operation_rows(line=LINE):
         for value in (1, "skip", OnError.skip, Named()):
             rule = f"Pipeline.{name}: on_error must be an OnError, not {shown(value)}\nUse OnError.skip(), say."
             yield TypeError, partial(method, ASYNC, on_error=value), rule
+
+    for name, value in itertools.product(("map", "flat_map"), (None, 1, 0, "no", Named())):
+        message = f"Pipeline.{name}: latest must be a bool, not {shown(value)}"
+        yield TypeError, partial(getattr(line, name), ASYNC, latest=value), message
 
     for value in (None, True, 1.0, math.nan, "0", Named()):
         yield TypeError, partial(line.enumerate, value), f"Pipeline.enumerate: start must be an int, not {shown(value)}"

@@ -440,6 +440,7 @@ def plans(name):
     yield source.map(fn).filter(fn).tap(fn).scan(lambda state, item: item, 0)
     yield source.map(later, name=name).buffer(1, name=name, overflow="drop_oldest").batch(2, name=name)
     yield source.map(Step(later).retry(retry).timeout(9), on_error=OnError.divert(later)).unbatch
+    yield source.map(later, latest=True, name=name).flat_map(broken_later(error, name), latest=True, name=name)
     yield source.map(broken, on_error=OnError.skip())
     yield source.map(broken, on_error=OnError.emit())
     yield source.on_end(broken).on_end(broken, name=name)

@@ -22,6 +22,7 @@ from .._base.errors import PlanError
 from .._base.shown import listed, named
 from ..policies.fair_share import FairShare
 from ..policies.on_error import Divert, OnError
+from .failures import MapSome
 from .layout import FanInLayout, places
 from .nodes import FanIn, FanOut, Plan, Source
 from .operations import Batch, Buffer, Map, Opaque, Operation
@@ -90,8 +91,9 @@ def _hidden(part: Source | Operation | FanIn | FanInLayout | FanOut) -> set[str]
         return set() if part.kind == "ticks" else {"period"}
     if isinstance(part, Batch | WithState) and part.key is None:
         return {"key", "max_keys", "full"}
-    if isinstance(part, Map) and part.key is None:
-        return {"per_key", "key_rate", "waiting"}
+    if isinstance(part, Map):
+        of_keys = {"per_key", "key_rate", "waiting"} if part.key is None else set()
+        return of_keys | ({"latest"} if isinstance(part, MapSome) else set())
     if isinstance(part, FanIn | FanInLayout):
         return set().union(*_OF_KIND.values()) - _OF_KIND.get(part.kind, set())
     return set()

@@ -169,7 +169,7 @@ def _is_simple_head(head: object) -> bool:
         return head.kind in ("iterable", "async iterable", "producer", "channel")
     if isinstance(head, Recover):  # nothing fails, so it is not called
         return False
-    if not isinstance(head, ops.Map | ops.Tap) or getattr(head, "key", None) is not None:
+    if not isinstance(head, ops.Map | ops.Tap) or getattr(head, "key", None) or getattr(head, "latest", False):
         return head is None
     step = step_of(head.fn)
     return step is None or (hasattr(type(head.fn), "from_plan") and _limits(step) is not None)

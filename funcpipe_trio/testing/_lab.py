@@ -10,7 +10,7 @@ import functools
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, fields, replace
 from types import TracebackType
-from typing import Any, get_args
+from typing import Any
 
 import trio
 
@@ -33,9 +33,6 @@ from ..step import Step
 from ._wrap import has_second_chances, wrap_step
 
 __all__ = ["InjectedError", "Lab"]
-
-
-_POLICIES = get_args(plan.Overflow)
 
 
 class InjectedError(Exception):
@@ -95,7 +92,7 @@ class Lab:
 
     def discard(self, item: Any, stage: str, reason: str) -> None:
         """Record an item that the run discards; pass this as ``on_discard``."""
-        (self.overflowed if reason in _POLICIES else self.discarded).append((item, stage, reason))
+        (self.overflowed if reason in plan.DROPS else self.discarded).append((item, stage, reason))
 
     def wrap(self, watched: Plan) -> Plan:
         """Return the plan with all its user code watched."""

@@ -415,6 +415,19 @@ def zipped_branches() -> Pipeline[Any]:
     )
 
 
+def only_the_latest() -> Pipeline[int]:
+    async def slower_at_odd(item: int) -> int:
+        await trio.sleep(0.2 + item % 2)
+        return item
+
+    return (
+        Pipeline.from_async_iterable(lambda: numbers(9))
+        .map(slower_at_odd, latest=True)
+        .flat_map(children, latest=True)
+        .buffer(1)
+    )
+
+
 def balanced() -> Pipeline[int]:
     async def longer(item: int) -> int:
         await trio.sleep(item % 3 + 0.3)  # never until the instant at which an item comes
@@ -965,6 +978,9 @@ SCENARIOS = [
     Scenario(partition, name="partition"),
     Scenario(zipped_branches, name="zipped_branches"),
     Scenario(zipped_branches, one_by_one, name="zipped_branches_with_a_slow_consumer"),
+    Scenario(only_the_latest, name="only_the_latest"),
+    Scenario(only_the_latest, one_by_one, name="only_the_latest_with_a_slow_consumer"),
+    Scenario(only_the_latest, first_three, name="only_the_latest_with_a_consumer_that_leaves"),
     Scenario(balanced, name="balanced"),
     Scenario(balanced, first_three, name="balanced_with_a_consumer_that_leaves"),
     Scenario(branches_in_branches, name="branches_in_branches"),

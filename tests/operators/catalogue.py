@@ -515,6 +515,27 @@ def mapped() -> Iterator[Case]:
         yield on(f"map: {name} in an unordered pool", partial(made, ordered=False), model, ordered=False)
 
 
+def only_the_latest() -> Iterator[Case]:
+    """Which items are superseded depends on the schedule; the last one never is."""
+    loose: dict[str, Any] = {"ordered": False, "before": lambda items: [], "view": lambda results: results[-1:]}
+    yield on("map: latest", lambda p: p.map(nap, latest=True), lambda items: items[-1:], **loose)
+    yield on(
+        "map: latest, of a step",
+        lambda p: p.map(Step(nap).timeout(99), latest=True).buffer(1),
+        lambda items: items[-1:],
+        **loose,
+    )
+    yield on(
+        "flat_map: latest", lambda p: p.flat_map(twice_in_time, latest=True), lambda items: both(items)[-1:], **loose
+    )
+    yield on(
+        "flat_map: latest, to pipelines",
+        lambda p: p.flat_map(twice_in_a_pipeline, concurrency=1, latest=True),
+        lambda items: both(items)[-1:],
+        **loose,
+    )
+
+
 def flat_mapped() -> Iterator[Case]:
     yield on("flat_map: sync", lambda p: p.flat_map(twice), both)
     yield on(
@@ -1005,6 +1026,7 @@ def fan_ins() -> Iterator[Case]:
 SOURCES = [*sources(), *using()]
 OPERATORS = [
     *mapped(),
+    *only_the_latest(),
     *flat_mapped(),
     *with_failures_on_their_way(),
     *instead_of_nothing(),

@@ -186,7 +186,7 @@ class Watch(trio.abc.Instrument):
         self.leaves(value)
 
     def discard(self, value: Any, stage: str, reason: str) -> None:
-        self._told_too += stage == "fair" and reason == "drop_newest"
+        self._told_too += reason == "latest" or (stage == "fair" and reason == "drop_newest")
         self.leaves(value)
 
     def look(self) -> None:

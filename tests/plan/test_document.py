@@ -126,6 +126,7 @@ def test_every_policy_of_a_step_has_its_values():
     full = next(each for each in parts_of(written(steps())["line"]) if each["name"] == "full")
 
     assert full["settings"] == {
+        "latest": False,
         "idempotent": True,
         "rate_limit.rate": 3,
         "rate_limit.per": 1,

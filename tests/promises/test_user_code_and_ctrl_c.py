@@ -261,6 +261,8 @@ PLANS = {
     "skip_while": lambda: N.skip_while(same),
     "call": lambda: N.map(call),
     "call of anything": lambda: N.map(lambda item: call(item), concurrency=2),
+    "latest": lambda: N.buffer(1).map(call, latest=True),
+    "flat_map of the latest": lambda: N.buffer(1).flat_map(agiving, latest=True),
     "async filter": lambda: N.filter(call),
     "async tap": lambda: N.tap(call),
     "async scan": lambda: N.scan(call, 0),

@@ -199,6 +199,8 @@ class Builder:
             rate = op.args.get("key_rate")
             how["waiting"] = op.args.get("waiting", 0)
             how["key_rate"] = None if rate is None else RateLimit(rate[0], burst=rate[1])
+        if op.args.get("latest"):
+            how["latest"] = True
         return method(made, **how)
 
     def filter(self, p: Any, op: Op, name: str) -> Any:

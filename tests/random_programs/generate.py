@@ -112,7 +112,8 @@ class Generator:
         )
         if self.chance(0.15):
             ops = [op for each in lines_of(made.line) for op in _all(each.ops)]
-            pools = [op for op in ops if op.kind == "map" and op.fn.sleeps is not None]
+            calling = [op for op in ops if op.kind == "map" and op.fn.sleeps is not None]
+            pools = [op for op in calling if not op.args.get("latest")]
             shared = [op for op in ops if op.kind == "fair_by" or (op.kind == "join" and "merge" in op.how)]
             if pools and self.chance(0.5):
                 return ("set_concurrency", self.pick(pools).site, self.pick([1, 2, 5]))
@@ -273,6 +274,8 @@ class Generator:
             op.args["key"] = self.fn(faulty=0.2)
             op.args["waiting"] = self.pick([0, 0, 1, 2, 9])
             op.args["key_rate"] = self.pick([None, None, (0.5, 1), (2, 2)])
+        elif "of" not in op.args and self.chance(0.12):
+            op.args |= {"latest": True, "concurrency": 1}
         if self.chance(0.35):
             op.args["layers"] = self.layers()
         if not any(layer[0] == "retry" for layer in op.args.get("layers", ())):
@@ -464,6 +467,7 @@ class Generator:
             op = Op(self.pick(["map", "map", "map", "tap", "scan", "enumerate", "buffer", "delay"]), self.site(), {})
             getattr(self, f"_{op.kind}")(op, depth, shape)
             if op.kind == "map":
+                op.args.pop("latest", None)
                 op.args["ordered"] = True
                 if op.args.get("on_error", ("stop",))[0] != "emit":
                     op.args.pop("on_error", None)

@@ -220,6 +220,8 @@ class Model:
             return [], error if policy[1] is not None and skipped > policy[1] else None
 
         stream = self.each(stream, put)
+        if op.args.get("latest"):  # which items are superseded is not known, and so whether one fails
+            return replace(stream, sub=True, loose=True)
         return replace(stream, loose=stream.loose or call.unknown, maybe=stream.maybe | call.maybe)
 
     def _by_key(self, stream: Stream, op: Op) -> Stream:

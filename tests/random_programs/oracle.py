@@ -31,7 +31,7 @@ from .run import SILENT, execute, fails_in_silence
 from .world import World
 
 Found = Iterator[tuple[str, str]]
-POLICIES = ("drop_oldest", "drop_newest")
+POLICIES = ("drop_oldest", "drop_newest", "latest")
 
 
 class Facts:
@@ -651,7 +651,7 @@ def _is_prompt(op: Op) -> bool:
         return False
     if op.kind == "join":
         return bool(op.how in ("merge", "fair_merge", "prefer", "concat"))
-    if op.kind == "map" and op.args.get("on_error", ("stop",))[0] == "divert":
+    if op.kind == "map" and (op.args.get("latest") or op.args.get("on_error", ("stop",))[0] == "divert"):
         return False
     if op.kind == "map" and op.fn.sleeps is not None:
         waits = any(seconds > 0 for seconds in op.fn.sleeps)

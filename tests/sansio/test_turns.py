@@ -19,4 +19,4 @@ def test_who_cannot_is_passed_over_and_not_made_up_for():
     assert [turns.take([True] * 3) for _ in range(3)] == [1, 2, 0]
     assert turns.take([False] * 3) is None
     assert turns.take([True] * 3) == 1
-    assert turns.take([]) is None
+    assert Turns().take([]) is None
