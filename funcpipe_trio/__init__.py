@@ -55,6 +55,9 @@ from ._watch.live import watch as watch
 from .merging import concat as concat
 from .merging import fair_merge as fair_merge
 from .merging import merge as merge
+from .merging import merge_sorted as merge_sorted
+from .merging import prefer as prefer
+from .merging import zip_latest as zip_latest
 from .merging import zip_pipelines as zip_pipelines
 from .pipeline import Pipeline as Pipeline
 from .policies.circuit_breaker import CircuitBreaker as CircuitBreaker

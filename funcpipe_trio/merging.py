@@ -6,7 +6,7 @@ no input comes before the others. Nothing is merged here: the runtime does that.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import Any, TypeVar, overload
 
 from ._base import checks
@@ -16,7 +16,7 @@ from .pipeline import Pipeline, plan_in
 from .policies.fair_share import FairShare
 from .policies.on_error import Failure, OnError, Skip, Stop
 
-__all__ = ["concat", "fair_merge", "merge", "zip_pipelines"]
+__all__ = ["concat", "fair_merge", "merge", "merge_sorted", "prefer", "zip_latest", "zip_pipelines"]
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -196,6 +196,57 @@ def concat(*pipelines: Pipeline[Any], name: str | None = None) -> Pipeline[Any]:
 
 
 @overload
+def merge_sorted(
+    a: Pipeline[T],
+    b: Pipeline[U],
+    /,
+    *,
+    key: Callable[[T | U], Any] | None = None,
+    reverse: bool = False,
+    name: str | None = None,
+) -> Pipeline[T | U]: ...
+
+
+@overload
+def merge_sorted(
+    *pipelines: Pipeline[T],
+    key: Callable[[T], Any] | None = None,
+    reverse: bool = False,
+    name: str | None = None,
+) -> Pipeline[T]: ...
+
+
+def merge_sorted(
+    *pipelines: Pipeline[Any],
+    key: Callable[[Any], Any] | None = None,
+    reverse: bool = False,
+    name: str | None = None,
+) -> Pipeline[Any]:
+    """Merge pipelines that are sorted, each in itself, into one that is sorted.
+
+    It is stable: of equal items that of the earlier pipeline comes first. The order depends on no schedule, so an item
+    is handed over only when every input that has not ended has one: a silent input delays the others, as in a zip. Of
+    each input it holds one item, besides those in its link. That an input is sorted is not checked.
+
+    Here items are compared, as nowhere else: by ``<``, once for each halving of the number of inputs. An error of a
+    comparison, or of `key`, is the failure of the item at hand. The failure of an input comes when its next item would
+    be needed: behind all items that are certainly before it.
+
+    Args:
+      pipelines: the inputs, all of which run at once; without any the stream is empty.
+      key: ``key(item)`` is what is compared, a sync function, called once for each item; without it items are.
+      reverse: whether the inputs are sorted from the greatest to the least.
+      name: its name in reports and errors.
+
+    Raises:
+      TypeError: if an argument has a wrong type.
+    """
+    plans = [(number, plan_in(line)) for number, line in enumerate(pipelines)]
+    kind: FanInKind = "merge_sorted"
+    return Pipeline(Plan(FanIn(kind, kind if name is None else name, tuple(plans), key=key, reverse=reverse)))
+
+
+@overload
 def zip_pipelines(a: Pipeline[T], /, *, strict: bool = False, name: str | None = None) -> Pipeline[tuple[T]]: ...
 
 
@@ -235,6 +286,84 @@ def zip_pipelines(*pipelines: Pipeline[Any], strict: bool = False, name: str | N
       name: its name in reports and errors.
     """
     return _fan_in("zip", name, enumerate(pipelines), strict=strict)
+
+
+@overload
+def prefer(first: Pipeline[T], other: Pipeline[U], /, *, at_least: int, name: str | None = None) -> Pipeline[T | U]: ...
+
+
+@overload
+def prefer(
+    first: Pipeline[T], other: Pipeline[U], another: Pipeline[V], /, *, at_least: int, name: str | None = None
+) -> Pipeline[T | U | V]: ...
+
+
+@overload
+def prefer(first: Pipeline[T], /, *others: Pipeline[T], at_least: int, name: str | None = None) -> Pipeline[T]: ...
+
+
+def prefer(first: Pipeline[Any], /, *others: Pipeline[Any], at_least: int, name: str | None = None) -> Pipeline[Any]:
+    """Merge pipelines, one of which comes before the others, but does not starve them.
+
+    An item of `first` is handed over whenever it has one, except that of `at_least` items in a row one is of the
+    others, in turn, while they have any. When `first` has none, those of the others are handed over at once. It counts
+    at the moment of hand-over, as in `fair_merge`; a silent input delays no other.
+
+    Args:
+      first: the pipeline that is preferred.
+      others: those that come after it; all run at once.
+      at_least: of how many items one is for the others, an int >= 2.
+      name: its name in reports and errors.
+
+    Raises:
+      TypeError: if an argument has a wrong type.
+      ValueError: if `at_least` is below 2.
+    """
+    plans = [(number, plan_in(line)) for number, line in enumerate((first, *others))]
+    return Pipeline(Plan(FanIn("prefer", "prefer" if name is None else name, tuple(plans), at_least=at_least)))
+
+
+@overload
+def zip_latest(a: Pipeline[T], /, *, name: str | None = None) -> Pipeline[tuple[T]]: ...
+
+
+@overload
+def zip_latest(a: Pipeline[T], b: Pipeline[U], /, *, name: str | None = None) -> Pipeline[tuple[T, U]]: ...
+
+
+@overload
+def zip_latest(
+    a: Pipeline[T], b: Pipeline[U], c: Pipeline[V], /, *, name: str | None = None
+) -> Pipeline[tuple[T, U, V]]: ...
+
+
+@overload
+def zip_latest(
+    a: Pipeline[T], b: Pipeline[U], c: Pipeline[V], d: Pipeline[W], /, *, name: str | None = None
+) -> Pipeline[tuple[T, U, V, W]]: ...
+
+
+@overload
+def zip_latest(*pipelines: Pipeline[T], name: str | None = None) -> Pipeline[tuple[T, ...]]: ...
+
+
+def zip_latest(*pipelines: Pipeline[Any], name: str | None = None) -> Pipeline[Any]:
+    """Make tuples of the latest item of each pipeline: one for each item that comes, once each has given one.
+
+    Until then a newer item of a pipeline supersedes the one before, which counts as dropped; such items are taken
+    whether or not anybody asks for tuples. From the first tuple on nothing is dropped: while nobody asks, the inputs
+    wait, and take turns afterwards. To get what is new rather than all, let the inputs end in
+    ``buffer(1, overflow="drop_oldest")``.
+
+    It ends when all inputs have ended; or when one ended without an item, as there will be no tuple. Then, and if it is
+    stopped before the first tuple, the items that were waiting for it are discarded. A silent input delays no other
+    once it has given an item. An item counts as used when it is in its first tuple; a tuple is one value.
+
+    Args:
+      pipelines: the inputs, all of which run at once; without any the stream is empty.
+      name: its name in reports and errors.
+    """
+    return _fan_in("zip_latest", name, enumerate(pipelines))
 
 
 def _fan_in(

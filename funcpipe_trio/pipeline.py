@@ -26,7 +26,7 @@ from ._plan.failures import Ending, OnEnd, OnOk, OrElse, Recover
 from ._plan.fair_by import FairBy, FairOverflow
 from ._plan.layout import lay_out
 from ._plan.loops import Again, LoopFull, entry_of
-from ._plan.nodes import Branch, FanOut, FanOutKind, Plan, Source, SourceKind, iterable_name, too_deep
+from ._plan.nodes import Branch, FanOut, FanOutKind, JoinKind, Plan, Source, SourceKind, iterable_name, too_deep
 from ._plan.resources import IterableInThread, UsingSource
 from ._plan.restarts import RestartingSource
 from ._plan.windows import Distinct, Sliding, Window
@@ -320,6 +320,7 @@ class Pipeline(Generic[T_co]):
         per_key: int = 1,
         key_rate: RateLimit | None = None,
         waiting: int = 0,
+        latest: bool = False,
         name: str | None = None,
     ) -> Pipeline[U]: ...
 
@@ -335,6 +336,7 @@ class Pipeline(Generic[T_co]):
         per_key: int = 1,
         key_rate: RateLimit | None = None,
         waiting: int = 0,
+        latest: bool = False,
         name: str | None = None,
     ) -> Pipeline[U | Failure[T_co]]: ...
 
@@ -350,6 +352,7 @@ class Pipeline(Generic[T_co]):
         per_key: int = 1,
         key_rate: RateLimit | None = None,
         waiting: int = 0,
+        latest: bool = False,
         name: str | None = None,
     ) -> Pipeline[U]: ...
 
@@ -365,6 +368,7 @@ class Pipeline(Generic[T_co]):
         per_key: int = 1,
         key_rate: RateLimit | None = None,
         waiting: int = 0,
+        latest: bool = False,
         name: str | None = None,
     ) -> Pipeline[U | Failure[T_co]]: ...
 
@@ -394,6 +398,7 @@ class Pipeline(Generic[T_co]):
         key_rate: RateLimit | None = None,
         waiting: int = 0,
         on_error: OnError = plan.STOP,
+        latest: bool = False,
         name: str | None = None,
     ) -> Pipeline[Any]:
         """Put each item through a function or a step.
@@ -418,6 +423,10 @@ class Pipeline(Generic[T_co]):
             any more take places. With enough of them a slow key does not hold up the others. A drain waits for them.
           on_error: what happens to an item whose call finally failed. (With `divert`, a sync function makes its own
             stage as well.)
+          latest: whether only the latest item counts. A newer item cancels the call for the older one, which is
+            dropped and told to `on_discard` with the reason ``latest``; its own call begins when that has ended. (What
+            shields itself goes on until it is done, and its result is dropped.) Of several that are there, the newest
+            is taken. Not for a sync function, nor with `key` or a `concurrency` above 1, which `check` refuses.
           name: its name in reports and errors; by default that of the step or function.
 
         Raises:
@@ -425,7 +434,7 @@ class Pipeline(Generic[T_co]):
           ValueError: if `concurrency` or `per_key` is below 1, or `waiting` below 0.
         """
         keyed = (key, per_key, key_rate, waiting)
-        return self._then(plan.Map(_named_as(fn, name), fn, concurrency, ordered, *keyed, on_error))
+        return self._then(plan.Map(_named_as(fn, name), fn, concurrency, ordered, *keyed, on_error, latest))
 
     # First, because mypy reports errors for the first overload, and does not look into a lambda for that of a guard.
     # No function that returns a bool fits it, and so no guard does.
@@ -469,6 +478,7 @@ class Pipeline(Generic[T_co]):
         *,
         on_error: Stop | Skip | Divert = ...,
         concurrency: int | None = None,
+        latest: bool = False,
         name: str | None = None,
     ) -> Pipeline[U]: ...
 
@@ -479,6 +489,7 @@ class Pipeline(Generic[T_co]):
         *,
         on_error: OnError,
         concurrency: int | None = None,
+        latest: bool = False,
         name: str | None = None,
     ) -> Pipeline[U | Failure[T_co]]: ...
 
@@ -489,6 +500,7 @@ class Pipeline(Generic[T_co]):
         *,
         on_error: Stop | Skip | Divert = ...,
         concurrency: int | None = None,
+        latest: bool = False,
         name: str | None = None,
     ) -> Pipeline[U]: ...
 
@@ -499,6 +511,7 @@ class Pipeline(Generic[T_co]):
         *,
         on_error: OnError,
         concurrency: int | None = None,
+        latest: bool = False,
         name: str | None = None,
     ) -> Pipeline[U | Failure[T_co]]: ...
 
@@ -509,6 +522,7 @@ class Pipeline(Generic[T_co]):
         *,
         concurrency: int,
         on_error: Stop | Skip | Divert = ...,
+        latest: bool = False,
         name: str | None = None,
     ) -> Pipeline[U]: ...
 
@@ -519,6 +533,7 @@ class Pipeline(Generic[T_co]):
         *,
         concurrency: int,
         on_error: OnError,
+        latest: bool = False,
         name: str | None = None,
     ) -> Pipeline[U | Failure[T_co]]: ...
 
@@ -528,6 +543,7 @@ class Pipeline(Generic[T_co]):
         *,
         concurrency: int | None = None,
         on_error: OnError = plan.STOP,
+        latest: bool = False,
         name: str | None = None,
     ) -> Pipeline[Any]:
         """Replace each item by everything in the iterable that a function returns for it.
@@ -547,13 +563,15 @@ class Pipeline(Generic[T_co]):
           concurrency: items that are expanded at once, an int >= 1; None: one.
           on_error: what happens to an item if the call, or iterating its result, failed; the children before that have
             already gone out.
+          latest: whether only the latest item counts, as in `map`: a newer item stops the call for the older one, or
+            what it gives; children that are out stay, the older item is dropped.
           name: its name in reports and errors; by default the function's name.
 
         Raises:
           TypeError: if an argument has a wrong type.
           ValueError: if `concurrency` is below 1.
         """
-        return self._then(plan.FlatMap(_named_as(fn, name), fn, concurrency, on_error))
+        return self._then(plan.FlatMap(_named_as(fn, name), fn, concurrency, on_error, latest))
 
     def scan(self, fn: Callable[[U, T_co], Awaitable[U] | U], initial: U, *, name: str | None = None) -> Pipeline[U]:
         """Replace each item by the state so far: ``state = fn(state, item)``, starting from `initial`.
@@ -1296,10 +1314,32 @@ class Pipeline(Generic[T_co]):
 
     # ---- branches
 
+    @overload
     def broadcast(
-        self, branches: Mapping[str, Callable[[Pipeline[T_co]], Pipeline[U]]], *, name: str | None = None
-    ) -> Pipeline[U]:
-        """Send each item to every branch, and merge the results of the branches, with equal shares.
+        self,
+        branches: Mapping[str, Callable[[Pipeline[T_co]], Pipeline[U]]],
+        *,
+        join: Literal["merge"] = "merge",
+        name: str | None = None,
+    ) -> Pipeline[U]: ...
+
+    @overload
+    def broadcast(
+        self,
+        branches: Mapping[str, Callable[[Pipeline[T_co]], Pipeline[U]]],
+        *,
+        join: Literal["zip"],
+        name: str | None = None,
+    ) -> Pipeline[dict[str, U]]: ...
+
+    def broadcast(
+        self,
+        branches: Mapping[str, Callable[[Pipeline[T_co]], Pipeline[U]]],
+        *,
+        join: JoinKind = "merge",
+        name: str | None = None,
+    ) -> Pipeline[Any]:
+        """Send each item to every branch, and merge the results of the branches, or put those of an item together.
 
         A branch is ``fn(pipeline)``, called here, at once: it describes what is done with the items of the branch.
         There is room for an item when every branch has room, so a slow branch holds up all; one that begins with its
@@ -1310,15 +1350,43 @@ class Pipeline(Generic[T_co]):
         When an item fails before the branches, each branch still emits what came before it. A branch that fails ends
         the whole stream, at its place among the results of the branches.
 
+        With ``join="zip"`` there is one result for each item: a dict of the results of the branches, in their order.
+        Then each branch must give one result for each item, in order, which `check` verifies: it may consist of `map`
+        (not ``ordered=False``; a failing item ends the stream or is emitted), `tap`, `scan`, `enumerate`, `buffer`
+        (that waits or fails), `throttle`, `delay`, `timeout`, `idle_timeout`, and of further such broadcasts. A branch
+        that fails at an item ends the stream behind the results of the items before that one.
+
         Args:
           branches: the branches by name, at least one. Each must use its pipeline exactly once. (mypy cannot infer what
             lambdas in a mapping return; annotate the result, and it checks them against that.)
+          join: ``"merge"``: each result as it comes, with equal shares; ``"zip"``: the results of one item together.
+          name: its name in reports and errors.
+
+        Raises:
+          TypeError: if `branches` is not a mapping of str to functions, or one of them does not return a pipeline.
+          ValueError: if `join` is any other text.
+        """
+        return self._fan_out("broadcast", name, branches, join=join)
+
+    def balance(
+        self, branches: Mapping[str, Callable[[Pipeline[T_co]], Pipeline[U]]], *, name: str | None = None
+    ) -> Pipeline[U]:
+        """Send each item to a branch that has room, in turn, and merge the results of the branches, with equal shares.
+
+        An item waits only if no branch has room, so a slow branch gets fewer items and holds up no other. What counts
+        as room is the link at the beginning of the branch, of 16 items unless the branch begins with its own buffer:
+        ``lambda items: items.buffer(1).map(...)`` takes an item when it can begin soon. A branch that drops gets an
+        item if no other has a free place. A branch that has ended gets no more; when all have, no more are taken.
+        Failures are those of `partition`. Results come in no order.
+
+        Args:
+          branches: the branches by name, at least one, as in `broadcast`.
           name: its name in reports and errors.
 
         Raises:
           TypeError: if `branches` is not a mapping of str to functions, or one of them does not return a pipeline.
         """
-        return self._fan_out("broadcast", name, branches)
+        return self._fan_out("balance", name, branches)
 
     def partition(
         self,
@@ -1675,13 +1743,18 @@ class Pipeline(Generic[T_co]):
         return Pipeline(Plan(self._plan.origin, (*self._plan.operations, operation)))
 
     def _fan_out(
-        self, kind: FanOutKind, name: str | None, branches: Mapping[str, Callable[..., Any]], route: Any = None
+        self,
+        kind: FanOutKind,
+        name: str | None,
+        branches: Mapping[str, Callable[..., Any]],
+        route: Any = None,
+        join: JoinKind = "merge",
     ) -> Pipeline[Any]:
         checks.mapping(f"Pipeline.{kind}", "branches", branches, "names to functions")
         called = _named(name, kind)
-        routing = None if kind == "broadcast" else plan.Route(called, route, tuple(branches))
+        routing = plan.Route(called, route, tuple(branches)) if kind == "partition" else None
         grown = tuple(_grown(Branch(kind, called, key), fn) for key, fn in branches.items())
-        return Pipeline(Plan(FanOut(kind, called, self._plan, grown, routing)))
+        return Pipeline(Plan(FanOut(kind, called, self._plan, grown, routing, join)))
 
     def _block(
         self,

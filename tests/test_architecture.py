@@ -129,9 +129,10 @@ def test_functions_fit_in_the_eye(module):
 
 
 RARE = {
-    *("advice", "again", "batching", "between", "circuit", "deadline", "expanding", "flat_map", "held", "keyed"),
-    *("keyed_batching", "loop", "made", "map_some", "nested", "on_end", "or_else", "orders", "own", "own_by_key"),
-    *("paced", "plan_settings", "resources", "restarting", "stream_timeout", "threaded", "through"),
+    *("advice", "again", "balancing", "batching", "between", "circuit", "combining", "deadline"),
+    *("expanding", "flat_map", "held", "keyed", "keyed_batching", "latest", "loop", "made"),
+    *("map_some", "nested", "on_end", "or_else", "orders", "own", "own_by_key", "paced"),
+    *("plan_settings", "rejoining", "resources", "restarting", "sorting", "stream_timeout", "threaded", "through"),
     *("tolerant_merge", "using", "windows", "worker_processes", "worker_program"),
     *("cost_link", "costs", "eager", "gate", "gated", "keep_alive", "rendezvous", "stop_when"),
 }

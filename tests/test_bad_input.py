@@ -7,6 +7,7 @@ first problem; a one-shot source that gives nothing the second time, or is used 
 """
 
 import inspect
+import itertools
 import math
 import re
 from dataclasses import fields, replace
@@ -292,6 +293,10 @@ def operation_rows(line=LINE):
             rule = f"Pipeline.{name}: on_error must be an OnError, not {shown(value)}\nUse OnError.skip(), say."
             yield TypeError, partial(method, ASYNC, on_error=value), rule
 
+    for name, value in itertools.product(("map", "flat_map"), (None, 1, 0, "no", Named())):
+        message = f"Pipeline.{name}: latest must be a bool, not {shown(value)}"
+        yield TypeError, partial(getattr(line, name), ASYNC, latest=value), message
+
     for value in (None, True, 1.0, math.nan, "0", Named()):
         yield TypeError, partial(line.enumerate, value), f"Pipeline.enumerate: start must be an int, not {shown(value)}"
     yield from wrong_names("Pipeline.enumerate", line.enumerate)
@@ -314,7 +319,11 @@ def operation_rows(line=LINE):
 
 
 def branch_rows(line=LINE):
-    for name, call in (("broadcast", line.broadcast), ("partition", partial(line.partition, SYNC))):
+    for name, call in (
+        ("broadcast", line.broadcast),
+        ("balance", line.balance),
+        ("partition", partial(line.partition, SYNC)),
+    ):
         where = f"Pipeline.{name}"
         yield TypeError, partial(call, {1: same}), f"{where}: a branch's name must be a str, not 1"
         yield ValueError, partial(call, {"": same}), f"{where}: a branch's name must not be empty, not ''"
@@ -322,6 +331,10 @@ def branch_rows(line=LINE):
             made = f"{where}: what branches['a'] gives must be a Pipeline, not {shown(value)}"
             yield TypeError, partial(call, {"a": lambda line, value=value: value}), made
         yield from wrong_names(where, partial(call, {"a": same}))
+    for kind, value in ((ValueError, "zipped"), (ValueError, ""), (TypeError, None), (TypeError, 1)):
+        said = repr(value) if isinstance(value, str) else shown(value)
+        rule = f"Pipeline.broadcast: join must be 'merge' or 'zip', not {said}"
+        yield kind, partial(line.broadcast, {"a": same}, join=value), rule
     yield from wrong_sync_functions("Pipeline.partition", "route", lambda value: line.partition(value, {"a": same}))
 
 
@@ -559,7 +572,7 @@ def time_rows(line=LINE):
 
 
 def fan_in_rows(face=funcpipe_trio):
-    for name in ("merge", "concat", "zip_pipelines"):
+    for name in ("merge", "concat", "zip_pipelines", "merge_sorted", "zip_latest"):
         function = getattr(face, name)
         for value in (None, 1, [LINE], "ab"):
             yield TypeError, partial(function, value), f"{name}: input 0 must be a Pipeline, not {shown(value)}"
@@ -579,6 +592,21 @@ def fan_in_rows(face=funcpipe_trio):
         use = "Use OnError.skip(max_failures), which counts inputs."
         rule = f"{name}: on_error must have no max_ratio: inputs fail, not items, not a Skip\n{use}"
         yield ValueError, partial(call, on_error=OnError.skip(max_ratio=0.5)), rule
+    for value in (None, 1, 0, "yes"):
+        message = f"merge_sorted: reverse must be a bool, not {shown(value)}"
+        yield TypeError, partial(face.merge_sorted, LINE, reverse=value), message
+    for value in (None, 1, [LINE], "ab"):
+        call = partial(face.prefer, value, LINE, at_least=3)
+        yield TypeError, call, f"prefer: input 0 must be a Pipeline, not {shown(value)}"
+        call = partial(face.prefer, LINE, value, at_least=3)
+        yield TypeError, call, f"prefer: input 1 must be a Pipeline, not {shown(value)}"
+    yield from wrong_names("prefer", partial(face.prefer, LINE, at_least=3))
+    yield from wrong_ints("prefer", "at_least", lambda value: face.prefer(LINE, LINE, at_least=value), at_least=2)
+    for value in (3, "key", [SYNC]):
+        message = f"merge_sorted: key must be callable, not {shown(value)}"
+        yield TypeError, partial(face.merge_sorted, LINE, key=value), message
+    message = f"merge_sorted: key must be a sync function, not {shown(ASYNC)}"
+    yield TypeError, partial(face.merge_sorted, LINE, key=ASYNC), message
 
     for value in (None, [1], 1):
         message = f"fair_merge: inputs['b'] must be a Pipeline, not {shown(value)}"
@@ -615,7 +643,11 @@ def face_rows():
     for value in (None, [LINE], (("a", LINE),), LINE, 1):
         message = f"fair_merge: inputs must be a mapping of keys to pipelines, not {shown(value)}"
         yield TypeError, partial(fair_merge, value), message
-    for name, call in (("broadcast", LINE.broadcast), ("partition", partial(LINE.partition, SYNC))):
+    for name, call in (
+        ("broadcast", LINE.broadcast),
+        ("balance", LINE.balance),
+        ("partition", partial(LINE.partition, SYNC)),
+    ):
         where = f"Pipeline.{name}"
         for value in (None, [("a", same)], same, Named()):
             rule = f"{where}: branches must be a mapping of names to functions, not {shown(value)}"
@@ -839,11 +871,15 @@ NODES = {
     "route": operations.Route("o", SYNC, ("a",)),
     "branch": BRANCH,
     "broadcast": FanOut("broadcast", "split", PLAN, ((BRANCH, Plan(BRANCH)),)),
+    "balance": FanOut("balance", "split", PLAN, ()),
     "partition": FanOut("partition", "split", PLAN, (), operations.Route("o", SYNC)),
     "fair_merge": FanIn("fair_merge", "j", (("a", PLAN),), FairShare()),
     "merge": FanIn("merge", "j", ((0, PLAN),), FairShare()),
     "concat": FanIn("concat", "j", ((0, PLAN),)),
     "zip_pipelines": FanIn("zip", "j", ((0, PLAN),)),
+    "prefer": FanIn("prefer", "j", ((0, PLAN),), at_least=3),
+    "zip_latest": FanIn("zip_latest", "j", ((0, PLAN),)),
+    "merge_sorted": FanIn("merge_sorted", "j", ((0, PLAN),), key=SYNC),
 }
 """A sound node of each method, and one of each part of a fan-out."""
 
@@ -884,6 +920,8 @@ class Nodes:
         given.pop("body", None)  # it is no field: it is called
         if "branches" in given:
             return self.fan_out(method, **given)
+        if "others" in given:
+            given["pipelines"] = (given.pop("first"), *given.pop("others"))
         if "pipelines" in given:
             given["inputs"] = dict(enumerate(given.pop("pipelines")))
         if "inputs" in given:
@@ -897,12 +935,12 @@ class Nodes:
             changes[field] = Opaque(value) if isinstance(getattr(node, field), Opaque) else value
         return self.change(node, changes)
 
-    def fan_out(self, kind, branches, name="split", route=None):
+    def fan_out(self, kind, branches, name="split", route=None, **how):
         """Make the branches and the route, call the functions of the branches, then make the fan-out."""
         parts = {key: self.node("branch", {"kind": kind, "fan_out": name, "key": key}) for key in branches}
         routing = {} if route is None else {"route": self.node("route", {"name": name, "route": route})}
         lines = tuple((parts[key], fn(Plan(parts[key]))) for key, fn in branches.items())
-        return self.node(kind, {"name": name, "branches": lines, **routing})
+        return self.node(kind, {"name": name, "branches": lines, **routing, **how})
 
 
 def node_rows(face):

@@ -35,7 +35,10 @@ from funcpipe_trio import (
     concat,
     fair_merge,
     merge,
+    merge_sorted,
+    prefer,
     threads,
+    zip_latest,
     zip_pipelines,
 )
 from funcpipe_trio.testing import run_virtual
@@ -437,6 +440,7 @@ def plans(name):
     yield source.map(fn).filter(fn).tap(fn).scan(lambda state, item: item, 0)
     yield source.map(later, name=name).buffer(1, name=name, overflow="drop_oldest").batch(2, name=name)
     yield source.map(Step(later).retry(retry).timeout(9), on_error=OnError.divert(later)).unbatch
+    yield source.map(later, latest=True, name=name).flat_map(broken_later(error, name), latest=True, name=name)
     yield source.map(broken, on_error=OnError.skip())
     yield source.map(broken, on_error=OnError.emit())
     yield source.on_end(broken).on_end(broken, name=name)
@@ -454,6 +458,8 @@ def plans(name):
     yield source.fair_by(lambda item: (name, item), max_keys=3)
     yield source.loop(fn, again=lambda item: [item], room=1, name=name)
     yield source.broadcast({name: fn}, name=name)
+    yield source.broadcast({name: fn, "b": fn}, join="zip", name=name)
+    yield source.balance({name: fn}, name=name)
     yield source.partition(lambda item: name, {name: fn, "b": fn}, name=name)
     yield source.partition(lambda item: f"{name}?", {name: fn, "b": fn}, name=name)
     yield source.throttle(RateLimit(9), cost=fn, name=name).debounce(1, name=name).delay(1, name=name)
@@ -467,6 +473,9 @@ def plans(name):
     yield Pipeline.restarting(lambda: 3, Retry(1), reset_after=1, name=name)
     yield Pipeline.using(lambda: name, list, name=name)
     yield Pipeline.using(nullcontext, lambda _: 3, name=name)
+    yield zip_latest(source, source, name=name)
+    yield prefer(source, source, at_least=2, name=name)
+    yield merge_sorted(source, source, key=fn, name=name)
     yield zip_pipelines(source, Pipeline.from_iterable([1], name=name), strict=True, name=name)
     yield source.buffer(1, overflow="fail", name=name)
 

@@ -77,13 +77,15 @@ class _Counting:
     def _fan_out(self, fan_out: FanOutLayout, trunks: _Trunks) -> tuple[int | float, _Units]:
         """Sum the trunk and all branches: each copy of an item counts, and so does one that waits for its branch."""
         links = [each for _key, line in fan_out.branches for each in _beginnings(line) if each.fan_out == fan_out.name]
-        is_lossy = all(link.overflow != "block" for link in links)  # otherwise one that blocks holds up the trunk
+        # Otherwise one that blocks holds up the trunk; but if an item may go to any, it goes to one that drops.
+        is_lossy = (any if fan_out.kind == "balance" else all)(link.overflow != "block" for link in links)
         total, units = self.line(fan_out.trunk, trunks, is_lossy=is_lossy)
         inner = {**trunks, fan_out.name: units}
         branches = [self.line(line, inner) for _key, line in fan_out.branches]
         if fan_out.kind == "partition":
             total += units[-1]
-        joined = max((units[-1] for _, units in branches), default=1)
+        together = sum if fan_out.joined_by == "zip" else max
+        joined = together([units[-1] for _, units in branches] or [1])
         return total + sum(held for held, _ in branches), (joined,)
 
     def _fan_in(self, fan_in: FanInLayout, trunks: _Trunks) -> tuple[int | float, _Units]:
@@ -93,9 +95,12 @@ class _Counting:
         if fan_in.kind == "concat":  # the next input starts when the one before is empty
             return max(held for held, _ in inputs), (max(units[-1] for _, units in inputs),)
         total = sum(held for held, _ in inputs)
+        each = [units[-1] for _, units in inputs]
         if fan_in.kind == "zip":
-            return total, (sum(units[-1] for _, units in inputs),)
-        return total, (max(units[-1] for _, units in inputs),)
+            return total, (sum(each),)
+        if fan_in.kind in ("merge_sorted", "zip_latest"):  # an item of each but one, which is there when it is taken
+            total += sum(sorted(each)[1:])
+        return total, (sum(each) if fan_in.kind == "zip_latest" else max(each),)
 
 
 def _stage(stage: StageLayout, units: _Units, *, is_lossy: bool) -> tuple[int | float, _Units]:

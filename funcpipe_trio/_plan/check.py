@@ -110,6 +110,12 @@ def _branch_problems(plan: Plan, around: tuple[Branch, ...] = ()) -> Iterator[st
             yield f"{origin.kind} {named(origin.name)}: at least one branch must be given"
         yield from _branch_problems(origin.trunk, around)
         for branch, inner in origin.branches:
+            if origin.join == "zip" and (why := _cannot_be_zipped(inner, branch)) is not None:
+                yield (
+                    f'{origin.kind} {named(origin.name)}: with join="zip" branch {named(branch.key)} must give one '
+                    f'result for each item, in their order, which {why} does not\nUse join="merge", or an operation '
+                    "that does, such as map (in order, with on_error to stop or emit), tap, scan, enumerate, buffer."
+                )
             used = sum(each.origin is branch for each in _plans(inner))
             if used != 1:
                 yield (
@@ -122,6 +128,19 @@ def _branch_problems(plan: Plan, around: tuple[Branch, ...] = ()) -> Iterator[st
             f"branch {named(origin.key)} of {named(origin.fan_out)}: the pipeline that a branch function is given "
             "must not be used outside of what that function returns"
         )
+
+
+def _cannot_be_zipped(plan: Plan, branch: Branch) -> str | None:
+    """Return what in a branch may drop, add or reorder values; None if nothing does."""
+    origin = plan.origin
+    for operation in plan.operations:
+        if not operation.is_one_to_one:
+            return f"{operation.method.rpartition('.')[2]} {named(operation.name)}"
+    if isinstance(origin, FanOut) and origin.join == "zip":
+        return _cannot_be_zipped(origin.trunk, branch)
+    if isinstance(origin, FanIn | FanOut):
+        return f"{origin.kind} {named(origin.name)}"
+    return None if isinstance(origin, Branch) else f"source {named(origin.name)}"
 
 
 def _operation_problems(plan: Plan) -> Iterator[str]:

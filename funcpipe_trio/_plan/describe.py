@@ -18,7 +18,12 @@ from .layout import BranchLayout, FanInLayout, FanOutLayout, SegmentLayout, Stag
 from .nodes import Source
 from .operations import Operation
 
-EQUAL_SHARES = "equal shares of what is handed over (start-time fair queueing)"
+_ROUTES = {
+    "broadcast": "every branch",
+    "partition": "one branch, as its route says",
+    "balance": "one branch that has room, in turn",
+}
+_EQUAL_SHARES = "equal shares of what is handed over (start-time fair queueing)"
 _WHEN_FULL = {
     "block": "",
     "drop_oldest": ", drops the oldest when full",
@@ -72,12 +77,17 @@ def _fan_out(fan_out: FanOutLayout) -> Iterator[str]:
     for key, line in fan_out.branches:
         yield f"branch {quoted(key)}:"
         yield from (f"  {text}" for text in _line(line))
-    yield f"{fan_out.join}: {EQUAL_SHARES}"
+    yield f"{fan_out.join}: {join_of(fan_out)}"
 
 
 def route_of(fan_out: FanOutLayout) -> str:
     """Return where the items of a fan-out go."""
-    return f"each item to {'one branch, as its route says' if fan_out.kind == 'partition' else 'every branch'}"
+    return f"each item to {_ROUTES[fan_out.kind]}"
+
+
+def join_of(fan_out: FanOutLayout) -> str:
+    """Return how the results of the branches of a fan-out become one stream."""
+    return _EQUAL_SHARES if fan_out.joined_by == "merge" else "one result of each branch for each item, as a dict"
 
 
 def rule_of(fan_in: FanInLayout) -> str:
@@ -88,6 +98,13 @@ def rule_of(fan_in: FanInLayout) -> str:
         return "one item from each input" + (", which must be equally long" if fan_in.strict else "")
     if fan_in.kind == "loop":
         return "what comes and what goes round, one of each in turn"
+    if fan_in.kind == "prefer":
+        return f"input 0 first; one of {fan_in.at_least} items from the others, in turn, while they have any"
+    if fan_in.kind == "zip_latest":
+        return "the latest item of each input, whenever one gives an item"
+    if fan_in.kind == "merge_sorted":
+        by = "" if fan_in.key is None else f" by {function_name(fan_in.key)}"
+        return f"sorted{by}, the {'greatest' if fan_in.reverse else 'least'} first; waits for an item of each input"
     shares = "equal shares" if fan_in.kind == "merge" else "shares by weight"
     cost = fan_in.share.cost if fan_in.share is not None else None
     counted = "" if cost is None else f", an item costs {getattr(cost, '__name__', 'what its cost function says')}"

@@ -215,6 +215,8 @@ def _origin(origin: Json, where: str) -> Iterator[_Part]:
 
 def _facts(part: Json) -> _Facts:
     facts = {**part.get("settings", {}), **part.get("functions", {})}
+    if "join" in part:
+        facts["join"] = part["join"]
     if "once" in part:
         facts["once"] = part["once"]
     for path, step in part.get("steps", {}).items():

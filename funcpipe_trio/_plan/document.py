@@ -140,8 +140,8 @@ class _Writing:
         if isinstance(origin, FanOutLayout):
             trunk = self.line(origin.trunk)
             branches = [{"key": plain(key), "line": self.line(line)} for key, line in origin.branches]
-            said = {"fan_out": origin.kind, "name": plain(origin.name), "max_in_flight": self.bound(origin)}
-            return {**said, "trunk": trunk, "branches": branches}
+            said = {"fan_out": origin.kind, "name": plain(origin.name), "join": origin.joined_by}
+            return {**said, "max_in_flight": self.bound(origin), "trunk": trunk, "branches": branches}
         if isinstance(origin, BranchLayout):
             said = {"branch": plain(origin.key), "fan_out": plain(origin.fan_out), "max_in_flight": self.bound(origin)}
             return {**said, "link": _link(origin)}

@@ -17,7 +17,7 @@ from typing import Literal
 
 from .._base.frozen import dataclass
 from .._base.shown import label, line_of
-from .describe import EQUAL_SHARES, bound_text, kind_of, link_text, route_of, rule_of, stage_texts
+from .describe import bound_text, join_of, kind_of, link_text, route_of, rule_of, stage_texts
 from .layout import BranchLayout, FanInLayout, FanOutLayout, SegmentLayout, StageLayout
 
 Shape = Literal["stage", "source", "junction", "end"]
@@ -119,7 +119,7 @@ class _Drawer:
             self._fan_outs[origin.name] = self.box("junction", origin.name, route_of(origin))
             self.join(trunk, self._fan_outs[origin.name])
             branches = [("", self.line(line)) for _key, line in origin.branches]
-            return self._junction(branches, origin.join, EQUAL_SHARES)
+            return self._junction(branches, origin.join, join_of(origin))
         if isinstance(origin, BranchLayout):
             return _End(self._fan_outs[origin.fan_out], (f"branch {label(origin.key)}", link_text(origin)))
         return None

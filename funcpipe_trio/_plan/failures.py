@@ -80,6 +80,10 @@ class OnEnd(AtEnd):
 
     verb: ClassVar[str] = "on_end"
 
+    @property
+    def is_one_to_one(self) -> bool:
+        return True
+
     def __post_init__(self) -> None:
         if step_of(self.fn) is not None:
             rule, use = "be a function of an outcome, not of an item", "Use an async function that awaits it."

@@ -15,7 +15,7 @@ from typing import Final
 from .._base.errors import PlanError
 from .._base.shown import label, line_of
 from .check import describable
-from .describe import EQUAL_SHARES, bound_text, kind_of, link_text, route_of, rule_of, stage_texts
+from .describe import bound_text, join_of, kind_of, link_text, route_of, rule_of, stage_texts
 from .layout import BranchLayout, FanInLayout, FanOutLayout, SegmentLayout, StageLayout, lay_out
 from .nodes import Plan
 
@@ -47,7 +47,7 @@ def _line(line: SegmentLayout) -> Iterable[str]:
         yield from _line(origin.trunk)
         yield _junction(origin.name, route_of(origin))
         yield _side_by_side([(f"branch {key}", inner) for key, inner in origin.branches])
-        yield _junction(origin.join, EQUAL_SHARES)
+        yield _junction(origin.join, join_of(origin))
     elif isinstance(origin, BranchLayout):
         yield _div(_LINK, f"↓ {_text(link_text(origin))}")
     for stage in line.stages:

@@ -17,12 +17,13 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from .._base.frozen import dataclass
+from .._base.functions import AnyFunction
 from ..policies.fair_share import FairShare
 from ..policies.on_error import OnError
 from ..policies.on_full import OnFull
 from .fair_by import FairBy
 from .loops import Again
-from .nodes import Branch, FanIn, FanInKind, FanOut, FanOutKind, Plan, Source
+from .nodes import Branch, FanIn, FanInKind, FanOut, FanOutKind, JoinKind, Plan, Source
 from .operations import Buffer, Operation, Overflow, Unbatch
 from .timing import Throttle
 
@@ -111,6 +112,12 @@ class FanInLayout:
     """Whether a zip fails if its inputs differ in length."""
     on_error: OnError
     """What a merge does when an input fails."""
+    key: AnyFunction | None
+    """What a sorted merge compares of an item."""
+    reverse: bool
+    """Whether a sorted merge begins with the greatest."""
+    at_least: int
+    """Of how many items one is for the others, where one input is preferred."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,15 +148,17 @@ class FanOutLayout:
     name: str
     """As reports and errors call it."""
     kind: FanOutKind
-    """Whether each item goes to all branches, or to one."""
+    """Whether each item goes to all branches, or to which one."""
     trunk: SegmentLayout
     """What is before it; its last stage fills the branches."""
     branches: tuple[tuple[str, SegmentLayout], ...]
     """Key and segment of each branch, in the order of the plan."""
+    joined_by: JoinKind
+    """How their results become one stream."""
 
     @property
     def join(self) -> str:
-        """The name of the merge behind the branches."""
+        """The name of the fan-in behind the branches."""
         return f"{self.name} joined"
 
 
@@ -248,7 +257,9 @@ class _Planner:
         inputs = tuple((key, self._input(plan, tail)) for key, plan in fan_in.inputs)
         if fan_in.kind == "loop":
             self._loops.append(name)
-        return FanInLayout(name, fan_in.kind, inputs, fan_in.share, fan_in.strict, fan_in.on_error)
+        each = fan_in
+        own = (each.share, each.strict, each.on_error, each.key, each.reverse, each.at_least)
+        return FanInLayout(name, each.kind, inputs, *own)
 
     def _fan_out(self, fan_out: FanOut) -> FanOutLayout:
         name = self._unique(fan_out.name)
@@ -260,7 +271,7 @@ class _Planner:
         for branch, _plan in fan_out.branches:
             self._branches[id(branch)] = BranchLayout(name, branch.key, capacity)
         branches = tuple((branch.key, self._input(plan, LINK_CAPACITY)) for branch, plan in fan_out.branches)
-        return FanOutLayout(name, fan_out.kind, trunk.closed(0), branches)
+        return FanOutLayout(name, fan_out.kind, trunk.closed(0), branches, fan_out.join)
 
 
 class _Line:

@@ -15,12 +15,12 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import field
 from inspect import isawaitable, isgeneratorfunction
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 from .._base import checks
 from .._base.errors import PlanError
 from .._base.frozen import dataclass
-from .._base.functions import function_name, is_async, yields_async
+from .._base.functions import AnyFunction, function_name, is_async, yields_async
 from .._base.shown import listed, named
 from ..policies.fair_share import FairShare
 from ..policies.on_error import Divert, OnError, Skip, Stop
@@ -32,8 +32,9 @@ DEEPEST = 50
 _MOST_PROBLEMS = 10  # of one kind, in one error
 
 SourceKind = Literal["iterable", "async iterable", "channel", "producer", "ticks", "restarting", "using"]
-FanInKind = Literal["merge", "fair_merge", "concat", "zip", "loop"]
-FanOutKind = Literal["broadcast", "partition"]
+FanInKind = Literal["merge", "fair_merge", "concat", "zip", "loop", "merge_sorted", "zip_latest", "prefer"]
+FanOutKind = Literal["broadcast", "partition", "balance"]
+JoinKind = Literal["merge", "zip"]
 
 
 _BARE = ("ticks", "restarting", "using")  # sources whose method has their name alone
@@ -133,12 +134,22 @@ class FanIn:
     share: FairShare[Any] | None = None
     strict: bool = False
     on_error: OnError = STOP
+    key: AnyFunction | None = field(default=None, hash=False)
+    """What a sorted merge compares of an item; None: the item itself."""
+    reverse: bool = False
+    """Whether the inputs of a sorted merge have their greatest items first."""
+    at_least: int = 2
+    """Of how many items one is for the others, if one input is preferred."""
 
     def __post_init__(self) -> None:
         where = {"zip": "zip_pipelines", "loop": "Pipeline.loop"}.get(self.kind, self.kind)
         checks.boolean(where, "strict", self.strict)
         checks.text(where, "name", self.name)
         _check_on_error(where, self.on_error)
+        checks.boolean(where, "reverse", self.reverse)
+        checks.integer(where, "at_least", self.at_least, at_least=2)
+        if self.key is not None:
+            checks.sync_callable(where, "key", self.key)
         shown = "inputs[{}]" if self.kind == "fair_merge" else "input {}"
         for key, plan in self.inputs:
             _check_plan(where, shown.format(named(key)), plan)
@@ -212,11 +223,14 @@ class FanOut:
     trunk: Plan
     branches: tuple[tuple[Branch, Plan], ...]
     route: Route | None = None
-    """Which branch an item goes to; None for a broadcast."""
+    """Which branch an item goes to; None unless it is a partition."""
+    join: JoinKind = "merge"
+    """How the results of the branches become one stream."""
 
     def __post_init__(self) -> None:
         where = f"Pipeline.{self.kind}"
         checks.text(where, "name", self.name)
+        checks.choice(where, "join", self.join, get_args(JoinKind))
         for branch, plan in self.branches:
             _check_plan(where, f"what branches[{named(branch.key)}] gives", plan)
 
@@ -259,7 +273,7 @@ class Plan:
         return True
 
     def __hash__(self) -> int:
-        return hash(tuple((_outside(plan.origin), plan.operations) for plan, _depth in _all_plans(self)))
+        return hash(tuple((_hashed(plan.origin), plan.operations) for plan, _depth in _all_plans(self)))
 
 
 def inner_plans(plan: Plan) -> tuple[Plan, ...]:
@@ -293,11 +307,18 @@ def _all_plans(plan: Plan) -> Iterator[tuple[Plan, int]]:
 
 def _outside(origin: Source | FanIn | FanOut | Branch) -> object:
     """Return what is compared of an origin itself, without the plans in it."""
+    # A function may have no hash: it is compared only.
+    return (_hashed(origin), origin.key) if isinstance(origin, FanIn) else _hashed(origin)
+
+
+def _hashed(origin: Source | FanIn | FanOut | Branch) -> object:
     if isinstance(origin, FanIn):
         keys = tuple([key for key, _ in origin.inputs])
-        return FanIn, origin.kind, origin.name, keys, origin.share, origin.strict, origin.on_error
+        own = (origin.share, origin.strict, origin.on_error, origin.reverse, origin.at_least)
+        return FanIn, origin.kind, origin.name, keys, own
     if isinstance(origin, FanOut):
-        return FanOut, origin.kind, origin.name, tuple([branch for branch, _ in origin.branches]), origin.route
+        branches = tuple([branch for branch, _ in origin.branches])
+        return FanOut, origin.kind, origin.name, branches, origin.route, origin.join
     return origin
 
 

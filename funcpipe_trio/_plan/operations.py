@@ -12,13 +12,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import field
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Final, Literal, get_args
 
 from .._base import checks
 from .._base.frozen import dataclass
 from .._base.functions import AnyFunction, function_name, is_async, never_awaitable, yields_async
+from .._base.shown import named
 from ..policies.fair_share import FairShare
-from ..policies.on_error import Divert, OnError, Stop
+from ..policies.on_error import Divert, Emit, OnError, Stop
 from ..policies.on_full import OnFull
 from ..policies.rate_limit import RateLimit
 from .steps import step_of
@@ -30,6 +31,12 @@ Overflow = Literal["block", "drop_oldest", "drop_newest", "fail"]
 
 FullOfKeys = Literal["oldest", "fail"]
 """What happens at one key too many; ``oldest``: what the key that was idle longest has goes out, and makes room."""
+
+
+LATEST: Final = "latest"
+"""Why an item is dropped that a newer one superseded, where only the latest is worked on."""
+DROPS: tuple[str, ...] = (*get_args(Overflow), LATEST)
+"""The reasons with which dropped items are told."""
 
 
 class Opaque:
@@ -108,6 +115,11 @@ class Operation:
     @property
     def waits_for_more(self) -> bool:
         """Whether it may keep items until others come, however long that takes."""
+        return False
+
+    @property
+    def is_one_to_one(self) -> bool:
+        """Whether it makes exactly one value of each, in their order, unless the stream fails."""
         return False
 
     def describe(self) -> str:
@@ -212,10 +224,12 @@ class Map(Concurrent):
     key_rate: RateLimit | None = None
     waiting: int = 0
     on_error: OnError = STOP
+    latest: bool = False
 
     def __post_init__(self) -> None:
         Concurrent.__post_init__(self)
         checks.boolean(self.method, "ordered", self.ordered)
+        checks.boolean(self.method, "latest", self.latest)
         if self.key is not None:
             checks.sync_callable(self.method, "key", self.key)
         checks.integer(self.method, "per_key", self.per_key, at_least=1)
@@ -238,10 +252,17 @@ class Map(Concurrent):
     def keeps(self) -> int:
         return self.waiting
 
+    @property
+    def is_one_to_one(self) -> bool:
+        is_in_order = not self.latest and (self.ordered or not self.needs_stage)
+        return is_in_order and isinstance(self.on_error, Stop | Emit)
+
     def describe(self) -> str:
         said = WithFunction.describe(self)
         if not self.needs_stage:
             return said
+        if self.latest:
+            return f"{said}, {_LATEST_ONLY}"
         return f"{said}, {self.workers} at a time{self._by_key()}, {'in order' if self.ordered else 'as completed'}"
 
     def _by_key(self) -> str:
@@ -258,6 +279,9 @@ class Map(Concurrent):
     def problems(self) -> Iterator[str]:
         yield from Concurrent.problems(self)
         yield from _on_error_problems(self.on_error)
+        yield from _latest_problems(self, is_awaited=self.awaits or is_async(self.fn))
+        if self.latest and self.key is not None:
+            yield f"map {named(self.name)}: key must not be given with latest=True, which works on one item at a time"
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,10 +298,12 @@ class FlatMap(WithFunction):
     verb: ClassVar[str] = "flat_map"
     concurrency: int | None = None
     on_error: OnError = STOP
+    latest: bool = False
 
     def __post_init__(self) -> None:
         checks.callable_(self.method, "fn", self.fn)  # an async generator function is fine here
         Operation.__post_init__(self)
+        checks.boolean(self.method, "latest", self.latest)
         _check_concurrency(self.method, self.concurrency)
         _check_on_error(self.method, self.on_error)
 
@@ -296,7 +322,8 @@ class FlatMap(WithFunction):
 
     def describe(self) -> str:
         said = WithFunction.describe(self)
-        return f"{said}, {self.concurrency or 1} at a time" if self.needs_stage else said
+        how = _LATEST_ONLY if self.latest else f"{self.concurrency or 1} at a time"
+        return f"{said}, {how}" if self.needs_stage else said
 
     def details(self) -> list[str]:
         return [*WithFunction.details(self), *_on_error(self.on_error)]
@@ -304,6 +331,22 @@ class FlatMap(WithFunction):
     def problems(self) -> Iterator[str]:
         yield from WithFunction.problems(self)
         yield from _on_error_problems(self.on_error)
+        is_awaited = self.concurrency is not None or is_async(self.fn) or yields_async(self.fn)
+        yield from _latest_problems(self, is_awaited=is_awaited)
+
+
+_LATEST_ONLY = "the latest item only"
+
+
+def _latest_problems(operation: Map | FlatMap, *, is_awaited: bool) -> Iterator[str]:
+    where = f"{operation.verb} {named(operation.name)}: "
+    if operation.latest and not is_awaited:
+        yield (
+            f"{where}with latest=True, fn must be async: a sync function cannot be cancelled\n"
+            "Use an async function, or Step(fn).on(threads(1))."
+        )
+    if operation.latest and (operation.concurrency or 1) > 1:
+        yield f"{where}with latest=True, concurrency must be 1: one item is worked on at a time"
 
 
 def _check_on_error(where: str, policy: Any) -> None:
@@ -333,6 +376,10 @@ class Scan(WithFunction):
         check_fold(self.method, self.fn)
         Operation.__post_init__(self)
 
+    @property
+    def is_one_to_one(self) -> bool:
+        return True
+
 
 def check_fold(where: str, fn: Any) -> None:
     """Refuse what is not a function of a state and an item, such as a step."""
@@ -347,6 +394,10 @@ class Tap(Concurrent):
     """The function is called with each item; the item continues unchanged."""
 
     verb: ClassVar[str] = "tap"
+
+    @property
+    def is_one_to_one(self) -> bool:
+        return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -375,6 +426,10 @@ class Enumerate(Operation):
     def __post_init__(self) -> None:
         Operation.__post_init__(self)
         checks.any_integer(self.method, "start", self.start)
+
+    @property
+    def is_one_to_one(self) -> bool:
+        return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -585,3 +640,7 @@ class Buffer(Operation):
     def places(self) -> int | float:
         """How many items it may hold, whatever they cost."""
         return math.inf if self.capacity is None else self.capacity
+
+    @property
+    def is_one_to_one(self) -> bool:
+        return self.overflow in ("block", "fail")

@@ -23,6 +23,7 @@ from .._base.shown import listed, named
 from ..policies.fair_share import FairShare
 from ..policies.on_error import Divert, OnError
 from ..policies.on_full import OnFull
+from .failures import MapSome
 from .layout import FanInLayout, places
 from .nodes import FanIn, FanOut, Plan, Source
 from .operations import Batch, Buffer, Map, Opaque, Operation
@@ -42,6 +43,16 @@ _CODE = {"fn", "make", "open", "key", "cost", "on", "retry_after", "broken", "ex
 _STRUCTURE = {"name", "acts_at_times", "kind", "loop", "claim", "inputs", "branches", "trunk", "route"}
 _ARGUMENTS = {"count": "n", "size": "n"}
 """Fields whose argument has another name: that of the method counts."""
+
+
+_OF_KIND: dict[str, set[str]] = {
+    "fair_merge": {"share", "on_error"},
+    "merge": {"on_error"},
+    "zip": {"strict"},
+    "merge_sorted": {"key", "reverse"},
+    "prefer": {"at_least"},
+}
+"""Fields that mean something only for that kind of fan-in."""
 
 
 class Visitor(Protocol):
@@ -83,11 +94,11 @@ def _hidden(part: Source | Operation | FanIn | FanInLayout | FanOut) -> set[str]
         return {"max_cost", "cost"} if part.max_cost is None else set()
     if isinstance(part, Batch | WithState) and part.key is None:
         return {"key", "max_keys", "full"}
-    if isinstance(part, Map) and part.key is None:
-        return {"per_key", "key_rate", "waiting"}
+    if isinstance(part, Map):
+        of_keys = {"per_key", "key_rate", "waiting"} if part.key is None else set()
+        return of_keys | ({"latest"} if isinstance(part, MapSome) else set())
     if isinstance(part, FanIn | FanInLayout):
-        kept = {"fair_merge": {"share", "on_error"}, "merge": {"on_error"}, "zip": {"strict"}}.get(part.kind, set())
-        return {"share", "strict", "on_error"} - kept
+        return set().union(*_OF_KIND.values()) - _OF_KIND.get(part.kind, set())
     return set()
 
 

@@ -50,6 +50,10 @@ class Throttle(Paced):
             checks.sync_callable(self.method, "cost", self.cost)
 
     @property
+    def is_one_to_one(self) -> bool:
+        return True
+
+    @property
     def keeps(self) -> int:
         return 0
 
@@ -113,6 +117,10 @@ class Delay(Paced):
         checks.integer(self.method, "max_items", self.max_items, at_least=1)
 
     @property
+    def is_one_to_one(self) -> bool:
+        return True
+
+    @property
     def keeps(self) -> int | float:
         return self.max_items
 
@@ -123,6 +131,10 @@ class Delay(Paced):
 @dataclass(frozen=True, slots=True)
 class Watched(Operation):
     """An operation that acts when no item comes, or at a time that no item decides; it keeps no items."""
+
+    @property
+    def is_one_to_one(self) -> bool:
+        return True
 
     @property
     def needs_stage(self) -> bool:

@@ -40,7 +40,7 @@ from .._runtime.run.run_context import RunContext
 from .playing import Playing
 from .recording import Place, Recording
 from .tapes import Kept, Sample
-from .tokens import Lore, Reader, Token
+from .tokens import Lore, Reader, Token, origin_of
 from .virtual import run_played
 
 Times: TypeAlias = Mapping[str, float | Sequence[float]]
@@ -169,7 +169,7 @@ def _is_simple_head(head: object) -> bool:
         return head.kind in ("iterable", "async iterable", "producer", "channel")
     if isinstance(head, Recover):  # nothing fails, so it is not called
         return False
-    if not isinstance(head, ops.Map | ops.Tap) or getattr(head, "key", None) is not None:
+    if not isinstance(head, ops.Map | ops.Tap) or getattr(head, "key", None) or getattr(head, "latest", False):
         return head is None
     step = step_of(head.fn)
     return step is None or (hasattr(type(head.fn), "from_plan") and _limits(step) is not None)
@@ -289,6 +289,9 @@ class _Supposed(Playing):
                 yield item
 
         return played
+
+    def order(self, key: AnyFunction | None) -> AnyFunction | None:
+        return lambda item: (origin_of(item) or ())[1:]  # the n-th of each source
 
     def source(self, name: str, source: Source) -> Source:
         if source.kind == "ticks":

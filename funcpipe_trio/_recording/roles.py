@@ -93,6 +93,10 @@ class Roles:
         """A sync function that gives a key; keys that are `known` stand in the plan."""
         raise NotImplementedError
 
+    def order(self, key: AnyFunction | None) -> AnyFunction | None:
+        """What a merge of sorted inputs compares; in a recording the order is noted where the run makes it."""
+        return key
+
     def children(self, name: str, path: str, fn: AnyFunction) -> AnyFunction:
         """A sync function that gives an iterable, sync, within a stage."""
         raise NotImplementedError
@@ -201,6 +205,8 @@ class Roles:
         return self.route(name, fn, part.branches) if isinstance(part, ops.Route) else self.value(name, "fn", fn)
 
     def _key(self, name: str, path: str, key: Any, part: PlanPart) -> Any:
+        if isinstance(part, FanIn):
+            return self.order(key)
         if key is None:  # of `distinct`: the item is its own key
             return self.key(name, path, _itself, ()) if isinstance(part, Distinct) else None
         return self.key(name, path, key, tuple(part.share.weights) if isinstance(part, FairBy) else ())

@@ -37,7 +37,7 @@ from .playing import Playing
 from .recording import CONSUMER, Place, Recording
 from .tokens import Lore
 from .virtual import run_played
-from .watching import replace_costs, unbatching
+from .watching import replace_costs, sorting, unbatching
 
 Settings = Mapping[str, Mapping[str, Any]]
 
@@ -251,9 +251,30 @@ class _Theatre(Witness):
         for merge in consumer.engine.parts.fan_ins:
             if isinstance(merge, MergeInlet) and merge.share.cost is not None:
                 replace_costs(merge, partial(self._cost, merge.name))
+        for each in sorting(consumer.engine):
+            ranks = [self._ranks(each.name, number) for number in range(len(each.inlets))]
+            each.rank_of = partial(_rank, ranks, -1 if each.heads.reverse else 1)
+
+    def _ranks(self, name: str, number: int) -> Callable[[Any], float]:
+        """Return what gives the place at which an item of an input came; one that never came is behind all others."""
+        path = f"order of {number}"
+        kept = self._recording.tapes.get(Place(name, path, "answers"))
+        left = 0 if kept is None else kept.seen
+        answer = self._playing.answering(name, path, lambda _item, answer: answer)
+
+        def rank(item: Any) -> float:
+            nonlocal left
+            left -= 1
+            return math.inf if left < 0 else float(answer(item))
+
+        return rank
 
     def _cost(self, name: str, number: int) -> AnyFunction:
         return self._playing.answering(name, f"cost of {number}", lambda _item, answer: answer)
+
+
+def _rank(ranks: list[Callable[[Any], float]], sign: int, number: int, item: Any) -> float:
+    return sign * ranks[number](item)
 
 
 class _Stop(trio.abc.Instrument):

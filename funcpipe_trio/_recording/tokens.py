@@ -87,6 +87,8 @@ def origin_of(item: Any) -> Any:
     while not isinstance(item, Token):
         if isinstance(item, Failure):
             item = item.item
+        elif isinstance(item, dict):  # of what zipped branches gave
+            item = (*item.values(),)
         elif isinstance(item, list | tuple) and item:
             item = next((each for each in item if not isinstance(each, int | str)), None)
         else:

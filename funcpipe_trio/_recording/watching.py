@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
+from itertools import count
 from typing import Any
 
 from .._base.functions import AnyFunction
@@ -40,6 +41,8 @@ def watch(consumer: Consumer, tapes: Tapes, *, is_timed: bool) -> None:
     for merge in engine.parts.fan_ins:
         if isinstance(merge, MergeInlet) and merge.share.cost is not None:
             replace_costs(merge, partial(_noted_cost, tapes, merge.name, merge.share.cost))
+    for each in sorting(engine):
+        _watch_order(each, tapes)
     engine.on_change = lambda what: tapes.changes.append((tapes.now(), what))
     engine.open_inner = partial(_inner, tapes, engine.cleanup_timeout)
     tapes.has_consumer = engine.sink is None
@@ -52,6 +55,28 @@ def unbatching(chain: Any) -> list[Any]:
     from .._runtime.operations.expanding import UnbatchOp  # loaded when a run is recorded or played
 
     return [operation for operation in chain.operations if isinstance(operation, UnbatchOp)]
+
+
+def sorting(engine: Any) -> list[Any]:
+    """Return the merges of sorted inputs in a run."""
+    if len(engine.parts.fan_ins) == 0:
+        return []
+    from .._runtime.junctions.sorting import SortedInlet  # likewise
+
+    return [each for each in engine.parts.fan_ins if isinstance(each, SortedInlet)]
+
+
+def _watch_order(merge: Any, tapes: Tapes) -> None:
+    """Note at which place each item of each input came, which only a comparison of items can tell."""
+    take, places = merge.heads.take, count()
+    adds = [tapes.tape(merge.name, f"order of {number}", "answers").add for number in range(len(merge.inlets))]
+
+    def taken() -> Any:
+        head = take()
+        adds[head.number](next(places))
+        return head
+
+    merge.heads.take = taken
 
 
 def _counting(source: IterableInlet, tapes: Tapes) -> Callable[[], None]:

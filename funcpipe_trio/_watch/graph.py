@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any, TypeAlias
 
 from .._base.shown import line_of
-from .._plan.describe import EQUAL_SHARES, kind_of, link_text, route_of, rule_of, stage_texts
+from .._plan.describe import join_of, kind_of, link_text, route_of, rule_of, stage_texts
 from .._plan.layout import BranchLayout, FanInLayout, FanOutLayout, SegmentLayout, StageLayout, lay_out
 from .._plan.nodes import Plan
 
@@ -36,7 +36,7 @@ def _origin(origin: FanInLayout | FanOutLayout | BranchLayout | None) -> Json | 
     if isinstance(origin, FanOutLayout):
         branches = [{"key": line_of(key), "line": _line(line)} for key, line in origin.branches]
         said = {"kind": "fan-out", "name": line_of(origin.name), "rule": route_of(origin)}
-        joined = {"join": line_of(origin.join), "shares": EQUAL_SHARES}
+        joined = {"join": line_of(origin.join), "shares": join_of(origin)}
         return {**said, **joined, "trunk": _line(origin.trunk), "branches": branches}
     if isinstance(origin, BranchLayout):
         return {"kind": "branch", "key": line_of(origin.key), "link": origin.name, "says": line_of(link_text(origin))}

@@ -10,7 +10,7 @@ import functools
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, fields, replace
 from types import TracebackType
-from typing import Any, get_args
+from typing import Any
 
 import trio
 
@@ -35,9 +35,6 @@ from ..step import Step
 from ._wrap import has_second_chances, wrap_step
 
 __all__ = ["InjectedError", "Lab"]
-
-
-_POLICIES = get_args(plan.Overflow)
 
 
 class InjectedError(Exception):
@@ -97,7 +94,7 @@ class Lab:
 
     def discard(self, item: Any, stage: str, reason: str) -> None:
         """Record an item that the run discards; pass this as ``on_discard``."""
-        (self.overflowed if reason in _POLICIES else self.discarded).append((item, stage, reason))
+        (self.overflowed if reason in plan.DROPS else self.discarded).append((item, stage, reason))
 
     def wrap(self, watched: Plan) -> Plan:
         """Return the plan with all its user code watched."""
@@ -107,14 +104,19 @@ class Lab:
         if any(isinstance(operation, regrouping) for operation in watched.operations):
             self.one_to_one = False
         if isinstance(watched.origin, FanIn):
-            makes = watched.origin.kind in ("zip", "loop") or isinstance(watched.origin.on_error, Emit)
+            kind, on_error = watched.origin.kind, watched.origin.on_error
+            makes = kind in ("zip", "zip_latest", "loop") or isinstance(on_error, Emit)
             self.one_to_one = self.one_to_one and not makes
             self.goes_on = self.goes_on or watched.origin.on_error != plan.STOP
             self.is_resilient = self.is_resilient or self.goes_on
             inputs = tuple((key, self.wrap(inner)) for key, inner in watched.origin.inputs)
-            share = watched.origin.share
-            watched_share = None if share is None else self._share(share)
-            origin: Source | FanIn | FanOut | Branch = replace(watched.origin, inputs=inputs, share=watched_share)
+            share, key = watched.origin.share, watched.origin.key
+            origin: Source | FanIn | FanOut | Branch = replace(
+                watched.origin,
+                inputs=inputs,
+                share=None if share is None else self._share(share),
+                key=None if key is None else self.wrapped(key),
+            )
         elif isinstance(watched.origin, FanOut):
             origin = self._fan_out(watched.origin)
         elif isinstance(watched.origin, Branch):
@@ -124,7 +126,7 @@ class Lab:
         return Plan(origin, tuple(self._operation(operation) for operation in watched.operations))
 
     def _fan_out(self, fan_out: FanOut) -> FanOut:
-        self.one_to_one = self.one_to_one and fan_out.kind == "partition"
+        self.one_to_one = self.one_to_one and fan_out.kind != "broadcast"
         branches = tuple((branch, self.wrap(line)) for branch, line in fan_out.branches)
         route = None if fan_out.route is None else replace(fan_out.route, fn=self.wrapped(fan_out.route.fn))
         return replace(fan_out, trunk=self.wrap(fan_out.trunk), branches=branches, route=route)

@@ -24,7 +24,7 @@ import trio
 from hypothesis import currently_in_test_context, note
 from hypothesis import strategies as st
 
-from ..merging import concat, fair_merge, merge, zip_pipelines
+from ..merging import concat, fair_merge, merge, merge_sorted, prefer, zip_pipelines
 from ..pipeline import Pipeline
 from ..policies.fair_share import FairShare
 from ..policies.on_error import Failure, OnError
@@ -399,7 +399,7 @@ def _source(draw: st.DrawFn, start: int, max_items: int) -> Pipeline[int]:
 
 
 def _joined(draw: st.DrawFn, inputs: list[Pipeline[int]]) -> Pipeline[int]:
-    kind = draw(st.sampled_from(("merge", "fair_merge", "concat", "zip")))
+    kind = draw(st.sampled_from(("merge", "fair_merge", "concat", "zip", "merge_sorted", "prefer")))
     if kind == "merge":
         return merge(*inputs)
     if kind == "fair_merge":
@@ -407,6 +407,10 @@ def _joined(draw: st.DrawFn, inputs: list[Pipeline[int]]) -> Pipeline[int]:
         return fair_merge(named, FairShare(draw(weights(named)), capacity=draw(st.integers(1, 3))))
     if kind == "concat":
         return concat(*inputs)
+    if kind == "prefer" and inputs:
+        return prefer(*inputs, at_least=draw(st.integers(2, 4)))
+    if kind == "merge_sorted":
+        return merge_sorted(*inputs, reverse=draw(st.booleans()))
     return zip_pipelines(*inputs).flat_map(_each)
 
 

@@ -30,7 +30,10 @@ from funcpipe_trio import (
     executor,
     fair_merge,
     merge,
+    merge_sorted,
+    prefer,
     threads,
+    zip_latest,
     zip_pipelines,
 )
 from funcpipe_trio.testing import InjectedError, Lab, Scenario
@@ -150,6 +153,28 @@ def zipped() -> Pipeline[tuple[int, int]]:
     return zip_pipelines(
         Pipeline.from_iterable(range(5)).map(wait_by_item, concurrency=2), Pipeline.from_producer(produce)
     )
+
+
+def sorted_merge() -> Pipeline[int]:
+    return merge_sorted(
+        Pipeline.from_iterable(range(5)).map(wait_by_item, concurrency=2),
+        Pipeline.from_producer(produce),
+        merge_sorted(Pipeline.from_iterable(range(3)), Pipeline.from_iterable(range(3)).map(one_step)),
+        key=lambda item: item,
+    )
+
+
+def latest() -> Pipeline[int]:
+    late = Pipeline.from_iterable(range(3)).map(wait_by_item).skip(1)
+    inner = zip_latest(Pipeline.from_async_iterable(lambda: numbers(3)), late).map(sum)
+    return zip_latest(Pipeline.from_iterable(range(6)).map(one_step), inner, inner.buffer(1)).map(sum)
+
+
+def preference() -> Pipeline[int]:
+    inner = prefer(
+        Pipeline.from_async_iterable(lambda: numbers(6)), Pipeline.from_iterable(range(9)).buffer(1), at_least=2
+    )
+    return prefer(inner.buffer(2), Pipeline.from_iterable(range(5)).map(one_step), inner, at_least=3).map(wait_by_item)
 
 
 def batches_by_time() -> Pipeline[int]:
@@ -370,6 +395,51 @@ def partition() -> Pipeline[int]:
             },
         )
         .buffer(2)
+    )
+
+
+def zipped_branches() -> Pipeline[Any]:
+    return (
+        Pipeline.from_iterable(range(8))
+        .map(wait_by_item)
+        .broadcast(
+            {
+                "plain": lambda line: line,
+                "inner": lambda line: line.broadcast(
+                    {"pool": lambda p: p.map(wait_by_item, concurrency=3), "one": lambda p: p.buffer(1).map(one_step)},
+                    join="zip",
+                ),
+                "calls": lambda line: line.map(one_step).tap(lambda x: None),
+            },
+            join="zip",
+        )
+    )
+
+
+def only_the_latest() -> Pipeline[int]:
+    async def slower_at_odd(item: int) -> int:
+        await trio.sleep(0.2 + item % 2)
+        return item
+
+    return (
+        Pipeline.from_async_iterable(lambda: numbers(9))
+        .map(slower_at_odd, latest=True)
+        .flat_map(children, latest=True)
+        .buffer(1)
+    )
+
+
+def balanced() -> Pipeline[int]:
+    async def longer(item: int) -> int:
+        await trio.sleep(item % 3 + 0.3)  # never until the instant at which an item comes
+        return item
+
+    return Pipeline.from_async_iterable(lambda: numbers(12)).balance(
+        {
+            "slow": lambda line: line.buffer(1).map(longer),
+            "few": lambda line: line.buffer(2).take(2),
+            "pool": lambda line: line.buffer(2).map(longer, concurrency=2).buffer(1),
+        }
     )
 
 
@@ -971,8 +1041,23 @@ SCENARIOS = [
     Scenario(divert, name="divert"),
     Scenario(in_threads, name="in_threads"),
     Scenario(on_runners, name="on_runners"),
+    Scenario(latest, name="latest"),
+    Scenario(latest, one_by_one, name="latest_with_a_slow_consumer"),
+    Scenario(latest, first_three, name="latest_with_a_consumer_that_leaves"),
+    Scenario(preference, name="preference"),
+    Scenario(preference, first_three, name="preference_with_a_consumer_that_leaves"),
+    Scenario(sorted_merge, name="sorted_merge"),
+    Scenario(sorted_merge, one_by_one, name="sorted_merge_with_a_slow_consumer"),
+    Scenario(sorted_merge, first_three, name="sorted_merge_with_a_consumer_that_leaves"),
     Scenario(broadcast, name="broadcast"),
     Scenario(partition, name="partition"),
+    Scenario(zipped_branches, name="zipped_branches"),
+    Scenario(zipped_branches, one_by_one, name="zipped_branches_with_a_slow_consumer"),
+    Scenario(only_the_latest, name="only_the_latest"),
+    Scenario(only_the_latest, one_by_one, name="only_the_latest_with_a_slow_consumer"),
+    Scenario(only_the_latest, first_three, name="only_the_latest_with_a_consumer_that_leaves"),
+    Scenario(balanced, name="balanced"),
+    Scenario(balanced, first_three, name="balanced_with_a_consumer_that_leaves"),
     Scenario(branches_in_branches, name="branches_in_branches"),
     Scenario(partition, one_by_one, name="partition_with_a_slow_consumer"),
     Scenario(broadcast, first_three, name="broadcast_with_a_consumer_that_leaves"),

@@ -30,7 +30,10 @@ from funcpipe_trio import (
     concat,
     fair_merge,
     merge,
+    merge_sorted,
+    prefer,
     threads,
+    zip_latest,
     zip_pipelines,
 )
 from tests._kit import Opaque, connection, in_place
@@ -70,6 +73,8 @@ def plain(value: Any) -> Any:
         return value.number
     if isinstance(value, Failure):
         return "failure", plain(value.item), repr(value.error)
+    if type(value) is dict:
+        value = tuple(value.items())
     if type(value) in (list, tuple):
         return type(value).__name__, *map(plain, value)
     return repr(value)
@@ -535,6 +540,27 @@ def mapped() -> Iterator[Case]:
         yield on(f"map: {name} in an unordered pool", partial(made, ordered=False), model, ordered=False)
 
 
+def only_the_latest() -> Iterator[Case]:
+    """Which items are superseded depends on the schedule; the last one never is."""
+    loose: dict[str, Any] = {"ordered": False, "before": lambda items: [], "view": lambda results: results[-1:]}
+    yield on("map: latest", lambda p: p.map(nap, latest=True), lambda items: items[-1:], **loose)
+    yield on(
+        "map: latest, of a step",
+        lambda p: p.map(Step(nap).timeout(99), latest=True).buffer(1),
+        lambda items: items[-1:],
+        **loose,
+    )
+    yield on(
+        "flat_map: latest", lambda p: p.flat_map(twice_in_time, latest=True), lambda items: both(items)[-1:], **loose
+    )
+    yield on(
+        "flat_map: latest, to pipelines",
+        lambda p: p.flat_map(twice_in_a_pipeline, concurrency=1, latest=True),
+        lambda items: both(items)[-1:],
+        **loose,
+    )
+
+
 def flat_mapped() -> Iterator[Case]:
     yield on("flat_map: sync", lambda p: p.flat_map(twice), both)
     yield on(
@@ -846,6 +872,33 @@ def branched() -> Iterator[Case]:
         ),
         ordered=False,
     )
+    yield on(
+        "broadcast: zipped",
+        lambda p: p.broadcast(
+            {"raw": same, "slow": lambda line: line.buffer(1).map(nap, concurrency=2).map(wrapped)}, join="zip"
+        ),
+        lambda items: [{"raw": item, "slow": (item,)} for item in items],
+    )
+    yield on(
+        "broadcast: zipped twice",
+        lambda p: p.broadcast(
+            {
+                "inner": lambda line: line.broadcast(
+                    {"a": same, "b": lambda line: line.delay(1, max_items=2)}, join="zip"
+                ),
+                "slow": lambda line: line.map(nap).tap(second),
+            },
+            join="zip",
+        ).buffer(2),
+        lambda items: [{"inner": {"a": item, "b": item}, "slow": item} for item in items],
+    )
+    yield on(
+        "balance",
+        lambda p: p.balance({"slow": lambda line: line.buffer(1).map(nap), "fast": lambda line: line.buffer(1)}),
+        list,
+        ordered=False,
+    )
+    yield on("balance: one branch", lambda p: p.balance({"only": same}))
     yield on("broadcast: one branch", lambda p: p.broadcast({"only": same}))
     yield on(
         "partition",
@@ -1008,6 +1061,48 @@ def fan_ins() -> Iterator[Case]:
         "concat: second", lambda feed: concat(feed.other(), feed.line()), lambda items: [*OTHER, *items], alone=False
     )
     yield Case(
+        "merge_sorted",
+        lambda feed: merge_sorted(feed.line(), feed.other(), key=number),
+        lambda items: sorted([*items, *OTHER], key=number),
+        before=list,
+        alone=False,
+    )
+    yield Case(
+        "merge_sorted: equal items, with a pool behind",
+        lambda feed: merge_sorted(
+            feed.line(), feed.twin().map(nap, concurrency=2), key=lambda item: -number(item), reverse=True
+        ).map(nap, concurrency=2),
+        lambda items: sorted([*items, *items], key=number),
+        before=lambda items: sorted([*items, *items[:-1]], key=number),
+        alone=False,
+    )
+    yield Case(
+        "zip_latest",  # which tuples there are depends on the schedule; the last one does not
+        lambda feed: zip_latest(feed.line(), feed.other().map(nap)),
+        lambda items: [(items[-1], OTHER[-1])] if items else [],
+        ordered=False,
+        before=lambda items: [],
+        stops=True,
+        alone=False,
+        view=lambda results: results[-1:],
+    )
+    yield Case("zip_latest: one", lambda feed: zip_latest(feed.line()), lambda items: [(item,) for item in items])
+    yield Case(
+        "prefer",
+        lambda feed: prefer(feed.line(), feed.other(), at_least=3),
+        lambda items: [*items, *OTHER],
+        before=list,
+        **beside,
+    )
+    yield Case(
+        "prefer: the other",
+        lambda feed: prefer(feed.other(), feed.line().buffer(1), at_least=2).map(nap, concurrency=2),
+        lambda items: [*items, *OTHER],
+        before=list,
+        **beside,
+    )
+    yield Case("merge_sorted: one", lambda feed: merge_sorted(feed.line()))
+    yield Case(
         "zip_pipelines",
         lambda feed: zip_pipelines(feed.line(), feed.other().map(nap)),
         lambda items: [*zip(items, OTHER, strict=False)],
@@ -1025,6 +1120,7 @@ def fan_ins() -> Iterator[Case]:
 SOURCES = [*sources(), *using()]
 OPERATORS = [
     *mapped(),
+    *only_the_latest(),
     *flat_mapped(),
     *with_failures_on_their_way(),
     *instead_of_nothing(),

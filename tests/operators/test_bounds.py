@@ -45,8 +45,8 @@ def tokens_in(value: Any) -> Iterator[Token]:
         yield value
     elif isinstance(value, Failure):
         yield from tokens_in(value.item)
-    elif type(value) in (list, tuple):
-        for inner in value:
+    elif type(value) in (list, tuple, dict):
+        for inner in value.values() if type(value) is dict else value:
             yield from tokens_in(inner)
 
 
@@ -160,6 +160,8 @@ UNCOUNTED = {
     "flat_map: to nothing": "what becomes of an item without children is not told",
     "buffer: merge": "what is merged is not told",
     "buffer: merge, in a branch": "what is merged is not told",
+    "merge_sorted: equal items, with a pool behind": "both of its inputs give the same tokens",
+    "zip_latest": "its tuples give a token several times",
     "zip_pipelines: strict": "both of its inputs give the same tokens",
 }
 
@@ -186,7 +188,7 @@ class Watch(trio.abc.Instrument):
         self.leaves(value)
 
     def discard(self, value: Any, stage: str, reason: str) -> None:
-        self._told_too += stage == "fair" and reason == "drop_newest"
+        self._told_too += reason == "latest" or (stage == "fair" and reason == "drop_newest")
         self.leaves(value)
 
     def look(self) -> None:

@@ -18,7 +18,10 @@ from funcpipe_trio import (
     executor,
     fair_merge,
     merge,
+    merge_sorted,
+    prefer,
     threads,
+    zip_latest,
     zip_pipelines,
 )
 from funcpipe_trio.testing import run_virtual
@@ -78,8 +81,17 @@ def shapes():
     }
     joined = fair_merge(lines, FairShare({"a": 3, 1: 2}, capacity=4, cost=parse))
     return (
-        merge(joined, zip_pipelines(mixed, strict=True, name="pairs").map(parse))
+        merge(
+            joined,
+            merge_sorted(
+                zip_pipelines(prefer(zip_latest(mixed), mixed, at_least=5), strict=True, name="pairs").map(parse),
+                key=parse,
+                reverse=True,
+            ),
+        )
         .buffer(5)
+        .broadcast({"x": lambda each: each.map(embed), "y": lambda each: each.delay(1, max_items=2)}, join="zip")
+        .balance({"a": lambda items: items.buffer(1, overflow="drop_newest"), "b": lambda items: items.map(embed)})
         .batch(max_delay=1)
         .partition(
             parse,

@@ -14,7 +14,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from funcpipe_trio import Pipeline, PlanError, concat, fair_merge, merge, zip_pipelines
+from funcpipe_trio import (
+    Pipeline,
+    PlanError,
+    concat,
+    fair_merge,
+    merge,
+    merge_sorted,
+    prefer,
+    zip_latest,
+    zip_pipelines,
+)
 from funcpipe_trio._plan.nodes import DEEPEST
 from funcpipe_trio.testing import Scenario, cancel_everywhere, run_virtual
 
@@ -105,8 +115,13 @@ LOOPS = {
     "merge with names": lambda plan: merge(source(1), plan, name="both"),
     "merge of concat": lambda plan: merge(concat(plan.buffer(2), name="one"), source(1)).take(9),
     "zip_pipelines": lambda plan: zip_pipelines(plan, source(1)),
+    "zip_latest": lambda plan: zip_latest(plan, source(1)),
+    "prefer": lambda plan: prefer(source(1), plan, at_least=2),
+    "merge_sorted": lambda plan: merge_sorted(plan, source(1)),
     "fair_merge": lambda plan: fair_merge({"a": source(1), "b": plan}),
     "broadcast": lambda plan: plan.broadcast({"a": lambda items: items, "b": lambda items: items.take(0)}),
+    "broadcast, zipped": lambda plan: plan.broadcast(only(lambda items: items), join="zip"),
+    "balance": lambda plan: plan.balance(only(lambda items: items)),
     "partition": lambda plan: plan.partition(lambda item: "only", only(lambda items: items)),
 }
 LEVELS = {name: 2 if name == "merge of concat" else 1 for name in LOOPS}
@@ -188,11 +203,15 @@ def test_equal_plans_are_equal_however_deep_and_others_are_not():
         (lambda a, b: merge(a, b), lambda a, b: merge(b, a)),
         (lambda a, b: concat(a, b), lambda a, b: concat(a, b, name="both")),
         (lambda a, b: zip_pipelines(a, b), lambda a, b: zip_pipelines(a, b, strict=True)),
+        (lambda a, b: merge_sorted(a, b), lambda a, b: merge_sorted(a, b, reverse=True)),
+        (lambda a, b: prefer(a, b, at_least=2), lambda a, b: prefer(a, b, at_least=3)),
+        (lambda a, b: merge_sorted(a, b), lambda a, b: merge_sorted(a, b, key=abs)),
         (lambda a, b: fair_merge({"a": a, "b": b}), lambda a, b: fair_merge({"a": a, "c": b})),
         (lambda a, b: merge(a, b), lambda a, b: merge(a, b, b)),
         (lambda a, b: merge(a, b), lambda a, b: a),
         (lambda a, b: merge(a, b), lambda a, b: merge(a, b.take(1))),
         (lambda a, b: a.broadcast(only(lambda p: p)), lambda a, b: b.broadcast(only(lambda p: p))),
+        (lambda a, b: a.broadcast(only(lambda p: p)), lambda a, b: a.broadcast(only(lambda p: p), join="zip")),
         (lambda a, b: a.broadcast(only(lambda p: p)), lambda a, b: a.broadcast(only(lambda p: p.take(1)))),
         (lambda a, b: a.broadcast(only(lambda p: p)), lambda a, b: a.broadcast({"other": lambda p: p})),
     ],

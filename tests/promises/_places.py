@@ -17,6 +17,9 @@ from funcpipe_trio import (
     concat,
     fair_merge,
     merge,
+    merge_sorted,
+    prefer,
+    zip_latest,
     zip_pipelines,
 )
 
@@ -136,6 +139,11 @@ async def fail(item):
     raise OSError(item)
 
 
+async def nap(item):
+    await trio.sleep(5)
+    return item
+
+
 def line():
     return Pipeline.from_iterable(ITEMS)
 
@@ -156,6 +164,9 @@ PLACES = {
     "a pure step": lambda code: line().map(Step.pure(code.fn)),
     "the cost of a call": lambda code: line().map(Step(code.wait).rate_limit(RateLimit(99), cost=code.cost)),
     "a predicate of a retry": lambda code: line().map(Step(fail).retry(Retry(3, lambda error: code.yes(BAD)))),
+    "the latest": lambda code: line().map(nap).map(code.wait, latest=True),
+    "the latest, of a step": lambda code: line().map(nap).map(Step(code.wait).timeout(9), latest=True),
+    "flat_map of the latest": lambda code: line().map(nap).flat_map(code.wait_children, latest=True),
     "filter": lambda code: line().filter(code.yes),
     "async filter": lambda code: line().filter(code.wait_yes),
     "tap": lambda code: line().tap(code.key),
@@ -197,6 +208,17 @@ PLACES = {
     ),
     "the body of a loop": lambda code: line().loop(lambda p: p.map(code.wait), again=lambda item: [], room=1),
     "a route": lambda code: line().partition(lambda item: "ab"[code.key(item)], {"a": lambda p: p, "b": lambda p: p}),
+    "a zipped branch": lambda code: line().broadcast({"a": lambda p: p.map(code.fn), "b": lambda p: p}, join="zip"),
+    "a zipped branch that waits": lambda code: line().broadcast(
+        {"a": lambda p: p, "b": lambda p: p.map(code.wait)}, join="zip"
+    ),
+    "before zipped branches": lambda code: (
+        line().map(code.fn).broadcast({"a": lambda p: p, "b": lambda p: p.map(nap)}, join="zip")
+    ),
+    "a branch that has room": lambda code: line().balance(
+        {"a": lambda p: p.buffer(1).map(code.fn), "b": lambda p: p.map(code.fn)}
+    ),
+    "before a balance": lambda code: line().map(code.wait).balance({"a": lambda p: p.buffer(1), "b": lambda p: p}),
     "a branch": lambda code: line().broadcast({"a": lambda p: p.map(code.fn), "b": lambda p: p}),
     "the cost of a merge": lambda code: fair_merge({"a": line()}, FairShare(cost=code.cost)),
     "the cost of a merge behind a stage": lambda code: fair_merge({"a": line()}, FairShare(cost=code.cost)).map(
@@ -212,6 +234,22 @@ PLACES = {
         fair_merge({"a": line()}, FairShare(cost=code.cost)), line().filter(lambda _: False)
     ),
     "the cost of a merge in a merge": lambda code: merge(fair_merge({"a": line()}, FairShare(cost=code.cost))),
+    "the key of a sorted merge in latest items": lambda code: zip_latest(
+        merge_sorted(line(), key=code.fn), line().map(nap)
+    ),
+    "the cost of a merge in latest items": lambda code: zip_latest(
+        fair_merge({"a": line()}, FairShare(cost=code.cost)), line()
+    ),
+    "an input of a preference": lambda code: prefer(Pipeline.from_async_iterable(code.feed), line(), at_least=2),
+    "an input of latest items": lambda code: zip_latest(Pipeline.from_async_iterable(code.feed), line()),
+    "the key of a sorted merge": lambda code: merge_sorted(line(), line(), key=code.fn),
+    "the key of a sorted merge in a zip": lambda code: zip_pipelines(merge_sorted(line(), key=code.fn), line()),
+    "the key of a sorted merge behind in a zip": lambda code: zip_pipelines(
+        line(), merge_sorted(line(), line(), key=code.fn)
+    ),
+    "the key of a sorted merge in a sorted merge": lambda code: merge_sorted(
+        line(), merge_sorted(line(), line(), key=code.fn), key=lambda item: item
+    ),
     "an iterable": lambda code: Pipeline.from_iterable(code.iterate),
     "an async generator": lambda code: Pipeline.from_async_iterable(code.feed),
     "an async iterable": lambda code: Pipeline.from_async_iterable(lambda: Feed(code)),

@@ -49,7 +49,8 @@ def set_weights(run):
 def set_concurrencies(run):
     for stage in run.statistics().stages:
         if stage.kind == "async":
-            run.set_concurrency(stage.name, 2)
+            with contextlib.suppress(ValueError):  # one that works on the latest item only refuses it
+                run.set_concurrency(stage.name, 2)
 
 
 METHODS = {
@@ -70,7 +71,7 @@ CANNOT_SUCCEED = ["a predicate of a retry"]  # its call fails
 
 def books_hold(report, got, told, *, told_all=True):
     assert report.delivered == got
-    assert not told_all or report.discarded == len(told)
+    assert not told_all or report.discarded == sum(reason != "latest" for _item, _stage, reason in told)
     assert all(isinstance(error, OSError) for error in report.cleanup_errors)  # what was to be diverted
     assert_stages_balance(report)
     assert_links_balance(report)

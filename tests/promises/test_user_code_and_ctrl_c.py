@@ -24,6 +24,7 @@ from funcpipe_trio import (
     Step,
     fair_merge,
     gather,
+    merge_sorted,
 )
 from funcpipe_trio.testing import run_virtual
 
@@ -134,6 +135,17 @@ class Iterated:
 
     async def aclose(self):
         ask()
+
+
+class Compared:
+    """An item that is compared."""
+
+    def __init__(self, number):
+        self.number = number
+
+    def __lt__(self, other):
+        ask()
+        return self.number < other.number
 
 
 class AsyncIterated:
@@ -265,6 +277,8 @@ PLANS = {
     "skip_while": lambda: N.skip_while(same),
     "call": lambda: N.map(call),
     "call of anything": lambda: N.map(lambda item: call(item), concurrency=2),
+    "latest": lambda: N.buffer(1).map(call, latest=True),
+    "flat_map of the latest": lambda: N.buffer(1).flat_map(agiving, latest=True),
     "async filter": lambda: N.filter(call),
     "async tap": lambda: N.tap(call),
     "async scan": lambda: N.scan(call, 0),
@@ -301,6 +315,8 @@ PLANS = {
     ),
     "fair_merge": lambda: fair_merge({"a": N, "b": N}, FairShare(cost=one)),
     "fair_merge in front of a function": lambda: fair_merge({"a": N, "b": N}, FairShare(cost=one)).map(same),
+    "merge_sorted": lambda: merge_sorted(N, N, key=same),
+    "comparisons": lambda: merge_sorted(N.map(Compared), N.map(Compared)),
     "partition": lambda: N.partition(lambda _item: (ask(), "a")[1], {"a": lambda line: line}),
     "cost of a buffer": lambda: N.buffer(max_cost=9, cost=one).map(naps),
     "merges": lambda: N.buffer(1, overflow=OnFull.merge(same)).map(naps),

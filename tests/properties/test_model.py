@@ -12,6 +12,7 @@ branch.
 
 from __future__ import annotations
 
+import heapq
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import aclosing
@@ -34,6 +35,8 @@ from funcpipe_trio import (
     concat,
     fair_merge,
     merge,
+    merge_sorted,
+    prefer,
     zip_pipelines,
 )
 from funcpipe_trio.testing import run_virtual
@@ -402,17 +405,35 @@ def first_of_each_key(draw: Draw) -> Part:
 def joining(draw: Draw, depth: int) -> Part:
     other = draw(wholes(depth - 1))
     gives = other.gives
-    kind = draw(st.sampled_from(("merge", "fair_merge", "concat", "concat behind")))
+    kind = draw(st.sampled_from(("merge", "fair_merge", "prefer", "concat", "concat behind")))
     if kind == "concat behind":
         model = None if gives is None else lambda items: [*gives, *items]
         return Part(lambda line: concat(other.line, line), model, other.ordered)
     model = None if gives is None else lambda items: [*items, *gives]
     if kind == "concat":
         return Part(lambda line: concat(line, other.line), model, other.ordered)
+    if kind == "prefer":
+        at_least = draw(st.integers(2, 4))
+        return Part(lambda line: prefer(line, other.line, at_least=at_least), model, ordered=False)
     if kind == "merge":
         return Part(lambda line: merge(line, other.line), model, ordered=False)
     share = FairShare({"line": draw(st.integers(1, 5))}, capacity=draw(st.integers(1, 3)))
     return Part(lambda line: fair_merge({"line": line, "other": other.line}, share), model, ordered=False)
+
+
+def sorting(draw: Draw, depth: int) -> Part:
+    """A merge of two lines that are not sorted: of their first items, always the least."""
+    other = draw(wholes(depth - 1))
+    reverse, modulus = draw(st.booleans()), draw(st.integers(1, 9))
+
+    def key(item: int) -> int:
+        return item % modulus
+
+    known = other.gives if other.ordered else None
+    return Part(
+        lambda line: merge_sorted(line, other.line, key=key, reverse=reverse),
+        None if known is None else lambda items: [*heapq.merge(items, known, key=key, reverse=reverse)],
+    )
 
 
 def zipping(draw: Draw, depth: int) -> Part:
@@ -428,23 +449,29 @@ def zipping(draw: Draw, depth: int) -> Part:
 def branching(draw: Draw, depth: int, **how: bool) -> Part:
     parts = [draw(rows(depth - 1, 2, **how)) for _ in range(draw(st.integers(1, 3)))]
     makers = {str(number): part.apply for number, part in enumerate(parts)}
-    cast, many = draw(st.booleans()), len(parts)
+    way, many = draw(st.sampled_from(("broadcast", "partition", "balance"))), len(parts)
 
     def model(items: Items) -> Iterator[Any]:
         for number, part in enumerate(parts):
-            yield from part.model(items if cast else [item for item in items if abs(item) % many == number])
+            is_cut = way == "partition"
+            yield from part.model([item for item in items if abs(item) % many == number] if is_cut else items)
 
+    def split(line: Line) -> Line:
+        if way == "partition":
+            return line.partition(lambda item: str(abs(item) % many), makers)
+        return line.balance(makers) if way == "balance" else line.broadcast(makers)
+
+    unknown = any(part.model is None for part in parts) or (way == "balance" and many > 1)
     return Part(
-        (lambda line: line.broadcast(makers))
-        if cast
-        else (lambda line: line.partition(lambda item: str(abs(item) % many), makers)),
-        None if any(part.model is None for part in parts) else lambda items: [*model(items)],
+        split,
+        None if unknown else lambda items: [*model(items)],
         ordered=many == 1 and parts[0].ordered,
         stops=any(part.stops for part in parts),
     )
 
 
 ANYWHERE = (passing, mapping, forgiving, recovering, filtering, expanding, without_repeats, sharing, looping)
+ALIGNING = (zipping, sorting)
 BY_POSITION = (cutting, adding_up, numbering, gathering, first_of_each_key)
 
 
@@ -461,12 +488,13 @@ def rows(
         if joins:  # a failure is no end, and then nothing takes the place of what did not come
             kinds.append(instead)
         if depth and joins:
-            kinds += [partial(joining, depth=depth)] + [partial(zipping, depth=depth)] * (row.ordered or wild)
+            kinds += [partial(joining, depth=depth)]
+            kinds += [partial(kind, depth=depth) for kind in ALIGNING] * (row.ordered or wild)
         if depth:
             kinds.append(partial(branching, depth=depth, ordered=row.ordered, joins=joins, wild=wild))
         kind = draw(st.sampled_from(kinds))
         part = kind(draw)
-        hangs = kind in BY_POSITION or getattr(kind, "func", None) is zipping
+        hangs = kind in BY_POSITION or getattr(kind, "func", None) in ALIGNING
         row = row.then(part if row.ordered or not hangs else Part(part.apply, None, part.ordered, part.stops))
     return row
 

@@ -22,6 +22,9 @@ from funcpipe_trio import (
     concat,
     fair_merge,
     merge,
+    merge_sorted,
+    prefer,
+    zip_latest,
     zip_pipelines,
 )
 from tests._kit import Boom
@@ -198,6 +201,8 @@ class Builder:
             rate = op.args.get("key_rate")
             how["waiting"] = op.args.get("waiting", 0)
             how["key_rate"] = None if rate is None else RateLimit(rate[0], burst=rate[1])
+        if op.args.get("latest"):
+            how["latest"] = True
         return method(made, **how)
 
     def filter(self, p: Any, op: Op, name: str) -> Any:
@@ -285,7 +290,17 @@ class Builder:
         return p.fair_by(key, self.share(op, op.weights), max_keys=op.max_keys, overflow=full, name=name)
 
     def broadcast(self, p: Any, op: Op, name: str) -> Any:
-        return p.broadcast(self.branches(op), name=name)
+        if not op.args.get("zip"):
+            return p.broadcast(self.branches(op), name=name)
+
+        def in_order(results: Any) -> tuple[Any, ...]:
+            assert [*results] == [*op.branches]
+            return tuple(results.values())
+
+        return p.broadcast(self.branches(op), join="zip", name=name).map(in_order, name=f"{name} in order")
+
+    def balance(self, p: Any, op: Op, name: str) -> Any:
+        return p.balance(self.branches(op), name=name)
 
     def partition(self, p: Any, op: Op, name: str) -> Any:
         names = list(op.branches)
@@ -307,6 +322,12 @@ class Builder:
             return merge(*inputs, name=name)
         if op.how == "concat":
             return concat(*inputs, name=name)
+        if op.how == "merge_sorted":
+            return merge_sorted(*inputs, key=num, name=name)
+        if op.how == "zip_latest":
+            return zip_latest(*inputs, name=name)
+        if op.how == "prefer":
+            return prefer(*inputs, at_least=2 + op.site % 3, name=name)
         if op.how == "zip":
             return zip_pipelines(*inputs, strict=op.strict, name=name)
         return fair_merge(dict(enumerate(inputs)), self.share(op, op.weights), name=name)

@@ -112,7 +112,8 @@ class Generator:
         )
         if self.chance(0.15):
             ops = [op for each in lines_of(made.line) for op in _all(each.ops)]
-            pools = [op for op in ops if op.kind == "map" and op.fn.sleeps is not None]
+            calling = [op for op in ops if op.kind == "map" and op.fn.sleeps is not None]
+            pools = [op for op in calling if not op.args.get("latest")]
             shared = [op for op in ops if op.kind == "fair_by" or (op.kind == "join" and "merge" in op.how)]
             if pools and self.chance(0.5):
                 return ("set_concurrency", self.pick(pools).site, self.pick([1, 2, 5]))
@@ -192,7 +193,7 @@ class Generator:
         source.sleeps = [self.pick([0, 0.25, 1])]
         self.ranges += [100 * source.site + k for k in range(source.count)]
         ops, shape = [], "item"
-        mixing = ["join", "join", "broadcast", "partition", "fair_by", "buffer", "map"]
+        mixing = ["join", "join", "broadcast", "partition", "balance", "fair_by", "buffer", "map"]
         fused = [
             "filter",
             "filter",
@@ -258,7 +259,7 @@ class Generator:
             ["throttle", "debounce", "sample", "delay", "idle_timeout", "timeout"] + ["fair_by"] * 2 + ["flat_map"] * 3
         )
         if depth < 2:
-            kinds += ["broadcast", "broadcast", "partition", "partition"] + ["join"] * 5
+            kinds += ["broadcast", "broadcast", "partition", "partition", "balance", "balance"] + ["join"] * 5
         return str(self.pick(kinds))
 
     def _map(self, op: Op, depth: int, shape: str) -> str:
@@ -276,6 +277,8 @@ class Generator:
             op.args["key"] = self.fn(faulty=0.2)
             op.args["waiting"] = self.pick([0, 0, 1, 2, 9])
             op.args["key_rate"] = self.pick([None, None, (0.5, 1), (2, 2)])
+        elif "of" not in op.args and self.chance(0.12):
+            op.args |= {"latest": True, "concurrency": 1}
         if self.chance(0.35):
             op.args["layers"] = self.layers()
         if not any(layer[0] == "retry" for layer in op.args.get("layers", ())):
@@ -461,6 +464,30 @@ class Generator:
         return {name: self.ops(2, depth + 1, shape, None)[0] for name in NAMES[: self.pick([1, 2, 2, 3])]}
 
     def _broadcast(self, op: Op, depth: int, shape: str) -> str:
+        if self.chance(0.4):
+            names = NAMES[: self.pick([1, 2, 2, 3])]
+            op.args = {"branches": {name: self.one_to_one(depth + 1, shape) for name in names}, "zip": True}
+            return "tuple"
+        op.args = {"branches": self.branches(depth, shape)}
+        return "mixed"
+
+    def one_to_one(self, depth: int, shape: str) -> list[Op]:
+        """Make operations that give one result for each item, in order."""
+        made = []
+        for _ in range(self.pick([0, 1, 1, 2])):
+            op = Op(self.pick(["map", "map", "map", "tap", "scan", "enumerate", "buffer", "delay"]), self.site(), {})
+            getattr(self, f"_{op.kind}")(op, depth, shape)
+            if op.kind == "map":
+                op.args.pop("latest", None)
+                op.args["ordered"] = True
+                if op.args.get("on_error", ("stop",))[0] != "emit":
+                    op.args.pop("on_error", None)
+            elif op.kind == "buffer":
+                op.args["overflow"] = "block"
+            made.append(op)
+        return made
+
+    def _balance(self, op: Op, depth: int, shape: str) -> str:
         op.args = {"branches": self.branches(depth, shape)}
         return "mixed"
 
@@ -472,7 +499,7 @@ class Generator:
         return "mixed"
 
     def _join(self, op: Op, depth: int, shape: str) -> str:
-        how = self.pick(["merge", "merge", "fair_merge", "concat", "zip"])
+        how = self.pick(["merge", "merge", "fair_merge", "concat", "prefer", "zip", "zip_latest", "merge_sorted"])
         others = [self.line(2, depth + 1)[0] for _ in range(self.pick([0, 1, 1, 2]))]
         op.args = {"how": how, "others": others}
         if how == "fair_merge":
@@ -480,7 +507,7 @@ class Generator:
         else:
             op.args["cost"] = None
         op.args["strict"] = how == "zip" and self.chance(0.4)
-        return "tuple" if how == "zip" else "mixed"
+        return "tuple" if how in ("zip", "zip_latest") else "mixed"
 
 
 def _all(ops: list[Op]) -> list[Op]:

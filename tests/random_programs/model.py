@@ -220,6 +220,8 @@ class Model:
             return [], error if policy[1] is not None and skipped > policy[1] else None
 
         stream = self.each(stream, put)
+        if op.args.get("latest"):  # which items are superseded is not known, and so whether one fails
+            return replace(stream, sub=True, loose=True)
         return replace(stream, loose=stream.loose or call.unknown, maybe=stream.maybe | call.maybe)
 
     def _by_key(self, stream: Stream, op: Op) -> Stream:
@@ -551,9 +553,15 @@ class Model:
 
     def broadcast(self, stream: Stream, op: Op) -> Stream:
         branches = [self.apply(stream, ops) for ops in op.branches.values()]
+        if op.args.get("zip"):
+            exact = all(each.exact and not each.maybe for each in branches) and self.taken is None
+            return self._zip(branches, strict=False) if exact else replace(mixed(branches), loose=True)
         ended = any(op.kind in ENDING for ops in op.branches.values() for op in ops)
         made = mixed(branches)
         return replace(made, cut=made.cut or ended)
+
+    def balance(self, stream: Stream, op: Op) -> Stream:
+        return replace(mixed([self.apply(stream, ops) for ops in op.branches.values()]), loose=True)
 
     def partition(self, stream: Stream, op: Op) -> Stream:
         faulty = bool(op.fn.faults) or op.wrong is not None
@@ -581,7 +589,7 @@ class Model:
 
     def join(self, stream: Stream, op: Op) -> Stream:
         streams = [stream, *map(self.line, op.others)]
-        if op.how in ("merge", "fair_merge"):
+        if op.how in ("merge", "fair_merge", "prefer"):
             made = mixed(streams)
             faulty = op.cost is not None and bool(op.cost.faults)
             return replace(made, loose=made.loose or faulty)
@@ -590,7 +598,11 @@ class Model:
             if not exact:
                 return replace(mixed(streams), cut=True)
             return self._concat(streams)
-        if not exact or self.taken is not None:
+        if op.how == "merge_sorted" and (not exact or self.taken is not None):
+            return replace(mixed(streams), cut=not exact)
+        if op.how == "merge_sorted":
+            return self._sorted([each.strands[0] for each in streams])
+        if op.how == "zip_latest" or not exact or self.taken is not None:
             return replace(mixed(streams), loose=True)
         return self._zip(streams, op.strict)
 
@@ -601,6 +613,19 @@ class Model:
             if each.strands[0].ends:
                 return Stream([Strand(items, each.strands[0].ends)])
         return Stream([Strand(items)])
+
+    def _sorted(self, strands: list[Strand]) -> Stream:
+        """Take the least of the first items, until the next item of an input is its failure."""
+        items: list[Any] = []
+        left = [list(each.items) for each in strands]
+        while True:
+            for each, more in zip(strands, left, strict=True):
+                if not more and each.ends:
+                    return Stream([Strand(items, each.ends)])
+            if not any(left):
+                return Stream([Strand(items)])
+            first = min((more for more in left if more), key=lambda more: number(more[0]))
+            items.append(first.pop(0))
 
     def _zip(self, streams: list[Stream], strict: bool) -> Stream:
         strands = [each.strands[0] for each in streams]
@@ -657,10 +682,12 @@ def _copies(ops: list[Op]) -> int:
     copies = 1
     for op in ops:
         branches = [_copies(branch) for branch in op.args.get("branches", {}).values()]
-        if op.kind in ("broadcast", "partition"):
+        if op.kind in ("broadcast", "partition", "balance"):
             copies *= sum(branches) if op.kind == "broadcast" else max(branches)
         elif op.kind in ("sliding", "pairwise"):
             copies *= 2 if op.kind == "pairwise" else -(-op.n // op.step)
+        elif op.kind == "join" and op.how == "zip_latest":
+            return 10**6  # an item is in any number of tuples
         copies = max([copies, *(copies_of(other) for other in op.args.get("others", ()))])
     return copies
 

@@ -31,7 +31,7 @@ from .run import SILENT, execute, fails_in_silence
 from .world import World
 
 Found = Iterator[tuple[str, str]]
-POLICIES = ("drop_oldest", "drop_newest")
+POLICIES = ("drop_oldest", "drop_newest", "latest")
 
 
 class Facts:
@@ -247,7 +247,8 @@ def _silent(facts: Facts) -> float:
     """How many items may have gone without a word to user code."""
     unseen = facts.kinds & (SILENT | {"take_while", "partition"})
     by_policy = any(fails_in_silence(op) for op in facts.ops) or bool(_library_errors(facts))
-    if not unseen and not by_policy:
+    superseded = any(op.kind == "join" and op.how == "zip_latest" for op in facts.ops)
+    if not unseen and not by_policy and not superseded:
         return 0
     if facts.report is None or facts.kinds & {"batch", "window", "sliding", "pairwise", "stateful", "flat_map", "join"}:
         return INF
@@ -445,7 +446,7 @@ def _count(facts: Facts, stream: Stream) -> Found:
 
 def order(facts: Facts) -> Found:
     """P3: items of one source come in its order, where no operation mixes them."""
-    mixes = facts.kinds & {"fair_by", "broadcast", "partition"} or facts.program.ending.readers > 1
+    mixes = facts.kinds & {"fair_by", "broadcast", "partition", "balance"} or facts.program.ending.readers > 1
     if mixes or facts.values is None or facts.world.hang or copies_of(facts.program.line) > 1:
         return
     for op in facts.ops:
@@ -579,7 +580,7 @@ def drain(facts: Facts) -> Found:
     if not facts.drained or facts.stopped or facts.own_abort or facts.error is not None or world.hang or report is None:
         return
     ends_early = facts.kinds & ENDING or facts.kind == "first"
-    if ends_early or any(op.kind == "join" and op.how == "zip" for op in facts.ops) or world.raised:
+    if ends_early or any(op.kind == "join" and "zip" in op.how for op in facts.ops) or world.raised:
         return
     for _, _, reason in world.discards:
         if reason not in POLICIES:
@@ -649,8 +650,8 @@ def _is_prompt(op: Op) -> bool:
     if op.kind in late:
         return False
     if op.kind == "join":
-        return bool(op.how in ("merge", "fair_merge", "concat"))
-    if op.kind == "map" and op.args.get("on_error", ("stop",))[0] == "divert":
+        return bool(op.how in ("merge", "fair_merge", "prefer", "concat"))
+    if op.kind == "map" and (op.args.get("latest") or op.args.get("on_error", ("stop",))[0] == "divert"):
         return False
     if op.kind == "map" and op.fn.sleeps is not None:
         waits = any(seconds > 0 for seconds in op.fn.sleeps)

@@ -31,6 +31,7 @@ ONE_TO_ONE = {
     *("map", "filter", "tap", "scan", "enumerate", "take", "take_while", "buffer", "throttle", "delay", "timeout"),
     *("on_end", "idle_timeout", "debounce", "sample", "skip", "skip_while", "distinct", "fair_by", "partition"),
     *("take_until", "take_for"),
+    "balance",
 }
 RESORT = 500.0  # when what is endless is cancelled in the end
 REAL = 10.0  # seconds of real time
@@ -271,7 +272,7 @@ def _set_bounds(world: World, plan: Pipeline[Any]) -> None:
     if (
         program.ending.kind == "open"
         and not kinds & SILENT
-        and not any(fails_in_silence(op) for op in ops_of(program.line))
+        and not any(fails_in_silence(op) or op.args.get("how") == "zip_latest" for op in ops_of(program.line))
     ):
         world.bound = bound
     if program.watch and kinds <= ONE_TO_ONE:

@@ -42,12 +42,15 @@ from funcpipe_trio import (
     fair_merge,
     gather,
     merge,
+    merge_sorted,
+    prefer,
     processes,
     review,
     run_service,
     threads,
     watch,
     watch_app,
+    zip_latest,
     zip_pipelines,
 )
 from funcpipe_trio.exporters import OpenTelemetryMetrics, OpenTelemetrySpans, PrometheusCollector
@@ -390,12 +393,23 @@ assert_type(merge(numbers), Pipeline[int])
 assert_type(concat(numbers, texts), Pipeline[int | str])
 assert_type(concat(numbers, texts, numbers.map(fetch)), Pipeline[int | str | bytes])
 assert_type(concat(*[numbers, numbers], name="all"), Pipeline[int])
+assert_type(merge_sorted(numbers, numbers.map(float), reverse=True), Pipeline[int | float])
+assert_type(merge_sorted(numbers, texts, key=str), Pipeline[int | str])
+assert_type(merge_sorted(*[numbers, numbers], key=lambda number: -number, name="all"), Pipeline[int])
+assert_type(zip_latest(numbers, texts), Pipeline[tuple[int, str]])
+assert_type(zip_latest(*[numbers, numbers], name="all"), Pipeline[tuple[int, ...]])
+assert_type(numbers.map(fetch, latest=True), Pipeline[bytes])
+assert_type(numbers.flat_map(lambda number: numbers, concurrency=1, latest=True), Pipeline[int])
+assert_type(prefer(numbers, texts, at_least=10), Pipeline[int | str])
+assert_type(prefer(numbers, *[numbers, numbers], at_least=2, name="all"), Pipeline[int])
 assert_type(zip_pipelines(numbers, numbers.map(str)), Pipeline[tuple[int, str]])
 assert_type(zip_pipelines(numbers, texts, numbers, texts), Pipeline[tuple[int, str, int, str]])
 assert_type(zip_pipelines(numbers, numbers, numbers, numbers, numbers), Pipeline[tuple[int, ...]])
 # mypy joins the different types in a mapping to object, unless it is told.
 union: Pipeline[int | str] = fair_merge({"a": numbers, "b": texts})
 branches: Pipeline[int | str] = numbers.broadcast({"a": same, "b": shown})
+zipped: Pipeline[dict[str, int | str]] = numbers.broadcast({"a": same, "b": shown}, join="zip")
+balanced: Pipeline[int | str] = numbers.balance({"a": same, "b": shown})
 parts: Pipeline[int | str] = numbers.partition(str, {"a": same, "b": shown})
 
 

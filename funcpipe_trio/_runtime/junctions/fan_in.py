@@ -13,7 +13,7 @@ The failure of an input stands where its next item would have stood; what the ot
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -59,6 +59,7 @@ class FanInInlet:
         self.taken = 0  # values that it handed over
         self.made = 0  # those of them that it made itself, of no item
         self.failed = 0  # items at which user code raised here
+        self.dropped = 0  # items that a newer one superseded here
         self._closed = False  # no more is taken from it
         self._reason = NOT_NEEDED  # why, once it was closed
 
@@ -105,6 +106,11 @@ class FanInInlet:
     def _close_inputs(self, reason: str) -> None:
         for inlet in self._inlets():
             inlet.close(reason)
+
+    @property
+    def held(self) -> int:
+        """How many items that were taken from its inputs it holds itself."""
+        return 0
 
     def remade(self) -> tuple[int, int]:
         """Return how many items it used up, and how many values it made."""
@@ -158,11 +164,17 @@ class MergeInlet(FanInInlet):
     """A merge by weights: start-time fair queueing over the inputs that have an item now."""
 
     def __init__(
-        self, name: str, ledger: Ledger, inputs: Sequence[tuple[Hashable, Inlet]], share: FairShare[Any]
+        self,
+        name: str,
+        ledger: Ledger,
+        inputs: Sequence[tuple[Hashable, Inlet]],
+        share: FairShare[Any],
+        queue: FairQueue[int] | None = None,
     ) -> None:
         super().__init__(name, ledger, [inlet for _, inlet in inputs])
         self.share = share  # the weights of the inputs, and what an item costs
-        self._queue: FairQueue[int] = FairQueue()  # chooses; its flows are numbered as the inputs are
+        self.has_shares = queue is None  # the weights are the user's: they can be set, and who got what is told
+        self._queue: FairQueue[int] = queue or FairQueue()  # chooses; its flows are numbered as the inputs are
         self.inputs = [  # in the order of the plan
             MergeInput(self, key, inlet, self._queue.add(number, share.weight_of(key)))
             for number, (key, inlet) in enumerate(inputs)
@@ -292,7 +304,7 @@ class MergeInlet(FanInInlet):
 def _held(inlet: Inlet) -> int:
     """Return how many items wait in an inlet; those of a fan-in in all its inputs."""
     if isinstance(inlet, FanInInlet):
-        return sum(_held(each) for each in inlet.inlets)
+        return inlet.held + sum(_held(each) for each in inlet.inlets)
     held: int = getattr(inlet, "held", 0)  # a branch that has ended has none
     return held
 
@@ -351,28 +363,25 @@ class ConcatInlet(FanInInlet):
                 self._left[0].start()
 
 
-class ZipInlet(FanInInlet):
-    """Tuples of one item from each input; it takes them all in one pull, or none."""
+class AlignedInlet(FanInInlet):
+    """A fan-in that hands over nothing while an input has nothing; it notes which those are."""
 
     def __init__(
-        self,
-        name: str,
-        ledger: Ledger,
-        inlets: Sequence[Inlet],
-        state_times: StateTimes[tuple[int, int]],
-        *,
-        strict: bool,
+        self, name: str, ledger: Ledger, inlets: Sequence[Inlet], state_times: StateTimes[tuple[int, int]]
     ) -> None:
         super().__init__(name, ledger, inlets)
         self._state_times = state_times  # told which inputs have nothing
         self.shift = state_times.allot(len(inlets), lambda: self._lacking)  # where its field is there
         self._lacking = 0  # what is in it
-        self._strict = strict  # it fails if an input is shorter than another; not once the run drains
         for inlet in inlets:
             inlet.receiver = self
 
     def _inlets(self) -> Sequence[Inlet]:
         return self.inlets
+
+    def _needed(self) -> Iterable[int]:
+        """Return the numbers of the inputs that must have something for the next hand-over."""
+        return range(len(self.inlets))
 
     def on_input(self) -> None:
         self._note_lacking()
@@ -385,12 +394,31 @@ class ZipInlet(FanInInlet):
     def _note_lacking(self) -> None:
         """Note which inputs have nothing: who waits here waits for those."""
         lacking = 0
-        for bit, inlet in enumerate(self.inlets):
-            if not worth_a_pull(inlet):
+        for bit in self._needed():
+            if not worth_a_pull(self.inlets[bit]):
                 lacking |= 1 << bit
         if lacking != self._lacking:
             change, self._lacking = lacking - self._lacking, lacking
             self._state_times.change(trio.current_time(), change << self.shift)
+
+
+class ZipInlet(AlignedInlet):
+    """Tuples of one item from each input; it takes them all in one pull, or none."""
+
+    def __init__(
+        self,
+        name: str,
+        ledger: Ledger,
+        inlets: Sequence[Inlet],
+        state_times: StateTimes[tuple[int, int]],
+        *,
+        strict: bool,
+        make: Callable[[list[Any]], Any] = tuple,
+    ) -> None:
+        super().__init__(name, ledger, inlets, state_times)
+        self._make = make  # makes a value of one item of each input
+        self._takers = [inlet.items() for inlet in inlets]  # of the inputs
+        self._strict = strict  # it fails if an input is shorter than another; not once the run drains
 
     def remade(self) -> tuple[int, int]:
         return self.taken * len(self.inlets), self.taken
@@ -417,25 +445,24 @@ class ZipInlet(FanInInlet):
 
     @trio.lowlevel.enable_ki_protection
     def items(self) -> Iterator[Any]:
-        takers = [inlet.items() for inlet in self.inlets]
         while not self._closed:
             state = self.state()
             if state in _ENDS:
-                self._zip_ended(takers)
+                self._zip_ended()
                 return
             if state is not READY:
                 yield PENDING
                 continue
-            values = self._take_all(takers)
+            values = self._take_all()
             if values is None:
                 return
             self.taken += 1  # tuples
-            yield tuple(values)
+            yield self._make(values)
 
-    def _take_all(self, takers: Sequence[Iterator[Any]]) -> list[Any] | None:
+    def _take_all(self) -> list[Any] | None:
         """Return one item of each input; None if one failed in this pull (in the cost function of a merge, say)."""
         values: list[Any] = []
-        for inlet, taker in zip(self.inlets, takers, strict=True):
+        for inlet, taker in zip(self.inlets, self._takers, strict=True):
             value = next(taker, END)
             if value is END:
                 for taken in values:
@@ -448,11 +475,11 @@ class ZipInlet(FanInInlet):
             inlet.release()
         return values
 
-    def _zip_ended(self, takers: Sequence[Iterator[Any]]) -> None:
+    def _zip_ended(self) -> None:
         """End at the first input that has no item; a strict zip looks at all of them."""
         ended = [number for number, inlet in enumerate(self.inlets) if inlet.state() is not READY]
         for number in ended if self._strict else ended[:1]:
-            next(takers[number], None)  # reads the end
+            next(self._takers[number], None)  # reads the end
             if self.inlets[number].failure is not None:
                 self._end(self.inlets[number].failure)
                 return

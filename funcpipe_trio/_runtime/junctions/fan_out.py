@@ -31,7 +31,7 @@ from ..core.signals import BEHIND_FAILURE, ENDED, FAILED, NO_ITEM, NOT_NEEDED, F
 from ..links.link import Link, start_upstream, stop_upstream
 from ..links.lossy_link import LossyLink
 from .ended import Ended, Failed
-from .fan_in import MergeInlet, MergeInput
+from .fan_in import FanInInlet, MergeInlet, MergeInput
 
 
 class Port:
@@ -90,7 +90,7 @@ class Fork:
     def __init__(self, name: str, state_times: StateTimes[tuple[int, int]]) -> None:
         self.name = name  # of the fan-out
         self.state_times: StateTimes[tuple[int, int]] = state_times  # told which branches are full
-        self.join: Join  # where the branches are merged again; it counts and discards for the fork
+        self.join: FanInInlet  # where the branches are joined again; it counts and discards for the fork
         self.sender: Sender  # the trunk's last stage
         self.ports: dict[str, Port] = {}  # of the branches, by their keys
         self.put: Callable[[Any], object] = self._put  # takes one value of the trunk

@@ -83,18 +83,17 @@ class FlatMapPool(Pool):
         if worker.variables.renew():
             await trio.lowlevel.checkpoint()
         if self.is_superfluous(worker):  # since the item was taken, or the checkpoint: no call begins any more
-            self.chain.discard(self.put_down(worker), self.reason())
+            self.give_up(worker)
             return
         try:
             await self._expand(worker)
         except BaseException as error:  # noqa: ASYNC103  # raised again if it must pass
             await self.outcomes.meet(worker, error)  # noqa: ASYNC102  # raises if the run is cancelled
             return  # noqa: ASYNC104  # not of the run's scope
-        is_superfluous = self.is_superfluous(worker)
-        item = self.put_down(worker)
-        if is_superfluous:
-            self.chain.discard(item, self.reason())
+        if self.is_superfluous(worker):
+            self.give_up(worker)
         else:
+            self.put_down(worker)
             self.note_end(worker)
             self.chain.absorbed += 1
         await trio.lowlevel.checkpoint_if_cancelled()  # a cancellation that came while the stream was closed, shielded
@@ -287,20 +286,30 @@ class FlatMapPool(Pool):
     # ---- giving up
 
     def cancel(self, worker: Worker) -> None:
-        """End a worker's work; one that waits for room is only woken, and closes what its stream holds open itself."""
+        self.end_work(worker, worker.scope)
+
+    def end_work(self, worker: Worker, scope: trio.CancelScope) -> None:
+        """Cancel the scope of a worker's work; if it waits for room, only wake it: it then closes its stream itself."""
         children = self._children.get(worker)
         if children is None or not children.is_waiting:
-            super().cancel(worker)
+            scope.cancel()
         elif self._line.get(worker):
             self._wake_up(worker)
 
     def put_down(self, worker: Worker) -> Any:
         """Take the item out of a worker's hands, and discard its children that are not out."""
-        children = self._children.pop(worker, None)
-        if children is not None:
-            for child in children.hand:
-                self.chain.discard(child, self.reason())
+        for child in self.take_hand(worker):
+            self.chain.discard(child, self.reason())
+        self._children.pop(worker, None)
         return super().put_down(worker)
+
+    def take_hand(self, worker: Worker) -> list[Any]:
+        """Take those children of a worker's item that are not out."""
+        children = self._children.get(worker)
+        taken = [] if children is None else [*children.hand]
+        if children is not None:
+            children.hand.clear()
+        return taken
 
     def items_seen(self) -> int:
         return self.chain.absorbed + self.chain.failed

@@ -37,8 +37,8 @@ class PoolOfOutcomes(Protocol):
     def note_end(self, worker: Worker) -> None:
         """Count how long a call took, which has ended."""
 
-    def reason(self) -> str:
-        """Why an item of this pool is given up now."""
+    def give_up(self, worker: Worker) -> None:
+        """Give up the item in a worker's hands, which is no longer needed."""
 
     def put_down(self, worker: Worker) -> Any:
         """Take the item out of a worker's hands."""
@@ -105,16 +105,20 @@ class Outcomes:
         """End the stream at the item's position; what is behind that is given up."""
         pool = self._pool
         if pool.is_superfluous(worker):
-            if is_caused_by_cancelling(error):
-                pool.chain.keep_cleanup_error(error)
-            else:  # a failure of an item that is no longer needed
-                pool.chain.host.ledger.keep(error)
-            pool.chain.discard(pool.put_down(worker), pool.reason())
+            self.keep(error)
+            pool.give_up(worker)
             return
         met = noted(error, pool.chain.name, worker.number, self._attempts(worker))
         item = pool.put_down(worker)
         pool.chain.failed += 1
         pool.end_with(*pool.order.fail(worker.position, FailureMark(met, pool.chain, item)))
+
+    def keep(self, error: Exception) -> None:
+        """Keep the error of an item that is no longer needed."""
+        if is_caused_by_cancelling(error):
+            self._pool.chain.keep_cleanup_error(error)
+        else:
+            self._pool.chain.host.ledger.keep(error)
 
     async def _divert(self, worker: Worker, failure: Failure[Any]) -> None:
         """Pass the failure to the step for it; the worker keeps the item until that is done."""
@@ -138,7 +142,7 @@ class Outcomes:
             if is_kept or pool.is_superfluous(worker):
                 pool.chain.host.ledger.keep(failure.error)
         if pool.is_superfluous(worker):
-            pool.chain.discard(pool.put_down(worker), pool.reason())
+            pool.give_up(worker)
             return
         self._count(failure.error)
         pool.put_down(worker)

@@ -307,7 +307,7 @@ class Pool:
         if worker.variables.renew():
             await trio.lowlevel.checkpoint()
         if self.is_superfluous(worker):  # since the item was taken, or the checkpoint: no call begins any more
-            self.chain.discard(self.put_down(worker), self.reason())
+            self.give_up(worker)
             return
         try:
             result = await self.called(worker)
@@ -436,6 +436,10 @@ class Pool:
         self.order.complete(worker.position, ALREADY_COUNTED)
 
     # ---- giving up and leaving
+
+    def give_up(self, worker: Worker) -> None:
+        """Give up the item in a worker's hands, which is no longer needed."""
+        self.chain.discard(self.put_down(worker), self.reason())
 
     def cancel(self, worker: Worker) -> None:
         """End a worker's work."""

@@ -48,6 +48,8 @@ class Setting:
     is_keyed: bool = False
     has_key_rate: bool = False
     """Whether calls of one key begin at a limited rate."""
+    is_latest: bool = False
+    """Whether a newer item supersedes the one it works on."""
     paced_by: str | None = None
     """Name of its operation that waits for the clock; with a rate it is a throttle."""
     rate: float | None = None
@@ -263,6 +265,10 @@ def _runner_is_full(case: _Case) -> str:
     return f"{case.name}: its calls wait for {case.setting.runner}; more of them would help, not more concurrency"
 
 
+def _superseding(case: _Case) -> str:
+    return f"{case.name}: it works on one item at a time, the latest; only quicker calls would help"
+
+
 def _all_places_in_use(case: _Case) -> str:
     others = [*case.others(), *case.own_rate()]
     if said := _nearly(case, others):
@@ -321,6 +327,7 @@ _RULES: tuple[_Rule, ...] = (
     (lambda case: case.setting.is_keyed and case.stalled > _SOME, _one_key),
     (lambda case: case.setting.is_ordered and case.stalled > _SOME and case.places > 1, _behind_the_head),
     (lambda case: case.setting.runner is not None, _runner_is_full),
+    (lambda case: case.setting.is_latest, _superseding),
     (_has_places, _all_places_in_use),
     (lambda case: case.setting.paced_by is not None, _throttled),
     (lambda case: case.stage is not None and case.stage.kind == "through", _generator_at_work),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..._plan.layout import BranchLayout, FanInLayout, FanOutLayout, SegmentLayout, StageLayout
 from ..._plan.loops import Again
+from ..._plan.nodes import FanOutKind
 from ...policies.fair_share import FairShare
 from ...policies.on_error import Stop
 from ..core.ledger import Ledger
@@ -61,16 +62,29 @@ def _origin(line: SegmentLayout, parts: Parts) -> Inlet | None:
     return None if origin is None else _branch(origin, parts)
 
 
-def _fan_out(layout: FanOutLayout, parts: Parts) -> Join:
-    ledger = parts.host.ledger
-    is_partition = layout.kind == "partition"
-    fork = (Partitioning if is_partition else Broadcasting)(layout.name, parts.host.state_times)
+def _fan_out(layout: FanOutLayout, parts: Parts) -> FanInInlet:
+    host = parts.host
+    fork = _fork(layout.kind)(layout.name, host.state_times)
     parts.forks[layout.name] = fork
     build(layout.trunk, parts, fork)
     branches = [(key, build(line, parts)) for key, line in layout.branches]
-    join = Join(layout.join, ledger, branches, fork)
+    join: FanInInlet
+    if layout.joined_by == "zip":
+        from ..junctions.rejoining import ZippedJoin
+
+        join = ZippedJoin(layout.join, host.ledger, branches, host.state_times, fork)
+    else:
+        join = Join(layout.join, host.ledger, branches, fork)
     parts.fan_ins.append(join)
     return join
+
+
+def _fork(kind: FanOutKind) -> type[Fork]:
+    if kind == "balance":
+        from ..junctions.balancing import Balancing
+
+        return Balancing
+    return Partitioning if kind == "partition" else Broadcasting
 
 
 def _branch(layout: BranchLayout, parts: Parts) -> Link:
@@ -91,6 +105,18 @@ def _fan_in(layout: FanInLayout, parts: Parts) -> FanInInlet:
         made = ConcatInlet(layout.name, ledger, inlets)
     elif layout.kind == "zip":
         made = ZipInlet(layout.name, ledger, inlets, parts.host.state_times, strict=layout.strict)
+    elif layout.kind == "merge_sorted":
+        from ..junctions.sorting import SortedInlet
+
+        made = SortedInlet(layout.name, ledger, inlets, parts.host.state_times, layout.key, reverse=layout.reverse)
+    elif layout.kind == "zip_latest":
+        from ..junctions.combining import LatestInlet
+
+        made = LatestInlet(layout.name, ledger, inlets)
+    elif layout.kind == "prefer":
+        from ..._sansio.preference import PreferenceQueue
+
+        made = MergeInlet(layout.name, ledger, inputs, FairShare(), PreferenceQueue(layout.at_least))
     elif not isinstance(layout.on_error, Stop):
         from ..junctions.tolerant_merge import TolerantMergeInlet
 

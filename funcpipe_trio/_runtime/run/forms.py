@@ -271,6 +271,10 @@ def _pool(site: Site, head: plan.Operation, *, ordered: bool = True, make: Calla
 
 
 def _map(site: Site, head: plan.Map) -> Pool:
+    if head.latest:
+        from ..pools.latest import LatestPool
+
+        return _pool(site, head, make=LatestPool)
     if head.key is None:
         return _pool(site, head, ordered=head.ordered)
     from ..pools.keyed import KeyedPool
@@ -287,6 +291,10 @@ def _key_of_some(head: MapSome, key: Callable[[Any], Any]) -> Callable[[Any], An
 
 
 def _flat_map(site: Site, head: plan.FlatMap) -> Pool:
+    if head.latest:
+        from ..pools.latest import LatestFlatMapPool
+
+        return _pool(site, head, make=LatestFlatMapPool)
     from ..pools.flat_map import FlatMapPool
 
     return _pool(site, head, ordered=False, make=FlatMapPool)

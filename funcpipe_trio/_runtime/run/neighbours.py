@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..._sansio.blame import Feed, Graph, Node, Out
 from ..core.protocols import Receiver, Sender
-from ..junctions.fan_in import ConcatInlet, FanInInlet, MergeInput, ZipInlet
+from ..junctions.fan_in import AlignedInlet, ConcatInlet, FanInInlet, MergeInput
 from ..junctions.fan_out import Fork, Port
 from ..links.link import Link
 from ..pools.pool import Pool
@@ -48,8 +48,8 @@ def _feed(inlet: object, numbers: dict[AnyStage, int]) -> Feed | None:
     if not isinstance(inlet, FanInInlet):
         return None
     feeds = [_feed(each, numbers) for each in inlet.inlets]
-    how = "zip" if isinstance(inlet, ZipInlet) else "concat" if isinstance(inlet, ConcatInlet) else "merge"
-    shift = inlet.shift if isinstance(inlet, ZipInlet) else 0
+    how = "zip" if isinstance(inlet, AlignedInlet) else "concat" if isinstance(inlet, ConcatInlet) else "merge"
+    shift = inlet.shift if isinstance(inlet, AlignedInlet) else 0
     return Feed(how, feeds=tuple(each for each in feeds if each is not None), shift=shift)
 
 

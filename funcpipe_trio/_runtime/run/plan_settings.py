@@ -39,6 +39,7 @@ def _setting(stage: AnyStage, layout: StageLayout) -> Setting:
         is_ordered=isinstance(head, plan.Map) and head.ordered,
         is_keyed=isinstance(head, plan.Map) and head.key is not None,
         has_key_rate=isinstance(head, plan.Map) and head.key_rate is not None,
+        is_latest=getattr(head, "latest", False),
         paced_by=head.name if isinstance(head, timing.Paced | Again) else None,
         rate=None if lowest is None else _rate(lowest),
         is_rate_sure=around in (0, retries) and all(each.limiter is None and each.cost is None for each, _ in limits),

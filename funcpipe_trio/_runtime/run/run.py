@@ -324,7 +324,7 @@ class Run(trio.abc.ReceiveChannel[T], Generic[T]):
         Raises:
           KeyError: if no stage of that name makes calls.
           TypeError: if `concurrency` is not an int.
-          ValueError: if it is below 1.
+          ValueError: if it is below 1, or above 1 for a stage that works on the latest item only.
         """
         self._engine.check_thread("set_concurrency")
         set_concurrency(self._engine, stage, concurrency)

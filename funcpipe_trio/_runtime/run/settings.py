@@ -51,7 +51,7 @@ def set_weight(engine: Engine, key: Hashable, weight: Any, merge: str | None) ->
 def _weighted(engine: Engine) -> list[Weighted]:
     """Return all parts that share by weight."""
     parts = engine.parts
-    merges: list[Weighted] = [each for each in parts.fan_ins if isinstance(each, MergeInlet)]
+    merges: list[Weighted] = [each for each in parts.fan_ins if isinstance(each, MergeInlet) and each.has_shares]
     return merges + [link for link in parts.links if isinstance(link, FairLink)]
 
 

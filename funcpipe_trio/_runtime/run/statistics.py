@@ -51,7 +51,9 @@ def statistics_of(engine: Engine) -> RunStatistics:
         taken=sum(stage.received for stage in stages if stage.kind == "source"),
         delivered=engine.delivered if engine.sink is None else engine.sink.passed,
         failed=sum(stage.failed for stage in stages) + sum(each.failed for each in engine.parts.fan_ins),
-        dropped=sum(stage.dropped for stage in stages) + sum(link.dropped for link in links),
+        dropped=sum(stage.dropped for stage in stages)
+        + sum(link.dropped for link in links)
+        + sum(each.dropped for each in engine.parts.fan_ins),
         discarded=engine.ledger.discarded,
         elapsed=elapsed,
         stages=stages,
@@ -203,7 +205,7 @@ def _wiring(engine: Engine) -> Wiring:
 
 
 def _inputs(fan_in: Inlet, now: float) -> list[InputReport]:
-    if not isinstance(fan_in, MergeInlet):
+    if not isinstance(fan_in, MergeInlet) or not fan_in.has_shares:
         return []
     lags = fan_in.lags()
     contested = sum(each.contested for each in fan_in.inputs)

@@ -12,15 +12,14 @@ not raised are kept with those of the outer run.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final, Protocol, get_args
+from typing import Any, Final, Protocol
 
-from ..._plan.operations import Overflow
+from ..._plan.operations import DROPS
 from ..reports.report import Report
 from .chain import Chain
 
 INSIDE: Final = " > "
 """Stands between the name of a stage and that of a stage in the run inside it."""
-_POLICIES = get_args(Overflow)
 
 
 class Outer(Protocol):
@@ -45,7 +44,7 @@ class NestedRun:
         """Give up an item of the inner run, for its own reason unless the whole of it is given up."""
         chain, name = self._stage.chain, f"{self._stage.name}{INSIDE}{inner}"
         chain.created += 1
-        if reason in _POLICIES:
+        if reason in DROPS:
             chain.dropped += 1
             chain.host.ledger.drop(item, name, reason)
         else:

@@ -262,7 +262,12 @@ def test_an_item_that_waits_for_a_branch_that_ends_goes_with_it():
 # ---- failures
 
 
-@pytest.mark.parametrize("kind", ["broadcast", "partition"])
+def split(kind, line, branches, route):
+    """Give the items to branches, in one of the ways."""
+    return line.partition(route, branches) if kind == "partition" else getattr(line, kind)(branches)
+
+
+@pytest.mark.parametrize("kind", ["broadcast", "partition", "balance"])
 def test_a_failure_of_the_trunk_comes_when_every_branch_gave_what_came_before_it(kind):
     def source():
         yield from range(6)
@@ -270,9 +275,7 @@ def test_a_failure_of_the_trunk_comes_when_every_branch_gave_what_came_before_it
 
     branches = {"slow": lambda line: line.map(nap), "fast": same, "batched": lambda line: line.batch(100).unbatch()}
     line = Pipeline.from_iterable(source)
-    whole = (
-        line.broadcast(branches) if kind == "broadcast" else line.partition(lambda x: list(branches)[x % 3], branches)
-    )
+    whole = split(kind, line, branches, lambda x: list(branches)[x % 3])
     got, error, report = outcome_of(whole)
     assert isinstance(error, Boom)
     assert Counter(got) == Counter(list(range(6)) * (3 if kind == "broadcast" else 1))
@@ -342,13 +345,13 @@ def test_a_failure_nobody_read_as_far_as_is_kept():
     assert report.cleanup_errors == ()
 
 
-@pytest.mark.parametrize("kind", ["broadcast", "partition"])
+@pytest.mark.parametrize("kind", ["broadcast", "partition", "balance"])
 def test_aborted_drained_and_left_in_the_middle(kind):
     branches = {"a": lambda line: line.map(nap, concurrency=2), "b": lambda line: line.buffer(1).batch(4).unbatch()}
 
     def make():
         line = Pipeline.from_iterable(range(100)).map(nap, concurrency=3)
-        return line.broadcast(branches) if kind == "broadcast" else line.partition(lambda x: "ab"[x % 2], branches)
+        return split(kind, line, branches, lambda x: "ab"[x % 2])
 
     async def main(how):
         told = []
@@ -370,7 +373,7 @@ def test_aborted_drained_and_left_in_the_middle(kind):
         assert (how == "drain") == (report.discarded == 0)
         assert_stages_balance(report)
         assert_links_balance(report)
-        if kind == "partition":
+        if kind != "broadcast":
             assert report.taken == report.delivered + report.discarded
 
 
@@ -421,7 +424,7 @@ def test_a_branch_with_a_buffer_that_fails_fails_alone(kind):
 
 @pytest.mark.parametrize("concurrency", [None, 4])
 @pytest.mark.parametrize("names", ["a", "ab"])
-@pytest.mark.parametrize("kind", ["broadcast", "partition"])
+@pytest.mark.parametrize("kind", ["broadcast", "partition", "balance"])
 def test_when_the_last_branch_failed_by_its_buffer_the_trunk_is_stopped(kind, names, concurrency):
     """It has nobody left to wait for: it waited forever, for the failed branches were read to their ends already."""
 
@@ -443,9 +446,7 @@ def test_when_the_last_branch_failed_by_its_buffer_the_trunk_is_stopped(kind, na
     if concurrency is not None:
         line = line.map(nap, concurrency=concurrency)
     branches = dict.fromkeys(names, strict)
-    whole = (
-        line.broadcast(branches) if kind == "broadcast" else line.partition(lambda x: names[x % len(names)], branches)
-    )
+    whole = split(kind, line, branches, lambda x: names[x % len(names)])
     got, error, report = outcome_of(whole, told=told)
 
     assert isinstance(error, BufferOverflow)
