@@ -76,8 +76,6 @@ class TolerantMergeInlet(MergeInlet):
             return END
         each.serve(self.now())
         self._look(each)
-        while self._changed:
-            self._look(self._changed.pop())
         self.taken += 1
         self.made += 1
         return inlet.value

@@ -119,6 +119,17 @@ def test_what_branches_give_may_fail_alone():
     assert [item for item in seen.items if not isinstance(item, Failure)].count(2) == 1
 
 
+def test_a_failure_of_the_trunk_with_which_a_branch_deals_is_no_error_of_the_run():
+    """Though it stands behind the other branch as well, which has ended before."""
+    plan = breaking(1, 2, 3).broadcast(
+        {"deals": lambda line: merge(line, on_error=EMIT), "ended": lambda line: line.take(1)}
+    )
+    seen = outcome_of(plan)
+
+    assert sum(isinstance(item, Failure) for item in seen.items) == 1
+    assert (seen.error, seen.report.error, seen.report.outcome) == (None, None, "completed")
+
+
 @pytest.mark.parametrize("end", ["left", "aborted"])
 def test_a_failure_that_was_not_read_is_given_up_as_a_value(end):
     told = []

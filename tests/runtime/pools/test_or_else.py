@@ -186,6 +186,26 @@ def test_a_drain_at_the_moment_of_the_change(steps):
     assert_stages_balance(report)
 
 
+@pytest.mark.parametrize("steps", range(16))
+def test_a_stop_at_any_moment_of_the_change(steps):
+    """Whatever the step: what was taken of the run inside is passed on or given up."""
+
+    async def main():
+        told = []
+        plan = EMPTY.or_else(lambda: Pipeline.from_iterable(range(9), name="inner"), name="other").buffer(2)
+        async with plan.open(on_discard=lambda *what: told.append(what)) as run:
+            for _ in range(steps):
+                await trio.lowlevel.checkpoint()
+            run.abort()
+        return run.report, told
+
+    report, told = run_virtual(main)
+
+    assert_stages_balance(report)
+    assert report.discarded == len(told)
+    assert sorted(item for item, _stage, _reason in told) == [*range(len(told))]
+
+
 def test_a_drain_and_a_pause_reach_the_run_inside():
     async def main():
         came = []
