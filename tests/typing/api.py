@@ -304,7 +304,7 @@ def item_of(failure: Failure[int]) -> int:
     return failure.item
 
 
-async def look_up(failure: Failure[int]) -> str:
+async def look_up_later(failure: Failure[int]) -> str:
     return str(failure.item)
 
 
@@ -317,12 +317,12 @@ assert_type(fetched.on_ok(size, on_error=OnError.emit()), Pipeline[int | Failure
 assert_type(fetched.on_ok(size, on_error=OnError.emit()).on_ok(feed), Pipeline[Pipeline[str] | Failure[Any]])
 assert_type(texts.on_ok(len), Pipeline[int | Failure[Any]])
 assert_type(fetched.recover(item_of), Pipeline[bytes | int])
-assert_type(fetched.recover(look_up, concurrency=2), Pipeline[bytes | str])
-assert_type(fetched.recover(Step(look_up).timeout(1)), Pipeline[bytes | str])
+assert_type(fetched.recover(look_up_later, concurrency=2), Pipeline[bytes | str])
+assert_type(fetched.recover(Step(look_up_later).timeout(1)), Pipeline[bytes | str])
 assert_type(fetched.recover(lambda failure: None), Pipeline[bytes | None])
 assert_type(fetched.recover(item_of, on_error=OnError.skip()), Pipeline[bytes | int])
 assert_type(fetched.recover(item_of, on_error=OnError.emit()), Pipeline[bytes | int | Failure[Any]])
-assert_type(fetched.recover(look_up, on_error=some_policies[0]), Pipeline[bytes | str | Failure[Any]])
+assert_type(fetched.recover(look_up_later, on_error=some_policies[0]), Pipeline[bytes | str | Failure[Any]])
 assert_type(fetched.on_ok(size_later).recover(lambda failure: 0), Pipeline[int])
 
 assert_type(numbers.or_else(lambda: texts), Pipeline[int | str])
