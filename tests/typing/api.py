@@ -143,11 +143,11 @@ def labelled(pipeline: Pipeline[int], label: str) -> Pipeline[str]:
     return pipeline.map(lambda number: f"{label} {number}")
 
 
-async def look_up(session: str, number: int) -> bytes:
+async def ask_in(session: str, number: int) -> bytes:
     return session.encode() * number
 
 
-def look_up_now(session: str, number: int) -> bytes:
+def ask_in_now(session: str, number: int) -> bytes:
     return session.encode() * number
 
 
@@ -166,10 +166,10 @@ assert_type(Pipeline.using(lambda: nullcontext(1), pages), Pipeline[str])
 assert_type(Pipeline.using(lambda: nullcontext(1), lambda one: Pipeline.from_iterable([one])), Pipeline[int])
 
 # operations
-session: Step[int, bytes] = Step(look_up).using(lambda: nullcontext("url"))
+session: Step[int, bytes] = Step(ask_in).using(lambda: nullcontext("url"))
 assert_type(numbers.map(session.timeout(3), concurrency=2), Pipeline[bytes])
-assert_type(numbers.map(Step(look_up).using(lambda: nullcontext("url"), per="worker")), Pipeline[bytes])
-assert_type(numbers.map(Step(look_up_now).using(Path("f").open).on(threads(2))), Pipeline[bytes])  # type: ignore[arg-type]  # not a str
+assert_type(numbers.map(Step(ask_in).using(lambda: nullcontext("url"), per="worker")), Pipeline[bytes])
+assert_type(numbers.map(Step(ask_in_now).using(Path("f").open).on(threads(2))), Pipeline[bytes])  # type: ignore[arg-type]  # not a str
 assert_type(numbers.map(str), Pipeline[str])
 assert_type(numbers.map(fetch, concurrency=4), Pipeline[bytes])
 assert_type(numbers.map(str).map(len), Pipeline[int])
