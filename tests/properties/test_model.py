@@ -194,14 +194,21 @@ def passing(draw: Draw) -> Part:
         lambda line: line.idle_timeout(10**6).timeout(10**7, first=10**6),
         lambda line: line.take_for(10**6).stop_when(trio.sleep_forever).keep_alive(10**6, int),
         lambda line: line.enumerate().map(lambda pair: pair[1]),
-        lambda line: line.stateful(Late, holds=1),
-        lambda line: line.stateful(Late, holds=1, key=partial(rest, 3), max_keys=1),
-        lambda line: line.through(late),
         lambda line: merge(line),
         lambda line: line.on_end(perhaps_async(draw, str)),
         lambda line: line.broadcast({"only": lambda branch: branch}),
     ]
     perhaps = perhaps_async(draw, lambda item: None)
+    return Part(draw(st.sampled_from(ways)))
+
+
+def holding(draw: Draw) -> Part:
+    """What keeps items until others come, or the end: in front of a failure they are given up."""
+    ways: list[Callable[[Line], Line]] = [
+        lambda line: line.stateful(Late, holds=1),
+        lambda line: line.stateful(Late, holds=1, key=partial(rest, 3), max_keys=1),
+        lambda line: line.through(late),
+    ]
     return Part(draw(st.sampled_from(ways)))
 
 
@@ -226,7 +233,7 @@ def mapping(draw: Draw) -> Part:
     return Part(
         partial(Pipeline.map, fn=waiting(pauses(draw), plus), **how),
         lambda items: [*map(plus, items)],
-        ordered=how["ordered"] or how["concurrency"] == 1,
+        ordered=how["ordered"] or (how["concurrency"] == 1 and "key" not in how),  # keys may wait, and others go first
     )
 
 
@@ -486,7 +493,7 @@ def rows(
         if row.ordered or wild:
             kinds += BY_POSITION
         if joins:  # a failure is no end, and then nothing takes the place of what did not come
-            kinds.append(instead)
+            kinds += [instead, holding]
         if depth and joins:
             kinds += [partial(joining, depth=depth)]
             kinds += [partial(kind, depth=depth) for kind in ALIGNING] * (row.ordered or wild)
