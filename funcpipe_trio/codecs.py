@@ -160,11 +160,11 @@ class Lines(_LineCodec[str]):
       CodecError: in the stream, if a line is longer, or is not of that encoding.
     """
 
-    _settings = ("encoding", "max_length")
+    _settings: ClassVar[tuple[str, ...]] = ("encoding", "max_length")
 
     def __init__(self, encoding: str = "utf-8", *, max_length: int = MAX_LENGTH) -> None:
         super().__init__(max_length)
-        self.encoding = _encoding(type(self).__name__, encoding)
+        self.encoding: str = _encoding(type(self).__name__, encoding)
 
     def _values_of(self, line: str, size: int) -> Iterable[str]:
         return (line,)

@@ -26,11 +26,11 @@ class LagQueue(Generic[T]):
     __slots__ = ("capacity", "dropped", "has_failed", "items", "lag")
 
     def __init__(self, capacity: int, lag: Lag) -> None:
-        self.capacity = capacity  # the most that may wait
-        self.lag = lag  # what happens to one more
+        self.capacity: int = capacity  # the most that may wait
+        self.lag: Lag = lag  # what happens to one more
         self.items: deque[T] = deque()  # that wait
-        self.dropped = 0  # items that found no room, or had to make some
-        self.has_failed = False  # one found no room, so it takes no more
+        self.dropped: int = 0  # items that found no room, or had to make some
+        self.has_failed: bool = False  # one found no room, so it takes no more
 
     @property
     def is_full(self) -> bool:
