@@ -8,6 +8,7 @@ It shows a loop (`plan`, the first function below): the links of a page are new 
 and the stream ends exactly when no work is left. Results stay in order, so links go round in the order of their depth:
 each page is met first on a shortest way to it, whichever host is slow, and the same pages are found in every run.
 
+A page that does not answer, after three attempts, ends nothing; it is listed with its error, and the exit status is 1.
 If it is stopped by Ctrl-C, it takes up nothing new, finishes the few requests that are in line, and says what was left.
 
 It needs `httpx`; for the made-up pages also `starlette` and `hypercorn`.
@@ -30,13 +31,13 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from html.parser import HTMLParser
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 from urllib.parse import urldefrag, urljoin, urlsplit
 
 import httpx
 import trio
 
-from funcpipe_trio import Pipeline, RateLimit, Retry, Run, Step
+from funcpipe_trio import Failure, OnError, Pipeline, RateLimit, Retry, Run, Step
 
 PAGES, HOSTS, DEPTH, RATE = 60, 3, 8, 5.0
 ROOM = 10_000  # links that may wait
@@ -44,6 +45,7 @@ WAITING = 32  # links that may wait for their hosts without holding up others
 SEEN = 100_000  # addresses that are remembered
 TIMEOUT = 10.0  # seconds for one request
 
+N = TypeVar("N", int, float)
 Get: TypeAlias = Callable[[str], Awaitable[tuple[int, str]]]
 """Requests an address; returns the status and the text."""
 
@@ -62,23 +64,34 @@ class Page:
 
     link: Link
     status: int
+    """Of the answer; 0 if there was none."""
     links: tuple[str, ...] = ()
+    lost: str = ""
+    """Why there was no answer: the name of the error."""
 
 
 def plan(start: str, get: Get, *, depth: int = DEPTH, rate: float = RATE, hosts: int = 8) -> Pipeline[Page]:
-    """Return the whole plan: all pages that at most `depth` links lead to."""
+    """Return the whole plan: all pages that at most `depth` links lead to, also those that do not answer."""
     fetch = Step(partial(visit, get), name="fetch").timeout(TIMEOUT).retry(Retry(3, httpx.TransportError))
     pace = RateLimit(rate, burst=1)
 
     def visited(links: Pipeline[Link]) -> Pipeline[Page]:
         unseen = links.distinct(lambda link: link.url, remember=SEEN)
-        return unseen.map(fetch, key=host_of, key_rate=pace, waiting=WAITING, concurrency=hosts)
+        pages = unseen.map(
+            fetch, key=host_of, key_rate=pace, waiting=WAITING, concurrency=hosts, on_error=OnError.emit()
+        )
+        return pages.recover(lost)
 
     def deeper(page: Page) -> Iterator[Link]:
         if page.link.depth < depth:
             yield from (Link(url, page.link.depth + 1) for url in page.links)
 
     return Pipeline.from_iterable([Link(start)], name="start").loop(visited, again=deeper, room=ROOM, name="crawl")
+
+
+def lost(failure: Failure[Link]) -> Page:
+    """Return what stands for a page that did not answer: it ends nothing."""
+    return Page(failure.item, 0, lost=type(failure.error).__name__)
 
 
 def host_of(link: Link) -> str:
@@ -195,6 +208,7 @@ async def _served(app: Any) -> AsyncIterator[str]:
 async def crawl(start: str, depth: int, rate: float) -> int:
     """Crawl, and print each page; Ctrl-C begins nothing new."""
     left: list[str] = []
+    missing = 0
 
     def keep(link: Link, stage: str, reason: str) -> None:
         left.append(link.url)
@@ -205,12 +219,13 @@ async def crawl(start: str, depth: int, rate: float) -> int:
         async with trio.open_nursery() as nursery, pages.open(on_discard=keep) as run:
             nursery.start_soon(_drain_at_ctrl_c, run)
             async for page in run:
-                print(f"{page.status} {page.link.depth} {shown(page.link.url)}", flush=True)
+                print(f"{page.lost or page.status} {page.link.depth} {shown(page.link.url)}", flush=True)
+                missing += page.status == 0
             nursery.cancel_scope.cancel()
     print(f"\n{run.report.describe()}")
     if left:
         return complain(f"interrupted; {len(left)} links were left", 130)
-    return 0
+    return complain(f"{missing} of the pages did not answer", 1) if missing else 0
 
 
 async def _get(client: httpx.AsyncClient, url: str) -> tuple[int, str]:
@@ -262,9 +277,21 @@ def shown(name: str) -> str:
 
 def number(low: float, text: str) -> float:
     """Parse a number that is at least `low`."""
-    value = float(text)
-    if not low <= value < 1e6:
-        raise ValueError
+    return _checked(float, low, text)
+
+
+def whole(low: int, text: str) -> int:
+    """Parse a whole number that is at least `low`."""
+    return _checked(int, low, text)
+
+
+def _checked(parse: Callable[[str], N], low: float, text: str) -> N:
+    try:
+        value = parse(text)
+    except ValueError:
+        value = None
+    if value is None or not low <= value < 1e6:
+        raise argparse.ArgumentTypeError(f"must be at least {low:g}, and below 1000000, not {text!r}")
     return value
 
 
@@ -272,10 +299,12 @@ def parser() -> argparse.ArgumentParser:
     """Make the parser of the command line."""
     made = argparse.ArgumentParser(prog="crawl.py", allow_abbrev=False, description="Crawl linked pages.")
     made.add_argument("start", nargs="?", metavar="URL", help="where to begin; by default at a made-up page")
-    made.add_argument("--depth", type=int, default=DEPTH, metavar="N", help="links to a page (default: %(default)s)")
+    depth = "links to a page (default: %(default)s)"
+    made.add_argument("--depth", type=partial(whole, 0), default=DEPTH, metavar="N", help=depth)
     rate = "requests a second to each host (default: %(default)s)"
     made.add_argument("--rate", type=partial(number, 0.001), default=RATE, metavar="N", help=rate)
-    made.add_argument("--pages", type=int, default=PAGES, metavar="N", help="made-up pages (default: %(default)s)")
+    pages = "made-up pages (default: %(default)s)"
+    made.add_argument("--pages", type=partial(whole, 1), default=PAGES, metavar="N", help=pages)
     return made
 
 

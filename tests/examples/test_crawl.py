@@ -141,6 +141,37 @@ def test_it_is_a_program():
     assert "22 delivered, 0 failed" in done.stdout
 
 
+def test_a_page_that_does_not_answer_ends_nothing(example):
+    fake = FakeSite(example, 20)
+
+    async def get(url):
+        if url.endswith("/2"):
+            raise OSError("refused")
+        return await fake.get(url)
+
+    pages = run_virtual(example.plan(fake.site.url(0), get, depth=9).collect)
+
+    assert [(page.status, page.lost) for page in pages if page.link.url.endswith("/2")] == [(0, "OSError")]
+    assert len(pages) > 10
+
+
+def test_a_server_that_is_not_there_is_said_in_a_line(example, capsys):
+    assert example.main(["http://127.0.0.1:9/"]) == 1
+
+    said = capsys.readouterr()
+    assert "ConnectError 0 http://127.0.0.1:9/\n" in said.out
+    assert said.err == "crawl: 1 of the pages did not answer\n"
+
+
+@pytest.mark.parametrize("wrong", [["--depth", "-1"], ["--pages", "0"], ["--rate", "0"], ["--depth", "two"]])
+def test_wrong_numbers_are_refused(example, wrong, capsys):
+    with pytest.raises(SystemExit) as caught:
+        example.main(wrong)
+
+    assert caught.value.code == 2
+    assert f"argument {wrong[0]}: must be at least " in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("address", ["ftp://127.0.0.1/", "nothing"])
 def test_an_address_that_is_none_is_refused(example, address, capsys):
     assert example.main([address]) == 2
