@@ -144,6 +144,7 @@ WITH_RESOURCES = {
 }
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # where Python closes a generator
 @pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")
 @pytest.mark.parametrize("kind", ["sync", "async"])
 @pytest.mark.parametrize("name", WITH_RESOURCES)

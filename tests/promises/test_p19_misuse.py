@@ -92,7 +92,7 @@ def test_weights_for_inputs_that_do_not_exist_are_told_at_once():
         (lambda p: p.open(cleanup_timeout="1"), TypeError, "Pipeline: cleanup_timeout must .* not a str of length 1$"),
         (lambda p: p.map(str, concurrency=True), TypeError, "Pipeline.map: concurrency must be an int >= 1, not True$"),
         (lambda p: p.map(str, concurrency=0), ValueError, "Pipeline.map: concurrency must be >= 1, not 0$"),
-        (lambda p: p.buffer(0), ValueError, "Pipeline.buffer: capacity must be >= 1, not 0$"),
+        (lambda p: p.buffer(-1), ValueError, "Pipeline.buffer: capacity must be >= 0, not -1$"),
         (lambda p: p.take(-1), ValueError, "Pipeline.take: n must be >= 0, not -1$"),
         (lambda p: p.batch(), ValueError, "Pipeline.batch: one of max_items, max_delay, max_cost must be given$"),
         (
