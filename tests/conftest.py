@@ -1,7 +1,9 @@
 """What all tests share."""
 
+import gc
 import os
 import signal
+from collections import Counter
 
 import pytest
 from hypothesis import Phase, settings
@@ -10,6 +12,28 @@ settings.register_profile("mutation", phases=[Phase.explicit, Phase.generate], d
 settings.register_profile("ci", derandomize=True, deadline=None, database=None)
 if "CI" in os.environ:  # newer ones than the oldest that is allowed load such a profile by themselves
     settings.load_profile("ci")
+
+
+EVERY = int(os.environ.get("FUNCPIPE_EVERY", "1"))
+"""Of the cases of one test, how many apart those are that run: in CI, most run on one Python only."""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    seen: Counter[str] = Counter()
+    kept, left_out = [], []
+    for item in items:
+        test = item.nodeid.partition("[")[0]
+        (kept if seen[test] % EVERY == 0 else left_out).append(item)
+        seen[test] += 1
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = kept
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Let the garbage collector leave out the tests themselves: there are tens of thousands, and some tests collect."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture
