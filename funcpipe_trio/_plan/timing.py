@@ -133,10 +133,6 @@ class Watched(Operation):
     """An operation that acts when no item comes, or at a time that no item decides; it keeps no items."""
 
     @property
-    def is_one_to_one(self) -> bool:
-        return True
-
-    @property
     def needs_stage(self) -> bool:
         return True
 
@@ -155,6 +151,10 @@ class IdleTimeout(Watched):
     def __post_init__(self) -> None:
         Watched.__post_init__(self)
         object.__setattr__(self, "seconds", checks.seconds(self.method, "seconds", self.seconds))
+
+    @property
+    def is_one_to_one(self) -> bool:
+        return True
 
     def describe(self) -> str:
         return f"{Operation.describe(self)} of {self.seconds:g} s"
@@ -176,6 +176,10 @@ class Timeout(Watched):
             object.__setattr__(self, "seconds", checks.seconds(self.method, "seconds", self.seconds))
         if self.first is not None:
             object.__setattr__(self, "first", checks.seconds(self.method, "first", self.first))
+
+    @property
+    def is_one_to_one(self) -> bool:
+        return True
 
     def describe(self) -> str:
         whole = [] if self.seconds is None else [f"{self.seconds:g} s for the whole stream"]
