@@ -47,6 +47,7 @@ class GroupingOp(FusedOperation):
         # A list goes out as soon as nothing more is there.
         self._takes_what_is_there = isinstance(operation, plan.Batch) and operation.takes_what_is_there
         self.may_end = self._takes_what_is_there  # so it is asked when nothing is there
+        self._told_at = -1  # how many items had come in when what is upstream was last told that there is room
         self._closed: deque[list[Any]] = deque()  # lists that have not gone out, oldest first
 
     @property
@@ -110,12 +111,16 @@ class GroupingOp(FusedOperation):
     def _is_all_there(self) -> bool:
         """Whether the open list must go out, because the input has nothing more.
 
-        What is upstream may only wait for room: it is told of that first, and if it then runs, it is waited for.
+        What is upstream may only wait for room: it is told of that first, and if it then runs, it is waited for. It is
+        not told again before it gave something: it may want room for what it cannot give yet.
         """
         if not (self._takes_what_is_there and self._batcher.items):
             return False
-        self.chain.inlet.release()
-        return self.chain.inlet.state() is IDLE
+        inlet = self.chain.inlet
+        if self._told_at != inlet.taken:
+            self._told_at = inlet.taken
+            inlet.release()
+        return inlet.state() is IDLE
 
     def close_all(self) -> None:
         """Close what is open."""

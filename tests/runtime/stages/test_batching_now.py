@@ -2,7 +2,8 @@
 
 In virtual time, which does not pass while a batch is made. Mutants that die here: a batch that waits for the next item,
 or for the end; one that is cut where the link before it ends, or one of several inputs has nothing; one that depends on
-which of two tasks runs first; one that goes out while its stage is busy, though more is there.
+which of two tasks runs first; one that goes out while its stage is busy, though more is there; one that tells a stage
+of room again and again, though that has nothing to give.
 """
 
 import pytest
@@ -69,6 +70,18 @@ def test_what_only_waits_for_room_is_there(capacity):
             return line.batch(7, max_delay=0).map(len).collect()
 
         assert under_schedules(main, 10) == [[7, 7, 6]] * 10, name
+
+
+@pytest.mark.parametrize("settings", [{}, {"ordered": False}, {"per_key": 2}, {"waiting": 2}])
+def test_a_stage_that_wants_room_but_has_nothing_to_give_is_told_once(settings):
+    """Workers of a keyed stage want room while items that wait for their key have all places."""
+
+    def main():
+        line = Pipeline.from_iterable(range(40)).map(second, key=lambda item: item % 2, concurrency=5, **settings)
+        return line.batch(9, max_delay=0).map(len).collect()
+
+    each = 4 if "per_key" in settings else 2  # calls that end together
+    assert under_schedules(main, 10) == [[each] * (40 // each)] * 10
 
 
 def test_a_list_is_there_as_a_whole():
