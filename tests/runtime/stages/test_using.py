@@ -1,8 +1,9 @@
 """`Pipeline.using`: a resource is open for as long as anything of the run may use it, whatever the end.
 
 Mutants that die here: a resource closed with the last item of its source, or when that was put into a link; one that is
-closed before what is given of it, or in another task; a closing that is not shielded, or not told of an error; an
-opening that a drain has to wait for; a heartbeat whose failure is lost, or overtakes the items before it.
+closed before what is given of it, or in another task; what is given left open if nobody asked it; a closing that is not
+shielded, or not told of an error; an opening that a drain has to wait for; a heartbeat whose failure is lost, or
+overtakes the items before it.
 """
 
 import json
@@ -544,6 +545,71 @@ def test_a_cancellation_that_it_caused_and_does_not_handle_is_the_error_of_the_s
     assert seen.items == [0, 1, 2]
     assert isinstance(seen.error, RuntimeError)
     assert isinstance(seen.error.__cause__, trio.Cancelled)
+
+
+class Cursor:
+    """What a resource gives: open from the beginning, before anybody asks for an item."""
+
+    def __init__(self, file):
+        self.file = file
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        return 0
+
+    def close(self):
+        assert self.file.is_open
+        self.file.log.append("cursor closed")
+
+
+class AsyncCursor:
+    def __init__(self, file):
+        self.file = file
+
+    def __aiter__(self):
+        return self
+
+    async def __anext__(self):
+        await trio.sleep(1)
+        return 0
+
+    async def aclose(self):
+        await trio.sleep(1)
+        assert self.file.is_open
+        self.file.log.append("cursor closed")
+
+
+class NoObject:
+    """An operation in the stage of the source that fails before an item comes."""
+
+    def __init__(self):
+        raise Boom
+
+    def push(self, item):
+        raise AssertionError
+
+
+@pytest.mark.parametrize("cursor", [Cursor, AsyncCursor])
+@pytest.mark.parametrize("end", ["leave", "fail"])
+def test_what_is_given_is_closed_even_if_it_was_never_asked_for_an_item(cursor, end):
+    async def main():
+        file = File()
+        plan = Pipeline.using(file.open, cursor)
+        plan = plan.buffer(0) if end == "leave" else plan.stateful(NoObject)
+        try:
+            async with plan.open() as run:
+                await trio.sleep(5)
+                if end == "fail":
+                    await run.receive()
+        except Boom:
+            assert end == "fail"
+        assert run.report.taken == 0
+        assert run.report.cleanup_errors == ()
+        return file.log
+
+    assert run_virtual(main) == ["open", "cursor closed", "close"]
 
 
 def test_scopes_of_the_generator_lie_within():
