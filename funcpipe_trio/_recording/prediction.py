@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import count, cycle
 from random import Random
@@ -32,6 +33,8 @@ from .._plan.failures import Recover
 from .._plan.layout import BranchLayout, FanInLayout, FanOutLayout, SegmentLayout, StageLayout, lay_out
 from .._plan.nodes import Plan, Source
 from .._plan.operations import Opaque
+from .._plan.own import WithState
+from .._plan.settings import PlanPart
 from .._plan.steps import Call, Limit, StepPlan, Timeout, Within, step_of
 from .._runtime.core.task_order import in_order
 from .._runtime.reports.report import RunStatistics
@@ -237,6 +240,10 @@ class _OneForOne:
         return (item,)
 
 
+def _one(item: Any) -> int:
+    return 1
+
+
 def _no_work(item: Any) -> tuple[Any, ...]:
     return ()
 
@@ -272,10 +279,22 @@ class _Supposed(Playing):
         return lambda item: next(turns)
 
     def key(self, name: str, path: str, fn: AnyFunction, known: tuple[Any, ...]) -> AnyFunction:
-        return lambda item: item  # of each item another one
+        return lambda item: object()  # of each item another one; the item itself, a batch say, may have no hash
+
+    def cost(self, name: str, path: str, fn: AnyFunction) -> AnyFunction:
+        return _one
+
+    def share_cost(self, cost: AnyFunction | None) -> AnyFunction | None:
+        return None
 
     def again(self, name: str, fn: AnyFunction) -> AnyFunction:
         return _no_work
+
+    def _part(self, name: str, part: PlanPart) -> PlanPart:
+        played = super()._part(name, part)
+        if isinstance(played, ops.Batch | WithState) and played.full == "fail":
+            return replace(played, full="oldest")  # that there are too many keys is only supposed
+        return played
 
     def state(self, name: str, make: AnyFunction, *, is_timed: bool) -> AnyFunction:
         return _OneForOne

@@ -97,6 +97,14 @@ class Roles:
         """What a merge of sorted inputs compares; in a recording the order is noted where the run makes it."""
         return key
 
+    def cost(self, name: str, path: str, fn: AnyFunction) -> AnyFunction:
+        """A sync function that says what an item costs."""
+        return self.answer(name, path, fn, plain_cost)
+
+    def share_cost(self, cost: AnyFunction | None) -> AnyFunction | None:
+        """What an item of a merge costs; items of different inputs come in any order: it is noted for each input."""
+        return cost
+
     def children(self, name: str, path: str, fn: AnyFunction) -> AnyFunction:
         """A sync function that gives an iterable, sync, within a stage."""
         raise NotImplementedError
@@ -161,11 +169,11 @@ class Roles:
         if word == "key":
             return self._key(name, path, value, part)
         if word == "cost":
-            if isinstance(part, FanIn):  # items of different inputs come in any order: it is replaced for each input
-                return value
+            if isinstance(part, FanIn):
+                return self.share_cost(value)
             # A buffer has the name of the stage that it ends, whose function may have a cost, too.
             place = f"buffer.{path}" if isinstance(part, ops.Buffer) else path
-            return None if value is None else self.answer(name, place, value, plain_cost)
+            return None if value is None else self.cost(name, place, value)
         if word == "retry_after":
             return None if value is None else self.wait(name, path, value)
         if word == "on":

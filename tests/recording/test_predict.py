@@ -139,6 +139,41 @@ def test_what_the_formula_does_not_know_is_simulated():
         assert said.throughput == pytest.approx(80 if kind is kinds[3] else 40, rel=0.02), kind.describe()
 
 
+def never(*_args):
+    raise AssertionError("nothing of the plan's is called")
+
+
+class Never:
+    push = never
+
+
+EACH = Pipeline.from_iterable(itertools.count, name="source")
+BATCHES = EACH.batch(2)
+ASKING = {
+    "batch: cost": EACH.batch(2, max_cost=3, cost=never),
+    "buffer: cost": EACH.buffer(4, max_cost=3, cost=never),
+    "throttle: cost": EACH.throttle(RateLimit(1000), cost=never),
+    "rate limit: cost": EACH.map(Step(call("paid", 0.0)).rate_limit(RateLimit(1000), cost=never)),
+    "fair_merge: cost": fair_merge({"a": EACH, "b": EACH}, FairShare(cost=never)),
+    "fair_by: cost": EACH.fair_by(never, FairShare({"a": 2}, cost=never), max_keys=2),
+    "fair_by: lists": BATCHES.fair_by(never, max_keys=2),
+    "batch: lists by key": BATCHES.batch(2, key=never, max_keys=3),
+    "batch: dicts by key": EACH.broadcast({"a": lambda line: line}, join="zip").batch(2, key=never, max_keys=3),
+    "batch: too many keys": EACH.batch(2, key=never, max_keys=3, full="fail"),
+    "map: lists by key": BATCHES.map(call("keyed", 0.0), concurrency=2, key=never, key_rate=RateLimit(1), waiting=3),
+    "distinct: lists by key": BATCHES.distinct(never, remember=3),
+    "stateful: lists by key": BATCHES.stateful(Never, key=never, max_keys=3),
+    "stateful: too many keys": EACH.stateful(Never, key=never, max_keys=3, full="fail"),
+}
+
+
+@pytest.mark.parametrize("asking", ASKING.values(), ids=ASKING)
+def test_keys_and_costs_are_supposed_whatever_the_items_are(asking):
+    plan = asking.map(call("work", 0.1), name="work")
+
+    assert plan.predict({"work": 0.1}).throughput > 0
+
+
 def test_two_inputs_share_by_weight():
     lines = {name: Pipeline.from_iterable(itertools.count, name=name) for name in "ab"}
     plan = fair_merge(lines, FairShare({"a": 3})).map(call("work", 0.1), concurrency=2)
