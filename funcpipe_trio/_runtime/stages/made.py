@@ -31,12 +31,16 @@ class MadeSource(AsyncSource):
             raise TypeError(f"{named(self.name)} gave {kind_of(made)}, which is not iterable, sync or async")
         return made
 
+    def open_made(self) -> None:
+        """Let it be made, and begin to iterate it: from here on it is closed."""
+        self.life.begin()
+        made = self.make()
+        self._is_async = hasattr(type(made), "__aiter__")
+        self.iterator = aiter(made) if self._is_async else iter(made)
+
     async def next(self) -> Any:
         if self.iterator is None:
-            self.life.begin()
-            made = self.make()
-            self._is_async = hasattr(type(made), "__aiter__")
-            self.iterator = aiter(made) if self._is_async else iter(made)
+            self.open_made()
         if self._is_async:
             return await anext(self.iterator, END)
         for item in self.iterator:  # Ctrl-C cannot strike between this line and the next, as it can after a call

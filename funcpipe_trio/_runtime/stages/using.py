@@ -171,6 +171,7 @@ class ResourceSource(MadeSource):
             inner = plan_of(self._made)
             if inner is None:
                 self.checked(self._made)
+                interruptibly(self.open_made)  # at once: it may hold something open, and may never be asked
         except BaseException as raised:  # noqa: ASYNC103  # raised again if it must pass
             error = failure_of(raised)
             if error is None:

@@ -762,6 +762,75 @@ def test_a_pause_holds_it_back():
 # ---- on top of it
 
 
+class Cursor:
+    """Holds something open from the moment it is made."""
+
+    def __init__(self, log):
+        self.log = log
+        log.append("cursor opened")
+
+    def __aiter__(self):
+        return self
+
+    async def __anext__(self):
+        await trio.sleep(1)
+        return 1
+
+    async def aclose(self):
+        self.log.append("cursor closed")
+
+
+class SyncCursor:
+    def __init__(self, log):
+        self.log = log
+        log.append("cursor opened")
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        raise AssertionError("nobody asks")
+
+    def close(self):
+        self.log.append("cursor closed")
+
+
+class Unmade:
+    def __init__(self):
+        raise Boom
+
+    def push(self, item):
+        raise AssertionError("it was not made")
+
+
+async def paused_and_left(line):
+    async with line.open() as run:
+        run.pause()
+        await trio.sleep(1)
+
+
+async def paused_and_drained(line):
+    async with line.open() as run:
+        run.pause()
+        await trio.sleep(1)
+        run.drain_nowait()
+        async for _ in run:
+            pass
+
+
+async def failed_before_its_first_item(line):
+    with pytest.raises(Boom):
+        await line.stateful(Unmade).run()
+
+
+@pytest.mark.parametrize("end", [paused_and_left, paused_and_drained, failed_before_its_first_item])
+@pytest.mark.parametrize("cursor", [Cursor, SyncCursor])
+def test_what_is_given_is_closed_though_it_was_never_asked(cursor, end):
+    file = File()
+    run_virtual(end, Pipeline.using(file.open, lambda file: cursor(file.log)))
+    assert file.log == ["open", "cursor opened", "cursor closed", "close"]
+
+
 def test_a_failure_that_a_policy_deals_with_does_not_close_it():
     file = File()
     plan = source(file).map(
