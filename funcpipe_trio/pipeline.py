@@ -1551,8 +1551,9 @@ class Pipeline(Generic[T_co]):
 
         Nothing of the plan's is called. Filters are taken to let every item pass, a `flat_map` to make one value of
         each, a `partition` to use its branches in turn, keys to differ, an item to cost 1, calls to succeed, nothing to
-        go round in a `loop`; what is not named takes no time, and neither does the consumer. For a plan of one line whose calls take
-        constant times a formula is exact; anything else is run in virtual time, for some thousand items.
+        go round in a `loop`; what is not named takes no time, and neither does the consumer. For a plan of one line
+        whose calls take constant times a formula is exact; anything else is run in virtual time, for some thousand
+        items.
 
         Args:
           times: seconds >= 0 that a call takes, by the name of its stage; or a sequence of such numbers, used in turn.
