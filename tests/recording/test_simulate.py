@@ -382,6 +382,19 @@ def test_a_source_that_nobody_stops_ends():
     assert (report.outcome, report.delivered) == ("completed", 0)
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda line: line.flat_map(lambda item: [item]),
+        lambda line: line.loop(lambda body: body.map(nap), again=lambda item: [], room=3),
+    ],
+)
+def test_what_was_never_called_was_recorded_all_the_same(make: Callable[[Plan], Plan]) -> None:
+    recording = recorded(make(line(0)))
+
+    assert simulate(make(line(0)), recording).outcome == "completed"
+
+
 def test_ctrl_c_ends_it_without_a_group():
     recording = recorded(line())
     for place, kept in recording.tapes.items():
