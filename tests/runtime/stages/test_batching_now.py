@@ -9,7 +9,7 @@ of room again and again, though that has nothing to give.
 import pytest
 import trio
 
-from funcpipe_trio import FairShare, Pipeline, fair_merge, merge, zip_pipelines
+from funcpipe_trio import FairShare, Pipeline, RateLimit, fair_merge, merge, zip_pipelines
 from funcpipe_trio.testing import Probe, run_virtual
 
 from .test_timing import played, script, under_schedules
@@ -82,6 +82,31 @@ def test_a_stage_that_wants_room_but_has_nothing_to_give_is_told_once(settings):
 
     each = 4 if "per_key" in settings else 2  # calls that end together
     assert under_schedules(main, 10) == [[each] * (40 // each)] * 10
+
+
+async def first_two_slowly(item):
+    if item < 2:
+        await trio.sleep(50 + 50 * item)
+    return item
+
+
+@pytest.mark.parametrize(
+    ("how", "sizes"),
+    [
+        ({"concurrency": 3}, [1, 9]),
+        ({"concurrency": 3, "key": lambda item: item}, [1, 9]),
+        ({"concurrency": 1, "key": lambda item: 0, "key_rate": RateLimit(0.1)}, [1]),
+    ],
+    ids=["an earlier call", "an earlier call, by key", "a rate"],
+)
+def test_a_stage_that_can_use_no_room_is_not_asked_again(how, sizes):
+    """It wants room, because it must wait for something else first; the two must not wake each other for ever."""
+
+    async def main():
+        async with Pipeline.from_iterable(range(60)).map(first_two_slowly, **how).batch(9, max_delay=0).open() as run:
+            return [len(await run.receive()) for _ in sizes]
+
+    assert under_schedules(main) == [sizes] * 40
 
 
 def test_a_list_is_there_as_a_whole():
