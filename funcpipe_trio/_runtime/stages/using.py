@@ -203,13 +203,6 @@ class ResourceSource(MadeSource):
     def make(self) -> Any:
         return self._made
 
-    async def close_source(self) -> None:
-        made, self._made = self._made, None
-        if self.iterator is None and (hasattr(type(made), "__anext__") or hasattr(type(made), "__next__")):
-            self.life.begin()  # it was never asked for an item, but may hold something open from the beginning
-            self.iterator, self._is_async = made, hasattr(type(made), "__aiter__")
-        await super().close_source()
-
     async def next(self) -> Any:
         if self._run is None:
             return await super().next()
