@@ -152,7 +152,7 @@ class AskingStage(Stage):
         except Exception as error:
             if not self.is_stopping():
                 raise  # a defect of this package: user code's errors are caught in `_ask`
-            chain.keep_cleanup_error(error)
+            self.fail(error)  # what is left of a group in which it came with the cancellation
         except BaseException as error:  # noqa: ASYNC103  # raised again if it must pass
             if not chain.fails_by(error):
                 raise
@@ -292,7 +292,11 @@ class AskingStage(Stage):
     async def end_life(self, close: Callable[[], Awaitable[object]] | None) -> None:
         """Close what was opened in the life of this source; an error is kept, never raised."""
         closing = None if close is None else partial(interruptible, close)
-        await self.chain.kept_cleanup(self.life.end(closing, self.chain.host.cleanup_timeout))
+        await self.chain.kept_cleanup(self.closed(self.life.end(closing, self.chain.host.cleanup_timeout)))
+
+    def closed(self, ending: Awaitable[bool]) -> Awaitable[bool]:
+        """Return what to await for the end of the life, which may raise what closing raised."""
+        return ending
 
     def fail(self, error: Exception) -> None:
         """End with an error of the source."""

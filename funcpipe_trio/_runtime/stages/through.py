@@ -8,12 +8,13 @@ in `Items`, within the generator.
   it gives a value, or asks for the next item            that item is used up (absorbed)
 
 A failure upstream is raised from the generator's items, in its place. If the generator raises it again, it is that same
-failure; if it handles it, the stream goes on. What the generator no longer needs is stopped at once when it ends.
+failure, also if it was stopped meanwhile, or is being closed; if it handles it, the stream goes on. What the generator
+no longer needs is stopped at once when it ends.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from typing import Any
 
 import trio
@@ -188,17 +189,32 @@ class ThroughStage(AskingStage):
         self.inbox.put(value)
 
     def fail(self, error: Exception) -> None:
-        mark = self.feed.failure if self.feed.exhausted else None
+        mark = self._mark_of(error)
         if self.is_stopping():
-            super().fail(error)
-        elif mark is not None and (mark.error is error or all(each is mark.error for each in leaves_of(error))):
-            self.inbox.end(mark)  # alone in a group, if a nursery of the generator's passed it on
+            if mark is None:
+                super().fail(error)
+            else:
+                self.inbox.end()
+                self.chain.host.ledger.unread(mark, self.reason())
+        elif mark is not None:
+            self.inbox.end(mark)
         else:
             number = self.feed.taken - 1
             self.chain.failed += self._hand is not NO_ITEM
             hand, self._hand = self._hand, NO_ITEM
             error = noted(error, self.name, None if number < 0 else number)
             self.inbox.end(FailureMark(error, self.chain, hand))
+
+    def _mark_of(self, error: Exception) -> FailureMark | None:
+        """Return the failure upstream, if the generator raised that again; None if it raised something else."""
+        mark = self.feed.failure if self.feed.exhausted else None
+        if mark is None or any(each is not mark.error for each in leaves_of(error)):
+            return None  # alone in a group, if a nursery of the generator's passed it on
+        return mark
+
+    def reason(self) -> str:
+        """Why nothing upstream is needed any more."""
+        return self.chain.stopped or reason_behind(self.inbox.failure or self.chain.failure)
 
     # ---- the end
 
@@ -210,8 +226,18 @@ class ThroughStage(AskingStage):
         self._wake_waiter()  # it may be a task that outlives the generator
         await self.end_life(getattr(self._iterator, "aclose", None))
 
+    async def closed(self, ending: Awaitable[bool]) -> bool:
+        try:
+            return await ending
+        except Exception as error:
+            mark = self._mark_of(error)
+            if mark is None:
+                raise
+            self.chain.host.ledger.unread(mark, self.reason())
+            return True
+
     def _close_feed(self) -> None:
-        self.feed.close(self.chain.stopped or reason_behind(self.inbox.failure or self.chain.failure))
+        self.feed.close(self.reason())
 
     def leave(self) -> None:
         self._close_feed()

@@ -12,7 +12,7 @@ import pytest
 import trio
 import trio.testing
 
-from funcpipe_trio import MisuseError, Pipeline, concat, merge
+from funcpipe_trio import Aborted, MisuseError, Pipeline, concat, merge
 from funcpipe_trio.testing import (
     Script,
     cancel_everywhere,
@@ -22,6 +22,8 @@ from funcpipe_trio.testing import (
     run_virtual,
 )
 from tests._kit import Boom
+
+from .test_timing import under_schedules
 
 
 async def slowly():
@@ -218,6 +220,59 @@ def test_a_failure_that_it_does_not_reach_is_kept_and_not_raised():
 
     assert [item for _, item in log] == [0]
     assert isinstance(report.error, Boom) or report.failed == 0
+
+
+async def reads_ahead(items):
+    """Reads in a task of its own, so the failure comes while it waits, or gives a value."""
+    async with trio.open_nursery() as nursery:
+        send, receive = trio.open_memory_channel(9)
+
+        async def read():
+            with send:
+                async for item in items:
+                    await send.send(item)
+
+        nursery.start_soon(read)
+        async for item in receive:
+            yield item
+
+
+async def reads_beside(items):
+    """Gives values of its own while a task reads, though that has failed."""
+    async with trio.open_nursery() as nursery:
+
+        async def read():
+            async for _ in items:
+                pass
+
+        nursery.start_soon(read)
+        for number in range(9):
+            with trio.CancelScope(shield=True):
+                await trio.sleep(6)
+            yield number
+
+
+@pytest.mark.parametrize("end", ["taken", "left", "aborted"])
+@pytest.mark.parametrize("fn", [reads_ahead, reads_beside])
+def test_a_failure_that_it_passes_on_when_it_is_stopped_is_kept_as_any_that_is_not_read(fn, end):
+    async def slow(item):
+        await trio.sleep(10)
+        return item
+
+    async def main():
+        line = Pipeline.from_async_iterable(slowly).map(fails).through(fn, holds=9).buffer(2).map(slow)
+        async with (line.take(2) if end == "taken" else line).open() as run:
+            with suppress(Aborted):
+                async for _ in run:
+                    if end == "left":
+                        break
+                    if end == "aborted":
+                        run.abort()
+        return run.report
+
+    for report in under_schedules(main):
+        assert (report.outcome, type(report.error)) == ("completed" if end == "taken" else end, Boom)
+        assert report.cleanup_errors == ()
 
 
 # ---- what it holds open
