@@ -66,6 +66,7 @@ class ThroughStage(AskingStage):
         self._is_pulled = False  # a task is asking for an item
         self._waiter: trio.lowlevel.Task | None = None  # a task of the generator's own that waits for an item
         self._waiting = Parking(self._unwait)  # what that waits by
+        self._is_wanted = False  # it wants an item, whatever the stage itself waits for
         feed.receiver = self
 
     # ---- what its neighbours call, and reports read
@@ -78,6 +79,9 @@ class ThroughStage(AskingStage):
         super().on_input()
         if worth_a_pull(self.feed):
             self._wake_waiter()
+
+    def wants_input(self) -> bool:
+        return self._is_wanted or super().wants_input()
 
     def stop(self, reason: str) -> bool:
         is_first = super().stop(reason)
@@ -133,14 +137,14 @@ class ThroughStage(AskingStage):
             await self.park(STARVED)
             return
         self.chain.turn_over()  # first: it may stop this stage
-        self._waits_for_item = True
+        self._is_wanted = True
         try:
             self.feed.release(parking=True)
             if not worth_a_pull(self.feed):
                 self._waiter = trio.lowlevel.current_task()
                 await self._waiting
         finally:
-            self._waits_for_item = False
+            self._is_wanted = False
 
     def _wake_waiter(self) -> None:
         if self._waiter is not None:

@@ -395,6 +395,21 @@ def test_a_task_of_its_own_may_ask_for_the_items():
     assert (report.taken, report.delivered) == (9, 9)
 
 
+@pytest.mark.parametrize("behind", [0, 1, 16])
+def test_a_task_of_its_own_gets_what_is_handed_over_to_it(behind):
+    """It waits for an item, while the stage waits for room, or for nothing."""
+
+    async def slow(item):
+        await trio.sleep(1)
+        return item
+
+    def main():
+        line = Pipeline.from_iterable(range(9)).buffer(0).through(reads_ahead, holds=9).buffer(behind)
+        return line.map(slow).collect()
+
+    assert under_schedules(main) == [[*range(9)]] * 40
+
+
 def test_only_one_task_at_a_time_may_ask():
     async def greedy(items):
         async with trio.open_nursery() as nursery:
