@@ -6,6 +6,7 @@ all of them. Items are `Token`s, which refuse every look but at their number, so
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -1063,7 +1064,7 @@ def fan_ins() -> Iterator[Case]:
     yield Case(
         "merge_sorted",
         lambda feed: merge_sorted(feed.line(), feed.other(), key=number),
-        lambda items: sorted([*items, *OTHER], key=number),
+        lambda items: [*heapq.merge(items, OTHER, key=number)],
         before=list,
         alone=False,
     )
@@ -1072,7 +1073,7 @@ def fan_ins() -> Iterator[Case]:
         lambda feed: merge_sorted(
             feed.line(), feed.twin().map(nap, concurrency=2), key=lambda item: -number(item), reverse=True
         ).map(nap, concurrency=2),
-        lambda items: sorted([*items, *items], key=number),
+        lambda items: [*heapq.merge(items, items, key=number)],
         before=lambda items: sorted([*items, *items[:-1]], key=number),
         alone=False,
     )
