@@ -6,7 +6,8 @@ import signal
 from collections import Counter
 
 import pytest
-from hypothesis import Phase, settings
+from hypothesis import Phase, given, settings
+from hypothesis.strategies import none
 
 settings.register_profile("mutation", phases=[Phase.explicit, Phase.generate], derandomize=True, database=None)
 settings.register_profile("ci", derandomize=True, deadline=None, database=None)
@@ -30,8 +31,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = kept
 
 
+@given(none())
+def _begin(nothing: None) -> None:
+    """Let Hypothesis make what is global to it, and find out who refers to that; frozen objects would not be found."""
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Let the garbage collector leave out the tests themselves: there are tens of thousands, and some tests collect."""
+    _begin()
     gc.collect()
     gc.freeze()
 

@@ -819,7 +819,9 @@ def held() -> Iterator[Case]:
     )
     yield on(
         "buffer: rendezvous that drops none",
-        lambda p: p.map(second).buffer(0, overflow="drop_newest").map(same).buffer(0, overflow="fail").map(same),
+        lambda p: (  # with room behind it, so that whatever comes there keeps no stage of it busy
+            p.map(second).buffer(0, overflow="drop_newest").map(same).buffer(0, overflow="fail").map(same).buffer(99)
+        ).map(same),
     )
     yield on("buffer: drop_oldest", lambda p: p.map(second).buffer(7, overflow="drop_oldest"))
     yield on("buffer: drop_newest", lambda p: p.map(second).buffer(7, overflow="drop_newest"))
