@@ -392,7 +392,7 @@ class _WatchedManager:
     async def __aexit__(self, *error: Any) -> Any:
         self._lab.sources.closed += trio.lowlevel.current_task() is self._task
         if hasattr(type(self._inner), "__aexit__"):
-            return await self._inner.__aexit__(*error)
+            return await self._inner.__aexit__(*error)  # noqa: ASYNC102  # the run shields it
         return self._inner.__exit__(*error)
 
 

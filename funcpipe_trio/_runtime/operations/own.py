@@ -112,6 +112,7 @@ class StatefulOp(FusedOperation):
     @trio.lowlevel.enable_ki_protection
     def _pushed(self, push: Callable[[Any], Any], value: Any, number: int) -> Exception | None:
         """Pass a value to it; return its failure, if it raised."""
+        failure: Exception | None = None
         try:
             self._take("push", push, value)
             if self._due is not None:
@@ -120,12 +121,12 @@ class StatefulOp(FusedOperation):
                 if self.deadline != before:  # one that stays is told in its time
                     self.tick(self.chain.now())
         except BaseException as error:  # noqa: ASYNC103  # what must pass is raised there
-            return self._failure(error, number, value)
+            failure = self._failure(error, number, value)
         else:
             self.absorbed += 1
-            return None
         finally:
             self.created += len(self._out)  # now, so that they count as in flight while they wait for room
+        return failure
 
     @trio.lowlevel.enable_ki_protection
     def _given(self, call: Callable[[], None]) -> Iterator[Any]:
