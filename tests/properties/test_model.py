@@ -29,6 +29,7 @@ from funcpipe_trio import (
     Failure,
     FairShare,
     OnError,
+    OnFull,
     Pipeline,
     RateLimit,
     Report,
@@ -37,6 +38,7 @@ from funcpipe_trio import (
     merge,
     merge_sorted,
     prefer,
+    zip_latest,
     zip_pipelines,
 )
 from funcpipe_trio.testing import run_virtual
@@ -197,6 +199,11 @@ def passing(draw: Draw) -> Part:
         lambda line: merge(line),
         lambda line: line.on_end(perhaps_async(draw, str)),
         lambda line: line.broadcast({"only": lambda branch: branch}),
+        lambda line: line.broadcast({"only": same_item, "slow": slowly}, join="zip").map(lambda both: both["slow"]),
+        lambda line: line.balance({"only": slowly}),
+        lambda line: prefer(line, at_least=2),
+        lambda line: zip_latest(line).map(lambda one: one[0]),
+        lambda line: line.buffer(10**6, overflow=OnFull.merge(max)),
     ]
     perhaps = perhaps_async(draw, lambda item: None)
     return Part(draw(st.sampled_from(ways)))
@@ -210,6 +217,14 @@ def holding(draw: Draw) -> Part:
         lambda line: line.through(late),
     ]
     return Part(draw(st.sampled_from(ways)))
+
+
+def same_item(line: Line) -> Line:
+    return line
+
+
+def slowly(line: Line) -> Line:
+    return line.map(waiting(lambda item: item % 3, int), concurrency=2).buffer(1)
 
 
 async def len_kept(batch: list[int]) -> list[int]:
