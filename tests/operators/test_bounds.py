@@ -257,8 +257,8 @@ def test_no_more_is_in_flight_than_the_plan_says(number, case):
 
 @pytest.mark.parametrize(("number", "case"), [*enumerate(COUNTED)], ids=lambda part: getattr(part, "name", None))
 def test_nor_with_a_slow_consumer(number, case):
-    """Looked at when it has taken one more, and before it takes the next; each operation in a quarter of the places."""
-    for place in PLACES[number % 4 :: 4]:
+    """Looked at when it has taken one more, and before it takes the next; each operation in a sixth of the places."""
+    for place in PLACES[number % 6 :: 6]:
         if fits(case, place):
             assert_bounded(case, place, gap=0.25, pace=1.5)
 

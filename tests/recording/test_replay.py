@@ -131,8 +131,7 @@ def assert_same(report: Report, expected: dict[str, Any], name: str) -> None:
 
 
 @every_case
-@pytest.mark.parametrize("gap", [0.0, 0.7])
-@pytest.mark.parametrize("hold", [0.0, 0.9])
+@pytest.mark.parametrize(("gap", "hold"), [(0.0, 0.9), (0.7, 0.0)])
 def test_it_repeats_the_run(monkeypatch, case, gap, hold):
     feed = Feed(tokens(12), gap)
     expected = sure(lambda: recorded(case.make(Feed(tokens(12), gap)), hold=hold)[0])
