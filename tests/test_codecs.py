@@ -177,7 +177,7 @@ def test_a_stopped_stream_tells_what_was_not_complete():
 
     run_virtual(main)
 
-    assert discarded in ([b"bc"], [b"b"])
+    assert discarded == [b"b"]  # the other chunk was not taken: there was no room
 
 
 def test_one_in_a_plan_makes_one_for_each_run():

@@ -22,6 +22,7 @@ from .failures import OrElse
 from .nodes import FanIn, FanOut, Plan, Source, inner_plans
 from .operations import Operation, WithFunction
 from .steps import step_of
+from .timing import KeepAlive
 
 LoopFull: TypeAlias = Literal["fail"] | Divert
 """What happens to new work for which there is no room."""
@@ -132,7 +133,7 @@ def _misplaced(again: Again, operation: Operation) -> Iterator[str]:
     """Find what is wrong with an operation in a body."""
     if operation.waits_for_more:
         yield _keeps_items(again, operation)
-    elif isinstance(operation, OrElse):
+    elif isinstance(operation, OrElse | KeepAlive):  # what they give comes from elsewhere, and might never end
         yield _has_other_source(again)
 
 
