@@ -203,3 +203,37 @@ def assert_run_balances(report):
     """Check that each item taken from the sources, and each value made, came to one end, or was used for others."""
     ends = report.delivered + report.failed + report.dropped + report.discarded
     assert report.taken + sum(each.made - each.used for each in report.remade) == ends, report.describe()
+
+
+def play(pipeline, stop=None):
+    """Return what came out when, the report and what was discarded; `stop` is told the run after each item."""
+
+    async def main():
+        log, discarded = [], []
+        async with pipeline.open(on_discard=lambda *told: discarded.append(told)) as run:
+            try:
+                async for item in run:
+                    log.append((trio.current_time(), item))
+                    if stop is not None:
+                        stop(run)
+            except Exception as error:
+                log.append((trio.current_time(), error))
+        return log, run.report, discarded
+
+    return run_virtual(main)
+
+
+async def read_ahead(items):
+    """A generator over a stream that takes its items in a task of its own."""
+    send, receive = trio.open_memory_channel(2)
+
+    async def read():
+        async with send:
+            async for item in items:
+                await send.send(item)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(read)
+        async for item in receive:
+            await trio.sleep(0.25)
+            yield item

@@ -14,7 +14,7 @@ import trio
 
 from funcpipe_trio import Pipeline, Recorder, simulate
 from funcpipe_trio.testing import run_virtual
-from tests._kit import Boom
+from tests._kit import Boom, read_ahead
 
 
 async def in_turns():
@@ -72,21 +72,6 @@ class Wrong(Keeping):
 
 class NoMethod:
     push = 3
-
-
-async def read_ahead(items):
-    send, receive = trio.open_memory_channel(2)
-
-    async def read():
-        async with send:
-            async for item in items:
-                await send.send(item)
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(read)
-        async for item in receive:
-            await trio.sleep(0.25)
-            yield item
 
 
 def fails(items):

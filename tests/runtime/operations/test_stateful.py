@@ -12,7 +12,7 @@ import trio
 
 from funcpipe_trio import Aborted, MisuseError, Pipeline, concat
 from funcpipe_trio.testing import Script, cancel_everywhere, drain_everywhere, fail_everywhere, run_virtual
-from tests._kit import Boom, nap
+from tests._kit import Boom, nap, play
 
 
 class Recording:
@@ -63,24 +63,6 @@ async def slowly():
     for item in range(9):
         await trio.sleep(1)
         yield item
-
-
-def play(pipeline, stop=None):
-    """Return what came out when, the report and what was discarded; `stop` is told the run after each item."""
-
-    async def main():
-        log, discarded = [], []
-        async with pipeline.open(on_discard=lambda *told: discarded.append(told)) as run:
-            try:
-                async for item in run:
-                    log.append((trio.current_time(), item))
-                    if stop is not None:
-                        stop(run)
-            except Exception as error:
-                log.append((trio.current_time(), error))
-        return log, run.report, discarded
-
-    return run_virtual(main)
 
 
 def test_it_is_asked_for_the_rest_at_the_end_and_once():

@@ -21,7 +21,7 @@ from funcpipe_trio.testing import (
     interrupt_everywhere,
     run_virtual,
 )
-from tests._kit import Boom
+from tests._kit import Boom, play, read_ahead
 
 from .test_timing import under_schedules
 
@@ -40,24 +40,6 @@ async def never():
 async def passed(items):
     async for item in items:
         yield item
-
-
-def play(pipeline, stop=None, after=None):
-    """Return what came out when, the report and what was discarded; `stop` is told the run after each item."""
-
-    async def main():
-        log, discarded = [], []
-        async with pipeline.open(on_discard=lambda *told: discarded.append(told)) as run:
-            try:
-                async for item in run:
-                    log.append((trio.current_time(), item))
-                    if stop is not None:
-                        stop(run)
-            except Exception as error:
-                log.append((trio.current_time(), error))
-        return log, run.report, discarded
-
-    return run_virtual(main)
 
 
 def fails(item):
@@ -375,21 +357,7 @@ def test_one_that_asks_in_a_shielded_scope_is_told_the_end_when_the_run_stops(fn
 def test_a_task_of_its_own_may_ask_for_the_items():
     """Such as one that reads ahead."""
 
-    async def ahead(items):
-        send, receive = trio.open_memory_channel(2)
-
-        async def read():
-            async with send:
-                async for item in items:
-                    await send.send(item)
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(read)
-            async for item in receive:
-                await trio.sleep(0.25)
-                yield item
-
-    log, report, _ = play(Pipeline.from_async_iterable(slowly).through(ahead, holds=3))
+    log, report, _ = play(Pipeline.from_async_iterable(slowly).through(read_ahead, holds=3))
 
     assert [item for _, item in log] == [*range(9)]
     assert (report.taken, report.delivered) == (9, 9)
