@@ -289,6 +289,8 @@ def test_a_signal_at_any_moment(begin):
         for plan, program in programs:
             number = signal.SIGINT if plan == "quiet" else signal.SIGTERM
             status, out, err = program.ended(number)
+            if not out and "Exception ignored in" in err and "KeyboardInterrupt" in err:
+                continue  # it came while Python imported modules, in a callback that swallows errors: nobody gets it
             before = (1, 130) if number == signal.SIGINT and not out else ()  # 1: while Python itself starts
             assert status in (0, -number, *before), err
             assert not out or is_report(out, "drained") or (plan == "at_once" and is_report(out, "completed"))
