@@ -70,6 +70,7 @@ from .policies.on_error import Skip as Skip
 from .policies.on_error import Stop as Stop
 from .policies.on_full import OnFull as OnFull
 from .policies.rate_limit import RateLimit as RateLimit
+from .policies.rate_limit import RollingLimit as RollingLimit
 from .policies.retry import Backoff as Backoff
 from .policies.retry import Retry as Retry
 from .service import run_service as run_service

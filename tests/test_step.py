@@ -324,7 +324,7 @@ def test_a_step_that_is_not_idempotent_is_not_retried():
         (
             TypeError,
             lambda: Step(embed).rate_limit(3),
-            "Step.rate_limit: limit must be a RateLimit or a RateLimiter, not 3",
+            "Step.rate_limit: limit must be a RateLimit, a RollingLimit or a RateLimiter, not 3",
         ),
         (
             TypeError,
@@ -419,7 +419,7 @@ TWICE = "Step.rate_limit: a limiter must be met once by a call, not twice\nUse c
             TypeError,
             LIMIT,
             {"rate_limit": 3},
-            "Step.rate_limit: limit must be a RateLimit or a RateLimiter, not 3",
+            "Step.rate_limit: limit must be a RateLimit, a RollingLimit or a RateLimiter, not 3",
         ),
         (TypeError, LIMIT, {"cost": 1}, "Step.rate_limit: cost must be callable, not 1"),
         (

@@ -23,7 +23,7 @@ from .._base.frozen import dataclass
 from .._base.functions import AnyFunction, function_name, is_async, never_awaitable, yields_async
 from .._base.shown import named
 from ..policies.circuit_breaker import CircuitBreaker
-from ..policies.rate_limit import RateLimit
+from ..policies.rate_limit import AnyLimit
 from ..policies.retry import Retry, needs_seed
 
 
@@ -134,15 +134,16 @@ class Timeout:
 class Limit:
     """What is inside starts at a limited rate."""
 
-    rate_limit: RateLimit
+    rate_limit: AnyLimit
     limiter: Any = None
     """The shared `RateLimiter`; None: each run makes its own."""
     cost: Callable[[Any], int | Fraction] | None = field(default=None, hash=False)
 
     def __post_init__(self) -> None:
         limit: Any = self.rate_limit
-        if not isinstance(limit, RateLimit):
-            raise checks.refuse(TypeError, "Step.rate_limit", "limit", "be a RateLimit or a RateLimiter", limit)
+        if not isinstance(limit, AnyLimit):
+            rule = "be a RateLimit, a RollingLimit or a RateLimiter"
+            raise checks.refuse(TypeError, "Step.rate_limit", "limit", rule, limit)
         if self.cost is not None:
             checks.sync_callable("Step.rate_limit", "cost", self.cost)
 

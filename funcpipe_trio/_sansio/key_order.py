@@ -1,11 +1,11 @@
 """Which item may be worked on next, if only so many of one key may be at once, or in a given time? A lane for each key.
 
 The rule: the items of a key start in their order. The first that waits is free if fewer than `per_key` of its key are
-being worked on, and, under a rate limit, the key's own bucket has a token; of the free items the oldest is taken first,
+being worked on, and, under a rate limit, the key's own meter has a token; of the free items the oldest is taken first,
 so no key waits for another's queue. `done` makes room for the next of its key. The token is taken when the call begins
-(`begun`), so the bound of the bucket holds for the calls of each key.
+(`begun`), so the bound of the limit holds for the calls of each key.
 
-The invariant: a key has a lane only while an item of it waits or is being worked on, or its bucket is not full; an idle
+The invariant: a key has a lane only while an item of it waits or is being worked on, or its meter is not full; an idle
 key costs nothing. Keys are hashed and compared, items never are. It is told the time; it never waits: at `deadline` it
 must be told (`advance`).
 """
@@ -19,35 +19,35 @@ from copy import copy
 from heapq import heapify, heappop, heappush
 from typing import Any
 
-from ..policies.rate_limit import RateLimit
-from .token_bucket import TokenBucket
+from ..policies.rate_limit import AnyLimit
+from .meter import Meter
+from .meters import meter_of
 
 
 class _Lane:
     """One key: the items of it that wait behind the free one."""
 
-    __slots__ = ("bucket", "busy", "is_offered", "key", "waiting")
+    __slots__ = ("busy", "is_offered", "key", "meter", "waiting")
 
-    def __init__(self, key: Hashable, bucket: TokenBucket | None) -> None:
+    def __init__(self, key: Hashable, meter: Meter | None) -> None:
         self.key = key
         self.waiting: deque[tuple[int, Any]] = deque()  # (position, entry)
         self.busy = 0
         self.is_offered = False  # its next item is free, or will be at a known time, or was taken and has not begun
-        self.bucket = bucket
+        self.meter = meter
 
 
 class KeyOrder:
     """Items that wait, each in the lane of its key."""
 
-    def __init__(self, per_key: int = 1, rate_limit: RateLimit | None = None) -> None:
+    def __init__(self, per_key: int = 1, rate_limit: AnyLimit | None = None) -> None:
         self._per_key = per_key
-        self._full = None if rate_limit is None else TokenBucket(rate_limit)  # copied for each key
-        self._burst = 0 if rate_limit is None else rate_limit.burst
+        self._full = None if rate_limit is None else meter_of(rate_limit)  # copied for each key
         self._lanes: dict[Hashable, _Lane] = {}
         # Heaps: by position, or by time and position, which no two items share, so nothing else is compared.
         self._free: list[tuple[int, _Lane, Any]] = []
         self._timed: list[tuple[float, int, _Lane]] = []  # lanes whose next item will be free
-        self._resting: OrderedDict[_Lane, None] = OrderedDict()  # those without items whose bucket may not be full
+        self._resting: OrderedDict[_Lane, None] = OrderedDict()  # those without items whose meter may not be full
         self._waiting = 0
 
     def __len__(self) -> int:
@@ -78,7 +78,7 @@ class KeyOrder:
             self._resting.pop(lane, None)
             self._forget_rested(now)
         self._waiting += 1
-        if lane.bucket is None and not lane.is_offered and lane.busy < self._per_key:  # then none of it waits
+        if lane.meter is None and not lane.is_offered and lane.busy < self._per_key:  # then none of it waits
             lane.is_offered = True
             heappush(self._free, (position, lane, entry))
         else:
@@ -94,7 +94,7 @@ class KeyOrder:
         _position, lane, entry = heappop(self._free)
         self._waiting -= 1
         lane.busy += 1
-        if lane.bucket is None:
+        if lane.meter is None:
             lane.is_offered = False
             if lane.waiting:
                 self._offer(lane, now)
@@ -106,9 +106,9 @@ class KeyOrder:
         With `is_call` false the item passes without one, and takes none.
         """
         lane = self._lanes[key]
-        assert lane.bucket is not None
+        assert lane.meter is not None
         if is_call:
-            lane.bucket.take(now, 1)  # it was there, and nobody else takes of it
+            lane.meter.take(now, 1)  # it was there, and nobody else takes of it
         lane.is_offered = False
         self._offer(lane, now)
 
@@ -116,7 +116,7 @@ class KeyOrder:
         """Make room for the next item of a key."""
         lane = self._lanes[key]
         lane.busy -= 1
-        if lane.waiting or lane.bucket is not None:
+        if lane.waiting or lane.meter is not None:
             self._offer(lane, now)
         elif not (lane.busy or lane.is_offered):
             del self._lanes[key]
@@ -155,7 +155,7 @@ class KeyOrder:
                 self._rest(lane, now)
             return
         lane.is_offered = True
-        at = now if lane.bucket is None else lane.bucket.when(now, 1)
+        at = now if lane.meter is None else lane.meter.when(now, 1)
         if at > now:
             heappush(self._timed, (at, lane.waiting[0][0], lane))
         else:
@@ -163,23 +163,20 @@ class KeyOrder:
             heappush(self._free, (position, lane, entry))
 
     def _rest(self, lane: _Lane, now: float) -> None:
-        if lane.bucket is None or self._is_full(lane.bucket, now):
+        if lane.meter is None or lane.meter.is_full(now):
             del self._lanes[lane.key]
             self._resting.pop(lane, None)
         else:
             self._resting[lane] = None
 
     def _forget_rested(self, now: float) -> None:
-        """Forget lanes whose bucket is full again: a new one would do the same."""
+        """Forget lanes whose meter is full again: a new one would do the same."""
         while self._resting:
             lane = next(iter(self._resting))
-            assert lane.bucket is not None
-            if not self._is_full(lane.bucket, now):
+            assert lane.meter is not None
+            if not lane.meter.is_full(now):
                 return
             del self._resting[lane], self._lanes[lane.key]
-
-    def _is_full(self, bucket: TokenBucket, now: float) -> bool:
-        return bucket.when(now, self._burst) <= now
 
 
 def _position(place: tuple[int, Any]) -> int:

@@ -4,7 +4,7 @@ The common rule: a pacer takes items (`add`, unless it `is_full`) and hands out 
 `deadline`. A deadline comes before an item of the same instant: an item that arrives exactly when the previous one is
 due does not replace it. So what is handed out does not depend on which task the scheduler runs first.
 
-  Throttler   each item when the bucket has its tokens; they are taken when it is handed out, not when it arrived
+  Throttler   each item when its limit has the tokens; they are taken when it is handed out, not when it arrived
   Debouncer   the last item, when no newer one has arrived for a time, or the first has waited for a longer one
   Sampler     the last item, at the first multiple of a period after the item that began to wait
   Delayer     each item, a time after it arrived
@@ -20,9 +20,9 @@ from collections import deque
 from fractions import Fraction
 from typing import Any
 
-from ..policies.rate_limit import RateLimit
+from ..policies.rate_limit import AnyLimit
+from .meters import meter_of
 from .multiples import Multiples
-from .token_bucket import TokenBucket
 
 
 class Pacer:
@@ -68,12 +68,12 @@ class Pacer:
 
 
 class Throttler(Pacer):
-    """Each item when a token bucket allows it.
+    """Each item when a limit allows it.
 
-    Asking the bucket costs more than everything else that is done for an item. So after a yes, `credit` more items of
+    Asking the meter costs more than everything else that is done for an item. So after a yes, `credit` more items of
     cost 1 may pass without asking (the caller subtracts 1 for each). They are paid for together, before the next
-    question or in `settle`, which ends the turn. Taking a token later than its item left never leaves more in the
-    bucket, so the bound still holds in every window. Paying late can only cost tokens that a full bucket would have
+    question or in `settle`, which ends the turn. Taking a token later than its item left never leaves more of
+    them, so the bound still holds in every window. Paying late can only cost tokens that a full bucket would have
     regained within the turn (10 ms and one item; nothing if no time passes in a turn); a sender that stays within the
     rate loses nothing, because the token that was asked for is taken at once.
     """
@@ -82,17 +82,17 @@ class Throttler(Pacer):
     credit: int
     deadline: float
 
-    def __init__(self, rate_limit: RateLimit) -> None:
+    def __init__(self, rate_limit: AnyLimit) -> None:
         super().__init__(1)
-        self._bucket = TokenBucket(rate_limit)
+        self._meter = meter_of(rate_limit)
         self._cost = 1
         self.credit = self._lent = 0
 
     def add(self, item: Any, cost: int | Fraction, now: float) -> None:
-        """Take an item; it is due when the bucket will have its tokens."""
+        """Take an item; it is due when the limit will have its tokens."""
         self.items.append(item)
         self._cost = cost
-        self.deadline = self._bucket.when(now, cost)
+        self.deadline = self._meter.when(now, cost)
 
     @property
     def owes(self) -> bool:
@@ -105,21 +105,21 @@ class Throttler(Pacer):
         The same as `add` and `pop` at the same time, at half their cost.
         """
         self.settle(now)
-        if self._bucket.take(now, 1) is not None:
+        if self._meter.take(now, 1) is not None:
             return False
-        self.credit = self._lent = self._bucket.whole_tokens(now)
+        self.credit = self._lent = self._meter.whole_tokens(now)
         return True
 
     def settle(self, now: float) -> None:
         """Take the tokens of the items that passed on credit; there is no credit until the next question."""
         owed, self.credit, self._lent = self._lent - self.credit, 0, 0
         if owed:
-            self._bucket.take(now, owed)  # it held that many, and still does
+            self._meter.take(now, owed)  # it held that many, and still does
 
     def pop(self, now: float) -> Any:
         """Hand out the item that is due, and take its tokens."""
         # Now, and not when the item arrived: one that had to wait for room would leave together with the next.
-        self._bucket.take(now, self._cost)
+        self._meter.take(now, self._cost)
         return super().pop(now)
 
 

@@ -16,11 +16,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from fractions import Fraction
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
-from .token_bucket import TokenBucket
 
-Claim: TypeAlias = Mapping[TokenBucket, int | Fraction]
+class Bucket(Protocol):
+    """A bucket, or any other meter (`meter.Meter`)."""
+
+    def when(self, now: float, cost: int | Fraction, *, behind: int | Fraction = 0) -> float:
+        """Return the earliest time at which a call may start; with `behind`, if one of that cost does first."""
+
+
+Claim: TypeAlias = Mapping[Bucket, int | Fraction]
 """What a call costs at each of its buckets."""
 
 

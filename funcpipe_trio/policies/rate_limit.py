@@ -6,11 +6,12 @@ import math
 import sys
 from dataclasses import KW_ONLY
 from fractions import Fraction
+from typing import Any, TypeAlias
 
 from .._base import checks
 from .._base.frozen import dataclass
 
-__all__ = ["RateLimit"]
+__all__ = ["AnyLimit", "RateLimit", "RollingLimit", "checked_limit"]
 
 
 _LATE = Fraction(2, 100)
@@ -54,3 +55,58 @@ class RateLimit:
     def describe(self) -> str:
         """One-line description."""
         return f"{self.rate:g} in {self.per:g} s, burst {self.burst}"
+
+
+@dataclass(frozen=True, slots=True)
+class RollingLimit:
+    """How many calls may start: never more than `n` in any window of `per` seconds.
+
+    A start counts for `per` seconds, in a half-open window: the (n+1)-th is allowed exactly `per` seconds after the
+    first one. So all `n` may start at once, and again `per` seconds later. This is the contract "100 requests a minute"
+    word for word. A `RateLimit` cannot express it: with a burst of b it allows up to ``b + rate`` in some window.
+    Its price is memory: what was started in the last `per` seconds is remembered, at most `n` instants.
+
+    Accepted wherever a `RateLimit` is. A call costs 1 by default; a cost counts as so many starts, so it is a whole
+    number.
+
+    Args:
+      n: starts in a window, an int >= 1.
+      per: length of the window, seconds > 0.
+
+    Raises:
+      TypeError: if an argument has a wrong type.
+      ValueError: if an argument is out of range.
+    """
+
+    n: int
+    _: KW_ONLY
+    per: float = 60.0
+
+    def __post_init__(self) -> None:
+        checks.integer("RollingLimit", "n", self.n, at_least=1)
+        object.__setattr__(self, "per", checks.seconds("RollingLimit", "per", self.per))
+
+    @property
+    def rate(self) -> float:
+        """Calls that may start in `per` seconds in the long run: `n`."""
+        return self.n
+
+    @property
+    def burst(self) -> int:
+        """Calls that may start at once after a pause: `n`."""
+        return self.n
+
+    def describe(self) -> str:
+        """One-line description."""
+        return f"{self.n} in any {self.per:g} s"
+
+
+AnyLimit: TypeAlias = RateLimit | RollingLimit
+"""A limit of either kind."""
+
+
+def checked_limit(where: str, name: str, value: Any, use: str = "") -> AnyLimit:
+    """Check for a limit of either kind."""
+    if not isinstance(value, AnyLimit):
+        raise checks.refuse(TypeError, where, name, "be a RateLimit or a RollingLimit", value, use)
+    return value

@@ -14,7 +14,7 @@ import trio
 from ..._base import checks
 from ..._base.frozen import dataclass
 from ..._base.shown import shown
-from ...policies.rate_limit import RateLimit
+from ...policies.rate_limit import RateLimit, RollingLimit, checked_limit
 from .token_queue import SharedBucket, TokenQueue
 
 
@@ -22,7 +22,7 @@ from .token_queue import SharedBucket, TokenQueue
 class RateLimiterStatistics:
     """The state of a `RateLimiter` at one instant."""
 
-    rate_limit: RateLimit
+    rate_limit: RateLimit | RollingLimit
     """The limit in force."""
     tokens: float
     """How many tokens the bucket holds."""
@@ -54,17 +54,18 @@ class RateLimiter:
       TypeError: if that is not a `RateLimit`.
     """
 
-    def __init__(self, rate_limit: RateLimit) -> None:
-        self._shared = SharedBucket(_limit("RateLimiter", rate_limit))  # its tokens; steps also wait for them
+    def __init__(self, rate_limit: RateLimit | RollingLimit) -> None:
+        checked_limit("RateLimiter", "rate_limit", rate_limit)
+        self._shared = SharedBucket(rate_limit)  # its tokens; steps also wait for them
         self._line = TokenQueue(self._shared)  # tasks that wait for them and for no others
 
     def __repr__(self) -> str:
-        return f"RateLimiter({self._shared.bucket.rate_limit!r})"
+        return f"RateLimiter({self._shared.meter.rate_limit!r})"
 
     @property
-    def rate_limit(self) -> RateLimit:
+    def rate_limit(self) -> RateLimit | RollingLimit:
         """The limit in force."""
-        return self._shared.bucket.rate_limit
+        return self._shared.meter.rate_limit
 
     @trio.lowlevel.enable_ki_protection
     async def acquire(self, cost: int | Fraction = 1) -> None:
@@ -97,7 +98,7 @@ class RateLimiter:
             raise trio.WouldBlock
 
     @trio.lowlevel.enable_ki_protection
-    def set_rate(self, rate_limit: RateLimit) -> None:
+    def set_rate(self, rate_limit: RateLimit | RollingLimit) -> None:
         """Change the limit from now on, also for waiting tasks; tokens that are there stay.
 
         Raises:
@@ -106,20 +107,19 @@ class RateLimiter:
 
         Checkpoint: never (sync, inside of a trio run).
         """
-        _limit("RateLimiter.set_rate", rate_limit)
+        checked_limit("RateLimiter.set_rate", "rate_limit", rate_limit)
         needed = max((line.most(self._shared) for line in self._shared.lines), default=1)
         if rate_limit.burst < needed:
             rule = f"be >= {shown(needed)}, which a waiting task needs"
             raise checks.refuse(ValueError, "RateLimiter.set_rate", "burst", rule, rate_limit.burst)
-        self._shared.bucket.set_rate(self._shared.now(), rate_limit)
-        self._shared.poke()
+        self._shared.set_rate(rate_limit)
 
     def statistics(self) -> RateLimiterStatistics:
         """Return what it holds, and what it gave. Sync, inside of a trio run."""
         now = self._shared.now()
         return RateLimiterStatistics(
-            rate_limit=self._shared.bucket.rate_limit,
-            tokens=self._shared.bucket.tokens(now),
+            rate_limit=self._shared.meter.rate_limit,
+            tokens=self._shared.meter.tokens(now),
             tasks_waiting=sum(map(len, self._shared.lines)),
             acquired=self._shared.acquired,
             acquired_cost=self._shared.acquired_cost,
@@ -128,8 +128,8 @@ class RateLimiter:
 
     def _checked(self, cost: int | Fraction) -> int | Fraction:
         checks.cost("RateLimiter", "cost", cost)
-        if cost > self._shared.bucket.rate_limit.burst:
-            rule = f"be <= the burst of {shown(self._shared.bucket.rate_limit.burst)}, or it could never be paid"
+        if cost > self._shared.meter.rate_limit.burst:
+            rule = f"be <= the burst of {shown(self._shared.meter.rate_limit.burst)}, or it could never be paid"
             raise checks.refuse(ValueError, "RateLimiter", "cost", rule, cost)
         return cost
 
@@ -142,9 +142,3 @@ def queue_of(limiters: Sequence[RateLimiter]) -> TokenQueue:
 def checked_cost(limiter: RateLimiter, cost: int | Fraction) -> int | Fraction:
     """Return what a call takes from a limiter, if it may take that."""
     return limiter._checked(cost)
-
-
-def _limit(where: str, value: RateLimit) -> RateLimit:
-    if not isinstance(value, RateLimit):
-        raise checks.refuse(TypeError, where, "rate_limit", "be a RateLimit", value)
-    return value

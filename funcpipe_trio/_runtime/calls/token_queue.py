@@ -20,9 +20,9 @@ from operator import itemgetter
 import trio
 
 from ..._sansio.cost_grid import CostGrid
-from ..._sansio.token_bucket import TokenBucket
+from ..._sansio.meters import meter_of, meter_under
 from ..._sansio.token_claims import Claim, delays, may_start, ready_at
-from ...policies.rate_limit import RateLimit
+from ...policies.rate_limit import AnyLimit
 from ..core.wait_queue import WaitQueue
 from .one_run import OneRun
 
@@ -40,13 +40,13 @@ class SharedBucket:
         "_waiting",
         "acquired",
         "acquired_cost",
-        "bucket",
         "joined",
         "lines",
+        "meter",
     )
 
-    def __init__(self, rate_limit: RateLimit) -> None:
-        self.bucket = TokenBucket(rate_limit)  # decides when tokens are there
+    def __init__(self, rate_limit: AnyLimit) -> None:
+        self.meter = meter_of(rate_limit)  # decides when tokens are there
         self.lines: dict[TokenQueue, None] = {}  # those in which a task waits
         self.joined: int = 0  # tasks that came to wait, which numbers them
         self.acquired: int = 0  # how often tokens were taken
@@ -54,7 +54,7 @@ class SharedBucket:
         self._waiting = 0  # tasks that wait
         self._waited = 0.0  # seconds in which tasks waited, summed over them, up to when that number last changed
         self._counted = 0.0  # when that was
-        self._grid = CostGrid()  # bounds the digits of that sum; the bucket has its own
+        self._grid = CostGrid()  # bounds the digits of that sum; the meter has its own
         self._run = OneRun("RateLimiter: it", "Use a RateLimiter in each of them, with a part of the rate.")
         """The trio run whose clock it goes by, and whose tasks it may wake."""
 
@@ -63,7 +63,7 @@ class SharedBucket:
         now = trio.current_time()
         if not self._run.is_current():  # its times cannot be compared with those of the run before
             self._run.enter()
-            self.bucket.rebase(now)
+            self.meter.rebase(now)
         return now
 
     def waited(self, now: float) -> float:
@@ -77,11 +77,20 @@ class SharedBucket:
 
     def take(self, now: float, cost: Cost) -> float | None:
         """Take tokens and return None; if they are not there, return when they will be."""
-        again_at = self.bucket.take(now, cost)
+        again_at = self.meter.take(now, cost)
         if again_at is None:
             self.acquired += 1
             self.acquired_cost += self._grid.counted(cost)
         return again_at
+
+    def when(self, now: float, cost: Cost, *, behind: Cost = 0) -> float:
+        """Return the earliest time at which a call may start; with `behind`, if one of that cost does first."""
+        return self.meter.when(now, cost, behind=behind)
+
+    def set_rate(self, rate_limit: AnyLimit) -> None:
+        """Continue under another limit."""
+        self.meter = meter_under(self.meter, self.now(), rate_limit)
+        self.poke()
 
     def poke(self) -> None:
         """Let the first task of each line ask again."""
@@ -96,7 +105,7 @@ class _Claimant:
 
     def __init__(self, buckets: Sequence[SharedBucket], costs: Sequence[Cost]) -> None:
         self.costs = costs  # tokens that it needs, in the order of the buckets
-        self.claim: Claim = {each.bucket: cost for each, cost in zip(buckets, costs, strict=True)}  # by bucket
+        self.claim: Claim = dict(zip(buckets, costs, strict=True))  # by bucket
         self.numbers: dict[SharedBucket, int] = {}  # its number in the order of arrival at each; empty before it waits
         self.followers: dict[TokenQueue, None] = {}  # lines whose first task must not delay it
         self.ready: float = inf  # when its tokens will be there, as it last asked
@@ -128,7 +137,7 @@ class TokenQueue:
 
     def most(self, bucket: SharedBucket) -> Cost:
         """Return the most tokens of a bucket that a waiting task needs."""
-        return max(place.claim[bucket.bucket] for place in self._claimants)
+        return max(place.claim[bucket] for place in self._claimants)
 
     def try_take(self, costs: Sequence[Cost]) -> bool:
         """Take tokens of all buckets if they are there, and if that delays no waiting task; return whether it did."""

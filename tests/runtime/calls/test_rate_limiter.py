@@ -599,8 +599,12 @@ def test_it_shows_its_limit():
 @pytest.mark.parametrize(
     ("kind", "call", "message"),
     [
-        (TypeError, lambda _: RateLimiter(8), "RateLimiter: rate_limit must be a RateLimit, not 8"),
-        (TypeError, lambda r: r.set_rate(8), "RateLimiter.set_rate: rate_limit must be a RateLimit, not 8"),
+        (TypeError, lambda _: RateLimiter(8), "RateLimiter: rate_limit must be a RateLimit or a RollingLimit, not 8"),
+        (
+            TypeError,
+            lambda r: r.set_rate(8),
+            "RateLimiter.set_rate: rate_limit must be a RateLimit or a RollingLimit, not 8",
+        ),
         (TypeError, lambda r: r.acquire_nowait(True), "RateLimiter: cost must be a positive int or Fraction, not True"),
         (
             TypeError,

@@ -329,7 +329,7 @@ ANOTHER = RateLimiter(SLOW)
     ("arguments", "keywords", "kind", "message"),
     [
         ((), {}, TypeError, "at least one limit must be given\nUse RateLimit(8), say."),
-        ((SLOW, 8), {}, TypeError, "limit must be a RateLimit or a RateLimiter, not 8"),
+        ((SLOW, 8), {}, TypeError, "limit must be a RateLimit, a RollingLimit or a RateLimiter, not 8"),
         (
             (ANOTHER, ANOTHER),
             {},
