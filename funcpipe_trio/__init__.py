@@ -19,7 +19,12 @@ from ._recording.recorder import Recorder as Recorder
 from ._recording.recording import Recording as Recording
 from ._recording.simulation import simulate as simulate
 from ._recording.simulation import simulate_async as simulate_async
+from ._runtime.calls.limiter_keys import KeyWaitReport as KeyWaitReport
+from ._runtime.calls.place_limiter import PlaceLimiter as PlaceLimiter
+from ._runtime.calls.place_limiter import PlaceLimiterGroup as PlaceLimiterGroup
+from ._runtime.calls.place_limiter import PlaceLimiterStatistics as PlaceLimiterStatistics
 from ._runtime.calls.rate_limiter import RateLimiter as RateLimiter
+from ._runtime.calls.rate_limiter import RateLimiterGroup as RateLimiterGroup
 from ._runtime.calls.rate_limiter import RateLimiterStatistics as RateLimiterStatistics
 from ._runtime.calls.started import StartedCircuit as StartedCircuit
 from ._runtime.calls.started import StartedStep as StartedStep
@@ -35,6 +40,7 @@ from ._runtime.hub.hub_statistics import HubSubscriptionStatistics as HubSubscri
 from ._runtime.reports.blame import Blame as Blame
 from ._runtime.reports.counts import InputReport as InputReport
 from ._runtime.reports.counts import Latency as Latency
+from ._runtime.reports.counts import LimitWaitReport as LimitWaitReport
 from ._runtime.reports.counts import LinkReport as LinkReport
 from ._runtime.reports.counts import PolicyReport as PolicyReport
 from ._runtime.reports.counts import RemakeReport as RemakeReport

@@ -5,7 +5,7 @@ A step is a value and never changes. It holds a plan whose parts check themselve
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from fractions import Fraction
 from typing import Any, Generic, Literal, TypeAlias, TypeVar, overload
@@ -14,15 +14,16 @@ from ._base import checks
 from ._base.errors import PlanError
 from ._base.functions import function_name
 from ._base.shown import cut, escaped
-from ._plan.steps import Call, Layer, Limit, Pure, StepPlan, Timeout, Using, Within, step_of
-from ._runtime.calls.rate_limiter import RateLimiter
+from ._plan.steps import Call, Layer, Limit, Places, Pure, StepPlan, Timeout, Using, Within, step_of
+from ._runtime.calls.place_limiter import PlaceLimiterGroup
+from ._runtime.calls.rate_limiter import RateLimiterGroup
 from ._runtime.calls.started import StartedStep
 from ._runtime.core.failures import add_note
 from ._runtime.run.gathering import gathered
 from ._runtime.runners.executors import InExecutor
 from ._runtime.runners.runners import Processes, Threads, runner_of
 from .policies.circuit_breaker import CircuitBreaker
-from .policies.rate_limit import RateLimit
+from .policies.rate_limit import RateLimit, RollingLimit
 from .policies.retry import Retry
 
 __all__ = ["Step", "chunked", "gather"]
@@ -36,10 +37,11 @@ R_contra = TypeVar("R_contra", contravariant=True)
 
 Manager: TypeAlias = "AbstractAsyncContextManager[R, Any] | AbstractContextManager[R, Any]"
 """What opens a resource when it is entered, and closes it when it is left."""
+_AnyLimit = RateLimit | RollingLimit | RateLimiterGroup
 _Cost = Callable[[Any], int | Fraction]
 _Costs = (
     _Cost
-    | Mapping[Any, _Cost]  # by limit; Any, for a mapping is invariant in its keys, and there are two kinds of limits
+    | Mapping[Any, _Cost]  # by limit; Any, for a mapping is invariant in its keys, and there are some kinds of limits
     | Sequence[_Cost | None]
 )
 _Runner = Threads | Processes | InExecutor | Callable[..., Awaitable[Any]]
@@ -179,35 +181,71 @@ class Step(Generic[A, B]):
         """
         return self._within(checks.instance("Step.retry", "retry", retry, Retry))
 
-    def rate_limit(self, *limits: RateLimit | RateLimiter, cost: _Costs | None = None) -> Step[A, B]:
-        """Limit how often what is inside may start; calls wait for their turn, first come, first served.
+    def rate_limit(
+        self,
+        *limits: _AnyLimit,
+        key: Callable[[Any], Hashable] | None = None,
+        cost: _Costs | None = None,
+        settle: _Costs | None = None,
+    ) -> Step[A, B]:
+        """Limit how often what is inside may start; calls wait for their turn.
 
         A call counts when it starts, at all `limits`: it takes the tokens of all of them at once, as soon as every
-        limit has what the call costs, and holds none before that. Limits written directly one behind the other are
-        treated in the same way. (Directly behind `on`, or with a timeout in between, a call starts when there is a
-        thread or process for it; with another policy in between, a call counts when that policy begins.)
+        limit has what the call costs, and holds none before that. Limits and `places` written directly one behind the
+        other are treated in the same way. (Directly behind `on`, or with a timeout in between, a call starts when there
+        is a thread or process for it; with another policy in between, a call counts when that policy begins.)
 
-        A call that waits for one of its limits lets other calls go first at the rest, as long as its own tokens will be
-        there in time: so it does not hold up others needlessly, and others cannot keep it from starting.
+        Calls that need the same limits are served first come, first served; or, if one of these is a `RateLimiter` with
+        shares, by the weights of their keys (of several such limiters, the first one decides). A call that waits for
+        one of its limits lets other calls go first at the rest, as long as its own tokens will be there in time: so it
+        does not hold up others needlessly, and others cannot keep it from starting.
 
         Args:
-          limits: at least one, each a `RateLimit`, which each run and each start of the step keeps separately, or a
-            `RateLimiter`, which is shared by everything that uses it.
+          limits: at least one, each a `RateLimit` or a `RollingLimit`, which each run and each start of the step keeps
+            separately, or a `RateLimiter` (or a group of one), which is shared by everything that uses it.
+          key: ``key(item)`` is whose share a call takes at limiters with shares, hashable; a sync function.
           cost: ``cost(item)`` is what a call takes, an int or Fraction > 0 and at most the burst; a sync function. By
             default each call takes 1. With several limits it applies to all; a mapping of limits to functions, or a
             sequence of functions in the order of `limits` (None: 1), sets it for each.
+          settle: ``settle(result)`` is what the call has really cost, an int or Fraction >= 0; a sync function, or
+            several, as for `cost`. What it took too much is given back at once. What it took too little is taken from
+            what is there; the rest is a debt, which its key pays before its next call (without shares: the limiter,
+            before any call). So in the long run the true cost keeps the rate. A call that fails settles nothing.
 
         Raises:
           TypeError: if an argument has a wrong type, or there is no limit.
-          ValueError: if a limiter is given twice, or `cost` names a limit that is not given, or is a sequence of
-            another length than `limits`.
+          ValueError: if a limiter is given twice; if `cost` or `settle` names a limit that is not given, or is a
+            sequence of another length than `limits`; if there is a `key` and no `RateLimiter`.
         """
         if not limits:
             raise TypeError("Step.rate_limit: at least one limit must be given\nUse RateLimit(8), say.")
+        if key is not None and not any(isinstance(limit, RateLimiterGroup) for limit in limits):
+            raise ValueError(
+                "Step.rate_limit: key must be given with a RateLimiter, whose shares it names\n"
+                "Use RateLimiter(limit, share=FairShare(...)), made once and shared."
+            )
+        costs, settles = _of_each(limits, "cost", cost), _of_each(limits, "settle", settle)
         step: Step[Any, Any] = self
-        for limit, each in zip(limits, _cost_of_each(limits, cost), strict=True):
-            step = step._within(_limit(limit, each))
+        for limit, *functions in zip(limits, costs, settles, strict=True):
+            step = step._within(_limit(limit, key, *functions))
         return step
+
+    def places(self, limiter: PlaceLimiterGroup, *, key: Callable[[Any], Hashable] | None = None) -> Step[A, B]:
+        """Limit how many of what is inside run at once, over all who share the limiter; calls wait for a place.
+
+        A place is taken when the call starts, and given back when it ends, however it ends. With rate limits directly
+        beside it the call takes the place and all tokens at one instant, and holds neither before; except if these are
+        directly behind `on`: then the place is taken first.
+
+        Args:
+          limiter: a `PlaceLimiter`, or a group of one.
+          key: ``key(item)`` is whose share a call takes, if the limiter has shares; hashable; a sync function.
+
+        Raises:
+          TypeError: if an argument has a wrong type.
+          ValueError: if the step holds a place of this limiter already.
+        """
+        return self._within(Places(limiter, key))
 
     def circuit_breaker(self, breaker: CircuitBreaker) -> Step[A, B]:
         """Stop calling what is inside while it only fails.
@@ -326,25 +364,27 @@ class Step(Generic[A, B]):
         return Step.from_plan(StepPlan(self.name, (Within(self.plan.parts, layer),)))
 
 
-def _limit(limit: RateLimit | RateLimiter, cost: _Cost | None) -> Limit:
-    return Limit(limit.rate_limit, limit, cost) if isinstance(limit, RateLimiter) else Limit(limit, None, cost)
+def _limit(limit: _AnyLimit, key: Callable[[Any], Hashable] | None, cost: _Cost | None, settle: _Cost | None) -> Limit:
+    if isinstance(limit, RateLimiterGroup):
+        return Limit(limit.rate_limit, limit, cost, key, settle)
+    return Limit(limit, None, cost, None, settle)
 
 
-def _cost_of_each(limits: Sequence[RateLimit | RateLimiter], cost: _Costs | None) -> list[_Cost | None]:
-    """Return the cost function for each limit, None where a call costs 1."""
+def _of_each(limits: Sequence[_AnyLimit], name: str, value: _Costs | None) -> list[_Cost | None]:
+    """Return the function for each limit, None where there is none."""
     where = "Step.rate_limit"
-    if isinstance(cost, Mapping):
-        unknown = [limit for limit in cost if limit not in limits]
+    if isinstance(value, Mapping):
+        unknown = [limit for limit in value if limit not in limits]
         if unknown:
-            raise checks.refuse(ValueError, where, "cost", "name limits that are given", unknown[0])
-        by_limit: Mapping[Any, _Cost] = cost
+            raise checks.refuse(ValueError, where, name, "name limits that are given", unknown[0])
+        by_limit: Mapping[Any, _Cost] = value
         return [by_limit.get(limit) for limit in limits]
-    if isinstance(cost, Sequence) and not callable(cost):
-        if len(cost) != len(limits):
+    if isinstance(value, Sequence) and not callable(value):
+        if len(value) != len(limits):
             rule = f"have a function (or None) for each of the {len(limits)} limits"
-            raise ValueError(f"{where}: cost must {rule}, not {len(cost)}")
-        return [*cost]
-    return [cost] * len(limits)
+            raise ValueError(f"{where}: {name} must {rule}, not {len(value)}")
+        return [*value]
+    return [value] * len(limits)
 
 
 async def gather(step: Step[C, D] | StartedStep[C, D], items: Iterable[C], *, concurrency: int) -> list[D]:

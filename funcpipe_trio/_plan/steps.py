@@ -11,7 +11,7 @@ Nothing here makes a call.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import field, replace
 from fractions import Fraction
 from inspect import isgeneratorfunction
@@ -136,25 +136,52 @@ class Limit:
 
     rate_limit: AnyLimit
     limiter: Any = None
-    """The shared `RateLimiter`; None: each run makes its own."""
+    """The shared `RateLimiter`, or a group of one; None: each run makes its own."""
     cost: Callable[[Any], int | Fraction] | None = field(default=None, hash=False)
+    key: Callable[[Any], Hashable] | None = field(default=None, hash=False)
+    settle: Callable[[Any], int | Fraction] | None = field(default=None, hash=False)
 
     def __post_init__(self) -> None:
         limit: Any = self.rate_limit
         if not isinstance(limit, AnyLimit):
             rule = "be a RateLimit, a RollingLimit or a RateLimiter"
             raise checks.refuse(TypeError, "Step.rate_limit", "limit", rule, limit)
-        if self.cost is not None:
-            checks.sync_callable("Step.rate_limit", "cost", self.cost)
+        for name in ("cost", "key", "settle"):
+            if getattr(self, name) is not None:
+                checks.sync_callable("Step.rate_limit", name, getattr(self, name))
 
     def describe(self) -> str:
         """One-line description."""
         shared = "" if self.limiter is None else ", shared"
+        key = "" if self.key is None else f" by {function_name(self.key)}"
         cost = "" if self.cost is None else f", an item costs what {function_name(self.cost)} says"
-        return f"rate limit of {self.rate_limit.describe()}{shared}{cost}"
+        settle = "" if self.settle is None else f", settled by {function_name(self.settle)}"
+        return f"rate limit of {self.rate_limit.describe()}{shared}{key}{cost}{settle}"
 
 
-Layer: TypeAlias = Timeout | Limit | Retry | CircuitBreaker
+@dataclass(frozen=True, slots=True)
+class Places:
+    """What is inside runs so many times at once, over all who share that."""
+
+    limiter: Any
+    """The shared `PlaceLimiter`, or a group of one."""
+    key: Callable[[Any], Hashable] | None = field(default=None, hash=False)
+
+    def __post_init__(self) -> None:
+        if not isinstance(getattr(self.limiter, "places", None), int):
+            raise checks.refuse(TypeError, "Step.places", "limiter", "be a PlaceLimiter", self.limiter)
+        if self.key is not None:
+            checks.sync_callable("Step.places", "key", self.key)
+
+    def describe(self) -> str:
+        """One-line description."""
+        key = "" if self.key is None else f" by {function_name(self.key)}"
+        return f"{self.limiter.places} places, shared{key}"
+
+
+Layer: TypeAlias = Timeout | Limit | Places | Retry | CircuitBreaker
+Admitting: TypeAlias = Limit | Places
+"""What a call waits for, and takes when it starts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +196,8 @@ class Within:
             _refuse_once(self.inner)
         elif isinstance(self.layer, Limit) and self.layer.limiter is not None and len(self.inner) == 1:
             _refuse_twice(self.layer.limiter, self.inner[0])
+        elif isinstance(self.layer, Places):
+            _refuse_nested(self.layer.limiter, self.inner)
 
 
 def _refuse_once(parts: tuple[Part, ...]) -> None:
@@ -186,10 +215,25 @@ def _refuse_once(parts: tuple[Part, ...]) -> None:
 
 def _refuse_twice(limiter: object, part: Part) -> None:
     """Refuse a limiter that already applies to the call."""
-    if any(each.limiter is limiter for each in limits_around(part)[0]):
+    if any(same_limiter(each.limiter, limiter) for each in limits_around(part)[0]):
         raise ValueError(
             "Step.rate_limit: a limiter must be met once by a call, not twice\nUse cost= to let it take more."
         )
+
+
+def _refuse_nested(limiter: object, parts: tuple[Part, ...]) -> None:
+    """Refuse places inside of places of the same limiter: calls could wait for each other for ever."""
+    if any(isinstance(each, Places) and same_limiter(each.limiter, limiter) for each in layers_in(parts)):
+        raise ValueError(
+            "Step.places: a call must not wait for a second place of a limiter while it holds one\n"
+            "Use .places(limiter) once."
+        )
+
+
+def same_limiter(one: Any, other: Any) -> bool:
+    """Return whether two are the same limiter, or groups of the same one."""
+    shared = getattr(one, "_shared", None)
+    return shared is not None and shared is getattr(other, "_shared", None)
 
 
 Part: TypeAlias = Call | Pure | Within
@@ -292,11 +336,18 @@ def layers_in(parts: tuple[Part, ...]) -> Iterator[Layer]:
             yield from layers_in(part.inner)
 
 
-def limits_around(part: Part) -> tuple[tuple[Limit, ...], tuple[Part, ...]]:
-    """Return the rate limits around a part with nothing between them, outermost first, and the parts inside."""
-    limits: list[Limit] = []
+def limits_around(part: Part) -> tuple[tuple[Admitting, ...], tuple[Part, ...]]:
+    """Return the limits around a part that a call meets at one instant, outermost first, and the parts inside.
+
+    That is those with nothing between them; except that the rate limits directly behind ``on`` begin only when a call
+    has its thread or process, so places around them are taken before that.
+    """
+    limits: list[Admitting] = []
     parts: tuple[Part, ...] = (part,)
-    while len(parts) == 1 and isinstance(parts[0], Within) and isinstance(parts[0].layer, Limit):
+    is_placed = Placed.of(part) is not None
+    while len(parts) == 1 and isinstance(parts[0], Within) and isinstance(parts[0].layer, Limit | Places):
+        if limits and not is_placed and Placed.of(parts[0]) is not None:
+            break
         limits.append(parts[0].layer)
         parts = parts[0].inner
     return tuple(limits), parts

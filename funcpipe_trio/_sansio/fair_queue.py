@@ -23,6 +23,11 @@ A flow that leaves with a debt finds it when it comes back before V has reached 
 starve the others, each of them entitled to its first turn at V; so where more debts are left behind than flows are
 present, a new flow takes over the oldest of them. This also bounds their memory.
 
+Some flows may be passed over for a reason of their own: they are ready, but their item cannot be served yet. Then a
+later one is served *out of turn*. V goes on to the tag of that one, and those that were passed over start from V when
+they are served, as if they had become ready then: being passed over gives no credit, and so the bound holds between
+any two flows that were not. A `View` shows the next one of some of the flows.
+
 It is not told the time, holds no items, and does not space a heavy flow's items out among many light ones.
 """
 
@@ -48,7 +53,18 @@ _SLACK = 16  # how many entries may be dead, or debts left behind, before they a
 class Flow(Generic[K]):
     """One flow of a `FairQueue`, made by its `add`; read-only outside the queue."""
 
-    __slots__ = ("_denominator", "_entry", "_numerator", "_rest", "_tag", "key", "served", "service", "weight")
+    __slots__ = (
+        "_denominator",
+        "_entry",
+        "_numerator",
+        "_rest",
+        "_tag",
+        "_views",
+        "key",
+        "served",
+        "service",
+        "weight",
+    )
 
     key: K
     served: int
@@ -66,6 +82,66 @@ class Flow(Generic[K]):
         self._numerator = 1  # a cost of 1 is numerator/denominator ticks; both are multiples of the grid's unit
         self._denominator = 1
         self._entry = 0  # the number of its live entry in the heap; 0: not ready, -1: removed
+        self._views: tuple[View[K], ...] = ()  # those that show it
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Where it stands among the ready flows of its queue: the lower one is served first."""
+        return self._tag, self._entry
+
+
+class View(Generic[K]):
+    """Some of the flows of a `FairQueue` that are ready: which of them is next?"""
+
+    __slots__ = ("_heap", "_queue", "_shown")
+
+    def __init__(self, queue: FairQueue[K]) -> None:
+        self._queue = queue
+        self._shown: set[Flow[K]] = set()
+        self._heap: list[tuple[int, int, Flow[K]]] = []  # as in the queue; dead also if the flow is not shown
+
+    def __len__(self) -> int:
+        """How many flows it shows."""
+        return len(self._shown)
+
+    def show(self, flow: Flow[K]) -> None:
+        """Add a flow that is ready; idempotent."""
+        if flow not in self._shown:
+            self._queue._views[self] = None
+            self._shown.add(flow)
+            flow._views = (*flow._views, self)
+            self._enter(flow)
+
+    def hide(self, flow: Flow[K]) -> None:
+        """Take a flow out, before it is not ready any more; idempotent."""
+        if flow in self._shown:
+            self._shown.remove(flow)
+            flow._views = tuple(view for view in flow._views if view is not self)
+            self._compact()
+            if not self._shown:
+                del self._queue._views[self]
+
+    def first(self) -> Flow[K] | None:
+        """Return the flow that is served next among them; None if it shows none."""
+        heap = self._heap
+        while heap:
+            _, entry, flow = heap[0]
+            if flow._entry == entry and flow in self._shown:
+                return flow
+            heappop(heap)
+        return None
+
+    def _enter(self, flow: Flow[K]) -> None:
+        heappush(self._heap, (flow._tag, flow._entry, flow))
+        self._compact()
+
+    def _compact(self) -> None:
+        if len(self._heap) > 2 * len(self._shown) + _SLACK:
+            self._rebuild()
+
+    def _rebuild(self) -> None:
+        self._heap = [(flow._tag, flow._entry, flow) for flow in self._shown]
+        heapify(self._heap)
 
 
 class FairQueue(Generic[K]):
@@ -92,6 +168,7 @@ class FairQueue(Generic[K]):
         self._heaviest = 1  # the largest numerator of a relative weight
         self._grid = CostGrid()
         self._bits = _GUARD_BITS
+        self._views: dict[View[K], None] = {}  # those that show a flow
 
     def add(self, key: K, weight: int | Fraction) -> Flow[K]:
         """Add a flow; it joins level with the others, and is not ready yet.
@@ -169,6 +246,20 @@ class FairQueue(Generic[K]):
             heappop(heap)
         return None
 
+    def overtake(self, flow: Flow[K]) -> None:
+        """Let `select` return a flow that is ready, until its next charge; those before it are passed over (see above).
+
+        Raises:
+          StateError: if the flow is not ready.
+        """
+        if flow._entry <= 0:
+            raise StateError(f"cannot serve flow {named(flow.key)} while it is not ready")
+        if self.select() is not flow:
+            flow._tag = max(flow._tag, self._now)
+            self._entries += 1
+            flow._entry = self._entries
+            heappush(self._heap, (-1, flow._entry, flow))
+
     def charge(self, flow: Flow[K], cost: int | Fraction = 1, *, still_ready: bool) -> int | Fraction:
         """Count one service of the flow that `select` returned.
 
@@ -197,9 +288,9 @@ class FairQueue(Generic[K]):
             parts = cost.numerator * (flow._numerator // cost.denominator)
         else:
             parts = cost * flow._numerator  # type: ignore[assignment]  # an int, for the cost is one
-        self._now = flow._tag
+        self._now = start = flow._tag if flow._tag > self._now else self._now  # it may have been passed over
         ticks, flow._rest = divmod(parts + flow._rest, flow._denominator)
-        flow._tag = tag = flow._tag + ticks
+        flow._tag = tag = start + ticks
         if tag > self._latest:
             self._latest = tag
         flow.served += 1
@@ -207,6 +298,8 @@ class FairQueue(Generic[K]):
         if still_ready:
             self._entries = flow._entry = entry = self._entries + 1
             heapreplace(heap, (tag, entry, flow))
+            for view in flow._views:
+                view._enter(flow)
         else:
             flow._entry = 0
             heappop(heap)
@@ -251,6 +344,25 @@ class FairQueue(Generic[K]):
             self._enter(flow)
             self._compact()
 
+    def adjust(self, flow: Flow[K], cost: int | Fraction) -> None:
+        """Correct what a flow was charged, without serving it: virtual time stays.
+
+        Args:
+          flow: a flow of this queue, ready or not.
+          cost: an int or Fraction; what it used more, or below 0, less. Its debt never gets below 0.
+        """
+        cost = self._counted(cost)
+        parts = cost.numerator * (flow._numerator // cost.denominator)
+        ticks, flow._rest = divmod(parts + flow._rest, flow._denominator)
+        flow._tag = max(flow._tag, self._now) + ticks
+        if flow._tag < self._now:
+            flow._tag, flow._rest = self._now, 0
+        self._latest = max(self._latest, flow._tag)
+        if flow._entry > 0:
+            self._enter(flow)
+            self._compact()
+        self._refine()
+
     def debt(self, flow: Flow[K]) -> Fraction:
         """Return the cost by which a flow is ahead of virtual time, >= 0: what the others may get before its next."""
         ahead = (flow._tag - self._now) * flow._denominator + flow._rest
@@ -273,6 +385,8 @@ class FairQueue(Generic[K]):
         self._entries += 1
         flow._entry = self._entries
         heappush(self._heap, (flow._tag, flow._entry, flow))
+        for view in flow._views:
+            view._enter(flow)
 
     def _compact(self) -> None:
         """Drop the dead entries when they are the majority, so that the heap is about as small as the backlog."""
@@ -282,6 +396,8 @@ class FairQueue(Generic[K]):
     def _rebuild(self) -> None:
         self._heap = [(flow._tag, entry, flow) for _, entry, flow in self._heap if flow._entry == entry]
         heapify(self._heap)
+        for view in self._views:
+            view._rebuild()
 
     def _level(self) -> None:
         """End a busy period: one tick past the latest tag, all debts and rests are cleared."""

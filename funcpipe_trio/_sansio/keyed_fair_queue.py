@@ -22,7 +22,7 @@ from fractions import Fraction
 from typing import Any
 
 from .fair_queue import FairQueue, Flow
-from .key_accounts import KeyAccount, KeyAccounts
+from .key_accounts import KeyAccount, KeyAccounts, cost_of
 
 MOST_ACCOUNTS = 100
 """The most keys in a report, those with the highest cost. A report of a hundred thousand keys is useless."""
@@ -76,7 +76,7 @@ class KeyedFairQueue:
         self._max_keys = max_keys
         self._lanes: dict[Hashable, Lane] = {}
         self._queue: FairQueue[Hashable] = FairQueue()
-        self._accounts = KeyAccounts(MOST_ACCOUNTS)
+        self._accounts = KeyAccounts[KeyAccount](MOST_ACCOUNTS, cost_of)
         self._inside = 0
         self.outside = None
         self.cost = 0
@@ -164,7 +164,8 @@ class KeyedFairQueue:
         """Return what the keys were served: the `MOST_ACCOUNTS` with the highest cost, highest first."""
         live = [lane.account for lane in self._lanes.values()]
         if self.outside is not None and self.outside.lane is None:
-            live.append(self._accounts.of(self.outside.key, self._weight_now(self.outside.key)))
+            key = self.outside.key
+            live.append(self._accounts.of(key) or KeyAccount(key, self._weight_now(key)))
         return self._accounts.greatest(live)
 
     def waiting(self) -> dict[Hashable, tuple[int, float | Fraction, float]]:
@@ -194,7 +195,8 @@ class KeyedFairQueue:
 
     def _new_lane(self, key: Hashable, came: float) -> Lane:
         weight = self._weight_now(key)
-        lane = self._lanes[key] = Lane(self._queue.add(key, weight), self._accounts.resume(key, weight), came)
+        account = self._accounts.resume(key) or KeyAccount(key, weight)
+        lane = self._lanes[key] = Lane(self._queue.add(key, weight), account, came)
         lane.account.weight = weight
         return lane
 

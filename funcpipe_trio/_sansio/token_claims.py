@@ -20,10 +20,11 @@ from typing import Protocol, TypeAlias
 
 
 class Bucket(Protocol):
-    """A bucket, or any other meter (`meter.Meter`)."""
+    """What says when tokens will be there (see `Meter.when`)."""
 
     def when(self, now: float, cost: int | Fraction, *, behind: int | Fraction = 0) -> float:
-        """Return the earliest time at which a call may start; with `behind`, if one of that cost does first."""
+        """Return the earliest time at which a call of that cost may start, now or behind another."""
+        ...
 
 
 Claim: TypeAlias = Mapping[Bucket, int | Fraction]

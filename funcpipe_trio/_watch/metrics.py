@@ -245,6 +245,7 @@ METRICS: Final[tuple[Metric, ...]] = (
     _policy("waited_circuit", "s", "Seconds in which calls waited for a circuit to close, summed likewise."),
     _policy("resources", "1", "Resources that were opened for its calls."),
     _policy("waited_resource", "s", "Seconds in which calls waited until a resource was open, summed likewise."),
+    _policy("waited_places", "s", "Seconds in which calls waited for places, summed likewise."),
     _link("passed", "counter", "{item}", "Items that were put into the link behind a stage, or into that of a branch."),
     _link("taken", "counter", "{item}", "Items that were taken out of it."),
     _link("dropped", "counter", "{item}", "Items that its policy of overflow dropped."),

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from funcpipe_trio._sansio.key_accounts import KeyAccounts
+from funcpipe_trio._sansio.key_accounts import KeyAccount, KeyAccounts, cost_of
 from funcpipe_trio._sansio.keyed_fair_queue import MOST_ACCOUNTS, KeyedFairQueue
 from funcpipe_trio.testing import assert_fair
 
@@ -241,22 +241,22 @@ def test_nothing_is_taken_where_nothing_is():
 
 def test_an_account_adds_up():
     """It has the weight that it was made with; one that was put aside goes on."""
-    accounts = KeyAccounts(3)
-    account = accounts.resume("a", 7)
+    accounts = KeyAccounts(3, cost_of)
+    account = accounts.resume("a") or KeyAccount("a", 7)
     for cost, contested in ((2, True), (3, False), (Fraction(1, 2), True)):
         account.count(cost, contested=contested)
     accounts.put_aside(account)
 
-    assert accounts.resume("a", 7) is account
+    assert (accounts.resume("a") or KeyAccount("a", 7)) is account
     assert (account.weight, account.taken, account.cost, account.contested) == (7, 3, Fraction(11, 2), Fraction(5, 2))
 
 
 def test_accounts_are_forgotten_in_bulk():
     """When twice as many are put aside as are kept: catches a search for the least one for each key that goes."""
-    accounts = KeyAccounts(3)
+    accounts = KeyAccounts(3, cost_of)
     sizes = []
     for key in range(8):
-        accounts.put_aside(accounts.resume(key, 1))
+        accounts.put_aside(accounts.resume(key) or KeyAccount(key, 1))
         sizes.append(len(accounts))
 
     assert sizes == [1, 2, 3, 4, 5, 6, 3, 4]
@@ -264,9 +264,9 @@ def test_accounts_are_forgotten_in_bulk():
 
 def test_accounts_keep_the_greatest():
     """Of the keys that are gone those of the greatest cost are kept, however many came after them."""
-    accounts = KeyAccounts(3)
+    accounts = KeyAccounts(3, cost_of)
     for key in range(100):
-        account = accounts.resume(key, 1)
+        account = accounts.resume(key) or KeyAccount(key, 1)
         account.count(1000 - key, contested=False)
         accounts.put_aside(account)
 

@@ -12,7 +12,7 @@ import trio
 
 from funcpipe_trio import CircuitBreaker, OnError, Pipeline, RateLimit, RateLimiter, Step, merge
 from funcpipe_trio._runtime.calls.circuit import Circuit
-from funcpipe_trio._runtime.core.wait_queue import WaitQueue, _Waiter
+from funcpipe_trio._runtime.core.wait_queue import Waiter, WaitQueue
 from funcpipe_trio._runtime.pools.keyed import KeyedPool
 from funcpipe_trio._runtime.pools.outcomes import Outcomes
 from funcpipe_trio._runtime.pools.pool import Pool
@@ -117,16 +117,18 @@ def do_not_count_what_waits_in_lanes(patch):
 
 
 def keep_the_place_of_a_cancelled_waiter(patch):
-    join = WaitQueue.join
+    wait = WaitQueue.wait
 
-    async def haunted(self, ask, *, checkpoint=False):
+    async def haunted(self, waiter, ask, *, checkpoint=False):
         try:
-            await join(self, ask, checkpoint=checkpoint)
+            await wait(self, waiter, ask, checkpoint=checkpoint)
         except trio.Cancelled:
-            self._waiters = {_Waiter(trio.lowlevel.current_task()): None, **self._waiters}
+            waiters = self.order._waiters
+            waiters[ghost := Waiter()] = None
+            waiters.move_to_end(ghost, last=False)
             raise
 
-    patch.setattr(WaitQueue, "join", haunted)
+    patch.setattr(WaitQueue, "wait", haunted)
 
 
 def keep_the_place_of_a_cancelled_probe(patch):

@@ -73,7 +73,7 @@ def test_the_names_are_these():
     [
         (StageReport, "stage", {"name", "kind", "fused", "waits_for", "failures", "policies", "divert", "created",
                                 "absorbed", "in_flight_peak", "as_failures"}),
-        (PolicyReport, "step", set()),
+        (PolicyReport, "step", {"limits"}),
         (LinkReport, "link", {"behind", "name", "peak", "cost"}),
         (InputReport, "input", {"merge", "key", "kind", "share", "failure"}),
     ],

@@ -18,7 +18,7 @@ from ..._sansio.retrying import is_meant
 from ...policies.circuit_breaker import CircuitBreaker
 from ..core.call_context import CALL, CallContext, Layered
 from ..core.log import INFO, WARNING, log
-from ..core.wait_queue import WaitQueue
+from ..core.wait_queue import Waiter, WaitQueue
 
 if TYPE_CHECKING:
     from trio_util import AsyncValue
@@ -52,7 +52,7 @@ class Circuit:
         self.policy: CircuitBreaker = policy  # what counts as a failure, and whether calls wait
         self._name = name  # of the step, for the log
         self._breaker = Breaker(policy)  # decides which calls get a permit
-        self._line = WaitQueue()  # calls that wait for one
+        self._line: WaitQueue[Waiter] = WaitQueue()  # calls that wait for one
         self._told: State = "closed"  # the state that was last told
         self._state: AsyncValue[State] | None = None  # made when asked for
 

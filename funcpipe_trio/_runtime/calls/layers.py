@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from fractions import Fraction
 from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
@@ -26,7 +25,7 @@ import trio
 from ..._base.functions import AnyFunction, is_async
 from ..._base.shown import type_name
 from ..._plan.nodes import is_awaitable
-from ..._plan.steps import Call, Limit, Part, Placed, Pure, StepPlan, Timeout, layers_in, limits_around
+from ..._plan.steps import Call, Limit, Part, Placed, Places, Pure, StepPlan, Timeout, layers_in, limits_around
 from ..._sansio.retrying import RetryState
 from ...policies.retry import Retry
 from ..core.call_context import CALL, Around, CallContext, ContextFunction, Layered
@@ -34,7 +33,7 @@ from ..core.failures import add_note
 from ..core.protocols import Keeper
 from ..core.user_code import awaiting, interruptible, refuse_awaitable
 from ..runners.active_runner import start_runner
-from .rate_limiter import RateLimiter, checked_cost, queue_of
+from .admission import Admission, Taken
 
 if TYPE_CHECKING:
     from .circuit import Circuit
@@ -89,9 +88,9 @@ def _part(part: Part, making: _Making) -> Layered:
         return _called(part, making)
     if isinstance(part, Pure):
         return _pure(part.fn)
-    if isinstance(part.layer, Limit):
+    if isinstance(part.layer, Limit | Places):
         limits, within = limits_around(part)
-        return _limited(_row(within, making), _admission(limits))
+        return _limited(_row(within, making), Admission(limits))
     inner, layer = _row(part.inner, making), part.layer
     if isinstance(layer, Timeout):
         return _timed(inner, layer.seconds, has_retry=any(isinstance(each, Retry) for each in layers_in(part.inner)))
@@ -149,35 +148,34 @@ def _placed(placed: Placed, making: _Making) -> Layered:
     call = placed.call
     assert call.runner is not None
     running, place = start_runner(call.runner), call.runner.place
-    outside, inside = (_admission(limits) if limits else None for limits in (placed.outside, placed.inside))
 
-    async def made(fn: AnyFunction, item: Any, context: CallContext) -> Any:
+    async def made(before: Layered | None, fn: AnyFunction, item: Any, context: CallContext) -> Any:
         context.waits_for = place
         try:
-            return _no_awaitable(await running.call(fn, item, context, inside), *_ELSEWHERE)
+            return _no_awaitable(await running.call(fn, item, context, before), *_ELSEWHERE)
         finally:
             context.waits_for = CALL
 
-    if placed.timeout is None:
-        return _of_function(made, call, making)
-    seconds = placed.timeout.seconds
+    outside, inside = (Admission(limits) if limits else None for limits in (placed.outside, placed.inside))
+    if placed.timeout is None and not (inside and inside.is_ended):
+        return _of_function(partial(made, None if inside is None else inside.admit), call, making)
+    seconds = inf if placed.timeout is None else placed.timeout.seconds
 
     async def timed(fn: AnyFunction, item: Any, context: CallContext) -> Any:
-        async def admit(item: Any, context: CallContext) -> None:
-            if outside is not None:
-                await outside(item, context)
-            limit.begin(seconds)
-            if inside is not None:
-                await inside(item, context)
+        taken: list[Taken | None] = []
 
-        context.waits_for = place
+        async def admit(item: Any, context: CallContext) -> None:
+            taken.append(None if outside is None else await outside.admit(item, context))
+            limit.begin(seconds)
+            taken.append(None if inside is None else await inside.admit(item, context))
+
         with context.within(inf) as limit:
-            try:
-                result = await running.call(fn, item, context, admit)
-            finally:
-                context.waits_for = CALL
+            result = await made(admit, fn, item, context)
             if limit.is_met():
-                return _no_awaitable(result, *_ELSEWHERE)
+                for admission, each in zip((outside, inside), taken, strict=True):
+                    if admission is not None:
+                        admission.settle(each, result)
+                return result
         raise _late(seconds, context) from None
 
     return _of_function(timed, call, making)
@@ -199,56 +197,31 @@ def _of_function(
 _ELSEWHERE = "the function that a runner runs", "Use Step(fn) without on for an async one."
 
 
-# ---- rate
+# ---- limits
 
 
-def _limited(inner: Layered, admit: Layered) -> Layered:
-    async def limited(item: Any, context: CallContext) -> Any:
-        await admit(item, context)
-        return await inner(item, context)
+def _limited(inner: Layered, admission: Admission) -> Layered:
+    admit = admission.admit
+    if not admission.is_ended:
 
-    return limited
+        async def limited(item: Any, context: CallContext) -> Any:
+            await admit(item, context)
+            return await inner(item, context)
 
+        return limited
 
-def _admission(limits: tuple[Limit, ...]) -> Layered:
-    """Make a function that waits until all limits let a call start, at one instant."""
-    limiters = [_limiter(limit) for limit in limits]
-    line = queue_of(limiters)
-    costs_of = _costs(limits, limiters)
-
-    async def admit(item: Any, context: CallContext) -> None:
-        costs = costs_of(item)
-        if line.try_take(costs):
-            return
-        since, context.waits_for = trio.current_time(), "rate limit"
+    async def ended(item: Any, context: CallContext) -> Any:
+        taken = await admit(item, context)
         try:
-            await line.take(costs)
-        finally:
-            context.waits_for = CALL
-            context.counters.waited_rate += trio.current_time() - since
+            result = await inner(item, context)
+        except BaseException:
+            admission.release()
+            raise
+        admission.release()
+        admission.settle(taken, result)
+        return result
 
-    return admit
-
-
-def _limiter(limit: Limit) -> RateLimiter:
-    limiter: RateLimiter | None = limit.limiter
-    return RateLimiter(limit.rate_limit) if limiter is None else limiter
-
-
-def _costs(limits: tuple[Limit, ...], limiters: list[RateLimiter]) -> Callable[[Any], tuple[int | Fraction, ...]]:
-    """Make a function that returns what an item costs at each limiter."""
-    pairs = [(each.cost, limiter) for each, limiter in zip(limits, limiters, strict=True)]
-    ones = (1,) * len(pairs)
-    if all(cost is None for cost, _ in pairs):
-        return lambda item: ones
-
-    @trio.lowlevel.disable_ki_protection
-    def ask(cost: Callable[[Any], int | Fraction], item: Any) -> Any:
-        return cost(item)
-
-    return lambda item: tuple(
-        [1 if cost is None else checked_cost(limiter, ask(cost, item)) for cost, limiter in pairs]
-    )
+    return ended
 
 
 # ---- time

@@ -1,31 +1,39 @@
-"""`RateLimiter`, a token bucket that many tasks wait for: which goes next, and what does a cancelled one leave behind?
+"""`RateLimiter`, a limit that many tasks wait for: which goes next, and what does a cancelled one leave behind?
 
-The choice is `_sansio.token_bucket`, the waiting is `TokenQueue`: first come, first served, whatever the costs.
+When tokens are there is decided by a meter (`_sansio.meters`), the waiting is `TokenQueue`. Without shares it is first
+come, first served, whatever the costs; with shares the keys that wait are served by weight.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import field
 from fractions import Fraction
+from typing import Any
 
 import trio
 
 from ..._base import checks
 from ..._base.frozen import dataclass
 from ..._base.shown import shown
-from ...policies.rate_limit import RateLimit, RollingLimit, checked_limit
+from ..._sansio.fair_lines import Branch
+from ..._sansio.meters import meter_of, meter_under
+from ...policies.fair_share import FairShare
+from ...policies.rate_limit import AnyLimit, checked_limit
+from .limiter_keys import KeyWaitReport, LimiterKeys, checked_share, key_waits, shared_of
 from .token_queue import SharedBucket, TokenQueue
+
+__all__ = ["RateLimiter", "RateLimiterGroup", "RateLimiterStatistics", "checked_cost", "queue_of"]
 
 
 @dataclass(frozen=True, slots=True)
 class RateLimiterStatistics:
     """The state of a `RateLimiter` at one instant."""
 
-    rate_limit: RateLimit | RollingLimit
+    rate_limit: AnyLimit
     """The limit in force."""
     tokens: float
-    """How many tokens the bucket holds."""
+    """How many tokens it holds: calls of cost 1 that may start now."""
     tasks_waiting: int
     """How many tasks wait for tokens."""
     acquired: int
@@ -35,96 +43,73 @@ class RateLimiterStatistics:
     waited: float = field(default=0.0, compare=False)
     """Seconds in which tasks waited for tokens, summed over the tasks; a task that waits for several limiters counts
     at each. Waits that are not over count up to now. Two snapshots may be equal without it."""
+    keys: tuple[KeyWaitReport, ...] = field(default=(), compare=False)
+    """Which keys waited for how long, the 100 of the longest waits; empty without shares."""
 
 
-class RateLimiter:
-    """One rate limit for many: steps, pipelines, and plain trio code that share it keep it together.
+class RateLimiterGroup(LimiterKeys):
+    """Keys that share what a `RateLimiter` gives to them together; made by its `group`."""
 
-    In every window [s, t], what was acquired costs at most ``burst + rate/per * (t - s)``, exactly, by trio's clock, at
-    the instant at which `acquire` returns. Waiting tasks are served in the order in which they came.
-
-    It belongs to no run: it may be made before trio runs, and serve several runs one after the other. Each run has a
-    clock of its own, so at its first use in a run the limiter holds what it held at its last use in the run before. It
-    is not for use from other threads: a use in a trio run is a `StateError` while another run that used it is not over.
-
-    Args:
-      rate_limit: how many may start in how much time.
-
-    Raises:
-      TypeError: if that is not a `RateLimit`.
-    """
-
-    def __init__(self, rate_limit: RateLimit | RollingLimit) -> None:
-        checked_limit("RateLimiter", "rate_limit", rate_limit)
-        self._shared = SharedBucket(rate_limit)  # its tokens; steps also wait for them
-        self._line = TokenQueue(self._shared)  # tasks that wait for them and for no others
+    def __init__(self, shared: SharedBucket, branch: Branch | None, line: TokenQueue) -> None:
+        super().__init__(shared, branch)
+        self._line = line  # tasks that wait for its tokens and for no others
 
     def __repr__(self) -> str:
-        return f"RateLimiter({self._shared.meter.rate_limit!r})"
+        return f"RateLimiterGroup({self.rate_limit!r})"
 
     @property
-    def rate_limit(self) -> RateLimit | RollingLimit:
+    def rate_limit(self) -> AnyLimit:
         """The limit in force."""
         return self._shared.meter.rate_limit
 
+    def group(self, key: Hashable, weight: int | Fraction | None = None) -> RateLimiterGroup:
+        """Return a group: keys that share, by their weights in it, what the group gets beside other keys and groups.
+
+        ``limiter.group("acme", 3).acquire(key="nightly")``: first the tenant, then the job. The same key names the
+        same group, whose name in the `FairShare` is a tuple: ``("acme", "nightly")`` for a key in it.
+
+        Args:
+          key: its name, hashable. It is no key of a call: that would be another member, with the same weight.
+          weight: its weight from now on, an int or Fraction > 0; without it, what was set or the `FairShare` says.
+
+        Raises:
+          TypeError: if an argument has a wrong type.
+          ValueError: if the weight is not positive, or the limiter has no shares.
+
+        Checkpoint: never (sync).
+        """
+        return RateLimiterGroup(self._shared, self._group("RateLimiter.group", key, weight), self._line)
+
     @trio.lowlevel.enable_ki_protection
-    async def acquire(self, cost: int | Fraction = 1) -> None:
+    async def acquire(self, cost: int | Fraction = 1, key: Hashable = None) -> None:
         """Wait for tokens, and take them: what they are for may start at once.
 
         Args:
-          cost: tokens, an int or Fraction > 0, at most the burst.
+          cost: tokens, an int or Fraction > 0, at most the burst; under a `RollingLimit` a whole number.
+          key: whose share it is, hashable; ignored without shares.
 
         Raises:
-          TypeError: if `cost` has a wrong type.
-          ValueError: if it is out of range; a cost above the burst could never be paid.
+          TypeError: if `cost` has a wrong type, or `key` is not hashable.
+          ValueError: if the cost is out of range; one above the burst could never be paid.
 
         Checkpoint: always.
         Cancellation: the place in line is given back, and no token is lost.
         """
-        await self._line.take((self._checked(cost),), checkpoint=True)
+        await self._line.take((self._checked(cost),), (self._seat(key),), checkpoint=True)
 
-    def acquire_nowait(self, cost: int | Fraction = 1) -> None:
+    def acquire_nowait(self, cost: int | Fraction = 1, key: Hashable = None) -> None:
         """Take tokens, if they are there and no task waits for them.
 
         Raises:
           trio.WouldBlock: if they are not there, or a task waits; nothing was taken.
-          TypeError: if `cost` has a wrong type.
-          ValueError: if it is out of range.
+          TypeError: if `cost` has a wrong type, or `key` is not hashable.
+          ValueError: if the cost is out of range.
 
         Checkpoint: never (sync, inside of a trio run).
         """
-        if not self._line.try_take((self._checked(cost),)):
+        if not self._line.try_take((self._checked(cost),), (self._seat(key),)):
             self._shared.now()
             raise trio.WouldBlock
-
-    @trio.lowlevel.enable_ki_protection
-    def set_rate(self, rate_limit: RateLimit | RollingLimit) -> None:
-        """Change the limit from now on, also for waiting tasks; tokens that are there stay.
-
-        Raises:
-          TypeError: if it is not a `RateLimit`.
-          ValueError: if its burst is less than a waiting task needs; nothing was changed.
-
-        Checkpoint: never (sync, inside of a trio run).
-        """
-        checked_limit("RateLimiter.set_rate", "rate_limit", rate_limit)
-        needed = max((line.most(self._shared) for line in self._shared.lines), default=1)
-        if rate_limit.burst < needed:
-            rule = f"be >= {shown(needed)}, which a waiting task needs"
-            raise checks.refuse(ValueError, "RateLimiter.set_rate", "burst", rule, rate_limit.burst)
-        self._shared.set_rate(rate_limit)
-
-    def statistics(self) -> RateLimiterStatistics:
-        """Return what it holds, and what it gave. Sync, inside of a trio run."""
-        now = self._shared.now()
-        return RateLimiterStatistics(
-            rate_limit=self._shared.meter.rate_limit,
-            tokens=self._shared.meter.tokens(now),
-            tasks_waiting=sum(map(len, self._shared.lines)),
-            acquired=self._shared.acquired,
-            acquired_cost=self._shared.acquired_cost,
-            waited=self._shared.waited(now),
-        )
 
     def _checked(self, cost: int | Fraction) -> int | Fraction:
         checks.cost("RateLimiter", "cost", cost)
@@ -134,11 +119,81 @@ class RateLimiter:
         return cost
 
 
-def queue_of(limiters: Sequence[RateLimiter]) -> TokenQueue:
+class RateLimiter(RateLimiterGroup):
+    """One limit for many: steps, pipelines, and plain trio code that share it keep it together.
+
+    In every window [s, t], what was acquired costs at most ``burst + rate/per * (t - s)`` (under a `RollingLimit`: in
+    every window of its length at most `n`), exactly, by trio's clock, at the instant at which `acquire` returns.
+
+    Without a `share`, waiting tasks are served in the order in which they came. With one, the keys that wait share it
+    by weight: over any interval in which two keys both wait, what they got, divided by their weights, differs by at
+    most one call of each (start-time fair queueing, P. Goyal, H. M. Vin, H. Cheng, SIGCOMM 1996). Who is next is chosen
+    when the tokens are there, so a key that was idle is served soon, and gets nothing for the time away. Nothing is
+    reserved: a key that waits alone gets everything. The calls of one key are served in the order in which they came.
+
+    It belongs to no run: it may be made before trio runs, and serve several runs one after the other. Each run has a
+    clock of its own, so at its first use in a run the limiter holds what it held at its last use in the run before. It
+    is not for use from other threads: a use in a trio run is a `StateError` while another run that used it is not over.
+
+    Args:
+      rate_limit: how many may start in how much time, a `RateLimit` or a `RollingLimit`.
+      share: the weights of keys; a key that it does not name has its default weight. Its capacity does not matter, and
+        it must have no `cost`: that is what is acquired.
+
+    Raises:
+      TypeError: if an argument has a wrong type.
+      ValueError: if the share has a `cost`.
+    """
+
+    def __init__(self, rate_limit: AnyLimit, share: FairShare[Any] | None = None) -> None:
+        limit = checked_limit("RateLimiter", "rate_limit", rate_limit)
+        use = "Use a RateLimiter in each of them, with a part of the rate."
+        shared = SharedBucket(meter_of(limit), checked_share("RateLimiter", share), "RateLimiter: it", use)
+        super().__init__(shared, shared.top, TokenQueue(shared))
+
+    def __repr__(self) -> str:
+        return f"RateLimiter({self.rate_limit!r})"
+
+    @trio.lowlevel.enable_ki_protection
+    def set_rate(self, rate_limit: AnyLimit) -> None:
+        """Change the limit from now on, also for waiting tasks; tokens that are there stay.
+
+        Raises:
+          TypeError: if it is not a limit.
+          ValueError: if its burst is less than a waiting task needs; nothing was changed.
+
+        Checkpoint: never (sync, inside of a trio run).
+        """
+        checked_limit("RateLimiter.set_rate", "rate_limit", rate_limit)
+        needed = max((line.most(self._shared) for line in self._shared.lines), default=1)
+        if rate_limit.burst < needed:
+            rule = f"be >= {shown(needed)}, which a waiting task needs"
+            raise checks.refuse(ValueError, "RateLimiter.set_rate", "burst", rule, rate_limit.burst)
+        self._shared.meter = meter_under(self._shared.meter, self._shared.now(), rate_limit)
+        self._shared.poke()
+
+    def statistics(self) -> RateLimiterStatistics:
+        """Return what it holds, and what it gave. Sync, inside of a trio run."""
+        now = self._shared.now()
+        return RateLimiterStatistics(
+            rate_limit=self.rate_limit,
+            tokens=self._shared.meter.tokens(now),
+            tasks_waiting=sum(map(len, self._shared.lines)),
+            acquired=self._shared.acquired,
+            acquired_cost=self._shared.acquired_cost,
+            waited=self._shared.waited(now),
+            keys=key_waits(self._shared, now),
+        )
+
+
+def queue_of(limiters: Sequence[LimiterKeys]) -> TokenQueue:
     """Return the queue in which a call waits for tokens of all limiters at once: of one, its own."""
-    return limiters[0]._line if len(limiters) == 1 else TokenQueue(*(limiter._shared for limiter in limiters))
+    if len(limiters) == 1 and isinstance(limiters[0], RateLimiterGroup):
+        return limiters[0]._line
+    return TokenQueue(*(shared_of(limiter) for limiter in limiters))
 
 
-def checked_cost(limiter: RateLimiter, cost: int | Fraction) -> int | Fraction:
+def checked_cost(limiter: LimiterKeys, cost: int | Fraction) -> int | Fraction:
     """Return what a call takes from a limiter, if it may take that."""
+    assert isinstance(limiter, RateLimiterGroup)
     return limiter._checked(cost)

@@ -1,32 +1,49 @@
 """Tasks that wait for tokens, of one bucket or of several at once: which asks, and which is woken when one leaves?
 
-The choice is `_sansio.token_claims`. Tasks that need the same buckets stand in one `WaitQueue`. Its first task asks and
-takes the tokens of all its buckets in the step in which it goes on: none is held meanwhile, so none can be lost, and no
-two tasks can wait for each other. A bucket knows the lines in which a task waits for its tokens. The first task of each
-line has a *claim* there, older or younger than others by the number with which it came; a younger claim may pass an
-older one only if that does not delay the older. So a first task asks again when its tokens are due; or, if it must not
-delay an older one, when that one has left, or will be later than it said. Of several older ones it follows the
-youngest, whose turn is the last: so a task that leaves wakes those that may be next, and not all.
+The choice is `_sansio.token_claims`. Tasks that need the same buckets stand in one `TokenQueue`. Its first task asks,
+and takes the tokens of all its buckets in the step in which it goes on: none is held meanwhile, so none can be lost,
+and no two tasks can wait for each other. A bucket knows the lines in which a task waits for its tokens. The first task
+of each line has a *claim* there, older or younger than others; a younger claim may pass an older one only if that does
+not delay the older. So a first task asks again when its tokens are due; or, if it must not delay an older one, when
+that one has left, is first no more, or will be later than it said. Of several older ones it follows the youngest, whose
+turn is the last: so a task that leaves wakes those that may be next, and not all.
+
+Which task is the first of its line, and which claim is older, is a question of arrival; unless a bucket of the line has
+shares: then it is one of the order of keys there (`_sansio.fair_lines`), of the first such bucket. If such orders of
+several buckets make first tasks stand back for one another in a circle, the one that closes it goes on.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from fractions import Fraction
 from math import inf
 from operator import itemgetter
+from typing import Any, NamedTuple
 
 import trio
 
 from ..._sansio.cost_grid import CostGrid
-from ..._sansio.meters import meter_of, meter_under
+from ..._sansio.fair_lines import Branch, FairLine
+from ..._sansio.key_waits import KeyWaits
+from ..._sansio.meter import Meter
 from ..._sansio.token_claims import Claim, delays, may_start, ready_at
-from ...policies.rate_limit import AnyLimit
-from ..core.wait_queue import WaitQueue
+from ...policies.fair_share import FairShare
+from ..core.wait_queue import Order, Waiter, WaitQueue
 from .one_run import OneRun
 
 Cost = int | Fraction
+_MOST_DEBTS = 10_000
+"""The most keys whose debts are kept apart; beyond that, the oldest becomes a debt of the limiter."""
+
+
+class Seat(NamedTuple):
+    """Where a call stands at a bucket with shares."""
+
+    branch: Branch
+    """The limiter's keys, or those of a group."""
+    key: Hashable
+    """Its key there."""
 
 
 class SharedBucket:
@@ -40,13 +57,19 @@ class SharedBucket:
         "_waiting",
         "acquired",
         "acquired_cost",
+        "debts",
         "joined",
         "lines",
         "meter",
+        "top",
+        "waits",
     )
 
-    def __init__(self, rate_limit: AnyLimit) -> None:
-        self.meter = meter_of(rate_limit)  # decides when tokens are there
+    def __init__(self, meter: Meter, share: FairShare[Any] | None, what: str, use: str) -> None:
+        self.meter: Meter = meter  # decides when tokens are there
+        self.top: Branch | None = None if share is None else Branch(share.weight_of)  # its keys; None without shares
+        self.waits = KeyWaits()  # which key waited for how long; only with shares
+        self.debts: dict[Seat, Cost] = {}  # what keys owe for calls that cost more than was said, oldest first
         self.lines: dict[TokenQueue, None] = {}  # those in which a task waits
         self.joined: int = 0  # tasks that came to wait, which numbers them
         self.acquired: int = 0  # how often tokens were taken
@@ -54,9 +77,8 @@ class SharedBucket:
         self._waiting = 0  # tasks that wait
         self._waited = 0.0  # seconds in which tasks waited, summed over them, up to when that number last changed
         self._counted = 0.0  # when that was
-        self._grid = CostGrid()  # bounds the digits of that sum; the meter has its own
-        self._run = OneRun("RateLimiter: it", "Use a RateLimiter in each of them, with a part of the rate.")
-        """The trio run whose clock it goes by, and whose tasks it may wake."""
+        self._grid = CostGrid()  # bounds the digits of that sum; the bucket has its own
+        self._run = OneRun(what, use)  # the trio run whose clock it goes by, and whose tasks it may wake
 
     def now(self) -> float:
         """Return the time; refuse a second trio run, whose tasks this one could not wake."""
@@ -75,145 +97,327 @@ class SharedBucket:
         self._waited, self._counted = self.waited(now), now
         self._waiting += change
 
-    def take(self, now: float, cost: Cost) -> float | None:
+    def take(self, now: float, cost: Cost, seat: Seat | None) -> float | None:
         """Take tokens and return None; if they are not there, return when they will be."""
         again_at = self.meter.take(now, cost)
         if again_at is None:
             self.acquired += 1
-            self.acquired_cost += self._grid.counted(cost)
+            counted = self._grid.counted(cost)
+            self.acquired_cost += counted
+            if seat is not None:
+                self.waits.took(seat.branch.full_name(seat.key), counted)
         return again_at
 
     def when(self, now: float, cost: Cost, *, behind: Cost = 0) -> float:
-        """Return the earliest time at which a call may start; with `behind`, if one of that cost does first."""
+        """Return when tokens will be there (see `Meter.when`)."""
         return self.meter.when(now, cost, behind=behind)
-
-    def set_rate(self, rate_limit: AnyLimit) -> None:
-        """Continue under another limit."""
-        self.meter = meter_under(self.meter, self.now(), rate_limit)
-        self.poke()
 
     def poke(self) -> None:
         """Let the first task of each line ask again."""
         for line in self.lines:
             line.poke()
 
+    def look(self) -> None:
+        """Called when the order of keys has changed: let those tasks ask that are first now."""
+        for line in self.lines:
+            line.look()
 
-class _Claimant:
+    def set_weight(self, branch: Branch, key: Hashable, weight: Cost) -> None:
+        """Change the weight of a key, also for tasks that wait."""
+        branch.set_weight(key, weight)
+        self.look()
+
+    def settle(self, now: float, seat: Seat | None, since: float, cost: Cost, really: Cost) -> None:
+        """Give back, or charge, what a call that took `cost` at `since` has really cost."""
+        more = really - cost
+        if not more:
+            return
+        if more < 0:
+            self.meter.give_back(now, -more, since)
+            paid = more
+        else:
+            rest = self.meter.charge(now, more)
+            paid = more - rest
+            self._owe(now, seat, rest)
+        self.acquired_cost += self._grid.counted(paid)
+        if seat is not None and paid:
+            seat.branch.adjust(seat.key, paid)
+            self.look()
+        if more < 0:
+            self.poke()
+
+    def _owe(self, now: float, seat: Seat | None, cost: Cost) -> None:
+        """Let a key owe something; without shares, or if too many keys do, the limiter owes it."""
+        if not cost:
+            return
+        if seat is None:
+            self.meter.owe(now, cost)
+            return
+        self.debts[seat] = self.debts.get(seat, 0) + self._grid.counted(cost)
+        if len(self.debts) > _MOST_DEBTS:
+            self.meter.owe(now, self.debts.pop(next(iter(self.debts))))
+
+
+class Place(Waiter):
     """A task in a line, and what it claims."""
 
-    __slots__ = ("claim", "costs", "followers", "numbers", "ready")
+    __slots__ = ("_claims", "behind", "costs", "followers", "numbers", "owed", "ready", "seats", "since")
 
-    def __init__(self, buckets: Sequence[SharedBucket], costs: Sequence[Cost]) -> None:
+    def __init__(
+        self, buckets: Sequence[SharedBucket], costs: Sequence[Cost], seats: Sequence[Seat | None], since: float
+    ) -> None:
+        super().__init__()
         self.costs = costs  # tokens that it needs, in the order of the buckets
-        self.claim: Claim = dict(zip(buckets, costs, strict=True))  # by bucket
+        self.seats = seats  # where it stands there; None where there are no shares
+        self.since = since  # when it came
         self.numbers: dict[SharedBucket, int] = {}  # its number in the order of arrival at each; empty before it waits
+        self.behind: Place | None = None  # the older one that it last stood back for
         self.followers: dict[TokenQueue, None] = {}  # lines whose first task must not delay it
         self.ready: float = inf  # when its tokens will be there, as it last asked
+        self.owed: tuple[SharedBucket, Cost] | None = None  # a debt of its key, of which it pays so much before it goes
+        self._claims: Claim = dict(zip(buckets, costs, strict=True))
+
+    @property
+    def claim(self) -> Claim:
+        """What it needs next, by bucket."""
+        return self._claims if self.owed is None else {self.owed[0]: self.owed[1]}
 
     def let_follow(self, now: float | None = None) -> None:
         """Let the lines ask again that stand back for it; given a time, only those that need not do so any more."""
         for line in tuple(self.followers):
-            first = line._first
+            first = line.first
             if now is None or first is None or not delays(now, first.claim, self.claim):
                 del self.followers[line]
                 line.poke()
 
 
+class _ByKey:
+    """The order of a line in which one bucket has shares."""
+
+    def __init__(self, top: Branch, index: int) -> None:
+        self.fair: FairLine[Place] = FairLine(top)  # says who is first
+        self._index = index  # which of the buckets it is
+
+    def __len__(self) -> int:
+        return len(self.fair)
+
+    def __iter__(self) -> Iterator[Place]:
+        return iter(self.fair)
+
+    def add(self, place: Place) -> None:
+        seat = place.seats[self._index]
+        assert seat is not None
+        self.fair.add(place, seat.branch, seat.key)
+
+    def remove(self, place: Place) -> None:
+        self.fair.remove(place)
+
+    def first(self) -> Place | None:
+        return self.fair.first()
+
+
 class TokenQueue:
-    """The tasks that wait for tokens of the same buckets, in the order in which they came."""
+    """The tasks that wait for tokens of the same buckets."""
 
     def __init__(self, *buckets: SharedBucket) -> None:
         self._buckets = buckets  # each task takes tokens of all of them
-        self._line = WaitQueue()  # its first task asks
-        self._claimants: OrderedDict[_Claimant, None] = OrderedDict()  # what the tasks claim, in the order of the line
+        self._decides: SharedBucket | None = None  # the one whose keys say who is first; None: first come, first served
+        self._by_key: _ByKey | None = None  # the order that follows from that
+        order: Order[Place] | None = None
+        for index, each in enumerate(buckets):
+            if each.top is not None:
+                self._decides, order = each, _ByKey(each.top, index)
+                self._by_key = order
+                break
+        self._line: WaitQueue[Place] = WaitQueue(order)  # its first task asks
+        self._shown: Place | None = None  # the first one, as far as others know
 
     def __len__(self) -> int:
         """How many tasks wait."""
-        return len(self._claimants)
+        return len(self._line)
+
+    @property
+    def first(self) -> Place | None:
+        """The task that is served next."""
+        return self._line.order.first()
 
     def poke(self) -> None:
         """Let the first task ask again."""
         self._line.poke()
 
+    def look(self) -> None:
+        """Let the first task ask if it was not the first before, and those that stand back for that one."""
+        first, shown = self.first, self._shown
+        if first is not shown:
+            self._shown = first
+            if shown is not None:
+                shown.let_follow()
+            self.poke()
+
     def most(self, bucket: SharedBucket) -> Cost:
         """Return the most tokens of a bucket that a waiting task needs."""
-        return max(place.claim[bucket] for place in self._claimants)
+        index = self._buckets.index(bucket)
+        return max(place.costs[index] for place in self._line.order)
 
-    def try_take(self, costs: Sequence[Cost]) -> bool:
+    def try_take(self, costs: Sequence[Cost], seats: Sequence[Seat | None]) -> bool:
         """Take tokens of all buckets if they are there, and if that delays no waiting task; return whether it did."""
-        if self._claimants:
+        if self._shown is not None:
             return False
-        if self._is_alone():
-            return self._buckets[0].take(self._buckets[0].now(), costs[0]) is None
-        return self._ask(_Claimant(self._buckets, costs)) is None
+        if self._is_alone() and not self._buckets[0].debts:
+            return self._buckets[0].take(self._buckets[0].now(), costs[0], seats[0]) is None
+        if any(seat in each.debts for each, seat in zip(self._buckets, seats, strict=True)):
+            return False
+        return self._ask(Place(self._buckets, costs, seats, 0.0)) is None
 
-    async def take(self, costs: Sequence[Cost], *, checkpoint: bool = False) -> None:
+    async def take(self, costs: Sequence[Cost], seats: Sequence[Seat | None], *, checkpoint: bool = False) -> None:
         """Wait for tokens of all buckets; they are taken in the step in which this returns.
 
         Checkpoint: if it waits, or if `checkpoint` is set.
         Cancellation: the place in line is given back, and nothing was taken.
         """
         now = self._now()
-        place = _Claimant(self._buckets, costs)
+        place = Place(self._buckets, costs, seats, now)
         self._join(place, now)
         try:
-            await self._line.join(lambda: self._ask(place), checkpoint=checkpoint)
+            await self._line.wait(place, lambda: self._ask(place), checkpoint=checkpoint)
         finally:
             self._leave(place, trio.current_time())
 
-    def _ask(self, place: _Claimant) -> float | None:
+    def _ask(self, place: Place) -> float | None:
         """Take the tokens for the first task here and return None, or return when to ask again."""
         now = self._now()
+        while self._owes(place):
+            again_at = self._may_start(place, now)
+            if again_at is not None:
+                return again_at
+            self._pay(place, now)
+            if self.first is not place:
+                return inf
+        again_at = self._may_start(place, now)
+        if again_at is None:
+            self._take(place, now)
+        return again_at
+
+    def _may_start(self, place: Place, now: float) -> float | None:
+        """Return None if it may take what it claims now, or when it is to ask again."""
+        place.behind = None
         if self._is_alone():
-            return self._buckets[0].take(now, place.costs[0])
+            ready = ready_at(now, place.claim)
+            return None if ready <= now else ready
         older = self._older(place)
-        answer = may_start(now, place.claim, [each.claim for each in older])
-        if answer is None:
-            for each, cost in zip(self._buckets, place.costs, strict=True):
-                each.take(now, cost)
-            return None
-        before, place.ready = place.ready, ready_at(now, place.claim)
-        if place.ready > before:  # an older one took tokens, or the rate was changed
-            place.let_follow(now)
-        if isinstance(answer, float):
-            return answer
-        next(each for each in older if each.claim is answer).followers[self] = None
-        return inf
+        while True:
+            answer = may_start(now, place.claim, [each.claim for each in older])
+            if answer is None:
+                return None
+            before, place.ready = place.ready, ready_at(now, place.claim)
+            if place.ready > before:  # an older one took tokens, or the rate was changed
+                place.let_follow(now)
+            if isinstance(answer, float):
+                return answer
+            other = next(each for each in older if each.claim is answer)
+            if not _closes_circle(place, other):
+                place.behind = other
+                other.followers[self] = None
+                return inf
+            older.remove(other)
+
+    def _take(self, place: Place, now: float) -> None:
+        """Take all tokens of a task, and charge its keys."""
+        for each, cost, seat in zip(self._buckets, place.costs, place.seats, strict=True):
+            each.take(now, cost, seat)
+            self._charge(place, each, cost, seat)
+
+    def _charge(self, place: Place, bucket: SharedBucket, cost: Cost, seat: Seat | None) -> None:
+        if seat is None:
+            return
+        if bucket is self._decides and self._by_key is not None and place.numbers:
+            self._by_key.fair.served(place, cost)
+            bucket.look()
+        else:
+            seat.branch.adjust(seat.key, cost)
+
+    def _owes(self, place: Place) -> bool:
+        """Whether its key has a debt to pay before it goes; then it claims the next part of that."""
+        place.owed = None
+        for each, seat in zip(self._buckets, place.seats, strict=True):
+            if each.debts and seat is not None and seat in each.debts:
+                place.owed = each, min(each.debts[seat], each.meter.rate_limit.burst)
+                return True
+        return False
+
+    def _pay(self, place: Place, now: float) -> None:
+        """Pay a part of the debt of its key, which has been found to be there."""
+        assert place.owed is not None
+        bucket, cost = place.owed
+        seat = place.seats[self._buckets.index(bucket)]
+        assert seat is not None
+        bucket.meter.take(now, cost)
+        left = bucket.debts[seat] - cost
+        if left:
+            bucket.debts[seat] = left
+        else:
+            del bucket.debts[seat]
+        place.owed = None
+        self._charge(place, bucket, cost, seat)
+        bucket.poke()  # others of the key may have waited to pay the same
 
     def _is_alone(self) -> bool:
         """Whether only tasks of this line can want its tokens, which is the usual case."""
         lines = self._buckets[0].lines
         return len(self._buckets) == 1 and (not lines or (len(lines) == 1 and self in lines))
 
-    def _older(self, place: _Claimant) -> list[_Claimant]:
-        """Return the first claims of other lines that came before; at each bucket the youngest first."""
-        older: list[_Claimant] = []
+    def _older(self, place: Place) -> list[Place]:
+        """Return the first claims of other lines that go before; at each bucket the youngest first."""
+        older: list[Place] = []
         for each in self._buckets:
-            number = place.numbers.get(each, inf)
             firsts = [
-                (first.numbers[each], first) for line in each.lines if line is not self and (first := line._first)
+                (first.numbers[each], first)
+                for line in each.lines
+                if line is not self and (first := line.first) and line._is_before(first, self, place, each)
             ]
-            older += [first for came, first in sorted(firsts, key=itemgetter(0), reverse=True) if came < number]
+            older += [first for _, first in sorted(firsts, key=itemgetter(0), reverse=True)]
         return older
 
-    @property
-    def _first(self) -> _Claimant | None:
-        return next(iter(self._claimants), None)
+    def _is_before(self, mine: Place, other: TokenQueue, its: Place, bucket: SharedBucket) -> bool:
+        """Whether the first task here is older than that of another line."""
+        if not its.numbers:
+            return True
+        if self._by_key is not None and other._by_key is not None and self._decides is other._decides:
+            answer = self._by_key.fair.is_before(mine, other._by_key.fair, its)
+            if answer is not None:
+                return answer
+        return mine.numbers[bucket] < its.numbers[bucket]
 
-    def _join(self, place: _Claimant, now: float) -> None:
-        self._claimants[place] = None
-        for each in self._buckets:
+    def _join(self, place: Place, now: float) -> None:
+        self._line.order.add(place)
+        for each, seat in zip(self._buckets, place.seats, strict=True):
             place.numbers[each], each.joined = each.joined, each.joined + 1
             each.lines[self] = None
             each.count_waiting(now, 1)
+            if seat is not None:
+                each.waits.begin(seat.branch.full_name(seat.key), now)
+        self.look()
 
-    def _leave(self, place: _Claimant, now: float) -> None:
-        del self._claimants[place]
-        for each in self._buckets:
+    def _leave(self, place: Place, now: float) -> None:
+        self._line.leave(place)
+        for each, seat in zip(self._buckets, place.seats, strict=True):
             each.count_waiting(now, -1)
-            if not self._claimants:
+            if not self._line:
                 del each.lines[self]
+            if seat is not None:
+                each.waits.end(seat.branch.full_name(seat.key), place.since, now)
         place.let_follow()
+        self.look()
 
     def _now(self) -> float:
         return max([each.now() for each in self._buckets])
+
+
+def _closes_circle(place: Place, other: Place) -> bool:
+    """Whether an older one stands back, in the end, for the one that would stand back for it."""
+    behind: Place | None = other
+    while behind is not None:
+        if behind is place:
+            return True
+        behind = behind.behind
+    return False

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+
 import trio
 
+from ..._sansio.key_waits import LimitWaits
 from ..._sansio.retrying import RetryState
 from ...policies.retry import Retry, needs_seed
 from .seeds import draw_seed
@@ -14,6 +17,7 @@ class StepCounters:
 
     __slots__ = (
         "abandoned",
+        "limits",
         "opened",
         "refused",
         "resources",
@@ -22,6 +26,7 @@ class StepCounters:
         "stage",
         "timeouts",
         "waited_circuit",
+        "waited_places",
         "waited_rate",
         "waited_resource",
         "waited_retry",
@@ -36,10 +41,22 @@ class StepCounters:
         self.refused: int = 0  # calls that an open circuit refused
         self.abandoned: int = 0  # threads that were left behind
         self.waited_rate: float = 0.0  # seconds of waiting for tokens
+        self.waited_places: float = 0.0  # seconds of waiting for places
+        self.limits: LimitWaits | None = None  # which key waited for which limit; made when a call has waited
         self.waited_retry: float = 0.0  # seconds of waiting between attempts
         self.waited_circuit: float = 0.0  # seconds of waiting for a circuit
         self.resources: int = 0  # resources that were opened
         self.waited_resource: float = 0.0  # seconds of waiting until one was open
+
+    def limited(self, limit: str, key: Hashable, seconds: float, *, is_rate: bool) -> None:
+        """Count the wait of a call for a limit, or for several at once."""
+        if is_rate:
+            self.waited_rate += seconds
+        else:
+            self.waited_places += seconds
+        if self.limits is None:
+            self.limits = LimitWaits()
+        self.limits.count(limit, key, seconds)
 
     async def back_off(self, seconds: float) -> None:
         """Wait before another attempt."""

@@ -14,7 +14,7 @@ from fractions import Fraction
 from typing import Any, Protocol
 
 from .bottleneck import Basis, name_bottleneck
-from .counts import InputReport, Latency, LinkReport, PolicyReport, RemakeReport, StageReport
+from .counts import InputReport, Latency, LimitWaitReport, LinkReport, PolicyReport, RemakeReport, StageReport
 
 _COUNTS = ("taken", "delivered", "failed", "dropped", "discarded", "elapsed", "paused")
 _OF_A_STAGE = ("received", "emitted", "created", "absorbed", "failed", "dropped", "discarded", "as_failures")
@@ -89,8 +89,25 @@ def _stage(before: StageReport, after: StageReport) -> StageReport:
 def _policies(before: PolicyReport | None, after: PolicyReport | None) -> PolicyReport | None:
     if before is None or after is None:
         return after
-    grown: PolicyReport = _grown(before, after, PolicyReport.__slots__)
+    counts = [name for name in PolicyReport.__slots__ if name != "limits"]
+    grown: PolicyReport = _grown(before, after, counts, limits=_limits(before.limits, after.limits))
     return grown
+
+
+def _limits(before: Sequence[LimitWaitReport], after: Sequence[LimitWaitReport]) -> tuple[LimitWaitReport, ...]:
+    known = {(each.limit, each.key): each for each in before}
+    grown: list[LimitWaitReport] = []
+    for each in after:
+        was = known.get((each.limit, each.key))
+        if was is None or each.calls < was.calls:  # one that was forgotten is counted from 0 again
+            grown.append(each)
+        elif each.calls > was.calls:
+            grown.append(replace(each, calls=each.calls - was.calls, waited=_less(each.waited, was.waited)))
+    return tuple(sorted(grown, key=_waited, reverse=True))
+
+
+def _waited(each: LimitWaitReport) -> float:
+    return each.waited
 
 
 def _remade(before: Sequence[RemakeReport], after: Sequence[RemakeReport]) -> tuple[RemakeReport, ...]:

@@ -11,14 +11,43 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Literal
 
 from ..._base.frozen import dataclass
+from ..._base.shown import named
 from ..._sansio.latencies import quantile
 
 if TYPE_CHECKING:
     from ..core.step_counters import StepCounters
 
-__all__ = ["InputKind", "InputReport", "Latency", "LinkReport", "PolicyReport", "RemakeReport", "StageReport"]
+__all__ = [
+    "InputKind",
+    "InputReport",
+    "Latency",
+    "LimitWaitReport",
+    "LinkReport",
+    "PolicyReport",
+    "RemakeReport",
+    "StageReport",
+]
+
+_SHOWN = 5
+"""The most keys that a line shows."""
 
 InputKind = Literal["merge", "fair_by", "branches"]
+
+
+@dataclass(frozen=True, slots=True)
+class LimitWaitReport:
+    """How long the calls of one key have waited for one limit."""
+
+    limit: str
+    """The limit, as the plan describes it; several that are met at one instant are one."""
+    key: Hashable
+    """The key there, None without shares; in a group, a tuple of the names of the groups and the key."""
+    calls: int
+    """Calls that waited."""
+    waited: float
+    """Seconds in which they waited, summed over the calls."""
+    longest: float
+    """The longest of these waits, in seconds; also of a difference."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +74,18 @@ class PolicyReport:
     """Resources that were opened for its calls."""
     waited_resource: float = 0.0
     """Seconds in which calls waited until a resource was open, summed likewise."""
+    waited_places: float = 0.0
+    """Seconds in which calls waited for places, summed likewise."""
+    limits: tuple[LimitWaitReport, ...] = field(default=(), compare=False)
+    """Which key waited for which limit, the 100 of the longest waits; waits that are over."""
 
     @staticmethod
     def of(counters: StepCounters) -> PolicyReport:
         """Return the present state of a step's counters."""
-        return PolicyReport(**{name: getattr(counters, name) for name in PolicyReport.__slots__})
+        waits = () if counters.limits is None else counters.limits.greatest()
+        limits = tuple(LimitWaitReport(*each.key, each.calls, each.waited, each.longest) for each in waits)
+        counts = {name: getattr(counters, name) for name in PolicyReport.__slots__ if name != "limits"}
+        return PolicyReport(**counts, limits=limits)
 
     def describe(self) -> str:
         """Summarise the counters that are not zero; an empty string if all are."""
@@ -66,9 +102,16 @@ class PolicyReport:
             (self.waited_retry, "between attempts"),
             (self.waited_circuit, "waiting for the circuit"),
             (self.waited_resource, "waiting for a resource"),
+            (self.waited_places, "waiting for places"),
         ]
         said = [f"{count} {what}" for count, what in counts if count]
-        return ", ".join(said + [f"{seconds:.3f} s {what}" for seconds, what in waits if seconds])
+        said += [f"{seconds:.3f} s {what}" for seconds, what in waits if seconds]
+        keyed = [each for each in self.limits if each.key is not None]
+        if keyed:
+            shown = [f"{named(each.key)} {each.waited:.3f} s" for each in keyed[:_SHOWN]]
+            more = f", and {len(keyed) - _SHOWN} more" if len(keyed) > _SHOWN else ""
+            said.append(f"by key: {', '.join(shown)}{more}")
+        return ", ".join(said)
 
 
 @dataclass(frozen=True, slots=True)

@@ -121,6 +121,7 @@ def test_all_kinds_of_reports_are_looked_at():
         *(
             "InputReport",
             "Latency",
+            "LimitWaitReport",
             "LinkReport",
             "PolicyReport",
             "RemakeReport",

@@ -96,7 +96,12 @@ def flat(statistics):
 def nested(where, value):
     if isinstance(value, tuple):
         return {(*where, error): count for error, count in value}
-    return {} if value is None else {(*where, name): getattr(value, name) for name in value.__slots__}
+    if value is None:
+        return {}
+    counts = {(*where, name): getattr(value, name) for name in value.__slots__ if name != "limits"}
+    for each in value.limits:
+        counts |= {(*where, each.limit, each.key, name): getattr(each, name) for name in ("calls", "waited")}
+    return counts
 
 
 @settings(max_examples=60, deadline=None)

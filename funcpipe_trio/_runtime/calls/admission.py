@@ -1,0 +1,138 @@
+"""What does a call take before it starts, and give back when it has ended? Tokens and places, all at one instant.
+
+The waiting is `TokenQueue`; here is what the item of a call says about it: its cost, its key, and, once there is a
+result, what the call has really cost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+import trio
+
+from ..._base import checks
+from ..._plan.steps import Admitting, Limit
+from ..core.call_context import CALL, CallContext
+from .limiter_keys import LimiterKeys, seat_of, shared_of
+from .place_limiter import PlaceLimiterGroup, release_place
+from .rate_limiter import RateLimiter, checked_cost, queue_of
+from .token_queue import Cost, Seat, SharedBucket
+
+Seats: TypeAlias = "tuple[Seat | None, ...]"
+"""For whom a call is, at each limit; None where there are no shares."""
+
+
+class Taken(NamedTuple):
+    """What a call has taken, as far as it must be known when it ends."""
+
+    since: float
+    """When it was taken."""
+    costs: tuple[Cost, ...]
+    """How much of each limit."""
+    seats: Seats
+    """For whom."""
+
+
+class Admission:
+    """The limits around a call, outermost first, that it meets at one instant."""
+
+    def __init__(self, limits: tuple[Admitting, ...]) -> None:
+        limits = limits[::-1]  # as they were written: of several with shares the first one decides
+        limiters = [_limiter(limit) for limit in limits]
+        self._line = queue_of(limiters)  # where calls wait
+        self._costs_of = _asking_costs(limits, limiters)  # what an item costs, at each
+        self._seats_of = _asking_keys(limits, limiters)  # for whom it is, at each
+        self._places = [each for each in limiters if isinstance(each, PlaceLimiterGroup)]  # that are given back
+        self._settles = [limit.settle if isinstance(limit, Limit) else None for limit in limits]  # at each limit
+        self._buckets = [shared_of(each) for each in limiters]
+        self.is_ended: bool = bool(self._places) or any(self._settles)  # whether `release` and `settle` must be called
+        self._is_rate = len(self._places) < len(limits)  # otherwise it waits for places only
+        self._name = " and ".join(limit.describe() for limit in limits)  # in reports
+
+    async def admit(self, item: Any, context: CallContext) -> Taken | None:
+        """Wait until all limits let a call start, and take what it costs in the step in which this returns."""
+        costs, seats = self._costs_of(item), self._seats_of(item)
+        if self._line.try_take(costs, seats):
+            return Taken(trio.current_time(), costs, seats) if self.is_ended else None
+        since, context.waits_for = trio.current_time(), "rate limit" if self._is_rate else "places"
+        try:
+            await self._line.take(costs, seats)
+        finally:
+            context.waits_for = CALL
+            seconds = trio.current_time() - since
+            context.counters.limited(self._name, _name_in(seats), seconds, is_rate=self._is_rate)
+        return Taken(trio.current_time(), costs, seats) if self.is_ended else None
+
+    def release(self) -> None:
+        """Give the places of a call back, which has ended."""
+        for limiter in self._places:
+            release_place(limiter)
+
+    def settle(self, taken: Taken | None, result: Any) -> None:
+        """Give back, or charge, what a call that succeeded has really cost."""
+        if taken is None:  # there is nothing to settle
+            return
+        for bucket, settle, cost, seat in zip(self._buckets, self._settles, taken.costs, taken.seats, strict=True):
+            if settle is not None:
+                really = _checked_settlement(bucket, _ask(settle, result))
+                bucket.settle(trio.current_time(), seat, taken.since, cost, really)
+
+
+def _limiter(limit: Admitting) -> LimiterKeys:
+    limiter: LimiterKeys | None = limit.limiter
+    if limiter is not None:
+        return limiter
+    assert isinstance(limit, Limit)
+    return RateLimiter(limit.rate_limit)
+
+
+@trio.lowlevel.disable_ki_protection
+def _ask(fn: Callable[[Any], Any], item: Any) -> Any:
+    return fn(item)
+
+
+def _asking_costs(limits: Sequence[Admitting], limiters: Sequence[LimiterKeys]) -> Callable[[Any], tuple[Cost, ...]]:
+    """Make a function that returns what an item costs at each limiter."""
+    pairs = [
+        (each.cost if isinstance(each, Limit) else None, limiter)
+        for each, limiter in zip(limits, limiters, strict=True)
+    ]
+    ones = (1,) * len(pairs)
+    if all(cost is None for cost, _ in pairs):
+        return lambda item: ones
+    return lambda item: tuple(
+        [1 if cost is None else checked_cost(limiter, _ask(cost, item)) for cost, limiter in pairs]
+    )
+
+
+def _asking_keys(limits: Sequence[Admitting], limiters: Sequence[LimiterKeys]) -> Callable[[Any], Seats]:
+    """Make a function that returns where an item stands at each limiter; its keys are asked for once."""
+    pairs = [(each.key, limiter) for each, limiter in zip(limits, limiters, strict=True)]
+    no_one: Seats = tuple(seat_of(limiter, None) for _, limiter in pairs)
+    fns = {key for (key, _), seat in zip(pairs, no_one, strict=True) if key is not None and seat is not None}
+    if not fns:
+        return lambda item: no_one
+
+    def seats_of(item: Any) -> Seats:
+        keys = {fn: _ask(fn, item) for fn in fns}
+        return tuple(
+            [
+                seat_of(limiter, None if key is None else keys[key]) if seat is not None else None
+                for (key, limiter), seat in zip(pairs, no_one, strict=True)
+            ]
+        )
+
+    return seats_of
+
+
+def _name_in(seats: Seats) -> Hashable:
+    """Return the key that a call waits for, as reports name it; None without shares."""
+    seat = next((seat for seat in seats if seat is not None), None)
+    return None if seat is None else seat.branch.full_name(seat.key)
+
+
+def _checked_settlement(bucket: SharedBucket, cost: Any) -> Cost:
+    if type(cost) is int and cost == 0:
+        return 0
+    return checks.cost("Step.rate_limit", "settle", cost)
