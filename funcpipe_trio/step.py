@@ -245,7 +245,9 @@ class Step(Generic[A, B]):
           TypeError: if an argument has a wrong type.
           ValueError: if the step holds a place of this limiter already.
         """
-        return self._within(Places(limiter, key))
+        use = "Use PlaceLimiter(10), made once and shared."
+        checks.instance("Step.places", "limiter", limiter, PlaceLimiterGroup, use)
+        return self._within(Places(limiter.places, limiter, key))
 
     def circuit_breaker(self, breaker: CircuitBreaker) -> Step[A, B]:
         """Stop calling what is inside while it only fails.

@@ -28,7 +28,7 @@ from .layout import BranchLayout, FanInLayout, FanOutLayout, SegmentLayout, Stag
 from .nodes import Plan, Source
 from .operations import Opaque, Operation
 from .settings import Kind, Labels, is_ours, steps_in, visit, word
-from .steps import Call, Limit, Part, Pure, StepPlan, step_of
+from .steps import Call, Limit, Part, Places, Pure, StepPlan, step_of
 
 SCHEMA = 1
 
@@ -193,7 +193,7 @@ class _Writing:
                 written.append({"pure": labels.next("pure")})
             else:
                 around = self._parts(part.inner, labels)
-                limiter = part.layer.limiter if isinstance(part.layer, Limit) else None
+                limiter = part.layer.limiter if isinstance(part.layer, Limit | Places) else None
                 shared = None if limiter is None else self._number(limiter)
                 written.append({"policy": labels.next(word(part.layer)), "shared": shared, "around": around})
         return written

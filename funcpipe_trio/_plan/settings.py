@@ -28,12 +28,12 @@ from .layout import FanInLayout, places
 from .nodes import FanIn, FanOut, Plan, Source
 from .operations import Batch, Buffer, Map, Opaque, Operation
 from .own import WithState
-from .steps import Call, Layer, Limit, Part, Pure, StepPlan, Timeout, Within, step_of
+from .steps import Call, Layer, Limit, Part, Places, Pure, StepPlan, Timeout, Within, step_of
 
 Kind = Literal["setting", "common", "fixed", "code", "call", "shared"]
 """What a leaf is. A setting can be changed; a common one is that of a limiter that is shared with others, a fixed one
 is in a started step, which is. Code is a function or an item of the user's; a call is a `Call` in a step that is not
-shared. What is shared is a started step, or a `Limit` with the limiter that it shares."""
+shared. What is shared is a started step, or a `Limit` or `Places` with the limiter that it shares."""
 
 P = TypeVar("P", bound="Source | Operation | FanIn | FanInLayout | FanOut")
 PlanPart: TypeAlias = Source | Operation | FanIn
@@ -82,7 +82,7 @@ def visit(part: P, visitor: Visitor) -> P:
 
 def word(layer: Layer) -> str:
     """Return the name of a policy of a step: that of the method that makes it."""
-    kind = {Timeout: "timeout", Limit: "rate_limit"}.get(type(layer))
+    kind = {Timeout: "timeout", Limit: "rate_limit", Places: "places"}.get(type(layer))
     return kind or {"Retry": "retry", "CircuitBreaker": "circuit_breaker"}[type(layer).__name__]
 
 
@@ -189,19 +189,29 @@ class _Visit:
         if isinstance(layer, Timeout):
             seconds = self._leaf(label, layer.seconds)
             return layer if seconds is layer.seconds else Timeout(seconds)
-        if not isinstance(layer, Limit):
-            changed: Layer = self.fields(layer, f"{label}.")
-            return changed
+        if isinstance(layer, Limit | Places):
+            return self._limit(layer, label)
+        changed: Layer = self.fields(layer, f"{label}.")
+        return changed
+
+    def _limit(self, layer: Limit | Places, label: str) -> Layer:
         self._is_common = layer.limiter is not None
-        rate_limit = self.fields(layer.rate_limit, f"{label}.")
+        if isinstance(layer, Limit):
+            new: dict[str, Any] = {"rate_limit": self.fields(layer.rate_limit, f"{label}.")}
+        else:
+            new = {"places": self._leaf(f"{label}.places", layer.places)}
         self._is_common = False
-        limiter = layer.limiter
-        if limiter is not None and not self._is_fixed:
-            changed = layer if rate_limit is layer.rate_limit else Limit(rate_limit, limiter, layer.cost)
-            limiter = self._visitor(f"{label}.limiter", changed, "shared").limiter
-        cost = self._leaf(f"{label}.cost", layer.cost, "code")
-        same = rate_limit is layer.rate_limit and limiter is layer.limiter and cost is layer.cost
-        return layer if same else Limit(rate_limit, limiter, cost)
+        if layer.limiter is not None and not self._is_fixed:
+            changed = replace(layer, **new) if _differs(layer, new) else layer
+            new["limiter"] = self._visitor(f"{label}.limiter", changed, "shared").limiter
+        for name in ("cost", "key", "settle") if isinstance(layer, Limit) else ("key",):
+            if name == "cost" or getattr(layer, name) is not None:
+                new[name] = self._leaf(f"{label}.{name}", getattr(layer, name), "code")
+        return replace(layer, **new) if _differs(layer, new) else layer
+
+
+def _differs(layer: Layer, new: Mapping[str, Any]) -> bool:
+    return any(getattr(layer, name) is not value for name, value in new.items())
 
 
 def is_ours(value: object) -> bool:

@@ -163,20 +163,20 @@ class Limit:
 class Places:
     """What is inside runs so many times at once, over all who share that."""
 
+    places: int
     limiter: Any
     """The shared `PlaceLimiter`, or a group of one."""
     key: Callable[[Any], Hashable] | None = field(default=None, hash=False)
 
     def __post_init__(self) -> None:
-        if not isinstance(getattr(self.limiter, "places", None), int):
-            raise checks.refuse(TypeError, "Step.places", "limiter", "be a PlaceLimiter", self.limiter)
+        checks.integer("Step.places", "places", self.places, at_least=1)
         if self.key is not None:
             checks.sync_callable("Step.places", "key", self.key)
 
     def describe(self) -> str:
         """One-line description."""
         key = "" if self.key is None else f" by {function_name(self.key)}"
-        return f"{self.limiter.places} places, shared{key}"
+        return f"{self.places} places, shared{key}"
 
 
 Layer: TypeAlias = Timeout | Limit | Places | Retry | CircuitBreaker

@@ -19,8 +19,8 @@ from .._base.functions import AnyFunction
 from .._plan.nodes import Plan, Source
 from .._plan.operations import Opaque
 from .._plan.settings import Kind, PlanPart, rebuilt, visit
-from .._plan.steps import Call, Limit
-from .._runtime.calls.rate_limiter import RateLimiter
+from .._plan.steps import Admitting, Call, Limit, Places
+from .._runtime.calls.twins import Limiter, known_keys, same_group, sharing, twin
 from .._runtime.core.call_context import CallContext, ContextFunction, Layered
 from .._sansio.retrying import is_meant, is_retried
 from .own import PlayedState, PlayedTimedState, played_through
@@ -47,7 +47,7 @@ class Playing(Roles):
         self._lore = lore  # which sample belongs to which token
         self._chance = Random(seed)  # decides between samples, where not every call was kept
         self._open_loop = open_loop  # names of sources whose items come when they came, whoever waits
-        self._limiters: dict[int, RateLimiter] = {}  # in the place of the user's, by identity
+        self._limiters: dict[object, Limiter] = {}  # in the place of the user's, by what they share
         self.began: float = 0.0  # when the simulation began
         self.missing: list[str] = []  # parts of the plan of which nothing was recorded
 
@@ -117,16 +117,21 @@ class Playing(Roles):
         """Note the rate of each shared limiter; one that was changed in any place counts for all that share it."""
 
         def note(_path: str, value: Any, kind: Kind) -> Any:
-            if kind == "shared" and isinstance(value, Limit):
-                limiter = value.limiter
-                if value.rate_limit != limiter.rate_limit or id(limiter) not in self._limiters:
-                    self._limiters[id(limiter)] = RateLimiter(value.rate_limit)
+            if kind == "shared" and isinstance(value, Limit | Places):
+                limiter, place = value.limiter, sharing(value.limiter)
+                new = value.rate_limit if isinstance(value, Limit) else value.places
+                old = limiter.rate_limit if isinstance(value, Limit) else limiter.places
+                if new != old or place not in self._limiters:
+                    self._limiters[place] = twin(limiter, new)
             return value
 
         return part if isinstance(part, Source) else visit(part, note)
 
-    def limit(self, limit: Limit) -> Limit:
-        return replace(limit, limiter=self._limiters[id(limit.limiter)])
+    def limit(self, limit: Admitting) -> Admitting:
+        return replace(limit, limiter=same_group(limit.limiter, self._limiters[sharing(limit.limiter)]))
+
+    def limit_key(self, name: str, path: str, fn: AnyFunction, limiter: Any) -> AnyFunction:
+        return self.key(name, path, fn, known_keys(limiter))
 
     def call(self, name: str, path: str, call: Call) -> Call:
         attempts = PlayedAttempts(self.reader(name, path, "calls"))

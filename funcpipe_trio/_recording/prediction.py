@@ -35,7 +35,7 @@ from .._plan.nodes import Plan, Source
 from .._plan.operations import Opaque
 from .._plan.own import WithState
 from .._plan.settings import PlanPart
-from .._plan.steps import Call, Limit, StepPlan, Timeout, Within, step_of
+from .._plan.steps import Call, Limit, Places, StepPlan, Timeout, Within, step_of
 from .._runtime.core.task_order import in_order
 from .._runtime.reports.report import RunStatistics
 from .._runtime.run.run import Run
@@ -184,11 +184,11 @@ def _limits(step: StepPlan) -> list[Limit] | None:
     while len(parts) == 1 and isinstance(parts[0], Within):
         layer = parts[0].layer
         if isinstance(layer, Limit):
-            if layer.limiter is not None or layer.cost is not None:
+            if layer.limiter is not None or layer.cost is not None or layer.settle is not None:
                 return None
             limits.append(layer)
-        elif isinstance(layer, Timeout):
-            return None  # a call may be too late
+        elif isinstance(layer, Timeout | Places):
+            return None  # a call may be too late, or wait for those of others
         parts = parts[0].inner
     is_call = len(parts) == 1 and isinstance(parts[0], Call) and parts[0].runner is None
     return limits if is_call else None

@@ -23,7 +23,8 @@ from .._base import checks
 from .._base.errors import StateError
 from .._base.functions import AnyFunction
 from .._plan.nodes import Plan, Source, is_awaitable, plan_of
-from .._plan.steps import Call, Limit
+from .._plan.steps import Admitting, Call
+from .._runtime.calls.twins import known_keys, sharing
 from .._runtime.core.call_context import Around, CallContext, ContextFunction, Layered
 from .._runtime.core.parking import is_real
 from .._runtime.reports.report import Report
@@ -121,12 +122,17 @@ class Recordings(Roles):
 
     def __init__(self, tapes: Tapes) -> None:
         self._tapes = tapes  # where it is noted
+        self._of_limiters: dict[object, Numbers] = {}  # of the keys of each limiter, which several steps may share
 
     def source(self, name: str, source: Source) -> Source:
         return source  # watched where it is asked
 
-    def limit(self, limit: Limit) -> Limit:
+    def limit(self, limit: Admitting) -> Admitting:
         return limit
+
+    def limit_key(self, name: str, path: str, fn: AnyFunction, limiter: Any) -> AnyFunction:
+        numbers = self._of_limiters.setdefault(sharing(limiter), Numbers(known_keys(limiter)))
+        return self.answer(name, path, fn, numbers.of)
 
     def call(self, name: str, path: str, call: Call) -> Call:
         if call.runner is not None:

@@ -27,7 +27,7 @@ from .._plan.loops import Again
 from .._plan.nodes import FanIn, Plan, Source, is_awaitable
 from .._plan.own import Through, WithState
 from .._plan.settings import Kind, PlanPart, rebuilt, visit
-from .._plan.steps import Call, Limit, StepPlan, step_of
+from .._plan.steps import Admitting, Call, Limit, Places, StepPlan, step_of
 from .._plan.timing import KeepAlive, StopWhen
 from .._plan.windows import Distinct
 from .._runtime.core.call_context import ContextFunction, Layered
@@ -57,8 +57,12 @@ class Roles:
         """A step that was started, and may be shared with others: one call, with all of its policies."""
         raise NotImplementedError
 
-    def limit(self, limit: Limit) -> Limit:
-        """A rate limit whose limiter may be shared with others."""
+    def limit(self, limit: Admitting) -> Admitting:
+        """A rate limit, or places, whose limiter is shared with others."""
+        raise NotImplementedError
+
+    def limit_key(self, name: str, path: str, fn: AnyFunction, limiter: Any) -> AnyFunction:
+        """Whose share of a limiter an item takes."""
         raise NotImplementedError
 
     def function(self, name: str, path: str, fn: AnyFunction) -> Layered:
@@ -151,11 +155,18 @@ class Roles:
         if isinstance(part, Source):
             return self.source(name, part)
 
+        limiters: dict[str, Any] = {}  # those that are shared, by the paths of the limits
+
         def change(path: str, value: Any, kind: Kind) -> Any:
             if kind == "call":
                 return self.call(name, path, value)
+            if kind == "shared" and isinstance(value, Limit | Places):
+                limiters[path.rpartition(".")[0]] = value.limiter
+                return self.limit(value)
             if kind == "shared":
-                return self.limit(value) if isinstance(value, Limit) else self._started(name, path, value, part)
+                return self._started(name, path, value, part)
+            if value is not None and path.endswith(".key") and (limiter := limiters.get(path.rpartition(".")[0])):
+                return self.limit_key(name, path, value, limiter)
             return self._code(name, path, value, part) if kind == "code" else self.setting(path, value)
 
         return self._with_tail(name, visit(part, change))
@@ -168,6 +179,8 @@ class Roles:
             return self.state(name, value, is_timed=part.is_timed)
         if word == "key":
             return self._key(name, path, value, part)
+        if word == "settle":
+            return None if value is None else self.cost(name, path, value)
         if word == "cost":
             if isinstance(part, FanIn):
                 return self.share_cost(value)

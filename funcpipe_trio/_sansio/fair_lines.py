@@ -32,7 +32,7 @@ P = TypeVar("P")
 class Branch:
     """The keys and groups that share directly with each other: of a limit, or inside of a group."""
 
-    __slots__ = ("__weakref__", "_groups", "_parent", "_set", "_weight_of", "flow", "lanes", "name", "queue")
+    __slots__ = ("__weakref__", "_groups", "_kept", "_parent", "_set", "_weight_of", "flow", "lanes", "name", "queue")
 
     def __init__(
         self, weight_of: Callable[[Any], int | Fraction], name: tuple[Hashable, ...] = (), parent: Branch | None = None
@@ -45,6 +45,7 @@ class Branch:
         self._groups: WeakValueDictionary[Hashable, Branch] = WeakValueDictionary()  # those in use
         self._weight_of = weight_of  # of a name whose weight was not set
         self._set: dict[Hashable, int | Fraction] = {}  # weights that were set
+        self._kept: set[Branch] = set()  # groups in which weights were set, which must not be forgotten
 
     def group(self, key: Hashable) -> Branch:
         """Return the group of a key."""
@@ -64,9 +65,22 @@ class Branch:
     def set_weight(self, key: Hashable, weight: int | Fraction) -> None:
         """Give a key or group another weight from now on, whether it waits or not."""
         self._set[key] = weight
+        self._keep()
         for each in (self.lanes.get(key), self._groups.get(key)):
             if each is not None and each.flow is not None:
                 self.queue.set_weight(each.flow, weight)
+
+    def copy_weights(self, other: Branch) -> None:
+        """Set the weights that were set in another one, and those in its groups."""
+        self._set |= other._set
+        self._keep()
+        for key, group in other._groups.items():
+            self.group(key).copy_weights(group)
+
+    def _keep(self) -> None:
+        if self._parent is not None:
+            self._parent._kept.add(self)
+            self._parent._keep()
 
     def lane(self, key: Hashable) -> Lane[Any]:
         """Return the lane of a key, a new one if none of its calls waits."""

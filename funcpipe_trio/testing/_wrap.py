@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from .._base.functions import AnyFunction
-from .._plan.steps import Call, Layer, Limit, Part, Pure, RunnerPlan, StepPlan, Within
+from .._plan.steps import Call, Layer, Limit, Part, Places, Pure, RunnerPlan, StepPlan, Within
 from .._runtime.core.call_context import CallContext
 from .._runtime.runners.active_runner import ActiveRunner, Admit, start_runner
 from ..policies.circuit_breaker import CircuitBreaker
@@ -98,8 +98,10 @@ def _part(part: Part, watcher: Watcher) -> Part:
     if isinstance(part, Pure):
         return Pure(watcher.wrapped(part.fn))
     layer = part.layer
-    if isinstance(layer, Limit) and layer.cost is not None:
-        layer = replace(layer, cost=watcher.wrapped(layer.cost))
+    if isinstance(layer, Limit | Places):
+        asked = {name: getattr(layer, name, None) for name in ("cost", "key", "settle")}
+        wrapped: dict[str, Any] = {name: watcher.wrapped(fn) for name, fn in asked.items() if fn is not None}
+        layer = replace(layer, **wrapped)
     elif isinstance(layer, Retry | CircuitBreaker) and not isinstance(layer.on, type | tuple):
         layer = replace(layer, on=watcher.wrapped(layer.on))
     if isinstance(layer, Retry) and layer.retry_after is not None:

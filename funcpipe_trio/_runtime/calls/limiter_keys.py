@@ -83,6 +83,11 @@ def shared_of(limiter: LimiterKeys) -> SharedBucket:
     return limiter._shared
 
 
+def branch_of(limiter: LimiterKeys) -> Branch | None:
+    """Return its keys; None without shares."""
+    return limiter._branch
+
+
 def seat_of(limiter: LimiterKeys, key: Hashable) -> Seat | None:
     """Return where a call with a key stands at a limiter; None without shares."""
     return limiter._seat(key)

@@ -42,7 +42,8 @@ def _setting(stage: AnyStage, layout: StageLayout) -> Setting:
         is_latest=getattr(head, "latest", False),
         paced_by=head.name if isinstance(head, timing.Paced | Again) else None,
         rate=None if lowest is None else _rate(lowest),
-        is_rate_sure=around in (0, retries) and all(each.limiter is None and each.cost is None for each, _ in limits),
+        is_rate_sure=around in (0, retries)
+        and all(each.limiter is each.cost is each.settle is None for each, _ in limits),
         is_rate_retried=around > 0,
         runner=None if step is None else next(_full_runners(step, layout.concurrency), None),
         fan_out=_fan_out_of(stage),
