@@ -44,7 +44,7 @@ from ._runtime.runners.runners import Threads
 from .policies.fair_share import FairShare
 from .policies.on_error import Divert, Failure, OnError, Skip, Stop
 from .policies.on_full import OnFull
-from .policies.rate_limit import RateLimit
+from .policies.rate_limit import RateLimit, RollingLimit
 from .policies.retry import Retry
 
 if TYPE_CHECKING:
@@ -318,7 +318,7 @@ class Pipeline(Generic[T_co]):
         ordered: bool = True,
         key: Callable[[T_co], Hashable] | None = None,
         per_key: int = 1,
-        key_rate: RateLimit | None = None,
+        key_rate: RateLimit | RollingLimit | None = None,
         waiting: int = 0,
         latest: bool = False,
         name: str | None = None,
@@ -334,7 +334,7 @@ class Pipeline(Generic[T_co]):
         ordered: bool = True,
         key: Callable[[T_co], Hashable] | None = None,
         per_key: int = 1,
-        key_rate: RateLimit | None = None,
+        key_rate: RateLimit | RollingLimit | None = None,
         waiting: int = 0,
         latest: bool = False,
         name: str | None = None,
@@ -350,7 +350,7 @@ class Pipeline(Generic[T_co]):
         ordered: bool = True,
         key: Callable[[T_co], Hashable] | None = None,
         per_key: int = 1,
-        key_rate: RateLimit | None = None,
+        key_rate: RateLimit | RollingLimit | None = None,
         waiting: int = 0,
         latest: bool = False,
         name: str | None = None,
@@ -366,7 +366,7 @@ class Pipeline(Generic[T_co]):
         ordered: bool = True,
         key: Callable[[T_co], Hashable] | None = None,
         per_key: int = 1,
-        key_rate: RateLimit | None = None,
+        key_rate: RateLimit | RollingLimit | None = None,
         waiting: int = 0,
         latest: bool = False,
         name: str | None = None,
@@ -395,7 +395,7 @@ class Pipeline(Generic[T_co]):
         ordered: bool = True,
         key: Callable[[Any], Hashable] | None = None,
         per_key: int = 1,
-        key_rate: RateLimit | None = None,
+        key_rate: RateLimit | RollingLimit | None = None,
         waiting: int = 0,
         on_error: OnError = plan.STOP,
         latest: bool = False,
@@ -417,8 +417,8 @@ class Pipeline(Generic[T_co]):
             those with different keys concurrently. An item that waits for its key takes a place as well, so one slow
             key holds up the others only when it has all places; see `waiting`.
           per_key: calls at once for one key, an int >= 1; they begin in the order of their items.
-          key_rate: how often calls for one key may begin; each key has a bucket of its own, which is forgotten when it
-            is full. A call is what a step does with one item, so its retries are not counted again.
+          key_rate: how often calls for one key may begin; each key has a limit of its own, which is forgotten when
+            nothing counts against it any more. A call is what a step does with one item: its retries do not count.
           waiting: items that may wait for their key without taking a place, an int >= 0, which `max_in_flight` counts;
             any more take places. With enough of them a slow key does not hold up the others. A drain waits for them.
           on_error: what happens to an item whose call finally failed. (With `divert`, a sync function makes its own
@@ -618,7 +618,7 @@ class Pipeline(Generic[T_co]):
         ordered: bool = True,
         key: Callable[[T], Hashable] | None = None,
         per_key: int = 1,
-        key_rate: RateLimit | None = None,
+        key_rate: RateLimit | RollingLimit | None = None,
         waiting: int = 0,
         on_error: OnError = ...,
         name: str | None = None,
@@ -633,7 +633,7 @@ class Pipeline(Generic[T_co]):
         ordered: bool = True,
         key: Callable[[T], Hashable] | None = None,
         per_key: int = 1,
-        key_rate: RateLimit | None = None,
+        key_rate: RateLimit | RollingLimit | None = None,
         waiting: int = 0,
         on_error: OnError = ...,
         name: str | None = None,
@@ -652,7 +652,7 @@ class Pipeline(Generic[T_co]):
         ordered: bool = True,
         key: Callable[[Any], Hashable] | None = None,
         per_key: int = 1,
-        key_rate: RateLimit | None = None,
+        key_rate: RateLimit | RollingLimit | None = None,
         waiting: int = 0,
         on_error: OnError = plan.STOP,
         name: str | None = None,
@@ -691,7 +691,7 @@ class Pipeline(Generic[T_co]):
         ordered: bool = True,
         key: Callable[[Failure[Any]], Hashable] | None = None,
         per_key: int = 1,
-        key_rate: RateLimit | None = None,
+        key_rate: RateLimit | RollingLimit | None = None,
         waiting: int = 0,
         name: str | None = None,
     ) -> Pipeline[T | U]: ...
@@ -706,7 +706,7 @@ class Pipeline(Generic[T_co]):
         ordered: bool = True,
         key: Callable[[Failure[Any]], Hashable] | None = None,
         per_key: int = 1,
-        key_rate: RateLimit | None = None,
+        key_rate: RateLimit | RollingLimit | None = None,
         waiting: int = 0,
         name: str | None = None,
     ) -> Pipeline[T | U | Failure[Any]]: ...
@@ -721,7 +721,7 @@ class Pipeline(Generic[T_co]):
         ordered: bool = True,
         key: Callable[[Failure[Any]], Hashable] | None = None,
         per_key: int = 1,
-        key_rate: RateLimit | None = None,
+        key_rate: RateLimit | RollingLimit | None = None,
         waiting: int = 0,
         name: str | None = None,
     ) -> Pipeline[T | U]: ...
@@ -736,7 +736,7 @@ class Pipeline(Generic[T_co]):
         ordered: bool = True,
         key: Callable[[Failure[Any]], Hashable] | None = None,
         per_key: int = 1,
-        key_rate: RateLimit | None = None,
+        key_rate: RateLimit | RollingLimit | None = None,
         waiting: int = 0,
         name: str | None = None,
     ) -> Pipeline[T | U | Failure[Any]]: ...
@@ -767,7 +767,7 @@ class Pipeline(Generic[T_co]):
         ordered: bool = True,
         key: Callable[[Any], Hashable] | None = None,
         per_key: int = 1,
-        key_rate: RateLimit | None = None,
+        key_rate: RateLimit | RollingLimit | None = None,
         waiting: int = 0,
         on_error: OnError = plan.STOP,
         name: str | None = None,
@@ -1140,12 +1140,14 @@ class Pipeline(Generic[T_co]):
 
     def throttle(
         self,
-        rate_limit: RateLimit,
+        rate_limit: RateLimit | RollingLimit,
         *,
         cost: Callable[[T_co], float | Fraction] | None = None,
         name: str | None = None,
     ) -> Pipeline[T_co]:
         """Limit the pace: the items that leave in any window of time cost at most ``burst + rate/per * length``.
+
+        Under a `RollingLimit`: at most `n` in any window of its length.
 
         The pace is measured when an item leaves this stage, which also needs room for it. One item waits here, others
         wait upstream: nothing is lost, not even at the end. It makes its own stage, except directly behind a sync
@@ -1155,7 +1157,7 @@ class Pipeline(Generic[T_co]):
         Args:
           rate_limit: how many may leave in how much time.
           cost: ``cost(item)``, a sync function that returns the cost of an item: a finite number > 0, at most the
-            burst, otherwise the stream fails at that item; by default each costs 1.
+            burst, and whole under a `RollingLimit`, otherwise the stream fails at that item; by default each costs 1.
           name: its name in reports and errors.
 
         Raises:

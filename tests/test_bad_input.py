@@ -30,6 +30,7 @@ from funcpipe_trio import (
     PlanError,
     RateLimit,
     Retry,
+    RollingLimit,
     Step,
     concat,
     fair_merge,
@@ -370,8 +371,8 @@ def keyed_map_rows(line=LINE):
         message = f"{where}: {name} must be >= {least}, not {least - 1}"
         yield ValueError, partial(call, key=SYNC, **{name: least - 1}), message
         yield TypeError, partial(call, **{name: given}), f"{where}: {name} must come with key"
-    for value in (5, "5/s", RateLimit, Named()):
-        message = f"{where}: key_rate must be a RateLimit, not {shown(value)}\nUse RateLimit(5), say."
+    for value in (5, "5/s", RateLimit, RollingLimit, Named()):
+        message = f"{where}: key_rate must be a RateLimit or a RollingLimit, not {shown(value)}\nUse RateLimit(5), say."
         yield TypeError, partial(call, key=SYNC, key_rate=value), message
     yield TypeError, partial(call, key_rate=RateLimit(5)), f"{where}: key_rate must come with key"
 
@@ -526,11 +527,11 @@ def overload_rows(line=LINE):
         yield TypeError, partial(line.buffer, 1, overflow=value), f"{rule}, not {shown(value)}"
 
     where = "Pipeline.throttle"
-    for value in (None, 5, 0.5, "5/s", RateLimit, Named()):
+    for value in (None, 5, 0.5, "5/s", RateLimit, RollingLimit, Named()):
         yield (
             TypeError,
             partial(line.throttle, value),
-            f"{where}: rate_limit must be a RateLimit, not {shown(value)}\nUse RateLimit(8), say.",
+            f"{where}: rate_limit must be a RateLimit or a RollingLimit, not {shown(value)}\nUse RateLimit(8), say.",
         )
     yield from wrong_sync_functions(where, "cost", lambda value: line.throttle(RateLimit(1), cost=value))
     yield from wrong_names(where, partial(line.throttle, RateLimit(1)))
@@ -682,6 +683,9 @@ def rate_limit_rows():
     yield from wrong_numbers(where, "rate", RateLimit, "> 0", (0, 0.0, -1, -5e-324))
     yield from wrong_seconds(where, "per", lambda value: RateLimit(1, per=value))
     yield from wrong_ints(where, "burst", lambda value: RateLimit(1, burst=value), at_least=1)
+    where = "RollingLimit"
+    yield from wrong_ints(where, "n", RollingLimit, at_least=1)
+    yield from wrong_seconds(where, "per", lambda value: RollingLimit(1, per=value))
 
 
 def retry_rows():

@@ -21,7 +21,7 @@ from .._base.shown import named
 from ..policies.fair_share import FairShare
 from ..policies.on_error import Divert, Emit, OnError, Stop
 from ..policies.on_full import OnFull
-from ..policies.rate_limit import RateLimit
+from ..policies.rate_limit import AnyLimit, checked_limit
 from .steps import step_of
 
 STOP = Stop()
@@ -221,7 +221,7 @@ class Map(Concurrent):
     ordered: bool = True
     key: AnyFunction | None = field(default=None, hash=False)
     per_key: int = 1
-    key_rate: RateLimit | None = None
+    key_rate: AnyLimit | None = None
     waiting: int = 0
     on_error: OnError = STOP
     latest: bool = False
@@ -234,7 +234,7 @@ class Map(Concurrent):
             checks.sync_callable(self.method, "key", self.key)
         checks.integer(self.method, "per_key", self.per_key, at_least=1)
         if self.key_rate is not None:
-            checks.instance(self.method, "key_rate", self.key_rate, RateLimit, "Use RateLimit(5), say.")
+            checked_limit(self.method, "key_rate", self.key_rate, "Use RateLimit(5), say.")
         checks.integer(self.method, "waiting", self.waiting, at_least=0)
         if self.key is None:
             given = {"per_key": self.per_key > 1, "key_rate": self.key_rate is not None, "waiting": self.waiting > 0}

@@ -13,7 +13,7 @@ from typing import ClassVar
 from .._base import checks
 from .._base.frozen import dataclass
 from .._base.functions import AnyFunction, function_name
-from ..policies.rate_limit import RateLimit
+from ..policies.rate_limit import AnyLimit, checked_limit
 from .operations import Operation
 from .steps import step_of
 
@@ -40,12 +40,12 @@ class Throttle(Paced):
     """Each item, at the pace of a token bucket."""
 
     verb: ClassVar[str] = "throttle"
-    rate_limit: RateLimit
+    rate_limit: AnyLimit
     cost: AnyFunction | None = field(default=None, hash=False)  # an object that is called may have no hash
 
     def __post_init__(self) -> None:
         Paced.__post_init__(self)
-        checks.instance(self.method, "rate_limit", self.rate_limit, RateLimit, "Use RateLimit(8), say.")
+        checked_limit(self.method, "rate_limit", self.rate_limit, "Use RateLimit(8), say.")
         if self.cost is not None:
             checks.sync_callable(self.method, "cost", self.cost)
 

@@ -10,8 +10,9 @@ from typing import Any, TypeAlias
 
 from .._base import checks
 from .._base.frozen import dataclass
+from .._base.shown import shown
 
-__all__ = ["AnyLimit", "RateLimit", "RollingLimit", "checked_limit"]
+__all__ = ["AnyLimit", "RateLimit", "RollingLimit", "broken_rule", "checked_limit"]
 
 
 _LATE = Fraction(2, 100)
@@ -110,3 +111,12 @@ def checked_limit(where: str, name: str, value: Any, use: str = "") -> AnyLimit:
     if not isinstance(value, AnyLimit):
         raise checks.refuse(TypeError, where, name, "be a RateLimit or a RollingLimit", value, use)
     return value
+
+
+def broken_rule(limit: AnyLimit, cost: int | Fraction) -> str | None:
+    """Return what a cost above 0 must be under a limit; None if it is that."""
+    if cost > limit.burst:
+        return f"be <= the burst of {shown(limit.burst)}, or it could never be paid"
+    if isinstance(limit, RollingLimit) and cost.denominator != 1:
+        return "be a whole number under a RollingLimit: it counts as so many starts"
+    return None

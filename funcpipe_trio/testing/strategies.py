@@ -28,7 +28,7 @@ from ..merging import concat, fair_merge, merge, merge_sorted, prefer, zip_pipel
 from ..pipeline import Pipeline
 from ..policies.fair_share import FairShare
 from ..policies.on_error import Failure, OnError
-from ..policies.rate_limit import RateLimit
+from ..policies.rate_limit import RateLimit, RollingLimit
 from ..step import Step
 from ._script import Fail, Script
 
@@ -428,7 +428,9 @@ def _by_key(draw: st.DrawFn) -> dict[str, Any]:
     return {
         "key": Rest(_modulus(draw)),
         "per_key": draw(st.integers(1, 2)),
-        "key_rate": draw(st.sampled_from((None, RateLimit(4, burst=1), RateLimit(1, burst=2)))),
+        "key_rate": draw(
+            st.sampled_from((None, RateLimit(4, burst=1), RateLimit(1, burst=2), RollingLimit(2, per=0.5)))
+        ),
         "waiting": draw(st.integers(0, 3)),
     }
 
@@ -458,6 +460,8 @@ def _recovered(draw: st.DrawFn, pipeline: Pipeline[int]) -> Pipeline[int]:
 
 
 _Operation = Callable[[st.DrawFn, Pipeline[int], "count[int]"], Pipeline[int]]
+
+_LIMITS: tuple[RateLimit | RollingLimit, ...] = (RateLimit(1, burst=2), RateLimit(4, burst=2), RollingLimit(3, per=1.0))
 
 _OPERATIONS: dict[str, _Operation] = {
     "map": lambda draw, line, twins: line.map(Same()),
@@ -516,7 +520,7 @@ _OPERATIONS: dict[str, _Operation] = {
     "dropping buffer": lambda draw, line, twins: line.buffer(
         draw(st.integers(1, 3)), overflow=draw(st.sampled_from(("drop_oldest", "drop_newest")))
     ),
-    "throttle": lambda draw, line, twins: line.throttle(RateLimit(draw(st.sampled_from((1, 4))), burst=2)),
+    "throttle": lambda draw, line, twins: line.throttle(draw(st.sampled_from(_LIMITS))),
     "debounce": lambda draw, line, twins: line.debounce(
         draw(st.sampled_from(_PERIODS)), max_wait=draw(st.sampled_from((None, 3.0, 5.0)))
     ),

@@ -23,6 +23,7 @@ from funcpipe_trio import (
     RateLimit,
     RateLimiter,
     Retry,
+    RollingLimit,
     Run,
     Step,
     WorkerDied,
@@ -305,6 +306,18 @@ def two_limits() -> Pipeline[int]:
     dear = Step(one_step).rate_limit(both, each, cost={each: lambda x: 1 + x % 2})
     numbers = Pipeline.from_iterable(range(5))
     return merge(numbers.map(dear, concurrency=3), numbers.map(Step(at_once).rate_limit(both), concurrency=2))
+
+
+def rolling_limits() -> Pipeline[int]:
+    """At a shared limiter, beside a rate of its own, for each key, and where the clock decides."""
+    window = RateLimiter(RollingLimit(3, per=2))
+    step = Step(one_step).rate_limit(window, RateLimit(2), cost={window: lambda x: 1 + x % 2})
+    return (
+        Pipeline.from_iterable(range(6))
+        .throttle(RollingLimit(2, per=0.5))
+        .map(step, concurrency=2)
+        .map(wait_by_item, key=lambda x: x % 2, concurrency=2, key_rate=RollingLimit(1, per=1))
+    )
 
 
 def breaker() -> Pipeline[int | Failure[int]]:
@@ -1098,6 +1111,7 @@ SCENARIOS = [
     Scenario(dropping_in_pools, name="dropping_in_pools"),
     Scenario(overflowing, name="overflowing"),
     Scenario(throttled, name="throttled"),
+    Scenario(rolling_limits, name="rolling_limits"),
     Scenario(clocks_of_iterables, name="clocks_of_iterables"),
     Scenario(clocks_of_iterables, first_three, name="clocks_of_iterables_with_a_consumer_that_leaves"),
     Scenario(debounced, name="debounced"),

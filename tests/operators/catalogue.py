@@ -27,6 +27,7 @@ from funcpipe_trio import (
     Pipeline,
     RateLimit,
     Retry,
+    RollingLimit,
     Step,
     concat,
     fair_merge,
@@ -533,6 +534,8 @@ def mapped() -> Iterator[Case]:
     limits = {"key": rest, "per_key": 2, "key_rate": RateLimit(2, burst=2), "waiting": 3}
     yield on("map: key, limits", lambda p: p.map(nap, concurrency=3, **limits))
     yield on("map: key, limits, unordered", lambda p: p.map(nap, concurrency=2, ordered=False, **limits), ordered=False)
+    yield on("map: key, rolling", lambda p: p.map(nap, concurrency=2, key=rest, key_rate=RollingLimit(2, per=1)))
+    yield on("map: rolling limit", lambda p: p.map(Step(nap).rate_limit(RollingLimit(2, per=1)), concurrency=2))
     yield on("map: key, waiting", lambda p: p.map(nap, concurrency=1, key=rest, waiting=2, on_error=OnError.emit()))
     for name, (policy, model) in POLICIES.items():
         yield on(f"map: {name}", lambda p, policy=policy: p.map(pick, on_error=policy), model)
@@ -783,6 +786,7 @@ def own() -> Iterator[Case]:
 def timed() -> Iterator[Case]:
     """Where time decides which items go on, the items come so slowly that all do."""
     yield on("throttle", lambda p: p.throttle(RateLimit(2, burst=2)))
+    yield on("throttle: rolling", lambda p: p.throttle(RollingLimit(2, per=1)))
     yield on("throttle: cost", lambda p: p.throttle(RateLimit(2, burst=3), cost=lambda item: 1 + rest(item)))
     yield on("debounce", lambda p: p.map(second).debounce(0.25))
     yield on("debounce: in a burst", lambda p: p.batch(10**6).unbatch().debounce(0.25), lambda items: items[-1:])

@@ -14,6 +14,7 @@ from funcpipe_trio import (
     RateLimit,
     RateLimiter,
     Retry,
+    RollingLimit,
     Step,
     executor,
     fair_merge,
@@ -64,6 +65,7 @@ def steps():
         .filter(started)
         .tap(Step(started).retry(Retry(2)), name="again")
         .map(Step(partial(max, 1)).on(executor(pool, limit=3, broken=OSError)), name="out")
+        .map(Step(embed).rate_limit(RollingLimit(9), RateLimiter(RollingLimit(5, per=1))), name="rolled")
         .map(Step(embed, idempotent=False), on_error=OnError.divert(bury), name="once")
     )
 

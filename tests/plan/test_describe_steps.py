@@ -15,6 +15,7 @@ from funcpipe_trio import (
     RateLimit,
     RateLimiter,
     Retry,
+    RollingLimit,
     Step,
     merge,
     threads,
@@ -109,7 +110,8 @@ def test_what_is_shared_and_what_runs_elsewhere():
     """A limiter that others use is called shared; a runner is named with the call; a started step reads as its step."""
     limiter = RateLimiter(RateLimit(3))
     breaker = CircuitBreaker(None, 2, ratio=0.25, window=9, on=(KeyError, OSError), wait=True)
-    pipeline = NUMBERS.map(Step(embed).rate_limit(limiter, cost=tokens)).map(
+    rolling = RollingLimit(100)
+    pipeline = NUMBERS.map(Step(embed).rate_limit(rolling).rate_limit(limiter, cost=tokens)).map(
         Step(parse).on(threads(2)).circuit_breaker(breaker).start()
     )
 
@@ -118,7 +120,9 @@ def test_what_is_shared_and_what_runs_elsewhere():
             "source iterable: iterable",
             "stage embed: async map embed, 1 at a time, in order",
             "    call embed",
-            "      rate limit of 3 in 1 s, burst 1, shared, an item costs what tokens says",
+            "      rate limit of 100 in any 60 s",
+            "      rate limit of 3 in 1 s, burst 1, shared, an item costs what tokens says, "
+            "at one instant with the one above",
             "stage parse: async map parse, 1 at a time, in order",
             "    call parse on up to 2 threads",
             "      circuit breaker: opens after 25% of the last 9 failed (KeyError or OSError), probes after 2 s, "

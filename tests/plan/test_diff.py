@@ -15,6 +15,7 @@ from funcpipe_trio import (
     RateLimit,
     RateLimiter,
     Retry,
+    RollingLimit,
     Step,
     concat,
     fair_merge,
@@ -53,6 +54,12 @@ def test_there_is_a_line_exactly_if_the_documents_differ(make, other):
         ]),
         (NUMBERS.map(STEP.rate_limit(RateLimit(2))), NUMBERS.map(STEP), [
             "map embed: rate_limit removed",
+        ]),
+        (NUMBERS.map(Step(embed).rate_limit(RateLimit(2))), NUMBERS.map(Step(embed).rate_limit(RollingLimit(9))), [
+            "map embed: rate_limit.rate 2 -> none",
+            "map embed: rate_limit.per 1 -> 60",
+            "map embed: rate_limit.burst 1 -> none",
+            "map embed: rate_limit.n none -> 9",
         ]),
         (NUMBERS.map(STEP.retry(Retry(2))), NUMBERS.map(Step(embed).retry(Retry(2)).timeout(8)), [
             "map embed: step.order, inside out, [call of embed, timeout, retry] -> [call of embed, retry, timeout]",

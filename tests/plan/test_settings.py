@@ -124,7 +124,9 @@ def test_any_number_can_be_changed_and_only_that_changes(make, data):
         assert "must not be changed: it is shared" in str(refused)
         return
     except (TypeError, ValueError) as refused:
-        assert str(refused).startswith(("Pipeline.", "Backoff", "RateLimit", "CircuitBreaker", "OnError"))
+        assert str(refused).startswith(
+            ("Pipeline.", "Backoff", "RateLimit", "RollingLimit", "CircuitBreaker", "OnError")
+        )
         return
 
     lines = pipeline.diff(changed).splitlines()

@@ -18,6 +18,7 @@ from funcpipe_trio import (
     RateLimit,
     RateLimiter,
     Retry,
+    RollingLimit,
     Step,
     concat,
     fair_merge,
@@ -61,6 +62,11 @@ async def held_open() -> AsyncIterator[None]:
             yield
         finally:
             nursery.cancel_scope.cancel()
+
+
+def limit_of(rate: Any, burst: int) -> RateLimit | RollingLimit:
+    """A rate a second, or so many in any second."""
+    return RollingLimit(burst, per=1) if rate == "rolling" else RateLimit(rate, burst=burst)
 
 
 class Builder:
@@ -159,8 +165,8 @@ class Builder:
             met = self.world.sync(pred, "retry", lambda _: True)
         return step.retry(Retry(attempts, met, Backoff(initial, jitter=0)))
 
-    def _rate(self, step: Any, rate: float, burst: int, cost: Fn | None, shared: bool) -> Any:
-        limit: Any = RateLimit(rate, burst=burst)
+    def _rate(self, step: Any, rate: float | str, burst: int, cost: Fn | None, shared: bool) -> Any:
+        limit: Any = limit_of(rate, burst)
         paid = None if cost is None else self.world.sync(cost, "cost", lambda value: 1 + num(value) % burst)
         return step.rate_limit(RateLimiter(limit) if shared else limit, cost=paid)
 
@@ -200,7 +206,7 @@ class Builder:
         if by is not None:
             rate = op.args.get("key_rate")
             how["waiting"] = op.args.get("waiting", 0)
-            how["key_rate"] = None if rate is None else RateLimit(rate[0], burst=rate[1])
+            how["key_rate"] = None if rate is None else limit_of(*rate)
         if op.args.get("latest"):
             how["latest"] = True
         return method(made, **how)
@@ -278,7 +284,7 @@ class Builder:
 
     def throttle(self, p: Any, op: Op, name: str) -> Any:
         cost = None if op.cost is None else self.world.sync(op.cost, "cost", lambda value: 1 + num(value) % op.burst)
-        return p.throttle(RateLimit(op.rate, burst=op.burst), cost=cost, name=name)
+        return p.throttle(limit_of(op.rate, op.burst), cost=cost, name=name)
 
     def share(self, op: Op, weights: dict[Any, int]) -> FairShare[Any]:
         cost = None if op.cost is None else self.world.sync(op.cost, "cost", lambda value: 1 + num(value) % 2)

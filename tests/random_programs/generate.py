@@ -276,7 +276,7 @@ class Generator:
         if self.chance(0.15):
             op.args["key"] = self.fn(faulty=0.2)
             op.args["waiting"] = self.pick([0, 0, 1, 2, 9])
-            op.args["key_rate"] = self.pick([None, None, (0.5, 1), (2, 2)])
+            op.args["key_rate"] = self.pick([None, None, (0.5, 1), (2, 2), ("rolling", 2)])
         elif "of" not in op.args and self.chance(0.12):
             op.args |= {"latest": True, "concurrency": 1}
         if self.chance(0.35):
@@ -307,7 +307,9 @@ class Generator:
                 made.append((kind, self.pick([1, 2, 3]), on, self.pick([0, 0.5, 1]), pred))
             elif kind == "rate":
                 cost = self.fn(faulty=0.1) if self.chance(0.3) else None
-                made.append((kind, self.pick([0.5, 1, 2, 4]), self.pick([1, 1, 2, 3]), cost, self.chance(0.3)))
+                made.append(
+                    (kind, self.pick([0.5, 1, 2, 4, "rolling"]), self.pick([1, 1, 2, 3]), cost, self.chance(0.3))
+                )
             elif kind == "breaker":
                 made.append((kind, self.pick([1, 2, 5]), self.pick([0.5, 3]), self.chance(0.4)))
             else:
@@ -397,7 +399,8 @@ class Generator:
 
     def _throttle(self, op: Op, depth: int, shape: str) -> None:
         burst = self.pick([1, 1, 2, 3])
-        op.args = {"rate": self.pick([0.5, 1, 2, 4]), "burst": burst, "cost": self.fn() if self.chance(0.3) else None}
+        rate = self.pick([0.5, 1, 2, 4, "rolling"])
+        op.args = {"rate": rate, "burst": burst, "cost": self.fn() if self.chance(0.3) else None}
 
     def _debounce(self, op: Op, depth: int, shape: str) -> None:
         op.args = {"seconds": self.pick([0.25, 1, 1.5, 3]), "max_wait": self.pick([None, None, 3, 4.5])}

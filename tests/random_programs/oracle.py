@@ -664,13 +664,17 @@ def _is_prompt(op: Op) -> bool:
 
 
 def rates(facts: Facts) -> Found:
-    """P12: in every window, calls started <= burst + rate * length."""
+    """P12: in every window, calls started <= burst + rate * length; under a rolling limit, in any second <= burst."""
     for op in facts.ops:
         layers = op.args.get("layers", ())
         if op.kind != "map" or not layers or layers[0][0] != "rate" or layers[0][3] is not None:
             continue
         _, rate, burst, _, _ = layers[0]
         times = [Fraction(time) for time, _, role in facts.world.calls[op.fn.site] if role == "fn"]
+        if rate == "rolling":
+            if any(late - early < 1 for early, late in zip(times, times[burst:], strict=False)):
+                yield "P12 too many calls", f"more than {burst} in a second"
+            continue
         for first in range(len(times)):
             for last in range(first + burst, len(times)):
                 if last - first + 1 > burst + Fraction(rate) * (times[last] - times[first]) + Fraction(1, 10**9):

@@ -15,7 +15,18 @@ from typing import Any
 import pytest
 import trio
 
-from funcpipe_trio import FairShare, OnError, Pipeline, PlanError, RateLimit, StateError, Step, fair_merge, merge
+from funcpipe_trio import (
+    FairShare,
+    OnError,
+    Pipeline,
+    PlanError,
+    RateLimit,
+    RollingLimit,
+    StateError,
+    Step,
+    fair_merge,
+    merge,
+)
 from funcpipe_trio.testing import run_virtual
 
 Times = dict[str, Any]
@@ -106,6 +117,11 @@ def test_arrivals_and_a_rate_limit_are_parts_of_the_formula():
         Step(call("fetch", 0.1)).rate_limit(RateLimit(15)), concurrency=4, name="fetch"
     )
 
+    rolling = Pipeline.from_iterable(itertools.count).map(
+        Step(call("fetch", 0.1)).rate_limit(RollingLimit(90, per=10)), concurrency=4, name="fetch"
+    )
+
+    assert rolling.predict(times).throughput == 9
     assert plan.predict(times, arrivals=0.05).bottleneck == "source"
     assert plan.predict(times, {"source": 0.05}).throughput == 20
     assert limited.predict(times).throughput == 15

@@ -32,6 +32,7 @@ from funcpipe_trio import (
     Recorder,
     Recording,
     Retry,
+    RollingLimit,
     StateError,
     Step,
     executor,
@@ -233,6 +234,25 @@ def test_limiters_of_the_users_are_not_used():
     assert run_virtual(main) == 4
     plan, recording = recordings[0]
     assert simulate(plan, recording).elapsed == pytest.approx(recording.elapsed)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_another_n_of_a_rolling_limit_is_a_setting(shared):
+    """Four items that take no time: two in any 10 s, then one."""
+
+    async def main() -> tuple[Plan, Recording]:
+        limit: Any = RollingLimit(2, per=10)
+        plan = line().map(Step(nap).rate_limit(RateLimiter(limit) if shared else limit), name="limited")
+        recorder = Recorder()
+        await plan.run(record=recorder)
+        return plan, recorder.recording
+
+    plan, recording = run_virtual(main)
+
+    assert simulate(plan, recording).elapsed == pytest.approx(recording.elapsed)
+    assert recording.elapsed < 20
+    assert simulate(plan, recording, {"limited": {"rate_limit.n": 1}}).elapsed >= 30
+    assert simulate(plan, recording, {"limited": {"rate_limit.per": 50}}).elapsed >= 50
 
 
 # ---- the consumer

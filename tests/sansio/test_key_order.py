@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from funcpipe_trio import RateLimit
+from funcpipe_trio import RateLimit, RollingLimit
 from funcpipe_trio._sansio.key_order import KeyOrder
 
 KEYS = ["a", 1, None, ("x", 2), b"b", 2.5]  # they have a hash, and no order
@@ -365,3 +365,25 @@ def test_a_key_that_comes_back_before_its_bucket_is_full_finds_what_it_left():
     assert (lanes.ready, lanes.deadline) == (False, 1.0)
     lanes.advance(1.0)
     assert (lanes.ready, lanes.take(1.0)) == (True, 1)
+
+
+def test_each_key_has_its_own_rolling_window():
+    """Its records are not shared with the key that was there before, nor with the next one."""
+    lanes = KeyOrder(9, RollingLimit(2, per=3))
+    for position, key in enumerate("aaab"):
+        lanes.add(key, position, position, 1.0)
+    begun = []
+    while lanes.ready:
+        item = lanes.take(1.0)
+        lanes.begun("aaab"[item], 1.0)
+        begun.append(item)
+
+    assert (begun, lanes.deadline) == ([0, 1, 3], 4.0)
+    lanes.advance(4.0)
+    assert lanes.take(4.0) == 2
+    lanes.begun("a", 4.0)
+    for key in "aaab":
+        lanes.done(key, 4.0)
+    assert lanes.keys == 1
+    lanes.add("c", 9, 9, 7.0)
+    assert lanes.keys == 1

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from funcpipe_trio import RateLimit
+from funcpipe_trio import RateLimit, RollingLimit
 from funcpipe_trio._sansio.pacing import Debouncer, Delayer, Sampler, Throttler
 
 
@@ -173,7 +173,8 @@ def test_nothing_is_lent_before_the_first_question():
 
 
 @given(
-    st.builds(RateLimit, st.integers(1, 5), per=st.sampled_from([1.0, 3.0]), burst=st.integers(1, 9)),
+    st.builds(RateLimit, st.integers(1, 5), per=st.sampled_from([1.0, 3.0]), burst=st.integers(1, 9))
+    | st.builds(RollingLimit, st.integers(1, 5), per=st.sampled_from([1.0, 3.0])),
     st.lists(st.sampled_from([0.0, 0.0, 0.0, 0.1, 0.5, 2.0]), max_size=30),
 )
 def test_an_item_passes_exactly_when_it_would_leave_as_it_comes(limit, pauses):
@@ -230,6 +231,16 @@ def test_what_goes_on_by_credit_keeps_to_the_bucket_when_it_leaves(limit, turns)
     for first in range(len(left)):
         for last in range(first, len(left)):
             assert last - first + 1 <= limit.burst + rate * (left[last] - left[first])
+
+
+@given(
+    st.builds(RollingLimit, st.integers(1, 9), per=st.sampled_from([0.01, 0.3, 1.0])),
+    st.lists(st.tuples(steps, st.lists(steps, max_size=40)), max_size=8),
+)
+def test_so_does_a_rolling_limit(limit, turns):
+    left, _ = played_in_turns(limit, turns)
+
+    assert all(late - early >= Fraction(limit.per) for early, late in zip(left, left[limit.n :], strict=False))
 
 
 @given(st.integers(1, 100), st.lists(st.lists(st.sampled_from([1.0, 1.5, 9.0]), max_size=40), max_size=8))

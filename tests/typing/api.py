@@ -31,6 +31,7 @@ from funcpipe_trio import (
     RateLimiterStatistics,
     Report,
     Retry,
+    RollingLimit,
     Run,
     StartedCircuit,
     StartedStep,
@@ -249,6 +250,10 @@ step = Step(fetch)
 assert_type(step, Step[int, bytes])
 assert_type(step.rate_limit(RateLimit(8)).timeout(1).retry(Retry(4)), Step[int, bytes])
 assert_type(step.rate_limit(RateLimiter(RateLimit(8)), cost=lambda number: 1), Step[int, bytes])
+assert_type(step.rate_limit(RollingLimit(100), RateLimiter(RollingLimit(3, per=1))), Step[int, bytes])
+assert_type(numbers.throttle(RollingLimit(5)).map(fetch, key=str, key_rate=RollingLimit(5)), Pipeline[bytes])
+assert_type(RateLimiter(RollingLimit(5)).rate_limit, RateLimit | RollingLimit)
+assert_type(RollingLimit(5).rate / RollingLimit(5).per, float)
 requests, shared_tokens = RateLimit(8), RateLimiter(RateLimit(100))
 costs_by_limiter = {shared_tokens: cost_of}
 assert_type(step.rate_limit(requests, shared_tokens, cost=cost_of), Step[int, bytes])

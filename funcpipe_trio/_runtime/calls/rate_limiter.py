@@ -19,7 +19,7 @@ from ..._base.shown import shown
 from ..._sansio.fair_lines import Branch
 from ..._sansio.meters import meter_of, meter_under
 from ...policies.fair_share import FairShare
-from ...policies.rate_limit import AnyLimit, checked_limit
+from ...policies.rate_limit import AnyLimit, broken_rule, checked_limit
 from .limiter_keys import KeyWaitReport, LimiterKeys, checked_share, key_waits, shared_of
 from .token_queue import SharedBucket, TokenQueue
 
@@ -113,8 +113,7 @@ class RateLimiterGroup(LimiterKeys):
 
     def _checked(self, cost: int | Fraction) -> int | Fraction:
         checks.cost("RateLimiter", "cost", cost)
-        if cost > self._shared.meter.rate_limit.burst:
-            rule = f"be <= the burst of {shown(self._shared.meter.rate_limit.burst)}, or it could never be paid"
+        if (rule := broken_rule(self._shared.meter.rate_limit, cost)) is not None:
             raise checks.refuse(ValueError, "RateLimiter", "cost", rule, cost)
         return cost
 
@@ -156,10 +155,15 @@ class RateLimiter(RateLimiterGroup):
 
     @trio.lowlevel.enable_ki_protection
     def set_rate(self, rate_limit: AnyLimit) -> None:
-        """Change the limit from now on, also for waiting tasks; tokens that are there stay.
+        """Change the limit from now on, also for waiting tasks.
+
+        What is there stays, up to the new burst: tokens of a bucket, and starts that count under a `RollingLimit`,
+        which count from then on for the new length (those that it has forgotten do not come back). From one kind to the
+        other: as many calls may start at once as could before, and what is missing counts as taken now. Debts and a
+        pause go on. (If nothing was taken yet, nothing is missing.)
 
         Raises:
-          TypeError: if it is not a limit.
+          TypeError: if it is not a `RateLimit` or a `RollingLimit`.
           ValueError: if its burst is less than a waiting task needs; nothing was changed.
 
         Checkpoint: never (sync, inside of a trio run).

@@ -26,7 +26,7 @@ import trio
 
 from ..._base.frozen import dataclass
 from ..._sansio.key_order import KeyOrder
-from ...policies.rate_limit import RateLimit
+from ...policies.rate_limit import AnyLimit
 from ..calls.calling import Calling
 from ..core.failures import failure_of
 from ..core.signals import CANCELLED, END, PENDING
@@ -64,7 +64,7 @@ class KeyedPool(Pool):
         ordered: bool,
         key: Callable[[Any], Hashable],
         per_key: int,
-        key_rate: RateLimit | None,
+        key_rate: AnyLimit | None,
         waiting: int,
     ) -> None:
         super().__init__(ends, call, concurrency=concurrency, ordered=ordered)

@@ -19,9 +19,10 @@ from typing import Any
 import trio
 
 from ..._base import checks
-from ..._base.shown import named, shown
+from ..._base.shown import named
 from ..._plan import timing as plan
 from ..._sansio.pacing import Debouncer, Delayer, Pacer, Sampler, Throttler
+from ...policies.rate_limit import AnyLimit, broken_rule
 from ..core.protocols import Inlet, Receiver, worth_a_pull
 from ..core.signals import END, ENDED, IDLE, PENDING, READY, FailureMark, Readiness
 from ..core.turn import Turn
@@ -123,7 +124,7 @@ class Throttling(Pacing):
         self.pacer: Throttler  # as above; it can also pass an item at once
         self._name = operation.name  # as errors call it
         self._cost_of = operation.cost  # called with each item; None: each costs 1
-        self._burst_limit = operation.rate_limit.burst  # the most that an item may cost
+        self._rate_limit = operation.rate_limit  # says what an item may cost
 
     @trio.lowlevel.enable_ki_protection
     def items(self) -> Iterator[Any]:
@@ -153,7 +154,7 @@ class Throttling(Pacing):
     @trio.lowlevel.disable_ki_protection  # user code runs in it
     def _cost(self, fn: Callable[[Any], Any], item: Any) -> int | Fraction:
         """Return what an item costs, checked."""
-        return _checked(self._name, not_awaitable(self._name, fn(item)), self._burst_limit)
+        return _checked(self._name, not_awaitable(self._name, fn(item)), self._rate_limit)
 
     def state(self) -> Readiness:
         if not self.pacer.items:
@@ -256,14 +257,14 @@ def _pacing_of(operation: plan.Paced, source: Inlet) -> Pacing:
     return Pacing(Delayer(operation.seconds, operation.max_items), source)
 
 
-def _checked(name: str, cost: Any, burst: float) -> int | Fraction:
+def _checked(name: str, cost: Any, limit: AnyLimit) -> int | Fraction:
     """Check what a cost function returned, and make it exact."""
     where, rule = f"throttle {named(name)}", "be a finite number > 0"
     if isinstance(cost, bool) or not isinstance(cost, int | float | Fraction):
         raise checks.refuse(TypeError, where, "cost", rule, cost)
     if not 0 < cost < math.inf:
         raise checks.refuse(ValueError, where, "cost", rule, cost)
-    if cost > burst:
-        rule = f"be <= the burst of {shown(burst)}, or it could never be paid"
-        raise checks.refuse(ValueError, where, "cost", rule, cost)
-    return cost if isinstance(cost, int) else Fraction(cost)
+    exact = cost if isinstance(cost, int) else Fraction(cost)
+    if (broken := broken_rule(limit, exact)) is not None:
+        raise checks.refuse(ValueError, where, "cost", broken, cost)
+    return exact
