@@ -334,9 +334,9 @@ class TokenQueue:
             return
         if bucket is self._decides and self._by_key is not None and place.numbers:
             self._by_key.fair.served(place, cost)
-            bucket.look()
         else:
             seat.branch.adjust(seat.key, cost)
+        bucket.look()
 
     def _owes(self, place: Place) -> bool:
         """Whether its key has a debt to pay before it goes; then it claims the next part of that."""

@@ -15,7 +15,7 @@ from itertools import combinations
 
 import pytest
 import trio
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from trio.testing import wait_all_tasks_blocked
 
@@ -224,7 +224,19 @@ SETS = st.lists(
 )
 
 
+ALL = {0, 1, 2}
+CHARGED_ELSEWHERE = [
+    (ALL, "c", 23, None),
+    (ALL, "d", 9, None),
+    ({2}, "a", 8, None),
+    (ALL, "c", 8, None),
+    (ALL, "d", 14, None),
+]
+"""A key is served in a line that another limit orders; then another key is the first of its own line."""
+
+
 @given(SETS, st.tuples(*[st.booleans()] * 3), st.integers(0, 3), st.booleans())
+@example(CHARGED_ELSEWHERE, (True, False, True), 2, False)
 @settings(max_examples=150, deadline=None)
 def test_calls_of_several_limits_neither_break_one_nor_stand_still(many, shared, seed, has_places):
     """Any sets of three limits, of which any have shares: all calls are made in the end, each within every limit."""
