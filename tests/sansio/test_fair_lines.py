@@ -2,11 +2,11 @@
 
 | law | mutants of `fair_lines.py` (and of `overtake`, `adjust`, `View` in `fair_queue.py`) |
 |---|---|
-| the first is that of the model | a view that is not told of a charge elsewhere; `overtake` that leaves V, or lifts those passed over by hand; `served` that charges one level only |
+| the first is that of the model | a view that is not told of a charge elsewhere; `overtake` that leaves V |
 | lag between keys that no limit holds up | V set back by a flow that was passed over; a flow for each line of a key |
 | first come, first served within a key | `first` that takes the last of a lane |
 | a key that leaves keeps its debt | `drop` before the charge; a lane that stays |
-| groups share, and inside of them their members | `_hide` that leaves a group ready; a debt of a group forgotten |
+| groups share, and inside of them their members | `served` that charges one level; `_hide` that leaves a group |
 | nothing is left behind | a view, lane or flow that stays |
 | weights that were set | a group that is forgotten with its weights |
 | corrections | `adjust` that serves, or that lets a debt get below 0 |
@@ -195,7 +195,7 @@ def in_turn(line, places, costs=1):
 
 
 def test_a_line_that_is_held_up_gets_no_credit_for_it():
-    """It is served at once when it can be, once for each of its keys, and then shares; nor has it delayed the others."""
+    """It is served at once when it can be, once for each key, and then shares; nor has it delayed the others."""
     top = Branch(lambda key: 1)
     free, stuck = FairLine(top), FairLine(top)
     for number in range(20):

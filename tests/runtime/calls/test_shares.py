@@ -96,7 +96,7 @@ def real(calls, limiter):
 @given(MANY, st.tuples(*[st.sampled_from([1, 2, 4])] * 4), st.sampled_from([1, 2, 4]), st.integers(3, 5))
 @settings(max_examples=120, deadline=None)
 def test_who_gets_tokens_and_when(many, weights, rate, burst):
-    """To the tick, with calls that give up: so nothing is idle while one waits, and who gave up cost nobody anything."""
+    """To the tick, with calls that give up: nothing is idle while one waits, and who gave up cost nobody anything."""
     calls, weight_of = moments(many), dict(zip(KEYS, weights, strict=True))
     got, statistics = real(calls, RateLimiter(RateLimit(rate, burst=burst), FairShare(weight_of)))
     assert got == expected(calls, weight_of, rate, burst)
@@ -320,7 +320,7 @@ def test_first_tasks_that_would_stand_back_in_a_circle_go_on(seed):
 
 @pytest.mark.parametrize("seed", range(4))
 def test_keys_share_a_limiter_that_two_steps_need_with_and_without_another(seed):
-    """One has calls that need the shared limiter only, the other also a wide one: they share as if they were one step."""
+    """The calls of one need the shared limiter only, those of the other also a wide one: they share as in one step."""
 
     async def main():
         shared = RateLimiter(RateLimit(4, burst=1), FairShare({"x": 3}))
@@ -407,14 +407,11 @@ def test_a_debt_is_paid_by_its_key_and_without_shares_by_all(has_shares):
 )
 @settings(max_examples=120, deadline=None)
 def test_in_the_long_run_the_true_cost_keeps_the_rate(calls, has_shares, is_rolling):
-    """At any time, what all calls have really cost is at most what the limit allows so far and one debt of a call each.
-
-    And when all debts are paid, they cost exactly what was taken.
-    """
+    """When all debts are paid, what was taken is what the calls have really cost; and no sooner."""
     limit = RollingLimit(4, per=2) if is_rolling else RateLimit(2, burst=4)
 
     async def main():
-        limiter, spent = RateLimiter(limit, FairShare({"a": 3}) if has_shares else None), []
+        limiter = RateLimiter(limit, FairShare({"a": 3}) if has_shares else None)
 
         async def call(item):
             await trio.sleep(0.125)
@@ -425,18 +422,14 @@ def test_in_the_long_run_the_true_cost_keeps_the_rate(calls, has_shares, is_roll
         )
         started = step.start()
 
-        async def make(item):
-            await started(item)
-            spent.append((trio.current_time(), item[2]))
-
         async with trio.open_nursery() as nursery:
             for each in calls:
-                nursery.start_soon(make, each)
+                nursery.start_soon(started, each)
         for key in KEYS if has_shares else "a":  # whoever comes pays first
             await limiter.acquire(4, key)
-        return spent, limiter.statistics().acquired_cost, trio.current_time()
+        return limiter.statistics().acquired_cost, trio.current_time()
 
-    spent, acquired, end = run_virtual(main)
+    acquired, end = run_virtual(main)
     true = sum(cost for _, _, cost in calls)
     extra = 16 if has_shares else 4
     owed = sum(max(0, cost - estimate) for _, estimate, cost in calls)
