@@ -244,7 +244,7 @@ class Pipeline(Generic[T_co]):
 
         Raises:
           TypeError: if an argument has a wrong type.
-          ValueError: if `reset_after` is not > 0.
+          ValueError: if `reset_after` is not > 0, or `retry` has `pauses_limit`.
         """
         called, factory = _named_as(source_factory, name), plan.Opaque(source_factory)
         return Pipeline(Plan(RestartingSource("restarting", called, factory, retry=retry, reset_after=reset_after)))

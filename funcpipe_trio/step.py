@@ -176,7 +176,7 @@ class Step(Generic[A, B]):
         """Try what is inside again when it fails.
 
         Raises:
-          PlanError: if what is inside is not idempotent.
+          PlanError: if what is inside is not idempotent, or `retry` pauses rate limits and there is none inside.
           TypeError: if `retry` is not a `Retry`.
         """
         return self._within(checks.instance("Step.retry", "retry", retry, Retry))

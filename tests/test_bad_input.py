@@ -703,6 +703,14 @@ def retry_rows():
     for value in (None, 0.1, True, Backoff, Named()):
         yield TypeError, partial(Retry, backoff=value), f"{where}: backoff must be a Backoff, not {shown(value)}"
     yield from wrong_sync_functions(where, "retry_after", lambda value: Retry(retry_after=value))
+    for value in (None, 1, "yes", Named()):
+        message = f"{where}: pauses_limit must be a bool, not {shown(value)}"
+        yield TypeError, partial(Retry, retry_after=SYNC, pauses_limit=value), message
+    message = (
+        f"{where}: pauses_limit must come with retry_after, which names the wait\n"
+        "Use Retry(retry_after=fn, pauses_limit=True)."
+    )
+    yield ValueError, partial(Retry, pauses_limit=True), message
 
 
 def circuit_breaker_rows():

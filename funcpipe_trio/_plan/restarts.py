@@ -26,7 +26,8 @@ class RestartingSource(Source):
             rule = "give an iterable or async iterable, without being awaited"
             raise checks.refuse(TypeError, where, "source_factory", rule, factory)
         checks.text(where, "name", self.name)
-        checks.instance(where, "retry", self.retry, Retry)
+        if checks.instance(where, "retry", self.retry, Retry).pauses_limit:
+            raise ValueError(f"{where}: retry must not have pauses_limit: opening a source meets no rate limit")
         object.__setattr__(self, "reset_after", checks.seconds(where, "reset_after", self.reset_after, finite=False))
 
     def describe(self) -> str:

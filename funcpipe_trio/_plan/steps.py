@@ -194,6 +194,11 @@ class Within:
     def __post_init__(self) -> None:
         if isinstance(self.layer, Retry):
             _refuse_once(self.inner)
+            if self.layer.pauses_limit and not any(isinstance(each, Limit) for each in layers_in(self.inner)):
+                raise PlanError(
+                    "Step.retry: pauses_limit must have a rate limit inside the retry, which it pauses\n"
+                    "Write .rate_limit(limiter) before .retry(retry)."
+                )
         elif isinstance(self.layer, Limit) and self.layer.limiter is not None and len(self.inner) == 1:
             _refuse_twice(self.layer.limiter, self.inner[0])
         elif isinstance(self.layer, Places):

@@ -2,7 +2,8 @@
 
 The rule: attempts are counted from 1; for an error that the policy names the answer is a wait while attempts are left,
 for any other None, which is final. The wait is the policy's backoff, or what ``retry_after`` returns for the error. A
-group of errors is named if all its leaves are. A wait that would end at or after a known deadline is not begun: the
+group of errors is named if all its leaves are. (A policy that pauses its limits asks at the last attempt as well: the
+wait is for others.) A wait that would end at or after a known deadline is not begun: the
 next attempt could not be made, and what went wrong is already known.
 
 It is only told of an `Exception`: what cancels a task or ends the program is not an event of a retry.
@@ -29,6 +30,8 @@ class RetryState:
 
     number: int
     """The number of the current attempt, from 1."""
+    named: float
+    """The seconds that ``retry_after`` named for the last error; 0 if it named none."""
 
     def __init__(self, retry: Retry, item: int, *, stage: str = "", seed: int = 0) -> None:
         self._retry = retry
@@ -38,6 +41,7 @@ class RetryState:
         self._waits: list[float] = []
         self._too_late = ""
         self.number = 1
+        self.named = 0.0
 
     def failed(self, error: Exception, now: float = 0.0, deadline: float = inf) -> float | None:
         """Return the seconds to wait before the next attempt, or None: the error is final.
@@ -47,14 +51,18 @@ class RetryState:
           now: seconds, on the clock of the deadline.
           deadline: when it is too late for one more attempt.
         """
-        retry = self._retry
-        if self.number >= retry.attempts or not is_retried(retry.on, error):
+        retry, self.named = self._retry, 0.0
+        is_last = self.number >= retry.attempts
+        if (is_last and not retry.pauses_limit) or not is_retried(retry.on, error):
             return None
         asked = None if retry.retry_after is None else retry.retry_after(error)
         if asked is None:
             wait = backoff_delay(retry.backoff, self._item, self.number, stage=self._stage, seed=self._seed)
         else:
             wait = max(0.0, checks.number("Retry", f"what retry_after({type_name(error)}) gives", asked))
+            self.named = wait
+        if is_last:
+            return None
         if now + wait >= deadline:  # as deadlines are counted: a difference may be rounded
             left = max(0.0, deadline - now)
             self._too_late = (

@@ -87,10 +87,14 @@ class Retry:
       retry_after: ``retry_after(error)`` returns the seconds to wait instead of the backoff (from the ``Retry-After``
         header of an HTTP response, for example), or None; a time in the past (< 0) means at once. A sync function; it
         also gets a group as it is.
+      pauses_limit: whether a wait that `retry_after` names is one for all: the rate limits inside the retry (of a
+        shared `RateLimiter`, for all who share it) let nothing start before it is over. So one answer "too many
+        requests" stops all calls, and not only its own. It counts for each failed call, also for the last attempt, or
+        one that is too late for another: then `retry_after` is asked as well.
 
     Raises:
       TypeError: if an argument has a wrong type.
-      ValueError: if an argument is out of range.
+      ValueError: if an argument is out of range, or `pauses_limit` comes without `retry_after`.
     """
 
     attempts: int = 3
@@ -98,6 +102,7 @@ class Retry:
     backoff: Backoff = field(default_factory=Backoff)
     _: KW_ONLY
     retry_after: Callable[[Exception], float | None] | None = field(default=None, hash=False)
+    pauses_limit: bool = False
 
     def __post_init__(self) -> None:
         checks.integer("Retry", "attempts", self.attempts, at_least=1)
@@ -106,12 +111,18 @@ class Retry:
             raise checks.refuse(TypeError, "Retry", "backoff", "be a Backoff", self.backoff)
         if self.retry_after is not None:
             checks.sync_callable("Retry", "retry_after", self.retry_after)
+        if checks.boolean("Retry", "pauses_limit", self.pauses_limit) and self.retry_after is None:
+            raise ValueError(
+                "Retry: pauses_limit must come with retry_after, which names the wait\n"
+                "Use Retry(retry_after=fn, pauses_limit=True)."
+            )
 
     def describe(self) -> str:
         """One-line description."""
-        asked = "" if self.retry_after is None else f", or what {function_name(self.retry_after)} says"
-        waits = f", waits {self.backoff.describe()}{asked}" if self.attempts > 1 else ""
-        return f"up to {self.attempts} attempts on {filter_name(self.on)}{waits}"
+        says = "" if self.retry_after is None else f"what {function_name(self.retry_after)} says"
+        waits = f", waits {self.backoff.describe()}{says and f', or {says}'}" if self.attempts > 1 else ""
+        pauses = f", pauses its rate limits for {says}" if self.pauses_limit else ""
+        return f"up to {self.attempts} attempts on {filter_name(self.on)}{waits}{pauses}"
 
 
 def needs_seed(retry: Retry) -> bool:

@@ -320,6 +320,18 @@ def rolling_limits() -> Pipeline[int]:
     )
 
 
+def pausing_retries() -> Pipeline[int]:
+    """A call that fails stops those of the other stage as well."""
+    shared = RateLimiter(RateLimit(2, burst=2))
+    policy = Retry(3, OSError, Backoff(0), retry_after=lambda error: 3, pauses_limit=True)
+    flaky, other = Step(Flaky()).rate_limit(shared, RollingLimit(3, per=1)).retry(policy), Step(at_once)
+    return (
+        Pipeline.from_iterable(range(5))
+        .map(flaky.timeout(30), concurrency=2)
+        .map(other.rate_limit(shared), concurrency=2, ordered=False)
+    )
+
+
 def breaker() -> Pipeline[int | Failure[int]]:
     guarded = Step(fails_at_some).circuit_breaker(CircuitBreaker(2, 2.0, on=ValueError))
     return Pipeline.from_iterable(range(9)).map(guarded, concurrency=2, on_error=OnError.emit()).buffer(2)
@@ -1112,6 +1124,7 @@ SCENARIOS = [
     Scenario(overflowing, name="overflowing"),
     Scenario(throttled, name="throttled"),
     Scenario(rolling_limits, name="rolling_limits"),
+    Scenario(pausing_retries, name="pausing_retries"),
     Scenario(clocks_of_iterables, name="clocks_of_iterables"),
     Scenario(clocks_of_iterables, first_three, name="clocks_of_iterables_with_a_consumer_that_leaves"),
     Scenario(debounced, name="debounced"),

@@ -66,6 +66,7 @@ def steps():
         .tap(Step(started).retry(Retry(2)), name="again")
         .map(Step(partial(max, 1)).on(executor(pool, limit=3, broken=OSError)), name="out")
         .map(Step(embed).rate_limit(RollingLimit(9), RateLimiter(RollingLimit(5, per=1))), name="rolled")
+        .map(Step(embed).rate_limit(RateLimit(2)).retry(Retry(2, retry_after=parse, pauses_limit=True)), name="paused")
         .map(Step(embed, idempotent=False), on_error=OnError.divert(bury), name="once")
     )
 

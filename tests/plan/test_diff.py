@@ -50,7 +50,7 @@ def test_there_is_a_line_exactly_if_the_documents_differ(make, other):
         (NUMBERS.map(STEP), NUMBERS.map(Step(embed).timeout(9)), ["map embed: timeout 8 -> 9"]),
         (NUMBERS.map(STEP), NUMBERS.map(STEP.retry(Retry(4, OSError))), [
             "map embed: retry added: attempts 4, backoff.initial 0.1, backoff.factor 2, backoff.maximum none, "
-            "backoff.jitter 0.1, backoff.seed none, on builtins:OSError, retry_after none",
+            "backoff.jitter 0.1, backoff.seed none, pauses_limit no, on builtins:OSError, retry_after none",
         ]),
         (NUMBERS.map(STEP.rate_limit(RateLimit(2))), NUMBERS.map(STEP), [
             "map embed: rate_limit removed",

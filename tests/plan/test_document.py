@@ -138,6 +138,7 @@ def test_every_policy_of_a_step_has_its_values():
         "retry.backoff.maximum": 8,
         "retry.backoff.jitter": 0,
         "retry.backoff.seed": 7,
+        "retry.pauses_limit": False,
         "circuit_breaker.failures": None,
         "circuit_breaker.reset_after": 2,
         "circuit_breaker.ratio": 0.25,

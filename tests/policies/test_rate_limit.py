@@ -8,6 +8,7 @@
 import copy
 import dataclasses
 import pickle
+import re
 from fractions import Fraction
 
 import pytest
@@ -15,8 +16,10 @@ import trio
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from funcpipe_trio import Pipeline, RateLimit, Step
+from funcpipe_trio import Pipeline, RateLimit, RollingLimit, Step
+from funcpipe_trio._base.shown import shown
 from funcpipe_trio._sansio.token_bucket import TokenBucket
+from funcpipe_trio.policies.rate_limit import broken_rule, checked_limit
 from funcpipe_trio.testing import run_virtual
 
 rates = st.integers(1, 10**6) | st.floats(1e-3, 1e6)
@@ -90,3 +93,42 @@ def test_calls_and_a_throttle_keep_the_bound_with_that_burst(limit, first):
         assert times.count(0) == first
         assert times[first] == pytest.approx(1 / limit.rate)
         assert f"{limit.rate} in 1 s, burst {first}" in plan.describe()
+
+
+# ---- either kind
+
+
+@pytest.mark.parametrize("value", [None, 5, RateLimit, RollingLimit])
+def test_what_is_no_limit_is_refused(value):
+    rule = f"here: limit must be a RateLimit or a RollingLimit, not {shown(value)}"
+
+    with pytest.raises(TypeError, match=f"^{re.escape(rule)}$"):
+        checked_limit("here", "limit", value)
+    with pytest.raises(TypeError, match=f"^{re.escape(rule)}\nUse it\\.$"):
+        checked_limit("here", "limit", value, "Use it.")
+
+
+@pytest.mark.parametrize("limit", [RateLimit(5), RollingLimit(5)])
+def test_what_is_one_is_returned(limit):
+    assert checked_limit("here", "limit", limit) is limit
+
+
+@pytest.mark.parametrize("limit", [RateLimit(5, burst=3), RollingLimit(3)])
+def test_a_cost_is_at_most_the_burst(limit):
+    assert [broken_rule(limit, cost) for cost in (1, 3, Fraction(3))] == [None] * 3
+    assert broken_rule(limit, 4) == "be <= the burst of 3, or it could never be paid"
+
+
+def test_under_a_rolling_limit_a_cost_is_a_whole_number():
+    assert broken_rule(RateLimit(5, burst=3), Fraction(1, 2)) is None
+    assert broken_rule(RollingLimit(3), Fraction(1, 2)) == (
+        "be a whole number under a RollingLimit: it counts as so many starts"
+    )
+    assert broken_rule(RollingLimit(3), Fraction(7, 2)) == "be <= the burst of 3, or it could never be paid"
+
+
+def test_a_rolling_limit_is_also_a_rate_in_the_long_run():
+    limit = RollingLimit(90, per=30)
+
+    assert (limit.rate, limit.per, limit.burst, limit.rate / limit.per) == (90, 30.0, 90, 3)
+    assert (limit.describe(), RollingLimit(7).per) == ("90 in any 30 s", 60)

@@ -13,7 +13,7 @@ import pytest
 from funcpipe_trio._base.errors import CircuitOpen
 from funcpipe_trio.policies.circuit_breaker import CircuitBreaker
 from funcpipe_trio.policies.on_error import Divert, Emit, Failure, OnError, Skip, Stop
-from funcpipe_trio.policies.rate_limit import RateLimit
+from funcpipe_trio.policies.rate_limit import RateLimit, RollingLimit
 from funcpipe_trio.policies.retry import Backoff, Retry
 
 
@@ -55,13 +55,14 @@ ERROR = ValueError("no")
 # A policy, and for each of its fields another value that it may have.
 POLICIES = [
     (RateLimit(7.3, per=60, burst=4), {"rate": 7, "per": 61.0, "burst": 5}),
+    (RollingLimit(7, per=30), {"n": 8, "per": 31.0}),
     (
         Backoff(0.2, 3.0, 20, 0.5, 7),
         {"initial": 0.0, "factor": 1, "maximum": 30, "jitter": 0, "seed": None},
     ),
     (
         Retry(4, (OSError, KeyError), Backoff(1), retry_after=asked),
-        {"attempts": 1, "on": is_meant, "backoff": Backoff(2), "retry_after": None},
+        {"attempts": 1, "on": is_meant, "backoff": Backoff(2), "retry_after": None, "pauses_limit": True},
     ),
     (
         CircuitBreaker(2, 5.0, ratio=0.5, window=10, on=is_meant, wait=True),
@@ -151,7 +152,8 @@ def test_a_failure_does_not_show_its_item():
         (
             Retry(),
             "Retry(attempts=3, on=<class 'Exception'>, "
-            "backoff=Backoff(initial=0.1, factor=2.0, maximum=None, jitter=0.1, seed=None), retry_after=None)",
+            "backoff=Backoff(initial=0.1, factor=2.0, maximum=None, jitter=0.1, seed=None), retry_after=None, "
+            "pauses_limit=False)",
         ),
         (
             CircuitBreaker(),

@@ -322,6 +322,31 @@ def test_by_another_clock_what_is_left_of_a_pause_stays(limit):
 
 
 @pytest.mark.parametrize("limit", [RateLimit(1, burst=2), RollingLimit(2, per=1)])
+def test_by_another_clock_all_of_a_pause_stays_that_nobody_asked_about(limit):
+    meter = meter_of(limit)
+    meter.pause(10.0, 8)
+    meter.rebase(100.0)
+    meter.rebase(50.0)
+
+    assert meter.paused_until(50.0) == 58.0
+
+
+@pytest.mark.parametrize("limit", [RateLimit(1, burst=2), RollingLimit(2, per=1)])
+@pytest.mark.parametrize("now", [1e-20, 5e-324])
+def test_to_ask_inside_of_a_tick_is_answered_with_now(limit, now):
+    assert (meter_of(limit).when(now, 2), meter_of(limit).full_at(now)) == (now, now)
+
+
+@pytest.mark.parametrize("limit", [RateLimit(1, burst=2), RollingLimit(2, per=1)])
+def test_debts_add_up(limit):
+    meter = meter_of(limit)
+    for cost in (1, 2, 3):
+        meter.owe(5.0, cost)
+
+    assert (meter.debt(5.0), meter.tokens(5.0)) == (4, 0)
+
+
+@pytest.mark.parametrize("limit", [RateLimit(1, burst=2), RollingLimit(2, per=1)])
 def test_by_another_clock_a_pause_that_is_over_is_over(limit):
     meter = meter_of(limit)
     meter.pause(10.0, 3)

@@ -148,6 +148,25 @@ def test_the_error_itself_is_asked_and_a_final_one_is_not():
     assert len(seen) == 2
 
 
+def test_a_policy_that_pauses_its_limits_asks_about_each_error_that_it_means():
+    """At the last attempt, too, and if there is no time for another; what was named is for others, and only once."""
+    errors, seen = [OSError(3), OSError(-1), ValueError(7), OSError(9), OSError(None)], []
+
+    def after(error):
+        seen.append(error)
+        return error.args[0]
+
+    attempts = RetryState(Retry(3, OSError, STEADY, retry_after=after, pauses_limit=True), 0)
+    assert attempts.named == 0
+    answers = [(attempts.failed(error), attempts.named) for error in errors]
+
+    assert answers == [(3, 3), (0, 0), (None, 0), (None, 9), (None, 0)]
+    assert seen == [errors[0], errors[1], errors[3], errors[4]]
+    assert (attempts.number, attempts.note()) == (3, "waited 3, 0 s between its attempts")
+    late = RetryState(Retry(3, OSError, STEADY, retry_after=after, pauses_limit=True), 0)
+    assert (late.failed(errors[0], now=5.0, deadline=6.0), late.named) == (None, 3)
+
+
 def test_what_the_error_asks_for_counts_as_an_attempt():
     """The backoff continues by the number of the attempt, wherever the earlier waits came from."""
     answers = iter([5, None, 0])

@@ -109,7 +109,26 @@ def test_a_refund_pays_the_debt_at_its_instant():
     window.owe(1.0, 1)
     window.give_back(4.0, 2, 0.0)
 
-    assert (window.held(4.0), window.debt(4.0), window.held(10.0), window.held(14.0)) == (1, 0, 1, 2)
+    assert (window.held(4.0), window.debt(4.0), window.held(11.0), window.held(14.0)) == (1, 0, 1, 2)
+
+
+def test_a_start_that_stopped_to_count_has_paid_before_a_refund_of_it():
+    window = RollingWindow(RollingLimit(2, per=10))
+    window.take(0.0, 1)
+    window.take(4.0, 1)
+    window.owe(4.0, 1)
+    window.give_back(12.0, 1, 0.0)
+
+    assert (window.held(12.0), window.when(12.0, 1), window.when(12.0, 2)) == (0, 14.0, 20.0)
+
+
+def test_a_start_that_is_given_back_leaves_nothing_behind():
+    window = RollingWindow(RollingLimit(2, per=10))
+    window.take(0.0, 2)
+    window.give_back(1.0, 1, 0.0)
+    window.give_back(1.0, 1, 0.0)
+
+    assert (window.is_full(1.0), list(window._records)) == (True, [])
 
 
 def test_a_debt_is_paid_by_each_start_when_it_stops_to_count():
@@ -172,6 +191,17 @@ def test_under_a_smaller_n_what_was_started_counts():
 
     assert (window.held(6.0), window.debt(6.0), window.take(6.0, 1), window.take(6.0, 2)) == (0, 0, 10.0, 15.0)
     assert window.charge(6.0, 1) == 1
+
+
+def test_under_a_smaller_n_a_debt_waits_until_less_than_that_counts():
+    window = RollingWindow(RollingLimit(3, per=10))
+    for now in (0.0, 1.0, 2.0):
+        window.take(now, 1)
+    window.owe(2.0, 1)
+    window.set_rate(3.0, RollingLimit(2, per=10))
+
+    assert [window.debt(now) for now in (3.0, 10.0, 11.0)] == [1, 1, 0]
+    assert window.when(11.0, 1) == 12.0
 
 
 def test_under_a_shorter_length_old_starts_count_no_more():

@@ -252,6 +252,11 @@ assert_type(step.rate_limit(RateLimit(8)).timeout(1).retry(Retry(4)), Step[int, 
 assert_type(step.rate_limit(RateLimiter(RateLimit(8)), cost=lambda number: 1), Step[int, bytes])
 assert_type(step.rate_limit(RollingLimit(100), RateLimiter(RollingLimit(3, per=1))), Step[int, bytes])
 assert_type(numbers.throttle(RollingLimit(5)).map(fetch, key=str, key_rate=RollingLimit(5)), Pipeline[bytes])
+assert_type(
+    step.rate_limit(RateLimit(8)).retry(Retry(retry_after=lambda error: 3, pauses_limit=True)), Step[int, bytes]
+)
+RateLimiter(RateLimit(5)).pause(3)
+assert_type(RateLimiter(RateLimit(5)).statistics().paused_until, float | None)
 assert_type(RateLimiter(RollingLimit(5)).rate_limit, RateLimit | RollingLimit)
 assert_type(RollingLimit(5).rate / RollingLimit(5).per, float)
 requests, shared_tokens = RateLimit(8), RateLimiter(RateLimit(100))

@@ -46,6 +46,7 @@ class Admission:
         self._places = [each for each in limiters if isinstance(each, PlaceLimiterGroup)]  # that are given back
         self._settles = [limit.settle if isinstance(limit, Limit) else None for limit in limits]  # at each limit
         self._buckets = [shared_of(each) for each in limiters]
+        self._rates = [bucket for bucket, limit in zip(self._buckets, limits, strict=True) if isinstance(limit, Limit)]
         self.is_ended: bool = bool(self._places) or any(self._settles)  # whether `release` and `settle` must be called
         self._is_rate = len(self._places) < len(limits)  # otherwise it waits for places only
         self._name = " and ".join(limit.describe() for limit in limits)  # in reports
@@ -63,6 +64,11 @@ class Admission:
             seconds = trio.current_time() - since
             context.counters.limited(self._name, _name_in(seats), seconds, is_rate=self._is_rate)
         return Taken(trio.current_time(), costs, seats) if self.is_ended else None
+
+    def pause(self, seconds: float) -> None:
+        """Let nothing start at its rate limits for so long."""
+        for bucket in self._rates:
+            bucket.pause(seconds)
 
     def release(self) -> None:
         """Give the places of a call back, which has ended."""

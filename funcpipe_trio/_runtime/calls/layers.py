@@ -25,7 +25,19 @@ import trio
 from ..._base.functions import AnyFunction, is_async
 from ..._base.shown import type_name
 from ..._plan.nodes import is_awaitable
-from ..._plan.steps import Call, Limit, Part, Placed, Places, Pure, StepPlan, Timeout, layers_in, limits_around
+from ..._plan.steps import (
+    Admitting,
+    Call,
+    Limit,
+    Part,
+    Placed,
+    Places,
+    Pure,
+    StepPlan,
+    Timeout,
+    layers_in,
+    limits_around,
+)
 from ..._sansio.retrying import RetryState
 from ...policies.retry import Retry
 from ..core.call_context import CALL, Around, CallContext, ContextFunction, Layered
@@ -48,7 +60,7 @@ def layers_of(plan: StepPlan, keeper: Callable[[], Keeper], circuits: Circuits |
 
     `keeper` returns what holds its resources open; it is asked when one is opened.
     """
-    return _row(plan.parts, _Making(plan.name, [] if circuits is None else circuits, keeper))
+    return _row(plan.parts, _Making(plan.name, [] if circuits is None else circuits, keeper, []))
 
 
 class _Making(NamedTuple):
@@ -60,6 +72,13 @@ class _Making(NamedTuple):
     """Those that were made for it."""
     keeper: Callable[[], Keeper]
     """Returns what holds its resources open."""
+    admissions: list[Admission]
+    """What was made for its limits."""
+
+    def admission(self, limits: tuple[Admitting, ...]) -> Admission:
+        """Make what calls wait for, and note it."""
+        self.admissions.append(Admission(limits))
+        return self.admissions[-1]
 
 
 def _row(parts: tuple[Part, ...], making: _Making) -> Layered:
@@ -90,12 +109,13 @@ def _part(part: Part, making: _Making) -> Layered:
         return _pure(part.fn)
     if isinstance(part.layer, Limit | Places):
         limits, within = limits_around(part)
-        return _limited(_row(within, making), Admission(limits))
+        return _limited(_row(within, making), making.admission(limits))
+    made_before = len(making.admissions)
     inner, layer = _row(part.inner, making), part.layer
     if isinstance(layer, Timeout):
         return _timed(inner, layer.seconds, has_retry=any(isinstance(each, Retry) for each in layers_in(part.inner)))
     if isinstance(layer, Retry):
-        return _retried(inner, layer)
+        return _retried(inner, layer, making.admissions[made_before:] if layer.pauses_limit else [])
     from .circuit import Circuit, circuit_around  # imported only when needed: most steps have no circuit
 
     circuit = Circuit(layer, making.name)
@@ -156,7 +176,7 @@ def _placed(placed: Placed, making: _Making) -> Layered:
         finally:
             context.waits_for = CALL
 
-    outside, inside = (Admission(limits) if limits else None for limits in (placed.outside, placed.inside))
+    outside, inside = (making.admission(limits) if limits else None for limits in (placed.outside, placed.inside))
     if placed.timeout is None and not (inside and inside.is_ended):
         return _of_function(partial(made, None if inside is None else inside.admit), call, making)
     seconds = inf if placed.timeout is None else placed.timeout.seconds
@@ -255,7 +275,9 @@ def _late(seconds: float, context: CallContext) -> trio.TooSlowError:
 # ---- attempts
 
 
-def _retried(inner: Layered, retry: Retry) -> Layered:
+def _retried(inner: Layered, retry: Retry, pausing: list[Admission]) -> Layered:
+    """Try a call again; what its errors say is also a pause of some limits."""
+
     async def retried(item: Any, context: CallContext) -> Any:
         attempts: RetryState | None = None  # made when needed: most calls succeed
         while True:
@@ -265,6 +287,9 @@ def _retried(inner: Layered, retry: Retry) -> Layered:
             except Exception as error:
                 attempts = attempts or context.counters.attempts(retry, context.number)
                 wait = _ask(attempts, error, context.deadline)
+                if attempts.named:
+                    for each in pausing:
+                        each.pause(attempts.named)
                 if wait is None:
                     context.count_attempt(attempts.number, retry.attempts)  # a retry inside has set its own
                     if (note := attempts.note()) is not None:

@@ -43,6 +43,8 @@ class RateLimiterStatistics:
     waited: float = field(default=0.0, compare=False)
     """Seconds in which tasks waited for tokens, summed over the tasks; a task that waits for several limiters counts
     at each. Waits that are not over count up to now. Two snapshots may be equal without it."""
+    paused_until: float | None = None
+    """When its pause ends, by trio's clock; None if it is not paused."""
     keys: tuple[KeyWaitReport, ...] = field(default=(), compare=False)
     """Which keys waited for how long, the 100 of the longest waits; empty without shares."""
 
@@ -176,6 +178,24 @@ class RateLimiter(RateLimiterGroup):
         self._shared.meter = meter_under(self._shared.meter, self._shared.now(), rate_limit)
         self._shared.poke()
 
+    @trio.lowlevel.enable_ki_protection
+    def pause(self, seconds: float) -> None:
+        """Let nothing start before so many seconds have passed, nor what waits already: the server has said so.
+
+        A pause that ends later stays, so each call may say what it was told. Tokens that are gained meanwhile stay, up
+        to the burst. What has started goes on. (``Retry(pauses_limit=True)`` does this for a step.)
+
+        Args:
+          seconds: from now, finite, >= 0.
+
+        Raises:
+          TypeError: if `seconds` has a wrong type.
+          ValueError: if it is out of range.
+
+        Checkpoint: never (sync, inside of a trio run).
+        """
+        self._shared.pause(checks.seconds("RateLimiter.pause", "seconds", seconds, positive=False))
+
     def statistics(self) -> RateLimiterStatistics:
         """Return what it holds, and what it gave. Sync, inside of a trio run."""
         now = self._shared.now()
@@ -186,6 +206,7 @@ class RateLimiter(RateLimiterGroup):
             acquired=self._shared.acquired,
             acquired_cost=self._shared.acquired_cost,
             waited=self._shared.waited(now),
+            paused_until=self._shared.meter.paused_until(now),
             keys=key_waits(self._shared, now),
         )
 

@@ -114,6 +114,11 @@ class SharedBucket:
         """Return when tokens will be there (see `Meter.when`)."""
         return self.meter.when(now, cost, behind=behind)
 
+    def pause(self, seconds: float) -> None:
+        """Let nothing be taken for so long."""
+        self.meter.pause(self.now(), seconds)
+        self.poke()  # they will be ready later than they said, and younger tasks of other lines may go first
+
     def poke(self) -> None:
         """Let the first task of each line ask again."""
         for line in self.lines:
