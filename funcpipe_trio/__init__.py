@@ -26,6 +26,7 @@ from ._runtime.calls.place_limiter import PlaceLimiterStatistics as PlaceLimiter
 from ._runtime.calls.rate_limiter import RateLimiter as RateLimiter
 from ._runtime.calls.rate_limiter import RateLimiterGroup as RateLimiterGroup
 from ._runtime.calls.rate_limiter import RateLimiterStatistics as RateLimiterStatistics
+from ._runtime.calls.retry_after import retry_after_header as retry_after_header
 from ._runtime.calls.started import StartedCircuit as StartedCircuit
 from ._runtime.calls.started import StartedStep as StartedStep
 from ._runtime.fair_channel.fair_channel import FairChannel as FairChannel

@@ -64,6 +64,7 @@ from funcpipe_trio import (
     Retry,
     Step,
     fair_merge,
+    retry_after_header,
     threads,
 )
 
@@ -214,8 +215,7 @@ class HttpService:
         except httpx.TransportError as error:
             raise Unavailable(f"no connection: {error}") from error
         if answer.status_code == 429:
-            seconds = answer.headers.get("Retry-After", "")  # HTTP also allows a date; this service sends none
-            raise Busy("429 Too Many Requests", float(seconds) if seconds.isdigit() else None)
+            raise Busy("429 Too Many Requests", retry_after_header(answer))
         if answer.is_server_error:
             raise Unavailable(f"{answer.status_code} {answer.reason_phrase}")
         answer.raise_for_status()

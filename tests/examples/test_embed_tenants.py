@@ -555,7 +555,8 @@ def test_faults_of_the_service_cost_nothing_but_time(service, tmp_path):
     ("status", "headers", "error", "wait"),
     [
         (429, {"Retry-After": "7"}, "Busy", 7.0),
-        (429, {"Retry-After": "Fri, 31 Dec 1999 23:59:59 GMT"}, "Busy", None),
+        (429, {"Retry-After": "Fri, 31 Dec 1999 23:59:59 GMT"}, "Busy", 0.0),
+        (429, {"Retry-After": "soon"}, "Busy", None),
         (429, {}, "Busy", None),
         (500, {}, "Unavailable", None),
         (503, {"Retry-After": "7"}, "Unavailable", None),

@@ -46,6 +46,7 @@ from funcpipe_trio import (
     merge_sorted,
     prefer,
     processes,
+    retry_after_header,
     review,
     run_service,
     threads,
@@ -249,6 +250,8 @@ assert_type(numbers.pipe(labelled, label="n"), Pipeline[str])
 step = Step(fetch)
 assert_type(step, Step[int, bytes])
 assert_type(step.rate_limit(RateLimit(8)).timeout(1).retry(Retry(4)), Step[int, bytes])
+assert_type(step.retry(Retry(retry_after=retry_after_header)), Step[int, bytes])
+assert_type(retry_after_header({"Retry-After": "5"}), float | None)
 assert_type(step.rate_limit(RateLimiter(RateLimit(8)), cost=lambda number: 1), Step[int, bytes])
 assert_type(step.rate_limit(RollingLimit(100), RateLimiter(RollingLimit(3, per=1))), Step[int, bytes])
 assert_type(numbers.throttle(RollingLimit(5)).map(fetch, key=str, key_rate=RollingLimit(5)), Pipeline[bytes])
