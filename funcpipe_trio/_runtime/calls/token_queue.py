@@ -168,7 +168,7 @@ class SharedBucket:
 class Place(Waiter):
     """A task in a line, and what it claims."""
 
-    __slots__ = ("_claims", "behind", "costs", "followers", "numbers", "owed", "ready", "seats", "since")
+    __slots__ = ("_buckets", "_claim", "behind", "costs", "followers", "numbers", "owed", "ready", "seats", "since")
 
     def __init__(
         self, buckets: Sequence[SharedBucket], costs: Sequence[Cost], seats: Sequence[Seat | None], since: float
@@ -182,12 +182,17 @@ class Place(Waiter):
         self.followers: dict[TokenQueue, None] = {}  # lines whose first task must not delay it
         self.ready: float = inf  # when its tokens will be there, as it last asked
         self.owed: tuple[SharedBucket, Cost] | None = None  # a debt of its key, of which it pays so much before it goes
-        self._claims: Claim = dict(zip(buckets, costs, strict=True))
+        self._buckets = buckets  # where it needs them
+        self._claim: Claim | None = None  # all that it needs; made when asked for, which is not where a line is alone
 
     @property
     def claim(self) -> Claim:
         """What it needs next, by bucket."""
-        return self._claims if self.owed is None else {self.owed[0]: self.owed[1]}
+        if self.owed is not None:
+            return {self.owed[0]: self.owed[1]}
+        if self._claim is None:
+            self._claim = dict(zip(self._buckets, self.costs, strict=True))
+        return self._claim
 
     def let_follow(self, now: float | None = None) -> None:
         """Let the lines ask again that stand back for it; given a time, only those that need not do so any more."""
@@ -293,13 +298,15 @@ class TokenQueue:
     def _ask(self, place: Place) -> float | None:
         """Take the tokens for the first task here and return None, or return when to ask again."""
         now = self._now()
-        while self._owes(place):
+        while self._decides is not None and self._owes(place):
             again_at = self._may_start(place, now)
             if again_at is not None:
                 return again_at
             self._pay(place, now)
             if self.first is not place:
                 return inf
+        if self._decides is None and self._is_alone():  # as always without shares, for a limiter by itself
+            return self._buckets[0].take(now, place.costs[0], None)
         again_at = self._may_start(place, now)
         if again_at is None:
             self._take(place, now)
@@ -417,7 +424,7 @@ class TokenQueue:
         self.look()
 
     def _now(self) -> float:
-        return max([each.now() for each in self._buckets])
+        return self._buckets[0].now() if len(self._buckets) == 1 else max([each.now() for each in self._buckets])
 
 
 def _closes_circle(place: Place, other: Place) -> bool:
