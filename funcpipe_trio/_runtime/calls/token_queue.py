@@ -15,6 +15,7 @@ several buckets make first tasks stand back for one another in a circle, the one
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Hashable, Iterator, Sequence
 from fractions import Fraction
 from math import inf
@@ -243,14 +244,19 @@ class TokenQueue:
                 break
         self._line: WaitQueue[Place] = WaitQueue(order)  # its first task asks
         self._shown: Place | None = None  # the first one, as far as others know
+        self._entering: OrderedDict[Place, None] = OrderedDict()
+        """Tasks in their checkpoint, that have not joined: one that comes alone, and finds its tokens, need not. With
+        shares that saves two thirds of the time of a call that does not wait."""
 
     def __len__(self) -> int:
         """How many tasks wait."""
-        return len(self._line)
+        return len(self._line) + len(self._entering)
 
     @property
     def first(self) -> Place | None:
         """The task that is served next."""
+        if self._entering:
+            self._let_in()
         return self._line.order.first()
 
     def poke(self) -> None:
@@ -269,11 +275,12 @@ class TokenQueue:
     def most(self, bucket: SharedBucket) -> Cost:
         """Return the most tokens of a bucket that a waiting task needs."""
         index = self._buckets.index(bucket)
+        self._let_in()
         return max(place.costs[index] for place in self._line.order)
 
     def try_take(self, costs: Sequence[Cost], seats: Sequence[Seat | None]) -> bool:
         """Take tokens of all buckets if they are there, and if that delays no waiting task; return whether it did."""
-        if self._shown is not None:
+        if self._shown is not None or self._entering:
             return False
         if self._is_alone() and not self._buckets[0].debts:
             return self._buckets[0].take(self._buckets[0].now(), costs[0], seats[0]) is None
@@ -289,11 +296,51 @@ class TokenQueue:
         """
         now = self._now()
         place = Place(self._buckets, costs, seats, now)
-        self._join(place, now)
+        if checkpoint and self._by_key is not None:
+            if await self._took_on_entry(place):
+                return
+            checkpoint = False
+        else:
+            self._join(place, now)
         try:
             await self._line.wait(place, lambda: self._ask(place), checkpoint=checkpoint)
         finally:
             self._leave(place, trio.current_time())
+
+    async def _took_on_entry(self, place: Place) -> bool:
+        """Do the checkpoint, and return whether the task has its tokens; otherwise it has joined."""
+        self._entering[place] = None
+        for each in self._buckets:
+            each.lines[self] = None
+        try:
+            await trio.lowlevel.checkpoint()
+        except BaseException:
+            if place not in self._entering:
+                self._leave(place, trio.current_time())
+            else:
+                self._entered(place)
+            raise
+        if place not in self._entering:
+            return False
+        bucket = self._buckets[0]
+        is_only = len(self) == 1 and self._is_alone() and not bucket.debts
+        if is_only and bucket.take(self._now(), place.costs[0], place.seats[0]) is None:
+            self._entered(place)
+            return True
+        self._let_in()
+        return False
+
+    def _entered(self, place: Place) -> None:
+        del self._entering[place]
+        if not len(self):
+            for each in self._buckets:
+                del each.lines[self]
+
+    def _let_in(self) -> None:
+        """Let the tasks join that are in their checkpoint: it matters now who is first."""
+        entering, self._entering = self._entering, OrderedDict()
+        for place in entering:
+            self._join(place, self._now())
 
     def _ask(self, place: Place) -> float | None:
         """Take the tokens for the first task here and return None, or return when to ask again."""
@@ -416,7 +463,7 @@ class TokenQueue:
         self._line.leave(place)
         for each, seat in zip(self._buckets, place.seats, strict=True):
             each.count_waiting(now, -1)
-            if not self._line:
+            if not len(self):
                 del each.lines[self]
             if seat is not None:
                 each.waits.end(seat.branch.full_name(seat.key), place.since, now)

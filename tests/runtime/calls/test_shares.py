@@ -9,7 +9,9 @@ taken while the other is waited for; first tasks that stand back for one another
 or that nobody pays; a refund that wakes nobody, or that lifts a bucket above its burst.
 """
 
+import random
 from collections import Counter, defaultdict
+from contextlib import suppress
 from fractions import Fraction
 from itertools import combinations
 
@@ -467,3 +469,53 @@ def test_a_settlement_that_is_no_cost_fails_the_call(settled):
         return limiter.statistics().tokens, places.statistics().held
 
     assert run_virtual(main) == (3, 0)
+
+
+@pytest.mark.parametrize("seed", range(30))
+@pytest.mark.parametrize("burst", [1, 3, 20])
+def test_who_asks_first_with_a_key_is_first_also_at_one_instant(burst, seed):
+    """Some ask while others are in the checkpoint of asking; some are cancelled there; steps ask without one."""
+
+    async def main():
+        limiter, asked, got, gone = RateLimiter(RateLimit(1, burst=burst), FairShare({"a": 2})), [], [], set()
+        choice = random.Random(seed)
+        step = Step(trio.sleep).rate_limit(limiter, key=lambda _: "a").start()
+
+        async def call(number, key, scope):
+            asked.append((key, number))
+            with scope:
+                await limiter.acquire(key=key)
+                got.append((key, number))
+            if scope.cancelled_caught:
+                gone.add((key, number))
+
+        async def others():
+            await step(0)
+
+        async with trio.open_nursery() as nursery:
+            for number in range(12):
+                scope = trio.CancelScope()
+                nursery.start_soon(call, number, choice.choice("ab"), scope)
+                if choice.random() < 0.2:
+                    nursery.start_soon(others)
+                if choice.random() < 0.3:
+                    nursery.start_soon(async_cancel, scope)
+                if choice.random() < 0.3:
+                    await trio.lowlevel.checkpoint()
+                if choice.random() < 0.1:
+                    with suppress(trio.WouldBlock):
+                        limiter.acquire_nowait(key="b")
+        statistics = limiter.statistics()
+        return asked, got, gone, statistics
+
+    async def async_cancel(scope):
+        await trio.lowlevel.checkpoint()
+        scope.cancel()
+
+    with scheduled(Schedule(seed)):
+        asked, got, gone, statistics = run_virtual(main)
+    for key in "ab":
+        assert [place for place in got if place[0] == key] == [
+            place for place in asked if place[0] == key and place not in gone
+        ]
+    assert (len(got) + len(gone), statistics.tasks_waiting) == (12, 0)
