@@ -14,9 +14,9 @@ import trio
 from ..._base import checks
 from ..._plan.steps import Admitting, Limit
 from ..core.call_context import CALL, CallContext
-from .limiter_keys import LimiterKeys, seat_of, shared_of
+from .limiter_keys import LimiterKeys, queue_of, seat_of, shared_of
 from .place_limiter import PlaceLimiterGroup, release_place
-from .rate_limiter import RateLimiter, checked_cost, queue_of
+from .rate_limiter import RateLimiter, checked_cost
 from .token_queue import Cost, Seat, SharedBucket
 
 Seats: TypeAlias = "tuple[Seat | None, ...]"

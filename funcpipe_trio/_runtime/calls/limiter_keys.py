@@ -6,7 +6,7 @@ nothing.
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -14,7 +14,7 @@ from ..._base import checks
 from ..._base.frozen import dataclass
 from ..._sansio.fair_lines import Branch
 from ...policies.fair_share import FairShare
-from .token_queue import Seat, SharedBucket
+from .token_queue import Seat, SharedBucket, TokenQueue
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +38,9 @@ class KeyWaitReport:
 class LimiterKeys:
     """The keys of a limiter, or of a group of it."""
 
-    def __init__(self, shared: SharedBucket, branch: Branch | None) -> None:
+    def __init__(self, shared: SharedBucket, branch: Branch | None, line: TokenQueue) -> None:
         self._shared = shared  # what is shared, and who waits for it
+        self._line = line  # tasks that wait for that and for nothing else
         self._branch = branch  # the keys here; None without shares
 
     def set_weight(self, key: Hashable, weight: int | Fraction) -> None:
@@ -81,6 +82,13 @@ class LimiterKeys:
 def shared_of(limiter: LimiterKeys) -> SharedBucket:
     """Return what a limiter shares."""
     return limiter._shared
+
+
+def queue_of(limiters: Sequence[LimiterKeys]) -> TokenQueue:
+    """Return the queue in which a call waits for all limiters at once: of one, its own."""
+    if len(limiters) == 1:
+        return limiters[0]._line
+    return TokenQueue(*(limiter._shared for limiter in limiters))
 
 
 def branch_of(limiter: LimiterKeys) -> Branch | None:

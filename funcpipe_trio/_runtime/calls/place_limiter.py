@@ -47,8 +47,7 @@ class PlaceLimiterGroup(LimiterKeys):
     """Keys that share what a `PlaceLimiter` gives to them together; made by its `group`."""
 
     def __init__(self, shared: SharedBucket, branch: Branch | None, line: TokenQueue, meter: Places) -> None:
-        super().__init__(shared, branch)
-        self._line = line  # tasks that wait for its places and for nothing else
+        super().__init__(shared, branch, line)
         self._meter = meter  # counts the places
 
     def __repr__(self) -> str:

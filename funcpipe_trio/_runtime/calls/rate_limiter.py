@@ -6,7 +6,7 @@ come, first served, whatever the costs; with shares the keys that wait are serve
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable
 from dataclasses import field
 from fractions import Fraction
 from typing import Any
@@ -16,14 +16,13 @@ import trio
 from ..._base import checks
 from ..._base.frozen import dataclass
 from ..._base.shown import shown
-from ..._sansio.fair_lines import Branch
 from ..._sansio.meters import meter_of, meter_under
 from ...policies.fair_share import FairShare
 from ...policies.rate_limit import AnyLimit, broken_rule, checked_limit
-from .limiter_keys import KeyWaitReport, LimiterKeys, checked_share, key_waits, shared_of
+from .limiter_keys import KeyWaitReport, LimiterKeys, checked_share, key_waits
 from .token_queue import SharedBucket, TokenQueue
 
-__all__ = ["RateLimiter", "RateLimiterGroup", "RateLimiterStatistics", "checked_cost", "queue_of"]
+__all__ = ["RateLimiter", "RateLimiterGroup", "RateLimiterStatistics", "checked_cost"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +50,6 @@ class RateLimiterStatistics:
 
 class RateLimiterGroup(LimiterKeys):
     """Keys that share what a `RateLimiter` gives to them together; made by its `group`."""
-
-    def __init__(self, shared: SharedBucket, branch: Branch | None, line: TokenQueue) -> None:
-        super().__init__(shared, branch)
-        self._line = line  # tasks that wait for its tokens and for no others
 
     def __repr__(self) -> str:
         return f"RateLimiterGroup({self.rate_limit!r})"
@@ -209,13 +204,6 @@ class RateLimiter(RateLimiterGroup):
             paused_until=self._shared.meter.paused_until(now),
             keys=key_waits(self._shared, now),
         )
-
-
-def queue_of(limiters: Sequence[LimiterKeys]) -> TokenQueue:
-    """Return the queue in which a call waits for tokens of all limiters at once: of one, its own."""
-    if len(limiters) == 1 and isinstance(limiters[0], RateLimiterGroup):
-        return limiters[0]._line
-    return TokenQueue(*(shared_of(limiter) for limiter in limiters))
 
 
 def checked_cost(limiter: LimiterKeys, cost: int | Fraction) -> int | Fraction:

@@ -169,12 +169,31 @@ class SharedBucket:
 class Place(Waiter):
     """A task in a line, and what it claims."""
 
-    __slots__ = ("_buckets", "_claim", "behind", "costs", "followers", "numbers", "owed", "ready", "seats", "since")
+    __slots__ = (
+        "_buckets",
+        "_claim",
+        "_debt_claim",
+        "behind",
+        "costs",
+        "decides",
+        "followers",
+        "numbers",
+        "owed",
+        "ready",
+        "seats",
+        "since",
+    )
 
     def __init__(
-        self, buckets: Sequence[SharedBucket], costs: Sequence[Cost], seats: Sequence[Seat | None], since: float
+        self,
+        buckets: Sequence[SharedBucket],
+        costs: Sequence[Cost],
+        seats: Sequence[Seat | None],
+        since: float,
+        decides: SharedBucket | None,
     ) -> None:
         super().__init__()
+        self.decides = decides  # the bucket whose keys say who is first in its line; None: first come, first served
         self.costs = costs  # tokens that it needs, in the order of the buckets
         self.seats = seats  # where it stands there; None where there are no shares
         self.since = since  # when it came
@@ -185,23 +204,39 @@ class Place(Waiter):
         self.owed: tuple[SharedBucket, Cost] | None = None  # a debt of its key, of which it pays so much before it goes
         self._buckets = buckets  # where it needs them
         self._claim: Claim | None = None  # all that it needs; made when asked for, which is not where a line is alone
+        self._debt_claim: Claim = {}  # what it pays of the debt
+
+    def owes(self, bucket: SharedBucket, cost: Cost) -> None:
+        """Let it pay a part of its key's debt before it goes."""
+        self.owed, self._debt_claim = (bucket, cost), {bucket: cost}
 
     @property
     def claim(self) -> Claim:
-        """What it needs next, by bucket."""
+        """What it needs next, by bucket; the same object as long as that is the same."""
         if self.owed is not None:
-            return {self.owed[0]: self.owed[1]}
+            return self._debt_claim
         if self._claim is None:
             self._claim = dict(zip(self._buckets, self.costs, strict=True))
         return self._claim
+
+    def has_turn(self, decides: SharedBucket, now: float) -> bool:
+        """Whether shares of that bucket say whose turn it is here, and it waits for nothing else."""
+        if self.decides is not decides or self.behind is not None or decides not in self.claim:
+            return False
+        return decides.when(now, self.claim[decides]) >= ready_at(now, self.claim)
 
     def let_follow(self, now: float | None = None) -> None:
         """Let the lines ask again that stand back for it; given a time, only those that need not do so any more."""
         for line in tuple(self.followers):
             first = line.first
-            if now is None or first is None or not delays(now, first.claim, self.claim):
+            if now is None or first is None or not self._is_before(first, now):
                 del self.followers[line]
                 line.poke()
+
+    def _is_before(self, younger: Place, now: float) -> bool:
+        """Whether a younger one must not start before it."""
+        decides = younger.decides
+        return delays(now, younger.claim, self.claim) or (decides is not None and self.has_turn(decides, now))
 
 
 class _ByKey:
@@ -261,6 +296,8 @@ class TokenQueue:
 
     def poke(self) -> None:
         """Let the first task ask again."""
+        if (first := self.first) is not None:
+            first.behind = None
         self._line.poke()
 
     def look(self) -> None:
@@ -286,7 +323,7 @@ class TokenQueue:
             return self._buckets[0].take(self._buckets[0].now(), costs[0], seats[0]) is None
         if any(seat in each.debts for each, seat in zip(self._buckets, seats, strict=True)):
             return False
-        return self._ask(Place(self._buckets, costs, seats, 0.0)) is None
+        return self._ask(Place(self._buckets, costs, seats, 0.0, self._decides)) is None
 
     async def take(self, costs: Sequence[Cost], seats: Sequence[Seat | None], *, checkpoint: bool = False) -> None:
         """Wait for tokens of all buckets; they are taken in the step in which this returns.
@@ -295,7 +332,7 @@ class TokenQueue:
         Cancellation: the place in line is given back, and nothing was taken.
         """
         now = self._now()
-        place = Place(self._buckets, costs, seats, now)
+        place = Place(self._buckets, costs, seats, now, self._decides)
         if checkpoint and self._by_key is not None:
             if await self._took_on_entry(place):
                 return
@@ -367,20 +404,32 @@ class TokenQueue:
             return None if ready <= now else ready
         older = self._older(place)
         while True:
-            answer = may_start(now, place.claim, [each.claim for each in older])
+            answer = self._turn_before(older, now) or may_start(now, place.claim, [each.claim for each in older])
             if answer is None:
                 return None
+            other = None if isinstance(answer, float) else next(each for each in older if each.claim is answer)
+            if other is not None and _closes_circle(place, other):
+                older.remove(other)
+                continue
+            place.behind = other
             before, place.ready = place.ready, ready_at(now, place.claim)
-            if place.ready > before:  # an older one took tokens, or the rate was changed
+            if place.ready > before or self._decides is not None:  # an older one took tokens, or the rate was changed
                 place.let_follow(now)
             if isinstance(answer, float):
                 return answer
-            other = next(each for each in older if each.claim is answer)
-            if not _closes_circle(place, other):
-                place.behind = other
-                other.followers[self] = None
-                return inf
-            older.remove(other)
+            assert other is not None
+            other.followers[self] = None
+            return inf
+
+    def _turn_before(self, older: Sequence[Place], now: float) -> Claim | None:
+        """Return the claim of an older one whose turn it is by the same shares.
+
+        That one goes first even if there are tokens for both, or if one of the two could use what is left without
+        delaying the other: otherwise the lines would not share by weight.
+        """
+        if self._decides is None:
+            return None
+        return next((each.claim for each in older if each.has_turn(self._decides, now)), None)
 
     def _take(self, place: Place, now: float) -> None:
         """Take all tokens of a task, and charge its keys."""
@@ -402,7 +451,7 @@ class TokenQueue:
         place.owed = None
         for each, seat in zip(self._buckets, place.seats, strict=True):
             if each.debts and seat is not None and seat in each.debts:
-                place.owed = each, min(each.debts[seat], each.meter.rate_limit.burst)
+                place.owes(each, min(each.debts[seat], each.meter.rate_limit.burst))
                 return True
         return False
 
