@@ -16,6 +16,7 @@ import gc
 from collections import Counter, defaultdict
 from fractions import Fraction
 from itertools import combinations
+from random import Random
 
 import pytest
 from hypothesis import given, settings
@@ -351,3 +352,26 @@ def test_a_correction_is_paid_off_and_never_a_credit():
         line.remove(place)
         order.append(place[0])
     assert Counter(order)["b"] <= 4
+
+
+def test_many_thousand_keys_with_weights_of_every_size():
+    """Each key waits throughout; what any two of them got, by weight, differs by at most one call of each."""
+    chance = Random(1)
+    weight_of = [chance.choice([1, 7, 10**9, chance.randrange(1, 10**9)]) for _ in range(20_000)]
+    top = Branch(weight_of.__getitem__)
+    line, got = FairLine(top), Counter()
+    for key in range(len(weight_of)):
+        line.add((key, 0), top, key)
+        line.add((key, 1), top, key)
+    for number in range(2, 20_000):
+        place = line.first()
+        line.served(place, 1)
+        got[place[0]] += 1
+        line.add((place[0], number), top, place[0])
+        line.remove(place)
+    served = [*got, *range(100)]
+    fractions = {key: Fraction(got[key], weight_of[key]) for key in served}
+    highest = max(served, key=lambda key: fractions[key] - Fraction(1, weight_of[key]))
+    lowest = min(served, key=lambda key: fractions[key] + Fraction(1, weight_of[key]))
+    lag = fractions[highest] - fractions[lowest]
+    assert lag <= Fraction(1, weight_of[highest]) + Fraction(1, weight_of[lowest])
