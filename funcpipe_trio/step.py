@@ -15,6 +15,7 @@ from ._base.errors import PlanError
 from ._base.functions import function_name
 from ._base.shown import cut, escaped
 from ._plan.steps import Call, Layer, Limit, Places, Pure, StepPlan, Timeout, Using, Within, step_of
+from ._runtime.calls.limiter_keys import share_of
 from ._runtime.calls.place_limiter import PlaceLimiterGroup
 from ._runtime.calls.rate_limiter import RateLimiterGroup
 from ._runtime.calls.started import StartedStep
@@ -245,9 +246,11 @@ class Step(Generic[A, B]):
           TypeError: if an argument has a wrong type.
           ValueError: if the step holds a place of this limiter already.
         """
-        use = "Use PlaceLimiter(10), made once and shared."
-        checks.instance("Step.places", "limiter", limiter, PlaceLimiterGroup, use)
-        return self._within(Places(limiter.places, limiter, key))
+        given: object = limiter
+        if not isinstance(given, PlaceLimiterGroup):
+            use = "Use PlaceLimiter(10), made once and shared."
+            raise checks.refuse(TypeError, "Step.places", "limiter", "be a PlaceLimiter", given, use)
+        return self._within(Places(limiter.places, limiter, key, share_of(limiter)))
 
     def circuit_breaker(self, breaker: CircuitBreaker) -> Step[A, B]:
         """Stop calling what is inside while it only fails.
@@ -367,8 +370,12 @@ class Step(Generic[A, B]):
 
 
 def _limit(limit: _AnyLimit, key: Callable[[Any], Hashable] | None, cost: _Cost | None, settle: _Cost | None) -> Limit:
+    given: object = limit
+    if isinstance(given, PlaceLimiterGroup):
+        use = "Use .places(limiter)."
+        raise checks.refuse(TypeError, "Step.rate_limit", "limit", "be no PlaceLimiter", given, use)
     if isinstance(limit, RateLimiterGroup):
-        return Limit(limit.rate_limit, limit, cost, key, settle)
+        return Limit(limit.rate_limit, limit, cost, key, settle, share_of(limit))
     return Limit(limit, None, cost, None, settle)
 
 

@@ -27,8 +27,10 @@ from funcpipe_trio import (
     MisuseError,
     OnError,
     Pipeline,
+    PlaceLimiter,
     PlanError,
     RateLimit,
+    RateLimiter,
     Retry,
     RollingLimit,
     Step,
@@ -688,6 +690,91 @@ def rate_limit_rows():
     yield from wrong_seconds(where, "per", lambda value: RollingLimit(1, per=value))
 
 
+def limiter_rows():
+    """Limiters with shares, and the steps that use them; the cost of an acquisition has its rows elsewhere."""
+    limit, weights = RateLimit(5, burst=5), FairShare({"a": 3})
+    for where, call in (("RateLimiter", partial(RateLimiter, limit)), ("PlaceLimiter", partial(PlaceLimiter, 3))):
+        for value in (3, "a", {"a": 3}, FairShare, Named()):
+            message = f"{where}: share must be a FairShare, not {shown(value)}\nUse FairShare({{key: weight}})."
+            yield TypeError, partial(call, value), message
+        rule = f"{where}: share must have no cost: what a call costs is said when it is acquired"
+        yield ValueError, partial(call, FairShare(cost=len)), f"{rule}\nUse acquire(cost=) or Step.rate_limit(cost=)."
+        for name, change in (
+            ("set_weight", lambda limiter, weight: limiter.set_weight("a", weight)),
+            ("group", lambda limiter, weight: limiter.group("a", weight)),
+        ):
+            method = f"{where}.{name}"
+            rule = f"{method}: must be called on a limiter with shares\nUse share=FairShare() to make it."
+            yield ValueError, partial(change, call(), 3), rule
+            rule = f"{method}: weight must be a positive int or Fraction, not "
+            for value in (True, math.nan, math.inf, "1", Named()):
+                yield TypeError, partial(change, call(weights), value), f"{rule}{shown(value)}"
+            yield TypeError, partial(change, call(weights), 0.25), f"{rule}0.25\nUse Fraction(1, 4)."
+            for value in (0, -1, Fraction(-1, 2)):
+                yield ValueError, partial(change, call(weights), value), f"{rule}{shown(value)}"
+        yield (
+            ValueError,
+            partial(call().group, "a"),
+            f"{where}.group: must be called on a limiter with shares\nUse share=FairShare() to make it.",
+        )
+        for ask in (call(weights).group, partial(call(weights).set_weight, weight=1)):
+            yield TypeError, partial(ask, []), "unhashable type: 'list'"
+    yield from wrong_ints("PlaceLimiter", "places", PlaceLimiter, at_least=1)
+    yield from wrong_ints("PlaceLimiter.set_places", "places", PlaceLimiter(2).set_places, at_least=1)
+    yield TypeError, partial(PlaceLimiter(1, weights).hold, []), "unhashable type: 'list'"
+
+
+def limited_step_rows():
+    step, tokens, places = Step(async_call), RateLimiter(RateLimit(5), FairShare()), PlaceLimiter(3, FairShare())
+    where = "Step.rate_limit"
+    for name in ("key", "settle", "cost"):
+        for value in (1, NO_CALLABLE, {SYNC}, *(("name",) if name == "key" else ())):
+            message = f"{where}: {name} must be callable, not {shown(value)}"
+            yield TypeError, partial(step.rate_limit, tokens, **{name: value}), message
+        for value in (ASYNC, ASYNC_GENERATOR, async_call, partial(async_call)):
+            message = f"{where}: {name} must be a sync function, not {shown(value)}"
+            yield TypeError, partial(step.rate_limit, tokens, **{name: value}), message
+    for name in ("settle", "cost"):
+        for value in ([3], {tokens: 3}):
+            call = partial(step.rate_limit, tokens, **{name: value})
+            yield TypeError, call, f"{where}: {name} must be callable, not 3"
+        rule = f"{where}: {name} must have a function (or None) for each of the 1 limits, not "
+        for value in ([], [SYNC, SYNC], "ab"):
+            yield ValueError, partial(step.rate_limit, tokens, **{name: value}), f"{rule}{len(value)}"
+        rule = f"{where}: {name} must name limits that are given, not a RateLimiter"
+        yield ValueError, partial(step.rate_limit, tokens, **{name: {RateLimiter(RateLimit(5)): SYNC}}), rule
+    rule = f"{where}: key must be given with a RateLimiter, whose shares it names"
+    use = "Use RateLimiter(limit, share=FairShare(...)), made once and shared."
+    yield ValueError, partial(step.rate_limit, RateLimit(5), RollingLimit(5), key=SYNC), f"{rule}\n{use}"
+    message = f"{where}: limit must be no PlaceLimiter, not a PlaceLimiter\nUse .places(limiter)."
+    yield TypeError, partial(step.rate_limit, tokens, places), message
+    message = f"{where}: a limiter must be met once by a call, not twice\nUse cost= to let it take more."
+    for given in (
+        (tokens, tokens),
+        (tokens, tokens.group("a")),
+        (tokens.group("a"), RateLimit(9), tokens.group("b").group("c")),
+    ):
+        yield ValueError, partial(step.rate_limit, *given), message
+    yield ValueError, partial(step.rate_limit(tokens).places(places).rate_limit, tokens), message
+
+    where = "Step.places"
+    for value in (None, 3, True, PlaceLimiter, tokens, Named()):
+        message = f"{where}: limiter must be a PlaceLimiter, not {shown(value)}"
+        yield TypeError, partial(step.places, value), f"{message}\nUse PlaceLimiter(10), made once and shared."
+    yield from wrong_sync_functions(where, "key", lambda value: step.places(places, key=value))
+    rule = f"{where}: a call must not wait for a second place of a limiter while it holds one"
+    inner = step.places(places)
+    for held in (
+        inner,
+        inner.timeout(3).retry(Retry(2)).rate_limit(tokens),
+        step.then(inner).then(step),
+        Step(inner.start()),
+        Step(Step(inner.timeout(3).start()).start()).circuit_breaker(funcpipe_trio.CircuitBreaker()),
+    ):
+        for outer in (places, places.group("a")):
+            yield ValueError, partial(held.places, outer), f"{rule}\nUse .places(limiter) once."
+
+
 def retry_rows():
     where = "Backoff"
     yield from wrong_seconds(where, "initial", Backoff, positive=False)
@@ -814,6 +901,8 @@ REFUSED = [
     *face_rows(),
     *policy_rows(),
     *rate_limit_rows(),
+    *limiter_rows(),
+    *limited_step_rows(),
     *retry_rows(),
     *circuit_breaker_rows(),
     *on_error_rows(),

@@ -29,6 +29,7 @@ from funcpipe_trio import (
     CircuitOpen,
     OnError,
     Pipeline,
+    PlaceLimiter,
     PlanError,
     RateLimit,
     RateLimiter,
@@ -38,7 +39,7 @@ from funcpipe_trio import (
     gather,
     threads,
 )
-from funcpipe_trio._plan.steps import Call, Limit, Pure, StepPlan, Timeout, Within
+from funcpipe_trio._plan.steps import Call, Limit, Places, Pure, StepPlan, Timeout, Within
 from funcpipe_trio.testing import run_virtual
 from funcpipe_trio.testing._schedule import Schedule, scheduled
 
@@ -378,6 +379,7 @@ CALL = Call(parse, "parse", idempotent=True)
 ONE_CALL = (Call(embed, "embed", idempotent=True),)
 LIMIT = Limit(RateLimit(1))
 LIMITER = RateLimiter(RateLimit(1))
+PLACES = Places(2, PlaceLimiter(2))
 TWICE = "Step.rate_limit: a limiter must be met once by a call, not twice\nUse cost= to let it take more."
 
 
@@ -427,6 +429,22 @@ TWICE = "Step.rate_limit: a limiter must be met once by a call, not twice\nUse c
             LIMIT,
             {"cost": embed},
             "Step.rate_limit: cost must be a sync function, not the async function embed",
+        ),
+        *(
+            (TypeError, LIMIT, {name: value}, f"Step.rate_limit: {name} must be {rule}")
+            for name in ("key", "settle")
+            for value, rule in ((1, "callable, not 1"), (embed, "a sync function, not the async function embed"))
+        ),
+        (TypeError, PLACES, {"places": 1.5}, "Step.places: places must be an int >= 1, not 1.5"),
+        (TypeError, PLACES, {"places": True}, "Step.places: places must be an int >= 1, not True"),
+        (ValueError, PLACES, {"places": 0}, "Step.places: places must be >= 1, not 0"),
+        (TypeError, PLACES, {"key": embed}, "Step.places: key must be a sync function, not the async function embed"),
+        (
+            ValueError,
+            Within((Within((Within(ONE_CALL, PLACES),), Timeout(1)),), Timeout(1)),
+            {"layer": PLACES},
+            "Step.places: a call must not wait for a second place of a limiter while it holds one\n"
+            "Use .places(limiter) once.",
         ),
         (
             PlanError,

@@ -199,7 +199,12 @@ class _Visit:
         if isinstance(layer, Limit):
             new: dict[str, Any] = {"rate_limit": self.fields(layer.rate_limit, f"{label}.")}
         else:
-            new = {"places": self._leaf(f"{label}.places", layer.places)}
+            new = {"places": self._leaf(label, layer.places)}
+        if layer.share is not None:
+            share = {each: getattr(layer.share, each) for each in ("weights", "default_weight")}
+            weights = {each: self._leaf(f"{label}.{each}", value) for each, value in share.items()}
+            same = all(weights[each] is value for each, value in share.items())
+            new["share"] = layer.share if same else replace(layer.share, **weights)
         self._is_common = False
         if layer.limiter is not None and not self._is_fixed:
             changed = replace(layer, **new) if _differs(layer, new) else layer
@@ -343,7 +348,7 @@ def _is_of_a_policy(path: str) -> bool:
 
 
 _NOT_THERE = "must name a setting"
-_SHARED = "must not be changed: it is shared with others, by a RateLimiter or a started step"
+_SHARED = "must not be changed: it is shared with others, by a limiter or a started step"
 _WHY: dict[Kind | None, str] = {
     "common": _SHARED,
     "fixed": _SHARED,

@@ -23,6 +23,7 @@ from .._base.frozen import dataclass
 from .._base.functions import AnyFunction, function_name, is_async, never_awaitable, yields_async
 from .._base.shown import named
 from ..policies.circuit_breaker import CircuitBreaker
+from ..policies.fair_share import FairShare
 from ..policies.rate_limit import AnyLimit
 from ..policies.retry import Retry, needs_seed
 
@@ -140,6 +141,8 @@ class Limit:
     cost: Callable[[Any], int | Fraction] | None = field(default=None, hash=False)
     key: Callable[[Any], Hashable] | None = field(default=None, hash=False)
     settle: Callable[[Any], int | Fraction] | None = field(default=None, hash=False)
+    share: FairShare[Any] | None = None
+    """The shares of that limiter."""
 
     def __post_init__(self) -> None:
         limit: Any = self.rate_limit
@@ -167,6 +170,8 @@ class Places:
     limiter: Any
     """The shared `PlaceLimiter`, or a group of one."""
     key: Callable[[Any], Hashable] | None = field(default=None, hash=False)
+    share: FairShare[Any] | None = None
+    """The shares of that limiter."""
 
     def __post_init__(self) -> None:
         checks.integer("Step.places", "places", self.places, at_least=1)
@@ -228,7 +233,7 @@ def _refuse_twice(limiter: object, part: Part) -> None:
 
 def _refuse_nested(limiter: object, parts: tuple[Part, ...]) -> None:
     """Refuse places inside of places of the same limiter: calls could wait for each other for ever."""
-    if any(isinstance(each, Places) and same_limiter(each.limiter, limiter) for each in layers_in(parts)):
+    if any(isinstance(each, Places) and same_limiter(each.limiter, limiter) for each in _layers_of_calls(parts)):
         raise ValueError(
             "Step.places: a call must not wait for a second place of a limiter while it holds one\n"
             "Use .places(limiter) once."
@@ -339,6 +344,15 @@ def layers_in(parts: tuple[Part, ...]) -> Iterator[Layer]:
         if isinstance(part, Within):
             yield part.layer
             yield from layers_in(part.inner)
+
+
+def _layers_of_calls(parts: tuple[Part, ...]) -> Iterator[Layer]:
+    """Yield every policy in a row of parts, and in the started steps that it calls."""
+    yield from layers_in(parts)
+    for call in _calls(parts):
+        started = step_of(call.fn)
+        if started is not None:
+            yield from _layers_of_calls(started.parts)
 
 
 def limits_around(part: Part) -> tuple[tuple[Admitting, ...], tuple[Part, ...]]:

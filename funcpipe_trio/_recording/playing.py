@@ -20,6 +20,7 @@ from .._plan.nodes import Plan, Source
 from .._plan.operations import Opaque
 from .._plan.settings import Kind, PlanPart, rebuilt, visit
 from .._plan.steps import Admitting, Call, Limit, Places
+from .._runtime.calls.limiter_keys import share_of
 from .._runtime.calls.twins import Limiter, known_keys, same_group, sharing, twin
 from .._runtime.core.call_context import CallContext, ContextFunction, Layered
 from .._sansio.retrying import is_meant, is_retried
@@ -110,22 +111,10 @@ class Playing(Roles):
             await trio.sleep_forever()
 
     def replaced(self, plan: Plan) -> Plan:
-        rebuilt(plan, self._noting_rates)
+        noted: dict[object, tuple[Any, Any, Any]] = {}
+        rebuilt(plan, partial(_note_limiters, noted))
+        self._limiters = {place: twin(*each) for place, each in noted.items()}
         return super().replaced(plan)
-
-    def _noting_rates(self, _name: str, part: PlanPart) -> PlanPart:
-        """Note the rate of each shared limiter; one that was changed in any place counts for all that share it."""
-
-        def note(_path: str, value: Any, kind: Kind) -> Any:
-            if kind == "shared" and isinstance(value, Limit | Places):
-                limiter, place = value.limiter, sharing(value.limiter)
-                new = value.rate_limit if isinstance(value, Limit) else value.places
-                old = limiter.rate_limit if isinstance(value, Limit) else limiter.places
-                if new != old or place not in self._limiters:
-                    self._limiters[place] = twin(limiter, new)
-            return value
-
-        return part if isinstance(part, Source) else visit(part, note)
 
     def limit(self, limit: Admitting) -> Admitting:
         return replace(limit, limiter=same_group(limit.limiter, self._limiters[sharing(limit.limiter)]))
@@ -289,6 +278,25 @@ async def _children(item: Any, segments: list[Any]) -> AsyncIterator[Any]:
         await live(segment)
         if number < len(segments) - 1:
             yield Token((*(origin_of(item) or ()), number))
+
+
+def _note_limiters(noted: dict[object, tuple[Any, Any, Any]], _name: str, part: PlanPart) -> PlanPart:
+    """Note the settings of each shared limiter; one that was changed in any place counts for all that share it."""
+
+    def note(_path: str, value: Any, kind: Kind) -> Any:
+        if kind == "shared" and isinstance(value, Limit | Places):
+            limiter, share = value.limiter, value.share
+            new = value.rate_limit if isinstance(value, Limit) else value.places
+            old = limiter.rate_limit if isinstance(value, Limit) else limiter.places
+            _, before, weights = noted.get(sharing(limiter), (limiter, old, share_of(limiter)))
+            noted[sharing(limiter)] = (
+                limiter,
+                new if new != old else before,
+                share if share != share_of(limiter) else weights,
+            )
+        return value
+
+    return part if isinstance(part, Source) else visit(part, note)
 
 
 def _tokens(name: str, most: int, end: Sample | None) -> Iterator[Token]:

@@ -24,7 +24,7 @@ from .._base.errors import StateError
 from .._base.functions import AnyFunction
 from .._plan.nodes import Plan, Source, is_awaitable, plan_of
 from .._plan.steps import Admitting, Call
-from .._runtime.calls.twins import known_keys, sharing
+from .._runtime.calls.twins import known_keys, sharing_keys
 from .._runtime.core.call_context import Around, CallContext, ContextFunction, Layered
 from .._runtime.core.parking import is_real
 from .._runtime.reports.report import Report
@@ -122,7 +122,7 @@ class Recordings(Roles):
 
     def __init__(self, tapes: Tapes) -> None:
         self._tapes = tapes  # where it is noted
-        self._of_limiters: dict[object, Numbers] = {}  # of the keys of each limiter, which several steps may share
+        self._of_limiters: dict[object, Numbers] = {}  # of the keys of each limiter or group, which steps may share
 
     def source(self, name: str, source: Source) -> Source:
         return source  # watched where it is asked
@@ -131,7 +131,7 @@ class Recordings(Roles):
         return limit
 
     def limit_key(self, name: str, path: str, fn: AnyFunction, limiter: Any) -> AnyFunction:
-        numbers = self._of_limiters.setdefault(sharing(limiter), Numbers(known_keys(limiter)))
+        numbers = self._of_limiters.setdefault(sharing_keys(limiter), Numbers(known_keys(limiter)))
         return self.answer(name, path, fn, numbers.of)
 
     def call(self, name: str, path: str, call: Call) -> Call:

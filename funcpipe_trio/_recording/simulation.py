@@ -63,8 +63,8 @@ def simulate(
     Args:
       plan: the pipeline that was recorded; its parts are known by their names.
       recording: of one of its runs.
-      changes: other settings, by the names of parts, as for `Pipeline.with_settings`; also those of a `RateLimiter`,
-        for all that share it.
+      changes: other settings, by the names of parts, as for `Pipeline.with_settings`; also those of a `RateLimiter`
+        or `PlaceLimiter` (its rate, its places, the weights that its `FairShare` names), for all that share it.
       seed: chooses samples, and the order of what happens at one instant; an int.
       open_loop: names of sources whose items come when they came.
 

@@ -11,6 +11,7 @@ from funcpipe_trio import (
     FairShare,
     OnError,
     Pipeline,
+    PlaceLimiter,
     RateLimit,
     RateLimiter,
     Retry,
@@ -51,6 +52,9 @@ def pool():
 def steps():
     """Every policy, alone, several times, around a row, shared, started, on runners, in a divert."""
     limiter = RateLimiter(RateLimit(3, burst=2))
+    fair = RateLimiter(RateLimit(5, burst=2), FairShare({"a": 3, ("b", 1): 2}, default_weight=2))
+    few = PlaceLimiter(3, FairShare({"a": 3}))
+    both = Step(embed).rate_limit(fair.group("b"), RateLimit(2), key=parse, settle=[parse, None]).places(few, key=parse)
     started = Step(embed).timeout(1).start()
     breaker = CircuitBreaker(None, 2, ratio=0.25, window=9, on=(KeyError, OSError), wait=True)
     retry = Retry(4, OSError, Backoff(0.5, 2, 8, jitter=0, seed=7), retry_after=parse)
@@ -67,6 +71,7 @@ def steps():
         .map(Step(partial(max, 1)).on(executor(pool, limit=3, broken=OSError)), name="out")
         .map(Step(embed).rate_limit(RollingLimit(9), RateLimiter(RollingLimit(5, per=1))), name="rolled")
         .map(Step(embed).rate_limit(RateLimit(2)).retry(Retry(2, retry_after=parse, pauses_limit=True)), name="paused")
+        .map(both.timeout(2).places(PlaceLimiter(9)), name="both")
         .map(Step(embed, idempotent=False), on_error=OnError.divert(bury), name="once")
     )
 

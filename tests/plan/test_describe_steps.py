@@ -9,8 +9,10 @@ import pytest
 from funcpipe_trio import (
     Backoff,
     CircuitBreaker,
+    FairShare,
     OnError,
     Pipeline,
+    PlaceLimiter,
     PlanError,
     RateLimit,
     RateLimiter,
@@ -127,6 +129,43 @@ def test_what_is_shared_and_what_runs_elsewhere():
             "    call parse on up to 2 threads",
             "      circuit breaker: opens after 25% of the last 9 failed (KeyError or OSError), probes after 2 s, "
             "calls wait meanwhile",
+        ]
+    )
+
+
+def test_shares_places_and_settlements():
+    """Whose share a call takes, what it costs before and after, and what it takes at one instant with the rest."""
+    limiter, few = RateLimiter(RateLimit(9, burst=9), FairShare({"a": 3})), PlaceLimiter(4)
+    costs, settled = [tokens, None], [parse, None]
+    step = Step(embed).rate_limit(limiter, RateLimit(2), key=tenant, cost=costs, settle=settled)
+    pipeline = NUMBERS.map(step.places(few, key=tenant).timeout(2).places(PlaceLimiter(7)))
+
+    assert stages_of(pipeline) == "\n".join(
+        [
+            "source iterable: iterable",
+            "stage embed: async map embed, 1 at a time, in order",
+            "    call embed",
+            "      rate limit of 9 in 1 s, burst 9, shared by tenant, an item costs what tokens says, settled by parse",
+            "      rate limit of 2 in 1 s, burst 1, at one instant with the one above",
+            "      4 places, shared by tenant, at one instant with the one above",
+            "      timeout of 2 s",
+            "      7 places, shared",
+        ]
+    )
+
+
+def test_places_around_the_limits_of_a_thread_are_taken_before_them():
+    """Those limits are met when a call has its thread, so they are not met at one instant with the places."""
+    step = Step(parse).on(threads(2)).rate_limit(RateLimit(2), RateLimit(3)).places(PlaceLimiter(4))
+
+    assert stages_of(NUMBERS.map(step)) == "\n".join(
+        [
+            "source iterable: iterable",
+            "stage parse: async map parse, 1 at a time, in order",
+            "    call parse on up to 2 threads",
+            "      rate limit of 2 in 1 s, burst 1",
+            "      rate limit of 3 in 1 s, burst 1, at one instant with the one above",
+            "      4 places, shared",
         ]
     )
 

@@ -12,6 +12,7 @@ from funcpipe_trio import (
     FairShare,
     OnError,
     Pipeline,
+    PlaceLimiter,
     RateLimit,
     RateLimiter,
     Retry,
@@ -25,6 +26,11 @@ from tests.plan._plans import bury, embed, factories, parse
 
 NUMBERS = Pipeline.from_iterable(range(3), name="numbers")
 STEP = Step(embed).timeout(8)
+SHARE = FairShare({"a": 3})
+
+
+def limiter(rate, weight):
+    return RateLimiter(RateLimit(rate, burst=1), FairShare({"a": weight}))
 
 
 def lines(one, other):
@@ -60,6 +66,22 @@ def test_there_is_a_line_exactly_if_the_documents_differ(make, other):
             "map embed: rate_limit.per 1 -> 60",
             "map embed: rate_limit.burst 1 -> none",
             "map embed: rate_limit.n none -> 9",
+        ]),
+        (NUMBERS.map(Step(embed)), NUMBERS.map(Step(embed).places(PlaceLimiter(2, SHARE), key=parse)), [
+            "map embed: places added: 2, weights [[a, 3]], default_weight 1, key tests.plan._plans:parse",
+        ]),
+        (
+            NUMBERS.map(Step(embed).rate_limit(limiter(2, 3), key=parse)),
+            NUMBERS.map(Step(embed).rate_limit(limiter(3, 5), settle=parse)),
+            [
+                "map embed: rate_limit.rate 2 -> 3",
+                "map embed: rate_limit.weights [[a, 3]] -> [[a, 5]]",
+                "map embed: rate_limit.key tests.plan._plans:parse -> none",
+                "map embed: rate_limit.settle none -> tests.plan._plans:parse",
+            ],
+        ),
+        (NUMBERS.map(Step(embed).places(PlaceLimiter(2))), NUMBERS.map(Step(embed).places(PlaceLimiter(4))), [
+            "map embed: places 2 -> 4",
         ]),
         (NUMBERS.map(STEP.retry(Retry(2))), NUMBERS.map(Step(embed).retry(Retry(2)).timeout(8)), [
             "map embed: step.order, inside out, [call of embed, timeout, retry] -> [call of embed, retry, timeout]",

@@ -177,6 +177,31 @@ def test_every_policy_of_a_step_has_its_values():
     ]
 
 
+def test_limits_with_shares_have_their_values():
+    """Weights and functions; groups of one limiter and the limiter itself are told apart."""
+    both = next(each for each in parts_of(written(steps())["line"]) if each["name"] == "both")
+    here = "tests.plan._plans:parse"
+
+    assert {path: value for path, value in both["settings"].items() if path.startswith(("rate_limit", "places"))} == {
+        "rate_limit.rate": 5,
+        "rate_limit.per": 1,
+        "rate_limit.burst": 2,
+        "rate_limit.weights": [["('b', 1)", 2], ["a", 3]],
+        "rate_limit.default_weight": 2,
+        "rate_limit#2.rate": 2,
+        "rate_limit#2.per": 1,
+        "rate_limit#2.burst": 1,
+        "places": 3,
+        "places.weights": [["a", 3]],
+        "places.default_weight": 1,
+        "places#2": 9,
+    }
+    assert {path: value for path, value in both["functions"].items() if value is not None} == {
+        "call": "tests.plan._plans:embed",
+        **dict.fromkeys(("rate_limit.key", "rate_limit.settle", "places.key"), here),
+    }
+
+
 def test_what_is_shared_has_one_number():
     """A limiter and a started step that two places use are the same number in both."""
     parts = {each["name"]: each for each in parts_of(written(steps())["line"])}

@@ -240,13 +240,31 @@ def test_what_is_no_mapping_is_refused(given, message):
         NUMBERS.take(2).with_settings(given)
 
 
-@pytest.mark.parametrize(("name", "path"), [("full", "rate_limit.rate"), ("embed", "timeout")])
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        ("full", "rate_limit.rate"),
+        ("both", "rate_limit.weights"),
+        ("both", "places"),
+        ("both", "places.default_weight"),
+        ("both", "places#2"),
+        ("embed", "timeout"),
+    ],
+)
 def test_what_is_shared_with_others_is_not_changed(name, path):
-    """A `RateLimiter` and a started step belong to others, too."""
+    """Limiters and a started step belong to others, too."""
     with pytest.raises(
         PlanError, match=rf"^Pipeline\.with_settings: settings\['{name}'\]\['{path}'\] must not be changed: "
     ):
         steps().with_settings({name: {path: 9}})
+
+
+def test_a_limit_beside_shared_ones_can_be_changed():
+    """The functions, the keys and the limiters stay."""
+    pipeline = steps()
+
+    changed = pipeline.with_settings({"both": {"rate_limit#2.rate": 7}})
+    assert pipeline.diff(changed) == "map both: rate_limit#2.rate 2 -> 7"
 
 
 def test_what_a_stage_has_beside_a_started_step_can_be_changed():

@@ -43,6 +43,8 @@ class LimiterKeys:
         self._line = line  # tasks that wait for that and for nothing else
         self._branch = branch  # the keys here; None without shares
 
+    _kind = "limiter"  # its name in errors
+
     def set_weight(self, key: Hashable, weight: int | Fraction) -> None:
         """Change the weight of a key, or of the group with this name, from its next call on.
 
@@ -53,12 +55,13 @@ class LimiterKeys:
           weight: its share relative to the others beside it, an int or Fraction > 0.
 
         Raises:
-          TypeError: if the weight is not an int or Fraction.
-          ValueError: if it is not positive, or the limiter has no shares.
+          TypeError: if the weight is not an int or Fraction, or `key` is not hashable.
+          ValueError: if the weight is not positive, or the limiter has no shares.
 
         Checkpoint: never (sync; inside of the trio run that uses it, if tasks wait).
         """
-        self._shared.set_weight(self._keys("set_weight"), key, checks.weight("set_weight", "weight", weight))
+        where = f"{self._kind}.set_weight"
+        self._shared.set_weight(self._keys(where), key, checks.weight(where, "weight", weight))
 
     def _seat(self, key: Hashable) -> Seat | None:
         """Return where a call with a key stands; None without shares."""
@@ -67,8 +70,9 @@ class LimiterKeys:
         hash(key)
         return Seat(self._branch, key)
 
-    def _group(self, where: str, key: Hashable, weight: int | Fraction | None) -> Branch:
+    def _group(self, key: Hashable, weight: int | Fraction | None) -> Branch:
         """Return the keys of a group, after its weight was set."""
+        where = f"{self._kind}.group"
         if weight is not None:
             self._shared.set_weight(self._keys(where), key, checks.weight(where, "weight", weight))
         return self._keys(where).group(key)
@@ -94,6 +98,11 @@ def queue_of(limiters: Sequence[LimiterKeys]) -> TokenQueue:
 def branch_of(limiter: LimiterKeys) -> Branch | None:
     """Return its keys; None without shares."""
     return limiter._branch
+
+
+def share_of(limiter: LimiterKeys) -> FairShare[Any] | None:
+    """Return the shares that it was made with."""
+    return limiter._shared.share
 
 
 def seat_of(limiter: LimiterKeys, key: Hashable) -> Seat | None:

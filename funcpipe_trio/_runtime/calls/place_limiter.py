@@ -46,6 +46,8 @@ class PlaceLimiterStatistics:
 class PlaceLimiterGroup(LimiterKeys):
     """Keys that share what a `PlaceLimiter` gives to them together; made by its `group`."""
 
+    _kind = "PlaceLimiter"
+
     def __init__(self, shared: SharedBucket, branch: Branch | None, line: TokenQueue, meter: Places) -> None:
         super().__init__(shared, branch, line)
         self._meter = meter  # counts the places
@@ -65,7 +67,7 @@ class PlaceLimiterGroup(LimiterKeys):
 
         Checkpoint: never (sync).
         """
-        return PlaceLimiterGroup(self._shared, self._group("PlaceLimiter.group", key, weight), self._line, self._meter)
+        return PlaceLimiterGroup(self._shared, self._group(key, weight), self._line, self._meter)
 
     def hold(self, key: Hashable = None) -> AbstractAsyncContextManager[None]:
         """Hold a place for the time of a block: ``async with places.hold(): ...``.

@@ -51,6 +51,8 @@ class RateLimiterStatistics:
 class RateLimiterGroup(LimiterKeys):
     """Keys that share what a `RateLimiter` gives to them together; made by its `group`."""
 
+    _kind = "RateLimiter"
+
     def __repr__(self) -> str:
         return f"RateLimiterGroup({self.rate_limit!r})"
 
@@ -75,7 +77,7 @@ class RateLimiterGroup(LimiterKeys):
 
         Checkpoint: never (sync).
         """
-        return RateLimiterGroup(self._shared, self._group("RateLimiter.group", key, weight), self._line)
+        return RateLimiterGroup(self._shared, self._group(key, weight), self._line)
 
     @trio.lowlevel.enable_ki_protection
     async def acquire(self, cost: int | Fraction = 1, key: Hashable = None) -> None:

@@ -6,7 +6,8 @@ from collections.abc import Hashable
 from typing import Any, TypeAlias
 
 from ..._sansio.fair_lines import Branch
-from .limiter_keys import LimiterKeys, branch_of, shared_of
+from ...policies.fair_share import FairShare
+from .limiter_keys import LimiterKeys, branch_of, share_of, shared_of
 from .place_limiter import PlaceLimiter, PlaceLimiterGroup
 from .rate_limiter import RateLimiter, RateLimiterGroup
 
@@ -18,14 +19,18 @@ def sharing(limiter: LimiterKeys) -> object:
     return shared_of(limiter)
 
 
-def twin(limiter: LimiterKeys, setting: Any) -> Limiter:
-    """Return a new limiter under another limit, or with so many places, in which keys have the weights of now."""
-    shared = shared_of(limiter)
+def sharing_keys(limiter: LimiterKeys) -> object:
+    """Return what is the same for those in which a key is the same key."""
+    return branch_of(limiter) or shared_of(limiter)
+
+
+def twin(limiter: LimiterKeys, setting: Any, share: FairShare[Any] | None) -> Limiter:
+    """Return a new limiter under another limit, or with so many places; without other shares, keys weigh as now."""
     kind: Any = RateLimiter if isinstance(limiter, RateLimiterGroup) else PlaceLimiter
-    made: Limiter = kind(setting, shared.share)
-    new = shared_of(made)
-    if shared.top is not None and new.top is not None:
-        new.top.copy_weights(shared.top)
+    made: Limiter = kind(setting, share)
+    old, new = shared_of(limiter).top, shared_of(made).top
+    if old is not None and new is not None and share == share_of(limiter):
+        new.copy_weights(old)
     return made
 
 
@@ -39,7 +44,7 @@ def same_group(limiter: LimiterKeys, made: Limiter) -> RateLimiterGroup | PlaceL
 
 def known_keys(limiter: LimiterKeys) -> tuple[Hashable, ...]:
     """Return the keys of a limiter, or of a group of one, whose weights its `FairShare` names."""
-    share, name = shared_of(limiter).share, _name(branch_of(limiter))
+    share, name = share_of(limiter), _name(branch_of(limiter))
     weights = () if share is None else tuple(share.weights)
     if not name:
         return weights
