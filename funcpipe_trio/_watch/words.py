@@ -63,7 +63,11 @@ def _digits(number: float) -> str:
 
 def cause_of(waits_for: str | None) -> str:
     """Write, behind the name of what limits a run, what its calls wait for; empty if nothing is to be said."""
-    return f" ({waits_for})" if waits_for in ("rate limit", "circuit", "retry", "thread", "process", "executor") else ""
+    return f" ({waits_for})" if waits_for in _CAUSES else ""
+
+
+_CAUSES = {"rate limit", "places", "circuit", "retry", "thread", "process", "executor"}
+"""What calls wait for, where that says more than the name of their stage."""
 
 
 def line(picture: Picture) -> str:

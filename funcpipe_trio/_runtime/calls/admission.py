@@ -15,7 +15,7 @@ from ..._base import checks
 from ..._plan.steps import Admitting, Limit
 from ..core.call_context import CALL, CallContext
 from .limiter_keys import LimiterKeys, queue_of, seat_of, shared_of
-from .place_limiter import PlaceLimiterGroup, release_place
+from .place_limiter import PlaceLimiterGroup, is_full, release_place
 from .rate_limiter import RateLimiter, checked_cost
 from .token_queue import Cost, Seat, SharedBucket
 
@@ -56,19 +56,29 @@ class Admission:
         costs, seats = self._costs_of(item), self._seats_of(item)
         if self._line.try_take(costs, seats):
             return Taken(trio.current_time(), costs, seats) if self.is_ended else None
-        since, context.waits_for = trio.current_time(), "rate limit" if self._is_rate else "places"
+        since, context.waits_for = trio.current_time(), self._waits_for()
+        before = self._line.waited_places(since)
         try:
             await self._line.take(costs, seats)
         finally:
             context.waits_for = CALL
-            seconds = trio.current_time() - since
-            context.counters.limited(self._name, _name_in(seats), seconds, is_rate=self._is_rate)
+            now = trio.current_time()
+            seconds = now - since
+            for_places = (
+                self._line.waited_places(now) - before if self._line.is_mixed else seconds * (not self._is_rate)
+            )
+            context.counters.limited(self._name, _name_in(seats), seconds, for_places)
         return Taken(trio.current_time(), costs, seats) if self.is_ended else None
 
     def pause(self, seconds: float) -> None:
         """Let nothing start at its rate limits for so long."""
         for bucket in self._rates:
             bucket.pause(seconds)
+
+    def _waits_for(self) -> str:
+        """Return what a call waits for, as far as that is seen when it begins to."""
+        has_places = self._is_rate and not any(map(is_full, self._places))
+        return "rate limit" if has_places else "places"
 
     def release(self) -> None:
         """Give the places of a call back, which has ended."""

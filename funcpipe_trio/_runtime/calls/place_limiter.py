@@ -83,9 +83,17 @@ class PlaceLimiterGroup(LimiterKeys):
         """
         return _Hold(self, self._seat(key))
 
+    def _is_full(self) -> bool:
+        return self._meter.taken >= self._meter.size
+
     def _release(self) -> None:
         self._meter.release()
         self._shared.poke()
+
+
+def is_full(limiter: PlaceLimiterGroup) -> bool:
+    """Return whether all its places are taken."""
+    return limiter._is_full()
 
 
 def release_place(limiter: PlaceLimiterGroup) -> None:

@@ -28,6 +28,7 @@ from ..._sansio.cost_grid import CostGrid
 from ..._sansio.fair_lines import Branch, FairLine
 from ..._sansio.key_waits import KeyWaits
 from ..._sansio.meter import Meter
+from ..._sansio.places import Places
 from ..._sansio.token_claims import Claim, delays, may_start, ready_at
 from ...policies.fair_share import FairShare
 from ..core.wait_queue import Order, Waiter, WaitQueue
@@ -282,6 +283,10 @@ class TokenQueue:
         self._entering: OrderedDict[Place, None] = OrderedDict()
         """Tasks in their checkpoint, that have not joined: one that comes alone, and finds its tokens, need not. With
         shares that saves two thirds of the time of a call that does not wait."""
+        of_places = [isinstance(each.meter, Places) for each in buckets]
+        self.is_mixed: bool = any(of_places) and not all(of_places)  # whether it waits for places and for tokens
+        self._for_places = 0.0  # seconds in which it waited for places, if it may wait for either
+        self._since: float | None = None  # since when it does so now; None if it does not
 
     def __len__(self) -> int:
         """How many tasks wait."""
@@ -293,6 +298,10 @@ class TokenQueue:
         if self._entering:
             self._let_in()
         return self._line.order.first()
+
+    def waited_places(self, now: float) -> float:
+        """Return for how many seconds it has waited for places, and not for tokens only."""
+        return self._for_places + (0.0 if self._since is None else now - self._since)
 
     def poke(self) -> None:
         """Let the first task ask again."""
@@ -340,7 +349,8 @@ class TokenQueue:
         else:
             self._join(place, now)
         try:
-            await self._line.wait(place, lambda: self._ask(place), checkpoint=checkpoint)
+            ask = self._ask if not self.is_mixed else self._ask_and_note
+            await self._line.wait(place, lambda: ask(place), checkpoint=checkpoint)
         finally:
             self._leave(place, trio.current_time())
 
@@ -378,6 +388,16 @@ class TokenQueue:
         entering, self._entering = self._entering, OrderedDict()
         for place in entering:
             self._join(place, self._now())
+
+    def _ask_and_note(self, place: Place) -> float | None:
+        again_at = self._ask(place)
+        now = self._now()
+        self._note(now, is_for_places=again_at is not None and ready_at(now, place.claim) == inf)
+        return again_at
+
+    def _note(self, now: float, *, is_for_places: bool) -> None:
+        """Note what it waits for from now on."""
+        self._for_places, self._since = self.waited_places(now), now if is_for_places else None
 
     def _ask(self, place: Place) -> float | None:
         """Take the tokens for the first task here and return None, or return when to ask again."""
@@ -516,6 +536,8 @@ class TokenQueue:
                 del each.lines[self]
             if seat is not None:
                 each.waits.end(seat.branch.full_name(seat.key), place.since, now)
+        if not self._line:
+            self._note(now, is_for_places=False)
         place.let_follow()
         self.look()
 

@@ -48,12 +48,10 @@ class StepCounters:
         self.resources: int = 0  # resources that were opened
         self.waited_resource: float = 0.0  # seconds of waiting until one was open
 
-    def limited(self, limit: str, key: Hashable, seconds: float, *, is_rate: bool) -> None:
-        """Count the wait of a call for a limit, or for several at once."""
-        if is_rate:
-            self.waited_rate += seconds
-        else:
-            self.waited_places += seconds
+    def limited(self, limit: str, key: Hashable, seconds: float, for_places: float) -> None:
+        """Count the wait of a call for a limit, or for several at once, and for how long that was for places."""
+        self.waited_rate += seconds - for_places
+        self.waited_places += for_places
         if self.limits is None:
             self.limits = LimitWaits()
         self.limits.count(limit, key, seconds)

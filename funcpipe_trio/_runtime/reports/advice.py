@@ -58,6 +58,8 @@ class Setting:
     """Whether each costs 1, nothing else shares the limit, and how many take a token is known."""
     is_rate_retried: bool = False
     """Whether a retry is around that limit, so that each attempt counts."""
+    shares_limits: bool = False
+    """Whether others share a limit of it, so that nobody knows what that allows."""
     runner: str | None = None
     """What runs its calls, such as ``threads``, if that takes fewer at once than the stage makes."""
     fan_out: str | None = None
@@ -163,11 +165,15 @@ class _Case:
         retries = stage.policies.retries if stage.policies is not None and setting.is_rate_retried else 0
         return setting.rate * self.seconds / (stage.received + retries)
 
-    def waits_mostly(self, name: str) -> bool:
-        """Whether its calls spent most of their time in one kind of wait for a policy."""
+    def waits(self, name: str, part: float) -> bool:
+        """Whether its calls spent more than a part of their time in one kind of wait for a policy."""
         if self.stage is None or self.stage.policies is None:
             return False
-        return bool(getattr(self.stage.policies, name) > _MUCH * self.stage.used)
+        return bool(getattr(self.stage.policies, name) > part * self.stage.used)
+
+    def waits_mostly(self, name: str) -> bool:
+        """Whether that was most of their time."""
+        return self.waits(name, _MUCH)
 
     @property
     def mostly_fails(self) -> bool:
@@ -246,6 +252,11 @@ def _rate_binds(case: _Case) -> str:
     return f"{case.name}: its rate limit binds; raise it from {rate:g} to {_STEP * rate:g} a second{gain}"
 
 
+def _places_bind(case: _Case) -> str:
+    use = "more of them, or quicker calls, would help"
+    return f"{case.name}: its calls wait for places that it shares; {use}"
+
+
 def _one_key(case: _Case) -> str:
     if case.setting.has_key_rate:
         what, how = "their key's rate, or for each other", "a higher key_rate, more keys at once, or a larger waiting"
@@ -257,7 +268,8 @@ def _one_key(case: _Case) -> str:
 def _behind_the_head(case: _Case) -> str:
     assert case.stage is not None
     most = _over(case.stage.used / case.stage.offered)
-    gain = _estimate(most, [*case.others(), *case.own_rate()]) if case.can_estimate else ""
+    is_sure = case.can_estimate and not case.setting.shares_limits
+    gain = _estimate(most, [*case.others(), *case.own_rate()]) if is_sure else ""
     return f"{case.name}: results wait for an earlier one; use ordered=False, or a larger buffer{gain}"
 
 
@@ -275,7 +287,7 @@ def _all_places_in_use(case: _Case) -> str:
         return said
     most = min(min(others).times, _STEP)
     raised = max(case.places + 1, ceil(case.places * most))
-    is_sure = case.can_estimate and not case.setting.is_keyed
+    is_sure = case.can_estimate and not case.setting.is_keyed and not case.setting.shares_limits
     gain = _estimate(raised / case.places, others) if is_sure else ""
     return f"{case.name}: raise concurrency from {case.places} to {raised}{gain}"
 
@@ -324,6 +336,7 @@ _RULES: tuple[_Rule, ...] = (
     (lambda case: case.places > 0 and case.mostly_fails, _failing),
     (lambda case: case.waits_mostly("waited_circuit"), _open_circuit),
     (_is_limited, _rate_binds),
+    (lambda case: case.waits("waited_places", _SOME), _places_bind),
     (lambda case: case.setting.is_keyed and case.stalled > _SOME, _one_key),
     (lambda case: case.setting.is_ordered and case.stalled > _SOME and case.places > 1, _behind_the_head),
     (lambda case: case.setting.runner is not None, _runner_is_full),

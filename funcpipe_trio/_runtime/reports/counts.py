@@ -191,10 +191,11 @@ class StageReport:
     """Seconds in which its places were in use, summed over the places; for a stage without places (`concurrency`),
     those in which it waited neither for input nor for room.
 
-    A place is in use while it has an item in a call, also while the call waits for a rate limit or a circuit, or
-    between two attempts. It is not in use before a worker was started for it, while its worker waits for an item or for
-    room, or while its result waits for its turn. The place of a `flat_map` is in use while the stream of its item is
-    silent, but not while the next child waits for room. A source that waits for the outside is in use."""
+    A place is in use while it has an item in a call, also while the call waits for a rate limit, for a place
+    of a `PlaceLimiter` or for a circuit, or between two attempts. It is not in use before a worker was started for it,
+    while its worker waits for an item or for room, or while its result waits for its turn. The place of a `flat_map` is
+    in use while the stream of its item is silent, but not while the next child waits for room. A source that waits for
+    the outside is in use."""
     offered: float
     """Seconds for which it had its places, summed over the places, from its start to its end or to now. While its
     concurrency was another, that number counts."""
@@ -211,8 +212,8 @@ class StageReport:
     """How long its calls took; None for a stage without calls."""
     waits_for: str | None = None
     """What it waits for now, ``input``, ``room behind NAME``, ``source``, ``paused`` or ``the clock``; or where most of
-    its calls are, ``call``, ``rate limit``, ``circuit``, ``retry``, ``thread``, ``process``, ``executor``, ``runner``.
-    None if it runs, has not begun, or has ended."""
+    its calls are, ``call``, ``rate limit``, ``places``, ``circuit``, ``retry``, ``thread``, ``process``, ``executor``,
+    ``runner``. None if it runs, has not begun, or has ended."""
     as_failures: int = 0
     """Items that its `OnError.emit` replaced by a `Failure`, a value like others; none of them counts as `failed`."""
     failures: tuple[tuple[str, int], ...] = ()

@@ -365,7 +365,7 @@ def _cause(report: Report) -> str:
             "its waits between attempts": policies.waited_retry,
             "its open circuit": policies.waited_circuit,
             "the opening of its resource": policies.waited_resource,
-            "its places": policies.waited_places,
+            "the places that it shares": policies.waited_places,
         }
     )
     cause = max(waits, key=waits.__getitem__, default="")

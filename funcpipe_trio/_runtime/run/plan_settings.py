@@ -9,7 +9,7 @@ from ..._plan import operations as plan
 from ..._plan import timing
 from ..._plan.layout import StageLayout
 from ..._plan.loops import Again
-from ..._plan.steps import Limit, Part, StepPlan, Within, layers_in, step_of
+from ..._plan.steps import Layer, Limit, Part, Places, StepPlan, Within, layers_in, step_of
 from ...policies.retry import Retry
 from ..junctions.fan_out import Broadcasting, Port
 from ..links.link import Link
@@ -45,9 +45,14 @@ def _setting(stage: AnyStage, layout: StageLayout) -> Setting:
         is_rate_sure=around in (0, retries)
         and all(each.limiter is each.cost is each.settle is None for each, _ in limits),
         is_rate_retried=around > 0,
+        shares_limits=step is not None and any(_is_shared(each) for each in layers_in(step.parts)),
         runner=None if step is None else next(_full_runners(step, layout.concurrency), None),
         fan_out=_fan_out_of(stage),
     )
+
+
+def _is_shared(layer: Layer) -> bool:
+    return isinstance(layer, Places) or (isinstance(layer, Limit) and layer.limiter is not None)
 
 
 def _rate(limit: Limit) -> float:

@@ -18,6 +18,7 @@ from funcpipe_trio import (
     CircuitBreaker,
     OnError,
     Pipeline,
+    PlaceLimiter,
     RateLimit,
     RateLimiter,
     Report,
@@ -283,6 +284,40 @@ OTHERS: dict[str, tuple[Callable[[], Pipeline[Any]], float, str]] = {
         lambda: many(60).map(Step(takes("embed", 0.1)).rate_limit(RateLimiter(RateLimit(2))), concurrency=4),
         0,
         "embed: its rate limit binds; only a higher one would help",
+    ),
+    "places that it shares": (
+        lambda: many(60).map(Step(takes("embed", 0.1)).places(PlaceLimiter(1)), concurrency=4),
+        0,
+        "embed: its calls wait for places that it shares; more of them, or quicker calls, would help",
+    ),
+    "places that it shares, hardly fewer than its own": (
+        lambda: many(60).map(Step(takes("embed", 0.1)).places(PlaceLimiter(3)), concurrency=4),
+        0,
+        "embed: its calls wait for places that it shares; more of them, or quicker calls, would help",
+    ),
+    "places that suffice, for now": (
+        lambda: many(60).map(Step(takes("embed", 0.1)).places(PlaceLimiter(4)), concurrency=4),
+        0,
+        "embed: raise concurrency from 4 to 8",
+    ),
+    "a shared rate that suffices, for now": (
+        lambda: many(60).map(
+            Step(takes("embed", 0.1)).rate_limit(RateLimiter(RateLimit(9, per=0.1, burst=9))), concurrency=4
+        ),
+        0,
+        "embed: raise concurrency from 4 to 8",
+    ),
+    "places, and a rate that binds": (
+        lambda: many(60).map(
+            Step(takes("embed", 0.1)).places(PlaceLimiter(3)).rate_limit(RateLimiter(RateLimit(5))), concurrency=4
+        ),
+        0,
+        "embed: its rate limit binds; only a higher one would help",
+    ),
+    "a rate, and places that bind": (
+        lambda: many(60).map(Step(takes("embed", 1)).rate_limit(RateLimit(9)).places(PlaceLimiter(2)), concurrency=4),
+        0,
+        "embed: its calls wait for places that it shares; more of them, or quicker calls, would help",
     ),
     "two limits at once": (
         lambda: many(300).map(takes("embed", 1)).map(takes("store", 1)),

@@ -11,7 +11,7 @@ import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from funcpipe_trio import Backoff, CircuitBreaker, OnError, Pipeline, RateLimit, Retry, Step, concat
+from funcpipe_trio import Backoff, CircuitBreaker, OnError, Pipeline, PlaceLimiter, RateLimit, Retry, Step, concat
 from funcpipe_trio.testing import run_virtual
 
 
@@ -219,6 +219,7 @@ def test_a_call_that_waits_for_a_policy_has_its_place():
 
     steps = {
         "limit": Step(Calls([1]).call).rate_limit(RateLimit(0.25)),
+        "places": Step(Calls([5]).call).places(PlaceLimiter(1)),
         "retry": Step(fail_once).retry(Retry(2, OSError, Backoff(8, jitter=0))),
         "circuit": Step(fail_once).circuit_breaker(CircuitBreaker(1, 8, wait=True)),
     }

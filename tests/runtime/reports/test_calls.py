@@ -10,7 +10,7 @@ import threading
 import pytest
 import trio
 
-from funcpipe_trio import Backoff, CircuitBreaker, OnError, Pipeline, RateLimit, Retry, Step, threads
+from funcpipe_trio import Backoff, CircuitBreaker, OnError, Pipeline, PlaceLimiter, RateLimit, Retry, Step, threads
 from funcpipe_trio.testing import run_virtual
 from tests._kit import Boom, nap
 
@@ -110,6 +110,9 @@ async def stuck(item):
 WAITS = {
     "call": Step(took),
     "rate limit": Step(took).rate_limit(RateLimit(1, per=100)),
+    "places": Step(took).places(PlaceLimiter(1)).timeout(1000),
+    "places, and not the rate": Step(took).places(PlaceLimiter(1)).rate_limit(RateLimit(9, burst=9)),
+    "rate limit, and not places": Step(took).places(PlaceLimiter(9)).rate_limit(RateLimit(1, per=100)),
     "retry": Step(stuck).retry(Retry(2, on=Boom, backoff=Backoff(99))),
     "circuit": Step(stuck).circuit_breaker(CircuitBreaker(1, reset_after=99, wait=True)),
 }
@@ -118,10 +121,10 @@ WAITS = {
 @pytest.mark.parametrize("what", WAITS)
 def test_what_most_calls_wait_for(what):
     """The policy that holds them up, or the call itself."""
-    items = [1000] * 4 if what == "call" else [0] * 4
+    items = [1000] * 4 if what == "call" or what.startswith("places") else [0] * 4
     stage = of_calls(at(Pipeline.from_iterable(items).map(WAITS[what], concurrency=4, on_error=OnError.skip()), 5))
 
-    assert stage.waits_for == what
+    assert stage.waits_for == what.partition(",")[0]
 
 
 def test_what_other_stages_wait_for():

@@ -11,7 +11,7 @@ import re
 
 import pytest
 
-from funcpipe_trio import Backoff, CircuitBreaker, OnError, Pipeline, RateLimit, Retry, Step, zip_pipelines
+from funcpipe_trio import Backoff, CircuitBreaker, OnError, Pipeline, PlaceLimiter, RateLimit, Retry, Step, zip_pipelines
 from funcpipe_trio.testing import run_virtual
 from tests._kit import nap
 
@@ -133,6 +133,10 @@ LIMITS = {
             Step(fails).circuit_breaker(CircuitBreaker(failures=1, reset_after=9, wait=True)), on_error=OnError.skip()
         ),
         "limited by: fails (its open circuit)",
+    ),
+    "places": (
+        lambda: NUMBERS.map(Step(nap).places(PlaceLimiter(1)), concurrency=9),
+        "limited by: nap (the places that it shares)",
     ),
     "a rate limit": (lambda: NUMBERS.map(Step(call).rate_limit(RateLimit(1))), "limited by: call (its rate limit)"),
 }

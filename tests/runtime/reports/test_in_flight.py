@@ -9,7 +9,7 @@ item in hands counted twice, or not at all; a peak that forgets results which wa
 import pytest
 import trio
 
-from funcpipe_trio import FairShare, OnError, Pipeline, RateLimit, Step, fair_merge
+from funcpipe_trio import FairShare, OnError, Pipeline, PlaceLimiter, RateLimit, Step, fair_merge
 from funcpipe_trio.testing import run_virtual
 from funcpipe_trio.testing._schedule import Schedule, scheduled
 from tests._kit import Boom
@@ -109,6 +109,9 @@ PLANS = {
     "diverted": lambda w: line(w).map(w.fail, concurrency=3, on_error=OnError.divert(bury)),
     "failing": lambda w: line(w).map(w.fail, concurrency=3),
     "limited": lambda w: line(w).map(Step(w.wait).rate_limit(RateLimit(2)), concurrency=3),
+    "shared": lambda w: line(w).map(
+        Step(w.wait).places(PlaceLimiter(2, FairShare()), key=lambda item: item % 2), concurrency=3
+    ),
     "oldest dropped": lambda w: line(w).buffer(2, overflow="drop_oldest").map(w.wait),
     "newest dropped": lambda w: line(w).buffer(2, overflow="drop_newest").map(w.wait),
     "newest results dropped": lambda w: (

@@ -13,7 +13,18 @@ import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from funcpipe_trio import Backoff, FairShare, OnError, Pipeline, RateLimit, Retry, RunStatistics, Step, fair_merge
+from funcpipe_trio import (
+    Backoff,
+    FairShare,
+    OnError,
+    Pipeline,
+    PlaceLimiter,
+    RateLimit,
+    Retry,
+    RunStatistics,
+    Step,
+    fair_merge,
+)
 from funcpipe_trio.testing import run_virtual
 from tests._kit import nap
 
@@ -60,7 +71,8 @@ def everything():
 
     step = Step(fetch).rate_limit(RateLimit(8)).retry(Retry(2, OSError, Backoff(0.25, jitter=0)))
     left = Pipeline.from_async_iterable(feed).map(step, concurrency=3, on_error=OnError.skip())
-    right = Pipeline.from_iterable(range(40)).filter(lambda number: number % 2).map(nap, concurrency=5, ordered=False)
+    few = Step(nap).places(PlaceLimiter(2, FairShare()), key=lambda number: number % 3)
+    right = Pipeline.from_iterable(range(40)).filter(lambda number: number % 2).map(few, concurrency=5, ordered=False)
     return (
         fair_merge({"left": left, "right": right}, FairShare({"left": 2}, capacity=4))
         .fair_by(lambda item: item % 3, FairShare({1: 3}, capacity=2), max_keys=3, overflow="drop_newest")
