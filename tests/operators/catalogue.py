@@ -25,7 +25,9 @@ from funcpipe_trio import (
     OnError,
     OnFull,
     Pipeline,
+    PlaceLimiter,
     RateLimit,
+    RateLimiter,
     Retry,
     RollingLimit,
     Step,
@@ -542,6 +544,70 @@ def mapped() -> Iterator[Case]:
         made = partial(Pipeline.map, fn=after(pick), concurrency=3, on_error=policy)
         yield on(f"map: {name} in a pool", made, model)
         yield on(f"map: {name} in an unordered pool", partial(made, ordered=False), model, ordered=False)
+
+
+def weighed() -> FairShare[Any]:
+    return FairShare({0: 3, 1: Fraction(1, 2)})
+
+
+def cheap_or_dear(item: Any) -> int:
+    return 1 + number(item) % 2
+
+
+def really(item: Any) -> int | Fraction:
+    """What a call has really cost: more than was said, less, or nothing."""
+    return (Fraction(7, 2), 0, 1)[number(item) % 3]
+
+
+def shared_limits() -> Iterator[Case]:
+    """Each run has limiters of its own, which its calls share."""
+
+    def tokens(rate: float = 2) -> RateLimiter:
+        return RateLimiter(RateLimit(rate, burst=2), weighed())
+
+    def few(count: int = 2) -> PlaceLimiter:
+        return PlaceLimiter(count, weighed())
+
+    yield on("map: shares", lambda p: p.map(Step(nap).rate_limit(tokens(), key=rest), concurrency=3))
+    yield on("map: places", lambda p: p.map(Step(nap).places(PlaceLimiter(2)), concurrency=3))
+    yield on("map: places by key", lambda p: p.map(Step(nap).places(few(1), key=rest), concurrency=3))
+    yield on(
+        "map: shares and places, at one instant",
+        lambda p: p.map(Step(nap).places(few(), key=rest).rate_limit(tokens(), key=rest), concurrency=3, ordered=False),
+        ordered=False,
+    )
+    yield on(
+        "map: shares, settled",
+        lambda p: p.map(
+            Step(nap).rate_limit(tokens(3), key=rest, cost=cheap_or_dear, settle=really).timeout(99), concurrency=3
+        ),
+    )
+    yield on(
+        "map: several limits",
+        lambda p: p.map(
+            Step(nap).rate_limit(
+                tokens().group("a"),
+                RateLimit(3),
+                RateLimiter(RollingLimit(3, per=1)),
+                key=rest,
+                settle=[really, None, rest],
+            ),
+            concurrency=3,
+        ),
+    )
+    yield on(
+        "map: shares and places on a runner",
+        lambda p: p.map(
+            Step(same).on(in_place).rate_limit(tokens(), key=rest, settle=really).timeout(99).places(few(), key=rest),
+            concurrency=3,
+        ),
+    )
+    yield on(
+        "map: places around attempts",
+        lambda p: p.map(
+            Step(nap).rate_limit(tokens(), key=rest).retry(Retry(2)).places(few(), key=rest), concurrency=3
+        ),
+    )
 
 
 def only_the_latest() -> Iterator[Case]:
@@ -1127,6 +1193,7 @@ def fan_ins() -> Iterator[Case]:
 SOURCES = [*sources(), *using()]
 OPERATORS = [
     *mapped(),
+    *shared_limits(),
     *only_the_latest(),
     *flat_mapped(),
     *with_failures_on_their_way(),

@@ -11,7 +11,17 @@ import re
 
 import pytest
 
-from funcpipe_trio import Backoff, CircuitBreaker, OnError, Pipeline, PlaceLimiter, RateLimit, Retry, Step, zip_pipelines
+from funcpipe_trio import (
+    Backoff,
+    CircuitBreaker,
+    OnError,
+    Pipeline,
+    PlaceLimiter,
+    RateLimit,
+    Retry,
+    Step,
+    zip_pipelines,
+)
 from funcpipe_trio.testing import run_virtual
 from tests._kit import nap
 

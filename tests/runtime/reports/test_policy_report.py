@@ -71,9 +71,7 @@ def test_who_waited_for_a_limit_is_said_by_key():
 
     assert said(None) == ""
     assert said("a", None, ("b", 1)) == "by key: 'a' 7.000 s, ('b', 1) 5.000 s"
-    assert said(*"abcdefg") == (
-        "by key: 'a' 7.000 s, 'b' 6.000 s, 'c' 5.000 s, 'd' 4.000 s, 'e' 3.000 s, and 2 more"
-    )
+    assert said(*"abcdefg") == ("by key: 'a' 7.000 s, 'b' 6.000 s, 'c' 5.000 s, 'd' 4.000 s, 'e' 3.000 s, and 2 more")
 
 
 async def report_of(pipeline):
@@ -168,8 +166,9 @@ def test_the_waits_of_each_key_are_told():
     items = [("a", 1), ("b", 2), ("a", 1), ("b", 2)]
 
     async def main():
-        async with Pipeline.from_iterable(items).map(step, concurrency=4, name="call", ordered=False).buffer(9).open(
-        ) as run:
+        async with (
+            Pipeline.from_iterable(items).map(step, concurrency=4, name="call", ordered=False).buffer(9).open() as run
+        ):
             await trio.sleep(2.5)
             first = run.statistics()
             await trio.sleep(9)
@@ -182,7 +181,11 @@ def test_the_waits_of_each_key_are_told():
     first, last, between, report = run_virtual(main)
     name = "1 places, shared by tenant"
     assert first.limits == (LimitWaitReport(name, "b", 1, 1.0, 1.0),)
-    assert last.limits == report.limits == (LimitWaitReport(name, "b", 2, 5.0, 4.0), LimitWaitReport(name, "a", 1, 3.0, 3.0))
+    assert (
+        last.limits
+        == report.limits
+        == (LimitWaitReport(name, "b", 2, 5.0, 4.0), LimitWaitReport(name, "a", 1, 3.0, 3.0))
+    )
     assert between.limits == (LimitWaitReport(name, "b", 1, 4.0, 4.0), LimitWaitReport(name, "a", 1, 3.0, 3.0))
     assert [each.waited_places for each in (first, last, between)] == [1, 8, 7]
     assert last.describe() == "8.000 s waiting for places, by key: 'b' 5.000 s, 'a' 3.000 s"
