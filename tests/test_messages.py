@@ -27,10 +27,12 @@ from funcpipe_trio import (
     FairShare,
     OnError,
     Pipeline,
+    PlaceLimiter,
     PlanError,
     RateLimit,
     RateLimiter,
     Retry,
+    RollingLimit,
     Step,
     concat,
     fair_merge,
@@ -159,7 +161,12 @@ async def call(item):
     return item
 
 
+async def nap(item=None):
+    await trio.sleep(1)
+
+
 LINE = Pipeline.from_iterable([1, 2, 3])
+FAIR = RateLimiter(RateLimit(1), FairShare())
 USUAL = {
     "fn": call,
     "items": [1],
@@ -174,6 +181,8 @@ USUAL = {
     "capacity": 1,
     "rate_limit": RateLimit(1),
     "limit": RateLimit(1),
+    "limiter": PlaceLimiter(1),
+    "places": 1,
     "breaker": CircuitBreaker(),
     "runner": lambda: funcpipe_trio.threads(1),
     "delay": 1,
@@ -203,7 +212,8 @@ def public_calls():
         "Pipeline": LINE,
         "Step": Step(same),
         "OnError": OnError,
-        "RateLimiter": RateLimiter(RateLimit(1)),
+        "RateLimiter": RateLimiter(RateLimit(1), FairShare()),
+        "PlaceLimiter": PlaceLimiter(1, FairShare()),
         "FairChannel": FairChannel(),
     }
     for name, face in faces.items():
@@ -358,6 +368,12 @@ ANSWERS = {
     "key of a batch by cost": lambda fn: LINE.batch(max_cost=2, key=fn, max_keys=1, full="fail"),
     "cost of a throttle": lambda fn: LINE.throttle(RateLimit(1), cost=fn),
     "cost of a call": lambda fn: LINE.map(Step(call).rate_limit(RateLimit(1), cost=fn)),
+    "settlement of a call": lambda fn: LINE.take(1).map(Step(call).rate_limit(RateLimit(1), settle=fn)),
+    "settlement at a rolling limit": lambda fn: LINE.take(1).map(Step(call).rate_limit(RollingLimit(3), settle=fn)),
+    "whose share a call takes": lambda fn: LINE.map(Step(call).rate_limit(FAIR, key=fn)),
+    "whose place a call takes": lambda fn: LINE.map(
+        Step(nap).places(PlaceLimiter(1, FairShare()), key=fn), concurrency=3
+    ),
     "route": lambda fn: LINE.partition(fn, dict.fromkeys(["a", *(str(n) + "b" * 90 for n in range(20))], same)),
     "retry_after": lambda fn: LINE.map(Step(fails).retry(Retry(2, OSError, Backoff(0), retry_after=fn))),
     "whether to retry": lambda fn: LINE.map(Step(fails).retry(Retry(2, fn, Backoff(0)))),
@@ -380,6 +396,10 @@ ANSWERS = {
     "what opens a resource": lambda fn: Pipeline.using(fn, list),
     "what is given of a resource": lambda fn: Pipeline.using(nullcontext, lambda _: fn()),
 }
+
+
+KEYS = {"key of fair_by", "whose share a call takes", "whose place a call takes"}
+"""What they answer is a name, which reports show."""
 
 
 async def fails(item):
@@ -410,13 +430,17 @@ def test_an_answer_that_cannot_be_used_is_told_in_a_fit_message(place, value):
             if not (place == "children" and "iterable" in text):  # Python's own words
                 assert_fit(text)
     shown = report.describe()
-    is_there_to_be_shown = is_users_own or place == "key of fair_by"
+    is_there_to_be_shown = is_users_own or place in KEYS
     assert_fit(shown.replace(SECRET, "") if is_there_to_be_shown else shown, 4000)
 
 
 # ---- names and keys
 
 odd = pytest.mark.parametrize("name", BAD_NAMES, ids=ascii)
+
+
+def share_of(name):
+    return FairShare({name: 2, (name, name): 1})
 
 
 def plans(name):
@@ -447,6 +471,9 @@ def plans(name):
     yield source.take(0).or_else(lambda: source.map(broken, name=name), name=name)
     yield source.map(broken, on_error=OnError.emit()).on_ok(fn).recover(broken, name=name)
     yield source.map(broken, name=name)
+    tokens, few = RateLimiter(RateLimit(1), share_of(name)), PlaceLimiter(1, share_of(name))
+    yield source.map(Step(later).rate_limit(tokens.group(name), key=lambda item: name), concurrency=2)
+    yield source.map(Step(nap).places(few, key=lambda item: name), concurrency=2)
     yield source.map(Step(later, name=name).then(Step(broken_later(error, name)).retry(retry)))
     yield fair_merge({name: source, (name, 1): source}, share, name=name)
     failing = source.map(broken, name=name)

@@ -20,6 +20,7 @@ from funcpipe_trio import (
     OnError,
     OnFull,
     Pipeline,
+    PlaceLimiter,
     RateLimit,
     RateLimiter,
     Retry,
@@ -306,6 +307,21 @@ def two_limits() -> Pipeline[int]:
     dear = Step(one_step).rate_limit(both, each, cost={each: lambda x: 1 + x % 2})
     numbers = Pipeline.from_iterable(range(5))
     return merge(numbers.map(dear, concurrency=3), numbers.map(Step(at_once).rate_limit(both), concurrency=2))
+
+
+def tenants_behind_shared_limits() -> Pipeline[int]:
+    """Three tenants whose calls share tokens and places by weight, at one instant; some calls fail and are made again,
+    and what they have cost is known afterwards. Then all of them share places with what is behind."""
+    share = FairShare({0: 3})
+    tokens, few = RateLimiter(RateLimit(4, burst=3), share), PlaceLimiter(2, share)
+    paid = {"key": lambda x: x % 3, "cost": lambda x: 1 + x % 2, "settle": lambda x: x % 4}
+    calls = Step(Flaky()).rate_limit(tokens, **paid).places(few, key=lambda x: x % 3)
+    calls = calls.timeout(9).retry(Retry(3, OSError, Backoff(0.5, jitter=0)))
+    behind = Step(one_step).places(few.group(0), key=lambda x: x % 2)
+    lines = {
+        name: Pipeline.from_iterable(range(first, 9, 3)).map(calls, concurrency=2) for first, name in enumerate("abc")
+    }
+    return fair_merge(lines).buffer(1).map(behind, concurrency=2, ordered=False)
 
 
 def rolling_limits() -> Pipeline[int]:
@@ -1054,6 +1070,8 @@ SCENARIOS = [
     Scenario(retry_with_failures, name="retry_with_failures"),
     Scenario(rate_limited, name="rate_limited"),
     Scenario(two_limits, name="two_limits"),
+    Scenario(tenants_behind_shared_limits, name="tenants_behind_shared_limits"),
+    Scenario(tenants_behind_shared_limits, first_three, name="shared_limits_with_a_consumer_that_leaves"),
     Scenario(breaker, name="breaker"),
     Scenario(breaker_that_waits, name="breaker_that_waits"),
     Scenario(failures_that_pass_and_are_recovered, name="failures_that_pass_and_are_recovered"),

@@ -11,7 +11,9 @@ from funcpipe_trio import (
     FairShare,
     OnError,
     Pipeline,
+    PlaceLimiter,
     RateLimit,
+    RateLimiter,
     Retry,
     Step,
     concat,
@@ -148,6 +150,10 @@ def line():
     return Pipeline.from_iterable(ITEMS)
 
 
+def tokens():
+    return RateLimiter(RateLimit(99, burst=9), FairShare())
+
+
 PLACES = {
     "map": lambda code: line().map(code.fn),
     "async map": lambda code: line().map(code.wait),
@@ -163,6 +169,14 @@ PLACES = {
     "a step with a circuit": lambda code: line().map(Step(code.wait).circuit_breaker(CircuitBreaker(9))),
     "a pure step": lambda code: line().map(Step.pure(code.fn)),
     "the cost of a call": lambda code: line().map(Step(code.wait).rate_limit(RateLimit(99), cost=code.cost)),
+    "whose share a call takes": lambda code: line().map(Step(code.wait).rate_limit(tokens(), key=code.key)),
+    "whose place a call takes": lambda code: line().map(
+        Step(code.wait).places(PlaceLimiter(2, FairShare()), key=code.key), concurrency=3
+    ),
+    "what a call has cost": lambda code: line().map(Step(nap).rate_limit(tokens(), settle=code.cost)),
+    "what a call in a place has cost": lambda code: line().map(
+        Step(nap).rate_limit(tokens(), cost=code.cost, settle=code.cost).places(PlaceLimiter(1)).timeout(99)
+    ),
     "a predicate of a retry": lambda code: line().map(Step(fail).retry(Retry(3, lambda error: code.yes(BAD)))),
     "the latest": lambda code: line().map(nap).map(code.wait, latest=True),
     "the latest, of a step": lambda code: line().map(nap).map(Step(code.wait).timeout(9), latest=True),

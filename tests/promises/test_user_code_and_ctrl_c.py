@@ -19,7 +19,9 @@ from funcpipe_trio import (
     OnError,
     OnFull,
     Pipeline,
+    PlaceLimiter,
     RateLimit,
+    RateLimiter,
     Retry,
     Step,
     fair_merge,
@@ -288,6 +290,14 @@ PLANS = {
     "retry": lambda: N.map(Step(fails).retry(Retry(2, yes, Backoff(0), retry_after=none)), on_error=OnError.skip()),
     "breaker": lambda: N.map(Step(fails).circuit_breaker(CircuitBreaker(on=yes)), on_error=OnError.skip()),
     "cost of a call": lambda: N.map(Step(call).rate_limit(RateLimit(9), cost=one)),
+    "key and settlement of a call": lambda: N.map(
+        Step(call).rate_limit(RateLimiter(RateLimit(9, burst=9), FairShare()), key=one, cost=one, settle=one),
+        concurrency=2,
+    ),
+    "key of a place": lambda: N.map(Step(call).places(PlaceLimiter(1, FairShare()), key=same), concurrency=2),
+    "key and settlement of places": lambda: N.map(
+        Step(call).rate_limit(RateLimit(9), settle=one).places(PlaceLimiter(2, FairShare()), key=one), concurrency=3
+    ),
     "step and step": lambda: N.map(Step(call).then(Step(call)).map(same)),
     "step with a resource": lambda: N.map(Step(call_with).using(AsyncManager), concurrency=2),
     "step with a sync resource": lambda: N.map(Step(call_with).using(Manager, per="worker"), concurrency=2),

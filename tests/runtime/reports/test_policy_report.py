@@ -200,10 +200,9 @@ def test_only_the_keys_that_waited_longest_are_kept():
     async def main():
         started = step.start()
         for seconds, key in lengths:
-            async with trio.open_nursery() as nursery:
-                async with places.hold(key="holder"):
-                    nursery.start_soon(started, (key, 0))
-                    await trio.sleep(1 + seconds)
+            async with trio.open_nursery() as nursery, places.hold(key="holder"):
+                nursery.start_soon(started, (key, 0))
+                await trio.sleep(1 + seconds)
         return started.statistics().limits
 
     limits = run_virtual(main)
