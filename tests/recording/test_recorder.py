@@ -24,6 +24,7 @@ from funcpipe_trio import (
     FairShare,
     OnError,
     Pipeline,
+    PlaceLimiter,
     PlanError,
     RateLimit,
     RateLimiter,
@@ -122,6 +123,10 @@ def retried(policy: Retry) -> Pipeline[Any]:
     return one().map(Step(fails).retry(policy), name="retried", on_error=OnError.skip())
 
 
+def fair() -> RateLimiter:
+    return RateLimiter(RateLimit(99, burst=9), FairShare())
+
+
 ODD = {
     "batch: cost": lambda: one().batch(max_cost=3, cost=lambda item: item),
     "batch: a cost that is no number": lambda: one().batch(max_cost=3, cost=lambda item: math.nan),
@@ -130,6 +135,11 @@ ODD = {
     "batch: a key without a hash": lambda: one().batch(3, key=lambda item: [item], max_keys=2),
     "throttle: cost": lambda: one().throttle(RateLimit(1), cost=lambda item: item),
     "rate limit: cost": lambda: one().map(Step(nap).rate_limit(RateLimit(1), cost=lambda item: item)),
+    "rate limit: key, no hash": lambda: one().map(Step(nap).rate_limit(fair(), key=lambda item: [item])),
+    "rate limit: settle": lambda: one().map(Step(nap).rate_limit(fair(), settle=lambda item: item)),
+    "rate limit: settle fails": lambda: one().map(Step(nap).rate_limit(fair(), settle=raises)),
+    "places: key": lambda: one().map(Step(nap).places(PlaceLimiter(1, FairShare()), key=lambda item: item)),
+    "places: key fails": lambda: one().map(Step(nap).places(PlaceLimiter(1, FairShare()), key=raises)),
     "fair_merge: cost": lambda: fair_merge({"a": one()}, FairShare({"a": 1}, cost=lambda item: item)),
     "fair_by: cost": lambda: one().fair_by(len, FairShare(cost=lambda item: item), max_keys=2),
     "fair_merge: cost fails": lambda: fair_merge({"a": one()}, FairShare({"a": 1}, cost=raises)),

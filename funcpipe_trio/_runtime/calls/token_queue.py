@@ -201,7 +201,7 @@ class Place(Waiter):
         self.numbers: dict[SharedBucket, int] = {}  # its number in the order of arrival at each; empty before it waits
         self.behind: Place | None = None  # the older one that it last stood back for
         self.followers: dict[TokenQueue, None] = {}  # lines whose first task must not delay it
-        self.ready: float = inf  # when its tokens will be there, as it last asked
+        self.ready: float = inf  # when its tokens will be there, as it, or one that stands back for it, last saw it
         self.owed: tuple[SharedBucket, Cost] | None = None  # a debt of its key, of which it pays so much before it goes
         self._buckets = buckets  # where it needs them
         self._claim: Claim | None = None  # all that it needs; made when asked for, which is not where a line is alone
@@ -438,7 +438,7 @@ class TokenQueue:
             if isinstance(answer, float):
                 return answer
             assert other is not None
-            other.followers[self] = None
+            other.followers[self], other.ready = None, min(other.ready, ready_at(now, other.claim))
             return inf
 
     def _turn_before(self, older: Sequence[Place], now: float) -> Claim | None:
