@@ -60,7 +60,9 @@ class Branch:
 
     def weight(self, key: Hashable) -> int | Fraction:
         """Return the weight of a key or group."""
-        return self._set[key] if key in self._set else self._weight_of(self.full_name(key))
+        if key in self._set:
+            return self._set[key]
+        return self._weight_of((*self.name, key) if self.name else key)
 
     def set_weight(self, key: Hashable, weight: int | Fraction) -> None:
         """Give a key or group another weight from now on, whether it waits or not."""
@@ -214,7 +216,8 @@ class FairLine(Generic[P]):
         """Charge a call that starts, which is the first of its line."""
         lane = self._lanes[place]
         for queue, flow in lane.branch.path(lane.flow):
-            queue.overtake(flow)
+            if queue.select() is not flow:
+                queue.overtake(flow)
             queue.charge(flow, cost, still_ready=True)
 
     def is_before(self, place: P, other: FairLine[P], its: P) -> bool | None:
@@ -244,7 +247,7 @@ class FairLine(Generic[P]):
         """Hide a flow in this line, and the groups around it that have no other here."""
         view = self._views[branch]
         view.hide(flow)
-        if not view:
+        if not view.shown:
             del self._views[branch]
             if (up := branch.up()) is not None:
                 self._hide(*up)
