@@ -33,6 +33,7 @@ NAMES = (
     "fair",
     "channel",
     "resilience",
+    "second_calls",
     "batch",
     "loop",
     "lifecycle",

@@ -14,7 +14,21 @@ from ._base import checks
 from ._base.errors import PlanError
 from ._base.functions import function_name
 from ._base.shown import cut, escaped
-from ._plan.steps import Call, Layer, Limit, Places, Pure, StepPlan, Timeout, Using, Within, step_of
+from ._plan.steps import (
+    Call,
+    Coalesce,
+    Fallback,
+    Hedge,
+    Layer,
+    Limit,
+    Places,
+    Pure,
+    StepPlan,
+    Timeout,
+    Using,
+    Within,
+    step_of,
+)
 from ._runtime.calls.limiter_keys import share_of
 from ._runtime.calls.place_limiter import PlaceLimiterGroup
 from ._runtime.calls.rate_limiter import RateLimiterGroup
@@ -263,6 +277,77 @@ class Step(Generic[A, B]):
         """
         return self._within(checks.instance("Step.circuit_breaker", "breaker", breaker, CircuitBreaker))
 
+    def fallback(self: Step[C, B], step: Step[C, D]) -> Step[C, B | D]:
+        """Call another step with the same item when what is inside fails.
+
+        It is called after any `Exception`, also a `TooSlowError` of a timeout inside or a `CircuitOpen`; not after a
+        cancellation, and not after a `MisuseError`, which is a mistake in the program. If it fails, too, its error is
+        raised, with the first one as its ``__context__``.
+
+        It is part of this step: the policies around this apply to it, its own only to its calls. The report counts it
+        (`PolicyReport.fallbacks`).
+
+        Args:
+          step: the other step. ``Step.pure(fn)`` for a sync function, ``Step(started)`` for a started step.
+
+        Raises:
+          TypeError: if `step` is not a Step.
+        """
+        use = "Use .fallback(Step(fn)), or .fallback(Step.pure(fn)) for a sync function."
+        return self._within(Fallback(checks.instance("Step.fallback", "step", step, Step, use).plan))
+
+    def hedge(self, after: float, most: int = 2) -> Step[A, B]:
+        """Make a second call with the same item when the first is slow, and take the result of whichever is first.
+
+        Call k begins k times `after` seconds after the first one, if none has ended by then. The first success counts;
+        the others are cancelled and waited for. (So a call in a thread, which cannot be cancelled, is waited for,
+        unless its runner has ``abandon_on_cancel=True``.) What they raise then is an error of cleanup.
+
+        A failure is final if no other call runs: trying again is a retry's. While others run, they decide, and no more
+        are started; if all fail, the last error is raised, and those before are its ``__context__``.
+
+        What is inside applies to each call: it takes its own tokens, has its own timeout and its own attempts. The
+        report counts the further calls (`PolicyReport.hedges`). Where the first is fast, none is made, and no task.
+
+        Further calls run in tasks of the run, of the `gather` or of ``await step(item)``; a started step must be called
+        in its block, ``async with step.start() as call:``.
+
+        Args:
+          after: seconds > 0; the 95th percentile of the latency (`StageReport.latency`) makes 5 % more calls (Dean and
+            Barroso, The Tail at Scale, 2013).
+          most: calls of one item, an int >= 2.
+
+        Raises:
+          PlanError: if what is inside is not idempotent.
+          TypeError: if an argument has a wrong type.
+          ValueError: if an argument is out of range.
+        """
+        return self._within(Hedge(after, most))
+
+    def coalesce(self, key: Callable[[A], Hashable]) -> Step[A, B]:
+        """Make equal calls that are under way at the same time once, and share the result.
+
+        Whoever comes with the key of a call that is under way waits for that call, and gets its result, or its error:
+        one object for all. When the call has ended, it is forgotten: this is no cache (which belongs into the function,
+        with a size and an age of its choice).
+
+        Nobody's cancellation, and no timeout around this, cancels a call that others wait for; one for which nobody
+        waits any more is cancelled, and waited for. What is inside applies to the one call, what is around it to each
+        caller: a timeout or a retry around it is each caller's own.
+
+        Each run has its own calls under way, and so has each start of the step: use one
+        ``async with step.start() as call:`` to share them among pipelines; it must be called in that block. The report
+        counts the calls that were not made (`PolicyReport.coalesced`).
+
+        Args:
+          key: ``key(item)`` says which calls are equal: those of equal keys; a sync function. A key that has no hash,
+            and what the function raises, is the error of that item.
+
+        Raises:
+          TypeError: if `key` is not a sync function.
+        """
+        return self._within(Coalesce(key))
+
     def on(self, runner: _Runner) -> Step[A, B]:
         """Run the step's sync function elsewhere; must come before all policies.
 
@@ -360,12 +445,12 @@ class Step(Generic[A, B]):
         Cancellation: stops the call at once.
         """
         started = self.start()
-        if not self.plan.has_resources():
+        if not self.plan.needs_block():
             return await started(item)
         async with started:
             return await started(item)
 
-    def _within(self, layer: Layer) -> Step[A, B]:
+    def _within(self, layer: Layer) -> Step[Any, Any]:
         return Step.from_plan(StepPlan(self.name, (Within(self.plan.parts, layer),)))
 
 
@@ -423,7 +508,7 @@ async def gather(step: Step[C, D] | StartedStep[C, D], items: Iterable[C], *, co
     if not isinstance(step, Step):
         return await gathered(step.plan.name, step, items, concurrency)
     started = step.start()
-    if not step.plan.has_resources():
+    if not step.plan.needs_block():
         return await gathered(step.name, started, items, concurrency)
     async with started:
         return await gathered(step.name, started, items, concurrency)

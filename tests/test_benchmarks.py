@@ -72,6 +72,7 @@ RESULTS = {
     "fair": 2 * sum(range(N // 2)),
     "channel": sum(range(N)),
     "resilience": sum(range(N)),
+    "second_calls": sum(range(N)),
     "batch": sum(range(N)),
     "loop": sum(range(N)),
     "report": sum(range(N)) + 5 * N,

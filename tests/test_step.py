@@ -338,6 +338,20 @@ def test_a_step_that_is_not_idempotent_is_not_retried():
             lambda: Step(embed).then(3),
             "Step.then: step must be a Step, not 3\nUse .then(Step(fn)), or .map(fn) for a sync function.",
         ),
+        (TypeError, lambda: Step(embed).coalesce(3), "Step.coalesce: key must be callable, not 3"),
+        (
+            ValueError,
+            lambda: Step(embed).hedge(0),
+            "Step.hedge: after must be a number of seconds > 0, finite, not 0",
+        ),
+        (TypeError, lambda: Step(embed).hedge(1, 2.0), "Step.hedge: most must be an int >= 2, not 2.0"),
+        (ValueError, lambda: Step(embed).hedge(1, most=1), "Step.hedge: most must be >= 2, not 1"),
+        (
+            TypeError,
+            lambda: Step(embed).fallback(embed),
+            "Step.fallback: step must be a Step, not the async function embed\n"
+            "Use .fallback(Step(fn)), or .fallback(Step.pure(fn)) for a sync function.",
+        ),
         (
             PlanError,
             lambda: Step(parse).timeout(1).on(inline),

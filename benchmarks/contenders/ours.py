@@ -30,6 +30,10 @@ __all__ = [
     "resilience_bare",
     "resilience_scope",
     "resilience_step",
+    "second_call_bare",
+    "second_call_coalesce",
+    "second_call_hedge",
+    "second_call_task",
     "throttle",
     "unlimited",
 ]
@@ -136,6 +140,30 @@ def resilience_scope(call: Call, items: int) -> int:
 def resilience_step(call: Call, items: int) -> int:
     step = Step(call).timeout(TIMEOUT).retry(Retry(attempts=3))
     return trio.run(Pipeline.from_iterable(range(items)).map(step).fold, add, 0)
+
+
+def second_call_bare(call: Call, items: int) -> int:
+    return _second_call(Step(call), items)
+
+
+def second_call_hedge(call: Call, items: int) -> int:
+    return _second_call(Step(call).hedge(TIMEOUT), items)
+
+
+def second_call_coalesce(call: Call, items: int) -> int:
+    return _second_call(Step(call).coalesce(key), items)
+
+
+def second_call_task(call: Call, items: int) -> int:
+    return _second_call(Step(call).coalesce(key).timeout(TIMEOUT), items)
+
+
+def key(item: int) -> int:
+    return item
+
+
+def _second_call(step: Step[int, int], items: int) -> int:
+    return trio.run(Pipeline.from_iterable(range(items)).map(step, concurrency=8).fold, add, 0)
 
 
 def _source(linked: bool, items: int) -> Pipeline[int]:

@@ -231,9 +231,11 @@ def _skeleton(parts: Iterable[Any]) -> Iterator[str]:
     for part in parts:
         inside = part.get("around", part.get("parts", []))
         yield from _skeleton(inside)
+        yield from _skeleton(part.get("instead", []))
         said: str = part.get("policy") or part.get("pure") or f"{part['call']} of {part['name']}"
         shared = part.get("shared") or part.get("started")
-        yield f"{said}{'' if shared is None else f' (shared, number {shared})'}{_width(inside)}"
+        instead = f" to step {part['name']}" if "instead" in part else ""
+        yield f"{said}{instead}{'' if shared is None else f' (shared, number {shared})'}{_width(inside)}"
 
 
 def _width(inside: list[Any]) -> str:

@@ -28,7 +28,7 @@ from .layout import BranchLayout, FanInLayout, FanOutLayout, SegmentLayout, Stag
 from .nodes import Plan, Source
 from .operations import Opaque, Operation
 from .settings import Kind, Labels, is_ours, steps_in, visit, word
-from .steps import Call, Limit, Part, Places, Pure, StepPlan, step_of
+from .steps import Call, Fallback, Layer, Limit, Part, Places, Pure, StepPlan, step_of
 
 SCHEMA = 1
 
@@ -92,8 +92,8 @@ def code(value: Any) -> Json:
     if isinstance(value, Opaque):
         return {"type": path_of(type(value.value))}
     step = step_of(value)
-    if step is not None:
-        return f"step {step.name}"
+    if step is not None or isinstance(value, StepPlan):
+        return f"step {(step or value).name}"
     if is_ours(value):  # a runner
         return type(value).__name__
     return path_of(value) if callable(value) else {"type": path_of(type(value))}
@@ -195,8 +195,15 @@ class _Writing:
                 around = self._parts(part.inner, labels)
                 limiter = part.layer.limiter if isinstance(part.layer, Limit | Places) else None
                 shared = None if limiter is None else self._number(limiter)
+                instead = self._fallback(part.layer, labels)
                 written.append({"policy": labels.next(word(part.layer)), "shared": shared, "around": around})
+                written[-1] |= instead
         return written
+
+    def _fallback(self, layer: Layer, labels: Labels) -> dict[str, Json]:
+        if not isinstance(layer, Fallback):
+            return {}
+        return {"name": plain(layer.step.name), "instead": self._parts(layer.step.parts, labels)}
 
     def _number(self, shared: object) -> int:
         return self._shared.setdefault(id(shared), len(self._shared) + 1)

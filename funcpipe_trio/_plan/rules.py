@@ -28,7 +28,7 @@ from .nodes import Plan, Source
 from .operations import FlatMap, Grouping, Map, Operation
 from .review import Finding
 from .settings import steps_in
-from .steps import Call, Layer, Limit, Part, Timeout, Within, step_of
+from .steps import Call, Fallback, Layer, Limit, Part, Timeout, Within, step_of
 
 _MOST_STAGES = 3  # named as those that hold the most
 
@@ -87,6 +87,8 @@ def _in_row(parts: tuple[Part, ...], around: tuple[Layer, ...]) -> Iterator[tupl
     for part in parts:
         if isinstance(part, Within):
             yield from _in_row(part.inner, (*around, part.layer))
+            if isinstance(part.layer, Fallback):
+                yield from _in_row(part.layer.step.parts, around)
         elif isinstance(part, Call):
             started = step_of(part.fn)
             if started is None:
@@ -145,7 +147,9 @@ def _goes_on(policy: object) -> bool:
 
 
 def _awaits_it(layer: Layer) -> bool:
-    """Whether it may retry a `CircuitOpen`: it names that, or is a predicate."""
+    """Whether it may deal with a `CircuitOpen`: a retry that names it or asks a predicate, or a fallback."""
+    if isinstance(layer, Fallback):
+        return True
     kinds: Any = layer.on if isinstance(layer, Retry) else ()
     return CircuitOpen in kinds if isinstance(kinds, tuple) else kinds is CircuitOpen or not isinstance(kinds, type)
 

@@ -28,7 +28,7 @@ from .layout import FanInLayout, places
 from .nodes import FanIn, FanOut, Plan, Source
 from .operations import Batch, Buffer, Map, Opaque, Operation
 from .own import WithState
-from .steps import Call, Layer, Limit, Part, Places, Pure, StepPlan, Timeout, Within, step_of
+from .steps import Call, Fallback, Layer, Limit, Part, Places, Pure, StepPlan, Timeout, Within, step_of
 
 Kind = Literal["setting", "common", "fixed", "code", "call", "shared"]
 """What a leaf is. A setting can be changed; a common one is that of a limiter that is shared with others, a fixed one
@@ -45,6 +45,17 @@ _ARGUMENTS = {"count": "n", "size": "n"}
 """Fields whose argument has another name: that of the method counts."""
 
 
+_WORDS = {
+    "Timeout": "timeout",
+    "Limit": "rate_limit",
+    "Places": "places",
+    "Retry": "retry",
+    "CircuitBreaker": "circuit_breaker",
+    "Fallback": "fallback",
+    "Hedge": "hedge",
+    "Coalesce": "coalesce",
+}
+"""The methods of a step that make its policies."""
 _OF_KIND: dict[str, set[str]] = {
     "fair_merge": {"share", "on_error"},
     "merge": {"on_error"},
@@ -82,8 +93,7 @@ def visit(part: P, visitor: Visitor) -> P:
 
 def word(layer: Layer) -> str:
     """Return the name of a policy of a step: that of the method that makes it."""
-    kind = {Timeout: "timeout", Limit: "rate_limit", Places: "places"}.get(type(layer))
-    return kind or {"Retry": "retry", "CircuitBreaker": "circuit_breaker"}[type(layer).__name__]
+    return _WORDS[type(layer).__name__]
 
 
 def _hidden(part: Source | Operation | FanIn | FanInLayout | FanOut) -> set[str]:
@@ -145,12 +155,11 @@ class _Visit:
         is_started = not hasattr(type(step), "from_plan")  # such a step keeps state for others
         was_fixed = self._is_fixed
         self._is_fixed = was_fixed or is_started
-        parts = tuple([self._part(part, prefix) for part in plan.parts])
+        parts = self._row(plan.parts, prefix)
         self._is_fixed = was_fixed
         if is_started:
             return step if was_fixed else self._visitor(f"{prefix}started", step, "shared")
-        same = all(new is old for new, old in zip(parts, plan.parts, strict=True))
-        return step if same else type(step).from_plan(replace(plan, parts=parts))
+        return step if parts is plan.parts else type(step).from_plan(replace(plan, parts=parts))
 
     def _part(self, part: Part, prefix: str) -> Part:
         if isinstance(part, Call):
@@ -158,10 +167,20 @@ class _Visit:
         if isinstance(part, Pure):
             fn = self._leaf(self._labels.next(f"{prefix}pure"), part.fn, "code")
             return part if fn is part.fn else Pure(fn)
-        inner = tuple([self._part(each, prefix) for each in part.inner])
-        layer = self._layer(part.layer, self._labels.next(prefix + word(part.layer)))
-        same = layer is part.layer and all(new is old for new, old in zip(inner, part.inner, strict=True))
-        return part if same else Within(inner, layer)
+        inner = self._row(part.inner, prefix)
+        if isinstance(part.layer, Fallback):
+            other = part.layer.step
+            parts = self._row(other.parts, prefix)
+            self._leaf(self._labels.next(prefix + word(part.layer)), other, "code")
+            layer: Layer = part.layer if parts is other.parts else Fallback(replace(other, parts=parts))
+        else:
+            layer = self._layer(part.layer, self._labels.next(prefix + word(part.layer)))
+        return part if layer is part.layer and inner is part.inner else Within(inner, layer)
+
+    def _row(self, parts: tuple[Part, ...], prefix: str) -> tuple[Part, ...]:
+        """Visit the parts of a row; return it, or if something changed, a new one."""
+        visited = tuple([self._part(part, prefix) for part in parts])
+        return parts if all(new is old for new, old in zip(visited, parts, strict=True)) else visited
 
     def _call(self, call: Call, prefix: str) -> Call:
         plan = step_of(call.fn)

@@ -184,7 +184,44 @@ class Places:
         return f"{self.places} places, shared{key}"
 
 
-Layer: TypeAlias = Timeout | Limit | Places | Retry | CircuitBreaker
+@dataclass(frozen=True, slots=True)
+class Fallback:
+    """What is inside is replaced by another step where it fails."""
+
+    step: StepPlan
+
+
+@dataclass(frozen=True, slots=True)
+class Hedge:
+    """What is inside is called once more where it is slow."""
+
+    after: float
+    most: int = 2
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "after", checks.seconds("Step.hedge", "after", self.after))
+        checks.integer("Step.hedge", "most", self.most, at_least=2)
+
+    def describe(self) -> str:
+        """One-line description."""
+        return f"hedge: up to {self.most} calls, one more after each {self.after:g} s"
+
+
+@dataclass(frozen=True, slots=True)
+class Coalesce:
+    """What is inside is called once for equal items at a time."""
+
+    key: Callable[[Any], Hashable] = field(hash=False)
+
+    def __post_init__(self) -> None:
+        checks.sync_callable("Step.coalesce", "key", self.key)
+
+    def describe(self) -> str:
+        """One-line description."""
+        return f"coalesce: one call at a time for each {function_name(self.key)}, whose result equal calls share"
+
+
+Layer: TypeAlias = Timeout | Limit | Places | Retry | CircuitBreaker | Fallback | Hedge | Coalesce
 Admitting: TypeAlias = Limit | Places
 """What a call waits for, and takes when it starts."""
 
@@ -198,26 +235,33 @@ class Within:
 
     def __post_init__(self) -> None:
         if isinstance(self.layer, Retry):
-            _refuse_once(self.inner)
+            _refuse_once(self.inner, "retried: a failed call may have had its effect")
             if self.layer.pauses_limit and not any(isinstance(each, Limit) for each in layers_in(self.inner)):
                 raise PlanError(
                     "Step.retry: pauses_limit must have a rate limit inside the retry, which it pauses\n"
                     "Write .rate_limit(limiter) before .retry(retry)."
                 )
+        elif isinstance(self.layer, Hedge):
+            _refuse_once(self.inner, "hedged: both calls may have their effect")
         elif isinstance(self.layer, Limit) and self.layer.limiter is not None and len(self.inner) == 1:
             _refuse_twice(self.layer.limiter, self.inner[0])
         elif isinstance(self.layer, Places):
             _refuse_nested(self.layer.limiter, self.inner)
 
+    @property
+    def rows(self) -> tuple[tuple[Part, ...], ...]:
+        """The rows of parts in it: what is inside, and the other step of a fallback."""
+        return (self.inner, self.layer.step.parts) if isinstance(self.layer, Fallback) else (self.inner,)
 
-def _refuse_once(parts: tuple[Part, ...]) -> None:
-    """Refuse a retry around calls that are not idempotent."""
+
+def _refuse_once(parts: tuple[Part, ...], what: str) -> None:
+    """Refuse a second call of what is not idempotent."""
     once = [call.name for call in _calls(parts) if not call.idempotent]
     if once:
         raise PlanError(
             *(
-                f"step {named(name)}: a step with idempotent=False must not be retried: a failed call may have had "
-                "its effect.\nUse idempotent=True if calling it again does no harm."
+                f"step {named(name)}: a step with idempotent=False must not be {what}.\n"
+                "Use idempotent=True if calling it again does no harm."
                 for name in once
             )
         )
@@ -313,9 +357,10 @@ class StepPlan:
             )
         return StepPlan(self.name, (replace(part, using=using),))
 
-    def has_resources(self) -> bool:
-        """Return whether any call in it is made with a resource."""
-        return any(call.using is not None for call in self.calls())
+    def needs_block(self) -> bool:
+        """Return whether it has tasks of its own: to hold a resource open, or for calls that outlive their caller's."""
+        has_resources = any(call.using is not None for call in self.calls())
+        return has_resources or any(isinstance(layer, Hedge | Coalesce) for layer in layers_in(self.parts))
 
     def then(self, step: StepPlan) -> StepPlan:
         """Return a step that passes its result to another."""
@@ -343,7 +388,8 @@ def layers_in(parts: tuple[Part, ...]) -> Iterator[Layer]:
     for part in parts:
         if isinstance(part, Within):
             yield part.layer
-            yield from layers_in(part.inner)
+            for row in part.rows:
+                yield from layers_in(row)
 
 
 def _layers_of_calls(parts: tuple[Part, ...]) -> Iterator[Layer]:
@@ -381,7 +427,8 @@ def step_of(fn: object) -> StepPlan | None:
 def _calls(parts: tuple[Part, ...]) -> Iterator[Call]:
     for part in parts:
         if isinstance(part, Within):
-            yield from _calls(part.inner)
+            for row in part.rows:
+                yield from _calls(row)
         elif isinstance(part, Call):
             yield part
 
@@ -402,7 +449,11 @@ def _lines(parts: tuple[Part, ...]) -> Iterator[str]:
             yield from inner[1:]
             around = " around all of these" if len(part.inner) > 1 else ""
             together = ", at one instant with the one above" if len(limits_around(part)[0]) > 1 else ""
-            yield f"  {_described(part.layer)}{around}{together}"
+            if isinstance(part.layer, Fallback):
+                yield f"  fallback{around}, after any failure:"
+                yield from (f"    {line}" for line in part.layer.step.lines())
+            else:
+                yield f"  {_described(part.layer)}{around}{together}"
 
 
 def _described(layer: Layer) -> str:
@@ -410,4 +461,5 @@ def _described(layer: Layer) -> str:
         return f"retry: {layer.describe()}"
     if isinstance(layer, CircuitBreaker):
         return f"circuit breaker: {layer.describe()}"
+    assert not isinstance(layer, Fallback)  # which has lines of its own
     return layer.describe()

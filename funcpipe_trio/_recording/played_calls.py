@@ -5,8 +5,9 @@ Sleeping is virtual. A runner of the user's is never started; a played call take
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from math import inf
+from sys import maxsize
 from typing import Any, NoReturn
 
 import trio
@@ -61,15 +62,28 @@ def raise_recorded(kind: FailureKind) -> NoReturn:
 class PlayedAttempts:
     """Plays the attempts of calls that carry a number."""
 
-    def __init__(self, reader: Reader) -> None:
+    def __init__(
+        self, reader: Reader, make_further: Callable[[int], PlayedAttempts] | None = None, *, is_any: bool = False
+    ) -> None:
         self._reader = reader  # of the calls
+        self._make_further = make_further  # makes what plays the further calls of a hedge; None for those
+        self._further: dict[int, PlayedAttempts] = {}  # what it made, by their number
+        self._is_any = is_any  # none was recorded: each is like any of the first calls
         self._open: dict[int, tuple[list[Any], int]] = {}  # samples of calls that failed, and attempts, by number
+
+    def of(self, context: CallContext) -> PlayedAttempts:
+        """Return what plays the attempts of a call."""
+        if not context.further or self._make_further is None:
+            return self
+        if context.further not in self._further:
+            self._further[context.further] = self._make_further(context.further)
+        return self._further[context.further]
 
     def next(self, number: int, item: Any) -> Any:
         """Return how the next attempt of a call ends; past those recorded, as the last did."""
         attempts, done = self._open.pop(number, (None, 0)) if self._open else (None, 0)
         if attempts is None:
-            sample = self._reader.next(item, number)
+            sample = self._reader.next(None, maxsize) if self._is_any else self._reader.next(item, number)
             if not isinstance(sample, list):
                 return sample
             attempts = sample
@@ -85,7 +99,7 @@ def played_call(attempts: PlayedAttempts) -> Layered:
     """Return a call that is played."""
 
     async def played(item: Any, context: CallContext) -> Any:
-        await live(attempts.next(context.number, item))
+        await live(attempts.of(context).next(context.number, item))
         return item
 
     return played
@@ -123,7 +137,7 @@ class _PlayedPlaces:
         try:
             await admitted(item, context, admit)
             with trio.CancelScope(shield=self._is_waited_for):
-                await live(self._attempts.next(context.number, item))
+                await live(self._attempts.of(context).next(context.number, item))
         finally:
             self._places.release_on_behalf_of(borrower)
         return item

@@ -29,7 +29,7 @@ from .played_calls import PlayedAttempts, PlayedRunner, SimulatedError, expanded
 from .played_runs import PlayedPipeline
 from .recording import Place, Recording
 from .roles import Roles
-from .tapes import FailureKind, Kept, Sample
+from .tapes import FailureKind, Kept, Sample, further_path
 from .tokens import Lore, Reader, Token, origin_of
 
 _MORE = 100
@@ -123,16 +123,26 @@ class Playing(Roles):
         return self.key(name, path, fn, known_keys(limiter))
 
     def call(self, name: str, path: str, call: Call) -> Call:
-        attempts = PlayedAttempts(self.reader(name, path, "calls"))
+        attempts = self._attempts(name, path)
         if call.runner is None:
             return replace(call, fn=ContextFunction(played_call(attempts)), using=None)
         return replace(call, runner=PlayedRunner(call.runner, attempts), using=None)
 
     def started(self, name: str, path: str, step: Any) -> Layered:
-        return played_call(PlayedAttempts(self.reader(name, path, "calls")))
+        return played_call(self._attempts(name, path))
 
     def function(self, name: str, path: str, fn: AnyFunction) -> Layered:
-        return played_call(PlayedAttempts(self.reader(name, path, "calls")))
+        return played_call(self._attempts(name, path))
+
+    def _attempts(self, name: str, path: str) -> PlayedAttempts:
+        first = self.reader(name, path, "calls")
+
+        def further(number: int) -> PlayedAttempts:
+            place = further_path(path, number)
+            is_known = Place(name, place, "calls") in self._recording.tapes
+            return PlayedAttempts(self.reader(name, place, "calls")) if is_known else PlayedAttempts(first, is_any=True)
+
+        return PlayedAttempts(first, further)
 
     def folding(self, name: str, path: str, fn: AnyFunction) -> AnyFunction:
         reader = self.reader(name, path, "calls")

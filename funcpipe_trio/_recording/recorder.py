@@ -36,7 +36,7 @@ from .recording import Recording
 from .roles import Roles
 from .run_tapes import Tapes
 from .streams import REFUSED, recorded_children, recorded_stream
-from .tapes import INVALID, FailureKind, Kept, Tape, as_kept
+from .tapes import INVALID, FailureKind, Kept, Tape, as_kept, further_path
 from .watching import watch
 
 _OPEN = 4096
@@ -148,9 +148,10 @@ class Recordings(Roles):
         return self._layered(name, path, layered)
 
     def _layered(self, name: str, path: str, layered: Layered) -> Layered:
-        notes = Attempts(self._tapes, name, path)
+        first = Attempts(self._tapes, name, path)
 
         async def recorded(item: Any, context: CallContext) -> Any:
+            notes = first.of(context)
             since = notes.now()
             try:
                 result = await layered(item, context)
@@ -166,9 +167,12 @@ class Recordings(Roles):
         notes = Attempts(self._tapes, name, path)
         now, samples, most = notes.now, notes.tape.samples, notes.tape.most
         keep, keep_number = samples.append, notes.tape.numbers.append
+        further = self._layered(name, path, lambda item, _context: fn(item))  # of a hedge
 
         @trio.lowlevel.disable_ki_protection  # it stands in the place of what makes a call interruptible
         async def recorded(item: Any, context: CallContext) -> Any:
+            if context.further:
+                return await further(item, context)
             since = now()
             try:
                 result = await fn(item)
@@ -344,9 +348,21 @@ class Attempts:
     def __init__(self, tapes: Tapes, name: str, path: str) -> None:
         self._tapes = tapes  # of the run
         self._name = name  # of the part
+        self._path = path  # of the call in it
+        self._further: dict[int, Attempts] = {}  # of the further calls of a hedge, by their number
         self.now: Callable[[], float] = tapes.now  # the clock
         self.tape: Tape = tapes.tape(name, path, "calls")  # where they are noted
         self.open: dict[int, list[Any]] = {}  # attempts of calls that did not succeed, by number: more may come
+
+    def of(self, context: CallContext) -> Attempts:
+        """Return where the attempts of a call are noted: calls of one item at once have tapes of their own."""
+        if not context.further:
+            return self
+        if context.further not in self._further:
+            self._further[context.further] = Attempts(
+                self._tapes, self._name, further_path(self._path, context.further)
+            )
+        return self._further[context.further]
 
     def done(self, number: int, since: float) -> None:
         """Note an attempt that succeeded; of the first one, only the seconds: a list for each call costs 10 %."""
@@ -393,7 +409,7 @@ class _RecordedCalls:
         self._notes = notes  # where its calls are noted
 
     async def call(self, fn: AnyFunction, item: Any, context: CallContext, admit: Admit | None) -> Any:
-        notes, since = self._notes, inf
+        notes, since = self._notes.of(context), inf
 
         async def admitted(item: Any, context: CallContext) -> None:
             nonlocal since

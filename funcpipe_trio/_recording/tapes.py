@@ -61,6 +61,11 @@ def as_kept(plain: Callable[[Any], Any], answer: Any) -> Any:
         return FailureKind(type(error).__name__)
 
 
+def further_path(path: str, number: int) -> str:
+    """Return the path of the further calls of a hedge, each of which begins while those before it are under way."""
+    return f"{path} +{number}"
+
+
 class Tape:
     """Samples of one function, or of one source.
 

@@ -234,14 +234,14 @@ def _follows(trial: Trial) -> bool:
 
 
 def _was_dealt_with(trial: Trial) -> bool:
-    """Whether a policy reports that it handled the error (a retry does not report which one)."""
+    """Whether a policy reports that it handled the error (a second call does not report which one)."""
     stages = () if trial.report is None else trial.report.stages
     policies = [each for stage in stages for each in (stage.policies, stage.divert) if each is not None]
-    retried = any(each.retries for each in policies)
+    again = any(each.retries or each.fallbacks or each.hedges for each in policies)
     inputs = () if trial.report is None else trial.report.inputs
     names = [*(name for stage in stages for name, _count in stage.failures), *(each.failure for each in inputs)]
     named = InjectedError.__name__ in names
-    return trial.lab.is_resilient and (retried or named)
+    return trial.lab.is_resilient and (again or named)
 
 
 def _scenario(campaign: str, subject: Any) -> Scenario:

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from .._base.functions import AnyFunction
-from .._plan.steps import Call, Layer, Limit, Part, Places, Pure, RunnerPlan, StepPlan, Within
+from .._plan.steps import (
+    Call,
+    Coalesce,
+    Fallback,
+    Hedge,
+    Limit,
+    Part,
+    Places,
+    Pure,
+    RunnerPlan,
+    StepPlan,
+    Within,
+    layers_in,
+)
 from .._runtime.core.call_context import CallContext
 from .._runtime.runners.active_runner import ActiveRunner, Admit, start_runner
 from ..policies.circuit_breaker import CircuitBreaker
@@ -69,14 +81,8 @@ class _WatchedRunning:
 
 def has_second_chances(step: StepPlan) -> bool:
     """Return whether a failed call may not fail the step, or may fail another call."""
-    return any(isinstance(layer, Retry | CircuitBreaker) for layer in _layers(step.parts))
-
-
-def _layers(parts: tuple[Part, ...]) -> Iterator[Layer]:
-    for part in parts:
-        if isinstance(part, Within):
-            yield part.layer
-            yield from _layers(part.inner)
+    again = Retry | CircuitBreaker | Fallback | Hedge | Coalesce
+    return any(isinstance(layer, again) for layer in layers_in(step.parts))
 
 
 def wrap_step(step: StepPlan, watcher: Watcher) -> StepPlan:
@@ -98,7 +104,11 @@ def _part(part: Part, watcher: Watcher) -> Part:
     if isinstance(part, Pure):
         return Pure(watcher.wrapped(part.fn))
     layer = part.layer
-    if isinstance(layer, Limit | Places):
+    if isinstance(layer, Fallback):
+        layer = Fallback(wrap_step(layer.step, watcher))
+    elif isinstance(layer, Coalesce):
+        layer = replace(layer, key=watcher.wrapped(layer.key))
+    elif isinstance(layer, Limit | Places):
         asked = {name: getattr(layer, name, None) for name in ("cost", "key", "settle")}
         wrapped: dict[str, Any] = {name: watcher.wrapped(fn) for name, fn in asked.items() if fn is not None}
         layer = replace(layer, **wrapped)

@@ -353,6 +353,31 @@ def breaker() -> Pipeline[int | Failure[int]]:
     return Pipeline.from_iterable(range(9)).map(guarded, concurrency=2, on_error=OnError.emit()).buffer(2)
 
 
+def fallback() -> Pipeline[int | Failure[int]]:
+    """The first step fails at some items or is too slow, the other one at others."""
+    first = Step(fails_at_some).timeout(2.5)
+    step = first.fallback(Step(Flaky()).timeout(3).retry(Retry(2, OSError, Backoff(0.5, jitter=0)))).timeout(20)
+    return Pipeline.from_iterable(range(9)).map(step, concurrency=3, on_error=OnError.emit()).buffer(2)
+
+
+def hedge() -> Pipeline[int | Failure[int]]:
+    """Calls that are slow, or fail at some items; for two thirds of them a second one begins."""
+    step = Step(fails_at_some).rate_limit(RateLimit(4, burst=3)).timeout(4).hedge(0.75, 3).timeout(20)
+    return Pipeline.from_iterable(range(7)).map(step, concurrency=2, on_error=OnError.emit()).buffer(1)
+
+
+def coalesce() -> Pipeline[int | Failure[int]]:
+    """Equal calls, made in the task of the first caller; some fail."""
+    step = Step(fails_at_some).timeout(4).coalesce(lambda x: x % 4).retry(Retry(2, ValueError, Backoff(0.25, jitter=0)))
+    return Pipeline.from_iterable(range(9)).map(step, concurrency=3, on_error=OnError.emit()).buffer(1)
+
+
+def coalesce_in_tasks() -> Pipeline[int | Failure[int]]:
+    """Equal calls, made in tasks of their own, whose callers leave at different times."""
+    step = Step(wait_by_item).coalesce(lambda x: x % 3).timeout(1.75)
+    return Pipeline.from_iterable(range(9)).map(step, concurrency=3, on_error=OnError.emit()).buffer(1)
+
+
 def breaker_that_waits() -> Pipeline[int]:
     guarded = Step(Flaky()).circuit_breaker(CircuitBreaker(1, 2.0, wait=True)).retry(Retry(5, OSError, Backoff(0)))
     return Pipeline.from_iterable(range(6)).map(guarded, concurrency=3)
@@ -1074,6 +1099,10 @@ SCENARIOS = [
     Scenario(tenants_behind_shared_limits, first_three, name="shared_limits_with_a_consumer_that_leaves"),
     Scenario(breaker, name="breaker"),
     Scenario(breaker_that_waits, name="breaker_that_waits"),
+    Scenario(fallback, name="fallback"),
+    Scenario(hedge, name="hedge"),
+    Scenario(coalesce, name="coalesce"),
+    Scenario(coalesce_in_tasks, name="coalesce_in_tasks"),
     Scenario(failures_that_pass_and_are_recovered, name="failures_that_pass_and_are_recovered"),
     Scenario(nested_in_place_of_nothing, name="nested_in_place_of_nothing"),
     Scenario(merge_that_goes_on, name="merge_that_goes_on"),

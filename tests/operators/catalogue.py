@@ -483,6 +483,11 @@ async def twice_through(items: AsyncIterator[Any]) -> AsyncIterator[Any]:
     yield None
 
 
+async def refused(item: Any) -> Any:
+    await trio.lowlevel.checkpoint()
+    raise Trouble
+
+
 async def three_through(items: AsyncIterator[Any]) -> AsyncIterator[Any]:
     for _ in range(3):
         async for item in items:
@@ -525,6 +530,12 @@ def mapped() -> Iterator[Case]:
     yield on("map: sync", lambda p: p.map(wrapped), lambda items: [*map(wrapped, items)])
     yield on("map: async", lambda p: p.map(nap))
     yield on("map: a step", lambda p: p.map(Step(nap).timeout(99).retry(Retry(2)), concurrency=2))
+    slow = Step(nap).timeout(99).hedge(0.25, 3)
+    yield on("map: a step with a hedge", lambda p: p.map(slow, concurrency=2))
+    yield on("map: a step that coalesces", lambda p: p.map(Step(nap).timeout(99).coalesce(id), concurrency=3))
+    yield on("map: a step that coalesces, in tasks", lambda p: p.map(Step(nap).coalesce(id).timeout(99), concurrency=3))
+    other = Step(refused).fallback(Step(nap).timeout(99))
+    yield on("map: a step with a fallback", lambda p: p.map(other, concurrency=2))
     yield on("map: a step on a runner", lambda p: p.map(Step(same).on(in_place).timeout(99), concurrency=2))
     for per in ("run", "worker"):
         yield Case(f"map: a resource for each {per}", partial(with_a_resource, per))

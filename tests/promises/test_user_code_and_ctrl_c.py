@@ -66,6 +66,13 @@ async def naps(item):
     return item
 
 
+async def asks_and_naps(item):
+    ask()
+    await trio.sleep(1)
+    ask()
+    return item
+
+
 async def stops():
     ask()
     await trio.sleep(3.5)
@@ -289,6 +296,10 @@ PLANS = {
     "divert": lambda: N.map(fails, on_error=OnError.divert(Step(call))),
     "retry": lambda: N.map(Step(fails).retry(Retry(2, yes, Backoff(0), retry_after=none)), on_error=OnError.skip()),
     "breaker": lambda: N.map(Step(fails).circuit_breaker(CircuitBreaker(on=yes)), on_error=OnError.skip()),
+    "hedge": lambda: N.map(Step(asks_and_naps).hedge(0.25), concurrency=2),
+    "coalesce": lambda: N.map(Step(call).coalesce(same), concurrency=2),
+    "coalesce in tasks": lambda: N.map(Step(call).coalesce(same).timeout(9), concurrency=2),
+    "fallback": lambda: N.map(Step(fails).fallback(Step(call))),
     "cost of a call": lambda: N.map(Step(call).rate_limit(RateLimit(9), cost=one)),
     "key and settlement of a call": lambda: N.map(
         Step(call).rate_limit(RateLimiter(RateLimit(9, burst=9), FairShare()), key=one, cost=one, settle=one),

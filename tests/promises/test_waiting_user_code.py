@@ -95,6 +95,10 @@ WAITING = {
     "a circuit": lambda: line().map(
         Step(fails).circuit_breaker(CircuitBreaker(1, FOREVER, wait=True)), on_error=OnError.skip()
     ),
+    "a hedge": lambda: line().map(Step(waits).hedge(1)),
+    "a coalesce": lambda: line().map(Step(waits).coalesce(bool), concurrency=2),
+    "a coalesce in a task": lambda: line().map(Step(waits).coalesce(bool).timeout(2 * FOREVER), concurrency=2),
+    "a fallback": lambda: line().map(Step(fails).fallback(Step(waits))),
     "filter": lambda: line().filter(waits),
     "tap": lambda: line().tap(waits),
     "scan": lambda: line().scan(waits, 0),

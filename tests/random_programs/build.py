@@ -176,6 +176,10 @@ class Builder:
     def _then(self, step: Any, fn: Fn) -> Any:
         return step.then(Step(self.world.asynchronous(fn, "then", lambda value: Wrap((fn.site, "then"), value))))
 
+    def _fallback(self, step: Any, fn: Fn) -> Any:
+        other = self.world.asynchronous(fn, "fallback", lambda value: Wrap((fn.site, "fallback"), value))
+        return step.fallback(Step(other))
+
     def _map(self, step: Any, fn: Fn) -> Any:
         return step.map(self.world.sync(fn, "map", lambda value: Wrap((fn.site, "map"), value)))
 

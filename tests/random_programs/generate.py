@@ -298,7 +298,9 @@ class Generator:
     def layers(self) -> list[Any]:
         made: list[Any] = []
         for _ in range(self.pick([1, 1, 2, 3])):
-            kind = self.pick(["timeout", "timeout", "retry", "retry", "retry", "rate", "breaker", "then", "map"])
+            kind = self.pick(
+                ["timeout", "timeout", "retry", "retry", "retry", "rate", "breaker", "then", "map", "fallback"]
+            )
             if kind == "timeout":
                 made.append((kind, self.pick([0.25, 0.5, 1, 2, 30])))
             elif kind == "retry":
@@ -313,7 +315,7 @@ class Generator:
             elif kind == "breaker":
                 made.append((kind, self.pick([1, 2, 5]), self.pick([0.5, 3]), self.chance(0.4)))
             else:
-                made.append((kind, self.fn(asynchronous=kind == "then", faulty=0.3)))
+                made.append((kind, self.fn(asynchronous=kind != "map", faulty=0.3)))
         return made
 
     def _filter(self, op: Op, depth: int, shape: str) -> None:

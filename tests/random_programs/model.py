@@ -732,7 +732,11 @@ class Call:
             self.unknown = True  # whether it opens depends on which calls end first
             self.maybe.add(CircuitOpen)
             return result, error, None
-        if error is not None:
+        if kind == "fallback":
+            if error is None or not self.is_failure(error):
+                return result, error, seconds
+            result = item
+        elif error is not None:
             return result, error, seconds
         left -= seconds or 0
         again, error, more = self.base(args[0], kind, result, ("w", (args[0].site, kind), result), left)
@@ -775,12 +779,19 @@ class Call:
             total = None if total is None else total + wait
         return result, error, total
 
+    def is_failure(self, error: Key) -> bool:
+        """Whether a fallback deals with this error: not with what ends the program."""
+        return error[0] == "library" or self.kind_of(error) not in FATAL
+
+    def kind_of(self, error: Key) -> str:
+        fns = [fn for fn in fns_of(self.op) if fn.site == error[0] and error[2] in fn.faults]
+        return fns[0].faults[error[2]].kind
+
     def met(self, error: Key, on: str) -> bool:
         """Whether a retry means this error."""
         if error[0] == "library":
             return on != "boom"
-        fns = [fn for fn in fns_of(self.op) if fn.site == error[0] and error[2] in fn.faults]
-        kind = fns[0].faults[error[2]].kind
+        kind = self.kind_of(error)
         if kind in (*FATAL, "cancelled"):
             return False
         return kind in ("error", "group") if on == "boom" else True

@@ -523,7 +523,7 @@ def _met_by_policies(facts: Facts) -> set[int]:
     sites: set[int] = set()
     for op in facts.ops:
         meets = op.args.get("on_error", ("stop",))[0] != "stop"
-        again = any(layer[0] in ("retry", "breaker") for layer in op.args.get("layers", ()))
+        again = any(layer[0] in ("retry", "breaker", "fallback") for layer in op.args.get("layers", ()))
         if meets or again:
             sites.update(
                 fn.site for each, role, fn in functions_of(facts.program.line) if each is op and role != "divert"

@@ -91,6 +91,10 @@ async def find_feed(number: int) -> Pipeline[str]:
     return feed(number)
 
 
+def told(number: int) -> str:
+    return str(number)
+
+
 def cost_of(number: int) -> int:
     return number
 
@@ -270,6 +274,11 @@ assert_type(
     step.rate_limit(requests, shared_tokens, cost={requests: cost_of, shared_tokens: cost_of}), Step[int, bytes]
 )
 assert_type(step.rate_limit(requests, shared_tokens, cost=costs_by_limiter), Step[int, bytes])
+assert_type(step.hedge(0.5, most=3), Step[int, bytes])
+assert_type(step.coalesce(lambda number: number % 3), Step[int, bytes])
+assert_type(step.coalesce(key=str), Step[int, bytes])
+assert_type(step.fallback(step), Step[int, bytes])
+assert_type(step.fallback(Step.pure(told)), Step[int, bytes | str])
 assert_type(step.map(len), Step[int, int])
 assert_type(step.map(len).then(step), Step[int, bytes])
 assert_type(Step.pure(words), Step[str, list[str]])
@@ -478,6 +487,8 @@ numbers.filter(size)  # type: ignore[arg-type]
 numbers.flat_map(lambda number: number)  # type: ignore[arg-type, return-value]
 numbers.flat_map(size)  # type: ignore[arg-type]
 numbers.scan(add, "")  # type: ignore[arg-type]
+step.coalesce(words)  # type: ignore[arg-type]
+step.fallback(Step.pure(words))  # type: ignore[arg-type]
 step.map(lambda data: data.nope)  # type: ignore[attr-defined]
 numbers.broadcast({"a": lambda line: line.map(lambda number: number.nope)})  # type: ignore[attr-defined]
 narrow: Pipeline[int] = fair_merge({"a": numbers, "b": texts})  # type: ignore[dict-item]

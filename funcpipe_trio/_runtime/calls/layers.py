@@ -9,7 +9,7 @@ of the step; what one item needs (its attempts, its deadline) is in its own call
 A call in a runner waits for its place first; the rate limits and the timeout directly around it begin when it has one
 (`Placed`). Rate limits with nothing between them are met together, at one instant (`limits_around`).
 
-Only an `Exception` is ever handled; a cancellation passes through every layer, each of which restores its own state.
+Only a failure is ever handled; a cancellation passes through every layer, each of which restores its own state.
 """
 
 from __future__ import annotations
@@ -22,12 +22,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import trio
 
+from ..._base.errors import MisuseError
 from ..._base.functions import AnyFunction, is_async
 from ..._base.shown import type_name
 from ..._plan.nodes import is_awaitable
 from ..._plan.steps import (
     Admitting,
     Call,
+    Coalesce,
+    Fallback,
+    Hedge,
     Limit,
     Part,
     Placed,
@@ -39,9 +43,10 @@ from ..._plan.steps import (
     limits_around,
 )
 from ..._sansio.retrying import RetryState
+from ...policies.circuit_breaker import CircuitBreaker
 from ...policies.retry import Retry
 from ..core.call_context import CALL, Around, CallContext, ContextFunction, Layered
-from ..core.failures import add_note
+from ..core.failures import add_note, failure_of, follow
 from ..core.protocols import Keeper
 from ..core.user_code import awaiting, interruptible, refuse_awaitable
 from ..runners.active_runner import start_runner
@@ -55,12 +60,15 @@ Circuits: TypeAlias = "list[Circuit]"
 """The circuits of a step, from the inside out."""
 
 
-def layers_of(plan: StepPlan, keeper: Callable[[], Keeper], circuits: Circuits | None = None) -> Layered:
+def layers_of(
+    plan: StepPlan, keeper: Callable[[], Keeper], circuits: Circuits | None = None, *, callers_leave: bool = False
+) -> Layered:
     """Make a step callable, with new state; append its circuits to a list.
 
-    `keeper` returns what holds its resources open; it is asked when one is opened.
+    `keeper` returns what holds its resources open and has its tasks; it is asked when there is one. `callers_leave`
+    says whether a caller may be cancelled while others go on: they are not workers of one run.
     """
-    return _row(plan.parts, _Making(plan.name, [] if circuits is None else circuits, keeper, []))
+    return _row(plan.parts, _Making(plan.name, [] if circuits is None else circuits, keeper, [], callers_leave))
 
 
 class _Making(NamedTuple):
@@ -71,9 +79,11 @@ class _Making(NamedTuple):
     circuits: Circuits
     """Those that were made for it."""
     keeper: Callable[[], Keeper]
-    """Returns what holds its resources open."""
+    """Returns what holds its resources open, and has its tasks."""
     admissions: list[Admission]
     """What was made for its limits."""
+    callers_leave: bool
+    """Whether one that calls what is made may be cancelled while others go on."""
 
     def admission(self, limits: tuple[Admitting, ...]) -> Admission:
         """Make what calls wait for, and note it."""
@@ -110,13 +120,29 @@ def _part(part: Part, making: _Making) -> Layered:
     if isinstance(part.layer, Limit | Places):
         limits, within = limits_around(part)
         return _limited(_row(within, making), making.admission(limits))
-    made_before = len(making.admissions)
-    inner, layer = _row(part.inner, making), part.layer
+    layer, made_before = part.layer, len(making.admissions)
+    ends_single_calls = isinstance(layer, Timeout | Hedge)
+    inner = _row(part.inner, making._replace(callers_leave=True) if ends_single_calls else making)
     if isinstance(layer, Timeout):
         return _timed(inner, layer.seconds, has_retry=any(isinstance(each, Retry) for each in layers_in(part.inner)))
     if isinstance(layer, Retry):
         return _retried(inner, layer, making.admissions[made_before:] if layer.pauses_limit else [])
-    from .circuit import Circuit, circuit_around  # imported only when needed: most steps have no circuit
+    if isinstance(layer, Fallback):
+        return _replaced(inner, _row(layer.step.parts, making._replace(name=layer.step.name)))
+    return _rare(inner, layer, making)
+
+
+def _rare(inner: Layered, layer: Hedge | Coalesce | CircuitBreaker, making: _Making) -> Layered:
+    """Make a layer whose code is imported only when needed: most steps have none of them."""
+    if isinstance(layer, Hedge):
+        from .hedging import hedged
+
+        return hedged(inner, layer, making.name, making.keeper)
+    if isinstance(layer, Coalesce):
+        from .coalescing import coalesced
+
+        return coalesced(inner, layer, making.name, making.keeper, callers_leave=making.callers_leave)
+    from .circuit import Circuit, circuit_around
 
     circuit = Circuit(layer, making.name)
     making.circuits.append(circuit)
@@ -315,3 +341,27 @@ def _ask(attempts: RetryState, error: Exception, deadline: float) -> float | Non
     except Exception as worse:
         add_note(worse, f"asking the Retry about a {type_name(error)}")
         raise
+
+
+# ---- another step
+
+
+def _replaced(inner: Layered, other: Layered) -> Layered:
+    async def replaced(item: Any, context: CallContext) -> Any:
+        try:
+            return await inner(item, context)
+        except BaseException as raised:  # noqa: ASYNC103  # raised again if it must pass
+            error = failure_of(raised)
+            if error is None or isinstance(error, MisuseError):
+                raise
+        context.turn_to_another(error)  # noqa: ASYNC104  # it is raised, as a context, if this one fails, too
+        context.counters.fallbacks += 1
+        try:
+            result = await other(item, context)
+        except BaseException as worse:
+            follow(worse, error)
+            raise
+        context.got_through()
+        return result
+
+    return replaced

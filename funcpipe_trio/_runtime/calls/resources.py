@@ -24,7 +24,7 @@ import trio
 from ..._base.shown import named, told
 from ..._plan.steps import Call, Using
 from ..core.call_context import CALL, CallContext, Layered
-from ..core.failures import add_note, failure_of
+from ..core.failures import add_note, failure_of, warn_of
 from ..core.held import Held
 from ..core.ledger import Ledger
 from ..core.protocols import Keeper
@@ -187,6 +187,10 @@ class Block:
 
     async def until_unused(self) -> None:
         await self._is_left.wait()
+
+    def keep(self, error: Exception, name: str) -> None:
+        """Log an error that a call raised while it was cancelled: the call has another result."""
+        warn_of(f"step {named(name)}", [error], 1)
 
     def leave(self) -> None:
         """Let everything be closed as soon as it is not used."""

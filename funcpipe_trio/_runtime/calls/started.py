@@ -55,10 +55,10 @@ class StartedStep(Generic[A, B]):
     def __init__(self, plan: StepPlan) -> None:
         self.plan: StepPlan = plan  # what it runs, and what it is called
         self._circuits: Circuits = []  # its circuit breakers, from the inside out; made with the layers
-        self._block: Block | None = None  # holds its resources open; None outside of the block
+        self._block: Block | None = None  # holds its resources open, and has its tasks; None outside of the block
         self._nursery: Any = None  # the manager of the nursery of that block, likewise
         self._layered = layers_of(
-            plan, self._keeper, self._circuits
+            plan, self._keeper, self._circuits, callers_leave=True
         )  # the function with its policies, again for each trio run
         self._one_run = OneRun(f"the started step {plan.name!r}", "Use step.start() in each of them.")
         """The trio run that may use it now."""
@@ -74,21 +74,21 @@ class StartedStep(Generic[A, B]):
         # Open circuits, and threads that were left behind, belong to the run before.
         if not self._one_run.is_current() and self._one_run.enter():
             self._circuits = []
-            self._layered = layers_of(self.plan, self._keeper, self._circuits)
+            self._layered = layers_of(self.plan, self._keeper, self._circuits, callers_leave=True)
             self._counters.seed = None
         return self._layered
 
     def _keeper(self) -> Block:
         if self._block is None:
             raise StateError(
-                f"the started step {self.plan.name!r}: one that uses a resource must be called in its block\n"
-                "Use `async with step.start() as call:`, which closes the resource."
+                f"the started step {self.plan.name!r}: one with using, hedge or coalesce must be called in its block\n"
+                "Use `async with step.start() as call:`, which ends what belongs to it."
             )
         return self._block
 
     @trio.lowlevel.enable_ki_protection
     async def __aenter__(self) -> StartedStep[A, B]:
-        """Begin a block, in which its resources are open; needed only for a step that uses some.
+        """Begin a block, in which its resources are open and its tasks run; needed only for a step that has some.
 
         Raises:
           StateError: if it is in its block already, or another trio run uses it that is not over.

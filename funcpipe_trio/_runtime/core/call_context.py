@@ -16,11 +16,17 @@ CALL: Final = "call"
 class CallContext:
     """The context of one call through the policies of a step; reused for the next call."""
 
-    __slots__ = ("attempt", "counters", "deadline", "kept_limit", "last_error", "most_attempts", "number", "waits_for")
+    __slots__ = (
+        *("attempt", "counters", "deadline", "further", "kept_limit"),
+        *("last_error", "most_attempts", "number", "waits_for"),
+    )
 
-    def __init__(self, counters: StepCounters, number: int = 0, kept_limit: TimeLimit | None = None) -> None:
+    def __init__(
+        self, counters: StepCounters, number: int = 0, kept_limit: TimeLimit | None = None, further: int = 0
+    ) -> None:
         self.counters: StepCounters = counters  # where the policies of its step count
         self.kept_limit: TimeLimit | None = kept_limit  # reusable; its worker closes it; None for a single call
+        self.further: int = further  # which further call of a hedge it is, from 1; 0 for the first call of the item
         self.deadline: float = inf  # the earliest deadline around what runs now, by trio's clock; inf without a timeout
         self.waits_for: str = CALL  # what the call waits for now, as reports say it
         self.begin(number)
@@ -39,8 +45,10 @@ class CallContext:
     def within(self, seconds: float) -> TimeLimit:
         """Return the block for what must be done within so many seconds."""
         limit = self.kept_limit
-        if limit is None or not limit.is_free:
+        if limit is None:
             return TimeLimit(seconds)
+        while not limit.is_free:
+            limit = limit.inside()
         limit.seconds = seconds
         return limit
 
@@ -51,6 +59,14 @@ class CallContext:
     def got_through(self) -> None:
         """Note that a retry has its result: forget its failed attempts."""
         self.attempt, self.most_attempts, self.last_error = 1, None, None
+
+    def take_attempts(self, other: CallContext) -> None:
+        """Tell of the attempts of another call, whose outcome is that of this one."""
+        self.attempt, self.most_attempts, self.last_error = other.attempt, other.most_attempts, other.last_error
+
+    def turn_to_another(self, error: Exception) -> None:
+        """Note that another step is called after an error: its attempts are counted anew."""
+        self.attempt, self.most_attempts, self.last_error = 1, None, error
 
 
 Layered: TypeAlias = Callable[[Any, CallContext], Awaitable[Any]]

@@ -50,6 +50,21 @@ def is_cancellation(error: BaseException | None) -> bool:
     )
 
 
+def follow(error: BaseException, before: BaseException) -> None:
+    """Put an error behind the one that was met before it: as its context, or as that of the first one of its own."""
+    seen = [error]
+    while (cause := seen[-1].__context__) is not None:
+        if any(cause is each for each in (before, *seen)):
+            return
+        seen.append(cause)
+    each: BaseException | None = before
+    while each is not None:  # one object may be raised again and again: no circle
+        if any(each is other for other in seen):
+            return
+        each = each.__context__
+    seen[-1].__context__ = before
+
+
 def leaves_of(error: BaseException | None) -> Iterator[BaseException]:
     """Yield each error in a group, at any depth; an error that is not a group, itself."""
     if isinstance(error, BaseExceptionGroup):

@@ -139,7 +139,7 @@ class Outlet(Protocol):
 
 
 class Keeper(Protocol):
-    """Where resources are held open: a run, or the block of a started step."""
+    """Where tasks of a step run, such as those that hold resources open: a run, or the block of a started step."""
 
     ledger: Ledger
     """What it discarded, and its errors."""
@@ -150,7 +150,10 @@ class Keeper(Protocol):
         """Start a task in its nursery, in the context of the task that opened it."""
 
     async def until_unused(self) -> None:
-        """Wait, in a task that only holds a resource open, until nothing can use it any more."""
+        """Wait, in a task that only serves others, until nothing can use it any more."""
+
+    def keep(self, error: Exception, name: str) -> None:
+        """Keep an error that a call of a step raised while it was cancelled."""
 
 
 class Host(Keeper, Protocol):

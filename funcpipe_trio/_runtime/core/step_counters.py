@@ -17,6 +17,9 @@ class StepCounters:
 
     __slots__ = (
         "abandoned",
+        "coalesced",
+        "fallbacks",
+        "hedges",
         "limits",
         "opened",
         "refused",
@@ -47,6 +50,9 @@ class StepCounters:
         self.waited_circuit: float = 0.0  # seconds of waiting for a circuit
         self.resources: int = 0  # resources that were opened
         self.waited_resource: float = 0.0  # seconds of waiting until one was open
+        self.fallbacks: int = 0  # calls of the other step of a fallback
+        self.hedges: int = 0  # further calls of a hedge
+        self.coalesced: int = 0  # calls that were not made, because an equal one was under way
 
     def limited(self, limit: str, key: Hashable, seconds: float, for_places: float) -> None:
         """Count the wait of a call for a limit, or for several at once, and for how long that was for places."""

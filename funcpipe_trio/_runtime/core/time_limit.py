@@ -5,8 +5,8 @@ deadline of an open one. So the worker's limit is *kept*: its scope stays open f
 
 The rule: between calls the scope has no deadline, so it ends nothing then, and what runs in between sees none. A scope
 that an exception passed, or that was late, is closed at once, like that of a limit that is not kept; the next call
-opens a new one. Only one limit at a time is kept, the outermost: what is opened inside it is closed first, so scopes
-nest.
+opens a new one. Limits inside each other are kept in the same way, one at each depth: before a scope is closed, those
+inside it are, so scopes nest.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import trio
 class TimeLimit:
     """A block that must be done within so many seconds."""
 
-    __slots__ = ("_is_kept", "_is_late", "_scope", "is_free", "seconds")
+    __slots__ = ("_inside", "_is_kept", "_is_late", "_scope", "is_free", "seconds")
 
     def __init__(self, seconds: float, *, is_kept: bool = False) -> None:
         self.seconds: float = seconds  # how long the block may take; read when it is entered
@@ -28,12 +28,19 @@ class TimeLimit:
         self._is_kept = is_kept  # the scope stays open behind the block; the owner calls `close`
         self._is_late = False  # the block was not done in time
         self._scope: trio.CancelScope | None = None  # while it is open
+        self._inside: TimeLimit | None = None  # one that is kept inside of this one; None until it is needed
+
+    def inside(self) -> TimeLimit:
+        """Return the limit that is kept inside of this one."""
+        if self._inside is None:
+            self._inside = TimeLimit(inf, is_kept=True)
+        return self._inside
 
     def __enter__(self) -> TimeLimit:
         if self._scope is None:
             self._scope = trio.CancelScope(relative_deadline=self.seconds)
             self._scope.__enter__()
-        else:
+        elif self.seconds < inf:  # to set a deadline takes as long as all the rest
             self._scope.relative_deadline = self.seconds
         self.is_free = self._is_late = False
         return self
@@ -41,7 +48,17 @@ class TimeLimit:
     def begin(self, seconds: float) -> None:
         """Count `seconds` from now, in the middle of the block."""
         assert self._scope is not None
-        self._scope.relative_deadline = seconds
+        self.seconds = self._scope.relative_deadline = seconds
+
+    def end(self) -> None:
+        """Cancel what is in the block, if a task is there; `is_met` must be asked in it then."""
+        if self._scope is not None and not self.is_free:
+            self._scope.cancel()
+
+    def shield(self, is_shielded: bool) -> None:
+        """Let nothing from outside end what is in the block, or let it again; not left on when the block ends."""
+        if self._scope is not None and not self.is_free:
+            self._scope.shield = is_shielded
 
     @property
     def deadline(self) -> float:
@@ -62,13 +79,18 @@ class TimeLimit:
         scope = self._scope
         assert scope is not None
         if self._is_kept and kind is None and not self._is_late:
-            scope.deadline = inf
+            if self.seconds < inf:
+                scope.deadline = inf
             return False
+        if self._inside is not None:
+            self._inside.close()
         self._scope = None
         return scope.__exit__(kind, error, traceback)
 
     def close(self) -> None:
-        """Close the scope that was kept open."""
+        """Close the scope that was kept open, and those inside it."""
+        if self._inside is not None:
+            self._inside.close()
         if self._scope is not None:
             scope, self._scope = self._scope, None
             scope.__exit__(None, None, None)

@@ -78,6 +78,12 @@ class PolicyReport:
     """Seconds in which calls waited for places, summed likewise."""
     limits: tuple[LimitWaitReport, ...] = field(default=(), compare=False)
     """Which key waited for which limit, the 100 of the longest waits; waits that are over."""
+    fallbacks: int = 0
+    """Failures after which the other step of a `fallback` was called."""
+    hedges: int = 0
+    """Further calls that a `hedge` made because the first was slow."""
+    coalesced: int = 0
+    """Calls that a `coalesce` did not make, because an equal one was under way, whose outcome they got."""
 
     @staticmethod
     def of(counters: StepCounters) -> PolicyReport:
@@ -96,6 +102,9 @@ class PolicyReport:
             (self.refused, "refused by an open circuit"),
             (self.abandoned, "left behind, outcome unknown"),
             (self.resources, "resource opened" if self.resources == 1 else "resources opened"),
+            (self.fallbacks, "fallback" if self.fallbacks == 1 else "fallbacks"),
+            (self.hedges, "hedge" if self.hedges == 1 else "hedges"),
+            (self.coalesced, "shared an equal call"),
         ]
         waits = [
             (self.waited_rate, "waiting for the rate limit"),

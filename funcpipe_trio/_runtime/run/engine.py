@@ -26,10 +26,11 @@ import outcome
 import trio
 
 from ..._base.errors import StateError
-from ..._base.shown import listed, type_name
+from ..._base.shown import listed, named, told, type_name
 from ..._plan.nodes import Plan
 from ..._sansio.blame import Graph, waits_in
 from ..._sansio.state_times import StateTimes
+from ..core.failures import is_caused_by_cancelling
 from ..core.ledger import Ledger, OnDiscard
 from ..core.log import DEBUG, INFO, WARNING, RunLog, log_nothing
 from ..core.parking import is_real
@@ -138,6 +139,11 @@ class Engine:
             await self._unused.wait()
         finally:
             self._holding -= 1
+
+    def keep(self, error: Exception, name: str) -> None:
+        """Keep an error that a call of a step raised while it was cancelled."""
+        note = f"then cleanup in step {named(name)} raised {told(error)}"
+        self.ledger.keep(error, note if is_caused_by_cancelling(error) else None)
 
     def has_task(self, task: trio.lowlevel.Task) -> bool:
         """Whether a task is one of the run's own, or was started by one."""

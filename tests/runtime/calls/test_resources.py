@@ -411,7 +411,7 @@ async def test_a_started_step_keeps_it_over_its_block(per):
 @in_virtual_time
 async def test_outside_of_its_block_it_is_refused():
     started = Step(use, name="ask").using(Pool().open).start()
-    said = "the started step 'ask': one that uses a resource must be called in its block\nUse `async with"
+    said = "the started step 'ask': one with using, hedge or coalesce must be called in its block\nUse `async with"
     with pytest.raises(StateError, match=said):
         await started(1)
     async with started:

@@ -26,7 +26,7 @@ from funcpipe_trio.testing import run_virtual
 PENDING = {
     "retries": 0, "timeouts": 0, "opened": 0, "refused": 0, "abandoned": 0,
     "waited_rate": 0.0, "waited_retry": 0.0, "waited_circuit": 0.0, "resources": 0, "waited_resource": 0.0,
-    "waited_places": 0.0,
+    "waited_places": 0.0, "fallbacks": 0, "hedges": 0, "coalesced": 0,
 }  # fmt: skip
 SAID = {
     "retries": (3, "3 retries"),
@@ -35,6 +35,9 @@ SAID = {
     "refused": (4, "4 refused by an open circuit"),
     "abandoned": (1, "1 left behind, outcome unknown"),
     "resources": (2, "2 resources opened"),
+    "fallbacks": (2, "2 fallbacks"),
+    "hedges": (2, "2 hedges"),
+    "coalesced": (2, "2 shared an equal call"),
     "waited_rate": (1.25, "1.250 s waiting for the rate limit"),
     "waited_retry": (0.5, "0.500 s between attempts"),
     "waited_circuit": (7.0, "7.000 s waiting for the circuit"),

@@ -1,0 +1,211 @@
+"""A second call when the first is slow: who starts it, which result counts, and who ends the others?
+
+Most calls are fast, so nothing is made for a second one before that is due. The first call runs in the task of its
+caller; all calls of a step are in one list (`_sansio.hedging`), and one task watches the clock for all of them. When
+one more call is due, it gets a task of its own, in the nursery of the run or of the block of a started step.
+
+    the first success counts     all other calls are cancelled, and waited for
+    a failure                    is final if no other call runs; otherwise those decide, and no more are started
+    the caller is cancelled      so are all calls, and they are waited for
+
+Each call has its own `CallContext`: attempts, limits and waits are its own. It begins with the context variables that
+its item had when the first call began.
+
+The invariant: when the caller goes on, however it ends, no call of its item runs.
+"""
+
+from __future__ import annotations
+
+import contextvars
+from collections.abc import Callable
+from functools import partial
+from math import inf
+from typing import Any
+
+import trio
+
+from ..._plan.steps import Hedge
+from ..._sansio.hedging import SlowCalls
+from ..core.call_context import CallContext, Layered
+from ..core.failures import failure_of, follow
+from ..core.protocols import Keeper
+
+
+def hedged(inner: Layered, hedge: Hedge, name: str, keeper: Callable[[], Keeper]) -> Layered:
+    """Put a hedge around a call; `keeper` returns where further calls run."""
+    return _Hedging(inner, hedge, name, keeper).call
+
+
+class _Hedging:
+    """The calls of one hedge, and the task that watches the clock for them."""
+
+    def __init__(self, inner: Layered, hedge: Hedge, name: str, keeper: Callable[[], Keeper]) -> None:
+        self._inner = inner  # what is called
+        self._after = hedge.after  # seconds
+        self._name = name  # of the step, for its tasks and errors
+        self._keeper = keeper  # returns where they run
+        self._slow: SlowCalls[_Race] = SlowCalls(hedge.after, hedge.most)  # says when one more call is due
+        self._alarm: trio.CancelScope | None = None  # whose deadline wakes the watching task; None while it has none
+        self._wakes_at = inf  # that deadline; below any time while the task looks around
+        self._is_watched = False  # the task was started, and has not ended
+
+    async def call(self, item: Any, context: CallContext) -> Any:
+        if not self._is_watched:
+            keeper = self._keeper()
+            keeper.start_task(partial(self._watch, keeper), f"{self._name} (hedge)")
+            self._is_watched = True
+        race, now = _Race(item, context), trio.current_time()
+        self._slow.add(race, now)
+        if self._wakes_at > now + self._after and self._alarm is not None:
+            self._wakes_at = self._alarm.deadline = now + self._after
+        raised: BaseException | None = None
+        try:
+            with context.within(inf) as race.limit:
+                result = await self._inner(item, context)
+                if race.others or race.has_ended:
+                    race.limit.is_met()  # or a scope that was cancelled would stay open
+                    race.win(result)
+        except BaseException as error:  # noqa: ASYNC103  # raised again if it must pass
+            raised = error
+        self._slow.remove(race)
+        if raised is None:
+            if not race.is_won:  # no other call was made, as mostly
+                return result
+            await race.end_others()
+            return race.result
+        try:
+            return await self._failed(race, raised)  # noqa: ASYNC104  # which raises it if it must
+        finally:
+            del raised, race  # otherwise a reference cycle
+
+    async def _watch(self, keeper: Keeper) -> None:
+        """Start a further call whenever one is due, for as long as there may be calls."""
+        try:
+            while True:
+                self._wakes_at = self._slow.next_at()
+                with trio.CancelScope(deadline=self._wakes_at) as self._alarm:
+                    await keeper.until_unused()
+                    return
+                for race in self._slow.due(trio.current_time()):
+                    race.add(partial(self._further, race), keeper, f"{self._name} (hedge)")
+        finally:
+            self._is_watched, self._alarm = False, None
+
+    async def _further(self, race: _Race, scope: trio.CancelScope) -> None:
+        """Make one more call, unless one has ended meanwhile."""
+        context = race.further_context()
+        try:
+            with scope:
+                trio.lowlevel.current_task().context = race.variables.copy()
+                await trio.lowlevel.checkpoint()  # from here on it has that context; calls that just end come first
+                if not race.has_ended:
+                    context.counters.hedges += 1
+                    race.win(await self._inner(race.item, context))
+                    race.limit.end()
+        except BaseException as raised:  # noqa: ASYNC103  # raised again if it must pass
+            error = failure_of(raised)
+            if error is None:
+                raise
+            self._lose(race, error, context, is_cancelled=scope.cancel_called)
+        finally:
+            race.leave(scope)
+
+    async def _failed(self, race: _Race, raised: BaseException) -> Any:
+        """Return the result of another call after the first one failed, or raise."""
+        error = failure_of(raised)
+        if error is None:
+            await race.end_others()
+            raise raised
+        if not race.others and not race.has_ended:
+            raise raised
+        self._lose(race, error, race.context, is_cancelled=race.is_won)
+        try:
+            await race.until_decided()
+        finally:
+            await race.end_others()
+        if race.is_won:
+            return race.result
+        assert race.error is not None
+        raise race.error
+
+    def _lose(self, race: _Race, error: Exception, context: CallContext, *, is_cancelled: bool) -> None:
+        """Note that a call failed; as it was cancelled, that is an error of cleanup."""
+        if is_cancelled:
+            assert race.keeper is not None
+            race.keeper.keep(error, self._name)
+        else:
+            race.fail(error, context)
+            self._slow.remove(race)
+
+
+class _Race:
+    """The calls of one item. Most have one call only: what further ones need is set when there are some."""
+
+    others: dict[trio.CancelScope, None] = {}  # noqa: RUF012  # around each further call that has not ended
+    keeper: Keeper | None = None  # where those run
+    count = 0  # further calls so far
+    has_ended = False  # one call has, however: no more are started
+    is_won = False  # one has succeeded
+    result: Any = None  # of that one
+    error: Exception | None = None  # of the last call that failed; those before are its context
+    _changed: trio.Event | None = None  # set when something has; None while nobody waits for that
+
+    def __init__(self, item: Any, context: CallContext) -> None:
+        self.item = item  # what is called with
+        self.context = context  # of the first call
+        self.variables = contextvars.copy_context()  # the context variables as they are when it begins
+        self.limit: Any = None  # the block of the first call, which ends it
+
+    def add(self, call: Callable[[trio.CancelScope], Any], keeper: Keeper, name: str) -> None:
+        """Start a further call."""
+        scope = trio.CancelScope()
+        self.others, self.keeper = {**self.others, scope: None}, keeper
+        keeper.start_task(partial(call, scope), name)
+
+    def further_context(self) -> CallContext:
+        self.count += 1
+        context = CallContext(self.context.counters, self.context.number, further=self.count)
+        context.deadline = self.context.deadline
+        return context
+
+    def win(self, result: Any) -> None:
+        """Take the result of a call, if it is the first; end the others."""
+        if self.is_won:
+            return
+        self.has_ended, self.is_won, self.result = True, True, result
+        for scope in self.others:
+            scope.cancel()
+        self._tell()
+
+    def fail(self, error: Exception, context: CallContext) -> None:
+        """Take the error of a call: it is the one that remains, so far."""
+        if self.error is not None:
+            follow(error, self.error)
+        self.error, self.has_ended = error, True
+        self.context.take_attempts(context)
+
+    def leave(self, scope: trio.CancelScope) -> None:
+        """Called when a further call has ended."""
+        del self.others[scope]
+        self._tell()
+
+    async def until_decided(self) -> None:
+        """Wait until a call has succeeded, or none runs."""
+        while self.others and not self.is_won:
+            await self._change()
+
+    async def end_others(self) -> None:
+        """Cancel the further calls, and wait for them."""
+        for scope in self.others:
+            scope.cancel()
+        with trio.CancelScope(shield=True):
+            while self.others:
+                await self._change()
+
+    async def _change(self) -> None:
+        self._changed = trio.Event()
+        await self._changed.wait()
+
+    def _tell(self) -> None:
+        if self._changed is not None:
+            self._changed.set()
