@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any, Generic, Literal, TypeAlias, TypeVar, overload
 
@@ -15,6 +16,7 @@ from ._base.errors import PlanError
 from ._base.functions import function_name
 from ._base.shown import cut, escaped
 from ._plan.steps import (
+    MAX_KEYS,
     Call,
     Coalesce,
     Fallback,
@@ -202,6 +204,8 @@ class Step(Generic[A, B]):
         key: Callable[[Any], Hashable] | None = None,
         cost: _Costs | None = None,
         settle: _Costs | None = None,
+        per_key: Callable[[Any], Hashable] | None = None,
+        max_keys: int = MAX_KEYS,
     ) -> Step[A, B]:
         """Limit how often what is inside may start; calls wait for their turn.
 
@@ -226,11 +230,19 @@ class Step(Generic[A, B]):
             several, as for `cost`. What it took too much is given back at once. What it took too little is taken from
             what is there; the rest is a debt, which its key pays before its next call (without shares: the limiter,
             before any call). So in the long run the true cost keeps the rate. A call that fails settles nothing.
+          per_key: ``per_key(item)`` is a key, hashable; a sync function. Each key has each `RateLimit` and
+            `RollingLimit` given here for itself. The calls of one key are served in the order in which they came. One
+            that waits for its key holds up no other key, and takes nothing of the limits beside (a `RateLimiter`, or
+            others written directly behind): it joins their line when its key's tokens are there, and takes all at one
+            instant. It holds its worker meanwhile; ``map(key=, key_rate=)`` limits the items of a stage without that.
+          max_keys: for how many keys that is remembered, an int >= 1. One that no call waits for makes room for another
+            when nothing counts against its limits any more; until then calls of a new key wait, in the order of keys.
 
         Raises:
           TypeError: if an argument has a wrong type, or there is no limit.
           ValueError: if a limiter is given twice; if `cost` or `settle` names a limit that is not given, or is a
-            sequence of another length than `limits`; if there is a `key` and no `RateLimiter`.
+            sequence of another length than `limits`; if there is a `key` and no `RateLimiter`, or a `per_key` and
+            nothing else.
         """
         if not limits:
             raise TypeError("Step.rate_limit: at least one limit must be given\nUse RateLimit(8), say.")
@@ -239,10 +251,18 @@ class Step(Generic[A, B]):
                 "Step.rate_limit: key must be given with a RateLimiter, whose shares it names\n"
                 "Use RateLimiter(limit, share=FairShare(...)), made once and shared."
             )
+        if per_key is not None and all(isinstance(limit, RateLimiterGroup) for limit in limits):
+            raise ValueError(
+                "Step.rate_limit: per_key must be given with a limit that each key can have for itself\n"
+                "Use RateLimit(5), say, and not a RateLimiter, which all share."
+            )
         costs, settles = _of_each(limits, "cost", cost), _of_each(limits, "settle", settle)
         step: Step[Any, Any] = self
         for limit, *functions in zip(limits, costs, settles, strict=True):
-            step = step._within(_limit(limit, key, *functions))
+            layer = _limit(limit, key, *functions)
+            if layer.limiter is None:
+                layer = replace(layer, per_key=per_key, max_keys=max_keys)
+            step = step._within(layer)
         return step
 
     def places(self, limiter: PlaceLimiterGroup, *, key: Callable[[Any], Hashable] | None = None) -> Step[A, B]:

@@ -134,7 +134,19 @@ RARE = {
     *("map_some", "nested", "on_end", "or_else", "orders", "own", "own_by_key", "paced"),
     *("plan_settings", "rejoining", "resources", "restarting", "sorting", "stream_timeout", "threaded", "through"),
     *("tolerant_merge", "using", "windows", "worker_processes", "worker_program"),
-    *("cost_link", "costs", "eager", "gate", "coalescing", "gated", "hedging", "keep_alive", "rendezvous", "stop_when"),
+    *(
+        "cost_link",
+        "costs",
+        "eager",
+        "gate",
+        "coalescing",
+        "gated",
+        "hedging",
+        "keep_alive",
+        "keyed_admission",
+        "rendezvous",
+        "stop_when",
+    ),
 }
 HEAVY = {"asyncio", "concurrent.futures", "matplotlib", "multiprocessing", "rich", "statistics"}
 

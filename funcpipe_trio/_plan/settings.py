@@ -228,7 +228,9 @@ class _Visit:
         if layer.limiter is not None and not self._is_fixed:
             changed = replace(layer, **new) if _differs(layer, new) else layer
             new["limiter"] = self._visitor(f"{label}.limiter", changed, "shared").limiter
-        for name in ("cost", "key", "settle") if isinstance(layer, Limit) else ("key",):
+        if isinstance(layer, Limit) and layer.per_key is not None:
+            new["max_keys"] = self._leaf(f"{label}.max_keys", layer.max_keys)
+        for name in ("cost", "key", "settle", "per_key") if isinstance(layer, Limit) else ("key",):
             if name == "cost" or getattr(layer, name) is not None:
                 new[name] = self._leaf(f"{label}.{name}", getattr(layer, name), "code")
         return replace(layer, **new) if _differs(layer, new) else layer

@@ -131,6 +131,10 @@ class Timeout:
         return f"timeout of {self.seconds:g} s"
 
 
+MAX_KEYS = 10_000
+"""For how many keys a limit for each key is remembered, unless that is said."""
+
+
 @dataclass(frozen=True, slots=True)
 class Limit:
     """What is inside starts at a limited rate."""
@@ -143,13 +147,19 @@ class Limit:
     settle: Callable[[Any], int | Fraction] | None = field(default=None, hash=False)
     share: FairShare[Any] | None = None
     """The shares of that limiter."""
+    per_key: Callable[[Any], Hashable] | None = field(default=None, hash=False)
+    """Of which key an item is, each of which has the limit for itself; None: all items share it."""
+    max_keys: int = MAX_KEYS
 
     def __post_init__(self) -> None:
         limit: Any = self.rate_limit
         if not isinstance(limit, AnyLimit):
             rule = "be a RateLimit, a RollingLimit or a RateLimiter"
             raise checks.refuse(TypeError, "Step.rate_limit", "limit", rule, limit)
-        for name in ("cost", "key", "settle"):
+        checks.integer("Step.rate_limit", "max_keys", self.max_keys, at_least=1)
+        if self.max_keys != MAX_KEYS and self.per_key is None:
+            raise TypeError("Step.rate_limit: max_keys must come with per_key")
+        for name in ("cost", "key", "settle", "per_key"):
             if getattr(self, name) is not None:
                 checks.sync_callable("Step.rate_limit", name, getattr(self, name))
 
@@ -157,6 +167,8 @@ class Limit:
         """One-line description."""
         shared = "" if self.limiter is None else ", shared"
         key = "" if self.key is None else f" by {function_name(self.key)}"
+        if self.per_key is not None:
+            key = f" for each {function_name(self.per_key)} (at most {self.max_keys})"
         cost = "" if self.cost is None else f", an item costs what {function_name(self.cost)} says"
         settle = "" if self.settle is None else f", settled by {function_name(self.settle)}"
         return f"rate limit of {self.rate_limit.describe()}{shared}{key}{cost}{settle}"

@@ -184,7 +184,7 @@ def _limits(step: StepPlan) -> list[Limit] | None:
     while len(parts) == 1 and isinstance(parts[0], Within):
         layer = parts[0].layer
         if isinstance(layer, Limit):
-            if layer.limiter is not None or layer.cost is not None or layer.settle is not None:
+            if layer.limiter is not None or layer.cost is not None or layer.settle is not None or layer.per_key:
                 return None
             limits.append(layer)
         elif isinstance(layer, Timeout | Places):

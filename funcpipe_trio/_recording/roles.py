@@ -177,6 +177,8 @@ class Roles:
             return self._function(name, value, part)
         if isinstance(part, WithState) and word == "make":
             return self.state(name, value, is_timed=part.is_timed)
+        if word == "per_key":
+            return self.key(name, path, value, ())
         if word == "key":
             return self._key(name, path, value, part)
         if word == "settle":

@@ -56,6 +56,17 @@ class RollingWindow(Meter):
         begin = max(begin, self._frees(first + need)) if first + need <= self._most else begin + self._per
         return now if begin == tick else not_before(begin)
 
+    def full_at(self, now: float) -> float:
+        """Return when nothing will count any more, and it is not paused."""
+        tick = math.floor(now * SCALE)
+        self._advance(tick)
+        if self._debt:
+            return self._paid().full_at(now)
+        begin = self._begin(tick)
+        if self._records:
+            begin = max(begin, next(reversed(self._records)) + self._per)
+        return now if begin == tick else not_before(begin)
+
     def held(self, now: float) -> int:
         self._advance(math.floor(now * SCALE))
         return max(0, self._most - self._used) - self._debt

@@ -109,7 +109,7 @@ def _part(part: Part, watcher: Watcher) -> Part:
     elif isinstance(layer, Coalesce):
         layer = replace(layer, key=watcher.wrapped(layer.key))
     elif isinstance(layer, Limit | Places):
-        asked = {name: getattr(layer, name, None) for name in ("cost", "key", "settle")}
+        asked = {name: getattr(layer, name, None) for name in ("cost", "key", "settle", "per_key")}
         wrapped: dict[str, Any] = {name: watcher.wrapped(fn) for name, fn in asked.items() if fn is not None}
         layer = replace(layer, **wrapped)
     elif isinstance(layer, Retry | CircuitBreaker) and not isinstance(layer.on, type | tuple):

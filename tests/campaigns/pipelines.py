@@ -336,6 +336,18 @@ def rolling_limits() -> Pipeline[int]:
     )
 
 
+def limits_for_each_key() -> Pipeline[int]:
+    """Beside a shared limit, with less room than there are keys, settled and paused."""
+    shared = RateLimiter(RateLimit(2, burst=2))
+    policy = Retry(3, OSError, Backoff(0), retry_after=lambda error: 2, pauses_limit=True)
+    keyed = Step(Flaky()).rate_limit(RateLimit(1), per_key=lambda x: x % 3, max_keys=2, settle=lambda x: x % 2 * 2)
+    return (
+        Pipeline.from_iterable(range(6))
+        .map(keyed.rate_limit(shared).retry(policy).timeout(30), concurrency=3, ordered=False)
+        .map(Step(one_step).rate_limit(RollingLimit(1, per=1), per_key=lambda x: x % 2), concurrency=2)
+    )
+
+
 def pausing_retries() -> Pipeline[int]:
     """A call that fails stops those of the other stage as well."""
     shared = RateLimiter(RateLimit(2, burst=2))
@@ -1172,6 +1184,7 @@ SCENARIOS = [
     Scenario(throttled, name="throttled"),
     Scenario(rolling_limits, name="rolling_limits"),
     Scenario(pausing_retries, name="pausing_retries"),
+    Scenario(limits_for_each_key, name="limits_for_each_key"),
     Scenario(clocks_of_iterables, name="clocks_of_iterables"),
     Scenario(clocks_of_iterables, first_three, name="clocks_of_iterables_with_a_consumer_that_leaves"),
     Scenario(debounced, name="debounced"),

@@ -548,6 +548,8 @@ def mapped() -> Iterator[Case]:
     yield on("map: key, limits", lambda p: p.map(nap, concurrency=3, **limits))
     yield on("map: key, limits, unordered", lambda p: p.map(nap, concurrency=2, ordered=False, **limits), ordered=False)
     yield on("map: key, rolling", lambda p: p.map(nap, concurrency=2, key=rest, key_rate=RollingLimit(2, per=1)))
+    each = Step(nap).rate_limit(RateLimit(2), per_key=rest, max_keys=3)
+    yield on("map: limit for each key", lambda p: p.map(each, concurrency=3))
     yield on("map: rolling limit", lambda p: p.map(Step(nap).rate_limit(RollingLimit(2, per=1)), concurrency=2))
     yield on("map: key, waiting", lambda p: p.map(nap, concurrency=1, key=rest, waiting=2, on_error=OnError.emit()))
     for name, (policy, model) in POLICIES.items():

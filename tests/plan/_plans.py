@@ -72,6 +72,7 @@ def steps():
         .map(Step(embed).rate_limit(RollingLimit(9), RateLimiter(RollingLimit(5, per=1))), name="rolled")
         .map(Step(embed).rate_limit(RateLimit(2)).retry(Retry(2, retry_after=parse, pauses_limit=True)), name="paused")
         .map(both.timeout(2).places(PlaceLimiter(9)), name="both")
+        .map(Step(embed).rate_limit(RateLimit(2), per_key=parse, max_keys=9), name="apart")
         .map(Step(embed, idempotent=False), on_error=OnError.divert(bury), name="once")
     )
 

@@ -165,9 +165,11 @@ class Builder:
             met = self.world.sync(pred, "retry", lambda _: True)
         return step.retry(Retry(attempts, met, Backoff(initial, jitter=0)))
 
-    def _rate(self, step: Any, rate: float | str, burst: int, cost: Fn | None, shared: bool) -> Any:
+    def _rate(self, step: Any, rate: float | str, burst: int, cost: Fn | None, shared: bool | str) -> Any:
         limit: Any = limit_of(rate, burst)
         paid = None if cost is None else self.world.sync(cost, "cost", lambda value: 1 + num(value) % burst)
+        if shared == "by key":
+            return step.rate_limit(limit, cost=paid, per_key=lambda value: num(value) % 3, max_keys=2)
         return step.rate_limit(RateLimiter(limit) if shared else limit, cost=paid)
 
     def _breaker(self, step: Any, failures: int, reset: float, wait: bool) -> Any:

@@ -310,7 +310,13 @@ class Generator:
             elif kind == "rate":
                 cost = self.fn(faulty=0.1) if self.chance(0.3) else None
                 made.append(
-                    (kind, self.pick([0.5, 1, 2, 4, "rolling"]), self.pick([1, 1, 2, 3]), cost, self.chance(0.3))
+                    (
+                        kind,
+                        self.pick([0.5, 1, 2, 4, "rolling"]),
+                        self.pick([1, 1, 2, 3]),
+                        cost,
+                        self.pick([True, False, "by key"]),
+                    )
                 )
             elif kind == "breaker":
                 made.append((kind, self.pick([1, 2, 5]), self.pick([0.5, 3]), self.chance(0.4)))

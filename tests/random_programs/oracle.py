@@ -667,7 +667,13 @@ def rates(facts: Facts) -> Found:
     """P12: in every window, calls started <= burst + rate * length; under a rolling limit, in any second <= burst."""
     for op in facts.ops:
         layers = op.args.get("layers", ())
-        if op.kind != "map" or not layers or layers[0][0] != "rate" or layers[0][3] is not None:
+        if (
+            op.kind != "map"
+            or not layers
+            or layers[0][0] != "rate"
+            or layers[0][3] is not None
+            or layers[0][4] == "by key"
+        ):
             continue
         _, rate, burst, _, _ = layers[0]
         times = [Fraction(time) for time, _, role in facts.world.calls[op.fn.site] if role == "fn"]

@@ -169,6 +169,7 @@ ASKING = {
     "batch: cost": EACH.batch(2, max_cost=3, cost=never),
     "buffer: cost": EACH.buffer(4, max_cost=3, cost=never),
     "throttle: cost": EACH.throttle(RateLimit(1000), cost=never),
+    "rate limit: per_key": EACH.map(Step(call("apart", 0.0)).rate_limit(RateLimit(1000), per_key=never)),
     "rate limit: cost": EACH.map(Step(call("paid", 0.0)).rate_limit(RateLimit(1000), cost=never)),
     "fair_merge: cost": fair_merge({"a": EACH, "b": EACH}, FairShare(cost=never)),
     "fair_by: cost": EACH.fair_by(never, FairShare({"a": 2}, cost=never), max_keys=2),

@@ -134,6 +134,7 @@ ODD = {
     "batch: huge": lambda: one().batch(max_cost=3, cost=lambda item: 10**5000),
     "batch: a key without a hash": lambda: one().batch(3, key=lambda item: [item], max_keys=2),
     "throttle: cost": lambda: one().throttle(RateLimit(1), cost=lambda item: item),
+    "rate limit: per_key": lambda: one().map(Step(nap).rate_limit(RateLimit(1), per_key=lambda item: item)),
     "rate limit: cost": lambda: one().map(Step(nap).rate_limit(RateLimit(1), cost=lambda item: item)),
     "rate limit: key, no hash": lambda: one().map(Step(nap).rate_limit(fair(), key=lambda item: [item])),
     "rate limit: settle": lambda: one().map(Step(nap).rate_limit(fair(), settle=lambda item: item)),

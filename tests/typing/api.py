@@ -263,6 +263,7 @@ assert_type(
     step.rate_limit(RateLimit(8)).retry(Retry(retry_after=lambda error: 3, pauses_limit=True)), Step[int, bytes]
 )
 RateLimiter(RateLimit(5)).pause(3)
+assert_type(step.rate_limit(RateLimit(5), RollingLimit(9), per_key=str, max_keys=100), Step[int, bytes])
 assert_type(RateLimiter(RateLimit(5)).statistics().paused_until, float | None)
 assert_type(RateLimiter(RollingLimit(5)).rate_limit, RateLimit | RollingLimit)
 assert_type(RollingLimit(5).rate / RollingLimit(5).per, float)

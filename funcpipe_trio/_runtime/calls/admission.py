@@ -7,7 +7,7 @@ result, what the call has really cost.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import trio
 
@@ -17,10 +17,18 @@ from ..core.call_context import CALL, CallContext
 from .limiter_keys import LimiterKeys, queue_of, seat_of, shared_of
 from .place_limiter import PlaceLimiterGroup, is_full, release_place
 from .rate_limiter import RateLimiter, checked_cost
-from .token_queue import Cost, Seat, SharedBucket
+from .token_queue import Cost, Seat
 
+if TYPE_CHECKING:
+    from .keyed_admission import KeyedAdmission
+
+AnyAdmission: TypeAlias = "Admission | KeyedAdmission"
 Seats: TypeAlias = "tuple[Seat | None, ...]"
 """For whom a call is, at each limit; None where there are no shares."""
+
+
+Asked: TypeAlias = tuple[tuple[Cost, ...], Seats]
+"""What a call takes of each limit, and for whom."""
 
 
 class Taken(NamedTuple):
@@ -70,7 +78,27 @@ class Admission:
             context.counters.limited(self._name, _name_in(seats), seconds, for_places)
         return Taken(trio.current_time(), costs, seats) if self.is_ended else None
 
-    def pause(self, seconds: float) -> None:
+    def ask(self, item: Any) -> Asked:
+        """Return what a call takes, at each limit, and for whom."""
+        return self._costs_of(item), self._seats_of(item)
+
+    def try_take(self, asked: Asked) -> bool:
+        """Take that, if it is there and nobody waits for it; return whether it did."""
+        return self._line.try_take(*asked)
+
+    async def take(self, asked: Asked) -> None:
+        """Wait for it; it is taken in the step in which this returns.
+
+        Checkpoint: if it waits.
+        Cancellation: nothing was taken.
+        """
+        await self._line.take(*asked)
+
+    def taken(self, asked: Asked) -> Taken:
+        """Return what must be known when a call ends that has just taken it."""
+        return Taken(trio.current_time(), *asked)
+
+    def pause(self, seconds: float, _context: CallContext) -> None:
         """Let nothing start at its rate limits for so long."""
         for bucket in self._rates:
             bucket.pause(seconds)
@@ -91,7 +119,7 @@ class Admission:
             return
         for bucket, settle, cost, seat in zip(self._buckets, self._settles, taken.costs, taken.seats, strict=True):
             if settle is not None:
-                really = _checked_settlement(bucket, _ask(settle, result))
+                really = checked_settlement(asked_of(settle, result))
                 bucket.settle(trio.current_time(), seat, taken.since, cost, really)
 
 
@@ -104,7 +132,7 @@ def _limiter(limit: Admitting) -> LimiterKeys:
 
 
 @trio.lowlevel.disable_ki_protection
-def _ask(fn: Callable[[Any], Any], item: Any) -> Any:
+def asked_of(fn: Callable[[Any], Any], item: Any) -> Any:
     return fn(item)
 
 
@@ -118,7 +146,7 @@ def _asking_costs(limits: Sequence[Admitting], limiters: Sequence[LimiterKeys]) 
     if all(cost is None for cost, _ in pairs):
         return lambda item: ones
     return lambda item: tuple(
-        [1 if cost is None else checked_cost(limiter, _ask(cost, item)) for cost, limiter in pairs]
+        [1 if cost is None else checked_cost(limiter, asked_of(cost, item)) for cost, limiter in pairs]
     )
 
 
@@ -131,7 +159,7 @@ def _asking_keys(limits: Sequence[Admitting], limiters: Sequence[LimiterKeys]) -
         return lambda item: no_one
 
     def seats_of(item: Any) -> Seats:
-        keys = {fn: _ask(fn, item) for fn in fns}
+        keys = {fn: asked_of(fn, item) for fn in fns}
         return tuple(
             [
                 seat_of(limiter, None if key is None else keys[key]) if seat is not None else None
@@ -148,7 +176,17 @@ def _name_in(seats: Seats) -> Hashable:
     return None if seat is None else seat.branch.full_name(seat.key)
 
 
-def _checked_settlement(bucket: SharedBucket, cost: Any) -> Cost:
+def checked_settlement(cost: Any) -> Cost:
+    """Return what a call has really cost, if that may be."""
     if type(cost) is int and cost == 0:
         return 0
     return checks.cost("Step.rate_limit", "settle", cost)
+
+
+def admission_of(limits: tuple[Admitting, ...]) -> AnyAdmission:
+    """Make what calls wait for at limits, outermost first, that they meet at one instant."""
+    if not any(isinstance(limit, Limit) and limit.per_key is not None for limit in limits):
+        return Admission(limits)
+    from .keyed_admission import KeyedAdmission  # imported only when needed: few limits are for each key
+
+    return KeyedAdmission(limits)

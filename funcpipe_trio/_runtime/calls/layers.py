@@ -50,7 +50,7 @@ from ..core.failures import add_note, failure_of, follow
 from ..core.protocols import Keeper
 from ..core.user_code import awaiting, interruptible, refuse_awaitable
 from ..runners.active_runner import start_runner
-from .admission import Admission, Taken
+from .admission import AnyAdmission, admission_of
 
 if TYPE_CHECKING:
     from .circuit import Circuit
@@ -80,14 +80,14 @@ class _Making(NamedTuple):
     """Those that were made for it."""
     keeper: Callable[[], Keeper]
     """Returns what holds its resources open, and has its tasks."""
-    admissions: list[Admission]
+    admissions: list[AnyAdmission]
     """What was made for its limits."""
     callers_leave: bool
     """Whether one that calls what is made may be cancelled while others go on."""
 
-    def admission(self, limits: tuple[Admitting, ...]) -> Admission:
+    def admission(self, limits: tuple[Admitting, ...]) -> AnyAdmission:
         """Make what calls wait for, and note it."""
-        self.admissions.append(Admission(limits))
+        self.admissions.append(admission_of(limits))
         return self.admissions[-1]
 
 
@@ -208,7 +208,7 @@ def _placed(placed: Placed, making: _Making) -> Layered:
     seconds = inf if placed.timeout is None else placed.timeout.seconds
 
     async def timed(fn: AnyFunction, item: Any, context: CallContext) -> Any:
-        taken: list[Taken | None] = []
+        taken: list[Any] = []
 
         async def admit(item: Any, context: CallContext) -> None:
             taken.append(None if outside is None else await outside.admit(item, context))
@@ -246,7 +246,7 @@ _ELSEWHERE = "the function that a runner runs", "Use Step(fn) without on for an 
 # ---- limits
 
 
-def _limited(inner: Layered, admission: Admission) -> Layered:
+def _limited(inner: Layered, admission: AnyAdmission) -> Layered:
     admit = admission.admit
     if not admission.is_ended:
 
@@ -257,7 +257,7 @@ def _limited(inner: Layered, admission: Admission) -> Layered:
         return limited
 
     async def ended(item: Any, context: CallContext) -> Any:
-        taken = await admit(item, context)
+        taken: Any = await admit(item, context)
         try:
             result = await inner(item, context)
         except BaseException:
@@ -301,7 +301,7 @@ def _late(seconds: float, context: CallContext) -> trio.TooSlowError:
 # ---- attempts
 
 
-def _retried(inner: Layered, retry: Retry, pausing: list[Admission]) -> Layered:
+def _retried(inner: Layered, retry: Retry, pausing: list[AnyAdmission]) -> Layered:
     """Try a call again; what its errors say is also a pause of some limits."""
 
     async def retried(item: Any, context: CallContext) -> Any:
@@ -315,7 +315,7 @@ def _retried(inner: Layered, retry: Retry, pausing: list[Admission]) -> Layered:
                 wait = _ask(attempts, error, context.deadline)
                 if attempts.named:
                     for each in pausing:
-                        each.pause(attempts.named)
+                        each.pause(attempts.named, context)
                 if wait is None:
                     context.count_attempt(attempts.number, retry.attempts)  # a retry inside has set its own
                     if (note := attempts.note()) is not None:

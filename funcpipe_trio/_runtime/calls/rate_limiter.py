@@ -111,10 +111,7 @@ class RateLimiterGroup(LimiterKeys):
             raise trio.WouldBlock
 
     def _checked(self, cost: int | Fraction) -> int | Fraction:
-        checks.cost("RateLimiter", "cost", cost)
-        if (rule := broken_rule(self._shared.meter.rate_limit, cost)) is not None:
-            raise checks.refuse(ValueError, "RateLimiter", "cost", rule, cost)
-        return cost
+        return check_cost("RateLimiter", self._shared.meter.rate_limit, cost)
 
 
 class RateLimiter(RateLimiterGroup):
@@ -206,6 +203,14 @@ class RateLimiter(RateLimiterGroup):
             paused_until=self._shared.meter.paused_until(now),
             keys=key_waits(self._shared, now),
         )
+
+
+def check_cost(where: str, limit: AnyLimit, cost: int | Fraction) -> int | Fraction:
+    """Return what a call takes under a limit, if it may take that."""
+    checks.cost(where, "cost", cost)
+    if (rule := broken_rule(limit, cost)) is not None:
+        raise checks.refuse(ValueError, where, "cost", rule, cost)
+    return cost
 
 
 def checked_cost(limiter: LimiterKeys, cost: int | Fraction) -> int | Fraction:

@@ -13,12 +13,16 @@ CALL: Final = "call"
 """What a call waits for, as far as its policies know."""
 
 
+NONE: Final[dict[Any, Any]] = {}
+"""Where no limit is for each key; never changed."""
+
+
 class CallContext:
     """The context of one call through the policies of a step; reused for the next call."""
 
     __slots__ = (
         *("attempt", "counters", "deadline", "further", "kept_limit"),
-        *("last_error", "most_attempts", "number", "waits_for"),
+        *("last_error", "limited", "most_attempts", "number", "waits_for"),
     )
 
     def __init__(
@@ -28,6 +32,7 @@ class CallContext:
         self.kept_limit: TimeLimit | None = kept_limit  # reusable; its worker closes it; None for a single call
         self.further: int = further  # which further call of a hedge it is, from 1; 0 for the first call of the item
         self.deadline: float = inf  # the earliest deadline around what runs now, by trio's clock; inf without a timeout
+        self.limited: dict[Any, Any] = NONE  # the number of the last item, and its key, at each limit for each key
         self.waits_for: str = CALL  # what the call waits for now, as reports say it
         self.begin(number)
 
