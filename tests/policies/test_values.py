@@ -186,6 +186,11 @@ def test_the_defaults_are_these(policy, shown):
             Retry(9, CircuitOpen, Backoff(0), retry_after=Unhashable()),
             "up to 9 attempts on CircuitOpen, waits 0 s x 2 up to 10 s +-10%, or what Unhashable says",
         ),
+        (
+            Retry(1, OSError, retry_after=asked, pauses_limit=True),
+            "up to 1 attempts on OSError, pauses its rate limits for what asked says",
+        ),
+        (RollingLimit(7), "7 in any 60 s"),
         (CircuitBreaker(), "opens after 5 failures in a row, probes after 30 s"),
         (CircuitBreaker(1), "opens after a failure, probes after 30 s"),
         (
