@@ -117,6 +117,11 @@ def broken_rule(limit: AnyLimit, cost: int | Fraction) -> str | None:
     """Return what a cost above 0 must be under a limit; None if it is that."""
     if cost > limit.burst:
         return f"be <= the burst of {shown(limit.burst)}, or it could never be paid"
+    return broken_grain(limit, cost)
+
+
+def broken_grain(limit: AnyLimit, cost: int | Fraction) -> str | None:
+    """Return what a cost must be under a limit that may have a debt; None if it is that."""
     if isinstance(limit, RollingLimit) and cost.denominator != 1:
         return "be a whole number under a RollingLimit: it counts as so many starts"
     return None

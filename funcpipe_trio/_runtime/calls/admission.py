@@ -13,6 +13,7 @@ import trio
 
 from ..._base import checks
 from ..._plan.steps import Admitting, Limit
+from ...policies.rate_limit import AnyLimit, broken_grain
 from ..core.call_context import CALL, CallContext
 from .limiter_keys import LimiterKeys, queue_of, seat_of, shared_of
 from .place_limiter import PlaceLimiterGroup, is_full, release_place
@@ -53,9 +54,10 @@ class Admission:
         self._seats_of = _asking_keys(limits, limiters)  # for whom it is, at each
         self._places = [each for each in limiters if isinstance(each, PlaceLimiterGroup)]  # that are given back
         self._settles = [limit.settle if isinstance(limit, Limit) else None for limit in limits]  # at each limit
+        self._is_settled = any(self._settles)
         self._buckets = [shared_of(each) for each in limiters]
         self._rates = [bucket for bucket, limit in zip(self._buckets, limits, strict=True) if isinstance(limit, Limit)]
-        self.is_ended: bool = bool(self._places) or any(self._settles)  # whether `release` and `settle` must be called
+        self.is_ended: bool = bool(self._places) or self._is_settled  # whether `release` and `settle` must be called
         self._is_rate = len(self._places) < len(limits)  # otherwise it waits for places only
         self._name = " and ".join(limit.describe() for limit in limits)  # in reports
 
@@ -115,12 +117,15 @@ class Admission:
 
     def settle(self, taken: Taken | None, result: Any) -> None:
         """Give back, or charge, what a call that succeeded has really cost."""
-        if taken is None:  # there is nothing to settle
+        if taken is None or not self._is_settled:
             return
-        for bucket, settle, cost, seat in zip(self._buckets, self._settles, taken.costs, taken.seats, strict=True):
-            if settle is not None:
-                really = checked_settlement(asked_of(settle, result))
-                bucket.settle(trio.current_time(), seat, taken.since, cost, really)
+        costs = [
+            said if settle is None else checked_settlement(bucket.meter.rate_limit, asked_of(settle, result))
+            for bucket, settle, said in zip(self._buckets, self._settles, taken.costs, strict=True)
+        ]
+        now = trio.current_time()
+        for bucket, seat, said, really in zip(self._buckets, taken.seats, taken.costs, costs, strict=True):
+            bucket.settle(now, seat, taken.since, said, really)
 
 
 def _limiter(limit: Admitting) -> LimiterKeys:
@@ -154,15 +159,15 @@ def _asking_keys(limits: Sequence[Admitting], limiters: Sequence[LimiterKeys]) -
     """Make a function that returns where an item stands at each limiter; its keys are asked for once."""
     pairs = [(each.key, limiter) for each, limiter in zip(limits, limiters, strict=True)]
     no_one: Seats = tuple(seat_of(limiter, None) for _, limiter in pairs)
-    fns = {key for (key, _), seat in zip(pairs, no_one, strict=True) if key is not None and seat is not None}
+    fns = {id(key): key for (key, _), seat in zip(pairs, no_one, strict=True) if key is not None and seat is not None}
     if not fns:
         return lambda item: no_one
 
     def seats_of(item: Any) -> Seats:
-        keys = {fn: asked_of(fn, item) for fn in fns}
+        keys = {name: asked_of(fn, item) for name, fn in fns.items()}
         return tuple(
             [
-                seat_of(limiter, None if key is None else keys[key]) if seat is not None else None
+                seat_of(limiter, None if key is None else keys[id(key)]) if seat is not None else None
                 for (key, limiter), seat in zip(pairs, no_one, strict=True)
             ]
         )
@@ -176,11 +181,15 @@ def _name_in(seats: Seats) -> Hashable:
     return None if seat is None else seat.branch.full_name(seat.key)
 
 
-def checked_settlement(cost: Any) -> Cost:
+def checked_settlement(rate_limit: AnyLimit, cost: Any) -> Cost:
     """Return what a call has really cost, if that may be."""
     if type(cost) is int and cost == 0:
         return 0
-    return checks.cost("Step.rate_limit", "settle", cost)
+    checks.cost("Step.rate_limit", "settle", cost)
+    if (rule := broken_grain(rate_limit, cost)) is not None:
+        raise checks.refuse(ValueError, "Step.rate_limit", "settle", rule, cost)
+    really: Cost = cost
+    return really
 
 
 def admission_of(limits: tuple[Admitting, ...]) -> AnyAdmission:

@@ -156,7 +156,7 @@ class KeyedAdmission:
         now = trio.current_time()
         for index, (limit, cost) in enumerate(zip(self._limits, taken.costs, strict=True)):
             if limit.settle is not None:
-                more = checked_settlement(asked_of(limit.settle, result)) - cost
+                more = checked_settlement(limit.rate_limit, asked_of(limit.settle, result)) - cost
                 key = self._keys.again(taken.key)
                 if more < 0:
                     key.meters[index].give_back(now, -more, taken.since)

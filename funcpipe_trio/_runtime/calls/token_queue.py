@@ -519,13 +519,16 @@ class TokenQueue:
         return mine.numbers[bucket] < its.numbers[bucket]
 
     def _join(self, place: Place, now: float) -> None:
-        self._line.order.add(place)
         for each, seat in zip(self._buckets, place.seats, strict=True):
+            if (
+                seat is not None
+            ):  # first: it asks for the hash of the key, and whether it equals others, which may raise
+                each.waits.begin(seat.branch.full_name(seat.key), now)
+        self._line.order.add(place)
+        for each in self._buckets:
             place.numbers[each], each.joined = each.joined, each.joined + 1
             each.lines[self] = None
             each.count_waiting(now, 1)
-            if seat is not None:
-                each.waits.begin(seat.branch.full_name(seat.key), now)
         self.look()
 
     def _leave(self, place: Place, now: float) -> None:
