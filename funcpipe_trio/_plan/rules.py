@@ -28,7 +28,7 @@ from .nodes import Plan, Source
 from .operations import FlatMap, Grouping, Map, Operation
 from .review import Finding
 from .settings import steps_in
-from .steps import Call, Fallback, Layer, Limit, Part, Timeout, Within, step_of
+from .steps import Call, Fallback, Layer, Limit, Part, Places, Timeout, Within, same_limiter, step_of
 
 _MOST_STAGES = 3  # named as those that hold the most
 
@@ -131,6 +131,36 @@ def _waiting_breaker_in_limit(line: SegmentLayout, _most: int | None) -> _Hits:
             yield operation.name, f"calls of {named(call.name)} wait for the circuit with their tokens taken."
 
 
+def _idle_places(line: SegmentLayout, _most: int | None) -> _Hits:
+    for operation, call, around in _calls(line):
+        places = [number for number, each in enumerate(around) if isinstance(each, Places)]
+        if places and any(map(_lets_wait, around[places[0] :])):
+            yield operation.name, f"a call of {named(call.name)} keeps its place while it waits to be made again."
+
+
+def _lets_wait(layer: Layer) -> bool:
+    return _retries(layer) or (isinstance(layer, CircuitBreaker) and layer.wait)
+
+
+def _places_in_a_circle(line: SegmentLayout, _most: int | None) -> _Hits:
+    held = [(operation.name, pair) for operation, _call, around in _calls(line) for pair in _held_pairs(around)]
+    for name, (outer, inner) in held:
+        if any(same_limiter(outer, within) and same_limiter(inner, around) for _name, (around, within) in held):
+            yield name, "a call holds a place while it waits for one that others hold while they wait for that."
+
+
+def _held_pairs(around: tuple[Layer, ...]) -> Iterator[tuple[object, object]]:
+    """Yield each limiter whose place is held while one of another is waited for, and that one."""
+    held: list[object] = []
+    together: list[object] = []  # taken at one instant
+    for layer in around:
+        if isinstance(layer, Places):
+            yield from ((limiter, layer.limiter) for limiter in held)
+            together.append(layer.limiter)
+        elif not isinstance(layer, Limit):
+            held, together = held + together, []
+
+
 def _emptied_by_open_circuit(line: SegmentLayout, _most: int | None) -> _Hits:
     for part in _parts(line):
         step = step_of(part.fn) if isinstance(part, Map | FlatMap) and _goes_on(part.on_error) else None
@@ -210,6 +240,20 @@ RULES = (
         "When the circuit closes they start together, in a burst that the rate does not allow.",
         "Write .rate_limit(limit) before .circuit_breaker(breaker).",
         _waiting_breaker_in_limit,
+    ),
+    Rule(
+        "idle-places",
+        "places around a retry, or around a circuit that calls wait for",
+        "Nobody uses the place meanwhile, though all who share the limiter wait for one, just when there is trouble.",
+        "Write .places(limiter) before .retry(retry), or before .circuit_breaker(breaker).",
+        _idle_places,
+    ),
+    Rule(
+        "places-in-a-circle",
+        "places of two limiters that are held in opposite orders",
+        "When each holds the place that the other waits for, neither goes on.",
+        "Write both directly one behind the other, .places(one).places(other), or in the same order everywhere.",
+        _places_in_a_circle,
     ),
     Rule(
         "open-circuit",

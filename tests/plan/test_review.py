@@ -16,9 +16,11 @@ import trio
 from funcpipe_trio import (
     CircuitBreaker,
     CircuitOpen,
+    FairShare,
     Finding,
     OnError,
     Pipeline,
+    PlaceLimiter,
     PlanError,
     RateLimit,
     Retry,
@@ -35,6 +37,7 @@ ROOT = Path(__file__).parents[2]
 NUMBERS = Pipeline.from_iterable(range(3), name="numbers")
 LIMIT, RETRY = RateLimit(2), Retry(3)
 SAFE = Step(embed).timeout(2)
+PLACES, OTHERS, FAIR = PlaceLimiter(2), PlaceLimiter(3), PlaceLimiter(4, FairShare())
 WAITING, BREAKING = CircuitBreaker(wait=True), CircuitBreaker()
 STARTED = Step(embed, idempotent=False).timeout(2).start()
 
@@ -69,6 +72,26 @@ HARM = {
     "a breaker that waits with tokens": (
         NUMBERS.map(SAFE.circuit_breaker(WAITING).rate_limit(LIMIT)),
         [("breaker-in-limit", "embed")],
+    ),
+    "places around a retry": (
+        NUMBERS.map(SAFE.retry(RETRY).timeout(9).places(PLACES)),
+        [("idle-places", "embed")],
+    ),
+    "places around a breaker that waits": (
+        NUMBERS.map(SAFE.circuit_breaker(WAITING).places(PLACES)),
+        [("idle-places", "embed")],
+    ),
+    "places in opposite orders": (
+        NUMBERS.map(SAFE.places(PLACES).timeout(3).places(OTHERS), name="one")
+        .map(SAFE.places(FAIR.group("g")))
+        .map(SAFE.places(OTHERS).timeout(3).rate_limit(LIMIT).places(PLACES), name="other"),
+        [("places-in-a-circle", "one"), ("places-in-a-circle", "other")],
+    ),
+    "places in opposite orders, in groups": (
+        NUMBERS.map(SAFE.places(FAIR.group("a")).timeout(3).places(OTHERS), name="one").map(
+            SAFE.places(OTHERS).timeout(3).places(FAIR), name="other"
+        ),
+        [("places-in-a-circle", "one"), ("places-in-a-circle", "other")],
     ),
     "an outage that is skipped": (
         NUMBERS.map(SAFE.circuit_breaker(BREAKING), on_error=OnError.skip()),
@@ -109,6 +132,17 @@ HARMLESS = {
     "pure": NUMBERS.map(Step.pure(parse)),
     "a limit in a retry": NUMBERS.map(SAFE.rate_limit(LIMIT).retry(RETRY)),
     "one in it and one around it": NUMBERS.map(SAFE.rate_limit(LIMIT).retry(RETRY).rate_limit(LIMIT)),
+    "places in a retry": NUMBERS.map(SAFE.places(PLACES).retry(RETRY)),
+    "places around a breaker that fails": NUMBERS.map(SAFE.circuit_breaker(BREAKING).places(PLACES)),
+    "places in one order": NUMBERS.map(SAFE.places(PLACES).timeout(3).places(OTHERS)).map(
+        SAFE.places(PLACES).timeout(3).places(OTHERS)
+    ),
+    "places at one instant": NUMBERS.map(SAFE.places(PLACES).rate_limit(LIMIT).places(OTHERS)).map(
+        SAFE.places(OTHERS).timeout(3).places(PLACES)
+    ),
+    "places one after the other": NUMBERS.map(SAFE.places(PLACES).then(SAFE.places(OTHERS)).timeout(9)).map(
+        SAFE.places(OTHERS).then(SAFE.places(PLACES))
+    ),
     "a retry of one attempt": NUMBERS.map(Step(STARTED).retry(Retry(1)).rate_limit(LIMIT)),
     "a call that is not idempotent": NUMBERS.map(STARTED),
     "a breaker around the limit": NUMBERS.map(SAFE.rate_limit(LIMIT).circuit_breaker(WAITING)),

@@ -22,12 +22,17 @@ from funcpipe_trio import (
     FairShare,
     Finding,
     Hub,
+    KeyWaitReport,
     Observer,
     OnError,
     OnFull,
     Pipeline,
+    PlaceLimiter,
+    PlaceLimiterGroup,
+    PlaceLimiterStatistics,
     RateLimit,
     RateLimiter,
+    RateLimiterGroup,
     RateLimiterStatistics,
     Report,
     Retry,
@@ -280,6 +285,20 @@ assert_type(step.coalesce(lambda number: number % 3), Step[int, bytes])
 assert_type(step.coalesce(key=str), Step[int, bytes])
 assert_type(step.fallback(step), Step[int, bytes])
 assert_type(step.fallback(Step.pure(told)), Step[int, bytes | str])
+fair_tokens = RateLimiter(RateLimit(100), share=FairShare({"a": 3}))
+assert_type(step.rate_limit(requests, fair_tokens, key=str, settle=[None, len]), Step[int, bytes])
+assert_type(step.rate_limit(fair_tokens.group("b", 2), key=str, cost=cost_of, settle=len), Step[int, bytes])
+assert_type(fair_tokens.group("b"), RateLimiterGroup)
+assert_type(fair_tokens.group("b").group(3, Fraction(1, 2)).rate_limit, RateLimit | RollingLimit)
+some_places = PlaceLimiter(3, FairShare({"a": 3}))
+assert_type(step.places(some_places, key=str).timeout(3), Step[int, bytes])
+assert_type(step.places(some_places.group("b")), Step[int, bytes])
+assert_type(some_places.group("b"), PlaceLimiterGroup)
+assert_type(some_places.places, int)
+step.places(3)  # type: ignore[arg-type]
+step.places(fair_tokens)  # type: ignore[arg-type]
+step.rate_limit(some_places)  # type: ignore[arg-type]
+PlaceLimiter(3, {"a": 3})  # type: ignore[arg-type]
 assert_type(step.map(len), Step[int, int])
 assert_type(step.map(len).then(step), Step[int, bytes])
 assert_type(Step.pure(words), Step[str, list[str]])
@@ -578,6 +597,13 @@ async def served(run: Run[int]) -> None:
     print(state)
     statistics = RateLimiter(RateLimit(3)).statistics()
     assert_type(statistics, RateLimiterStatistics)
+    assert_type(statistics.keys, tuple[KeyWaitReport, ...])
+    async with PlaceLimiter(3).hold(key="a"):
+        assert_type(PlaceLimiter(3).statistics(), PlaceLimiterStatistics)
+    await fair_tokens.group("a").acquire(3, key=("b", 1))
+    fair_tokens.acquire_nowait(key="b")
+    fair_tokens.set_weight("b", Fraction(1, 2))
+    fair_tokens.set_weight("b", 0.5)  # type: ignore[arg-type]
     assert_type(statistics.waited, float)
     await run_service([1])  # type: ignore[arg-type]
     await run_service(numbers, 3)  # type: ignore[call-arg]

@@ -69,7 +69,7 @@ class KeyedAdmission:
                 await self.take(asked)
             finally:
                 context.waits_for = CALL
-                context.counters.limited(self._name, asked.name, trio.current_time() - since, is_rate=True)
+                context.counters.limited(self._name, asked.name, trio.current_time() - since, 0.0)
         if context.limited is NONE:
             context.limited = {}
         self.note(asked, context)

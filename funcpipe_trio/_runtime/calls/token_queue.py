@@ -520,9 +520,7 @@ class TokenQueue:
 
     def _join(self, place: Place, now: float) -> None:
         for each, seat in zip(self._buckets, place.seats, strict=True):
-            if (
-                seat is not None
-            ):  # first: it asks for the hash of the key, and whether it equals others, which may raise
+            if seat is not None:  # first: what looks up a key may raise
                 each.waits.begin(seat.branch.full_name(seat.key), now)
         self._line.order.add(place)
         for each in self._buckets:
