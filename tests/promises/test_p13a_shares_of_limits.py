@@ -288,3 +288,28 @@ def test_tenants_share_a_limiter_by_weight_whatever_they_do(kind, seed):
         got[tenant] += cost * (what == "starts")
     assert min(got.values()) > 10, "each of them was served, dead or not"
     assert sum(got.values()) >= kind.least, "no token was left lying"
+
+
+def test_a_line_goes_on_when_what_others_took_changed_whose_turn_it_is():
+    """A call that takes of two limiters is charged at both; at the second one another key is first from then on."""
+    log = []
+
+    async def call(request):
+        log.append((request.tenant, request.number, trio.current_time()))
+
+    def limited(*limiters):
+        return Step(call).rate_limit(*limiters, key=lambda each: each.tenant, cost=lambda each: each.cost).start()
+
+    async def main():
+        first, second = (RateLimiter(RollingLimit(3, per=1), FairShare()) for _ in range(2))
+        alone, both = limited(second), limited(first, second)
+        await second.acquire(2, "other")
+        with trio.move_on_after(100):
+            async with trio.open_nursery() as nursery:
+                for use, tenant, number, cost in ((alone, "acme", 1, 2), (alone, "bolt", 1, 2), (both, "acme", 2, 1)):
+                    nursery.start_soon(use, Request(tenant, number, cost))
+                    await trio.sleep(0.125)
+
+    run_virtual(main)
+
+    assert log == [("acme", 2, 0.25), ("bolt", 1, 1), ("acme", 1, 2)]
