@@ -69,13 +69,18 @@ class KeyWaits:
 
     def took(self, key: Hashable, cost: int | Fraction) -> None:
         """Count what a call took, whether it waits or not."""
-        account = self._live.get(key)
-        if account is not None:
-            account.acquired, account.cost = account.acquired + 1, account.cost + cost
-            return
-        account = self._aside.resume(key) or KeyWait(key)
-        account.acquired, account.cost = account.acquired + 1, account.cost + cost
-        self._aside.put_aside(account)
+        self._count(key, 1, cost)
+
+    def settled(self, key: Hashable, more: int | Fraction) -> None:
+        """Count what a call has really cost more than it took, or less."""
+        self._count(key, 0, more)
+
+    def _count(self, key: Hashable, times: int, cost: int | Fraction) -> None:
+        live = self._live.get(key)
+        account = live or self._aside.resume(key) or KeyWait(key)
+        account.acquired, account.cost = account.acquired + times, account.cost + cost
+        if live is None:
+            self._aside.put_aside(account)
 
     def greatest(self) -> list[KeyWait]:
         """Return the accounts of those that waited longest, longest first; only so many are known."""

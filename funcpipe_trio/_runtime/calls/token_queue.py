@@ -148,7 +148,10 @@ class SharedBucket:
             rest = self.meter.charge(now, more)
             paid = more - rest
             self._owe(now, seat, rest)
-        self.acquired_cost += self._grid.counted(paid)
+        counted = self._grid.counted(more)
+        self.acquired_cost += counted
+        if seat is not None:
+            self.waits.settled(seat.branch.full_name(seat.key), counted)
         if seat is not None and paid:
             seat.branch.adjust(seat.key, paid)
             self.look()
