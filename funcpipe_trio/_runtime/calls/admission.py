@@ -64,20 +64,8 @@ class Admission:
     async def admit(self, item: Any, context: CallContext) -> Taken | None:
         """Wait until all limits let a call start, and take what it costs in the step in which this returns."""
         costs, seats = self._costs_of(item), self._seats_of(item)
-        if self._line.try_take(costs, seats):
-            return Taken(trio.current_time(), costs, seats) if self.is_ended else None
-        since, context.waits_for = trio.current_time(), self._waits_for()
-        before = self._line.waited_places(since)
-        try:
-            await self._line.take(costs, seats)
-        finally:
-            context.waits_for = CALL
-            now = trio.current_time()
-            seconds = now - since
-            for_places = (
-                self._line.waited_places(now) - before if self._line.is_mixed else seconds * (not self._is_rate)
-            )
-            context.counters.limited(self._name, _name_in(seats), seconds, for_places)
+        if not self._line.try_take(costs, seats):
+            await self.take((costs, seats), context)
         return Taken(trio.current_time(), costs, seats) if self.is_ended else None
 
     def ask(self, item: Any) -> Asked:
@@ -88,13 +76,24 @@ class Admission:
         """Take that, if it is there and nobody waits for it; return whether it did."""
         return self._line.try_take(*asked)
 
-    async def take(self, asked: Asked) -> None:
-        """Wait for it; it is taken in the step in which this returns.
+    async def take(self, asked: Asked, context: CallContext) -> None:
+        """Wait for it, and count that; it is taken in the step in which this returns.
 
         Checkpoint: if it waits.
         Cancellation: nothing was taken.
         """
-        await self._line.take(*asked)
+        since, context.waits_for = trio.current_time(), self._waits_for()
+        before = self._line.waited_places(since)
+        try:
+            await self._line.take(*asked)
+        finally:
+            context.waits_for = CALL
+            now = trio.current_time()
+            seconds = now - since
+            for_places = (
+                self._line.waited_places(now) - before if self._line.is_mixed else seconds * (not self._is_rate)
+            )
+            context.counters.limited(self._name, _name_in(asked[1]), seconds, for_places)
 
     def taken(self, asked: Asked) -> Taken:
         """Return what must be known when a call ends that has just taken it."""

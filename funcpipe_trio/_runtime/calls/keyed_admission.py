@@ -64,12 +64,7 @@ class KeyedAdmission:
         """Wait until all limits let a call start, and take what it costs in the step in which this returns."""
         asked = self.ask(item)
         if not self.try_take(asked):
-            since, context.waits_for = trio.current_time(), "rate limit"
-            try:
-                await self.take(asked)
-            finally:
-                context.waits_for = CALL
-                context.counters.limited(self._name, asked.name, trio.current_time() - since, 0.0)
+            await self.take(asked, context)
         if context.limited is NONE:
             context.limited = {}
         self.note(asked, context)
@@ -104,8 +99,8 @@ class KeyedAdmission:
         finally:
             self._leave(key, now)
 
-    async def take(self, asked: _Asked) -> None:
-        """Wait for it; it is taken in the step in which this returns.
+    async def take(self, asked: _Asked, context: CallContext) -> None:
+        """Wait for it, and count that; it is taken in the step in which this returns.
 
         Checkpoint: if it waits.
         Cancellation: the place in line is given back, and nothing was taken.
@@ -114,12 +109,9 @@ class KeyedAdmission:
         line, waiter = self._lines.setdefault(key, WaitQueue()), Waiter()
         line.order.add(waiter)
         try:
-            await line.wait(waiter, _at_once)  # until it is the first
-            if not key.meters:
-                await self._room.join(lambda: self._keys.make_room(key, trio.current_time()))
-            await line.wait(waiter, lambda: self._ready(asked))
-            while self._rest is not None and not await self._take_rest(self._rest, asked):
-                await line.wait(waiter, lambda: self._ready(asked))
+            await self._wait_turn(line, waiter, asked, context)
+            while self._rest is not None and not await self._take_rest(self._rest, asked, context):
+                await self._wait_turn(line, waiter, asked, context)
             self._spend(asked, trio.current_time())
         finally:
             line.leave(waiter)
@@ -166,17 +158,30 @@ class KeyedAdmission:
         if self._rest is not None:
             self._rest.settle(taken.rest_taken, result)
 
+    async def _wait_turn(self, line: WaitQueue[Waiter], waiter: Waiter, asked: _Asked, context: CallContext) -> None:
+        """Wait until a call is the first of its key, there is room for that, and its tokens are there."""
+        since, context.waits_for = trio.current_time(), "rate limit"
+        try:
+            await line.wait(waiter, _at_once)
+            if not asked.key.meters:
+                await self._room.join(lambda: self._keys.make_room(asked.key, trio.current_time()))
+            await line.wait(waiter, lambda: self._ready(asked))
+        finally:
+            context.waits_for = CALL
+            if seconds := trio.current_time() - since:
+                context.counters.limited(self._name, asked.name, seconds, 0.0)
+
     def _ready(self, asked: _Asked) -> float | None:
         now = trio.current_time()
         at = asked.key.ready_at(now, asked.costs)
         return None if at <= now else at
 
-    async def _take_rest(self, rest: AnyAdmission, asked: _Asked) -> bool:
+    async def _take_rest(self, rest: AnyAdmission, asked: _Asked, context: CallContext) -> bool:
         """Take of the limits beside; return whether the tokens of the key were there until then."""
         with trio.CancelScope() as scope:
             self._beside[asked.key] = asked, scope
             try:
-                await rest.take(asked.rest)
+                await rest.take(asked.rest, context)
             finally:
                 del self._beside[asked.key]
         return not scope.cancelled_caught

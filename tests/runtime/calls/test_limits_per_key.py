@@ -217,7 +217,7 @@ def test_limits_by_different_keys_are_all_kept():
         assert keeps(RateLimit(1), api.times(key))
     for key in "xyz":
         assert keeps(RateLimit(0.5), [when for when, item in api.log if item[-1] == key])
-    assert max(when for when, _ in api.log) <= 4
+    assert max(when for when, _ in api.log) <= 10  # whichever of the keys goes first
 
 
 def test_with_places_beside_both_are_taken_at_one_instant():
