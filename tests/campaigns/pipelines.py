@@ -250,6 +250,14 @@ class Flaky:
         return item
 
 
+class Refusing(Flaky):
+    """One whose calls end at instants at which no other begins, so that it is sure which of them a pause stops."""
+
+    async def __call__(self, item: int) -> int:
+        await trio.sleep(0.3 + item / 16)
+        return await super().__call__(item)
+
+
 async def fails_at_some(item: int) -> int:
     await trio.sleep(item % 2)
     if item % 3 == 1:
@@ -340,7 +348,7 @@ def limits_for_each_key() -> Pipeline[int]:
     """Beside a shared limit, with less room than there are keys, settled and paused."""
     shared = RateLimiter(RateLimit(2, burst=2))
     policy = Retry(3, OSError, Backoff(0), retry_after=lambda error: 2, pauses_limit=True)
-    keyed = Step(Flaky()).rate_limit(RateLimit(1), per_key=lambda x: x % 3, max_keys=2, settle=lambda x: x % 2 * 2)
+    keyed = Step(Refusing()).rate_limit(RateLimit(1), per_key=lambda x: x % 3, max_keys=2, settle=lambda x: x % 2 * 2)
     return (
         Pipeline.from_iterable(range(6))
         .map(keyed.rate_limit(shared).retry(policy).timeout(30), concurrency=3, ordered=False)
@@ -352,7 +360,7 @@ def pausing_retries() -> Pipeline[int]:
     """A call that fails stops those of the other stage as well."""
     shared = RateLimiter(RateLimit(2, burst=2))
     policy = Retry(3, OSError, Backoff(0), retry_after=lambda error: 3, pauses_limit=True)
-    flaky, other = Step(Flaky()).rate_limit(shared, RollingLimit(3, per=1)).retry(policy), Step(at_once)
+    flaky, other = Step(Refusing()).rate_limit(shared, RollingLimit(3, per=1)).retry(policy), Step(at_once)
     return (
         Pipeline.from_iterable(range(5))
         .map(flaky.timeout(30), concurrency=2)
