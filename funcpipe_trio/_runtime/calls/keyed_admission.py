@@ -145,18 +145,20 @@ class KeyedAdmission:
         """Give back, or charge, what a call that succeeded has really cost."""
         if taken is None:
             return
-        now = trio.current_time()
-        for index, (limit, cost) in enumerate(zip(self._limits, taken.costs, strict=True)):
-            if limit.settle is not None:
-                more = checked_settlement(limit.rate_limit, asked_of(limit.settle, result)) - cost
-                key = self._keys.again(taken.key)
-                if more < 0:
-                    key.meters[index].give_back(now, -more, taken.since)
-                elif more > 0:
-                    key.meters[index].owe(now, more)
-                self._changed(key, now)
+        more = [
+            0 if limit.settle is None else checked_settlement(limit.rate_limit, asked_of(limit.settle, result)) - cost
+            for limit, cost in zip(self._limits, taken.costs, strict=True)
+        ]
         if self._rest is not None:
-            self._rest.settle(taken.rest_taken, result)
+            self._rest.settle(taken.rest_taken, result)  # first: what is refused there settles nothing here
+        if any(more):
+            now, key = trio.current_time(), self._keys.again(taken.key)
+            for meter, each in zip(key.meters, more, strict=True):
+                if each < 0:
+                    meter.give_back(now, -each, taken.since)
+                else:
+                    meter.owe(now, each)
+            self._changed(key, now)
 
     async def _wait_turn(self, line: WaitQueue[Waiter], waiter: Waiter, asked: _Asked, context: CallContext) -> None:
         """Wait until a call is the first of its key, there is room for that, and its tokens are there."""

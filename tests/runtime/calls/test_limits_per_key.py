@@ -443,6 +443,25 @@ def test_who_waits_for_the_shared_limit_leaves_its_line_when_its_key_is_charged(
     assert api.log == [(0, "a0"), (4, "b0"), (9, "a1")]
 
 
+@pytest.mark.parametrize("refused", ["own", "shared"])
+def test_a_settlement_that_is_refused_settles_nothing(refused):
+    """Neither for the key nor at the limit beside: of 9 tokens one is gone, so 8 more calls start at once."""
+    costs = {"own": 5, "shared": 5} | {refused: -1}
+
+    async def main():
+        shared = RateLimiter(RateLimit(1, burst=9))
+        own = Step(Api().call).rate_limit(RateLimit(1, burst=9), per_key=first, settle=lambda _: costs["own"])
+        step = own.rate_limit(shared, settle=lambda _: costs["shared"]).start()
+        with pytest.raises(ValueError, match="settle must be"):
+            await step("a")
+        tokens = shared.statistics().tokens
+        costs.update(own=1, shared=1)
+        await at_once(step, ["a"] * 8)
+        return tokens, trio.current_time()
+
+    assert run_virtual(main) == (8, 0)
+
+
 # ---- in a run
 
 
