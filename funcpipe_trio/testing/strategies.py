@@ -24,6 +24,8 @@ import trio
 from hypothesis import currently_in_test_context, note
 from hypothesis import strategies as st
 
+from .._runtime.calls.place_limiter import PlaceLimiter
+from .._runtime.calls.rate_limiter import RateLimiter
 from ..merging import concat, fair_merge, merge, merge_sorted, prefer, zip_pipelines
 from ..pipeline import Pipeline
 from ..policies.fair_share import FairShare
@@ -435,6 +437,13 @@ def _by_key(draw: st.DrawFn) -> dict[str, Any]:
     }
 
 
+def _limited(draw: st.DrawFn) -> Step[int, int]:
+    keys = _modulus(draw)
+    share = FairShare(draw(weights(range(keys))))
+    step = Step(_wait(draw)).rate_limit(RateLimiter(draw(st.sampled_from(_LIMITS)), share), key=Rest(keys))
+    return step.places(PlaceLimiter(draw(st.integers(1, 2)), share), key=Rest(keys)) if draw(st.booleans()) else step
+
+
 def _shared(draw: st.DrawFn, pipeline: Pipeline[int]) -> Pipeline[int]:
     keys = _modulus(draw)
     share = FairShare(draw(weights(range(keys))), capacity=draw(st.integers(1, 3)))
@@ -470,6 +479,9 @@ _OPERATIONS: dict[str, _Operation] = {
     ),
     "async map by key": lambda draw, line, twins: line.map(
         _wait(draw), concurrency=draw(st.integers(1, 3)), ordered=draw(st.booleans()), **_by_key(draw)
+    ),
+    "async map with shared limits": lambda draw, line, twins: line.map(
+        _limited(draw), concurrency=draw(st.integers(1, 3)), ordered=draw(st.booleans())
     ),
     "async map with a resource": lambda draw, line, twins: line.map(
         Step(WaitWith(_wait(draw))).using(Opened(range(0), _delay(draw)), draw(st.sampled_from(("run", "worker")))),

@@ -13,10 +13,22 @@ import random
 
 import pytest
 import trio
+import trio.testing
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from funcpipe_trio import Backoff, OnError, Pipeline, PlanError, RateLimit, Retry, Step
+from funcpipe_trio import (
+    Backoff,
+    CircuitBreaker,
+    CircuitOpen,
+    OnError,
+    Pipeline,
+    PlaceLimiter,
+    PlanError,
+    RateLimit,
+    Retry,
+    Step,
+)
 from funcpipe_trio._sansio.backoff import backoff_delay
 from funcpipe_trio.testing import run_virtual
 from funcpipe_trio.testing._schedule import Schedule, scheduled
@@ -256,6 +268,63 @@ def test_d1_the_same_seed_gives_the_same_run():
 
     assert once(5) == first
     assert once(6) != first
+
+
+# ---- places that calls share
+
+
+def starts_behind_one_place(build, failures=0):
+    """Two items, one place; a call takes 1 s, and the first ones fail: when calls started, and what came when."""
+    call, ended = Call(failures), []
+
+    async def put(step, item):
+        try:
+            ended.append((await step(item), trio.current_time()))
+        except Exception as error:
+            ended.append((type(error), trio.current_time()))
+
+    async def main():
+        step = build(Step(call), PlaceLimiter(1)).start()
+        async with trio.open_nursery() as nursery:
+            for item in "ab":
+                nursery.start_soon(put, step, item)
+                await trio.testing.wait_all_tasks_blocked()
+
+    run_virtual(main)
+    return call.started, ended
+
+
+def test_a_place_inside_a_retry_is_free_between_attempts_and_one_around_it_is_kept():
+    """The first attempt of "a" fails at 1, the next one is due at 3."""
+    retry = Retry(2, OSError, Backoff(2, jitter=0))
+
+    inside = starts_behind_one_place(lambda step, places: step.places(places).retry(retry), failures=1)
+    around = starts_behind_one_place(lambda step, places: step.retry(retry).places(places), failures=1)
+
+    assert inside == ([0, 1, 3], [("b", 2), ("a", 4)])
+    assert around == ([0, 3, 4], [("a", 4), ("b", 5)])
+
+
+def test_the_wait_for_a_place_counts_in_a_timeout_around_it():
+    """And not in one inside; a call that is late gives its place back at that instant."""
+    inside = starts_behind_one_place(lambda step, places: step.timeout(1.5).places(places))
+    around = starts_behind_one_place(lambda step, places: step.places(places).timeout(1.5))
+    late = starts_behind_one_place(lambda step, places: step.timeout(0.75).places(places))
+
+    assert inside == ([0, 1], [("a", 1), ("b", 2)])
+    assert around == ([0, 1], [("a", 1), (trio.TooSlowError, 1.5)])
+    assert late == ([0, 0.75], [(trio.TooSlowError, 0.75), (trio.TooSlowError, 1.5)])
+
+
+def test_a_circuit_that_is_open_takes_no_place():
+    """The breaker around the place refuses at once; within it, a call first waits for a place."""
+    breaker = CircuitBreaker(1, 100)
+
+    around = starts_behind_one_place(lambda step, places: step.places(places).circuit_breaker(breaker), failures=9)
+    inside = starts_behind_one_place(lambda step, places: step.circuit_breaker(breaker).places(places), failures=9)
+
+    assert around == ([0, 1], [(OSError, 1), (OSError, 2)])  # both had begun before it opened
+    assert inside == ([0], [(OSError, 1), (CircuitOpen, 1)])
 
 
 # ---- defects

@@ -15,6 +15,7 @@ from funcpipe_trio import (
     FairShare,
     OnError,
     Pipeline,
+    PlaceLimiter,
     RateLimit,
     RateLimiter,
     Retry,
@@ -170,7 +171,20 @@ class Builder:
         paid = None if cost is None else self.world.sync(cost, "cost", lambda value: 1 + num(value) % burst)
         if shared == "by key":
             return step.rate_limit(limit, cost=paid, per_key=lambda value: num(value) % 3, max_keys=2)
-        return step.rate_limit(RateLimiter(limit) if shared else limit, cost=paid)
+        if not shared:
+            return step.rate_limit(limit, cost=paid)
+        if burst == 1:
+            return step.rate_limit(RateLimiter(limit), cost=paid)
+
+        def key(value: Any) -> int:
+            return num(value) % 3
+
+        share = FairShare({0: 3})  # what is settled below is never less than was paid: so P12 holds for starts
+        if burst == 2:
+            return step.rate_limit(
+                RateLimiter(limit, share), key=key, cost=paid, settle=lambda value: 2 + num(value) % 2
+            )
+        return step.rate_limit(RateLimiter(limit, share), key=key, cost=paid).places(PlaceLimiter(2, share), key=key)
 
     def _breaker(self, step: Any, failures: int, reset: float, wait: bool) -> Any:
         return step.circuit_breaker(CircuitBreaker(failures, reset, wait=wait))
