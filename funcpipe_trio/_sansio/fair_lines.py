@@ -19,7 +19,7 @@ It does not know the limit, nor the time: it says who is next, and is told who w
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from fractions import Fraction
 from typing import Any, Generic, TypeVar
 from weakref import WeakValueDictionary
@@ -46,6 +46,17 @@ class Branch:
         self._weight_of = weight_of  # of a name whose weight was not set
         self._set: dict[Hashable, int | Fraction] = {}  # weights that were set
         self._kept: set[Branch] = set()  # groups in which weights were set, which must not be forgotten
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Make a copy: of the weights, not of who waits."""
+        if self._parent is not None:
+            return Branch.group, (self._parent, self.name[-1])
+        return _remade, (self._weight_of, self._all_set())
+
+    def _all_set(self) -> list[tuple[tuple[Hashable, ...], dict[Hashable, int | Fraction]]]:
+        """Return the weights that were set, by the names of the groups."""
+        found = [(self.name, dict(self._set))] if self._set else []
+        return found + [each for group in list(self._groups.values()) for each in group._all_set()]
 
     def group(self, key: Hashable) -> Branch:
         """Return the group of a key."""
@@ -127,6 +138,17 @@ class Branch:
                 queue.adjust(each, cost)
         if lane is None:
             self.queue.remove(flow)
+
+
+def _remade(weight_of: Callable[[Any], int | Fraction], weights: Iterable[tuple[Any, dict[Any, Any]]]) -> Branch:
+    top = Branch(weight_of)
+    for name, of_keys in weights:
+        branch = top
+        for key in name:
+            branch = branch.group(key)
+        for key, weight in of_keys.items():
+            branch.set_weight(key, weight)
+    return top
 
 
 class _Group:

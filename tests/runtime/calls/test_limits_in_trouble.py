@@ -8,6 +8,7 @@ settlement of one limit that counts though that of the next is refused; an accou
 from __future__ import annotations
 
 import gc
+import pickle
 import threading
 from collections.abc import Callable
 from fractions import Fraction
@@ -20,7 +21,9 @@ import trio
 import trio.lowlevel
 from trio.testing import wait_all_tasks_blocked
 
-from funcpipe_trio import FairShare, PlaceLimiter, RateLimit, RateLimiter, RollingLimit, Step, threads
+from funcpipe_trio import FairShare, Pipeline, PlaceLimiter, RateLimit, RateLimiter, RollingLimit, Step, threads
+from funcpipe_trio._plan.steps import limits_around
+from funcpipe_trio._runtime.calls.limiter_keys import branch_of, shared_of
 from funcpipe_trio.testing import run_virtual
 from funcpipe_trio.testing._schedule import Schedule, scheduled
 from tests._kit import run_real
@@ -448,3 +451,30 @@ def test_keys_that_came_and_went_are_forgotten(what: str) -> None:
 
     before, after = run_virtual(main)
     assert after - before < 1_000
+
+
+# ---- copies
+
+
+def test_a_plan_with_shared_limits_can_be_pickled() -> None:
+    """As a plan without: its copy has limiters of its own, shared as before, with the weights of now."""
+    tokens, places = RateLimiter(RateLimit(4, burst=1), FairShare({"a": 2})), PlaceLimiter(1, FairShare())
+    tokens.group("g", 3).set_weight("x", 5)
+    tokens.set_weight("b", 7)
+    line = Pipeline.from_iterable(["a", "b"] * 3)
+    step = Step(at_work).rate_limit(tokens, key=str).places(places.group("p"), key=str)
+    plan = line.map(step, concurrency=4).map(Step(at_work).rate_limit(tokens.group("g"), key=str))
+
+    other = pickle.loads(pickle.dumps(plan))
+
+    assert run_virtual(other.collect) == ["a", "b"] * 3
+    assert run_virtual(plan.collect) == ["a", "b"] * 3
+    assert other.describe("json") == plan.describe("json")
+    (one, _), (two, _) = [limits_around(operation.fn.plan.parts[0]) for operation in other._plan.operations]
+    assert shared_of(one[-1].limiter) is shared_of(two[-1].limiter) is not shared_of(tokens)
+    top, group = branch_of(one[-1].limiter), branch_of(two[-1].limiter)
+    assert top is not None
+    assert group is not None
+    assert [top.weight(key) for key in ("a", "b", "g", "c")] == [2, 7, 3, 1]
+    assert [group.weight(key) for key in "xy"] == [5, 1]
+    assert top.group("g") is group
