@@ -10,6 +10,8 @@ from collections.abc import Hashable, Sequence
 from fractions import Fraction
 from typing import Any
 
+import trio
+
 from ..._base import checks
 from ..._base.frozen import dataclass
 from ..._sansio.fair_lines import Branch
@@ -45,6 +47,7 @@ class LimiterKeys:
 
     _kind = "limiter"  # its name in errors
 
+    @trio.lowlevel.enable_ki_protection
     def set_weight(self, key: Hashable, weight: int | Fraction) -> None:
         """Change the weight of a key, or of the group with this name, from its next call on.
 

@@ -96,6 +96,7 @@ class RateLimiterGroup(LimiterKeys):
         """
         await self._line.take((self._checked(cost),), (self._seat(key),), checkpoint=True)
 
+    @trio.lowlevel.enable_ki_protection
     def acquire_nowait(self, cost: int | Fraction = 1, key: Hashable = None) -> None:
         """Take tokens, if they are there and no task waits for them.
 
