@@ -320,6 +320,7 @@ class Pipeline(Generic[T_co]):
         per_key: int = 1,
         key_rate: RateLimit | RollingLimit | None = None,
         waiting: int = 0,
+        retries_elsewhere: int = 0,
         latest: bool = False,
         name: str | None = None,
     ) -> Pipeline[U]: ...
@@ -336,6 +337,7 @@ class Pipeline(Generic[T_co]):
         per_key: int = 1,
         key_rate: RateLimit | RollingLimit | None = None,
         waiting: int = 0,
+        retries_elsewhere: int = 0,
         latest: bool = False,
         name: str | None = None,
     ) -> Pipeline[U | Failure[T_co]]: ...
@@ -352,6 +354,7 @@ class Pipeline(Generic[T_co]):
         per_key: int = 1,
         key_rate: RateLimit | RollingLimit | None = None,
         waiting: int = 0,
+        retries_elsewhere: int = 0,
         latest: bool = False,
         name: str | None = None,
     ) -> Pipeline[U]: ...
@@ -368,6 +371,7 @@ class Pipeline(Generic[T_co]):
         per_key: int = 1,
         key_rate: RateLimit | RollingLimit | None = None,
         waiting: int = 0,
+        retries_elsewhere: int = 0,
         latest: bool = False,
         name: str | None = None,
     ) -> Pipeline[U | Failure[T_co]]: ...
@@ -397,6 +401,7 @@ class Pipeline(Generic[T_co]):
         per_key: int = 1,
         key_rate: RateLimit | RollingLimit | None = None,
         waiting: int = 0,
+        retries_elsewhere: int = 0,
         on_error: OnError = plan.STOP,
         latest: bool = False,
         name: str | None = None,
@@ -427,14 +432,21 @@ class Pipeline(Generic[T_co]):
             dropped and told to `on_discard` with the reason ``latest``; its own call begins when that has ended. (What
             shields itself goes on until it is done, and its result is dropped.) Of several that are there, the newest
             is taken. Not for a sync function, nor with `key` or a `concurrency` above 1, which `check` refuses.
+          retries_elsewhere: items that may wait for their next attempt without a place, an int >= 0, which
+            `max_in_flight` counts; any more wait in their places. It needs a step with a `Retry`, and no `latest`,
+            which `check` says. When its wait is over an item gets the next free place, before new items and in the
+            order of the waits, so no more calls run than `concurrency`. A timeout around the retry counts that, too. An
+            item keeps its turn, its key, and what is around the retry (a permit of a circuit). A drain waits for it.
           name: its name in reports and errors; by default that of the step or function.
 
         Raises:
           TypeError: if an argument has a wrong type, or `per_key`, `key_rate` or `waiting` comes without `key`.
-          ValueError: if `concurrency` or `per_key` is below 1, or `waiting` below 0.
+          ValueError: if `concurrency` or `per_key` is below 1, or `waiting` or `retries_elsewhere` below 0.
         """
         keyed = (key, per_key, key_rate, waiting)
-        return self._then(plan.Map(_named_as(fn, name), fn, concurrency, ordered, *keyed, on_error, latest))
+        return self._then(
+            plan.Map(_named_as(fn, name), fn, concurrency, ordered, *keyed, on_error, latest, retries_elsewhere)
+        )
 
     # First, because mypy reports errors for the first overload, and does not look into a lambda for that of a guard.
     # No function that returns a bool fits it, and so no guard does.
@@ -620,6 +632,7 @@ class Pipeline(Generic[T_co]):
         per_key: int = 1,
         key_rate: RateLimit | RollingLimit | None = None,
         waiting: int = 0,
+        retries_elsewhere: int = 0,
         on_error: OnError = ...,
         name: str | None = None,
     ) -> Pipeline[U | Failure[Any]]: ...
@@ -635,6 +648,7 @@ class Pipeline(Generic[T_co]):
         per_key: int = 1,
         key_rate: RateLimit | RollingLimit | None = None,
         waiting: int = 0,
+        retries_elsewhere: int = 0,
         on_error: OnError = ...,
         name: str | None = None,
     ) -> Pipeline[U | Failure[Any]]: ...
@@ -654,6 +668,7 @@ class Pipeline(Generic[T_co]):
         per_key: int = 1,
         key_rate: RateLimit | RollingLimit | None = None,
         waiting: int = 0,
+        retries_elsewhere: int = 0,
         on_error: OnError = plan.STOP,
         name: str | None = None,
     ) -> Pipeline[Any]:
@@ -671,15 +686,18 @@ class Pipeline(Generic[T_co]):
           per_key: calls at once for one key, an int >= 1.
           key_rate: how often calls for one key may begin.
           waiting: items that may wait for their key without taking a place, an int >= 0.
+          retries_elsewhere: items that may wait for their next attempt without a place, an int >= 0.
           on_error: what happens to an item whose call failed; with ``OnError.emit()`` it is one more failure.
           name: its name in reports and errors; by default that of the step or function.
 
         Raises:
           TypeError: if an argument has a wrong type, or `per_key`, `key_rate` or `waiting` comes without `key`.
-          ValueError: if `concurrency` or `per_key` is below 1, or `waiting` below 0.
+          ValueError: if `concurrency` or `per_key` is below 1, or `waiting` or `retries_elsewhere` below 0.
         """
         keyed = (key, per_key, key_rate, waiting)
-        return self._then(OnOk(_named_as(fn, name), fn, concurrency, ordered, *keyed, on_error))
+        return self._then(
+            OnOk(_named_as(fn, name), fn, concurrency, ordered, *keyed, on_error, False, retries_elsewhere)
+        )
 
     @overload
     def recover(
@@ -693,6 +711,7 @@ class Pipeline(Generic[T_co]):
         per_key: int = 1,
         key_rate: RateLimit | RollingLimit | None = None,
         waiting: int = 0,
+        retries_elsewhere: int = 0,
         name: str | None = None,
     ) -> Pipeline[T | U]: ...
 
@@ -708,6 +727,7 @@ class Pipeline(Generic[T_co]):
         per_key: int = 1,
         key_rate: RateLimit | RollingLimit | None = None,
         waiting: int = 0,
+        retries_elsewhere: int = 0,
         name: str | None = None,
     ) -> Pipeline[T | U | Failure[Any]]: ...
 
@@ -723,6 +743,7 @@ class Pipeline(Generic[T_co]):
         per_key: int = 1,
         key_rate: RateLimit | RollingLimit | None = None,
         waiting: int = 0,
+        retries_elsewhere: int = 0,
         name: str | None = None,
     ) -> Pipeline[T | U]: ...
 
@@ -738,6 +759,7 @@ class Pipeline(Generic[T_co]):
         per_key: int = 1,
         key_rate: RateLimit | RollingLimit | None = None,
         waiting: int = 0,
+        retries_elsewhere: int = 0,
         name: str | None = None,
     ) -> Pipeline[T | U | Failure[Any]]: ...
 
@@ -769,6 +791,7 @@ class Pipeline(Generic[T_co]):
         per_key: int = 1,
         key_rate: RateLimit | RollingLimit | None = None,
         waiting: int = 0,
+        retries_elsewhere: int = 0,
         on_error: OnError = plan.STOP,
         name: str | None = None,
     ) -> Pipeline[Any]:
@@ -784,16 +807,19 @@ class Pipeline(Generic[T_co]):
           per_key: calls at once for one key, an int >= 1.
           key_rate: how often calls for one key may begin.
           waiting: failures that may wait for their key without taking a place, an int >= 0.
+          retries_elsewhere: failures that may wait for their next attempt without a place, an int >= 0.
           on_error: what happens if `fn` fails as well; ``OnError.emit()`` puts a `Failure` there whose item is the
             failure that it got.
           name: its name in reports and errors; by default that of the step or function.
 
         Raises:
           TypeError: if an argument has a wrong type, or `per_key`, `key_rate` or `waiting` comes without `key`.
-          ValueError: if `concurrency` or `per_key` is below 1, or `waiting` below 0.
+          ValueError: if `concurrency` or `per_key` is below 1, or `waiting` or `retries_elsewhere` below 0.
         """
         keyed = (key, per_key, key_rate, waiting)
-        return self._then(Recover(_named_as(fn, name), fn, concurrency, ordered, *keyed, on_error))
+        return self._then(
+            Recover(_named_as(fn, name), fn, concurrency, ordered, *keyed, on_error, False, retries_elsewhere)
+        )
 
     def or_else(self, make_pipeline: Callable[[], Pipeline[U]], *, name: str | None = None) -> Pipeline[T_co | U]:
         """Continue with another pipeline if the stream ends without an item.

@@ -130,7 +130,7 @@ def test_functions_fit_in_the_eye(module):
 
 RARE = {
     *("advice", "again", "balancing", "batching", "between", "circuit", "combining", "deadline"),
-    *("expanding", "flat_map", "held", "keyed", "keyed_batching", "latest", "loop", "made"),
+    *("elsewhere", "expanding", "flat_map", "held", "keyed", "keyed_batching", "latest", "loop", "made"),
     *("map_some", "nested", "on_end", "or_else", "orders", "own", "own_by_key", "paced"),
     *("plan_settings", "rejoining", "resources", "restarting", "sorting", "stream_timeout", "threaded", "through"),
     *("tolerant_merge", "using", "windows", "worker_processes", "worker_program"),

@@ -377,6 +377,7 @@ def keyed_map_rows(line=LINE):
         message = f"{where}: key_rate must be a RateLimit or a RollingLimit, not {shown(value)}\nUse RateLimit(5), say."
         yield TypeError, partial(call, key=SYNC, key_rate=value), message
     yield TypeError, partial(call, key_rate=RateLimit(5)), f"{where}: key_rate must come with key"
+    yield from wrong_ints(where, "retries_elsewhere", lambda value: call(retries_elsewhere=value), at_least=0)
 
 
 def key_rows(where, call):

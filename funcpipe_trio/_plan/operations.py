@@ -22,7 +22,8 @@ from ..policies.fair_share import FairShare
 from ..policies.on_error import Divert, Emit, OnError, Stop
 from ..policies.on_full import OnFull
 from ..policies.rate_limit import AnyLimit, checked_limit
-from .steps import step_of
+from ..policies.retry import Retry
+from .steps import layers_in, step_of
 
 STOP = Stop()
 
@@ -225,6 +226,7 @@ class Map(Concurrent):
     waiting: int = 0
     on_error: OnError = STOP
     latest: bool = False
+    retries_elsewhere: int = 0
 
     def __post_init__(self) -> None:
         Concurrent.__post_init__(self)
@@ -236,6 +238,7 @@ class Map(Concurrent):
         if self.key_rate is not None:
             checked_limit(self.method, "key_rate", self.key_rate, "Use RateLimit(5), say.")
         checks.integer(self.method, "waiting", self.waiting, at_least=0)
+        checks.integer(self.method, "retries_elsewhere", self.retries_elsewhere, at_least=0)
         if self.key is None:
             given = {"per_key": self.per_key > 1, "key_rate": self.key_rate is not None, "waiting": self.waiting > 0}
             for name in [name for name, is_given in given.items() if is_given]:
@@ -250,7 +253,7 @@ class Map(Concurrent):
 
     @property
     def keeps(self) -> int:
-        return self.waiting
+        return self.waiting + self.retries_elsewhere
 
     @property
     def is_one_to_one(self) -> bool:
@@ -263,7 +266,9 @@ class Map(Concurrent):
             return said
         if self.latest:
             return f"{said}, {_LATEST_ONLY}"
-        return f"{said}, {self.workers} at a time{self._by_key()}, {'in order' if self.ordered else 'as completed'}"
+        aside = f", up to {self.retries_elsewhere} retries elsewhere" if self.retries_elsewhere else ""
+        in_order = "in order" if self.ordered else "as completed"
+        return f"{said}, {self.workers} at a time{self._by_key()}{aside}, {in_order}"
 
     def _by_key(self) -> str:
         if self.key is None:
@@ -282,6 +287,18 @@ class Map(Concurrent):
         yield from _latest_problems(self, is_awaited=self.awaits or is_async(self.fn))
         if self.latest and self.key is not None:
             yield f"map {named(self.name)}: key must not be given with latest=True, which works on one item at a time"
+        yield from self._elsewhere_problems()
+
+    def _elsewhere_problems(self) -> Iterator[str]:
+        step, where = step_of(self.fn), f"{self.verb} {named(self.name)}: retries_elsewhere"
+        has_retry = step is not None and any(isinstance(layer, Retry) for layer in layers_in(step.parts))
+        if self.retries_elsewhere and not has_retry:
+            yield (
+                f"{where} must come with a step that has a Retry, which {function_name(self.fn)} has not"
+                "\nUse Step(fn).retry(Retry(3)), or leave out retries_elsewhere."
+            )
+        elif self.retries_elsewhere and self.latest:
+            yield f"{where} must not be given with latest=True, which works on one item at a time"
 
 
 @dataclass(frozen=True, slots=True)

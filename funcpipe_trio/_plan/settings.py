@@ -106,7 +106,8 @@ def _hidden(part: Source | Operation | FanIn | FanInLayout | FanOut) -> set[str]
         return {"key", "max_keys", "full"}
     if isinstance(part, Map):
         of_keys = {"per_key", "key_rate", "waiting"} if part.key is None else set()
-        return of_keys | ({"latest"} if isinstance(part, MapSome) else set())
+        of_steps = set() if step_of(part.fn) is not None or part.retries_elsewhere else {"retries_elsewhere"}
+        return of_keys | of_steps | ({"latest"} if isinstance(part, MapSome) else set())
     if isinstance(part, FanIn | FanInLayout):
         return set().union(*_OF_KIND.values()) - _OF_KIND.get(part.kind, set())
     return set()

@@ -304,6 +304,19 @@ def retry_with_failures() -> Pipeline[int]:
     return Pipeline.from_iterable(range(7)).map(flaky, concurrency=3).buffer(2)
 
 
+def retries_elsewhere() -> Pipeline[int]:
+    flaky = Step(Flaky()).retry(Retry(3, OSError, Backoff(2, jitter=0.2))).timeout(60)
+    return Pipeline.from_iterable(range(9)).map(flaky, concurrency=2, retries_elsewhere=2).buffer(1)
+
+
+def retries_elsewhere_as_completed() -> Pipeline[int]:
+    """With every way to have no place: a timeout in the wait, a retry around it, a divert; and by key."""
+    inner = Step(Flaky()).retry(Retry(3, OSError, Backoff(2, jitter=0.2))).timeout(2.5)
+    step = inner.retry(Retry(2, trio.TooSlowError, Backoff(1, jitter=0)))
+    how: dict[str, Any] = {"ordered": False, "retries_elsewhere": 2, "on_error": OnError.divert(one_step)}
+    return Pipeline.from_iterable(range(8)).map(step, **how).map(step, key=lambda x: x % 2, waiting=1, **how).buffer(1)
+
+
 def rate_limited() -> Pipeline[int]:
     limiter = RateLimiter(RateLimit(2, burst=2))
     one, other = Step(one_step).rate_limit(limiter), Step(at_once).rate_limit(limiter, cost=lambda x: 1 + x % 2)
@@ -1113,6 +1126,8 @@ SCENARIOS = [
     Scenario(keyed_map_at_rates, first_three, name="keyed_map_at_rates_with_a_consumer_that_leaves"),
     Scenario(keyed_map_at_rates_as_completed, name="keyed_map_at_rates_as_completed"),
     Scenario(retry_with_failures, name="retry_with_failures"),
+    Scenario(retries_elsewhere, name="retries_elsewhere"),
+    Scenario(retries_elsewhere_as_completed, name="retries_elsewhere_as_completed"),
     Scenario(rate_limited, name="rate_limited"),
     Scenario(two_limits, name="two_limits"),
     Scenario(tenants_behind_shared_limits, name="tenants_behind_shared_limits"),

@@ -539,6 +539,10 @@ def mapped() -> Iterator[Case]:
     yield on("map: a step on a runner", lambda p: p.map(Step(same).on(in_place).timeout(99), concurrency=2))
     for per in ("run", "worker"):
         yield Case(f"map: a resource for each {per}", partial(with_a_resource, per))
+    again = Step(nap).retry(Retry(2))
+    yield on("map: retries elsewhere", lambda p: p.map(again, concurrency=2, retries_elsewhere=2))
+    aside: dict[str, Any] = {"key": rest, "ordered": False, "retries_elsewhere": 3}
+    yield on("map: key, retries elsewhere", lambda p: p.map(again, concurrency=3, **aside), ordered=False)
     yield on("map: a lambda, awaited", lambda p: p.map(lambda item: nap(item), concurrency=2))
     yield on("map: ordered pool", lambda p: p.map(nap, concurrency=3))
     yield on("map: unordered pool", lambda p: p.map(nap, concurrency=3, ordered=False), ordered=False)

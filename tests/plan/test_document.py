@@ -150,6 +150,7 @@ def test_every_policy_of_a_step_has_its_values():
         "per_key": 1,
         "key_rate": None,
         "waiting": 0,
+        "retries_elsewhere": 0,
         "on_error": "skip",
         "on_error.max_failures": 5,
         "on_error.max_ratio": 0.1,

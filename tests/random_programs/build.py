@@ -227,6 +227,8 @@ class Builder:
             rate = op.args.get("key_rate")
             how["waiting"] = op.args.get("waiting", 0)
             how["key_rate"] = None if rate is None else limit_of(*rate)
+        if any(layer[0] == "retry" for layer in layers or ()):  # a smaller program may have lost it
+            how["retries_elsewhere"] = op.args.get("retries_elsewhere", 0)
         if op.args.get("latest"):
             how["latest"] = True
         return method(made, **how)

@@ -281,7 +281,10 @@ class Generator:
             op.args |= {"latest": True, "concurrency": 1}
         if self.chance(0.35):
             op.args["layers"] = self.layers()
-        if not any(layer[0] == "retry" for layer in op.args.get("layers", ())):
+        if any(layer[0] == "retry" for layer in op.args.get("layers", ())):
+            if not op.args.get("latest"):
+                op.args["retries_elsewhere"] = self.pick([0, 0, 1, 2, 9])
+        else:
             for fault in op.fn.faults.values():
                 fault.times = 99
         return "mixed" if self._leaves_failures(op) else "item"

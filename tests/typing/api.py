@@ -398,6 +398,7 @@ fetched.on_ok(size, concurrency=2)  # type: ignore[arg-type]
 fetched.recover(feed)  # type: ignore[arg-type]
 
 assert_type(numbers.map(fetch, key=lambda number: number % 2, concurrency=2), Pipeline[bytes])
+assert_type(numbers.map(Step(fetch).retry(Retry(3)), retries_elsewhere=9), Pipeline[bytes])
 assert_type(numbers.map(fetch, key=str, per_key=2, key_rate=RateLimit(5), waiting=99), Pipeline[bytes])
 assert_type(numbers.map(str).flat_map(words, on_error=OnError.skip()), Pipeline[str])
 assert_type(numbers.map(str).flat_map(words, on_error=OnError.emit()), Pipeline[str | Failure[str]])

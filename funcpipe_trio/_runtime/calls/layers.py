@@ -327,7 +327,7 @@ def _retried(inner: Layered, retry: Retry, pausing: list[AnyAdmission]) -> Layer
                 return result
             context.waits_for = "retry"
             try:
-                await context.counters.back_off(wait)
+                await context.counters.back_off(wait, trio.sleep if context.place is None else context.place.wait)
             finally:
                 context.waits_for = CALL
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from math import inf
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
 from .step_counters import StepCounters
 from .time_limit import TimeLimit
@@ -17,12 +17,22 @@ NONE: Final[dict[Any, Any]] = {}
 """Where no limit is for each key; never changed."""
 
 
+class Place(Protocol):
+    """The place of an item among the calls of its stage, where it may be given up for a time."""
+
+    async def wait(self, seconds: float) -> None:
+        """Wait before another attempt, perhaps without a place; return with one."""
+
+    async def take(self) -> None:
+        """Wait until the item has a place, if a wait without one was cut short: before anything is called for it."""
+
+
 class CallContext:
     """The context of one call through the policies of a step; reused for the next call."""
 
     __slots__ = (
         *("attempt", "counters", "deadline", "further", "kept_limit"),
-        *("last_error", "limited", "most_attempts", "number", "waits_for"),
+        *("last_error", "limited", "most_attempts", "number", "place", "waits_for"),
     )
 
     def __init__(
@@ -33,6 +43,7 @@ class CallContext:
         self.further: int = further  # which further call of a hedge it is, from 1; 0 for the first call of the item
         self.deadline: float = inf  # the earliest deadline around what runs now, by trio's clock; inf without a timeout
         self.limited: dict[Any, Any] = NONE  # the number of the last item, and its key, at each limit for each key
+        self.place: Place | None = None  # that of the item; None if it keeps it until its call ends
         self.waits_for: str = CALL  # what the call waits for now, as reports say it
         self.begin(number)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Awaitable, Callable, Hashable
 
 import trio
 
@@ -29,6 +29,7 @@ class StepCounters:
         "stage",
         "timeouts",
         "waited_circuit",
+        "waited_elsewhere",
         "waited_places",
         "waited_rate",
         "waited_resource",
@@ -47,6 +48,7 @@ class StepCounters:
         self.waited_places: float = 0.0  # seconds of waiting for places
         self.limits: LimitWaits | None = None  # which key waited for which limit; made when a call has waited
         self.waited_retry: float = 0.0  # seconds of waiting between attempts
+        self.waited_elsewhere: float = 0.0  # seconds between attempts without a place of the stage
         self.waited_circuit: float = 0.0  # seconds of waiting for a circuit
         self.resources: int = 0  # resources that were opened
         self.waited_resource: float = 0.0  # seconds of waiting until one was open
@@ -62,12 +64,12 @@ class StepCounters:
             self.limits = LimitWaits()
         self.limits.count(limit, key, seconds)
 
-    async def back_off(self, seconds: float) -> None:
-        """Wait before another attempt."""
+    async def back_off(self, seconds: float, wait: Callable[[float], Awaitable[None]] = trio.sleep) -> None:
+        """Wait before another attempt, in a way that may be another than to sleep."""
         self.retries += 1
         since = trio.current_time()
         try:
-            await trio.sleep(seconds)
+            await wait(seconds)
         finally:
             self.waited_retry += trio.current_time() - since
 

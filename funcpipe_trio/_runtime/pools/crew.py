@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import trio
 
@@ -62,11 +62,13 @@ class Worker:
 class Crew:
     """Workers, of which those that wait can be called in."""
 
+    usage_of: ClassVar[type[Usage]] = Usage
+
     def __init__(
         self, chain: Chain, size: int, work: Callable[[Worker], Awaitable[None]], counters: StepCounters
     ) -> None:
         self.size = size  # places: so many calls at once
-        self.usage: Usage = Usage(chain.host.state_times)  # how many of its places are in use, over time
+        self.usage: Usage = self.usage_of(chain.host.state_times)  # how many of its places are in use, over time
         self.workers: list[Worker] = []  # all that were started, and have not ended
         self.parked: list[Worker] = []  # those that wait for an item or room; the last is woken first
         self.coming: int = 0  # workers with empty hands that were started or woken, and have not run since
@@ -89,7 +91,7 @@ class Crew:
         if self.parked:
             self.wake()
             return True
-        if len(self.workers) < self.size:
+        if self.can_come:
             self._employ()
             return True
         return False

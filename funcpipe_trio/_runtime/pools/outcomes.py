@@ -127,6 +127,8 @@ class Outcomes:
         pool = self._pool
         is_kept = True  # or the error that was to be handled would be lost
         try:
+            if worker.context.place is not None:
+                await worker.context.place.take()
             await self.call.divert(failure, CallContext(self.call.divert_counters, worker.number))
             is_kept = False
         except BaseException as raised:  # noqa: ASYNC103  # raised again if it must pass

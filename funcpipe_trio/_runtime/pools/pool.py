@@ -23,7 +23,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Awaitable, Iterator
 from contextlib import closing
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import trio
 
@@ -58,13 +58,16 @@ class Pool:
     the one here.
     """
 
+    crew_of: ClassVar[type[Crew]] = Crew
+
     def __init__(self, ends: Ends, call: Calling, *, concurrency: int, ordered: bool) -> None:
         self.order: InOrder | AsCompleted = InOrder() if ordered else AsCompleted()  # which result is next
         self.results: Results = Results(self.order, self)  # the inlet of its chain
         self.chain: Chain = Chain(ends._replace(inlet=self.results))  # what results go through
         self.call: Calling = call  # what it calls, and what it does when that fails
         self.outcomes: Outcomes = Outcomes(self, call)  # what becomes of failed calls
-        self.crew: Crew = Crew(self.chain, concurrency, self._employed, call.counters or StepCounters())  # its workers
+        counters = call.counters or StepCounters()
+        self.crew: Crew = self.crew_of(self.chain, concurrency, self._employed, counters)  # its workers
         self.source: Inlet = ends.inlet  # where items come from
         self.kind: str = "async"  # as reports call it
         self.counters: StepCounters | None = call.counters  # what the policies of its step count; None without a step
@@ -154,6 +157,10 @@ class Pool:
     def dropped(self) -> int:
         """How many items it dropped itself."""
         return self.chain.dropped
+
+    def elsewhere(self) -> tuple[int, int]:
+        """Return how many items wait without a place now, and the most that did."""
+        return 0, 0
 
     def waits_for(self) -> str | None:
         """Return what it waits for now, or most of its calls do; None if it runs or is not at work."""

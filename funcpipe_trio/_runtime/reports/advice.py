@@ -48,6 +48,10 @@ class Setting:
     is_keyed: bool = False
     has_key_rate: bool = False
     """Whether calls of one key begin at a limited rate."""
+    can_retry_elsewhere: bool = False
+    """Whether items could wait for their next attempt without a place."""
+    retries_elsewhere: int = 0
+    """How many items may wait for their next attempt without a place."""
     is_latest: bool = False
     """Whether a newer item supersedes the one it works on."""
     paced_by: str | None = None
@@ -176,6 +180,14 @@ class _Case:
         return self.waits(name, _MUCH)
 
     @property
+    def mostly_retries(self) -> bool:
+        """Whether its items kept their places for most of their time only to wait for their next attempts."""
+        policies = None if self.stage is None else self.stage.policies
+        if self.stage is None or policies is None:
+            return False
+        return policies.waited_retry - policies.waited_elsewhere > _MUCH * self.stage.used
+
+    @property
     def mostly_fails(self) -> bool:
         """Whether most of what it took came to nothing, by an error that was handled or that ended the run."""
         return self.stage is not None and self.stage.failed > _MUCH * self.stage.received
@@ -235,6 +247,10 @@ def _failing(case: _Case) -> str:
 
 
 def _retries(case: _Case) -> str:
+    if case.setting.can_retry_elsewhere:
+        most = case.setting.retries_elsewhere
+        how = f"a larger retries_elsewhere than {most}" if most else "retries_elsewhere"
+        return f"{case.name}: its calls wait between attempts; fewer failures, a shorter backoff, or {how} would help"
     return f"{case.name}: its calls wait between attempts; fewer failures, or a shorter backoff, would help"
 
 
@@ -331,7 +347,7 @@ def _slow_inside(case: _Case) -> str:
 _Rule = tuple[Callable[[_Case], bool], Callable[[_Case], str]]
 _RULES: tuple[_Rule, ...] = (
     (lambda case: case.number is None, _slow_consumer),
-    (lambda case: case.waits_mostly("waited_retry"), _retries),
+    (lambda case: case.mostly_retries, _retries),
     (lambda case: case.waits_outside, _slow_source),
     (lambda case: case.places > 0 and case.mostly_fails, _failing),
     (lambda case: case.waits_mostly("waited_circuit"), _open_circuit),

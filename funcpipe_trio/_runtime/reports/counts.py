@@ -84,6 +84,8 @@ class PolicyReport:
     """Further calls that a `hedge` made because the first was slow."""
     coalesced: int = 0
     """Calls that a `coalesce` did not make, because an equal one was under way, whose outcome they got."""
+    waited_elsewhere: float = 0.0
+    """Of the seconds between attempts, those in which the items had no place (`retries_elsewhere`), summed likewise."""
 
     @staticmethod
     def of(counters: StepCounters) -> PolicyReport:
@@ -109,6 +111,7 @@ class PolicyReport:
         waits = [
             (self.waited_rate, "waiting for the rate limit"),
             (self.waited_retry, "between attempts"),
+            (self.waited_elsewhere, "of that elsewhere"),
             (self.waited_circuit, "waiting for the circuit"),
             (self.waited_resource, "waiting for a resource"),
             (self.waited_places, "waiting for places"),
@@ -200,11 +203,11 @@ class StageReport:
     """Seconds in which its places were in use, summed over the places; for a stage without places (`concurrency`),
     those in which it waited neither for input nor for room.
 
-    A place is in use while it has an item in a call, also while the call waits for a rate limit, for a place
-    of a `PlaceLimiter` or for a circuit, or between two attempts. It is not in use before a worker was started for it,
-    while its worker waits for an item or for room, or while its result waits for its turn. The place of a `flat_map` is
-    in use while the stream of its item is silent, but not while the next child waits for room. A source that waits for
-    the outside is in use."""
+    A place is in use while it has an item in a call, also while the call waits for a rate limit, for a place of a
+    `PlaceLimiter` or for a circuit, or between two attempts (but an item that waits elsewhere, see `retries_elsewhere`,
+    has no place). It is not in use before a worker was started for it, while its worker waits for an item or for room,
+    or while its result waits for its turn. The place of a `flat_map` is in use while the stream of its item is silent,
+    but not while the next child waits for room. A source that waits for the outside is in use."""
     offered: float
     """Seconds for which it had its places, summed over the places, from its start to its end or to now. While its
     concurrency was another, that number counts."""
@@ -222,7 +225,7 @@ class StageReport:
     waits_for: str | None = None
     """What it waits for now, ``input``, ``room behind NAME``, ``source``, ``paused`` or ``the clock``; or where most of
     its calls are, ``call``, ``rate limit``, ``places``, ``circuit``, ``retry``, ``thread``, ``process``, ``executor``,
-    ``runner``. None if it runs, has not begun, or has ended."""
+    ``runner``, ``place`` (again, after a wait elsewhere). None if it runs, has not begun, or has ended."""
     as_failures: int = 0
     """Items that its `OnError.emit` replaced by a `Failure`, a value like others; none of them counts as `failed`."""
     failures: tuple[tuple[str, int], ...] = ()
@@ -231,6 +234,10 @@ class StageReport:
     """What the policies of its step did; None without a step."""
     divert: PolicyReport | None = None
     """The same for the step of its `OnError.divert`; None without one."""
+    elsewhere: int = 0
+    """Items that have no place now, because they wait for their next attempt elsewhere (`retries_elsewhere`)."""
+    elsewhere_peak: int = 0
+    """The most items that had none; if that is `retries_elsewhere`, others may have had to wait in their places."""
 
     @property
     def busy(self) -> float:

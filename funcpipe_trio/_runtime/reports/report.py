@@ -362,7 +362,7 @@ def _cause(report: Report) -> str:
         if policies is None
         else {
             "its rate limit": policies.waited_rate,
-            "its waits between attempts": policies.waited_retry,
+            "its waits between attempts": policies.waited_retry - policies.waited_elsewhere,
             "its open circuit": policies.waited_circuit,
             "the opening of its resource": policies.waited_resource,
             "the places that it shares": policies.waited_places,

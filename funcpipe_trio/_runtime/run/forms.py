@@ -275,13 +275,26 @@ def _map(site: Site, head: plan.Map) -> Pool:
         from ..pools.latest import LatestPool
 
         return _pool(site, head, make=LatestPool)
+    return _pool(site, head, ordered=head.ordered, make=_maker(head))
+
+
+def _maker(head: plan.Map) -> Callable[..., Pool]:
+    """Return what makes the pool of a map, from what each pool is made of."""
     if head.key is None:
-        return _pool(site, head, ordered=head.ordered)
+        if not head.retries_elsewhere:
+            return Pool
+        from ..pools.elsewhere import ElsewherePool
+
+        return partial(ElsewherePool, retries_elsewhere=head.retries_elsewhere)
+    key = _key_of_some(head, head.key) if isinstance(head, MapSome) else head.key
+    how: dict[str, Any] = {"key": key, "per_key": head.per_key, "key_rate": head.key_rate, "waiting": head.waiting}
+    if head.retries_elsewhere:
+        from ..pools.elsewhere import KeyedElsewherePool
+
+        return partial(KeyedElsewherePool, retries_elsewhere=head.retries_elsewhere, **how)
     from ..pools.keyed import KeyedPool
 
-    key = _key_of_some(head, head.key) if isinstance(head, MapSome) else head.key
-    make = partial(KeyedPool, key=key, per_key=head.per_key, key_rate=head.key_rate, waiting=head.waiting)
-    return _pool(site, head, ordered=head.ordered, make=make)
+    return partial(KeyedPool, **how)
 
 
 def _key_of_some(head: MapSome, key: Callable[[Any], Any]) -> Callable[[Any], Any]:

@@ -39,6 +39,8 @@ def _setting(stage: AnyStage, layout: StageLayout) -> Setting:
         is_ordered=isinstance(head, plan.Map) and head.ordered,
         is_keyed=isinstance(head, plan.Map) and head.key is not None,
         has_key_rate=isinstance(head, plan.Map) and head.key_rate is not None,
+        can_retry_elsewhere=isinstance(head, plan.Map) and retries > 0 and not head.latest,
+        retries_elsewhere=getattr(head, "retries_elsewhere", 0),
         is_latest=getattr(head, "latest", False),
         paced_by=head.name if isinstance(head, timing.Paced | Again) else None,
         rate=None if lowest is None else _rate(lowest),

@@ -114,6 +114,7 @@ def _stage(stage: AnyStage, spent: Used, in_pauses: float, now: float) -> StageR
         dropped += operation.dropped
     received, emitted, failed, discarded = stage.received, chain.outlet.given(), chain.failed, chain.discarded
     peak, oldest, latency = _of_calls(stage, now) if isinstance(stage, Pool) else (0, 0.0, None)
+    elsewhere, elsewhere_peak = stage.elsewhere() if isinstance(stage, Pool) else (0, 0)
     return StageReport(
         name=chain.name,
         kind=stage.kind,
@@ -139,6 +140,8 @@ def _stage(stage: AnyStage, spent: Used, in_pauses: float, now: float) -> StageR
         failures=tuple(sorted(chain.failures.items())) if chain.has_failures else (),
         policies=None if stage.counters is None else PolicyReport.of(stage.counters),
         divert=None if stage.divert_counters is None else PolicyReport.of(stage.divert_counters),
+        elsewhere=elsewhere,
+        elsewhere_peak=elsewhere_peak,
     )
 
 

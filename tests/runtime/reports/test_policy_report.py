@@ -25,8 +25,8 @@ from funcpipe_trio.testing import run_virtual
 
 PENDING = {
     "retries": 0, "timeouts": 0, "opened": 0, "refused": 0, "abandoned": 0,
-    "waited_rate": 0.0, "waited_retry": 0.0, "waited_circuit": 0.0, "resources": 0, "waited_resource": 0.0,
-    "waited_places": 0.0, "fallbacks": 0, "hedges": 0, "coalesced": 0,
+    "waited_rate": 0.0, "waited_retry": 0.0, "waited_elsewhere": 0.0, "waited_circuit": 0.0,
+    "resources": 0, "waited_resource": 0.0, "waited_places": 0.0, "fallbacks": 0, "hedges": 0, "coalesced": 0,
 }  # fmt: skip
 SAID = {
     "retries": (3, "3 retries"),
@@ -40,6 +40,7 @@ SAID = {
     "coalesced": (2, "2 shared an equal call"),
     "waited_rate": (1.25, "1.250 s waiting for the rate limit"),
     "waited_retry": (0.5, "0.500 s between attempts"),
+    "waited_elsewhere": (0.25, "0.250 s of that elsewhere"),
     "waited_circuit": (7.0, "7.000 s waiting for the circuit"),
     "waited_resource": (1.5, "1.500 s waiting for a resource"),
     "waited_places": (2.5, "2.500 s waiting for places"),
@@ -241,8 +242,8 @@ def test_a_report_tells_it_line_by_line_below_the_table():
         [
             "completed after 13.000 s; of 5 taken: 2 delivered, 3 failed, 0 dropped, 0 discarded",
             "limited by: ask (its waits between attempts)",
-            "advice: ask: its calls wait between attempts; fewer failures, or a shorter",
-            "  backoff, would help",
+            "advice: ask: its calls wait between attempts; fewer failures, a shorter backoff,",
+            "  or retries_elsewhere would help",
             "seed 0",
             "",
             "who waited for whom",
