@@ -166,6 +166,7 @@ PLACES = {
     "a step": lambda code: line().map(Step(code.wait)),
     "a step with a timeout": lambda code: line().map(Step(code.wait).timeout(9)),
     "a step with a retry": lambda code: line().map(Step(code.wait).retry(Retry(3))),
+    "a step with a retry elsewhere": lambda code: line().map(Step(code.wait).retry(Retry(3)), retries_elsewhere=2),
     "a step with a circuit": lambda code: line().map(Step(code.wait).circuit_breaker(CircuitBreaker(9))),
     "a hedge": lambda code: line().map(Step(code.wait).hedge(9)),
     "a coalesce": lambda code: line().map(Step(code.wait).coalesce(id)),

@@ -295,6 +295,7 @@ PLANS = {
     "key at a rate": lambda: N.map(call, concurrency=2, key=same, per_key=2, key_rate=RateLimit(9), waiting=2),
     "divert": lambda: N.map(fails, on_error=OnError.divert(Step(call))),
     "retry": lambda: N.map(Step(fails).retry(Retry(2, yes, Backoff(0), retry_after=none)), on_error=OnError.skip()),
+    "retry elsewhere": lambda: N.map(Step(fails).retry(Retry(2, yes)), on_error=OnError.skip(), retries_elsewhere=2),
     "breaker": lambda: N.map(Step(fails).circuit_breaker(CircuitBreaker(on=yes)), on_error=OnError.skip()),
     "hedge": lambda: N.map(Step(asks_and_naps).hedge(0.25), concurrency=2),
     "coalesce": lambda: N.map(Step(call).coalesce(same), concurrency=2),

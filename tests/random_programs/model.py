@@ -190,7 +190,7 @@ class Model:
 
     def map(self, stream: Stream, op: Op) -> Stream:
         policy = op.args.get("on_error", ("stop",))
-        if op.fn.sleeps is not None and not op.ordered and (op.concurrency > 1 or self._set(op)):
+        if op.fn.sleeps is not None and not op.ordered and self._overtakes(op):
             keyed = op.args.get("key") is not None
             stream = self._by_key(stream, op) if keyed else replace(stream, ordered=False)
         if policy[0] == "skip" and policy[1] is not None and not stream.exact and op.fn.faults:
@@ -230,6 +230,10 @@ class Model:
             return replace(stream, ordered=False)
         parts = [self._parted(each, lambda item: number(item) % 3) for each in stream.strands]
         return replace(stream, strands=[strand for group in parts for strand in group])
+
+    def _overtakes(self, op: Op) -> bool:
+        """Whether one item may be done before another that came first."""
+        return bool(op.concurrency > 1 or self._set(op) or op.args.get("retries_elsewhere"))
 
     def _set(self, op: Op) -> bool:
         """Whether its concurrency is changed on the way."""

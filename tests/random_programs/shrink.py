@@ -95,6 +95,8 @@ def _args_edits(op: Op) -> Iterator[Callable[[], Any]]:
         yield lambda: args.update(cost=None)
     if isinstance(args.get("concurrency"), int) and args["concurrency"] > 1:
         yield lambda: args.update(concurrency=1)
+    if args.get("retries_elsewhere"):
+        yield lambda: args.pop("retries_elsewhere")
     if args.get("ordered") is False:
         yield lambda: args.update(ordered=True)
     for value in [*args.values(), *args.get("on_error", ()), *(p for layer in args.get("layers", ()) for p in layer)]:

@@ -27,6 +27,7 @@ import trio
 from ..._sansio.usage import Usage
 from ..._sansio.usage_elsewhere import UsageElsewhere
 from ..calls.calling import Calling
+from ..core.call_context import CALL
 from ..core.wait_queue import WaitQueue
 from ..stages.chain import Ends
 from .crew import Crew, Worker
@@ -70,7 +71,10 @@ class ItemPlace:
         """Wait for a place, unless the item has one."""
         if not self.is_held:
             self._worker.context.waits_for = "place"
-            await self._pool.ask_for_place()
+            try:
+                await self._pool.ask_for_place()
+            finally:
+                self._worker.context.waits_for = CALL
             self.taken()
 
     def taken(self) -> None:
