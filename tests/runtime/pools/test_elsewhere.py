@@ -10,6 +10,7 @@ the places that count as waiting; a bound that leaves out what waits.
 """
 
 from collections import deque
+from contextlib import asynccontextmanager, suppress
 from heapq import heappop, heappush
 from itertools import pairwise
 from random import Random
@@ -72,8 +73,8 @@ def once(item):
     return 1
 
 
-def even(item):
-    return item % 2 == 0
+def by_three(item):
+    return item % 3
 
 
 # ---- the model
@@ -183,6 +184,34 @@ keys = st.one_of(
 )
 
 
+class Look(trio.abc.Instrument):
+    """Notes what is in flight at every step, and each law of a snapshot that does not hold."""
+
+    def __init__(self, run, got, elsewhere, *, gathers):
+        self.run, self.got, self.elsewhere, self.gathers = run, got, elsewhere, gathers
+        self.most, self.broken = 0, []
+
+    def after_task_step(self, task):
+        counts = self.run.statistics()
+        stage = counts.stages[1]
+        self.most = max(self.most, counts.taken - counts.failed - len(self.got))
+        spent = stage.used + stage.waited_input + stage.waited_room
+        laws = {
+            "elsewhere": stage.elsewhere <= stage.elsewhere_peak <= self.elsewhere,
+            "peak": self.gathers or stage.in_flight <= stage.in_flight_peak,
+            "places": max(spent, stage.used + stage.stalled) <= stage.offered + 1e-6,
+        }
+        self.broken.extend(law for law, holds in laws.items() if not holds)
+
+
+def is_due(good, done, got, *, ordered):
+    """Whether a result is there that nothing holds up: any of them, or in order the next one."""
+    if not ordered:
+        return sum(done.values()) > len(got)
+    ahead = next((item for item in good if item not in got), 24)
+    return ahead < 24 and all(item in done for item in range(ahead + 1))
+
+
 @settings(max_examples=150, deadline=None)
 @given(
     how=plans,
@@ -199,63 +228,36 @@ keys = st.one_of(
 )
 def test_its_laws(how, keyed, seconds, fails, wait, timeout, before, capacity, pace, gathers, seed):
     """At every step: calls, items elsewhere, items in flight, uses of places; at the end: order, keys, sums."""
-    key = lambda item: item % 3  # noqa: E731
-    call = Calls(lambda item, _: seconds[item % len(seconds)], lambda item: fails[item % len(fails)], key)
-    step = retried(call, wait)
-    if timeout is not None:
-        step = step.timeout(timeout)
-    by_key = {} if keyed is None else {"key": key, **keyed}
+    call = Calls(lambda item, _: seconds[item % len(seconds)], lambda item: fails[item % len(fails)], by_three)
+    step = retried(call, wait) if timeout is None else retried(call, wait).timeout(timeout)
+    by_key = {} if keyed is None else {"key": by_three, **keyed}
     line = numbers(24).buffer(before).map(step, on_error=OnError.skip(), **by_key, **how)
     line = (line.batch(2).unbatch() if gathers else line).buffer(capacity)
-    got, most, broken = [], [0], []
     good = [item for item in range(24) if fails[item % len(fails)] < 3]
+    is_sure = timeout is None and not gathers
+    got = []
 
     async def main():
         async with line.open() as run:
-
-            class Look(trio.abc.Instrument):
-                def after_task_step(self, task):
-                    counts = run.statistics()
-                    stage = counts.stages[1]
-                    most.append(counts.taken - counts.failed - len(got))
-                    spent = stage.used + stage.waited_input + stage.waited_room
-                    laws = {
-                        "elsewhere": stage.elsewhere <= stage.elsewhere_peak <= how["retries_elsewhere"],
-                        "peak": gathers or stage.in_flight <= stage.in_flight_peak,
-                        "places": max(spent, stage.used + stage.stalled) <= stage.offered + 1e-6,
-                    }
-                    broken.extend(law for law, holds in laws.items() if not holds)
-
-            look = Look()
+            look = Look(run, got, how["retries_elsewhere"], gathers=gathers)
             trio.lowlevel.add_instrument(look)
-            while True:
-                is_there = is_due(call.done, got)
-                asked = trio.current_time()
-                try:
+            with suppress(trio.EndOfChannel):
+                while True:
+                    is_there = is_sure and is_due(good, call.done, got, ordered=how["ordered"])
+                    asked = trio.current_time()
                     got.append(await run.receive())
-                except trio.EndOfChannel:
-                    break
-                if is_there and trio.current_time() > asked:
-                    broken.append("withheld")
-                await trio.sleep(pace)
+                    if is_there and trio.current_time() > asked:
+                        look.broken.append("withheld")
+                    await trio.sleep(pace)
             trio.lowlevel.remove_instrument(look)
-        return run.report
-
-    def is_due(done, got):
-        """Whether a result is there that nothing holds up: any of them, or in order the next one."""
-        if gathers or timeout is not None:
-            return False
-        if not how["ordered"]:
-            return sum(done.values()) > len(got)
-        ahead = next((item for item in good if item not in got), 24)
-        return ahead < 24 and all(item in done for item in range(ahead + 1))
+        return run.report, look
 
     with scheduled(Schedule(seed)):
-        report = run_virtual(main)
+        report, look = run_virtual(main)
 
-    assert broken == []
+    assert look.broken == []
     assert call.most_at_once <= how["concurrency"]
-    assert max(most) <= line.max_in_flight + 1  # the consumer was woken with one that it has not received yet
+    assert look.most <= line.max_in_flight + 1  # the consumer was woken with one that it has not received yet
     if timeout is None:
         assert (got if how["ordered"] else sorted(got)) == good
     elif how["ordered"]:
@@ -580,8 +582,6 @@ def test_limits_and_circuits_inside_and_outside_hold():
 
 def test_resources_are_held_in_attempts_only():
     """One for each place, and none for an item elsewhere."""
-    from contextlib import asynccontextmanager
-
     opened, used = [], {}
 
     @asynccontextmanager
