@@ -28,7 +28,7 @@ from ..._sansio.usage import Usage
 from ..._sansio.usage_elsewhere import UsageElsewhere
 from ..calls.calling import Calling
 from ..core.call_context import CALL
-from ..core.wait_queue import WaitQueue
+from ..core.wait_queue import Waiter, WaitQueue
 from ..stages.chain import Ends
 from .crew import Crew, Worker
 from .keyed import KeyedPool
@@ -70,7 +70,7 @@ class ItemPlace:
     async def take(self) -> None:
         """Wait for a place, unless the item has one."""
         if not self.is_held:
-            self._worker.context.waits_for = "place"
+            self._worker.context.waits_for = "concurrency"
             try:
                 await self._pool.ask_for_place()
             finally:
@@ -95,7 +95,9 @@ class ElsewherePool(Pool):
         super().__init__(ends, call, **rest)
         self._most = self.crew.more = retries_elsewhere  # items that may be elsewhere
         self._absent = 0  # those of them that do not ask for a place
-        self._asking = WaitQueue()  # those that do; they count as calls already, so no item is taken before them
+        self._asking: WaitQueue[Waiter] = (
+            WaitQueue()
+        )  # those that do; they count as calls already, so no item is taken before them
         self._asked = 0  # how many those are
         self._most_at_once = 0  # the most items that were elsewhere
 

@@ -225,7 +225,7 @@ class StageReport:
     waits_for: str | None = None
     """What it waits for now, ``input``, ``room behind NAME``, ``source``, ``paused`` or ``the clock``; or where most of
     its calls are, ``call``, ``rate limit``, ``places``, ``circuit``, ``retry``, ``thread``, ``process``, ``executor``,
-    ``runner``, ``place`` (again, after a wait elsewhere). None if it runs, has not begun, or has ended."""
+    ``runner``, ``concurrency`` (for a place, after a wait elsewhere). None if it runs, has not begun, or has ended."""
     as_failures: int = 0
     """Items that its `OnError.emit` replaced by a `Failure`, a value like others; none of them counts as `failed`."""
     failures: tuple[tuple[str, int], ...] = ()

@@ -468,7 +468,7 @@ def test_items_elsewhere_are_drained_and_discarded_as_all_are(at, reason):
         async with line.open(on_discard=lambda item, stage, why: told.append((item, why))) as run:
             await trio.sleep(at)
             assert run.statistics().stages[1].elsewhere == 1
-            assert run.statistics().stages[1].waits_for in ("call", "retry", "place")
+            assert run.statistics().stages[1].waits_for in ("call", "retry", "concurrency")
             getattr(run, reason)()
             try:
                 got += [item async for item in run]
@@ -514,7 +514,7 @@ def test_places_that_are_added_go_to_those_that_came_back():
         async with line.open() as run:
             await trio.sleep(15)
             counts = run.statistics().stages[1]
-            assert (counts.elsewhere, counts.waits_for) == (2, "place")
+            assert (counts.elsewhere, counts.waits_for) == (2, "concurrency")
             run.set_concurrency(line_name(run), 3)
             return [(item, trio.current_time()) async for item in run]
 
