@@ -311,6 +311,15 @@ def test_with_n_elsewhere_the_next_one_waits_in_its_place():
     assert seen.items == [1, 0, 2]
 
 
+@pytest.mark.parametrize("before", [0, 1, 5])
+def test_the_source_is_asked_when_a_place_is_given_up(before):
+    """Also one that hands over only to a worker that waits."""
+    call = Calls(lambda item, _: 1, lambda item: item == 0)
+    seen = outcome_of(numbers(5).buffer(before).map(retried(call, 60), ordered=False, retries_elsewhere=1))
+
+    assert list(zip(seen.items, seen.times, strict=True)) == [(1, 2), (2, 3), (3, 4), (4, 5), (0, 62)]
+
+
 def test_a_wait_of_no_length_keeps_its_place():
     call = Calls(lambda item, _: 1, once)
     outcome_of(numbers(3).map(retried(call, 0), retries_elsewhere=3))
