@@ -442,6 +442,22 @@ def test_an_attempt_after_a_timeout_in_the_wait_has_a_place():
     assert seen.items == [0]
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_a_place_is_not_lost_on_an_item_that_is_cut_short_as_it_gets_it(seed):
+    """At 21 s, 1 is done and 0 too late: 0 goes on waiting for 100 s, and the place is for 2, whatever comes first."""
+    call = Calls(lambda item, _: {0: 1, 1: 20}.get(item, 1), lambda item: item == 0)
+    again = Retry(2, trio.TooSlowError, Backoff(100, maximum=100, jitter=0))
+    step = retried(call, 5).timeout(21).retry(again)
+    with scheduled(Schedule(seed)):
+        run_virtual(
+            numbers(3).buffer(5).map(step, ordered=False, retries_elsewhere=1).run
+        )  # no consumer: it wakes workers, too
+
+    if (21, 0) not in call.began:  # it got the place first
+        assert call.began == [(0, 0), (1, 1), (21, 2), (121, 0)]
+    assert len(call.done) == 3
+
+
 def test_a_divert_waits_for_a_place_too():
     """0 is too late in its wait, at 4 s; 1 has the place until 10 s, and only then 0 is diverted."""
     called, at_once = [], []

@@ -1,0 +1,94 @@
+"""How much of its places a pool uses whose items may wait elsewhere, against sums over small steps of time.
+
+Mutants that die here: an item elsewhere that counts as in use, or whose worker counts as waiting; a worker too many
+that waits; one that is shown again for no place, or not shown when there is one; one that is woken and counts as
+waiting; an item elsewhere at which, to those behind it, nobody is at work.
+"""
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from funcpipe_trio._sansio.blame import PoolField
+from funcpipe_trio._sansio.state_times import StateTimes
+from funcpipe_trio._sansio.usage_elsewhere import UsageElsewhere
+
+WORKING, AWAY, STARVED, BLOCKED = "working", "away", "starved", "blocked"
+
+events = st.lists(
+    st.tuples(
+        st.sampled_from(["hire", "leave", "come back", "starve", "block", "wake", "dismiss", "resize"]),
+        st.integers(0, 7),
+        st.integers(0, 3),
+    ),
+    max_size=60,
+)
+
+
+class Crew:
+    """The workers and their states, told to the machine, and summed up here second by second."""
+
+    def __init__(self, places):
+        self.usage = UsageElsewhere(StateTimes())
+        self.places, self.now, self.workers = places, 0, []
+        self.used = self.waited = self.offered = 0
+        self.usage.begin(0.0, places)
+
+    def of(self, *states):
+        return [number for number, state in enumerate(self.workers) if state in states]
+
+    def go_on(self, seconds):
+        working, waiting = len(self.of(WORKING)), len(self.of(STARVED, BLOCKED))
+        self.now += seconds
+        self.used += seconds * working
+        self.offered += seconds * self.places
+        self.waited += seconds * min(waiting, max(0, self.places - working))
+
+    def do(self, what, which):
+        usage, now = self.usage, float(self.now)
+        if what == "hire":
+            self.workers.append(WORKING)
+            usage.hire(now)
+        elif what == "resize":
+            self.places = which + 1
+            usage.resize(now, self.places)
+        elif found := self.of(*{"come back": [AWAY], "wake": [STARVED, BLOCKED]}.get(what, [WORKING])):
+            worker = found[which % len(found)]
+            before = self.workers[worker]
+            self.workers[worker] = {"leave": AWAY, "starve": STARVED, "block": BLOCKED}.get(what, WORKING)
+            if what in ("starve", "block"):
+                usage.park(now, what == "starve")
+            elif what == "wake":
+                usage.unpark(now, before == STARVED)
+            else:
+                {"leave": usage.leave, "come back": usage.come_back, "dismiss": usage.dismiss}[what](now)
+            if what == "dismiss":
+                del self.workers[worker]
+
+
+@settings(max_examples=300, deadline=None)
+@given(places=st.integers(1, 4), happens=events)
+def test_no_more_workers_count_than_there_are_places(places, happens):
+    crew = Crew(places)
+    for what, which, seconds in happens:
+        crew.do(what, which)
+        crew.go_on(seconds)
+        read, field = crew.usage.read(float(crew.now)), crew.usage._field()
+        assert read.used == crew.used
+        assert read.offered == crew.offered
+        assert abs(read.starved + read.blocked - crew.waited) < 1e-9
+        assert field >> PoolField.IN_USE & 0xFFFFF == len(crew.of(WORKING, AWAY))
+
+
+@given(happens=events)
+def test_it_counts_kinds_apart_while_there_are_places_for_all(happens):
+    """With places enough nothing is hidden: it is the usage of any pool."""
+    crew, starved, blocked = Crew(100), 0, 0
+    for what, which, seconds in happens:
+        if what == "resize":
+            continue
+        crew.do(what, which)
+        crew.go_on(seconds)
+        starved += seconds * len(crew.of(STARVED))
+        blocked += seconds * len(crew.of(BLOCKED))
+        read = crew.usage.read(float(crew.now))
+        assert (read.starved, read.blocked) == (starved, blocked)
