@@ -433,10 +433,11 @@ class Pipeline(Generic[T_co]):
             shields itself goes on until it is done, and its result is dropped.) Of several that are there, the newest
             is taken. Not for a sync function, nor with `key` or a `concurrency` above 1, which `check` refuses.
           retries_elsewhere: items that may wait for their next attempt without a place, an int >= 0, which
-            `max_in_flight` counts; any more wait in their places. It needs a step with a `Retry`, and no `latest`,
-            which `check` says. When its wait is over an item gets the next free place, before new items and in the
-            order of the waits, so no more calls run than `concurrency`. A timeout around the retry counts that, too. An
-            item keeps its turn, its key, and what is around the retry (a permit of a circuit). A drain waits for it.
+            `max_in_flight` counts; any more wait in their places. When its wait is over an item gets the next free
+            place, before new items and in the order in which waits end, so no more calls run than `concurrency`. (A
+            timeout around the retry counts that, too.) An item keeps its turn and its key. A drain waits for it. It
+            needs a step with a `Retry` outside of `places`, `hedge`, `coalesce` and any circuit breaker that waits, and
+            no `latest`: `check` refuses all else.
           name: its name in reports and errors; by default that of the step or function.
 
         Raises:

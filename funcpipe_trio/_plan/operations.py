@@ -23,7 +23,7 @@ from ..policies.on_error import Divert, Emit, OnError, Stop
 from ..policies.on_full import OnFull
 from ..policies.rate_limit import AnyLimit, checked_limit
 from ..policies.retry import Retry
-from .steps import layers_in, step_of
+from .steps import layers_in, retries_elsewhere_in, step_of
 
 STOP = Stop()
 
@@ -290,14 +290,21 @@ class Map(Concurrent):
         yield from self._elsewhere_problems()
 
     def _elsewhere_problems(self) -> Iterator[str]:
-        step, where = step_of(self.fn), f"{self.verb} {named(self.name)}: retries_elsewhere"
-        has_retry = step is not None and any(isinstance(layer, Retry) for layer in layers_in(step.parts))
-        if self.retries_elsewhere and not has_retry:
+        if not self.retries_elsewhere:
+            return
+        where, step = f"{self.verb} {named(self.name)}: retries_elsewhere", step_of(self.fn)
+        if step is None or not any(isinstance(layer, Retry) for layer in layers_in(step.parts)):
             yield (
                 f"{where} must come with a step that has a Retry, which {function_name(self.fn)} has not"
                 "\nUse Step(fn).retry(Retry(3)), or leave out retries_elsewhere."
             )
-        elif self.retries_elsewhere and self.latest:
+        elif not any(retries_elsewhere_in(step.parts)):
+            yield (
+                f"{where} must come with a Retry outside of places, hedge, coalesce and any circuit breaker with "
+                "wait=True, where an item keeps its place: others may wait for what it has there"
+                "\nWrite retry behind them, or leave out retries_elsewhere."
+            )
+        if self.latest:
             yield f"{where} must not be given with latest=True, which works on one item at a time"
 
 

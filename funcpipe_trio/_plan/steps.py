@@ -413,6 +413,25 @@ def _layers_of_calls(parts: tuple[Part, ...]) -> Iterator[Layer]:
             yield from _layers_of_calls(started.parts)
 
 
+def keeps_place_inside(layer: Layer) -> bool:
+    """Whether an item must keep its place of a stage while it waits inside of a policy.
+
+    Other items, which have such places, may wait for what it has there (a place, the probe of a circuit, the outcome of
+    an equal call); or it is not the only call of its item.
+    """
+    return isinstance(layer, Places | Hedge | Coalesce) or (isinstance(layer, CircuitBreaker) and layer.wait)
+
+
+def retries_elsewhere_in(parts: tuple[Part, ...]) -> Iterator[Retry]:
+    """Yield every retry between whose attempts an item need not keep its place."""
+    for part in parts:
+        if isinstance(part, Within) and not keeps_place_inside(part.layer):
+            if isinstance(part.layer, Retry):
+                yield part.layer
+            for row in part.rows:
+                yield from retries_elsewhere_in(row)
+
+
 def limits_around(part: Part) -> tuple[tuple[Admitting, ...], tuple[Part, ...]]:
     """Return the limits around a part that a call meets at one instant, outermost first, and the parts inside.
 

@@ -29,6 +29,7 @@ from funcpipe_trio import (
     zip_latest,
     zip_pipelines,
 )
+from funcpipe_trio._plan.steps import retries_elsewhere_in
 from tests._kit import Boom
 
 from .items import Wrap, num
@@ -227,7 +228,7 @@ class Builder:
             rate = op.args.get("key_rate")
             how["waiting"] = op.args.get("waiting", 0)
             how["key_rate"] = None if rate is None else limit_of(*rate)
-        if any(layer[0] == "retry" for layer in layers or ()):  # a smaller program may have lost it
+        if layers and any(retries_elsewhere_in(made.plan.parts)):  # otherwise it is refused
             how["retries_elsewhere"] = op.args.get("retries_elsewhere", 0)
         if op.args.get("latest"):
             how["latest"] = True

@@ -32,6 +32,7 @@ from ..._plan.steps import (
     Coalesce,
     Fallback,
     Hedge,
+    Layer,
     Limit,
     Part,
     Placed,
@@ -39,6 +40,7 @@ from ..._plan.steps import (
     Pure,
     StepPlan,
     Timeout,
+    keeps_place_inside,
     layers_in,
     limits_around,
 )
@@ -68,7 +70,7 @@ def layers_of(
     `keeper` returns what holds its resources open and has its tasks; it is asked when there is one. `callers_leave`
     says whether a caller may be cancelled while others go on: they are not workers of one run.
     """
-    return _row(plan.parts, _Making(plan.name, [] if circuits is None else circuits, keeper, [], callers_leave))
+    return _row(plan.parts, _Making(plan.name, [] if circuits is None else circuits, keeper, [], callers_leave, False))
 
 
 class _Making(NamedTuple):
@@ -84,6 +86,15 @@ class _Making(NamedTuple):
     """What was made for its limits."""
     callers_leave: bool
     """Whether one that calls what is made may be cancelled while others go on."""
+    keeps_place: bool
+    """Whether an item must keep its place of a stage while it waits in what is made."""
+
+    def inside(self, *layers: Layer) -> _Making:
+        """Return the same for what is inside of policies."""
+        return self._replace(
+            callers_leave=self.callers_leave or any(isinstance(each, Timeout | Hedge) for each in layers),
+            keeps_place=self.keeps_place or any(map(keeps_place_inside, layers)),
+        )
 
     def admission(self, limits: tuple[Admitting, ...]) -> AnyAdmission:
         """Make what calls wait for, and note it."""
@@ -119,14 +130,14 @@ def _part(part: Part, making: _Making) -> Layered:
         return _pure(part.fn)
     if isinstance(part.layer, Limit | Places):
         limits, within = limits_around(part)
-        return _limited(_row(within, making), making.admission(limits))
+        return _limited(_row(within, making.inside(*limits)), making.admission(limits))
     layer, made_before = part.layer, len(making.admissions)
-    ends_single_calls = isinstance(layer, Timeout | Hedge)
-    inner = _row(part.inner, making._replace(callers_leave=True) if ends_single_calls else making)
+    inner = _row(part.inner, making.inside(layer))
     if isinstance(layer, Timeout):
         return _timed(inner, layer.seconds, has_retry=any(isinstance(each, Retry) for each in layers_in(part.inner)))
     if isinstance(layer, Retry):
-        return _retried(inner, layer, making.admissions[made_before:] if layer.pauses_limit else [])
+        pausing = making.admissions[made_before:] if layer.pauses_limit else []
+        return _retried(inner, layer, pausing, may_leave=not making.keeps_place)
     if isinstance(layer, Fallback):
         return _replaced(inner, _row(layer.step.parts, making._replace(name=layer.step.name)))
     return _rare(inner, layer, making)
@@ -301,8 +312,11 @@ def _late(seconds: float, context: CallContext) -> trio.TooSlowError:
 # ---- attempts
 
 
-def _retried(inner: Layered, retry: Retry, pausing: list[AnyAdmission]) -> Layered:
-    """Try a call again; what its errors say is also a pause of some limits."""
+def _retried(inner: Layered, retry: Retry, pausing: list[AnyAdmission], *, may_leave: bool) -> Layered:
+    """Try a call again; what its errors say is also a pause of some limits.
+
+    `may_leave`: its item may wait without a place of its stage.
+    """
 
     async def retried(item: Any, context: CallContext) -> Any:
         attempts: RetryState | None = None  # made when needed: most calls succeed
@@ -327,7 +341,8 @@ def _retried(inner: Layered, retry: Retry, pausing: list[AnyAdmission]) -> Layer
                 return result
             context.waits_for = "retry"
             try:
-                await context.counters.back_off(wait, trio.sleep if context.place is None else context.place.wait)
+                place = context.place if may_leave else None
+                await context.counters.back_off(wait, trio.sleep if place is None else place.wait)
             finally:
                 context.waits_for = CALL
 
@@ -357,6 +372,8 @@ def _replaced(inner: Layered, other: Layered) -> Layered:
         context.turn_to_another(error)  # noqa: ASYNC104  # it is raised, as a context, if this one fails, too
         context.counters.fallbacks += 1
         try:
+            if context.place is not None:
+                await context.place.take()
             result = await other(item, context)
         except BaseException as worse:
             follow(worse, error)

@@ -11,7 +11,8 @@ it brings its own: only what has a place, or asks for one, is counted when an it
     calls and items that ask + results that wait + values in the link behind  <  concurrency + capacity of that link
 
 and at most `retries_elsewhere` items are held besides. An item that asks needs nothing but the end of one call, and a
-call waits for no item that asks: nothing can wait for ever.
+call waits for no item that asks: nothing can wait for ever. (A retry for whose item others may wait, inside of a
+circuit that lets calls wait, say, keeps its place: `calls.layers`.)
 
 An item whose wait is cut short, by a timeout around the retry, has no place yet: it gets one before anything else is
 called for it (another attempt, the step of a divert), and needs none to fail.

@@ -20,7 +20,7 @@ import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from funcpipe_trio import Backoff, CircuitBreaker, OnError, Pipeline, PlanError, RateLimit, Retry, Step
+from funcpipe_trio import Backoff, CircuitBreaker, OnError, Pipeline, PlaceLimiter, PlanError, RateLimit, Retry, Step
 from funcpipe_trio.testing import run_virtual
 from funcpipe_trio.testing._schedule import Schedule, scheduled
 from tests._kit import Boom, assert_run_balances, assert_stages_balance, nap, outcome_of
@@ -442,6 +442,22 @@ def test_an_attempt_after_a_timeout_in_the_wait_has_a_place():
     assert seen.items == [0]
 
 
+def test_a_fallback_waits_for_a_place_too():
+    """0 is too late in its wait, at 4 s; 1 has the place until 10 s, and only then the other step is called."""
+    called = []
+
+    async def other(item):
+        called.append((trio.current_time(), item, call.at_once))
+        return -item
+
+    call = Calls(lambda item, _: 1 if item == 0 else 9, lambda item: item == 0)
+    step = Step(call).retry(Retry(2, Boom, Backoff(2, jitter=0))).timeout(9.5).fallback(Step(other))
+    seen = outcome_of(numbers(3).map(step, ordered=False, retries_elsewhere=1))
+
+    assert called == [(10, 0, 0)]
+    assert (seen.items, seen.times) == ([1, 0, 2], [10, 10, 19])
+
+
 @pytest.mark.parametrize("seed", range(8))
 def test_a_place_is_not_lost_on_an_item_that_is_cut_short_as_it_gets_it(seed):
     """At 21 s, 1 is done and 0 too late: 0 goes on waiting for 100 s, and the place is for 2, whatever comes first."""
@@ -743,6 +759,34 @@ def test_without_a_retry_it_is_refused(fn):
     with pytest.raises(PlanError) as caught:
         numbers(3).map(fn, retries_elsewhere=1).check()
     assert caught.value.problems == ("map 'nap': " + NO_RETRY.format("nap"),)
+
+
+IN_THE_WAY = {
+    "places": lambda step: step.places(PlaceLimiter(1)),
+    "a circuit that waits": lambda step: step.circuit_breaker(CircuitBreaker(9, 5, wait=True)),
+    "hedge": lambda step: step.hedge(after=1000),
+    "coalesce": lambda step: step.coalesce(key=lambda item: 0),
+}
+
+
+@pytest.mark.parametrize("around", IN_THE_WAY)
+def test_what_others_wait_for_is_not_kept_elsewhere(around):
+    """They have the places, and would wait for it for ever: so it is refused, and another retry keeps its place."""
+    with pytest.raises(PlanError) as caught:
+        numbers(3).map(IN_THE_WAY[around](retried(nap)), retries_elsewhere=1).check()
+    assert caught.value.problems == (
+        "map 'nap': retries_elsewhere must come with a Retry outside of places, hedge, coalesce and any circuit "
+        "breaker with wait=True, where an item keeps its place: others may wait for what it has there\n"
+        "Write retry behind them, or leave out retries_elsewhere.",
+    )
+
+    call = Calls(lambda item, _: 1, lambda item: 3 if item == 0 else 0)
+    inner = IN_THE_WAY[around](retried(call, 5, attempts=2))
+    outer = Retry(2, Boom, Backoff(50, maximum=50, jitter=0))
+    seen = outcome_of(numbers(4).map(inner.retry(outer), ordered=False, retries_elsewhere=1))
+    # 0 fails at 1 and, after 5 s in its place, at 7: it leaves until 57.
+    assert [begun for begun in call.began if begun[1] == 0] == [(0, 0), (6, 0), (57, 0), (63, 0)]
+    assert seen.items == [1, 2, 3, 0]
 
 
 def test_with_latest_it_is_refused():
