@@ -42,6 +42,7 @@ NAMES = (
     "recording",
     "own",
     "keys",
+    "limits",
     "processes",
     "memory",
 )

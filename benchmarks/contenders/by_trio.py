@@ -20,6 +20,7 @@ __all__ = [
     "loop",
     "pool_ordered",
     "pool_unordered",
+    "tokens_there",
 ]
 
 CAPACITY = 16  # of a channel, unless a benchmark sets it; the default of a link
@@ -240,5 +241,27 @@ def lifecycle(tasks: int, items: int) -> int:
                 await trio.lowlevel.checkpoint()  # all tasks have started
                 nursery.cancel_scope.cancel()
         return items
+
+    return trio.run(main)
+
+
+# ---- a limit
+
+
+def tokens_there(items: int) -> int:
+    """Take tokens that are there."""
+
+    async def main() -> int:
+        rate, burst, taken = 1e9, 1e6, 0
+        tokens, since = burst, trio.current_time()
+        for _ in range(items):
+            await trio.lowlevel.checkpoint()
+            now = trio.current_time()
+            tokens, since = min(burst, tokens + (now - since) * rate), now
+            if tokens < 1:
+                await trio.sleep((1 - tokens) / rate)
+            tokens -= 1
+            taken += 1
+        return taken
 
     return trio.run(main)

@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 
 import trio
 
-from funcpipe_trio import FairChannel, Pipeline, RateLimit, Retry, Step, fair_merge, merge
+from funcpipe_trio import (
+    FairChannel,
+    FairShare,
+    Pipeline,
+    PlaceLimiter,
+    RateLimit,
+    RateLimiter,
+    Retry,
+    Step,
+    fair_merge,
+    merge,
+)
+from funcpipe_trio._runtime.core.wait_queue import Arrivals, Order, Waiter
+from funcpipe_trio._sansio.fair_lines import Branch, FairLine
 
+from .._model import Sample, Timed
 from .._trio_work import feed, visit
 from .._work import MAX_DELAY, TIMEOUT, add, inc
 
@@ -17,6 +32,7 @@ __all__ = [
     "batch_by_key",
     "call_by_key",
     "channel",
+    "decisions",
     "fair",
     "fair_runs",
     "fused",
@@ -35,6 +51,8 @@ __all__ = [
     "second_call_hedge",
     "second_call_task",
     "throttle",
+    "tokens_there",
+    "turns",
     "unlimited",
 ]
 
@@ -215,6 +233,78 @@ def call_by_key(keys: int, rated: bool, items: int) -> int:
     else:
         calls = line.map(visit, concurrency=16)
     return trio.run(calls.fold, add, 0)
+
+
+def tokens_there(keys: int, items: int) -> int:
+    """Take tokens that are there; with shares, for each of some keys in turn."""
+
+    async def main() -> int:
+        limiter = RateLimiter(RateLimit(1e9, burst=1_000_000), FairShare() if keys else None)
+        for item in range(items):
+            await limiter.acquire(1, item % keys if keys else None)
+        return limiter.statistics().acquired
+
+    return trio.run(main)
+
+
+class _Call(Waiter):
+    """A call that waits."""
+
+    __slots__ = ("key",)
+
+    def __init__(self, key: int) -> None:
+        super().__init__()
+        self.key = key  # whose it is
+
+
+class _Keyed(FairLine[_Call]):
+    """A line that gets its calls as that of arrivals does; their weights are 1, 2 and 3."""
+
+    def __init__(self) -> None:
+        self._branch = Branch(lambda key: 1 + key % 3)
+        super().__init__(self._branch)
+
+    def add(self, place: _Call) -> None:  # type: ignore[override]
+        super().add(place, self._branch, place.key)
+
+
+def decisions(keys: int, each: int, is_new: bool, items: int) -> Timed:
+    """Serve calls of some keys, `each` of them waiting for each key; with 0, by their arrival."""
+    line: Order[_Call] = _Keyed() if each else Arrivals()
+    for number in range(keys * max(each, 1)):
+        line.add(_Call(number % keys))
+    key = keys
+    cpu, wall = time.process_time(), time.perf_counter()
+    for _ in range(items):
+        first = line.first()
+        assert first is not None
+        if isinstance(line, _Keyed):
+            line.served(first, 1)
+        line.remove(first)
+        key += 1
+        line.add(_Call(key if is_new else first.key))
+    sample = Sample(time.process_time() - cpu, time.perf_counter() - wall)
+    return Timed(len(line) // max(each, 1), sample)
+
+
+def turns(keys: int, shared: bool, items: int) -> int:
+    """Let a task for each key hold the one place again and again."""
+
+    async def main() -> int:
+        limiter = PlaceLimiter(1, FairShare() if shared else None)
+
+        async def user(key: int, turns: int) -> None:
+            for _ in range(turns):
+                async with limiter.hold(key):
+                    pass
+
+        tasks = min(keys, items)
+        async with trio.open_nursery() as nursery:
+            for key in range(tasks):
+                nursery.start_soon(user, key, items // tasks)
+        return limiter.statistics().acquired
+
+    return trio.run(main)
 
 
 def throttle(linked: bool, items: int) -> int:

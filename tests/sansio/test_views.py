@@ -60,9 +60,13 @@ def play(queue, flows, views, shown, what, number, how):
         if first is not None:
             queue.overtake(first)
             queue.charge(first, how, still_ready=True)
-    elif flow is None:
-        return
-    elif what == "go":
+    elif flow is not None:
+        play_one(queue, flows, views, shown, what, number, how)
+
+
+def play_one(queue, flows, views, shown, what, number, how):
+    flow = flows[number]
+    if what == "go":
         for view, keys in zip(views, shown, strict=True):
             view.hide(flow)
             keys.discard(number)
