@@ -9,16 +9,33 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import trio
+from matplotlib import rc_context
+from matplotlib.figure import Figure
 from rich.console import Console
 from rich.terminal_theme import DEFAULT_TERMINAL_THEME, SVG_EXPORT_THEME
 
-from funcpipe_trio import FairShare, OnError, Pipeline, RateLimit, Recorder, Report, Retry, Step, fair_merge, watch_app
+from funcpipe_trio import (
+    FairShare,
+    OnError,
+    Pipeline,
+    PlaceLimiter,
+    RateLimit,
+    RateLimiter,
+    Recorder,
+    Report,
+    Retry,
+    RollingLimit,
+    Step,
+    fair_merge,
+    watch_app,
+)
 from funcpipe_trio._cli import simulating
 from funcpipe_trio._watch.drawing import draw
 from funcpipe_trio._watch.picture import Picture, Recent, picture
@@ -135,6 +152,114 @@ def what_if() -> None:
     simulating.plot(rows, settings, str(FOLDER / "what-if.svg"), "1000 texts, 4 calls at once, at most 25 a second")
 
 
+def series(calls: Sequence[float], seconds: int, length: float) -> list[float]:
+    """Return the calls per second in the time before each second."""
+    return [sum(at - length < call <= at for call in calls) / length for at in range(seconds + 1)]
+
+
+def curves(name: str, title: str, lines: Mapping[str, Sequence[float]], marks: Mapping[float, str]) -> None:
+    """Draw calls per second over time."""
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    plot = figure.subplots()
+    for label, values in lines.items():
+        plot.plot(range(len(values)), values, label=label)
+    for at, text in marks.items():
+        plot.axvline(at, color="grey", linewidth=0.8, linestyle=":")
+        plot.annotate(f" {text}", (at, 1), xycoords=("data", "axes fraction"), va="top", fontsize="small", color="grey")
+    plot.set(xlabel="seconds", ylabel="calls per second", ylim=(0, None), xlim=(0, len(values) - 1))
+    plot.set_title(title, fontsize="medium")
+    plot.grid(True, axis="y", alpha=0.3)
+    figure.legend(loc="outside right upper", fontsize="small")
+    save(figure, name)
+
+
+def save(figure: Figure, name: str) -> None:
+    """Write a figure: the same each time, and with text that stays text."""
+    with rc_context({"svg.hashsalt": name, "svg.fonttype": "none"}):
+        figure.savefig(FOLDER / f"{name}.svg", metadata={"Date": None})
+
+
+async def calls_under(acquire: Callable[[], Awaitable[Any]], busy: Sequence[tuple[float, float]]) -> list[float]:
+    """Return when the calls of forty clients start, who ask again at once within some times."""
+    times: list[float] = []
+
+    async def client() -> None:
+        for begin, end in busy:
+            await trio.sleep_until(begin)
+            with trio.move_on_at(end):
+                while True:
+                    await acquire()
+                    times.append(trio.current_time())
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(40):
+            nursery.start_soon(client)
+    return times
+
+
+def limits() -> None:
+    """Draw what each kind of limit lets through of the same load."""
+    busy, times = [(5, 35), (50, 80)], {}
+    for limit in (RateLimit(20, per=10), RateLimit(20, per=10, burst=20), RollingLimit(20, per=10)):
+        times[limit.describe()] = run_virtual(calls_under, RateLimiter(limit).acquire, busy)
+    times["4 places, calls of 2 s"] = run_virtual(calls_at_once, busy)
+    figure = Figure(figsize=(9, 5), layout="constrained")
+    for plot, (name, calls) in zip(figure.subplots(len(times), sharex=True, sharey=True), times.items(), strict=True):
+        plot.bar([at - 0.5 for at in range(81)], series([call + 1e-9 for call in calls], 80, 1), width=0.9)
+        plot.set(xlim=(0, 81), ylim=(0, 23))
+        plot.annotate(f"{name}: {len(calls)} calls", (42, 15), ha="center", fontsize="small")
+        plot.grid(True, axis="y", alpha=0.3)
+    figure.suptitle("calls in each second, of forty clients that are busy from 5 s to 35 s and from 50 s to 80 s")
+    figure.supxlabel("seconds")
+    save(figure, "limits")
+
+
+async def calls_at_once(busy: Sequence[tuple[float, float]]) -> list[float]:
+    """Return when calls of two seconds start, of which four run at once."""
+    places, times = PlaceLimiter(4), []
+
+    async def hold() -> None:
+        async with places.hold():
+            times.append(trio.current_time())
+            await trio.sleep(2)
+
+    await calls_under(hold, busy)
+    return times
+
+
+async def shared() -> dict[str, list[float]]:
+    """Return when the calls of three tenants start: one floods, one dies and returns, weights change."""
+    limiter = RateLimiter(RateLimit(10), FairShare({"acme": 3, "bolt": 1, "cosy": 1}))
+    times: dict[str, list[float]] = {"acme": [], "bolt": [], "cosy": []}
+
+    async def client(name: str) -> None:
+        while True:
+            await limiter.acquire(key=name)
+            times[name].append(trio.current_time())
+
+    async def tenant(name: str, clients: int, begin: float, end: float) -> None:
+        await trio.sleep_until(begin)
+        with trio.move_on_at(end):
+            async with trio.open_nursery() as nursery:
+                for _ in range(clients):
+                    nursery.start_soon(client, name)
+
+    async with trio.open_nursery() as nursery:
+        for arguments in (("acme", 4, 0, 80), ("bolt", 100, 0, 80), ("cosy", 4, 0, 20), ("cosy", 4, 40, 80)):
+            nursery.start_soon(tenant, *arguments)
+        await trio.sleep_until(60)
+        limiter.set_weight("acme", 1)
+        limiter.set_weight("bolt", 3)
+    return times
+
+
+def shares() -> None:
+    """Draw how tenants share a limiter."""
+    lines = {name: series(times, 80, 5) for name, times in run_virtual(shared).items()}
+    marks = {0: "weights 3:1:1, bolt floods", 20: "cosy dies", 40: "cosy is back", 60: "weights 1:3:1"}
+    curves("shares", "three tenants at a limiter of 10 in a second (mean of 5 s)", lines, marks)
+
+
 def drawn() -> None:
     """Draw the plan itself, by Graphviz."""
     tenants = {name: Pipeline.from_iterable(range(100), name=name) for name in ("acme", "bolt")}
@@ -153,6 +278,8 @@ def main() -> int:
     draw_terminal(run_virtual(partial(looked_at, large(), 6))[0], 80, 23, "terminal-large")
     report.plot(FOLDER / "report.svg")
     what_if()
+    limits()
+    shares()
     drawn()
     trio.run(photograph, plan(), "page", {400: None, 1400: None})
     trio.run(photograph, large(), "page-large", {400: 900, 1400: 900})
