@@ -9,6 +9,7 @@ import math
 import pytest
 import trio
 
+import funcpipe_trio._runtime.core.time_limit as module
 from funcpipe_trio import Backoff, OnError, Pipeline, Retry, Step
 from funcpipe_trio._runtime.core.time_limit import TimeLimit
 from funcpipe_trio.testing import run_virtual
@@ -148,3 +149,33 @@ def test_a_kept_scope_that_nobody_closes_is_in_the_way():
 
     with pytest.raises(RuntimeError, match=r"^Cancel scope stack corrupted"):
         run_virtual(main)
+
+
+def test_a_limit_inside_another_is_kept_too_and_closed_before_it(monkeypatch):
+    """Two scopes for all calls; a call that fails or is late closes them in their order, and new ones come."""
+    opened = []
+
+    class Counting:
+        def CancelScope(self, **how):  # stands in the place of a class
+            opened.append(how)
+            return trio.CancelScope(**how)
+
+        def __getattr__(self, name):
+            return getattr(trio, name)
+
+    monkeypatch.setattr(module, "trio", Counting())
+
+    async def call(item):
+        seconds = {3: 20, 6: 50}.get(item, 1)
+        await trio.sleep(seconds)
+        if item == 9:
+            raise OSError
+        return item
+
+    for times, scopes in ((3, 2), (12, 2 + 2 + 2 + 2)):
+        opened.clear()
+        step = Step(call).timeout(10).retry(Retry(1)).timeout(30)
+        plan = Pipeline.from_iterable(range(times)).map(step, on_error=OnError.skip())
+        report = run_virtual(plan.run)
+        assert report.delivered == times - sum(item < times for item in (3, 6, 9))
+        assert len(opened) == scopes
