@@ -18,7 +18,7 @@ from ..core.call_context import CALL, CallContext
 from .limiter_keys import LimiterKeys, queue_of, seat_of, shared_of
 from .place_limiter import PlaceLimiterGroup, is_full, release_place
 from .rate_limiter import RateLimiter, checked_cost
-from .token_queue import Cost, Seat
+from .shared_bucket import Cost, Seat
 
 if TYPE_CHECKING:
     from .keyed_admission import KeyedAdmission

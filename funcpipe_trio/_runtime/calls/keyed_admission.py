@@ -24,7 +24,7 @@ from ..core.call_context import CALL, NONE, CallContext
 from ..core.wait_queue import Waiter, WaitQueue
 from .admission import AnyAdmission, admission_of, asked_of, checked_settlement
 from .rate_limiter import check_cost
-from .token_queue import Cost
+from .shared_bucket import Cost
 
 
 class _Asked:

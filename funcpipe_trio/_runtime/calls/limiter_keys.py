@@ -16,7 +16,8 @@ from ..._base import checks
 from ..._base.frozen import dataclass
 from ..._sansio.fair_lines import Branch
 from ...policies.fair_share import FairShare
-from .token_queue import Seat, SharedBucket, TokenQueue
+from .shared_bucket import Seat, SharedBucket
+from .token_queue import TokenQueue
 
 
 @dataclass(frozen=True, slots=True)

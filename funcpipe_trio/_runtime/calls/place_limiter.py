@@ -20,7 +20,8 @@ from ..._sansio.fair_lines import Branch
 from ..._sansio.places import Places
 from ...policies.fair_share import FairShare
 from .limiter_keys import KeyWaitReport, LimiterKeys, checked_share, key_waits
-from .token_queue import Seat, SharedBucket, TokenQueue
+from .shared_bucket import Seat, SharedBucket
+from .token_queue import TokenQueue
 
 __all__ = ["PlaceLimiter", "PlaceLimiterGroup", "PlaceLimiterStatistics"]
 

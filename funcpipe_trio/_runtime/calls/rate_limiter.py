@@ -20,7 +20,8 @@ from ..._sansio.meters import meter_of, meter_under
 from ...policies.fair_share import FairShare
 from ...policies.rate_limit import AnyLimit, broken_rule, checked_limit
 from .limiter_keys import KeyWaitReport, LimiterKeys, checked_share, key_waits
-from .token_queue import SharedBucket, TokenQueue
+from .shared_bucket import SharedBucket
+from .token_queue import TokenQueue
 
 __all__ = ["RateLimiter", "RateLimiterGroup", "RateLimiterStatistics", "checked_cost"]
 
