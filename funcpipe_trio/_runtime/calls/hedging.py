@@ -6,7 +6,7 @@ one more call is due, it gets a task of its own, in the nursery of the run or of
 
     the first success counts     all other calls are cancelled, and waited for
     a failure                    is final if no other call runs; otherwise those decide, and no more are started
-    the caller is cancelled      so are all calls, and they are waited for
+    the caller is cancelled      so is the first call, and when that has ended the others; they are waited for
 
 Each call has its own `CallContext`: attempts, limits and waits are its own. It begins with the context variables that
 its item had when the first call began.

@@ -44,6 +44,7 @@ from funcpipe_trio.testing import (
     interrupt_everywhere,
     run_virtual,
 )
+from funcpipe_trio.testing._schedule import Schedule, scheduled
 from tests._kit import Boom, stray_cancelled
 from tests.promises._tasks import Tasks
 
@@ -163,13 +164,15 @@ def test_many_items_at_once_are_each_for_itself(seconds, after, concurrency, ord
 
 def test_a_call_that_ends_just_then_has_ended():
     """Also one that fails."""
-    service = Service((2, None))
-    assert outcome_of(Step(service).hedge(2)) == (0, 2)
-    assert [kind for kind, *_ in service.log] == ["begins", "ends"]
     error = Boom()
-    service = Service((2, error))
-    assert outcome_of(Step(service).hedge(2)) == (error, 2)
-    assert [kind for kind, *_ in service.log] == ["begins", "ends"]
+    for seed in range(8):
+        with scheduled(Schedule(seed)):
+            service = Service((2, None))
+            assert outcome_of(Step(service).hedge(2)) == (0, 2)
+            assert [kind for kind, *_ in service.log] == ["begins", "ends"]
+            service = Service((2, error))
+            assert outcome_of(Step(service).hedge(2)) == (error, 2)
+            assert [kind for kind, *_ in service.log] == ["begins", "ends"]
 
 
 def test_a_failure_before_the_second_call_is_final_and_untouched():
@@ -225,6 +228,17 @@ def test_a_loser_is_waited_for():
     assert outcome_of(Step(Service((9, None), (1, None), at_end=at_end)).hedge(2)) == (1, 8)
     assert outcome_of(Step(Service((3, None), (9, None), at_end=at_end)).hedge(2)) == (0, 8)
 
+    async def main(plan, seconds):
+        """Say when the caller goes on; the block would wait for the tasks in any case."""
+        async with Step(Service(*plan, at_end=at_end)).hedge(2).start() as call:
+            with trio.move_on_after(seconds):
+                await call(0)
+            return trio.current_time()
+
+    assert run_virtual(main, ((3, None), (9, None)), 99) == 8
+    assert run_virtual(main, ((2.5, Boom()), (9, None)), 4) == 9
+    assert run_virtual(main, ((9, None), (9, None)), 4) == 14  # the second is cancelled when the first has ended
+
 
 @pytest.mark.parametrize("plan", [((9, None), (1, None)), ((3, None), (9, None))])
 def test_what_a_loser_raises_is_an_error_of_cleanup(plan, caplog):
@@ -268,8 +282,10 @@ def test_the_next_calls_of_a_worker_are_not_ended_by_a_scope_that_was():
     async def call(item):
         calls[item] = calls.get(item, 0) + 1
         if calls[item] == 1 and item % 2:
-            with trio.CancelScope(shield=item == 3):
+            with trio.CancelScope(shield=item in (3, 5)):
                 await trio.sleep(5)
+            if item == 5:  # it ends well, though it was cancelled
+                return item
         await trio.sleep(1)
         return item
 
@@ -336,6 +352,25 @@ def test_attempts_are_those_of_the_call_whose_error_it_is():
     error, end = outcome_of(Step(service).retry(Retry(2, backoff=QUICK)).hedge(2))
 
     assert (end, error.__notes__[-1]) == (5, "in step 'service', attempt 2 of 2")
+
+
+def test_the_attempts_of_another_call_are_told_if_its_error_is():
+    """The first fails at 3, with what is not retried; the second at 5, with its second attempt."""
+    service = Service((3, Boom()), (1, OSError()), (2, OSError()))
+    error, end = outcome_of(Step(service).retry(Retry(2, OSError, QUICK)).hedge(2))
+
+    assert (type(error), end, error.__notes__[-1]) == (OSError, 5, "in step 'service', attempt 2 of 2")
+
+
+def test_a_further_call_knows_of_a_timeout_around_it():
+    """Its second attempt would begin when the time is over."""
+    service = Service((4, Boom()), (1, OSError()))
+    error, end = outcome_of(Step(service).retry(Retry(2, OSError, Backoff(9, jitter=0))).hedge(2).timeout(8))
+
+    assert (type(error), end) == (Boom, 4)
+    assert error.__context__.__notes__ == [
+        "not tried again: the next attempt is due in 9 s, its timeout is over in 5 s"
+    ]
 
 
 def test_each_call_has_a_resource_of_its_own_for_each_worker():
