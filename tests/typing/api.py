@@ -96,7 +96,7 @@ async def find_feed(number: int) -> Pipeline[str]:
     return feed(number)
 
 
-def told(number: int) -> str:
+def spelled(number: int) -> str:
     return str(number)
 
 
@@ -284,7 +284,7 @@ assert_type(step.hedge(0.5, most=3), Step[int, bytes])
 assert_type(step.coalesce(lambda number: number % 3), Step[int, bytes])
 assert_type(step.coalesce(key=str), Step[int, bytes])
 assert_type(step.fallback(step), Step[int, bytes])
-assert_type(step.fallback(Step.pure(told)), Step[int, bytes | str])
+assert_type(step.fallback(Step.pure(spelled)), Step[int, bytes | str])
 fair_tokens = RateLimiter(RateLimit(100), share=FairShare({"a": 3}))
 assert_type(step.rate_limit(requests, fair_tokens, key=str, settle=[None, len]), Step[int, bytes])
 assert_type(step.rate_limit(fair_tokens.group("b", 2), key=str, cost=cost_of, settle=len), Step[int, bytes])

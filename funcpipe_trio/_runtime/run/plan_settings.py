@@ -9,7 +9,7 @@ from ..._plan import operations as plan
 from ..._plan import timing
 from ..._plan.layout import StageLayout
 from ..._plan.loops import Again
-from ..._plan.steps import Layer, Limit, Part, Places, StepPlan, Within, layers_in, step_of
+from ..._plan.steps import Coalesce, Fallback, Hedge, Layer, Limit, Part, Places, StepPlan, Within, layers_in, step_of
 from ...policies.retry import Retry
 from ..junctions.fan_out import Broadcasting, Port
 from ..links.link import Link
@@ -45,12 +45,18 @@ def _setting(stage: AnyStage, layout: StageLayout) -> Setting:
         paced_by=head.name if isinstance(head, timing.Paced | Again) else None,
         rate=None if lowest is None else _rate(lowest),
         is_rate_sure=around in (0, retries)
-        and all(each.limiter is each.cost is each.settle is None for each, _ in limits),
+        and all(each.limiter is each.cost is each.settle is None for each, _ in limits)
+        and not any(_changes_calls(each) for each in (() if step is None else layers_in(step.parts))),
         is_rate_retried=around > 0,
         shares_limits=step is not None and any(_is_shared(each) for each in layers_in(step.parts)),
         runner=None if step is None else next(_full_runners(step, layout.concurrency), None),
         fan_out=_fan_out_of(stage),
     )
+
+
+def _changes_calls(layer: Layer) -> bool:
+    """Whether an item may need more calls than one and its retries, or none."""
+    return isinstance(layer, Fallback | Hedge | Coalesce)
 
 
 def _is_shared(layer: Layer) -> bool:
