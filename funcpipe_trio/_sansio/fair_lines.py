@@ -38,7 +38,7 @@ class Branch:
         self, weight_of: Callable[[Any], int | Fraction], name: tuple[Hashable, ...] = (), parent: Branch | None = None
     ) -> None:
         self.queue: FairQueue[Any] = FairQueue()  # says which flow is next
-        self.name = name  # the keys that lead to it; empty at the top
+        self.name: tuple[Hashable, ...] = name  # the keys that lead to it; empty at the top
         self.lanes: dict[Hashable, Lane[Any]] = {}  # by key: those with waiting calls
         self.flow: Flow[Any] | None = None  # its own flow, in the parent's queue; None if no call waits in it
         self._parent = parent  # the branch it is a group of
@@ -174,9 +174,9 @@ class Lane(Generic[P]):
     __slots__ = ("branch", "flow", "key", "places")
 
     def __init__(self, branch: Branch, key: Hashable, flow: Flow[Any]) -> None:
-        self.branch = branch
-        self.key = key
-        self.flow = flow
+        self.branch: Branch = branch
+        self.key: Hashable = key
+        self.flow: Flow[Any] = flow
         self.places: dict[FairLine[P], OrderedDict[P, None]] = {}
 
 

@@ -60,7 +60,7 @@ class SharedBucket:
         self.meter: Meter = meter  # decides when tokens are there
         self.share: FairShare[Any] | None = share  # the weights of its keys; None without shares
         self.top: Branch | None = None if share is None else Branch(share.weight_of)  # its keys, likewise
-        self.waits = KeyWaits()  # which key waited for how long; only with shares
+        self.waits: KeyWaits = KeyWaits()  # which key waited for how long; only with shares
         self.debts: dict[Seat, Cost] = {}  # what keys owe for calls that cost more than was said, oldest first
         self.lines: dict[TokenQueue, None] = {}  # those in which a task waits
         self.joined: int = 0  # tasks that came to wait, which numbers them

@@ -56,10 +56,10 @@ class Place(Waiter):
         decides: SharedBucket | None,
     ) -> None:
         super().__init__()
-        self.decides = decides  # the bucket whose keys say who is first in its line; None: first come, first served
-        self.costs = costs  # tokens that it needs, in the order of the buckets
-        self.seats = seats  # where it stands there; None where there are no shares
-        self.since = since  # when it came
+        self.decides: SharedBucket | None = decides  # whose keys say who is first in its line; None: first come
+        self.costs: Sequence[Cost] = costs  # tokens that it needs, in the order of the buckets
+        self.seats: Sequence[Seat | None] = seats  # where it stands there; None where there are no shares
+        self.since: float = since  # when it came
         self.numbers: dict[SharedBucket, int] = {}  # its number in the order of arrival at each; empty before it waits
         self.behind: Place | None = None  # the older one that it last stood back for
         self.followers: dict[TokenQueue, None] = {}  # lines whose first task must not delay it

@@ -28,7 +28,7 @@ class Waiter:
 
     def __init__(self) -> None:
         self.task: trio.lowlevel.Task | None = None  # the one that waits, once it was parked
-        self.is_parked = False  # so it may be rescheduled
+        self.is_parked: bool = False  # so it may be rescheduled
 
 
 W = TypeVar("W", bound=Waiter)
