@@ -225,6 +225,16 @@ def test_what_is_kept_does_not_grow_with_the_calls():
     assert (len(keys), len(keys._idle) <= 2 * 4 + 65) == (4, True)
 
 
+def test_who_is_idle_is_still_known_when_what_is_kept_was_made_smaller():
+    keys = LimitedKeys(2, [RateLimit(1, burst=1000)])
+    for number in range(200):
+        used(keys, number % 2, 1.0)
+    new = keys.enter("new")
+
+    assert keys.make_room(new, 2.0) == 101.0
+    assert (keys.make_room(new, 101.0), len(keys)) == (None, 1)
+
+
 def test_only_keys_are_hashed():
     with pytest.raises(TypeError, match="unhashable"):
         LimitedKeys(1, [RateLimit(1)]).enter([])

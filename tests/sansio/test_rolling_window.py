@@ -122,6 +122,14 @@ def test_a_start_that_stopped_to_count_has_paid_before_a_refund_of_it():
     assert (window.held(12.0), window.when(12.0, 1), window.when(12.0, 2)) == (0, 14.0, 20.0)
 
 
+def test_it_is_full_when_the_last_start_counts_no_more_and_from_then_on_now():
+    window = RollingWindow(RollingLimit(2, per=10))
+    window.take(0.0, 1)
+    window.take(4.0, 1)
+
+    assert [window.full_at(now) for now in (4.0, 13.0, 14.0, 30.0)] == [14.0, 14.0, 14.0, 30.0]
+
+
 def test_a_start_that_is_given_back_leaves_nothing_behind():
     window = RollingWindow(RollingLimit(2, per=10))
     window.take(0.0, 2)
