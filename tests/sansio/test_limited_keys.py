@@ -227,12 +227,12 @@ def test_what_is_kept_does_not_grow_with_the_calls():
 
 def test_who_is_idle_is_still_known_when_what_is_kept_was_made_smaller():
     keys = LimitedKeys(2, [RateLimit(1, burst=1000)])
-    for number in range(200):
-        used(keys, number % 2, 1.0)
+    used(keys, "once", 1.0)
+    used(keys, "often", 1.0, times=100)
     new = keys.enter("new")
 
-    assert keys.make_room(new, 2.0) == 101.0
-    assert (keys.make_room(new, 101.0), len(keys)) == (None, 1)
+    assert keys.make_room(new, 1.5) == 2.0
+    assert (keys.make_room(new, 2.0), len(keys)) == (None, 2)
 
 
 def test_only_keys_are_hashed():
