@@ -4,15 +4,16 @@
     embed_tenants.py acme=~/notes:3 bolt=~/mail          # folders; while both have work, three calls to one
     embed_tenants.py acme=~/notes --db vectors.sqlite3 --seed 7
     embed_tenants.py --record run.jsonl
-    funcpipe simulate embed_tenants.py:sample_plan run.jsonl --set embed.concurrency=4,8
+    funcpipe simulate embed_tenants.py:sample_plan run.jsonl --set "embed acme.places=2,4"
 
 The service is a stand-in, which this program starts on this machine (`flaky_service.py`, next to this file): it allows
 a fixed number of calls in any second and counts them itself, and now and then it is busy, broken or slow. A text that
 it can never embed becomes a dead letter. The last line compares its count with what it allows.
 
 It shows a plan that can be read before it runs (`plan`, the first function below), with every policy in it: timeouts,
-retries that wait as long as the service asks, a rate limit, a circuit breaker, dead letters, shares by weight. The plan
-takes its service and store as protocols, so its test runs the same plan in virtual time. The run can be stopped at any
+retries that wait as long as the service asks, circuit breakers, dead letters, and limits that all tenants share: by
+weight, at the place where they wait. The plan takes its service and store as protocols, so its test runs the same plan
+in virtual time. The run can be stopped at any
 moment: stored vectors stay, each batch is one transaction, and the same command embeds only what is missing. What a run
 recorded says what other settings would have done.
 """
@@ -56,6 +57,7 @@ from funcpipe_trio import (
     FairShare,
     OnError,
     Pipeline,
+    PlaceLimiter,
     RateLimit,
     RateLimiter,
     Recorder,
@@ -63,13 +65,13 @@ from funcpipe_trio import (
     Report,
     Retry,
     Step,
-    fair_merge,
+    merge,
     retry_after_header,
     threads,
 )
 
 DATABASE = "funcpipe_vectors.sqlite3"
-CONCURRENCY = 4  # calls at once
+CONCURRENCY = 4  # calls at once, of all tenants together
 BURST = 2
 # A call counts at the service when it arrives, not when it starts. The calls that arrive in a second are those that
 # start in it, at most BURST + rate, and those already on their way, at most CONCURRENCY: so network delays cannot break
@@ -142,25 +144,30 @@ class Store(Protocol):
 # The plan: all of it
 
 
-def plan(tenants: Sequence[Tenant], service: EmbeddingService, store: Store, limiter: RateLimiter) -> Pipeline[int]:
+def plan(tenants: Sequence[Tenant], service: EmbeddingService, store: Store, limit: RateLimit) -> Pipeline[int]:
     """Describe the work; nothing happens yet. Each item that comes out is the number of vectors a batch has added."""
+    limiter = RateLimiter(limit, FairShare({tenant.name: tenant.weight for tenant in tenants}))
     embed = (
         Step(partial(embed_batch, service), name="embed")
-        .timeout(1)  # of one call, without its wait for the rate limit
-        .rate_limit(limiter)  # each attempt is a call
+        .timeout(1)  # of one call, without its wait for the limits
+        .rate_limit(limiter, key=tenant_of)  # each attempt is a call; of those that wait, whose turn is it?
+        .places(PlaceLimiter(CONCURRENCY))  # taken together with the token
         .circuit_breaker(CircuitBreaker(failures=4, reset_after=0.5, on=is_outage, wait=True))
         .retry(Retry(8, on=(Unavailable, trio.TooSlowError), backoff=Backoff(0.1), retry_after=asked_wait))
         .timeout(60)  # of all attempts, with their waits
     )
-    batches = {
-        tenant.name: tenant.texts.map(clean).filter(bool).map(partial(Text, tenant.name)).filter(store.lacks).batch(10)
-        for tenant in tenants
-    }
-    share = FairShare({tenant.name: tenant.weight for tenant in tenants}, capacity=4)  # of the calls
-    return (
-        fair_merge(batches, share)
-        .map(embed, concurrency=CONCURRENCY, ordered=False)  # a service that stays unavailable ends the run
+    lines = [
+        tenant.texts.map(clean)
+        .filter(bool)
+        .map(partial(Text, tenant.name))
+        .filter(store.lacks)
+        .batch(10)
+        .map(embed, concurrency=CONCURRENCY, ordered=False, name=f"embed {tenant.name}")
         .unbatch()
+        for tenant in tenants
+    ]
+    return (
+        merge(*lines)  # a service that stays unavailable ends the run
         .map(accept, on_error=OnError.divert(store.bury))  # a refused text does not
         .batch(100, max_delay=0.5, name="collect")
         .buffer(1)
@@ -179,6 +186,11 @@ def clean(text: str) -> str:
 async def embed_batch(service: EmbeddingService, batch: Sequence[Text]) -> list[tuple[Text, Vector | Unfit]]:
     """Make one call for all texts of a batch."""
     return list(zip(batch, await service.embed([text.content for text in batch]), strict=True))
+
+
+def tenant_of(batch: Sequence[Text]) -> str:
+    """Return whose share of the service a call takes: a batch is of one tenant."""
+    return batch[0].tenant
 
 
 def is_outage(error: Exception) -> bool:
@@ -314,7 +326,7 @@ def prepare(connection: sqlite3.Connection) -> None:
 async def work(tenants: Sequence[Tenant], url: str, store: SqliteStore, recorder: Recorder | None) -> Report:
     """Show the plan, and run it to its end while a progress line is shown."""
     async with httpx.AsyncClient(base_url=url, timeout=None, trust_env=False) as client:  # the step has the timeouts
-        pipeline = plan(tenants, HttpService(client), store, RateLimiter(LIMIT))
+        pipeline = plan(tenants, HttpService(client), store, LIMIT)
         print(pipeline.describe(), end="\n\n", flush=True)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(show_progress, store)
@@ -477,7 +489,7 @@ def samples() -> list[str]:
 
 def sample_plan() -> Pipeline[int]:
     """Return the plan for the samples, to describe or simulate it: there is no service and no store behind it."""
-    return plan(tenants_of(samples()), Absent(), Absent(), RateLimiter(LIMIT))
+    return plan(tenants_of(samples()), Absent(), Absent(), LIMIT)
 
 
 class Absent:

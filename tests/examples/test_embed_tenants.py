@@ -25,7 +25,7 @@ import httpx
 import pytest
 import trio
 
-from funcpipe_trio import Backoff, Pipeline, RateLimit, RateLimiter, Recorder, Recording, Retry, simulate
+from funcpipe_trio import Backoff, Pipeline, RateLimit, Recorder, Recording, Retry, simulate
 from funcpipe_trio._sansio.backoff import backoff_delay
 from funcpipe_trio.testing import (
     assert_fair,
@@ -113,7 +113,7 @@ class World:
         return self.example.Tenant(name, Pipeline.from_iterable(texts, name=name), weight)
 
     def plan(self, *tenants):
-        return self.example.plan(tenants, self.fake, self.store, RateLimiter(self.limit))
+        return self.example.plan(tenants, self.fake, self.store, self.limit)
 
     def run(self, *tenants):
         return run_virtual(self.plan(*tenants).run)
@@ -129,8 +129,8 @@ def named(name, count):
 
 
 PLAN = """\
-pipeline: 10 stages, items in flight: at most 18518
-input 'acme', weight 3:
+pipeline: 11 stages, items in flight: at most 2623
+input 0:
   source folder of acme: iterable
     | link of 16
   stage list acme: async flat_map files, 1 at a time
@@ -138,8 +138,17 @@ input 'acme', weight 3:
     | link of 16
   stage read acme: async flat_map texts, 1 at a time -> map clean -> filter bool -> map Text -> filter lacks -> batch of 10 items
       call texts on up to 2 threads, left behind when cancelled
-    | link of 4
-input 'bolt', weight 1/2:
+    | link of 16
+  stage embed acme: async map embed, 4 at a time, as completed -> unbatch
+      call embed_batch
+        timeout of 1 s
+        rate limit of 1000 in 1 s, burst 100, shared by tenant_of
+        4 places, shared, at one instant with the one above
+        circuit breaker: opens after 4 failures in a row (is_outage), probes after 0.5 s, calls wait meanwhile
+        retry: up to 8 attempts on Unavailable or TooSlowError, waits 0.1 s x 2 up to 10 s +-10%, or what asked_wait says
+        timeout of 60 s
+    | link of 16
+input 1:
   source folder of bolt: iterable
     | link of 16
   stage list bolt: async flat_map files, 1 at a time
@@ -147,16 +156,17 @@ input 'bolt', weight 1/2:
     | link of 16
   stage read bolt: async flat_map texts, 1 at a time -> map clean -> filter bool -> map Text -> filter lacks -> batch of 10 items
       call texts on up to 2 threads, left behind when cancelled
-    | link of 4
-fair_merge: shares by weight of what is handed over (start-time fair queueing)
-stage embed: async map embed, 4 at a time, as completed -> unbatch
-    call embed_batch
-      timeout of 1 s
-      rate limit of 1000 in 1 s, burst 100, shared
-      circuit breaker: opens after 4 failures in a row (is_outage), probes after 0.5 s, calls wait meanwhile
-      retry: up to 8 attempts on Unavailable or TooSlowError, waits 0.1 s x 2 up to 10 s +-10%, or what asked_wait says
-      timeout of 60 s
-  | link of 16
+    | link of 16
+  stage embed bolt: async map embed, 4 at a time, as completed -> unbatch
+      call embed_batch
+        timeout of 1 s
+        rate limit of 1000 in 1 s, burst 100, shared by tenant_of
+        4 places, shared, at one instant with the one above
+        circuit breaker: opens after 4 failures in a row (is_outage), probes after 0.5 s, calls wait meanwhile
+        retry: up to 8 attempts on Unavailable or TooSlowError, waits 0.1 s x 2 up to 10 s +-10%, or what asked_wait says
+        timeout of 60 s
+    | link of 16
+merge: equal shares of what is handed over (start-time fair queueing)
 stage accept: async map accept, 1 at a time, in order
     on error: divert to bury
   | link of 16
@@ -172,7 +182,7 @@ def test_plan_reads_as_expected(world):
     acme, bolt = (world.example.texts_in(name, Path(name)) for name in ("acme", "bolt"))
     tenants = [world.example.Tenant("acme", acme, 3), world.example.Tenant("bolt", bolt, Fraction(1, 2))]
 
-    assert world.example.plan(tenants, world.fake, world.store, RateLimiter(world.limit)).describe() == PLAN
+    assert world.example.plan(tenants, world.fake, world.store, world.limit).describe() == PLAN
 
 
 def test_calls_start_as_fast_as_the_limit_allows_and_no_faster(world):
@@ -217,7 +227,7 @@ def test_waits_are_the_backoff_where_the_service_asks_for_none(world):
 
     world.run(world.tenant("acme", ["a"]))
 
-    first, second = (backoff_delay(Backoff(0.1), 0, attempt, stage="embed") for attempt in (1, 2))
+    first, second = (backoff_delay(Backoff(0.1), 0, attempt, stage="embed acme") for attempt in (1, 2))
     assert world.fake.starts == [0, 0.25 + first, 0.25 + first + 0.25 + second]
 
 
@@ -227,8 +237,8 @@ def test_slow_call_is_given_up_and_made_again(world):
 
     report = world.run(world.tenant("acme", ["a"]))
 
-    assert world.fake.starts == [0, 1 + backoff_delay(Backoff(0.1), 0, 1, stage="embed")]
-    assert [stage.policies.timeouts for stage in report.stages if stage.name == "embed"] == [1]
+    assert world.fake.starts == [0, 1 + backoff_delay(Backoff(0.1), 0, 1, stage="embed acme")]
+    assert [stage.policies.timeouts for stage in report.stages if stage.name == "embed acme"] == [1]
     assert len(world.store.rows) == 1
 
 
@@ -239,7 +249,7 @@ def test_waiting_for_its_turn_is_no_part_of_a_calls_time(world):
     report = world.run(world.tenant("acme", named("acme", 40)))
 
     assert world.fake.starts == [0, 4, 8, 12]
-    assert [stage.policies.timeouts for stage in report.stages if stage.name == "embed"] == [0]
+    assert [stage.policies.timeouts for stage in report.stages if stage.name == "embed acme"] == [0]
 
 
 def test_circuit_opens_after_four_failures_and_closes_after_a_probe(world):
@@ -251,7 +261,7 @@ def test_circuit_opens_after_four_failures_and_closes_after_a_probe(world):
     # Open from 0.25 on, a probe at 0.75 that fails at 1.0, another at 1.5 that succeeds at 1.75.
     assert world.fake.starts == [0, 0, 0, 0, 0.75, 1.5, 1.75, 1.75, 1.75]
     assert len(world.store.rows) == 40
-    assert [stage.policies.refused for stage in report.stages if stage.name == "embed"] == [0]
+    assert [stage.policies.refused for stage in report.stages if stage.name == "embed acme"] == [0]
 
 
 def test_service_that_asks_to_wait_opens_no_circuit(world):
@@ -272,7 +282,7 @@ def test_service_that_stays_away_ends_the_run(world):
         world.run(world.tenant("acme", named("acme", 50)))
 
     assert raised.value is down[7]
-    assert raised.value.__notes__[-1] == "in stage 'embed', item 4, attempt 8 of 8"
+    assert raised.value.__notes__[-1] == "in stage 'embed acme', item 4, attempt 8 of 8"
     assert sorted(text.content for text in world.store.rows) == sorted(named("acme", 40))
 
 
@@ -319,16 +329,27 @@ def test_second_run_calls_nobody(world):
 
 
 def test_tenants_share_the_service_by_weight(world):
-    """While all have work, three texts of the first go to the service for one of each of the others."""
+    """While all wait, three calls for texts of the first start for one of each of the others: at the limit itself."""
     world.limit = RateLimit(8, burst=2)
     weights = {"acme": 3, "bolt": 1, "cozy": 1}
 
     report = world.run(*(world.tenant(name, named(name, 300), weight) for name, weight in weights.items()))
 
-    calls = [texts[0].split()[0] for _, texts in world.fake.calls[:50]]
-    assert Counter(calls) == {"acme": 30, "bolt": 10, "cozy": 10}
+    calls = [texts[0].split()[0] for _, texts in world.fake.calls[5:45]]  # from when all wait until the first is done
+    assert Counter(calls) == {"acme": 24, "bolt": 8, "cozy": 8}
     assert_fair(calls, weights)
-    assert [each.contested for each in report.inputs] == [30, 10, 10]
+    waited = {wait.key: wait.waited for stage in report.stages if stage.policies for wait in stage.policies.limits}
+    assert waited["acme"] < waited["bolt"] / 2
+    assert waited["acme"] < waited["cozy"] / 2
+
+
+def test_no_more_calls_run_at_once_than_before_however_many_tenants_there_are(world):
+    """Four, of all of them together: the contract counts on it."""
+    world.fake.takes = 0.5
+
+    world.run(*(world.tenant(name, named(name, 100)) for name in ("acme", "bolt", "cozy")))
+
+    assert Counter(world.fake.starts) == {**dict.fromkeys([at / 2 for at in range(7)], 4), 3.5: 2}
 
 
 def test_vectors_are_written_half_a_second_after_the_first_of_them(world):
@@ -492,16 +513,13 @@ def test_texts_of_folders_are_embedded(run, service, calm, tmp_path):
 
 
 def test_plan_and_report_are_printed(run, calm, tmp_path):
-    """First the plan, then what became of it, then what each tenant got."""
+    """First the plan, then what became of it."""
     make_folder(tmp_path / "notes", 35)
 
     _status, out, _err = run("acme=notes:1/2")
 
     assert out.startswith("pipeline: 7 stages, items in flight: at most ")
-    assert [line.split()[:3] for line in lines_with(out, "embed ")] == [["embed", "4", "35"]]
-    assert [line.split() for line in lines_with(out, "fair_merge / ")] == [
-        ["fair_merge", "/", "acme", "1/2", "4", "4", "100.0%"]
-    ]
+    assert [line.split()[:4] for line in lines_with(out, "embed acme  ")] == [["embed", "acme", "4", "35"]]
 
 
 def test_second_run_adds_nothing(run, calm, tmp_path):
@@ -537,9 +555,8 @@ def test_faults_of_the_service_cost_nothing_but_time(service, tmp_path):
 
     (counted,) = lines_with(done.stdout, "calls: ")
     calls, most, allowed = map(int, re.findall(r"\d+", counted))
-    (policies,) = lines_with(done.stdout, "embed: ")
     assert done.returncode == 0
-    assert re.match(r"embed: \d+ retries, ", policies)
+    assert re.search(r"^embed (acme|bolt): \d+ retr(y|ies), ", done.stdout, re.MULTILINE)
     assert calls >= 9 + 3
     assert most <= allowed == service.CONTRACT
     assert content(tmp_path / "funcpipe_vectors.sqlite3") == (
@@ -822,22 +839,24 @@ def test_samples_without_tenants(example):
 
 
 @pytest.mark.parametrize("changes", [(4, 14), (8, 14), (8, 20), (2, 40)], ids=str)
-def test_a_recorded_run_says_what_other_settings_would_do(example, changes):
+def test_a_recorded_run_says_what_other_settings_would_do(example, monkeypatch, changes):
     """The same plan, run with those settings against the same service, takes as long: within 2 %."""
     concurrency, rate = changes
 
     def plan(concurrency=4, rate=14):
+        monkeypatch.setattr(example, "CONCURRENCY", concurrency)
         by_texts = {"acme": named("acme", 400), "bolt": named("bolt", 200)}
         fake = FakeService(example.Unfit, takes=0.25)
         fake.embed = slow_by_text(fake)
         world = World(example, fake, FakeStore(), RateLimit(rate, burst=2))
-        made = world.plan(*(world.tenant(name, texts) for name, texts in by_texts.items()))
-        return made.with_settings({"embed": {"concurrency": concurrency}})
+        return world.plan(*(world.tenant(name, texts) for name, texts in by_texts.items()))
 
     recorder = Recorder()
     run_virtual(partial(plan().run, record=recorder))
 
-    said = simulate(plan(), recorder.recording, {"embed": {"concurrency": concurrency, "rate_limit.rate": rate}})
+    shared = {"rate_limit.rate": rate, "places": concurrency}
+    changed = {"embed acme": {"concurrency": concurrency, **shared}, "embed bolt": {"concurrency": concurrency}}
+    said = simulate(plan(), recorder.recording, changed)
 
     truth = run_virtual(plan(concurrency, rate).run)
     assert said.elapsed == pytest.approx(truth.elapsed, rel=0.02)
