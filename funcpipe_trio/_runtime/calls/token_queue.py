@@ -314,7 +314,7 @@ class TokenQueue:
         return next((each.claim for each in older if each.has_turn(self._decides, now)), None)
 
     def _take(self, place: Place, now: float) -> None:
-        """Take all tokens of a task, and charge its keys."""
+        """Take all tokens of a task, which leaves with them in this step, and charge its keys."""
         for each, cost, seat in zip(self._buckets, place.costs, place.seats, strict=True):
             each.take(now, cost, seat)
             self._charge(place, each, cost, seat)
@@ -326,7 +326,7 @@ class TokenQueue:
             self._by_key.fair.served(place, cost)
         else:
             seat.branch.adjust(seat.key, cost)
-        bucket.look()
+            bucket.look()
 
     def _owes(self, place: Place) -> bool:
         """Whether its key has a debt to pay before it goes; then it claims the next part of that."""
@@ -351,6 +351,7 @@ class TokenQueue:
             del bucket.debts[seat]
         place.owed = None
         self._charge(place, bucket, cost, seat)
+        bucket.look()
         bucket.poke()  # others of the key may have waited to pay the same
 
     def _is_alone(self) -> bool:
@@ -392,7 +393,7 @@ class TokenQueue:
         self.look()
 
     def _leave(self, place: Place, now: float) -> None:
-        self._line.leave(place)
+        self._line.order.remove(place)
         for each, seat in zip(self._buckets, place.seats, strict=True):
             each.count_waiting(now, -1)
             if not len(self):
@@ -402,7 +403,7 @@ class TokenQueue:
         if not self._line:
             self._note(now, is_for_places=False)
         place.let_follow()
-        self.look()
+        (self._decides or self).look()
 
     def _now(self) -> float:
         return self._buckets[0].now() if len(self._buckets) == 1 else max([each.now() for each in self._buckets])
