@@ -39,6 +39,7 @@ from ._runtime.hub.hub import HubSubscription as HubSubscription
 from ._runtime.hub.hub_statistics import HubStatistics as HubStatistics
 from ._runtime.hub.hub_statistics import HubSubscriptionStatistics as HubSubscriptionStatistics
 from ._runtime.reports.blame import Blame as Blame
+from ._runtime.reports.counts import AdaptiveReport as AdaptiveReport
 from ._runtime.reports.counts import InputReport as InputReport
 from ._runtime.reports.counts import Latency as Latency
 from ._runtime.reports.counts import LimitWaitReport as LimitWaitReport
@@ -67,6 +68,7 @@ from .merging import prefer as prefer
 from .merging import zip_latest as zip_latest
 from .merging import zip_pipelines as zip_pipelines
 from .pipeline import Pipeline as Pipeline
+from .policies.adaptive import Adaptive as Adaptive
 from .policies.circuit_breaker import CircuitBreaker as CircuitBreaker
 from .policies.fair_share import FairShare as FairShare
 from .policies.on_error import Divert as Divert

@@ -41,6 +41,7 @@ from ._runtime.run.observing import Observed, Observer
 from ._runtime.run.run import Run
 from ._runtime.run.run_context import RunContext
 from ._runtime.runners.runners import Threads
+from .policies.adaptive import Adaptive
 from .policies.fair_share import FairShare
 from .policies.on_error import Divert, Failure, OnError, Skip, Stop
 from .policies.on_full import OnFull
@@ -314,7 +315,7 @@ class Pipeline(Generic[T_co]):
         fn: Step[T_co, U],
         *,
         on_error: Stop | Skip | Divert = ...,
-        concurrency: int | None = None,
+        concurrency: int | Adaptive | None = None,
         ordered: bool = True,
         key: Callable[[T_co], Hashable] | None = None,
         per_key: int = 1,
@@ -331,7 +332,7 @@ class Pipeline(Generic[T_co]):
         fn: Step[T_co, U],
         *,
         on_error: OnError,
-        concurrency: int | None = None,
+        concurrency: int | Adaptive | None = None,
         ordered: bool = True,
         key: Callable[[T_co], Hashable] | None = None,
         per_key: int = 1,
@@ -348,7 +349,7 @@ class Pipeline(Generic[T_co]):
         fn: Callable[[T_co], Awaitable[U]],
         *,
         on_error: Stop | Skip | Divert = ...,
-        concurrency: int | None = None,
+        concurrency: int | Adaptive | None = None,
         ordered: bool = True,
         key: Callable[[T_co], Hashable] | None = None,
         per_key: int = 1,
@@ -365,7 +366,7 @@ class Pipeline(Generic[T_co]):
         fn: Callable[[T_co], Awaitable[U]],
         *,
         on_error: OnError,
-        concurrency: int | None = None,
+        concurrency: int | Adaptive | None = None,
         ordered: bool = True,
         key: Callable[[T_co], Hashable] | None = None,
         per_key: int = 1,
@@ -395,7 +396,7 @@ class Pipeline(Generic[T_co]):
         self,
         fn: Callable[[Any], Any],
         *,
-        concurrency: int | None = None,
+        concurrency: int | Adaptive | None = None,
         ordered: bool = True,
         key: Callable[[Any], Hashable] | None = None,
         per_key: int = 1,
@@ -415,8 +416,9 @@ class Pipeline(Generic[T_co]):
 
         Args:
           fn: ``fn(item)``, sync or async, or a step, which each run starts afresh (a started step is shared).
-          concurrency: calls at once, an int >= 1; None: one, for an async function. If it is given, a result that
-            cannot be awaited is a `TypeError` to which no policy applies: ``Step(fn).on(threads(4))`` runs sync ones.
+          concurrency: calls at once, an int >= 1, or an `Adaptive`, with which the run chooses it; None: one, for an
+            async function. If it is given, a result that cannot be awaited is a `TypeError` to which no policy
+            applies: ``Step(fn).on(threads(4))`` runs sync ones.
           ordered: whether results leave in the order of their items; otherwise as they complete.
           key: ``key(item)``, sync: items with the same key (a hashable value) are processed one at a time and in order,
             those with different keys concurrently. An item that waits for its key takes a place as well, so one slow
@@ -431,7 +433,7 @@ class Pipeline(Generic[T_co]):
           latest: whether only the latest item counts. A newer item cancels the call for the older one, which is
             dropped and told to `on_discard` with the reason ``latest``; its own call begins when that has ended. (What
             shields itself goes on until it is done, and its result is dropped.) Of several that are there, the newest
-            is taken. Not for a sync function, nor with `key` or a `concurrency` above 1, which `check` refuses.
+            is taken. Not for a sync function, nor with `key` or a `concurrency` other than 1, which `check` refuses.
           retries_elsewhere: items that may wait for their next attempt without a place, an int >= 0, which
             `max_in_flight` counts; any more wait in their places. When its wait is over an item gets the next free
             place, before new items and in the order in which waits end, so no more calls run than `concurrency`. (A
@@ -464,18 +466,18 @@ class Pipeline(Generic[T_co]):
 
     @overload
     def filter(
-        self, fn: Callable[[T_co], object], *, concurrency: int | None = None, name: str | None = None
+        self, fn: Callable[[T_co], object], *, concurrency: int | Adaptive | None = None, name: str | None = None
     ) -> Pipeline[T_co]: ...
 
     def filter(
-        self, fn: Callable[[Any], object], *, concurrency: int | None = None, name: str | None = None
+        self, fn: Callable[[Any], object], *, concurrency: int | Adaptive | None = None, name: str | None = None
     ) -> Pipeline[Any]:
         """Keep the items for which a function, sync or async, or a step returns true; the others count as dropped.
 
         Args:
           fn: ``fn(item)``; a sync function is fused, as in `map`.
-          concurrency: calls at once, an int >= 1, in its own stage, whose results are awaited (see `map`); items keep
-            their order. None: one, for an async function.
+          concurrency: calls at once, an int >= 1 or an `Adaptive`, in its own stage, whose results are awaited (see
+            `map`); items keep their order. None: one, for an async function.
           name: its name in reports and errors; by default the function's name.
 
         Raises:
@@ -573,7 +575,8 @@ class Pipeline(Generic[T_co]):
 
         Args:
           fn: ``fn(item)`` returns an iterable, an async iterable or a pipeline; it may be async, or a step.
-          concurrency: items that are expanded at once, an int >= 1; None: one.
+          concurrency: items that are expanded at once, an int >= 1; None: one. (No `Adaptive`: how long an item takes
+            says little here, because its children wait for room.)
           on_error: what happens to an item if the call, or iterating its result, failed; the children before that have
             already gone out.
           latest: whether only the latest item counts, as in `map`: a newer item stops the call for the older one, or
@@ -594,14 +597,14 @@ class Pipeline(Generic[T_co]):
         return self._then(plan.Scan(_named_as(fn, name), fn, plan.Opaque(initial)))
 
     def tap(
-        self, fn: Callable[[T_co], object], *, concurrency: int | None = None, name: str | None = None
+        self, fn: Callable[[T_co], object], *, concurrency: int | Adaptive | None = None, name: str | None = None
     ) -> Pipeline[T_co]:
         """Call a function, sync or async, or a step with each item; the item continues unchanged.
 
         Args:
           fn: ``fn(item)``; a sync function is fused, as in `map`.
-          concurrency: calls at once, an int >= 1, in its own stage, whose results are awaited (see `map`); items keep
-            their order. None: one, for an async function.
+          concurrency: calls at once, an int >= 1 or an `Adaptive`, in its own stage, whose results are awaited (see
+            `map`); items keep their order. None: one, for an async function.
           name: its name in reports and errors; by default the function's name.
 
         Raises:
@@ -627,7 +630,7 @@ class Pipeline(Generic[T_co]):
         self: Pipeline[T | Failure[Any]],
         fn: Step[T, U],
         *,
-        concurrency: int | None = None,
+        concurrency: int | Adaptive | None = None,
         ordered: bool = True,
         key: Callable[[T], Hashable] | None = None,
         per_key: int = 1,
@@ -643,7 +646,7 @@ class Pipeline(Generic[T_co]):
         self: Pipeline[T | Failure[Any]],
         fn: Callable[[T], Awaitable[U]],
         *,
-        concurrency: int | None = None,
+        concurrency: int | Adaptive | None = None,
         ordered: bool = True,
         key: Callable[[T], Hashable] | None = None,
         per_key: int = 1,
@@ -663,7 +666,7 @@ class Pipeline(Generic[T_co]):
         self,
         fn: Callable[[Any], Any],
         *,
-        concurrency: int | None = None,
+        concurrency: int | Adaptive | None = None,
         ordered: bool = True,
         key: Callable[[Any], Hashable] | None = None,
         per_key: int = 1,
@@ -681,7 +684,7 @@ class Pipeline(Generic[T_co]):
 
         Args:
           fn: ``fn(item)``, as for `map`; so are all other arguments.
-          concurrency: calls at once, an int >= 1.
+          concurrency: calls at once, an int >= 1 or an `Adaptive`.
           ordered: whether results leave in the order of their items, failures included.
           key: ``key(item)``, sync; it is not called with failures, which wait for no item.
           per_key: calls at once for one key, an int >= 1.
@@ -706,7 +709,7 @@ class Pipeline(Generic[T_co]):
         fn: Step[Failure[Any], U],
         *,
         on_error: Stop | Skip | Divert = ...,
-        concurrency: int | None = None,
+        concurrency: int | Adaptive | None = None,
         ordered: bool = True,
         key: Callable[[Failure[Any]], Hashable] | None = None,
         per_key: int = 1,
@@ -722,7 +725,7 @@ class Pipeline(Generic[T_co]):
         fn: Step[Failure[Any], U],
         *,
         on_error: OnError,
-        concurrency: int | None = None,
+        concurrency: int | Adaptive | None = None,
         ordered: bool = True,
         key: Callable[[Failure[Any]], Hashable] | None = None,
         per_key: int = 1,
@@ -738,7 +741,7 @@ class Pipeline(Generic[T_co]):
         fn: Callable[[Failure[Any]], Awaitable[U]],
         *,
         on_error: Stop | Skip | Divert = ...,
-        concurrency: int | None = None,
+        concurrency: int | Adaptive | None = None,
         ordered: bool = True,
         key: Callable[[Failure[Any]], Hashable] | None = None,
         per_key: int = 1,
@@ -754,7 +757,7 @@ class Pipeline(Generic[T_co]):
         fn: Callable[[Failure[Any]], Awaitable[U]],
         *,
         on_error: OnError,
-        concurrency: int | None = None,
+        concurrency: int | Adaptive | None = None,
         ordered: bool = True,
         key: Callable[[Failure[Any]], Hashable] | None = None,
         per_key: int = 1,
@@ -786,7 +789,7 @@ class Pipeline(Generic[T_co]):
         self,
         fn: Callable[[Any], Any],
         *,
-        concurrency: int | None = None,
+        concurrency: int | Adaptive | None = None,
         ordered: bool = True,
         key: Callable[[Any], Hashable] | None = None,
         per_key: int = 1,
@@ -802,7 +805,7 @@ class Pipeline(Generic[T_co]):
 
         Args:
           fn: ``fn(failure)``, sync or async, or a step; all other arguments are those of `map`.
-          concurrency: calls at once, an int >= 1.
+          concurrency: calls at once, an int >= 1 or an `Adaptive`.
           ordered: whether results leave in the order of their items.
           key: ``key(failure)``, sync.
           per_key: calls at once for one key, an int >= 1.

@@ -511,7 +511,7 @@ async def gather(step: Step[C, D] | StartedStep[C, D], items: Iterable[C], *, co
     Args:
       step: a Step, started once for all items, or a started step.
       items: an iterable; taken one by one, each when there is a place for it.
-      concurrency: calls at once, an int >= 1.
+      concurrency: calls at once, an int >= 1. (An `Adaptive` is for a stream: ``map(step, concurrency=...)``.)
 
     Raises:
       TypeError: if an argument has a wrong type.

@@ -129,7 +129,7 @@ def test_functions_fit_in_the_eye(module):
 
 
 RARE = {
-    *("advice", "again", "balancing", "batching", "between", "circuit", "combining", "deadline"),
+    *("adapting", "advice", "again", "balancing", "batching", "between", "circuit", "combining", "deadline"),
     *("elsewhere", "expanding", "flat_map", "held", "keyed", "keyed_batching", "latest", "loop", "made"),
     *("map_some", "nested", "on_end", "or_else", "orders", "own", "own_by_key", "paced"),
     *("plan_settings", "rejoining", "resources", "restarting", "sorting", "stream_timeout", "threaded", "through"),
@@ -173,7 +173,7 @@ PUBLIC = {
     "funcpipe_trio.pipeline",
     "funcpipe_trio.service",
     "funcpipe_trio.step",
-    *(f"funcpipe_trio.policies{name}" for name in ("", ".circuit_breaker", ".fair_share", ".on_error")),
+    *(f"funcpipe_trio.policies{name}" for name in ("", ".adaptive", ".circuit_breaker", ".fair_share", ".on_error")),
     *(f"funcpipe_trio.policies.{name}" for name in ("on_full", "rate_limit", "retry")),
     "funcpipe_trio.testing",
     "funcpipe_trio.testing.strategies",

@@ -20,6 +20,7 @@ import trio
 
 import funcpipe_trio
 from funcpipe_trio import (
+    Adaptive,
     Backoff,
     CircuitBreaker,
     FairShare,
@@ -801,6 +802,16 @@ def retry_rows():
     yield ValueError, partial(Retry, pauses_limit=True), message
 
 
+def adaptive_rows():
+    where = "Adaptive"
+    yield from wrong_ints(where, "minimum", lambda value: Adaptive(value, 9), at_least=1)
+    yield from wrong_ints(where, "maximum", lambda value: Adaptive(1, value), at_least=1)
+    message = f"{where}: maximum must be >= minimum, 3, not 2\nUse Adaptive(1, 64), say."
+    yield ValueError, partial(Adaptive, 3, 2), message
+    yield from wrong_numbers(where, "target", lambda value: Adaptive(1, 2, target=value), "> 1", (1, 1.0, 0.5, -2))
+    yield from wrong_filters(where, "on", lambda value: Adaptive(1, 2, on=value))
+
+
 def circuit_breaker_rows():
     where = "CircuitBreaker"
     yield from wrong_ints(where, "failures", CircuitBreaker, at_least=1)
@@ -905,6 +916,7 @@ REFUSED = [
     *limiter_rows(),
     *limited_step_rows(),
     *retry_rows(),
+    *adaptive_rows(),
     *circuit_breaker_rows(),
     *on_error_rows(),
     *running_rows(),

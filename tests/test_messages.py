@@ -194,6 +194,8 @@ USUAL = {
     "route": same,
     "step": Step(call),
     "concurrency": 1,
+    "minimum": 1,
+    "maximum": 1,
     "inputs": {"a": LINE},
     "max_items": 1,
     "rate": 1,

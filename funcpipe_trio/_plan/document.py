@@ -20,6 +20,7 @@ from typing import Any, TypeAlias
 
 from .._base.functions import AnyFunction
 from .._base.shown import label
+from ..policies.adaptive import Adaptive
 from ..policies.on_error import OnError
 from ..policies.on_full import OnFull
 from .bound import bounds
@@ -68,7 +69,7 @@ def plain(value: Any) -> Json:
     if isinstance(value, Mapping):  # weights by key
         pairs = [[key_of(key), plain(weight)] for key, weight in value.items()]
         return sorted(pairs, key=json.dumps)
-    if isinstance(value, OnError):
+    if isinstance(value, OnError | Adaptive):
         return type(value).__name__.lower()
     return {"type": path_of(type(value))}
 

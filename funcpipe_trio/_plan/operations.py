@@ -18,6 +18,7 @@ from .._base import checks
 from .._base.frozen import dataclass
 from .._base.functions import AnyFunction, function_name, is_async, never_awaitable, yields_async
 from .._base.shown import named
+from ..policies.adaptive import Adaptive
 from ..policies.fair_share import FairShare
 from ..policies.on_error import Divert, Emit, OnError, Stop
 from ..policies.on_full import OnFull
@@ -177,11 +178,12 @@ def check_function(where: str, fn: Any) -> None:
 class Concurrent(WithFunction):
     """An operation that may call a function for several items at once; with `concurrency` it has its own stage."""
 
-    concurrency: int | None = None
+    concurrency: int | Adaptive | None = None
 
     def __post_init__(self) -> None:
         WithFunction.__post_init__(self)
-        _check_concurrency(self.method, self.concurrency)
+        if not isinstance(self.concurrency, Adaptive):
+            _check_concurrency(self.method, self.concurrency)
 
     @property
     def needs_stage(self) -> bool:
@@ -189,7 +191,15 @@ class Concurrent(WithFunction):
 
     @property
     def workers(self) -> int:
+        if isinstance(self.concurrency, Adaptive):
+            return self.concurrency.maximum
         return self.concurrency or 1 if self.needs_stage else 0
+
+    @property
+    def at_once(self) -> str:
+        """How many calls it makes at once, as a plan says it."""
+        adaptive = self.concurrency
+        return adaptive.describe() if isinstance(adaptive, Adaptive) else f"{self.workers} at a time"
 
     @property
     def awaits(self) -> bool:
@@ -198,7 +208,12 @@ class Concurrent(WithFunction):
 
     def describe(self) -> str:
         said = WithFunction.describe(self)
-        return said if self.concurrency is None else f"{said}, {self.concurrency} at a time, in order"
+        return said if self.concurrency is None else f"{said}, {self.at_once}, in order"
+
+    def details(self) -> list[str]:
+        adaptive = self.concurrency
+        said = [f"adaptive: {adaptive.details()}"] if isinstance(adaptive, Adaptive) else []
+        return [*said, *WithFunction.details(self)]
 
     def problems(self) -> Iterator[str]:
         yield from WithFunction.problems(self)
@@ -268,7 +283,7 @@ class Map(Concurrent):
             return f"{said}, {_LATEST_ONLY}"
         aside = f", up to {self.retries_elsewhere} retries elsewhere" if self.retries_elsewhere else ""
         in_order = "in order" if self.ordered else "as completed"
-        return f"{said}, {self.workers} at a time{self._by_key()}{aside}, {in_order}"
+        return f"{said}, {self.at_once}{self._by_key()}{aside}, {in_order}"
 
     def _by_key(self) -> str:
         if self.key is None:
@@ -279,7 +294,7 @@ class Map(Concurrent):
         return f", {at_once} at a time of each {function_name(self.key)}{rate}{waiting}"
 
     def details(self) -> list[str]:
-        return [*WithFunction.details(self), *_on_error(self.on_error)]
+        return [*Concurrent.details(self), *_on_error(self.on_error)]
 
     def problems(self) -> Iterator[str]:
         yield from Concurrent.problems(self)
@@ -369,7 +384,7 @@ def _latest_problems(operation: Map | FlatMap, *, is_awaited: bool) -> Iterator[
             f"{where}with latest=True, fn must be async: a sync function cannot be cancelled\n"
             "Use an async function, or Step(fn).on(threads(1))."
         )
-    if operation.latest and (operation.concurrency or 1) > 1:
+    if operation.latest and operation.concurrency not in (None, 1):
         yield f"{where}with latest=True, concurrency must be 1: one item is worked on at a time"
 
 

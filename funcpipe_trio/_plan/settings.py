@@ -20,6 +20,7 @@ from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 from .._base import checks
 from .._base.errors import PlanError
 from .._base.shown import listed, named
+from ..policies.adaptive import Adaptive
 from ..policies.fair_share import FairShare
 from ..policies.on_error import Divert, OnError
 from ..policies.on_full import OnFull
@@ -56,6 +57,8 @@ _WORDS = {
     "Coalesce": "coalesce",
 }
 """The methods of a step that make its policies."""
+_REPLACEABLE = OnError | OnFull | Adaptive
+"""Policies that can be set as a whole as well, by a value of another type too."""
 _OF_KIND: dict[str, set[str]] = {
     "fair_merge": {"share", "on_error"},
     "merge": {"on_error"},
@@ -140,9 +143,9 @@ class _Visit:
         plan = step_of(value)
         if plan is not None:
             return self._step(value, plan, prefix)
-        if isinstance(value, OnError | OnFull):
+        if isinstance(value, _REPLACEABLE):
             value = self._leaf(path, value)
-            return self.fields(value, f"{path}.") if isinstance(value, OnError | OnFull) else value
+            return self.fields(value, f"{path}.") if isinstance(value, _REPLACEABLE) else value
         if is_ours(value):
             return self.fields(value, f"{path}.")
         return self._leaf(path, value, "code" if name in _CODE or isinstance(value, Opaque) else "setting")

@@ -40,6 +40,7 @@ from .._runtime.core.task_order import in_order
 from .._runtime.reports.report import RunStatistics
 from .._runtime.run.run import Run
 from .._runtime.run.run_context import RunContext
+from ..policies.adaptive import Adaptive
 from .playing import Playing
 from .recording import Place, Recording
 from .tapes import Kept, Sample
@@ -174,6 +175,8 @@ def _is_simple_head(head: object) -> bool:
         return False
     if not isinstance(head, ops.Map | ops.Tap) or getattr(head, "key", None) or getattr(head, "latest", False):
         return head is None
+    if isinstance(head.concurrency, Adaptive):
+        return False
     step = step_of(head.fn)
     return step is None or (hasattr(type(head.fn), "from_plan") and _limits(step) is not None)
 

@@ -234,6 +234,7 @@ METRICS: Final[tuple[Metric, ...]] = (
     _stage("used", "counter", "s", "Seconds in which its places were in use, summed over the places."),
     _stage("offered", "counter", "s", "Seconds for which it had its places, summed over the places."),
     _stage("stalled", "counter", "s", "Seconds in which its places had to wait for earlier items, summed likewise."),
+    _stage("concurrency", "gauge", "{call}", "Calls that it may make at once, as it is now.", calls=True),
     _stage("oldest", "gauge", "s", "Age of its oldest call that is not over.", calls=True),
     _stage("latency", "summary", "s", "How long its calls took, over the whole run, within 5 %.", calls=True),
     _policy("retries", "{call}", "Attempts after the first."),

@@ -27,6 +27,7 @@ from .._plan.timing import KeepAlive
 from .._plan.windows import Sliding, Window
 from .._runtime.calls.started import StartedStep
 from ..pipeline import Pipeline
+from ..policies.adaptive import Adaptive
 from ..policies.fair_share import FairShare
 from ..policies.on_error import Divert, Emit, OnError
 from ..policies.on_full import OnFull
@@ -139,6 +140,9 @@ class Lab:
         self.is_resilient = self.is_resilient or policy != plan.STOP
         if isinstance(policy, Divert):
             wrapped["on_error"] = OnError.divert(self.wrapped(policy.step))
+        adaptive = present.get("concurrency")
+        if isinstance(adaptive, Adaptive) and not isinstance(adaptive.on, type | tuple):
+            wrapped["concurrency"] = replace(adaptive, on=self.wrapped(adaptive.on))
         if isinstance(operation, plan.Buffer) and isinstance(operation.overflow, OnFull):
             self.one_to_one = False
             wrapped["overflow"] = OnFull.merge(self.wrapped(operation.overflow.fn))

@@ -13,6 +13,7 @@ from typing import Any
 import trio
 
 from funcpipe_trio import (
+    Adaptive,
     Backoff,
     CircuitBreaker,
     Failure,
@@ -119,6 +120,16 @@ def ordered_pool() -> Pipeline[int]:
 
 def unordered_pool() -> Pipeline[int]:
     return Pipeline.from_iterable(range(9)).map(wait_by_item, concurrency=4, ordered=False).buffer(1).map(one_step)
+
+
+def adaptive_pool() -> Pipeline[int]:
+    """Its calls grow from one to three, and shrink again when the later ones are slower."""
+
+    async def slower(item: int) -> int:
+        await trio.sleep(1 if item < 14 else 3)
+        return item
+
+    return Pipeline.from_iterable(range(30)).buffer(2).map(slower, concurrency=Adaptive(1, 3, target=1.1)).buffer(1)
 
 
 def pool_that_never_waits() -> Pipeline[int]:
@@ -1248,4 +1259,6 @@ SCENARIOS = [
     Scenario(ordered_pool, one_by_one, name="slow_consumer"),
     Scenario(merge_of_three, first_three, name="consumer_that_leaves"),
     Scenario(unordered_pool, three_receivers, name="three_receivers"),
+    Scenario(adaptive_pool, name="adaptive_pool"),
+    Scenario(adaptive_pool, first_three, name="adaptive_pool_with_a_consumer_that_leaves"),
 ]

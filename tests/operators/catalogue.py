@@ -19,6 +19,7 @@ from typing import Any
 import trio
 
 from funcpipe_trio import (
+    Adaptive,
     Backoff,
     Failure,
     FairShare,
@@ -546,6 +547,8 @@ def mapped() -> Iterator[Case]:
     yield on("map: a lambda, awaited", lambda p: p.map(lambda item: nap(item), concurrency=2))
     yield on("map: ordered pool", lambda p: p.map(nap, concurrency=3))
     yield on("map: unordered pool", lambda p: p.map(nap, concurrency=3, ordered=False), ordered=False)
+    yield on("map: adaptive", lambda p: p.map(nap, concurrency=Adaptive(1, 3)))
+    yield on("map: adaptive, unordered", lambda p: p.map(nap, concurrency=Adaptive(2, 4), ordered=False), ordered=False)
     yield on("map: key", lambda p: p.map(nap, concurrency=3, key=rest))
     yield on("map: key, unordered", lambda p: p.map(nap, concurrency=3, key=rest, ordered=False), ordered=False)
     limits = {"key": rest, "per_key": 2, "key_rate": RateLimit(2, burst=2), "waiting": 3}

@@ -11,6 +11,7 @@ from dataclasses import FrozenInstanceError, fields, replace
 import pytest
 
 from funcpipe_trio._base.errors import CircuitOpen
+from funcpipe_trio.policies.adaptive import Adaptive
 from funcpipe_trio.policies.circuit_breaker import CircuitBreaker
 from funcpipe_trio.policies.on_error import Divert, Emit, Failure, OnError, Skip, Stop
 from funcpipe_trio.policies.rate_limit import RateLimit, RollingLimit
@@ -68,6 +69,10 @@ POLICIES = [
         CircuitBreaker(2, 5.0, ratio=0.5, window=10, on=is_meant, wait=True),
         {"failures": None, "reset_after": 6, "ratio": 1, "window": 1, "on": OSError, "wait": False},
     ),
+    (
+        Adaptive(2, 9, target=2.0, on=(OSError, KeyError)),
+        {"minimum": 1, "maximum": 10, "target": 3, "on": is_meant},
+    ),
     (Skip(3, 0.1, 20), {"max_failures": 0, "max_ratio": None, "min_items": 1}),
     (Stop(), {}),
     (Emit(), {}),
@@ -122,6 +127,7 @@ def test_a_copy_is_equal(policy, others, copied):
     [
         lambda: Retry(on=Unhashable(), retry_after=Unhashable()),
         lambda: CircuitBreaker(on=Unhashable()),
+        lambda: Adaptive(1, 2, on=Unhashable()),
         lambda: Divert(UnhashableAsync()),
     ],
 )

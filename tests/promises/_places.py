@@ -7,6 +7,7 @@ from contextlib import nullcontext
 import trio
 
 from funcpipe_trio import (
+    Adaptive,
     CircuitBreaker,
     FairShare,
     OnError,
@@ -173,6 +174,10 @@ PLACES = {
     "the key of a coalesce": lambda code: line().map(Step(code.wait).coalesce(code.key)),
     "a coalesce in a task": lambda code: line().map(Step(code.wait).coalesce(id).timeout(9)),
     "a fallback": lambda code: line().map(Step(fail).fallback(Step(code.wait).timeout(9))),
+    "an adaptive pool": lambda code: line().map(code.wait, concurrency=Adaptive(1, 3)),
+    "what makes an adaptive pool smaller": lambda code: line().map(
+        fail, concurrency=Adaptive(1, 3, on=lambda error: code.yes(BAD))
+    ),
     "a pure step": lambda code: line().map(Step.pure(code.fn)),
     "the cost of a call": lambda code: line().map(Step(code.wait).rate_limit(RateLimit(99), cost=code.cost)),
     "whose share a call takes": lambda code: line().map(Step(code.wait).rate_limit(tokens(), key=code.key)),

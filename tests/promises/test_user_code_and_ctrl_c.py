@@ -12,6 +12,7 @@ import pytest
 import trio
 
 from funcpipe_trio import (
+    Adaptive,
     Backoff,
     CircuitBreaker,
     FairChannel,
@@ -301,6 +302,10 @@ PLANS = {
     "coalesce": lambda: N.map(Step(call).coalesce(same), concurrency=2),
     "coalesce in tasks": lambda: N.map(Step(call).coalesce(same).timeout(9), concurrency=2),
     "fallback": lambda: N.map(Step(fails).fallback(Step(call))),
+    "adaptive": lambda: N.map(fails, concurrency=Adaptive(1, 2, on=yes), on_error=OnError.skip()),
+    "adaptive, with attempts": lambda: N.map(
+        Step(fails).retry(Retry(2, backoff=Backoff(0))), concurrency=Adaptive(1, 2, on=yes), on_error=OnError.skip()
+    ),
     "cost of a call": lambda: N.map(Step(call).rate_limit(RateLimit(9), cost=one)),
     "key and settlement of a call": lambda: N.map(
         Step(call).rate_limit(RateLimiter(RateLimit(9, burst=9), FairShare()), key=one, cost=one, settle=one),

@@ -10,6 +10,7 @@ from typing import Any
 import trio
 
 from funcpipe_trio import (
+    Adaptive,
     Backoff,
     CircuitBreaker,
     FairShare,
@@ -224,6 +225,8 @@ class Builder:
             world.keyed.add(fn.site)
         by = None if key is None else world.sync(key, "key", lambda value: num(value) % 3)
         how = {"concurrency": op.concurrency, "ordered": op.ordered, "key": by, "on_error": on_error, "name": name}
+        if op.args.get("adapts"):
+            how["concurrency"] = Adaptive(1, op.concurrency)
         if by is not None:
             rate = op.args.get("key_rate")
             how["waiting"] = op.args.get("waiting", 0)

@@ -279,6 +279,8 @@ class Generator:
             op.args["key_rate"] = self.pick([None, None, (0.5, 1), (2, 2), ("rolling", 2)])
         elif "of" not in op.args and self.chance(0.12):
             op.args |= {"latest": True, "concurrency": 1}
+        if not op.args.get("latest") and self.chance(0.15):
+            op.args["adapts"] = True
         if self.chance(0.35):
             op.args["layers"] = self.layers()
         if any(layer[0] == "retry" for layer in op.args.get("layers", ())):

@@ -15,6 +15,7 @@ from starlette.routing import Mount
 from typing_extensions import TypeIs
 
 from funcpipe_trio import (
+    Adaptive,
     Blame,
     CircuitBreaker,
     Failure,
@@ -219,6 +220,9 @@ assert_type(numbers.tap(print), Pipeline[int])
 assert_type(numbers.tap(fetch, concurrency=2), Pipeline[int])
 assert_type(numbers.filter(fetch, concurrency=2), Pipeline[int])
 assert_type(numbers.map(lambda number: fetch(number), concurrency=2), Pipeline[bytes])
+assert_type(numbers.map(fetch, concurrency=Adaptive(1, 64)), Pipeline[bytes])
+assert_type(numbers.map(Step(fetch), concurrency=Adaptive(1, 64, target=1.5, on=OSError)), Pipeline[bytes])
+assert_type(numbers.filter(fetch, concurrency=Adaptive(1, 2)).tap(fetch, concurrency=Adaptive(1, 2)), Pipeline[int])
 assert_type(numbers.tap(lambda number: fetch(number), concurrency=2), Pipeline[int])
 assert_type(numbers.enumerate(), Pipeline[tuple[int, int]])
 assert_type(numbers.take(1).skip(1).buffer(4), Pipeline[int])
@@ -496,6 +500,7 @@ numbers.map(Step(size).on(threads(1)))  # type: ignore[arg-type]
 texts.map(fetch)  # type: ignore[arg-type]
 texts.map(fetch, concurrency=2)  # type: ignore[arg-type]
 numbers.map(fetch, concurrency="2")  # type: ignore[call-overload]
+numbers.flat_map(feed, concurrency=Adaptive(1, 2))  # type: ignore[call-overload]
 numbers.map(str, key=str)  # type: ignore[arg-type]
 numbers.batch(3, key=words, max_keys=9)  # type: ignore[arg-type]
 numbers.batch(3, key=str, max_keys=9, full="newest")  # type: ignore[arg-type]

@@ -61,7 +61,8 @@ def test_the_names_are_these():
         *(f"funcpipe_stage_{name}_total" for name in ("received", "emitted", "failed", "dropped", "discarded")),
         *("funcpipe_stage_errors_total", "funcpipe_stage_in_flight", "funcpipe_stage_elsewhere"),
         *(f"funcpipe_stage_{name}_seconds_total" for name in ("waited_input", "waited_room", "used", "offered")),
-        *("funcpipe_stage_stalled_seconds_total", "funcpipe_stage_oldest_seconds", "funcpipe_stage_latency_seconds"),
+        *("funcpipe_stage_stalled_seconds_total", "funcpipe_stage_concurrency"),
+        *("funcpipe_stage_oldest_seconds", "funcpipe_stage_latency_seconds"),
     ]
     assert len({metric.name for metric in METRICS}) == len(METRICS)
     assert all(re.fullmatch(r"[a-z_]+", metric.prometheus) for metric in METRICS)
@@ -72,7 +73,7 @@ def test_the_names_are_these():
     ("kind", "prefix", "left_out"),
     [
         (StageReport, "stage", {"name", "kind", "fused", "waits_for", "failures", "policies", "divert", "created",
-                                "absorbed", "in_flight_peak", "elsewhere_peak", "as_failures"}),
+                                "absorbed", "in_flight_peak", "elsewhere_peak", "as_failures", "adapted"}),
         (PolicyReport, "step", {"limits"}),
         (LinkReport, "link", {"behind", "name", "peak", "cost"}),
         (InputReport, "input", {"merge", "key", "kind", "share", "failure"}),

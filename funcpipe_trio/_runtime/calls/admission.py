@@ -82,7 +82,7 @@ class Admission:
         Checkpoint: if it waits.
         Cancellation: nothing was taken.
         """
-        since, context.waits_for = trio.current_time(), self._waits_for()
+        since, context.waits_for, context.has_waited = trio.current_time(), self._waits_for(), True
         before = self._line.waited_places(since)
         try:
             await self._line.take(*asked)

@@ -109,7 +109,7 @@ class Circuit:
 
         since = trio.current_time()
         try:
-            context.waits_for = "circuit"
+            context.waits_for, context.has_waited = "circuit", True
             await self._line.join(ask)
         finally:
             context.waits_for = CALL

@@ -71,6 +71,7 @@ class _Coalescing:
     async def _joined(self, shared: _Shared, item: Any, context: CallContext) -> Any:
         """Return the outcome of an equal call; if that has none, make one."""
         context.counters.coalesced += 1
+        context.has_waited = True  # for another call
         await self._wait(shared)
         if shared.is_settled:
             return shared.outcome(context)
@@ -126,6 +127,7 @@ class _Coalescing:
     async def _in_a_task(self, shared: _Shared, item: Any, context: CallContext) -> Any:
         """Make a call in a task of its own, and wait for it as all others do."""
         own, variables = CallContext(context.counters, context.number), contextvars.copy_context()
+        own.on_failure = context.on_failure
         try:
             keeper = self._keeper()
             task = partial(self._task, shared, item, own, variables, keeper)
@@ -134,6 +136,7 @@ class _Coalescing:
             self._forget(shared)
             raise
         await self._wait(shared)
+        context.has_waited = context.has_waited or own.has_waited
         return shared.outcome(context)
 
     @trio.lowlevel.enable_ki_protection

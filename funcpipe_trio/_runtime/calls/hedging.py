@@ -165,7 +165,7 @@ class _Race:
     def further_context(self) -> CallContext:
         self.count += 1
         context = CallContext(self.context.counters, self.context.number, further=self.count)
-        context.deadline = self.context.deadline
+        context.deadline, context.on_failure = self.context.deadline, self.context.on_failure
         return context
 
     def win(self, result: Any) -> None:

@@ -162,7 +162,7 @@ class KeyedAdmission:
 
     async def _wait_turn(self, line: WaitQueue[Waiter], waiter: Waiter, asked: _Asked, context: CallContext) -> None:
         """Wait until a call is the first of its key, there is room for that, and its tokens are there."""
-        since, context.waits_for = trio.current_time(), "rate limit"
+        since, context.waits_for, context.has_waited = trio.current_time(), "rate limit", True
         try:
             await line.wait(waiter, _at_once)
             if not asked.key.meters:

@@ -336,6 +336,7 @@ def _retried(inner: Layered, retry: Retry, pausing: list[AnyAdmission], *, may_l
                         add_note(error, note)
                     raise
                 context.last_error = error
+                context.tell_of(error)
             else:
                 context.got_through()
                 return result
@@ -369,6 +370,7 @@ def _replaced(inner: Layered, other: Layered) -> Layered:
             error = failure_of(raised)
             if error is None or isinstance(error, MisuseError):
                 raise
+        context.tell_of(error)
         context.turn_to_another(error)  # noqa: ASYNC104  # it is raised, as a context, if this one fails, too
         context.counters.fallbacks += 1
         try:

@@ -62,7 +62,7 @@ class Resources:
         opening = self._at_hand()
         if opening is not None:
             return opening
-        since, context.waits_for = trio.current_time(), "resource"
+        since, context.waits_for, context.has_waited = trio.current_time(), "resource", True
         try:
             return await (self._opened(context) if self._using.per == "worker" else self._opened_for_all(context))
         finally:

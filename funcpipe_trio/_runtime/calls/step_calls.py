@@ -29,22 +29,29 @@ Call = Callable[..., Awaitable[Any]]
 
 
 def calling_of(
-    operation: plan.Operation, counters_of: Callable[[str, object], StepCounters], keeper: Keeper
+    operation: plan.Operation,
+    counters_of: Callable[[str, object], StepCounters],
+    keeper: Keeper,
+    around: Callable[..., Layered] | None = None,
 ) -> Calling:
     """Make what a stage calls; again for each run, because some keep state.
 
-    `counters_of` returns a step's counters; the keeper holds the resources of the run.
+    `counters_of` returns a step's counters; the keeper holds the resources of the run; `around` puts something around
+    the function.
     """
     assert isinstance(operation, plan.WithFunction)
     is_layered = step_of(operation.fn) is not None
     fn = layered(operation.fn, keeper) if is_layered else operation.fn
     if isinstance(operation, plan.Concurrent) and not (is_layered or is_async(fn)):
         fn = awaiting(operation.name, fn) if operation.awaits else _at_once(operation.name, fn)
+    counters = counters_of(operation.name, operation.fn) if is_layered else None
+    if around is not None:
+        fn, is_layered = around(fn, is_layered=is_layered), True
     on_error = operation.on_error if isinstance(operation, plan.Map | plan.FlatMap) else plan.STOP
     return Calling(
         _CALLS[type(operation)](operation, fn),
         is_layered=is_layered,
-        counters=counters_of(operation.name, operation.fn) if is_layered else None,
+        counters=counters,
         on_error=on_error,
         divert=layered(on_error.step, keeper) if isinstance(on_error, Divert) else None,
         divert_counters=counters_of(f"{operation.name} (diverting)", on_error.step)

@@ -31,8 +31,8 @@ class CallContext:
     """The context of one call through the policies of a step; reused for the next call."""
 
     __slots__ = (
-        *("attempt", "counters", "deadline", "further", "kept_limit"),
-        *("last_error", "limited", "most_attempts", "number", "place", "waits_for"),
+        *("attempt", "counters", "deadline", "further", "has_waited", "kept_limit"),
+        *("last_error", "limited", "most_attempts", "number", "on_failure", "place", "waits_for"),
     )
 
     def __init__(
@@ -45,6 +45,9 @@ class CallContext:
         self.limited: dict[Any, Any] = NONE  # the number of the last item, and its key, at each limit for each key
         self.place: Place | None = None  # that of the item; None if it keeps it until its call ends
         self.waits_for: str = CALL  # what the call waits for now, as reports say it
+        self.has_waited: bool = False  # it waited for a policy; reset only by whoever asks
+        self.on_failure: Callable[[Exception], object] | None = None
+        """Called with the error of each attempt that is followed by another, or by a fallback."""
         self.begin(number)
 
     def begin(self, number: int) -> None:
@@ -57,6 +60,12 @@ class CallContext:
     def count_attempt(self, attempt: int, most: int) -> None:
         """Note which attempt it is."""
         self.attempt, self.most_attempts = attempt, most
+
+    def tell_of(self, error: Exception) -> None:
+        """Tell of an attempt that failed, and that another one follows, so this call is not one call."""
+        self.has_waited = True
+        if self.on_failure is not None:
+            self.on_failure(error)
 
     def within(self, seconds: float) -> TimeLimit:
         """Return the block for what must be done within so many seconds."""

@@ -23,7 +23,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Awaitable, Iterator
 from contextlib import closing
-from typing import Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import trio
 
@@ -43,6 +43,9 @@ from ..stages.chain import FULL, OVER, STARVED, TURN_OVER, BurstEnd, Chain, Ends
 from .crew import Crew, Worker
 from .outcomes import Outcomes
 from .results import ALREADY_COUNTED, PendingSkip, Results
+
+if TYPE_CHECKING:
+    from .adapting import Adapting
 
 DEFERRED: Final[Any] = object()
 """An item was taken, but must not be worked on yet."""
@@ -70,6 +73,7 @@ class Pool:
         self.crew: Crew = self.crew_of(self.chain, concurrency, self._employed, counters)  # its workers
         self.source: Inlet = ends.inlet  # where items come from
         self.kind: str = "async"  # as reports call it
+        self.adapting: Adapting | None = None  # what chooses how many calls to make; None if that is a fixed number
         self.counters: StepCounters | None = call.counters  # what the policies of its step count; None without a step
         self.divert_counters: StepCounters | None = call.divert_counters  # likewise, of the step for failures
         self.started: bool = False  # a later input of a concat is started in its turn

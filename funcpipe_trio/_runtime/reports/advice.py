@@ -193,6 +193,12 @@ class _Case:
         return self.stage is not None and self.stage.failed > _MUCH * self.stage.received
 
     @property
+    def maximum(self) -> int | None:
+        """The most places that it may have, if it adapts their number; None otherwise."""
+        adapted = None if self.stage is None else self.stage.adapted
+        return None if adapted is None else adapted.maximum
+
+    @property
     def stalled(self) -> float:
         """Part of the time of its places for which they waited for an earlier item."""
         return 0.0 if self.stage is None or not self.stage.offered else self.stage.stalled / self.stage.offered
@@ -308,6 +314,15 @@ def _all_places_in_use(case: _Case) -> str:
     return f"{case.name}: raise concurrency from {case.places} to {raised}{gain}"
 
 
+def _adapts(case: _Case) -> str:
+    at_once = f"{case.places} call{'s' * (case.places > 1)} at once"
+    if case.places < (case.maximum or 0):
+        return f"{case.name}: {at_once} is what it bears, as far as its latency says; only quicker calls would help"
+    if said := _nearly(case, [*case.others(), *case.own_rate()]):
+        return said
+    return f"{case.name}: it would bear more than {at_once}; raise the maximum of its Adaptive"
+
+
 def _throttled(case: _Case) -> str:
     rate = case.setting.rate
     if rate is None or not case.setting.is_rate_sure:
@@ -357,6 +372,7 @@ _RULES: tuple[_Rule, ...] = (
     (lambda case: case.setting.is_ordered and case.stalled > _SOME and case.places > 1, _behind_the_head),
     (lambda case: case.setting.runner is not None, _runner_is_full),
     (lambda case: case.setting.is_latest, _superseding),
+    (lambda case: case.maximum is not None, _adapts),
     (_has_places, _all_places_in_use),
     (lambda case: case.setting.paced_by is not None, _throttled),
     (lambda case: case.stage is not None and case.stage.kind == "through", _generator_at_work),

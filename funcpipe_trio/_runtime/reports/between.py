@@ -14,7 +14,16 @@ from fractions import Fraction
 from typing import Any, Protocol
 
 from .bottleneck import Basis, name_bottleneck
-from .counts import InputReport, Latency, LimitWaitReport, LinkReport, PolicyReport, RemakeReport, StageReport
+from .counts import (
+    AdaptiveReport,
+    InputReport,
+    Latency,
+    LimitWaitReport,
+    LinkReport,
+    PolicyReport,
+    RemakeReport,
+    StageReport,
+)
 
 _COUNTS = ("taken", "delivered", "failed", "dropped", "discarded", "elapsed", "paused")
 _OF_A_STAGE = ("received", "emitted", "created", "absorbed", "failed", "dropped", "discarded", "as_failures")
@@ -81,6 +90,7 @@ def _stage(before: StageReport, after: StageReport) -> StageReport:
         latency=None if after.latency is None else after.latency.since(before.latency or Latency(0.0, {})),
         policies=_policies(before.policies, after.policies),
         divert=_policies(before.divert, after.divert),
+        adapted=_adapted(before.adapted, after.adapted),
         **seconds,
     )
     return stage
@@ -108,6 +118,13 @@ def _limits(before: Sequence[LimitWaitReport], after: Sequence[LimitWaitReport])
 
 def _waited(each: LimitWaitReport) -> float:
     return each.waited
+
+
+def _adapted(before: AdaptiveReport | None, after: AdaptiveReport | None) -> AdaptiveReport | None:
+    if before is None or after is None:
+        return after
+    grown: AdaptiveReport = _grown(before, after, ("changes",))
+    return grown
 
 
 def _remade(before: Sequence[RemakeReport], after: Sequence[RemakeReport]) -> tuple[RemakeReport, ...]:

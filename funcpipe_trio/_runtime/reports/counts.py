@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ..core.step_counters import StepCounters
 
 __all__ = [
+    "AdaptiveReport",
     "InputKind",
     "InputReport",
     "Latency",
@@ -172,6 +173,26 @@ class Latency:
 
 
 @dataclass(frozen=True, slots=True)
+class AdaptiveReport:
+    """How the concurrency of a stage adapted. What it is now is `StageReport.concurrency`."""
+
+    lowest: int
+    """The fewest calls at once that it chose, over the whole run."""
+    highest: int
+    """The most, likewise."""
+    changes: int
+    """How often it changed."""
+    maximum: int | None
+    """The most that it may choose; None if it adapts no more, because `Run.set_concurrency` has set a number."""
+
+    def describe(self) -> str:
+        """Summarise it in a few words."""
+        ended = ", then set by hand" if self.maximum is None else ""
+        times = "time" if self.changes == 1 else "times"
+        return f"{self.lowest} to {self.highest}, changed {self.changes} {times}{ended}"
+
+
+@dataclass(frozen=True, slots=True)
 class StageReport:
     """One stage: what went in, what came of it, and how busy it was."""
 
@@ -238,6 +259,10 @@ class StageReport:
     """Items that have no place now, because they wait for their next attempt elsewhere (`retries_elsewhere`)."""
     elsewhere_peak: int = 0
     """The most items that had none; if that is `retries_elsewhere`, others may have had to wait in their places."""
+    concurrency: int = 0
+    """Calls that it may make at once, as it is now; 0 for a stage without calls."""
+    adapted: AdaptiveReport | None = None
+    """How that number changed by itself; None if it is not `Adaptive`."""
 
     @property
     def busy(self) -> float:

@@ -384,6 +384,8 @@ def _happenings(stage: StageReport) -> Iterator[str]:
     for name, policies in ((stage.name, stage.policies), (f"{stage.name} (diverting)", stage.divert)):
         if policies is not None and (said := policies.describe()):
             yield f"{name}: {said}"
+    if stage.adapted is not None:
+        yield f"{stage.name}: concurrency {stage.concurrency} now, {stage.adapted.describe()}"
     if stage.failures:
         yield f"{stage.name}: went on after " + ", ".join(f"{count} {name}" for name, count in stage.failures)
 

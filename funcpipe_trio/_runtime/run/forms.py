@@ -23,6 +23,7 @@ from ..._plan.own import Through, WithState
 from ..._plan.resources import IterableInThread, UsingSource
 from ..._plan.restarts import RestartingSource
 from ..._plan.windows import Distinct, Sliding, Window
+from ...policies.adaptive import Adaptive
 from ...policies.on_error import Divert
 from ...policies.on_full import OnFull
 from ..calls.calling import Calling
@@ -266,8 +267,21 @@ def _watched(site: Site, head: timing.Watched) -> Stage:
 
 
 def _pool(site: Site, head: plan.Operation, *, ordered: bool = True, make: Callable[..., Pool] = Pool) -> Pool:
+    policy = getattr(head, "concurrency", None)
+    if isinstance(policy, Adaptive):
+        return _adaptive(site, head, policy, partial(make, ordered=ordered))
     call = calling_of(head, site.parts.counters, site.parts.host)
     return make(site.ends(), call, concurrency=site.layout.concurrency, ordered=ordered)
+
+
+def _adaptive(site: Site, head: plan.Operation, policy: Adaptive, make: Callable[..., Pool]) -> Pool:
+    from ..pools.adapting import Adapting
+
+    adapting = Adapting(policy)
+    call = calling_of(head, site.parts.counters, site.parts.host, adapting.around)
+    pool = adapting.pool = make(site.ends(), call, concurrency=adapting.start)
+    pool.adapting = adapting
+    return pool
 
 
 def _map(site: Site, head: plan.Map) -> Pool:

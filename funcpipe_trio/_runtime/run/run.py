@@ -315,7 +315,8 @@ class Run(trio.abc.ReceiveChannel[T], Generic[T]):
     def set_concurrency(self, stage: str, concurrency: int) -> None:
         """Let a stage make more, or fewer, calls at once, from now on; calls that run go on. Sync.
 
-        Then the bound of the items in flight is that of a plan with this number.
+        Then the bound of the items in flight is that of a plan with this number. A stage whose concurrency is an
+        `Adaptive` keeps the number from then on, and adapts no more.
 
         Args:
           stage: the name of a stage that makes calls (`map` of an async function or a step, say).

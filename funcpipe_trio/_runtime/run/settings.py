@@ -66,4 +66,7 @@ def set_concurrency(engine: Engine, stage: str, concurrency: int) -> None:
     if stage not in pools:
         known = listed(pools)
         raise KeyError(f"Run.set_concurrency: no stage named {option(stage)} makes calls; those that do are {known}")
+    adapting = pools[stage].adapting
+    if adapting is not None:
+        adapting.end()
     pools[stage].set_concurrency(concurrency)

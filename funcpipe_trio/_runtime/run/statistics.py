@@ -137,6 +137,8 @@ def _stage(stage: AnyStage, spent: Used, in_pauses: float, now: float) -> StageR
         latency=latency,
         waits_for=stage.waits_for(),
         as_failures=chain.as_failures,
+        concurrency=stage.crew.size if isinstance(stage, Pool) else 0,
+        adapted=stage.adapting.report() if isinstance(stage, Pool) and stage.adapting is not None else None,
         failures=tuple(sorted(chain.failures.items())) if chain.has_failures else (),
         policies=None if stage.counters is None else PolicyReport.of(stage.counters),
         divert=None if stage.divert_counters is None else PolicyReport.of(stage.divert_counters),

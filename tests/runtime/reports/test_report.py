@@ -119,6 +119,7 @@ def test_every_field_of_a_report_says_what_it_is(cls):
 def test_all_kinds_of_reports_are_looked_at():
     assert {cls.__name__ for cls in REPORTS} == {
         *(
+            "AdaptiveReport",
             "InputReport",
             "Latency",
             "LimitWaitReport",

@@ -83,7 +83,7 @@ def everything():
     )
 
 
-NOW = {"capacity", "peak", "held", "in_flight", "in_flight_peak", "oldest"}
+NOW = {"capacity", "concurrency", "peak", "held", "in_flight", "in_flight_peak", "oldest"}
 """What cannot be taken apart: it is that of the later snapshot."""
 
 
