@@ -175,7 +175,7 @@ PLACES = {
     "a coalesce in a task": lambda code: line().map(Step(code.wait).coalesce(id).timeout(9)),
     "a fallback": lambda code: line().map(Step(fail).fallback(Step(code.wait).timeout(9))),
     "an adaptive pool": lambda code: line().map(code.wait, concurrency=Adaptive(1, 3)),
-    "what makes an adaptive pool smaller": lambda code: line().map(
+    "a predicate of an adaptive pool": lambda code: line().map(
         fail, concurrency=Adaptive(1, 3, on=lambda error: code.yes(BAD))
     ),
     "a pure step": lambda code: line().map(Step.pure(code.fn)),

@@ -66,7 +66,7 @@ METHODS = {
     "set_concurrency": (set_concurrencies, {"completed"}),
     "statistics": (look, {"completed"}),
 }
-CANNOT_SUCCEED = ["a predicate of a retry"]  # its call fails
+CANNOT_SUCCEED = ["a predicate of a retry", "a predicate of an adaptive pool"]  # its call fails
 
 
 def books_hold(report, got, told, *, told_all=True):
