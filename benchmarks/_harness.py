@@ -43,6 +43,7 @@ NAMES = (
     "own",
     "keys",
     "limits",
+    "adaptive",
     "processes",
     "memory",
 )

@@ -22,6 +22,8 @@ from rich.console import Console
 from rich.terminal_theme import DEFAULT_TERMINAL_THEME, SVG_EXPORT_THEME
 
 from funcpipe_trio import (
+    Adaptive,
+    Backoff,
     FairShare,
     OnError,
     Pipeline,
@@ -40,6 +42,7 @@ from funcpipe_trio._cli import simulating
 from funcpipe_trio._watch.drawing import draw
 from funcpipe_trio._watch.picture import Picture, Recent, picture
 from funcpipe_trio.testing import run_virtual
+from tests._services import SERVICES, Overloaded, Saturating, best_fixed, calling
 from tests.watch._browser import chromium
 from tests.watch._plans import large
 from tests.watch._serving import serving
@@ -260,6 +263,43 @@ def shares() -> None:
     curves("shares", "three tenants at a limiter of 10 in a second (mean of 5 s)", lines, marks)
 
 
+async def traced(service: Any, seconds: float) -> list[tuple[float, int, int]]:
+    """Let an adaptive stage call a service; return the time, the limit and the answers, ten times a second."""
+    step = Step(calling(service)).retry(Retry(1000, on=Overloaded, backoff=Backoff(0.1, factor=1, jitter=0)))
+    line = Pipeline.from_iterable(range(10**6)).map(step, concurrency=Adaptive(1, 64), ordered=False)
+    seen = []
+    async with line.open() as run, trio.open_nursery() as nursery:
+        nursery.start_soon(consume, run)
+        while trio.current_time() < seconds:
+            now = run.statistics()
+            seen.append((trio.current_time(), now.stages[-1].concurrency, now.delivered))
+            await trio.sleep(0.1)
+        nursery.cancel_scope.cancel()
+    return seen
+
+
+def adaptive() -> None:
+    """Draw the limit and the throughput of an adaptive stage over time, for four services."""
+    figure = Figure(figsize=(9, 8), layout="constrained")
+    panels = figure.subplots(len(SERVICES), 1)
+    for panel, (name, service) in zip(panels, SERVICES.items(), strict=True):
+        best, number = best_fixed(Saturating if name == "degrades" else service)
+        seen = run_virtual(traced, service(), 90.0 if name == "degrades" else 30.0)
+        times = [at for at, _, _ in seen]
+        rates = [10 * (after[2] - before[2]) / best for before, after in zip(seen[:-10:10], seen[10::10], strict=False)]
+        panel.step(times, [limit for _, limit, _ in seen], where="post", color="#0072b2", label="calls at once")
+        panel.axhline(number, color="#0072b2", linestyle=":", label="the best fixed number")
+        panel.set(title=f"a service that {name}", ylim=(0, 66), xlim=(0, times[-1]))
+        right = panel.twinx()
+        right.plot(times[5:-10:10][: len(rates)], [each / 10 for each in rates], color="#e69f00", label="answers")
+        right.set(ylim=(0, 1.1), ylabel="part of the best")
+    panels[-1].set_xlabel("seconds (virtual)")
+    lines = [*panels[0].get_lines(), *right.get_lines()]
+    figure.legend(handles=lines, loc="outside upper center", ncols=3, frameon=False)
+    with rc_context({"svg.hashsalt": "funcpipe_trio", "svg.fonttype": "none"}):
+        figure.savefig(FOLDER / "adaptive.svg", metadata={"Date": None})
+
+
 def drawn() -> None:
     """Draw the plan itself, by Graphviz."""
     tenants = {name: Pipeline.from_iterable(range(100), name=name) for name in ("acme", "bolt")}
@@ -280,6 +320,7 @@ def main() -> int:
     what_if()
     limits()
     shares()
+    adaptive()
     drawn()
     trio.run(photograph, plan(), "page", {400: None, 1400: None})
     trio.run(photograph, large(), "page-large", {400: 900, 1400: 900})

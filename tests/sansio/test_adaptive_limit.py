@@ -115,6 +115,14 @@ def test_far_above_the_last_that_was_too_many_it_doubles_again():
     assert limits[:13] == [9, 10, 11, 12, 13, 14, 16, 17, 19, 21, 23, 25, 51]
 
 
+def test_half_as_much_again_is_not_far_above():
+    limit = grown_to(2, target=1.5)
+    told(limit, 2.0, 10)
+    assert limit.limit == 1
+
+    assert [after for _, after in told(limit, 1.0, 11 + 10 + 11)] == [2, 3, 4]
+
+
 def test_after_failures_it_is_seven_tenths_of_what_ran():
     limit = grown_to(32)
 
@@ -220,12 +228,12 @@ def test_irregular_calls_are_judged_when_their_mean_is_known():
 @pytest.mark.parametrize(("before", "most"), [(False, 30), (True, 100)])
 def test_the_most_irregular_are_judged_after_three_rounds_or_ten(before, most):
     """Of 0 and 2 in turn the mean is never known well enough before; a search waits for less."""
-    limit = AdaptiveLimit(Adaptive(4, 100, target=1.9))
+    limit = AdaptiveLimit(Adaptive(1, 100, target=1.9))
     if before:
-        told(limit, 1.0, 10)
-        told(limit, 2.0, 3 + 10)
-        told(limit, 1.0, 7)
-        assert limit.limit == 4
+        told(limit, 1.0, 10 + 10)
+        told(limit, 2.0, 1 + 10)
+        told(limit, 1.0, 3)
+        assert limit.limit == 2
     calls = [limit.ended(2.2 * (number % 2), limit.limit) for number in range(100)]
 
     assert calls.index(True) + 1 == most
