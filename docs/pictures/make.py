@@ -286,12 +286,13 @@ def adaptive() -> None:
         best, number = best_fixed(Saturating if name == "degrades" else service)
         seen = run_virtual(traced, service(), 90.0 if name == "degrades" else 30.0)
         times = [at for at, _, _ in seen]
-        rates = [10 * (after[2] - before[2]) / best for before, after in zip(seen[:-10:10], seen[10::10], strict=False)]
+        seconds = [*zip(seen[::10], seen[10::10], strict=False)]  # the looks at the beginning and the end of each
+        parts = [(after[2] - before[2]) / (after[0] - before[0]) / best for before, after in seconds]
         panel.step(times, [limit for _, limit, _ in seen], where="post", color="#0072b2", label="calls at once")
         panel.axhline(number, color="#0072b2", linestyle=":", label="the best fixed number")
         panel.set(title=f"a service that {name}", ylim=(0, 66), xlim=(0, times[-1]))
         right = panel.twinx()
-        right.plot(times[5:-10:10][: len(rates)], [each / 10 for each in rates], color="#e69f00", label="answers")
+        right.plot([after[0] for _, after in seconds], parts, color="#e69f00", label="answers a second")
         right.set(ylim=(0, 1.1), ylabel="part of the best")
     panels[-1].set_xlabel("seconds (virtual)")
     lines = [*panels[0].get_lines(), *right.get_lines()]

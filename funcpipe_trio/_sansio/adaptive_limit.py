@@ -15,8 +15,9 @@ latency fell, for how far the limit fell, is its gradient:
     e = log(L / L of the probe) / log(n / n of the probe)
 
 With e = 1 all of it was the queue, and the floor stays; with e = 0 it was no matter of the limit (other items, a slower
-service), and the latency of the probe is the new floor; in between the floor rises in part. It falls by a part of the
-difference in any window that is below it. So nothing that was once measured holds forever.
+service), and the floor rises half way to the latency of the probe; in between it rises by less. Half, because what is
+called may have changed between the two windows. The floor falls half way to a probe that is below it, and a fifth of
+the way to any other window that is. So nothing that was once measured holds forever.
 
 A window ends when its mean is known to a tenth (by its standard error), so steady calls are judged after one round of
 the limit, and irregular ones after more. One long call counts as three times `target` floors at most, lest it decide
@@ -55,8 +56,10 @@ _FAR: Final = 1.5
 _BELOW: Final = 0.95
 _AFTER_FAILURES: Final = 0.7
 _LEAST_CUT: Final = 0.5
-_FALL: Final = 0.2
-"""Part of the difference by which the floor falls to a window below it."""
+_BY_PROBE: Final = 0.5
+"""Part of the difference by which the floor moves to a probe, at most."""
+_BY_OTHERS: Final = 0.2
+"""Part of the difference by which it falls to any other window below it."""
 
 
 class AdaptiveLimit:
@@ -161,14 +164,14 @@ class AdaptiveLimit:
     def _learn(self, latency: float) -> None:
         """Move the floor towards the latency of a window: by how much, the gradient says."""
         part = 0.0
-        if latency < self.floor:
-            part = _FALL
-        elif not self.floor:
+        if not self.floor:
             part = 1.0
+        elif latency < self.floor:
+            part = _BY_OTHERS if self._slow is None else _BY_PROBE
         elif self._slow is not None:
             slow, limit = self._slow
             fell = log(slow / latency) / log(limit / self.limit) if self.limit < limit else 0.0
-            part = 1 - min(1.0, max(0.0, fell))
+            part = _BY_PROBE * (1 - min(1.0, max(0.0, fell)))
         self.floor += part * (latency - self.floor)
 
     def _cut(self, size: float, part: float) -> None:
