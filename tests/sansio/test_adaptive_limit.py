@@ -325,6 +325,7 @@ def test_calls_that_take_no_time_grow_it_and_the_first_that_takes_some_is_the_fl
 
 # ---- laws
 
+law = settings(max_examples=60, deadline=None)
 SECONDS = st.integers(0, 4000).map(lambda number: number / 1024)
 CALLS = st.lists(st.tuples(st.booleans(), SECONDS, st.integers(-3, 40)), min_size=1, max_size=12)
 """Whether a call fails, how long it takes, how many more than the limit run; each is told many times."""
@@ -342,6 +343,7 @@ def tell(limit, calls, times=37):
             yield changed, limit.limit
 
 
+@law
 @given(POLICIES, CALLS)
 def test_it_is_always_in_range_and_says_when_it_changes(policy, calls):
     limit = AdaptiveLimit(policy)
@@ -354,6 +356,7 @@ def test_it_is_always_in_range_and_says_when_it_changes(policy, calls):
         before = now
 
 
+@law
 @given(POLICIES, CALLS)
 def test_the_same_calls_give_the_same_limits(policy, calls):
     one, other = AdaptiveLimit(policy), AdaptiveLimit(policy)
@@ -362,6 +365,7 @@ def test_the_same_calls_give_the_same_limits(policy, calls):
     assert one.floor == other.floor
 
 
+@law
 @given(POLICIES, CALLS, st.integers(-20, 20))
 def test_the_unit_of_time_does_not_matter(policy, calls, power):
     scaled = [(fails, seconds * 2.0**power, more) for fails, seconds, more in calls]
@@ -369,6 +373,7 @@ def test_the_unit_of_time_does_not_matter(policy, calls, power):
     assert list(tell(AdaptiveLimit(policy), calls)) == list(tell(AdaptiveLimit(policy), scaled))
 
 
+@law
 @given(POLICIES, CALLS)
 def test_without_a_full_limit_it_never_grows(policy, calls):
     limit = AdaptiveLimit(policy)
@@ -381,6 +386,7 @@ def test_without_a_full_limit_it_never_grows(policy, calls):
         before = now
 
 
+@law
 @given(POLICIES, st.integers(1, 4000), st.integers(0, 40))
 def test_of_steady_calls_it_grows_to_the_maximum_and_never_shrinks(policy, units, more):
     limit = AdaptiveLimit(policy)
@@ -390,6 +396,7 @@ def test_of_steady_calls_it_grows_to_the_maximum_and_never_shrinks(policy, units
     assert limits[-1] == policy.maximum
 
 
+@law
 @given(POLICIES, CALLS)
 def test_of_failures_alone_it_falls_to_the_minimum_and_never_grows(policy, calls):
     limit = AdaptiveLimit(policy)
@@ -400,6 +407,7 @@ def test_of_failures_alone_it_falls_to_the_minimum_and_never_grows(policy, calls
     assert limits[-1] == policy.minimum
 
 
+@law
 @given(POLICIES, CALLS)
 def test_between_two_changes_there_is_a_round_and_what_ran(policy, calls):
     limit, since, left_out = AdaptiveLimit(policy), 0, 0
@@ -413,6 +421,7 @@ def test_between_two_changes_there_is_a_round_and_what_ran(policy, calls):
                 since, left_out, before = 0, running - 1, limit.limit
 
 
+@law
 @given(POLICIES, CALLS)
 def test_latency_alone_never_more_than_halves_it_at_once_nor_more_than_doubles(policy, calls):
     limit = AdaptiveLimit(policy)
