@@ -21,8 +21,9 @@ the way to any other window that is. So nothing that was once measured holds for
 
 A window ends when its mean is known to a tenth (by its standard error), so steady calls are judged after one round of
 the limit, and irregular ones after more. One long call counts as three times `target` floors at most, lest it decide
-alone. The calls that were under way when the limit changed began under the old one, and are left out. So is a call
-that ended while the limit was not in use: it says nothing of it, and whatever is idle does not grow.
+alone. The calls that were under way when the limit changed began under the old one, and are left out. The latency of a
+call that ended while the limit was not in use says nothing of it, so whatever is idle does not grow; a window in which
+too few are left is given up after ten rounds.
 
 The invariant: minimum <= limit <= maximum. It never waits and reads no clock: it is told of each call that ended how
 long it took, and how many ran. (Additive increase and multiplicative decrease: Chiu and Jain, 1989; latency against
@@ -66,6 +67,7 @@ class AdaptiveLimit:
     """The limit of one stage."""
 
     __slots__ = (
+        "_answers",
         "_calls",
         "_ceiling",
         "_failures",
@@ -95,7 +97,8 @@ class AdaptiveLimit:
 
     def _begin(self) -> None:
         self._calls = self._failures = 0  # of this window; those that failed are among the calls
-        self._sum = self._squares = 0.0  # of the latencies of the others
+        self._answers = 0  # those of the others that ended while the limit was in use
+        self._sum = self._squares = 0.0  # of their latencies
 
     def ended(self, seconds: float, running: int) -> bool:
         """Take a call that got its answer; return whether the limit changed.
@@ -104,13 +107,16 @@ class AdaptiveLimit:
           seconds: how long it took.
           running: how many calls ran when it ended, itself included.
         """
-        if self._skip or running < self.limit:
-            self._skip -= self._skip > 0
+        if self._skip:
+            self._skip -= 1
             return False
+        self._calls += 1
+        if running < self.limit:
+            return self._judge(running)
         longest = _LONGEST * self._policy.target * self.floor
         if longest and seconds > longest:
             seconds = longest
-        self._calls += 1
+        self._answers += 1
         self._sum += seconds
         self._squares += seconds * seconds
         return self._judge(running)
@@ -126,18 +132,19 @@ class AdaptiveLimit:
 
     def _judge(self, running: int) -> bool:
         """End the window if enough is known."""
-        calls, enough = self._calls, max(_FEWEST, self.limit)
-        if calls < enough:
+        before, fewest = self.limit, max(_FEWEST, self.limit)
+        if self._calls < fewest:
             return False
-        before, has_failed = self.limit, self._failures > max(1.0, _FAILURES * calls)
         is_search = self._size > _FAR * self._ceiling
-        if has_failed:
+        rounds = _ROUNDS_OF_SEARCH if is_search else _MOST_ROUNDS
+        told = self._answers + self._failures
+        if self._failures > max(1.0, _FAILURES * self._calls):
             self._cut(min(self._size, running), _AFTER_FAILURES)
             self._slow = None
-        elif calls < enough * (_ROUNDS_OF_SEARCH if is_search else _MOST_ROUNDS) and not self._is_certain():
+        elif told >= rounds * fewest or (told >= fewest and self._is_certain()):
+            self._weigh(self._sum / self._answers, is_search)
+        elif self._calls < _MOST_ROUNDS * fewest:
             return False
-        else:
-            self._weigh(self._sum / (calls - self._failures), is_search)
         self._begin()
         if self.limit == before:
             return False
@@ -146,8 +153,7 @@ class AdaptiveLimit:
 
     def _is_certain(self) -> bool:
         """Whether the standard error of the mean latency is small."""
-        answered = self._calls - self._failures
-        return self._squares - self._sum * self._sum / answered <= (_CERTAIN * self._sum) ** 2
+        return self._squares - self._sum * self._sum / self._answers <= (_CERTAIN * self._sum) ** 2
 
     def _weigh(self, latency: float, is_search: bool) -> None:
         """Choose the next limit by the mean latency of a window."""

@@ -130,6 +130,25 @@ def test_after_failures_it_is_seven_tenths_of_what_ran():
     assert failing(limit, 22) == [22]  # 32 * 0.7 = 22.4, after a round
 
 
+def test_failures_are_a_part_of_all_calls_though_the_limit_is_not_in_use():
+    """One in a hundred of a slow stream: for as long as it lasts, that is one in a hundred."""
+    limit = grown_to(32)
+
+    for number in range(20_000):
+        assert not (limit.failed(3) if number % 100 == 50 else limit.ended(1.0, 3))
+    assert limit.limit == 32
+
+
+def test_what_was_seen_long_ago_is_forgotten():
+    """A window in which the limit is hardly in use ends after ten rounds; what is in use then is judged by itself."""
+    limit = grown_to(16)
+    for _ in range(159):
+        assert not limit.ended(9.0, 3)
+    limit.ended(9.0, 16)
+
+    assert told(limit, 1.0, 16) == [(16, 32)]
+
+
 def test_failures_count_though_the_limit_is_not_in_use():
     """Otherwise a service that bears 10 would fail forever for 20 callers under a limit of 32."""
     limit = grown_to(32)
@@ -451,11 +470,10 @@ class Model:
         if self.under_way:
             self.under_way -= 1
             return
-        if seconds is not None and running < self.limit:
-            return
-        if seconds is not None and self.floor:
+        kind = "failure" if seconds is None else "unused" if running < self.limit else "answer"
+        if kind == "answer" and self.floor:
             seconds = min(seconds, 3 * self.policy.target * self.floor)
-        self.window.append(seconds)
+        self.window.append((kind, seconds))
         was = self.limit
         if self.judge(running):
             self.window = []
@@ -463,19 +481,23 @@ class Model:
 
     def judge(self, running):
         all_of_it, fewest = len(self.window), max(10, self.limit)
-        answers = [Fraction(each) for each in self.window if each is not None]
+        answers = [Fraction(seconds) for kind, seconds in self.window if kind == "answer"]
+        failures = [kind for kind, _ in self.window].count("failure")
         if all_of_it < fewest:
             return False
-        if all_of_it - len(answers) > max(1, all_of_it / 20):
+        if failures > max(1, all_of_it / 20):
             self.too_many = min(self.size, running)
             self.become(0.7 * self.too_many)
             self.before = None
             return True
+        if len(answers) + failures < fewest:
+            return all_of_it == 10 * fewest
         mean = sum(answers) / len(answers)
         error = sum((each - mean) ** 2 for each in answers) / len(answers) ** 2
         searches = clearly_less(1.5 * self.too_many, self.size)
-        if all_of_it < fewest * (3 if searches else 10) and clearly_less(mean**2 / 100, error):
-            return False
+        rounds = (len(answers) + failures) / fewest
+        if rounds < (3 if searches else 10) and clearly_less(mean**2 / 100, error):
+            return all_of_it == 10 * fewest
         self.weigh(float(mean), searches)
         return True
 

@@ -663,3 +663,21 @@ def test_a_prediction_runs_the_machine():
 
     assert predicted.method == "simulation"
     assert predicted.throughput == pytest.approx(160, rel=0.02)
+
+
+def test_few_failures_of_a_slow_stream_do_not_add_up():
+    """One in a hundred, of a source that uses a part of the places: however long it lasts, nothing changes."""
+
+    async def paced():
+        for number in range(4000):
+            await trio.sleep(0.02)
+            yield number
+
+    async def call(item):
+        await trio.sleep(0.1)
+        if item % 100 == 50:
+            raise Boom
+
+    plan = Pipeline.from_async_iterable(paced).map(call, concurrency=Adaptive(8, 64), on_error=OnError.skip())
+
+    assert stage_of(report_of(plan)).adapted.changes == 0
