@@ -13,9 +13,9 @@ import trio.testing
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
 PAGES_THAT_RUN = [
-    *("adaptive.md", "blame.md", "branches.md", "errors.md", "fair_by.md", "fan_in.md", "hub.md", "keys.md", "limits.md"),
-    *("loops.md", "operators.md", "own.md", "resources.md", "review.md", "second_calls.md", "service.md"),
-    *("steps.md", "testing.md", "timing.md", "watch.md", "whatif.md", "windows.md"),
+    *("adaptive.md", "blame.md", "branches.md", "errors.md", "fair_by.md", "fan_in.md", "hub.md", "keys.md"),
+    *("limits.md", "loops.md", "operators.md", "own.md", "resources.md", "review.md", "second_calls.md"),
+    *("service.md", "steps.md", "testing.md", "timing.md", "watch.md", "whatif.md", "windows.md"),
 ]
 
 

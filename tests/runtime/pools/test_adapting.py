@@ -20,6 +20,7 @@ from funcpipe_trio import (
     Failure,
     OnError,
     Pipeline,
+    PlaceLimiter,
     PlanError,
     RateLimit,
     RateLimiter,
@@ -292,6 +293,31 @@ def test_the_opening_of_a_resource_is_no_latency():
     adapted = stage_of(report_of(numbers(1500).map(step, concurrency=Adaptive(1, 16), ordered=False))).adapted
 
     assert (adapted.highest, adapted.changes) == (16, 4)
+
+
+def test_a_wait_for_another_call_is_no_latency():
+    """Equal calls under way are one: who comes late waits for the rest of it only."""
+    step = Step(brief).coalesce(lambda item: item // 8)
+    adapted = stage_of(report_of(numbers(4000).map(step, concurrency=Adaptive(1, 16), ordered=False))).adapted
+
+    assert (adapted.highest, adapted.changes) == (16, 4)
+
+
+def test_a_wait_for_a_place_is_no_latency():
+    """Four places that others could use as well: it comes to some more, and never falls."""
+    step = Step(brief).places(PlaceLimiter(4))
+    adapted = stage_of(report_of(numbers(2000).map(step, concurrency=Adaptive(1, 64), ordered=False))).adapted
+
+    assert 4 <= adapted.highest <= 8
+    assert adapted.changes <= 3
+
+
+@pytest.mark.parametrize("around", [lambda step: step, lambda step: step.timeout(99), lambda step: step.hedge(50)])
+def test_what_another_step_made_good_has_failed(around):
+    """In whatever task the call is made."""
+    step = around(Step(failing_in(0.1)).fallback(Step(brief)).coalesce(lambda item: item))
+
+    assert highest(numbers(400).map(step, concurrency=WIDE)) == 1
 
 
 # ---- what counts as a failure
