@@ -189,6 +189,7 @@ _COLUMNS: Final = (
     Column("in/s", 6, 100, _of_stage(lambda stage: words.rate(stage.received))),
     Column("out/s", 6, 0, _of_stage(lambda stage: words.rate(stage.emitted))),
     Column("holds", 5, 60, _of_stage(lambda stage: words.count(stage.in_flight))),
+    Column("of", 4, 140, _of_stage(lambda stage: words.count(stage.concurrency) if stage.concurrency else "")),
     Column("busy", 4, 50, _of_stage(lambda stage: words.part(stage.busy))),
     Column("p50", 6, 80, _of_stage(lambda stage: words.seconds(stage.p50))),
     Column("p99", 6, 72, _of_stage(lambda stage: words.seconds(stage.p99))),

@@ -63,6 +63,8 @@ class StageRow:
     """Items that it dropped on purpose."""
     is_limit: bool
     """Whether it is the bottleneck."""
+    concurrency: int = 0
+    """Calls that it may make at once, as it is now; 0 for a stage without calls."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,6 +251,7 @@ def _stage(stage: StageReport, recent: StageReport, seconds: float, limit: str |
         retries=sum(0 if each is None else each.retries for each in (stage.policies, stage.divert)),
         dropped=stage.dropped,
         is_limit=stage.name == limit,
+        concurrency=stage.concurrency,
     )
 
 
