@@ -5,7 +5,7 @@ that waits; one that is shown again for no place, or not shown when there is one
 waiting; an item elsewhere at which, to those behind it, nobody is at work.
 """
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from funcpipe_trio._sansio.blame import PoolField
@@ -65,6 +65,11 @@ class Crew:
                 del self.workers[worker]
 
 
+TWO_WAIT = [("hire", 0, 0), ("hire", 0, 0), ("starve", 0, 1), ("starve", 0, 1)]
+
+
+@example(1, [*TWO_WAIT, ("resize", 2, 3)])
+@example(4, [*TWO_WAIT, ("resize", 0, 3)])
 @settings(max_examples=300, deadline=None)
 @given(places=st.integers(1, 4), happens=events)
 def test_no_more_workers_count_than_there_are_places(places, happens):
@@ -77,6 +82,24 @@ def test_no_more_workers_count_than_there_are_places(places, happens):
         assert read.offered == crew.offered
         assert abs(read.starved + read.blocked - crew.waited) < 1e-9
         assert field >> PoolField.IN_USE & 0xFFFFF == len(crew.of(WORKING, AWAY))
+
+
+def test_what_has_no_room_counts_before_what_has_nothing_to_take():
+    """One place: first both wait for it, then both are hidden while a call runs, then there is a place for one."""
+    crew = Crew(1)
+    for what in ("hire", "hire", "hire", "block", "starve"):
+        crew.do(what, 0)
+    crew.go_on(5)
+    assert crew.usage.read(5.0).blocked == crew.usage.read(5.0).starved == 0
+    crew.do("dismiss", 0)
+    crew.go_on(2)
+    assert (crew.usage.read(7.0).blocked, crew.usage.read(7.0).starved) == (2, 0)
+
+    crew = Crew(1)
+    for what in ("hire", "hire", "starve", "block"):
+        crew.do(what, 0)
+    crew.go_on(3)
+    assert (crew.usage.read(3.0).blocked, crew.usage.read(3.0).starved) == (3, 0)
 
 
 @given(happens=events)
