@@ -70,6 +70,7 @@ TWO_WAIT = [("hire", 0, 0), ("hire", 0, 0), ("starve", 0, 1), ("starve", 0, 1)]
 
 @example(1, [*TWO_WAIT, ("resize", 2, 3)])
 @example(4, [*TWO_WAIT, ("resize", 0, 3)])
+@example(1, [("hire", 0, 0), ("hire", 0, 0), ("starve", 0, 1), ("wake", 0, 2), ("dismiss", 0, 2)])
 @settings(max_examples=300, deadline=None)
 @given(places=st.integers(1, 4), happens=events)
 def test_no_more_workers_count_than_there_are_places(places, happens):
@@ -95,8 +96,8 @@ def test_what_has_no_room_counts_before_what_has_nothing_to_take():
     crew.go_on(2)
     assert (crew.usage.read(7.0).blocked, crew.usage.read(7.0).starved) == (2, 0)
 
-    crew = Crew(1)
-    for what in ("hire", "hire", "starve", "block"):
+    crew = Crew(2)
+    for what in ("hire", "hire", "starve", "block", "hire"):
         crew.do(what, 0)
     crew.go_on(3)
     assert (crew.usage.read(3.0).blocked, crew.usage.read(3.0).starved) == (3, 0)
