@@ -100,18 +100,18 @@ class AdaptiveLimit:
         self._answers = 0  # those of the others that ended while the limit was in use
         self._sum = self._squares = 0.0  # of their latencies
 
-    def ended(self, seconds: float, running: int) -> bool:
+    def ended(self, seconds: float | None, running: int) -> bool:
         """Take a call that got its answer; return whether the limit changed.
 
         Args:
-          seconds: how long it took.
+          seconds: how long it took; None if that says nothing, because it waited for something else.
           running: how many calls ran when it ended, itself included.
         """
         if self._skip:
             self._skip -= 1
             return False
         self._calls += 1
-        if running < self.limit:
+        if seconds is None or running < self.limit:
             return self._judge(running)
         longest = _LONGEST * self._policy.target * self.floor
         if longest and seconds > longest:

