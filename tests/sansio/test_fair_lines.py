@@ -271,19 +271,50 @@ def test_groups_share_and_inside_of_them_their_members(data):
 
 
 def test_a_group_that_comes_and_goes_keeps_its_debt():
+    """Its calls cost three times as much; it is away whenever one was served."""
     top = Branch(lambda name: 1)
-    line, group = FairLine(top), top.group("g")
-    for number in range(50):
+    line, served = FairLine(top), Counter()
+    for number in range(80):
         line.add(("x", number), top, "x")
-    order = []
-    for number in range(20):  # it flaps: it is away whenever it was served
-        line.add(("g", number), group, "job")
+    for number in range(20):
+        if ("g", number - 1) not in line or number == 0:
+            line.add(("g", number), top.group("g"), "job")
+        else:
+            line.remove(("g", number - 1))
+            line.add(("g", number), top.group("g"), "job")
         for _ in range(2):
+            place = line.first()
+            line.served(place, 3 if place[0] == "g" else 1)
+            line.remove(place)
+            served[place[0]] += 1
+            if place[0] == "g":
+                break
+    assert abs(3 * served["g"] - served["x"]) <= 4
+
+
+def test_a_group_has_the_weight_of_its_name_also_while_it_waits():
+    weight_of = {"g": 1, "x": 1, ("g", "a"): 2, ("g", "b"): 1}
+    top = Branch(weight_of.__getitem__)
+    line, group = FairLine(top), top.group("g")
+    for number in range(60):
+        for branch, key in ((group, "a"), (group, "b"), (top, "x")):
+            line.add((key, number), branch, key)
+
+    def serve(times):
+        served = Counter()
+        for _ in range(times):
             place = line.first()
             line.served(place, 1)
             line.remove(place)
-            order.append(place[0])
-    assert max(Counter(order).values()) <= 21
+            served[place[0]] += 1
+        return served
+
+    served = serve(36)
+    assert served == {"a": 12, "b": 6, "x": 18}
+    top.set_weight("g", 2)
+    served = serve(36)
+    assert abs(served["x"] - 12) <= 1
+    assert abs(served["a"] - 2 * served["b"]) <= 3
 
 
 def test_a_key_without_calls_leaves_nothing_behind():

@@ -982,3 +982,30 @@ def test_pairs_are_compared_once():
 
     assert sorted(bench.lags.open) == list(combinations(range(3), 2))
     assert all(high > low for low, high in bench.lags.open.values())
+
+
+def test_only_a_flow_that_is_ready_is_served_out_of_turn():
+    queue = FairQueue()
+    flow = queue.add("late", 1)
+    with pytest.raises(StateError, match=r"^cannot serve flow 'late' while it is not ready$"):
+        queue.overtake(flow)
+    queue.ready(flow)
+    queue.overtake(flow)
+    queue.remove(flow)
+    with pytest.raises(StateError, match="not ready"):
+        queue.overtake(flow)
+
+
+@given(st.integers(1, 10**6), st.lists(st.integers(-5, 9), min_size=1, max_size=20))
+def test_a_correction_is_counted_with_all_that_divisions_leave_over(weight, costs):
+    """The debt of a flow is what it was charged and corrected by, to the last part, and never below 0."""
+    queue = FairQueue()
+    one, other = queue.add("one", 1), queue.add("other", weight)
+    queue.ready(one)
+    queue.ready(other)
+    debt = Fraction(0)
+    for cost in costs:
+        queue.adjust(other, cost)
+        debt = max(Fraction(0), debt + cost)
+        assert abs(queue.debt(other) - debt) < Fraction(weight, 2**30)
+        assert queue.debt(one) == 0
