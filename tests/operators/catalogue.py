@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import partial
-from itertools import accumulate, dropwhile, pairwise, takewhile
+from itertools import accumulate, dropwhile, islice, pairwise, takewhile
 from typing import Any
 
 import trio
@@ -773,7 +773,7 @@ def of_the_stream() -> Iterator[Case]:
         yield on(
             f"take_until{name}",
             partial(Pipeline.take_until, fn=after(is_fifth) if name else is_fifth),
-            lambda items: [*takewhile(lambda item: not is_fifth(item), items), *filter(is_fifth, items)],
+            lambda items: [*takewhile(lambda item: not is_fifth(item), items), *islice(filter(is_fifth, items), 1)],
             stops=True,
         )
     yield on("stop_when", lambda p: p.stop_when(trio.sleep_forever))
