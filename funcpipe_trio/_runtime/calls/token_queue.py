@@ -209,6 +209,8 @@ class TokenQueue:
                 return
             checkpoint = False
         else:
+            if self._entering:
+                self._let_in()  # who came before joins before
             self._join(place, now)
         try:
             ask = self._ask if not self.is_mixed else self._ask_and_note
