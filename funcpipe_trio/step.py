@@ -477,8 +477,8 @@ class Step(Generic[A, B]):
 def _limit(limit: _AnyLimit, key: Callable[[Any], Hashable] | None, cost: _Cost | None, settle: _Cost | None) -> Limit:
     given: object = limit
     if isinstance(given, PlaceLimiterGroup):
-        use = "Use .places(limiter)."
-        raise checks.refuse(TypeError, "Step.rate_limit", "limit", "be no PlaceLimiter", given, use)
+        rule, use = "be a RateLimit, a RollingLimit or a RateLimiter", "Use .places(limiter)."
+        raise checks.refuse(TypeError, "Step.rate_limit", "limit", rule, given, use)
     if isinstance(limit, RateLimiterGroup):
         return Limit(limit.rate_limit, limit, cost, key, settle, share_of(limit))
     return Limit(limit, None, cost, None, settle)

@@ -748,7 +748,8 @@ def limited_step_rows():
     rule = f"{where}: key must be given with a RateLimiter, whose shares it names"
     use = "Use RateLimiter(limit, share=FairShare(...)), made once and shared."
     yield ValueError, partial(step.rate_limit, RateLimit(5), RollingLimit(5), key=SYNC), f"{rule}\n{use}"
-    message = f"{where}: limit must be no PlaceLimiter, not a PlaceLimiter\nUse .places(limiter)."
+    rule = f"{where}: limit must be a RateLimit, a RollingLimit or a RateLimiter"
+    message = f"{rule}, not a PlaceLimiter\nUse .places(limiter)."
     yield TypeError, partial(step.rate_limit, tokens, places), message
     message = f"{where}: a limiter must be met once by a call, not twice\nUse cost= to let it take more."
     for given in (

@@ -177,10 +177,15 @@ def cost(where: str, name: str, value: Any) -> int | Fraction:
     return _exact(where, name, value, "be a positive int or Fraction")
 
 
-def _exact(where: str, name: str, value: Any, rule: str) -> int | Fraction:
+def real_cost(where: str, name: str, value: Any) -> int | Fraction:
+    """Check for what something has cost: an exact number; it may be nothing."""
+    return _exact(where, name, value, "be an int or Fraction >= 0", or_zero=True)
+
+
+def _exact(where: str, name: str, value: Any, rule: str, *, or_zero: bool = False) -> int | Fraction:
     if isinstance(value, bool) or not isinstance(value, int | Fraction):
         raise refuse(TypeError, where, name, rule, value, _as_fraction(value))
-    if value <= 0:
+    if value < 0 or (value == 0 and not or_zero):
         raise refuse(ValueError, where, name, rule, value)
     return value
 

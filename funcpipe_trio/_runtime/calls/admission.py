@@ -15,6 +15,7 @@ from ..._base import checks
 from ..._plan.steps import Admitting, Limit
 from ...policies.rate_limit import AnyLimit, broken_grain
 from ..core.call_context import CALL, CallContext
+from ..core.user_code import checked_key
 from .limiter_keys import LimiterKeys, queue_of, seat_of, shared_of
 from .place_limiter import PlaceLimiterGroup, is_full, release_place
 from .rate_limiter import RateLimiter, checked_cost
@@ -140,6 +141,12 @@ def asked_of(fn: Callable[[Any], Any], item: Any) -> Any:
     return fn(item)
 
 
+@trio.lowlevel.disable_ki_protection
+def key_asked_of(fn: Callable[[Any], Hashable], item: Any) -> Hashable:
+    """Return the key of an item; refuse an awaitable, which would be another key for each call."""
+    return checked_key("the key of a limit", fn(item))
+
+
 def _asking_costs(limits: Sequence[Admitting], limiters: Sequence[LimiterKeys]) -> Callable[[Any], tuple[Cost, ...]]:
     """Make a function that returns what an item costs at each limiter."""
     pairs = [
@@ -163,7 +170,7 @@ def _asking_keys(limits: Sequence[Admitting], limiters: Sequence[LimiterKeys]) -
         return lambda item: no_one
 
     def seats_of(item: Any) -> Seats:
-        keys = {name: asked_of(fn, item) for name, fn in fns.items()}
+        keys = {name: key_asked_of(fn, item) for name, fn in fns.items()}
         return tuple(
             [
                 seat_of(limiter, None if key is None else keys[id(key)]) if seat is not None else None
@@ -182,12 +189,9 @@ def _name_in(seats: Seats) -> Hashable:
 
 def checked_settlement(rate_limit: AnyLimit, cost: Any) -> Cost:
     """Return what a call has really cost, if that may be."""
-    if type(cost) is int and cost == 0:
-        return 0
-    checks.cost("Step.rate_limit", "settle", cost)
-    if (rule := broken_grain(rate_limit, cost)) is not None:
-        raise checks.refuse(ValueError, "Step.rate_limit", "settle", rule, cost)
-    really: Cost = cost
+    really = checks.real_cost("Step.rate_limit", "settle", cost)
+    if (rule := broken_grain(rate_limit, really)) is not None:
+        raise checks.refuse(ValueError, "Step.rate_limit", "settle", rule, really)
     return really
 
 

@@ -32,7 +32,7 @@ from ..core.call_context import CallContext, Layered
 from ..core.failures import failure_of
 from ..core.protocols import Keeper
 from ..core.time_limit import TimeLimit
-from ..core.user_code import not_awaitable
+from ..core.user_code import checked_key
 
 
 def coalesced(
@@ -80,9 +80,7 @@ class _Coalescing:
 
     @trio.lowlevel.disable_ki_protection  # the key is user code
     def _find(self, item: Any) -> tuple[Hashable, _Shared | None]:
-        key = self._key(item)
-        if hasattr(type(key), "__await__"):  # asked first, because the whole check takes 0.3 us
-            not_awaitable("the key of a coalesce", key)
+        key = checked_key("the key of a coalesce", self._key(item))
         return key, self._calls.get(key)
 
     async def _wait(self, shared: _Shared) -> None:

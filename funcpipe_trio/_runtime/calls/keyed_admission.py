@@ -22,7 +22,7 @@ from ..._plan.steps import Admitting, Limit
 from ..._sansio.limited_keys import LimitedKey, LimitedKeys
 from ..core.call_context import CALL, NONE, CallContext
 from ..core.wait_queue import Waiter, WaitQueue
-from .admission import AnyAdmission, admission_of, asked_of, checked_settlement
+from .admission import AnyAdmission, admission_of, asked_of, checked_settlement, key_asked_of
 from .rate_limiter import check_cost
 from .shared_bucket import Cost
 
@@ -78,7 +78,7 @@ class KeyedAdmission:
 
     def ask(self, item: Any) -> _Asked:
         """Return what a call takes."""
-        name = asked_of(self._key_of, item)
+        name = key_asked_of(self._key_of, item)
         costs = tuple([1 if each.cost is None else _cost(each, item) for each in self._limits])
         return _Asked(name, costs, None if self._rest is None else self._rest.ask(item))
 

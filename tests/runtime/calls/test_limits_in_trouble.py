@@ -21,7 +21,17 @@ import trio
 import trio.lowlevel
 from trio.testing import wait_all_tasks_blocked
 
-from funcpipe_trio import FairShare, Pipeline, PlaceLimiter, RateLimit, RateLimiter, RollingLimit, Step, threads
+from funcpipe_trio import (
+    FairShare,
+    MisuseError,
+    Pipeline,
+    PlaceLimiter,
+    RateLimit,
+    RateLimiter,
+    RollingLimit,
+    Step,
+    threads,
+)
 from funcpipe_trio._plan.steps import limits_around
 from funcpipe_trio._runtime.calls.limiter_keys import branch_of, shared_of
 from funcpipe_trio.testing import run_virtual
@@ -364,6 +374,28 @@ def test_groups_of_groups_share_like_the_keys_around_them() -> None:
     assert all(abs(counts[name] - wanted[name]) <= 3 for name in counts), counts
 
 
+def test_a_key_that_is_to_be_awaited_is_refused() -> None:
+    """It would be another key for each call: a limit for each key would limit nothing, and shares would not count."""
+    tokens, places = RateLimiter(RateLimit(1, burst=9), FairShare()), PlaceLimiter(1, FairShare())
+
+    async def key(item: Any) -> Any:
+        return item
+
+    async def main() -> None:
+        for step in (
+            Step(at_work).rate_limit(tokens, key=lambda item: key(item)),
+            Step(at_work).rate_limit(tokens, RateLimit(1), key=lambda item: key(item)),
+            Step(at_work).places(places, key=lambda item: key(item)),
+            Step(at_work).rate_limit(RateLimit(1), per_key=lambda item: key(item)),
+        ):
+            with pytest.raises(MisuseError, match=r"^'the key of a limit' is not async, but"):
+                await step(1)
+        assert tokens.statistics().acquired == 0
+        assert told(places) == (0, 0)
+
+    run_virtual(main)
+
+
 # ---- settlements
 
 STRANGE = [None, -1, 0.5, "1", True, [], Fraction(-1, 2), float("nan"), object()]
@@ -377,7 +409,9 @@ def test_a_settlement_that_is_refused_settles_nothing_anywhere(really: Any) -> N
         one, two = (RateLimiter(RateLimit(1, burst=9), FairShare()) for _ in range(2))
         places = PlaceLimiter(1)
         step = Step(at_work).rate_limit(one, two, cost=lambda item: 4, settle=[lambda item: 1, lambda item: really])
-        with pytest.raises((TypeError, ValueError), match=r"^Step\.rate_limit: settle must"):
+        with pytest.raises(
+            (TypeError, ValueError), match=r"^Step\.rate_limit: settle must be an int or Fraction >= 0, not"
+        ):
             await step.places(places)(1)
         return [each.statistics().acquired_cost for each in (one, two)], told(places)
 
@@ -396,7 +430,7 @@ def test_a_rolling_limit_counts_whole_starts_also_in_a_settlement() -> None:
 
 
 @pytest.mark.parametrize("share", [None, FairShare()], ids=["limiter", "key"])
-@pytest.mark.parametrize("really", [0, 1, Fraction(1, 3), 5, 40])
+@pytest.mark.parametrize("really", [0, Fraction(0), 1, Fraction(1, 3), 5, 40])
 def test_a_debt_is_kept_from_one_run_to_the_next(really: Any, share: Any) -> None:
     """Each run has its own clock; what is owed is an amount, and paid at the rate of the limiter."""
     limiter = RateLimiter(RateLimit(1, burst=5), share)
