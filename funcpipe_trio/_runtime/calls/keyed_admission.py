@@ -7,7 +7,8 @@ both bounds are exact, and nothing is held meanwhile. If the tokens of its key a
 pause), it leaves that line and waits for them again. Limits for other keys are beside it, too: their lines come next.
 
 Which keys are remembered is `_sansio.limited_keys`. A key for which there is no room waits for some: the first call of
-its line does, in the order in which the keys came.
+its line does, in the order in which the keys came; unless a call that went on before brings its key back, which takes
+the room of another: then it goes on at once.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import trio
 from ..._plan.steps import Admitting, Limit
 from ..._sansio.limited_keys import LimitedKey, LimitedKeys
 from ..core.call_context import CALL, NONE, CallContext
-from ..core.wait_queue import Waiter, WaitQueue
+from ..core.wait_queue import Arrivals, Waiter, WaitQueue
 from .admission import AnyAdmission, admission_of, asked_of, checked_settlement, key_asked_of
 from .rate_limiter import check_cost
 from .shared_bucket import Cost
@@ -54,7 +55,9 @@ class KeyedAdmission:
         self._keys = LimitedKeys(first.max_keys, [each.rate_limit for each in mine])
         self._rest: AnyAdmission | None = admission_of(rest) if rest else None  # the limits beside these
         self._lines: dict[LimitedKey, WaitQueue[Waiter]] = {}  # of the keys of which a call waits
-        self._room: WaitQueue[Waiter] = WaitQueue()  # the first calls of keys for which there is no room
+        self._arrivals: Arrivals[Waiter] = Arrivals()  # the first calls of keys for which there is no room
+        self._room: WaitQueue[Waiter] = WaitQueue(self._arrivals)  # where these wait for some
+        self._roomless: dict[LimitedKey, Waiter] = {}  # the same calls, by key
         self._beside: dict[LimitedKey, tuple[_Asked, trio.CancelScope]] = {}  # first calls that wait for the rest
         settles = any(each.settle is not None for each in mine)
         self.is_ended: bool = settles or (self._rest is not None and self._rest.is_ended)
@@ -166,12 +169,22 @@ class KeyedAdmission:
         try:
             await line.wait(waiter, _at_once)
             if not asked.key.meters:
-                await self._room.join(lambda: self._keys.make_room(asked.key, trio.current_time()))
+                await self._wait_room(asked.key)
             await line.wait(waiter, lambda: self._ready(asked))
         finally:
             context.waits_for = CALL
             if seconds := trio.current_time() - since:
                 context.counters.limited(self._name, asked.name, seconds, 0.0)
+
+    async def _wait_room(self, key: LimitedKey) -> None:
+        """Wait until a key has its meters."""
+        waiter = self._roomless[key] = Waiter()
+        self._arrivals.add(waiter)
+        try:
+            await self._room.wait(waiter, lambda: self._keys.make_room(key, trio.current_time()))
+        finally:
+            del self._roomless[key]
+            self._room.leave(waiter)
 
     def _ready(self, asked: _Asked) -> float | None:
         now = trio.current_time()
@@ -206,6 +219,8 @@ class KeyedAdmission:
             asked, scope = self._beside[key]
             if key.ready_at(now, asked.costs) > now:
                 scope.cancel()
+        elif key in self._roomless:
+            self._arrivals.put_first(self._roomless[key])  # it has its meters: nobody before it is to wait for that
         elif key in self._lines:
             self._lines[key].poke()
         self._room.poke()

@@ -76,6 +76,10 @@ class Arrivals(Generic[W]):
     def first(self) -> W | None:
         return next(iter(self._waiters), None)
 
+    def put_first(self, waiter: W) -> None:
+        """Let one that waits go before all others; the queue must be poked then."""
+        self._waiters.move_to_end(waiter, last=False)
+
 
 class WaitQueue(Generic[W]):
     """Tasks that wait, and of which the first one asks."""

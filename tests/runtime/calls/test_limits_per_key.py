@@ -462,6 +462,37 @@ def test_a_settlement_that_is_refused_settles_nothing(refused):
     assert run_virtual(main) == (8, 0)
 
 
+@pytest.mark.parametrize("told", ["settled", "paused"])
+def test_who_waits_for_room_goes_on_when_an_earlier_call_brings_its_key_back(told):
+    """The meters of a forgotten key count again, and fill the room that another key was the first to wait for."""
+    log = []
+
+    async def call(item):
+        key, _comes, seconds = item
+        log.append((trio.current_time(), key))
+        await trio.sleep(seconds)
+        if told == "paused" and seconds:
+            raise TooMany
+        return 3 if seconds else 1
+
+    step = Step(call).rate_limit(RateLimit(1), per_key=first, max_keys=1, settle=lambda cost: cost)
+    step = step.retry(Retry(1, TooMany, retry_after=lambda error: 2, pauses_limit=True))
+
+    async def main():
+        async def one(item):
+            await trio.sleep(item[1])
+            with suppress(TooMany):
+                await started(item)
+
+        started = step.start()
+        async with trio.open_nursery() as nursery:
+            for item in [("a", 0, 10), ("b", 9.5, 0), ("c", 9.625, 0), ("a", 9.75, 0)]:
+                nursery.start_soon(one, item)
+
+    run_virtual(main)
+    assert log == [(0, "a"), (9.5, "b"), (12, "a"), (13, "c")]
+
+
 # ---- in a run
 
 
