@@ -1392,6 +1392,25 @@ def test_a_cancelled_call_that_also_raises_a_group_does_not_eat_the_cancellation
     assert "KeyError: 'late'" in record.getMessage()
 
 
+def test_an_error_of_a_call_that_gather_cancelled_is_in_the_log_and_nothing_else(caplog):
+    """What ends the pool is of no interest."""
+
+    async def call(item):
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise KeyError("late")
+
+    async def main():
+        with trio.move_on_after(1):
+            await gather(Step(call), range(2), concurrency=2)
+
+    run_virtual(main)
+    (record,) = caplog.records
+    assert "2 errors" in record.getMessage()
+    assert "KeyError: 'late'" in record.getMessage()
+
+
 def test_gather_shares_the_state_of_the_step():
     """One start for all items, or the one that was started before."""
 

@@ -120,4 +120,5 @@ def warn_of(name: str, errors: Sequence[BaseException], count: int) -> None:
         return
     first = errors[0]
     logged = "%s: %d errors in addition to the result, the first: %s"
-    LOGGER.warning(logged, name, count, told(first), exc_info=(type(first), first, first.__traceback__))
+    with contextlib.suppress(Exception):  # raised by a filter of the user's
+        LOGGER.warning(logged, name, count, told(first), exc_info=(type(first), first, first.__traceback__))

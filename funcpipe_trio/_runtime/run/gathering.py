@@ -47,7 +47,9 @@ async def gathered(
         raise
     finally:
         for run in runs:
-            warn_of(f"gather {named(name)}", run.report.cleanup_errors, run.report.cleanup_error_count)
+            errors = [each for each in run.report.cleanup_errors if not isinstance(each, _Ended)]
+            count = run.report.cleanup_error_count - (len(run.report.cleanup_errors) - len(errors))
+            warn_of(f"gather {named(name)}", errors, count)
     failure = gathering.first_failure()
     if failure is not None:
         raise failure

@@ -208,6 +208,30 @@ def test_a_filter_that_raises_does_no_harm(told):
     assert told() == []
 
 
+def test_a_filter_that_raises_does_no_harm_to_a_call_whose_loser_failed(told):
+    """Its error is logged in the middle of a task of the block."""
+
+    async def ask(number):
+        try:
+            await trio.sleep(3 - next(seconds))
+        except trio.Cancelled:
+            raise Boom from None
+        return number
+
+    async def main():
+        async with Step(ask).hedge(0.5).start() as call:
+            return await call(1)
+
+    seconds = iter([0, 2])
+    logger = logging.getLogger("funcpipe_trio")
+    refusing = Refusing()
+    logger.addFilter(refusing)
+    try:
+        assert run_virtual(main) == 1
+    finally:
+        logger.removeFilter(refusing)
+
+
 def test_nobody_is_asked_for_a_name_if_nobody_listens(caplog):
     """An event costs one question."""
     from funcpipe_trio._runtime.core.log import INFO, RunLog
