@@ -153,6 +153,7 @@ class _Race:
     def __init__(self, item: Any, context: CallContext) -> None:
         self.item = item  # what is called with
         self.context = context  # of the first call
+        self.deadline = context.deadline  # around all its calls; a timeout inside the first one sets another meanwhile
         self.variables = contextvars.copy_context()  # the context variables as they are when it begins
         self.limit: Any = None  # the block of the first call, which ends it
 
@@ -165,7 +166,7 @@ class _Race:
     def further_context(self) -> CallContext:
         self.count += 1
         context = CallContext(self.context.counters, self.context.number, further=self.count)
-        context.deadline, context.on_failure = self.context.deadline, self.context.on_failure
+        context.deadline, context.on_failure = self.deadline, self.context.on_failure
         return context
 
     def win(self, result: Any) -> None:

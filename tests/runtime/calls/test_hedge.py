@@ -373,6 +373,14 @@ def test_a_further_call_knows_of_a_timeout_around_it():
     ]
 
 
+def test_a_further_call_does_not_know_of_the_timeout_inside_the_first():
+    """The first is late at 5; the second begins at 3 and has until 8: its second attempt begins at 7."""
+    service = Service((9, None), (0, OSError()), (0.5, None))
+    step = Step(service).retry(Retry(2, OSError, Backoff(4, jitter=0))).timeout(5).hedge(3)
+
+    assert outcome_of(step) == (2, 7.5)
+
+
 def test_each_call_has_a_resource_of_its_own_for_each_worker():
     """Two calls of one item at once never use one; for each run they share it."""
     opened, used = [], []
