@@ -12,7 +12,8 @@ judge knows the server's log only: who asked for a call, who gave up, which call
 Mutants that die here: first come, first served; a share that counts calls where they cost more; a weight that counts
 only for keys that come later; a key that keeps credit for the time in which it was passed over; a tenant that dies and
 takes tokens with it; a limiter that keeps a part for those who do not wait; lines with other limits beside that pass
-each other when trio runs them first, or when one can use what another cannot use yet.
+each other when trio runs them first, when one can use what another cannot use yet, or when one stands back for another
+that has been served in the meantime.
 """
 
 from collections import Counter, defaultdict, deque
@@ -20,7 +21,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
-from itertools import combinations
+from itertools import combinations, islice
 from random import Random
 
 import pytest
@@ -288,6 +289,26 @@ def test_tenants_share_a_limiter_by_weight_whatever_they_do(kind, seed):
         got[tenant] += cost * (what == "starts")
     assert min(got.values()) > 10, "each of them was served, dead or not"
     assert sum(got.values()) >= kind.least, "no token was left lying"
+
+
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("kind", [Bucket, Window, AtOnce])
+def test_tenants_share_by_weight_also_in_many_lines(kind, seed):
+    """Each client has a step of its own, with another limit beside that holds up nobody; or it is plain code."""
+    server, dice = Server(0.375 if kind is AtOnce else 0.0), Random(seed)
+    tenants = [tenant for tenant in WEIGHTS for _ in range(dice.randint(1, 6))]
+
+    async def main():
+        shared = kind(FairShare(WEIGHTS))
+        async with trio.open_nursery() as nursery:
+            for number, tenant in enumerate(tenants):
+                items = list(islice(requests(tenant, seed, kind.most_cost, 1000 * number), dice.randint(5, 30)))
+                call = shared.step(server).start() if dice.random() < 0.8 else partial(shared.alone, server)
+                nursery.start_soon(plain, server, call, items, 1)
+
+    with scheduled(Schedule(seed)):
+        run_virtual(main)
+    assert worst_share(server.log) <= 1
 
 
 def test_a_line_goes_on_when_what_others_took_changed_whose_turn_it_is():

@@ -9,8 +9,9 @@ that one has left, is first no more, or will be later than it said. Of several o
 turn is the last: so a task that leaves wakes those that may be next, and not all.
 
 Which task is the first of its line, and which claim is older, is a question of arrival; unless a bucket of the line has
-shares: then it is one of the order of keys there (`_sansio.fair_lines`), of the first such bucket. If such orders of
-several buckets make first tasks stand back for one another in a circle, the one that closes it goes on.
+shares: then it is one of the order of keys there (`_sansio.fair_lines`), of the first such bucket. When that order has
+changed, a first task asks again that stood back for one which is now behind it. If such orders of several buckets make
+first tasks stand back for one another in a circle, the one that closes it goes on.
 """
 
 from __future__ import annotations
@@ -33,13 +34,12 @@ class Place(Waiter):
     """A task in a line, and what it claims."""
 
     __slots__ = (
-        "_buckets",
         "_claim",
         "_debt_claim",
         "behind",
         "costs",
-        "decides",
         "followers",
+        "line",
         "numbers",
         "owed",
         "ready",
@@ -47,16 +47,9 @@ class Place(Waiter):
         "since",
     )
 
-    def __init__(
-        self,
-        buckets: Sequence[SharedBucket],
-        costs: Sequence[Cost],
-        seats: Sequence[Seat | None],
-        since: float,
-        decides: SharedBucket | None,
-    ) -> None:
+    def __init__(self, line: TokenQueue, costs: Sequence[Cost], seats: Sequence[Seat | None], since: float) -> None:
         super().__init__()
-        self.decides: SharedBucket | None = decides  # whose keys say who is first in its line; None: first come
+        self.line: TokenQueue = line  # where it waits
         self.costs: Sequence[Cost] = costs  # tokens that it needs, in the order of the buckets
         self.seats: Sequence[Seat | None] = seats  # where it stands there; None where there are no shares
         self.since: float = since  # when it came
@@ -65,7 +58,6 @@ class Place(Waiter):
         self.followers: dict[TokenQueue, None] = {}  # lines whose first task must not delay it
         self.ready: float = inf  # when its tokens will be there, as it, or one that stands back for it, last saw it
         self.owed: tuple[SharedBucket, Cost] | None = None  # a debt of its key, of which it pays so much before it goes
-        self._buckets = buckets  # where it needs them
         self._claim: Claim | None = None  # all that it needs; made when asked for, which is not where a line is alone
         self._debt_claim: Claim = {}  # what it pays of the debt
 
@@ -79,12 +71,12 @@ class Place(Waiter):
         if self.owed is not None:
             return self._debt_claim
         if self._claim is None:
-            self._claim = dict(zip(self._buckets, self.costs, strict=True))
+            self._claim = dict(zip(self.line.buckets, self.costs, strict=True))
         return self._claim
 
     def has_turn(self, decides: SharedBucket, now: float) -> bool:
         """Whether shares of that bucket say whose turn it is here, and it waits for nothing else."""
-        if self.decides is not decides or self.behind is not None or decides not in self.claim:
+        if self.line.decides is not decides or self.behind is not None or decides not in self.claim:
             return False
         return decides.when(now, self.claim[decides]) >= ready_at(now, self.claim)
 
@@ -98,7 +90,7 @@ class Place(Waiter):
 
     def _is_before(self, younger: Place, now: float) -> bool:
         """Whether a younger one must not start before it."""
-        decides = younger.decides
+        decides = younger.line.decides
         return delays(now, younger.claim, self.claim) or (decides is not None and self.has_turn(decides, now))
 
 
@@ -131,13 +123,13 @@ class TokenQueue:
     """The tasks that wait for tokens of the same buckets."""
 
     def __init__(self, *buckets: SharedBucket) -> None:
-        self._buckets = buckets  # each task takes tokens of all of them
-        self._decides: SharedBucket | None = None  # the one whose keys say who is first; None: first come, first served
+        self.buckets: tuple[SharedBucket, ...] = buckets  # each task takes tokens of all of them
+        self.decides: SharedBucket | None = None  # the one whose keys say who is first; None: first come, first served
         self._by_key: _ByKey | None = None  # the order that follows from that
         order: Order[Place] | None = None
         for index, each in enumerate(buckets):
             if each.top is not None:
-                self._decides, order = each, _ByKey(each.top, index)
+                self.decides, order = each, _ByKey(each.top, index)
                 self._by_key = order
                 break
         self._line: WaitQueue[Place] = WaitQueue(order)  # its first task asks
@@ -172,17 +164,22 @@ class TokenQueue:
         self._line.poke()
 
     def look(self) -> None:
-        """Let the first task ask if it was not the first before, and those that stand back for that one."""
+        """Let the first task ask if it was not the first before, and those that stand back for that one.
+
+        Or if it stood back for one that keys of the same shares have put behind it since.
+        """
         first, shown = self.first, self._shown
         if first is not shown:
             self._shown = first
             if shown is not None:
                 shown.let_follow()
             self.poke()
+        elif first is not None and first.behind is not None and self._is_passed(first, first.behind):
+            self.poke()
 
     def most(self, bucket: SharedBucket) -> Cost:
         """Return the most tokens of a bucket that a waiting task needs."""
-        index = self._buckets.index(bucket)
+        index = self.buckets.index(bucket)
         self._let_in()
         return max(place.costs[index] for place in self._line.order)
 
@@ -190,11 +187,11 @@ class TokenQueue:
         """Take tokens of all buckets if they are there, and if that delays no waiting task; return whether it did."""
         if self._shown is not None or self._entering:
             return False
-        if self._is_alone() and not self._buckets[0].debts:
-            return self._buckets[0].take(self._buckets[0].now(), costs[0], seats[0]) is None
-        if any(seat in each.debts for each, seat in zip(self._buckets, seats, strict=True)):
+        if self._is_alone() and not self.buckets[0].debts:
+            return self.buckets[0].take(self.buckets[0].now(), costs[0], seats[0]) is None
+        if any(seat in each.debts for each, seat in zip(self.buckets, seats, strict=True)):
             return False
-        return self._ask(Place(self._buckets, costs, seats, 0.0, self._decides)) is None
+        return self._ask(Place(self, costs, seats, 0.0)) is None
 
     async def take(self, costs: Sequence[Cost], seats: Sequence[Seat | None], *, checkpoint: bool = False) -> None:
         """Wait for tokens of all buckets; they are taken in the step in which this returns.
@@ -203,7 +200,7 @@ class TokenQueue:
         Cancellation: the place in line is given back, and nothing was taken.
         """
         now = self._now()
-        place = Place(self._buckets, costs, seats, now, self._decides)
+        place = Place(self, costs, seats, now)
         if checkpoint and self._by_key is not None:
             if await self._took_on_entry(place):
                 return
@@ -221,7 +218,7 @@ class TokenQueue:
     async def _took_on_entry(self, place: Place) -> bool:
         """Do the checkpoint, and return whether the task has its tokens; otherwise it has joined."""
         self._entering[place] = None
-        for each in self._buckets:
+        for each in self.buckets:
             each.lines[self] = None
         try:
             await trio.lowlevel.checkpoint()
@@ -233,7 +230,7 @@ class TokenQueue:
             raise
         if place not in self._entering:
             return False
-        bucket = self._buckets[0]
+        bucket = self.buckets[0]
         is_only = len(self) == 1 and self._is_alone() and not bucket.debts
         if is_only and bucket.take(self._now(), place.costs[0], place.seats[0]) is None:
             self._entered(place)
@@ -244,7 +241,7 @@ class TokenQueue:
     def _entered(self, place: Place) -> None:
         del self._entering[place]
         if not len(self):
-            for each in self._buckets:
+            for each in self.buckets:
                 del each.lines[self]
 
     def _let_in(self) -> None:
@@ -266,15 +263,15 @@ class TokenQueue:
     def _ask(self, place: Place) -> float | None:
         """Take the tokens for the first task here and return None, or return when to ask again."""
         now = self._now()
-        while self._decides is not None and self._owes(place):
+        while self.decides is not None and self._owes(place):
             again_at = self._may_start(place, now)
             if again_at is not None:
                 return again_at
             self._pay(place, now)
             if self.first is not place:
                 return inf
-        if self._decides is None and self._is_alone():  # as always without shares, for a limiter by itself
-            return self._buckets[0].take(now, place.costs[0], None)
+        if self.decides is None and self._is_alone():  # as always without shares, for a limiter by itself
+            return self.buckets[0].take(now, place.costs[0], None)
         again_at = self._may_start(place, now)
         if again_at is None:
             self._take(place, now)
@@ -297,7 +294,7 @@ class TokenQueue:
                 continue
             place.behind = other
             before, place.ready = place.ready, ready_at(now, place.claim)
-            if place.ready > before or self._decides is not None:  # an older one took tokens, or the rate was changed
+            if place.ready > before or self.decides is not None:  # an older one took tokens, or the rate was changed
                 place.let_follow(now)
             if isinstance(answer, float):
                 return answer
@@ -311,20 +308,20 @@ class TokenQueue:
         That one goes first even if there are tokens for both, or if one of the two could use what is left without
         delaying the other: otherwise the lines would not share by weight.
         """
-        if self._decides is None:
+        if self.decides is None:
             return None
-        return next((each.claim for each in older if each.has_turn(self._decides, now)), None)
+        return next((each.claim for each in older if each.has_turn(self.decides, now)), None)
 
     def _take(self, place: Place, now: float) -> None:
         """Take all tokens of a task, which leaves with them in this step, and charge its keys."""
-        for each, cost, seat in zip(self._buckets, place.costs, place.seats, strict=True):
+        for each, cost, seat in zip(self.buckets, place.costs, place.seats, strict=True):
             each.take(now, cost, seat)
             self._charge(place, each, cost, seat)
 
     def _charge(self, place: Place, bucket: SharedBucket, cost: Cost, seat: Seat | None) -> None:
         if seat is None:
             return
-        if bucket is self._decides and self._by_key is not None and place.numbers:
+        if bucket is self.decides and self._by_key is not None and place.numbers:
             self._by_key.fair.served(place, cost)
         else:
             seat.branch.adjust(seat.key, cost)
@@ -333,7 +330,7 @@ class TokenQueue:
     def _owes(self, place: Place) -> bool:
         """Whether its key has a debt to pay before it goes; then it claims the next part of that."""
         place.owed = None
-        for each, seat in zip(self._buckets, place.seats, strict=True):
+        for each, seat in zip(self.buckets, place.seats, strict=True):
             if each.debts and seat is not None and seat in each.debts:
                 place.owes(each, min(each.debts[seat], each.meter.rate_limit.burst))
                 return True
@@ -343,7 +340,7 @@ class TokenQueue:
         """Pay a part of the debt of its key, which has been found to be there."""
         assert place.owed is not None
         bucket, cost = place.owed
-        seat = place.seats[self._buckets.index(bucket)]
+        seat = place.seats[self.buckets.index(bucket)]
         assert seat is not None
         bucket.meter.take(now, cost)
         left = bucket.debts[seat] - cost
@@ -358,13 +355,13 @@ class TokenQueue:
 
     def _is_alone(self) -> bool:
         """Whether only tasks of this line can want its tokens, which is the usual case."""
-        lines = self._buckets[0].lines
-        return len(self._buckets) == 1 and (not lines or (len(lines) == 1 and self in lines))
+        lines = self.buckets[0].lines
+        return len(self.buckets) == 1 and (not lines or (len(lines) == 1 and self in lines))
 
     def _older(self, place: Place) -> list[Place]:
         """Return the first claims of other lines that go before; at each bucket the youngest first."""
         older: list[Place] = []
-        for each in self._buckets:
+        for each in self.buckets:
             firsts = [
                 (first.numbers[each], first)
                 for line in each.lines
@@ -373,22 +370,28 @@ class TokenQueue:
             older += [first for _, first in sorted(firsts, key=itemgetter(0), reverse=True)]
         return older
 
+    def _is_passed(self, first: Place, older: Place) -> bool:
+        """Whether the first task here goes before one that it stands back for: shares of both lines say so now."""
+        if self.decides is None or older.line.decides is not self.decides or older.line.first is not older:
+            return False
+        return self._is_before(first, older.line, older, self.decides)
+
     def _is_before(self, mine: Place, other: TokenQueue, its: Place, bucket: SharedBucket) -> bool:
         """Whether the first task here is older than that of another line."""
         if not its.numbers:
             return True
-        if self._by_key is not None and other._by_key is not None and self._decides is other._decides:
+        if self._by_key is not None and other._by_key is not None and self.decides is other.decides:
             answer = self._by_key.fair.is_before(mine, other._by_key.fair, its)
             if answer is not None:
                 return answer
         return mine.numbers[bucket] < its.numbers[bucket]
 
     def _join(self, place: Place, now: float) -> None:
-        for each, seat in zip(self._buckets, place.seats, strict=True):
+        for each, seat in zip(self.buckets, place.seats, strict=True):
             if seat is not None:  # first: what looks up a key may raise
                 each.waits.begin(seat.branch.full_name(seat.key), now)
         self._line.order.add(place)
-        for each in self._buckets:
+        for each in self.buckets:
             place.numbers[each], each.joined = each.joined, each.joined + 1
             each.lines[self] = None
             each.count_waiting(now, 1)
@@ -396,7 +399,7 @@ class TokenQueue:
 
     def _leave(self, place: Place, now: float) -> None:
         self._line.order.remove(place)
-        for each, seat in zip(self._buckets, place.seats, strict=True):
+        for each, seat in zip(self.buckets, place.seats, strict=True):
             each.count_waiting(now, -1)
             if not len(self):
                 del each.lines[self]
@@ -405,10 +408,10 @@ class TokenQueue:
         if not self._line:
             self._note(now, is_for_places=False)
         place.let_follow()
-        (self._decides or self).look()
+        (self.decides or self).look()
 
     def _now(self) -> float:
-        return self._buckets[0].now() if len(self._buckets) == 1 else max([each.now() for each in self._buckets])
+        return self.buckets[0].now() if len(self.buckets) == 1 else max([each.now() for each in self.buckets])
 
 
 def _closes_circle(place: Place, other: Place) -> bool:
