@@ -212,7 +212,7 @@ class _Shared:
     def fail(self, error: Exception, context: CallContext) -> None:
         self._error, self._traceback, self.is_settled = error, error.__traceback__, True
         self._context = CallContext(context.counters)
-        self._context.take_attempts(context)
+        self._context.take_over(context)
 
     def end(self) -> None:
         """Wake those that wait."""
@@ -224,5 +224,5 @@ class _Shared:
         if self._error is None:
             return self._result
         if self._context is not None:
-            context.take_attempts(self._context)
+            context.take_over(self._context)
         raise self._error.with_traceback(self._traceback)

@@ -183,7 +183,7 @@ class _Race:
         if self.error is not None:
             follow(error, self.error)
         self.error, self.has_ended = error, True
-        self.context.take_attempts(context)
+        self.context.take_over(context)
 
     def leave(self, scope: trio.CancelScope) -> None:
         """Called when a further call has ended."""

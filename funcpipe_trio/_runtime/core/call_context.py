@@ -85,9 +85,12 @@ class CallContext:
         """Note that a retry has its result: forget its failed attempts."""
         self.attempt, self.most_attempts, self.last_error = 1, None, None
 
-    def take_attempts(self, other: CallContext) -> None:
-        """Tell of the attempts of another call, whose outcome is that of this one."""
+    def take_over(self, other: CallContext) -> None:
+        """Tell of the attempts of another call, whose outcome is that of this one, and of the limits that it met."""
         self.attempt, self.most_attempts, self.last_error = other.attempt, other.most_attempts, other.last_error
+        met = {limit: (self.number, key) for limit, (number, key) in other.limited.items() if number == other.number}
+        if met:
+            self.limited = {**self.limited, **met}
 
     def turn_to_another(self, error: Exception) -> None:
         """Note that another step is called after an error: its attempts are counted anew."""

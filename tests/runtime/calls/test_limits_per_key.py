@@ -403,6 +403,30 @@ def test_a_pause_of_a_key_is_also_one_of_the_limits_beside_inside_the_retry():
     assert [(round(when, 9), item) for when, item in api.log] == [(0, "a0"), (5.25, "b0"), (7.25, "a1")]
 
 
+@pytest.mark.parametrize("leaves", [False, True])
+def test_a_call_in_a_task_of_its_own_tells_its_callers_which_key_to_pause(leaves):
+    """Those that share it by a coalesce, and try again: also if the one that came first has left."""
+    api = Api(seconds=1)
+    call = refusing(api, "a0")
+
+    async def main():
+        step = Step(call).rate_limit(RateLimit(9), per_key=first).coalesce(str).retry(RETRY)
+        async with step.start() as started, trio.open_nursery() as nursery:
+            nursery.start_soon(one, started, "a0", 0.5 if leaves else math.inf)
+            nursery.start_soon(one, started, "a0", math.inf)
+            await trio.sleep(2)
+            for item in ("a1", "b0"):
+                nursery.start_soon(started, item)
+
+    async def one(started, item, patience):
+        with trio.move_on_after(patience):
+            await started(item)
+
+    run_virtual(main)
+    assert [(when, item) for when, item in api.log if item != "a0"][0] == (2, "b0")
+    assert all(when >= 6 for when, item in api.log[1:] if item[0] == "a")
+
+
 def test_what_a_call_has_really_cost_counts_for_its_key():
     """a0 costs 4 and not 2, so its key owes 2; b has no part in that. What b0 took too much comes back at once."""
     api = Api(seconds=0.5)
