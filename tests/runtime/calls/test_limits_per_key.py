@@ -423,7 +423,7 @@ def test_a_call_in_a_task_of_its_own_tells_its_callers_which_key_to_pause(leaves
             await started(item)
 
     run_virtual(main)
-    assert [(when, item) for when, item in api.log if item != "a0"][0] == (2, "b0")
+    assert next((when, item) for when, item in api.log if item != "a0") == (2, "b0")
     assert all(when >= 6 for when, item in api.log[1:] if item[0] == "a")
 
 
