@@ -222,6 +222,7 @@ def _placed(placed: Placed, making: _Making) -> Layered:
         taken: list[Any] = []
 
         async def admit(item: Any, context: CallContext) -> None:
+            taken.clear()  # of a call that another worker was to make, which was gone
             taken.append(None if outside is None else await outside.admit(item, context))
             limit.begin(seconds)
             taken.append(None if inside is None else await inside.admit(item, context))

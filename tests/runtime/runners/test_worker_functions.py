@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from funcpipe_trio import Backoff, Failure, OnError, Pipeline, Retry, Step, WorkerDied, WorkerError, processes
+from funcpipe_trio import Backoff, Failure, OnError, Pipeline, RateLimit, Retry, Step, WorkerDied, WorkerError, processes
 from tests._kit import run_real
 from tests.runtime.runners import _deeds, _work
 
@@ -408,11 +408,20 @@ def test_ctrl_c_strikes_no_worker_that_has_its_handler_back():
     assert run_real(main)
 
 
-def test_an_idle_worker_that_died_costs_no_call():
+@pytest.mark.parametrize(
+    "around",
+    [
+        lambda step: step,
+        lambda step: step.timeout(60),
+        lambda step: step.rate_limit(RateLimit(99, burst=99), settle=lambda _: 1),
+    ],
+    ids=["nothing", "timeout", "settle"],
+)
+def test_an_idle_worker_that_died_costs_no_call(around):
     """However it died, and whether or not the system has told of it: the next call has another."""
 
     async def main():
-        step = Step(_work.own_pid).on(processes(1)).start()
+        step = around(Step(_work.own_pid).on(processes(1))).start()
         pids = []
         for _ in range(20):
             pids.append(await step(0))
