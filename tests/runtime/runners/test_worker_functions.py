@@ -21,7 +21,18 @@ from pathlib import Path
 import pytest
 import trio
 
-from funcpipe_trio import Backoff, Failure, OnError, Pipeline, RateLimit, Retry, Step, WorkerDied, WorkerError, processes
+from funcpipe_trio import (
+    Backoff,
+    Failure,
+    OnError,
+    Pipeline,
+    RateLimit,
+    Retry,
+    Step,
+    WorkerDied,
+    WorkerError,
+    processes,
+)
 from tests._kit import run_real
 from tests.runtime.runners import _deeds, _work
 
