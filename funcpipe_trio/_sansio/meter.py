@@ -57,10 +57,6 @@ class Meter:
         """Return how many tokens it holds, at least 0."""
         return max(0.0, float(self.held(now)))
 
-    def debt(self, now: float) -> int | Fraction:
-        """Return how many tokens it owes."""
-        return max(0, -self.held(now))
-
     def whole_tokens(self, now: float) -> int:
         """Return how many calls of cost 1 may start now: until tokens are taken, no later time allows fewer."""
         return 0 if self.paused_until(now) is not None else max(0, math.floor(self.held(now)))

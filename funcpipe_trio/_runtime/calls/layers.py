@@ -219,13 +219,13 @@ def _placed(placed: Placed, making: _Making) -> Layered:
     seconds = inf if placed.timeout is None else placed.timeout.seconds
 
     async def timed(fn: AnyFunction, item: Any, context: CallContext) -> Any:
-        taken: list[Any] = []
+        taken: tuple[Any, Any] = None, None
 
-        async def admit(item: Any, context: CallContext) -> None:
-            taken.clear()  # of a call that another worker was to make, which was gone
-            taken.append(None if outside is None else await outside.admit(item, context))
+        async def admit(item: Any, context: CallContext) -> None:  # again, if the worker that was to make it is gone
+            nonlocal taken
+            taken_outside = None if outside is None else await outside.admit(item, context)
             limit.begin(seconds)
-            taken.append(None if inside is None else await inside.admit(item, context))
+            taken = taken_outside, None if inside is None else await inside.admit(item, context)
 
         with context.within(inf) as limit:
             result = await made(admit, fn, item, context)
