@@ -134,6 +134,8 @@ class _Coalescing:
             self._forget(shared)
             raise
         await self._wait(shared)
+        if not shared.is_settled:  # the run is cancelled, and so is this caller, when those that shield it have left
+            await trio.sleep_forever()
         context.has_waited = context.has_waited or own.has_waited
         return shared.outcome(context)
 
@@ -149,8 +151,9 @@ class _Coalescing:
         except BaseException as raised:  # noqa: ASYNC103  # raised again if it must pass
             error = failure_of(raised)
             if error is None:
-                ended = f"the call of {named(self._name)} was cancelled: the block of its started step has ended"
-                shared.fail(StateError(f"{ended}\nUse the block around everything that calls the step."), context)
+                if not keeper.ends_callers:
+                    ended = f"the call of {named(self._name)} was cancelled: the block of its started step has ended"
+                    shared.fail(StateError(f"{ended}\nUse the block around everything that calls the step."), context)
                 raise
             if shared.scope.cancel_called:
                 keeper.keep(error, self._name)

@@ -175,6 +175,8 @@ class Block:
 
     cleanup_timeout = 5.0
     """Seconds in which each must be closed."""
+    ends_callers = False
+    """Callers may be in any task."""
 
     def __init__(self, nursery: trio.Nursery) -> None:
         self.ledger: Ledger = Ledger(None)  # has the errors of closing

@@ -145,6 +145,8 @@ class Keeper(Protocol):
     """What it discarded, and its errors."""
     cleanup_timeout: float
     """Seconds in which a source, or a resource, must be closed."""
+    ends_callers: bool
+    """Whether those that call the step are its own tasks, too, so that what ends its tasks ends them as well."""
 
     def start_task(self, task: Callable[[], Any], name: str) -> None:
         """Start a task in its nursery, in the context of the task that opened it."""

@@ -61,6 +61,7 @@ def _tell_nobody(_change: str) -> None:
 class Engine:
     """The inside of a run; see `Host` for what its stages use of it."""
 
+    ends_callers = True  # they are its workers, and what these started
     _holding = 0  # tasks that only hold a resource open
     _unused: trio.Event | None = None  # set when those are the last; None while there are none
 

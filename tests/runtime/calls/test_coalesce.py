@@ -42,6 +42,7 @@ from funcpipe_trio.testing import (
     interrupt_everywhere,
     run_virtual,
 )
+from funcpipe_trio.testing._schedule import Schedule, scheduled
 from tests._kit import Boom, stray_cancelled
 from tests.promises._tasks import Tasks
 
@@ -308,6 +309,23 @@ def test_a_run_that_is_cancelled_ends_at_once_whoever_waits_for_whom():
     nested = Step(service).coalesce(by_three).coalesce(lambda item: item % 2)
     for step in (Step(service).coalesce(by_three), nested, nested.timeout(50)):
         assert run_virtual(main, step) == 5
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("between", ["timeout", "hedge"])
+def test_a_run_that_is_cancelled_tells_of_no_block(between, seed):
+    """The call has a task, which is cancelled; its caller is shielded by another coalesce until its own have left."""
+    step = Step(Service((100, None))).coalesce(str)
+    step = (step.timeout(60) if between == "timeout" else step.hedge(60)).coalesce(str)
+
+    async def main():
+        with trio.move_on_after(5):
+            async with plan_of(step, [1] * 3).open() as run:
+                await run.receive()
+        return run.report.cleanup_errors, trio.current_time()
+
+    with scheduled(Schedule(seed)):
+        assert run_virtual(main) == ((), 5)
 
 
 # ---- outcomes
