@@ -21,6 +21,7 @@ from typing import Any
 
 import trio
 
+from ..._base.errors import StateError
 from ..._base.shown import named, told
 from ..._plan.steps import Call, Using
 from ..core.call_context import CALL, CallContext, Layered
@@ -104,6 +105,11 @@ class Resources:
             context.counters.resources += opening.is_open
         if opening.error is not None:
             raise opening.error
+        if opening.is_cancelled:
+            if keeper.ends_callers:  # the run is cancelled, and so is this caller, when those that shield it have left
+                await trio.sleep_forever()
+            ended = f"the resource of {named(self._name)} was not opened: the block of its started step has ended"
+            raise StateError(f"{ended}\nUse the block around everything that calls the step.")
         return opening
 
 
@@ -118,6 +124,7 @@ class _Opening:
         self.error: Exception | None = None  # why it could not be opened
         self.is_settled = trio.Event()  # it is open, or could not be opened
         self.is_open = False  # it may be used
+        self.is_cancelled = False  # what ended all tasks of its run or block came before that
         self.users = 0  # calls that use it
         self._is_unused: trio.Event | None = None  # set when there are none; None while nobody waits for that
         self._is_unwanted = False  # the call that needed it is gone
@@ -143,6 +150,7 @@ class _Opening:
             except BaseException as raised:  # noqa: ASYNC103  # raised again if it must pass
                 self.error = failure_of(raised)
                 if self.error is None:
+                    self.is_cancelled = True
                     raise
                 return  # noqa: ASYNC104  # raised by the call
             finally:

@@ -27,6 +27,7 @@ from funcpipe_trio import (
     threads,
 )
 from funcpipe_trio.testing import run_virtual
+from funcpipe_trio.testing._schedule import Schedule, scheduled
 from tests._kit import Boom, assert_stages_balance, connection, in_place, in_virtual_time, outcome_of, run_real
 
 PER = pytest.mark.parametrize("per", ["run", "worker"])
@@ -606,3 +607,65 @@ def test_a_sync_context_manager_and_an_executor_do():
         return await line(2).map(step).collect()
 
     assert run_real(main) == [(3, 0), (3, 1)]
+
+
+# ---- an opening that is cancelled, but not with the call that waits for it
+
+
+@asynccontextmanager
+async def opened_late():
+    await trio.sleep(10)
+    yield "open"
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("per", ["run", "worker"])
+def test_no_call_is_made_without_it_by_a_caller_that_is_shielded(per, seed):
+    """By a coalesce, until those that share the call have left: they are cancelled with the run, and so is it then."""
+    calls = []
+
+    async def call(resource, item):
+        calls.append(resource)
+
+    step = Step(call).using(opened_late, per=per).coalesce(str)
+
+    async def main():
+        with trio.move_on_after(1):
+            async with Pipeline.from_iterable([1] * 3).map(step, concurrency=3).open() as run:
+                await run.receive()
+        return run.report.cleanup_errors, trio.current_time()
+
+    with scheduled(Schedule(seed)):
+        assert run_virtual(main) == ((), 1)
+    assert calls == []
+
+
+def test_a_block_that_is_cancelled_meanwhile_tells_a_caller_of_another_task():
+    calls = []
+
+    async def call(resource, item):
+        calls.append(resource)
+
+    async def main():
+        started = Step(call).using(opened_late).start()
+
+        async def block():
+            with scope:
+                async with started:
+                    await trio.sleep_forever()
+
+        async with trio.open_nursery() as nursery:
+            scope = trio.CancelScope()
+            nursery.start_soon(block)
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.start_soon(cancel_at_1, scope)
+            with pytest.raises(StateError, match="the resource of 'call' was not opened: the block"):
+                await started(0)
+            return trio.current_time()
+
+    async def cancel_at_1(scope):
+        await trio.sleep(1)
+        scope.cancel()
+
+    assert run_virtual(main) == 1
+    assert calls == []
