@@ -395,7 +395,7 @@ class TokenQueue:
             place.numbers[each], each.joined = each.joined, each.joined + 1
             each.lines[self] = None
             each.count_waiting(now, 1)
-        (self._decides or self).look()  # a new key may make ticks finer, which breaks ties in other lines
+        (self.decides or self).look()  # a new key may make ticks finer, which breaks ties in other lines
 
     def _leave(self, place: Place, now: float) -> None:
         self._line.order.remove(place)
