@@ -6,7 +6,9 @@ and no two tasks can wait for each other. A bucket knows the lines in which a ta
 of each line has a *claim* there, older or younger than others; a younger claim may pass an older one only if that does
 not delay the older. So a first task asks again when its tokens are due; or, if it must not delay an older one, when
 that one has left, is first no more, or will be later than it said. Of several older ones it follows the youngest, whose
-turn is the last: so a task that leaves wakes those that may be next, and not all.
+turn is the last: so a task that leaves wakes those that may be next, and not all. The price: while an older one has its
+tokens, but stands back for a third, nobody asks when there are tokens for a younger one as well; that goes on when one
+of the two has left, at the latest.
 
 Which task is the first of its line, and which claim is older, is a question of arrival; unless a bucket of the line has
 shares: then it is one of the order of keys there (`_sansio.fair_lines`), of the first such bucket. When that order has
