@@ -11,8 +11,9 @@ import pytest
 import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from trio.testing import wait_all_tasks_blocked
 
-from funcpipe_trio import FairShare, OnError, Pipeline, RateLimit, RateLimiter, RollingLimit, Step, fair_merge, gather
+from funcpipe_trio import FairShare, OnError, Pipeline, RateLimit, RateLimiter, RollingLimit, Step, fair_merge
 from funcpipe_trio.testing import run_virtual
 from funcpipe_trio.testing._schedule import Schedule, scheduled
 
@@ -80,8 +81,11 @@ def test_between_several_limits_all_bounds_hold_and_nothing_is_held():
     api, window = Api(), RateLimiter(RollingLimit(3, per=2))
 
     async def main():
-        step = Step(api.call).rate_limit(window, RateLimit(2, burst=2), cost={window: lambda item: item})
-        await gather(step, [1, 2, 1, 1, 2, 1], concurrency=4)
+        step = Step(api.call).rate_limit(window, RateLimit(2, burst=2), cost={window: lambda item: item}).start()
+        async with trio.open_nursery() as nursery:
+            for item in (1, 2, 1, 1, 2, 1):
+                nursery.start_soon(step, item)
+                await wait_all_tasks_blocked()  # they come in this order
 
     run_virtual(main)
     assert api.log == [(0, 1), (0, 2), (2, 1), (2, 1), (4, 2), (4, 1)]

@@ -114,6 +114,11 @@ class SharedBucket:
         for line in self.lines:
             line.poke()
 
+    def let_follow(self, now: float) -> None:
+        """Called when tokens were taken: who waits for them may be later, and need not be stood back for any more."""
+        for line in self.lines:
+            line.let_follow(now, self)
+
     def look(self) -> None:
         """Called when the order of keys has changed: let those tasks ask that are first now."""
         for line in self.lines:
@@ -145,6 +150,8 @@ class SharedBucket:
             self.look()
         if more < 0:
             self.poke()
+        else:
+            self.let_follow(now)
 
     def _owe(self, now: float, seat: Seat | None, cost: Cost) -> None:
         """Let a key owe something; without shares, or if too many keys do, the limiter owes it."""

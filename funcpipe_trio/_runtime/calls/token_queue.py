@@ -5,10 +5,9 @@ and takes the tokens of all its buckets in the step in which it goes on: none is
 and no two tasks can wait for each other. A bucket knows the lines in which a task waits for its tokens. The first task
 of each line has a *claim* there, older or younger than others; a younger claim may pass an older one only if that does
 not delay the older. So a first task asks again when its tokens are due; or, if it must not delay an older one, when
-that one has left, is first no more, or will be later than it said. Of several older ones it follows the youngest, whose
-turn is the last: so a task that leaves wakes those that may be next, and not all. The price: while an older one has its
-tokens, but stands back for a third, nobody asks when there are tokens for a younger one as well; that goes on when one
-of the two has left, at the latest.
+that one has left, is first no more, or will be later than it said; and, should another limit hold that one up, when
+there are tokens for both. Of several older ones it follows the youngest, whose turn is the last: so a task that leaves
+wakes those that may be next, and not all.
 
 Which task is the first of its line, and which claim is older, is a question of arrival; unless a bucket of the line has
 shares: then it is one of the order of keys there (`_sansio.fair_lines`), of the first such bucket. When that order has
@@ -32,7 +31,7 @@ from ..core.wait_queue import Order, Waiter, WaitQueue
 from .shared_bucket import Cost, Seat, SharedBucket
 
 
-class Place(Waiter):
+class Claimant(Waiter):
     """A task in a line, and what it claims."""
 
     __slots__ = (
@@ -56,7 +55,7 @@ class Place(Waiter):
         self.seats: Sequence[Seat | None] = seats  # where it stands there; None where there are no shares
         self.since: float = since  # when it came
         self.numbers: dict[SharedBucket, int] = {}  # its number in the order of arrival at each; empty before it waits
-        self.behind: Place | None = None  # the older one that it last stood back for
+        self.behind: Claimant | None = None  # the older one that it last stood back for
         self.followers: dict[TokenQueue, None] = {}  # lines whose first task must not delay it
         self.ready: float = inf  # when its tokens will be there, as it, or one that stands back for it, last saw it
         self.owed: tuple[SharedBucket, Cost] | None = None  # a debt of its key, of which it pays so much before it goes
@@ -82,15 +81,18 @@ class Place(Waiter):
             return False
         return decides.when(now, self.claim[decides]) >= ready_at(now, self.claim)
 
-    def let_follow(self, now: float | None = None) -> None:
-        """Let the lines ask again that stand back for it; given a time, only those that need not do so any more."""
-        for line in tuple(self.followers):
+    def let_follow(self, now: float | None = None, taken: SharedBucket | None = None) -> None:
+        """Let the lines ask again that stand back for it; given a time, only those that need not do so any more.
+
+        If that is so because tokens of a bucket were taken, only those need not that do not wait for these as well.
+        """
+        for line in [line for line in self.followers if taken not in line.buckets]:
             first = line.first
             if now is None or first is None or not self._is_before(first, now):
                 del self.followers[line]
                 line.poke()
 
-    def _is_before(self, younger: Place, now: float) -> bool:
+    def _is_before(self, younger: Claimant, now: float) -> bool:
         """Whether a younger one must not start before it."""
         decides = younger.line.decides
         return delays(now, younger.claim, self.claim) or (decides is not None and self.has_turn(decides, now))
@@ -100,24 +102,24 @@ class _ByKey:
     """The order of a line in which one bucket has shares."""
 
     def __init__(self, top: Branch, index: int) -> None:
-        self.fair: FairLine[Place] = FairLine(top)  # says who is first
+        self.fair: FairLine[Claimant] = FairLine(top)  # says who is first
         self._index = index  # which of the buckets it is
 
     def __len__(self) -> int:
         return len(self.fair)
 
-    def __iter__(self) -> Iterator[Place]:
+    def __iter__(self) -> Iterator[Claimant]:
         return iter(self.fair)
 
-    def add(self, place: Place) -> None:
+    def add(self, place: Claimant) -> None:
         seat = place.seats[self._index]
         assert seat is not None
         self.fair.add(place, seat.branch, seat.key)
 
-    def remove(self, place: Place) -> None:
+    def remove(self, place: Claimant) -> None:
         self.fair.remove(place)
 
-    def first(self) -> Place | None:
+    def first(self) -> Claimant | None:
         return self.fair.first()
 
 
@@ -128,15 +130,15 @@ class TokenQueue:
         self.buckets: tuple[SharedBucket, ...] = buckets  # each task takes tokens of all of them
         self.decides: SharedBucket | None = None  # the one whose keys say who is first; None: first come, first served
         self._by_key: _ByKey | None = None  # the order that follows from that
-        order: Order[Place] | None = None
+        order: Order[Claimant] | None = None
         for index, each in enumerate(buckets):
             if each.top is not None:
                 self.decides, order = each, _ByKey(each.top, index)
                 self._by_key = order
                 break
-        self._line: WaitQueue[Place] = WaitQueue(order)  # its first task asks
-        self._shown: Place | None = None  # the first one, as far as others know
-        self._entering: OrderedDict[Place, None] = OrderedDict()
+        self._line: WaitQueue[Claimant] = WaitQueue(order)  # its first task asks
+        self._shown: Claimant | None = None  # the first one, as far as others know
+        self._entering: OrderedDict[Claimant, None] = OrderedDict()
         """Tasks in their checkpoint, that have not joined: one that comes alone, and finds its tokens, need not. With
         shares that saves two thirds of the time of a call that does not wait."""
         of_places = [isinstance(each.meter, Places) for each in buckets]
@@ -149,7 +151,7 @@ class TokenQueue:
         return len(self._line) + len(self._entering)
 
     @property
-    def first(self) -> Place | None:
+    def first(self) -> Claimant | None:
         """The task that is served next."""
         if self._entering:
             self._let_in()
@@ -179,6 +181,11 @@ class TokenQueue:
         elif first is not None and first.behind is not None and self._is_passed(first, first.behind):
             self.poke()
 
+    def let_follow(self, now: float, taken: SharedBucket) -> None:
+        """Let the lines ask again that need not stand back for the first task any more, as tokens were taken."""
+        if (first := self.first) is not None and first.followers:
+            first.let_follow(now, taken)
+
     def most(self, bucket: SharedBucket) -> Cost:
         """Return the most tokens of a bucket that a waiting task needs."""
         index = self.buckets.index(bucket)
@@ -193,7 +200,7 @@ class TokenQueue:
             return self.buckets[0].take(self.buckets[0].now(), costs[0], seats[0]) is None
         if any(seat in each.debts for each, seat in zip(self.buckets, seats, strict=True)):
             return False
-        return self._ask(Place(self, costs, seats, 0.0)) is None
+        return self._ask(Claimant(self, costs, seats, 0.0)) is None
 
     async def take(self, costs: Sequence[Cost], seats: Sequence[Seat | None], *, checkpoint: bool = False) -> None:
         """Wait for tokens of all buckets; they are taken in the step in which this returns.
@@ -202,7 +209,7 @@ class TokenQueue:
         Cancellation: the place in line is given back, and nothing was taken.
         """
         now = self._now()
-        place = Place(self, costs, seats, now)
+        place = Claimant(self, costs, seats, now)
         if checkpoint and self._by_key is not None:
             if await self._took_on_entry(place):
                 return
@@ -217,7 +224,7 @@ class TokenQueue:
         finally:
             self._leave(place, trio.current_time())
 
-    async def _took_on_entry(self, place: Place) -> bool:
+    async def _took_on_entry(self, place: Claimant) -> bool:
         """Do the checkpoint, and return whether the task has its tokens; otherwise it has joined."""
         self._entering[place] = None
         for each in self.buckets:
@@ -240,7 +247,7 @@ class TokenQueue:
         self._let_in()
         return False
 
-    def _entered(self, place: Place) -> None:
+    def _entered(self, place: Claimant) -> None:
         del self._entering[place]
         if not len(self):
             for each in self.buckets:
@@ -252,7 +259,7 @@ class TokenQueue:
         for place in entering:
             self._join(place, self._now())
 
-    def _ask_and_note(self, place: Place) -> float | None:
+    def _ask_and_note(self, place: Claimant) -> float | None:
         again_at = self._ask(place)
         now = self._now()
         self._note(now, is_for_places=again_at is not None and ready_at(now, place.claim) == inf)
@@ -262,7 +269,7 @@ class TokenQueue:
         """Note what it waits for from now on."""
         self._for_places, self._since = self.waited_places(now), now if is_for_places else None
 
-    def _ask(self, place: Place) -> float | None:
+    def _ask(self, place: Claimant) -> float | None:
         """Take the tokens for the first task here and return None, or return when to ask again."""
         now = self._now()
         while self.decides is not None and self._owes(place):
@@ -279,7 +286,7 @@ class TokenQueue:
             self._take(place, now)
         return again_at
 
-    def _may_start(self, place: Place, now: float) -> float | None:
+    def _may_start(self, place: Claimant, now: float) -> float | None:
         """Return None if it may take what it claims now, or when it is to ask again."""
         place.behind = None
         if self._is_alone():
@@ -302,9 +309,9 @@ class TokenQueue:
                 return answer
             assert other is not None
             other.followers[self], other.ready = None, min(other.ready, ready_at(now, other.claim))
-            return inf
+            return _passes_at(now, place.claim, other)
 
-    def _turn_before(self, older: Sequence[Place], now: float) -> Claim | None:
+    def _turn_before(self, older: Sequence[Claimant], now: float) -> Claim | None:
         """Return the claim of an older one whose turn it is by the same shares.
 
         That one goes first even if there are tokens for both, or if one of the two could use what is left without
@@ -314,13 +321,14 @@ class TokenQueue:
             return None
         return next((each.claim for each in older if each.has_turn(self.decides, now)), None)
 
-    def _take(self, place: Place, now: float) -> None:
+    def _take(self, place: Claimant, now: float) -> None:
         """Take all tokens of a task, which leaves with them in this step, and charge its keys."""
         for each, cost, seat in zip(self.buckets, place.costs, place.seats, strict=True):
             each.take(now, cost, seat)
             self._charge(place, each, cost, seat)
+            each.let_follow(now)
 
-    def _charge(self, place: Place, bucket: SharedBucket, cost: Cost, seat: Seat | None) -> None:
+    def _charge(self, place: Claimant, bucket: SharedBucket, cost: Cost, seat: Seat | None) -> None:
         if seat is None:
             return
         if bucket is self.decides and self._by_key is not None and place.numbers:
@@ -329,7 +337,7 @@ class TokenQueue:
             seat.branch.adjust(seat.key, cost)
             bucket.look()
 
-    def _owes(self, place: Place) -> bool:
+    def _owes(self, place: Claimant) -> bool:
         """Whether its key has a debt to pay before it goes; then it claims the next part of that."""
         place.owed = None
         for each, seat in zip(self.buckets, place.seats, strict=True):
@@ -338,7 +346,7 @@ class TokenQueue:
                 return True
         return False
 
-    def _pay(self, place: Place, now: float) -> None:
+    def _pay(self, place: Claimant, now: float) -> None:
         """Pay a part of the debt of its key, which has been found to be there."""
         assert place.owed is not None
         bucket, cost = place.owed
@@ -360,9 +368,9 @@ class TokenQueue:
         lines = self.buckets[0].lines
         return len(self.buckets) == 1 and (not lines or (len(lines) == 1 and self in lines))
 
-    def _older(self, place: Place) -> list[Place]:
+    def _older(self, place: Claimant) -> list[Claimant]:
         """Return the first claims of other lines that go before; at each bucket the youngest first."""
-        older: list[Place] = []
+        older: list[Claimant] = []
         for each in self.buckets:
             firsts = [
                 (first.numbers[each], first)
@@ -372,13 +380,13 @@ class TokenQueue:
             older += [first for _, first in sorted(firsts, key=itemgetter(0), reverse=True)]
         return older
 
-    def _is_passed(self, first: Place, older: Place) -> bool:
+    def _is_passed(self, first: Claimant, older: Claimant) -> bool:
         """Whether the first task here goes before one that it stands back for: shares of both lines say so now."""
         if self.decides is None or older.line.decides is not self.decides or older.line.first is not older:
             return False
         return self._is_before(first, older.line, older, self.decides)
 
-    def _is_before(self, mine: Place, other: TokenQueue, its: Place, bucket: SharedBucket) -> bool:
+    def _is_before(self, mine: Claimant, other: TokenQueue, its: Claimant, bucket: SharedBucket) -> bool:
         """Whether the first task here is older than that of another line."""
         if not its.numbers:
             return True
@@ -388,7 +396,7 @@ class TokenQueue:
                 return answer
         return mine.numbers[bucket] < its.numbers[bucket]
 
-    def _join(self, place: Place, now: float) -> None:
+    def _join(self, place: Claimant, now: float) -> None:
         for each, seat in zip(self.buckets, place.seats, strict=True):
             if seat is not None:  # first: what looks up a key may raise
                 each.waits.begin(seat.branch.full_name(seat.key), now)
@@ -399,7 +407,7 @@ class TokenQueue:
             each.count_waiting(now, 1)
         (self.decides or self).look()  # a new key may make ticks finer, which breaks ties in other lines
 
-    def _leave(self, place: Place, now: float) -> None:
+    def _leave(self, place: Claimant, now: float) -> None:
         self._line.order.remove(place)
         for each, seat in zip(self.buckets, place.seats, strict=True):
             each.count_waiting(now, -1)
@@ -416,9 +424,17 @@ class TokenQueue:
         return self.buckets[0].now() if len(self.buckets) == 1 else max([each.now() for each in self.buckets])
 
 
-def _closes_circle(place: Place, other: Place) -> bool:
+def _passes_at(now: float, claim: Claim, other: Claimant) -> float:
+    """Return when a claim will not delay an older one that must wait, elsewhere, for one older still; inf if never."""
+    if other.behind is None or other.behind.claim.keys() & other.claim.keys() <= claim.keys():
+        return inf  # it goes when its tokens are there; or it is passed as that older one is
+    at = max(bucket.when(now, cost + other.claim[bucket]) for bucket, cost in claim.items() if bucket in other.claim)
+    return at if at > now else inf
+
+
+def _closes_circle(place: Claimant, other: Claimant) -> bool:
     """Whether an older one stands back, in the end, for the one that would stand back for it."""
-    behind: Place | None = other
+    behind: Claimant | None = other
     while behind is not None:
         if behind is place:
             return True

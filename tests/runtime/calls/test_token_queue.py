@@ -2,10 +2,11 @@
 
 Mutants that die here: a token taken of one limiter while another has none, or kept by a task that is cancelled; limits
 that are met one after the other, because they were written so; a call that waits for one limiter and holds up others at
-the next, or is held up by them forever; a task that is not woken when the one before it left, or became later; a cost
-that is asked of the wrong limiter, or of one of them only.
+the next, or is held up by them forever; a task that is not woken when the one before it left, became later, or must
+wait for another limit while there are tokens for two; a cost that is asked of the wrong limiter, or of one only.
 """
 
+import random
 import re
 from fractions import Fraction
 
@@ -200,6 +201,36 @@ def test_a_call_that_needs_both_is_not_kept_waiting_by_those_that_need_one():
     assert ("dear", 8) in log
     assert excess(RateLimit(2, burst=3), [(when, 3 if name == "dear" else 1) for name, when in log]) <= 0
     assert sum(when < 8 for name, when in log if name == "one") >= 12  # what it does not need is not kept from them
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("lines", [2, 4])
+def test_what_waits_for_another_limit_leaves_no_token_lying(lines, seed):
+    """Large calls wait for words, each step in a line of its own, and small ones behind them; others need no words.
+
+    A small call that has its words waits for a large one before it; who needs none must not wait with it.
+    """
+    requests, words = RateLimiter(RateLimit(20, burst=5)), RateLimiter(RateLimit(10, burst=100))
+    calls, choice = Calls(), random.Random(seed)
+
+    async def use(step, sizes):
+        while True:
+            await step(choice.choice(sizes))
+
+    async def main():
+        with trio.move_on_after(100):
+            async with trio.open_nursery() as nursery:
+                for _ in range(lines):
+                    step = Step(calls).rate_limit(requests, words, cost={words: lambda item: item}).start()
+                    for _ in range(3):
+                        nursery.start_soon(use, step, (1, 5, 100))
+                step = Step(calls).rate_limit(requests).start()
+                for _ in range(5):
+                    nursery.start_soon(use, step, (0,))
+
+    with scheduled(Schedule(seed)):
+        run_virtual(main)
+    assert len(calls.log) >= 5 + 20 * 100 - 6, "what was there, and came; less what the first of two lines may need"
 
 
 @pytest.mark.parametrize("how", ["cancelled", "served"])
