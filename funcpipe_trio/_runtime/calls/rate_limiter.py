@@ -158,7 +158,7 @@ class RateLimiter(RateLimiterGroup):
         What is there stays, up to the new burst: tokens of a bucket, and starts that count under a `RollingLimit`,
         which count from then on for the new length (those that it has forgotten do not come back). From one kind to the
         other: as many calls may start at once as could before, and what is missing counts as taken now. Debts and a
-        pause go on. (If nothing was taken yet, nothing is missing.)
+        pause go on. (Nothing is missing in a bucket of which nothing was taken yet, or if no start counts.)
 
         Raises:
           TypeError: if it is not a `RateLimit` or a `RollingLimit`.
