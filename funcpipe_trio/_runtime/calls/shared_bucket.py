@@ -41,6 +41,7 @@ class SharedBucket:
 
     __slots__ = (
         "_counted",
+        "_due",
         "_grid",
         "_run",
         "_waited",
@@ -62,6 +63,7 @@ class SharedBucket:
         self.top: Branch | None = None if share is None else Branch(share.weight_of)  # its keys, likewise
         self.waits: KeyWaits = KeyWaits()  # which key waited for how long; only with shares
         self.debts: dict[Seat, Cost] = {}  # what keys owe for calls that cost more than was said, oldest first
+        self._due: dict[Seat, float] = {}  # when that much has come in since; then an absent key is waited for no more
         self.lines: dict[TokenQueue, None] = {}  # those in which a task waits
         self.joined: int = 0  # tasks that came to wait, which numbers them
         self.acquired: int = 0  # how often tokens were taken
@@ -78,6 +80,7 @@ class SharedBucket:
         if not self._run.is_current():  # its times cannot be compared with those of the run before
             self._run.enter()
             self.meter.rebase(now)
+            self._due = {seat: now + self._comes_in(cost) for seat, cost in self.debts.items()}
         return now
 
     def waited(self, now: float) -> float:
@@ -160,6 +163,31 @@ class SharedBucket:
         if seat is None:
             self.meter.owe(now, cost)
             return
-        self.debts[seat] = self.debts.get(seat, 0) + self._grid.counted(cost)
+        owed = self._grid.counted(cost + self.paid(seat))
+        self.debts[seat], self._due[seat] = owed, now + self._comes_in(owed)
         if len(self.debts) > _MOST_DEBTS:
-            self.meter.owe(now, self.debts.pop(next(iter(self.debts))))
+            self.meter.owe(now, self.paid(next(iter(self.debts))))
+
+    def paid(self, seat: Seat) -> Cost:
+        """Remove what a key owes, and return it."""
+        self._due.pop(seat, None)
+        return self.debts.pop(seat, 0)
+
+    def collect(self, now: float) -> None:
+        """Let the limiter owe what keys did that have not come back while so much came in.
+
+        Otherwise ever new keys could cost more than the rate for ever.
+        """
+        while self.debts:
+            seat = next(iter(self.debts))
+            if self._due[seat] > now:
+                return
+            owed = self.paid(seat)
+            if seat.key in seat.branch.lanes:  # it waits, and pays in its turn
+                self.debts[seat], self._due[seat] = owed, now + self._comes_in(owed)
+            else:
+                self.meter.owe(now, owed)
+
+    def _comes_in(self, cost: Cost) -> float:
+        """Return in how many seconds so much comes in, in the long run."""
+        return float(cost) * self.meter.rate_limit.per / self.meter.rate_limit.rate

@@ -198,6 +198,7 @@ class TokenQueue:
             return False
         if self._is_alone() and not self.buckets[0].debts:
             return self.buckets[0].take(self.buckets[0].now(), costs[0], seats[0]) is None
+        self._collect(self._now())
         if any(seat in each.debts for each, seat in zip(self.buckets, seats, strict=True)):
             return False
         return self._ask(Claimant(self, costs, seats, 0.0)) is None
@@ -272,6 +273,8 @@ class TokenQueue:
     def _ask(self, place: Claimant) -> float | None:
         """Take the tokens for the first task here and return None, or return when to ask again."""
         now = self._now()
+        if self.decides is not None:
+            self._collect(now)
         while self.decides is not None and self._owes(place):
             again_at = self._may_start(place, now)
             if again_at is not None:
@@ -337,6 +340,11 @@ class TokenQueue:
             seat.branch.adjust(seat.key, cost)
             bucket.look()
 
+    def _collect(self, now: float) -> None:
+        for each in self.buckets:
+            if each.debts:
+                each.collect(now)
+
     def _owes(self, place: Claimant) -> bool:
         """Whether its key has a debt to pay before it goes; then it claims the next part of that."""
         place.owed = None
@@ -357,7 +365,7 @@ class TokenQueue:
         if left:
             bucket.debts[seat] = left
         else:
-            del bucket.debts[seat]
+            bucket.paid(seat)
         place.owed = None
         self._charge(place, bucket, cost, seat)
         bucket.look()

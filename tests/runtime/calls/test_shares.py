@@ -528,3 +528,24 @@ def test_who_asks_first_with_a_key_is_first_also_at_one_instant(burst, seed):
             place for place in asked if place[0] == key and place not in gone
         ]
     assert (len(got) + len(gone), statistics.tasks_waiting) == (len(asked), 0)
+
+
+def test_debts_of_ever_new_keys_do_not_cost_more_than_the_rate():
+    """What a key owes that does not come back is the limiter's, once so much has come in; one that comes back pays."""
+
+    async def main():
+        limiter = RateLimiter(RateLimit(10, burst=10), FairShare())
+
+        async def call(item):
+            await trio.lowlevel.checkpoint()
+            return item
+
+        step = Step(call).rate_limit(limiter, key=lambda item: item, settle=lambda _: 10).start()
+        made = 0
+        with trio.move_on_after(100):
+            while True:
+                await step(made)
+                made += 1
+        return made
+
+    assert 100 <= run_virtual(main) <= 125
