@@ -196,8 +196,9 @@ class TokenQueue:
         """Take tokens of all buckets if they are there, and if that delays no waiting task; return whether it did."""
         if self._shown is not None or self._entering:
             return False
-        if self._is_alone() and not self.buckets[0].debts:
-            return self.buckets[0].take(self.buckets[0].now(), costs[0], seats[0]) is None
+        bucket = self.buckets[0]
+        if self._is_alone() and not bucket.debts:
+            return bucket.take(bucket.now(), costs[0], seats[0]) is None
         self._collect(self._now())
         if any(seat in each.debts for each, seat in zip(self.buckets, seats, strict=True)):
             return False
@@ -405,9 +406,10 @@ class TokenQueue:
         return mine.numbers[bucket] < its.numbers[bucket]
 
     def _join(self, place: Claimant, now: float) -> None:
-        for each, seat in zip(self.buckets, place.seats, strict=True):
-            if seat is not None:  # first: what looks up a key may raise
-                each.waits.begin(seat.branch.full_name(seat.key), now)
+        if self.decides is not None:
+            for each, seat in zip(self.buckets, place.seats, strict=True):
+                if seat is not None:  # first: what looks up a key may raise
+                    each.waits.begin(seat.branch.full_name(seat.key), now)
         self._line.order.add(place)
         for each in self.buckets:
             place.numbers[each], each.joined = each.joined, each.joined + 1
@@ -423,9 +425,10 @@ class TokenQueue:
                 del each.lines[self]
             if seat is not None:
                 each.waits.end(seat.branch.full_name(seat.key), place.since, now)
-        if not self._line:
+        if self.is_mixed and not self._line:
             self._note(now, is_for_places=False)
-        place.let_follow()
+        if place.followers:
+            place.let_follow()
         (self.decides or self).look()
 
     def _now(self) -> float:
