@@ -11,9 +11,11 @@ calls without any loop, as a pool does whose source never ends, and is many time
 """
 
 import heapq
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from itertools import count
 from random import Random
+from typing import Any
 
 import trio
 
@@ -95,7 +97,12 @@ class Failing(Service):
         return seconds, True
 
 
-SERVICES = {"saturates": Saturating, "slows down": Slowing, "fails": Failing, "degrades": Degrading}
+SERVICES: dict[str, Callable[[], Any]] = {
+    "saturates": Saturating,
+    "slows down": Slowing,
+    "fails": Failing,
+    "degrades": Degrading,
+}
 DRAWS = {
     "steady": None,
     "exponential": lambda random: random.expovariate(1.0),
@@ -104,7 +111,7 @@ DRAWS = {
 """What the time of a call is multiplied by; 1 in the mean."""
 
 
-def calling(service):
+def calling(service: Any) -> Callable[[Any], Awaitable[Any]]:
     """Return an async function that calls a service, and gives its item back."""
 
     async def call(item):
@@ -156,7 +163,7 @@ def played(service, limit, until):
     return trace
 
 
-def best_fixed(make, maximum=64, until=12.0):
+def best_fixed(make: Callable[[], Any], maximum: int = 64, until: float = 12.0) -> tuple[float, int]:
     """Return the most answers a second that a fixed number of calls gets, and that number; all are tried."""
     rates = {number: played(make(), number, until).rate(2.0, until) for number in range(1, maximum + 1)}
     best = max(rates, key=rates.get)

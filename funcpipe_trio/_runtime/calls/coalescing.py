@@ -91,7 +91,7 @@ class _Coalescing:
         except BaseException:
             shared.waiting -= 1
             if not shared.waiting:
-                await self._leave(shared)
+                await self._leave(shared)  # noqa: ASYNC102  # it waits for what it cancels, shielded where it must
             raise
 
     async def _leave(self, shared: _Shared) -> None:

@@ -122,7 +122,7 @@ class _Hedging:
         try:
             await race.until_decided()
         finally:
-            await race.end_others()
+            await race.end_others()  # noqa: ASYNC102  # it waits, shielded, for calls that it cancels
         if race.is_won:
             return race.result
         assert race.error is not None
