@@ -498,7 +498,7 @@ def idling():
     ("plant", "history", "telling"),
     [
         (forget_debts, flapping, r"^inputs 'heavy' and 'light': lag \d+ is above the bound 11$"),
-        (give_credit_for_idling, idling, r"^inputs 'busy' and 'idle': lag \d+ is above the bound 2$"),
+        (give_credit_for_idling, idling, r"^inputs 'busy' and 'idle': lag \d+ is above the bound 1$"),
     ],
 )
 def test_an_unfair_queue_is_caught(plant, history, telling, monkeypatch):
