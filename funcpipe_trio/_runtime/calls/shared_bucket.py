@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from fractions import Fraction
+from math import inf
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import trio
 
 from ..._sansio.cost_grid import CostGrid
 from ..._sansio.fair_lines import Branch
+from ..._sansio.key_debts import KeyDebts
 from ..._sansio.key_waits import KeyWaits
 from ..._sansio.meter import Meter
 from ...policies.fair_share import FairShare
@@ -23,8 +25,6 @@ if TYPE_CHECKING:
     from .token_queue import TokenQueue
 
 Cost = int | Fraction
-_MOST_DEBTS = 10_000
-"""The most keys whose debts are kept apart; beyond that, the oldest becomes a debt of the limiter."""
 
 
 class Seat(NamedTuple):
@@ -41,7 +41,6 @@ class SharedBucket:
 
     __slots__ = (
         "_counted",
-        "_due",
         "_grid",
         "_run",
         "_waited",
@@ -62,8 +61,7 @@ class SharedBucket:
         self.share: FairShare[Any] | None = share  # the weights of its keys; None without shares
         self.top: Branch | None = None if share is None else Branch(share.weight_of)  # its keys, likewise
         self.waits: KeyWaits = KeyWaits()  # which key waited for how long; only with shares
-        self.debts: dict[Seat, Cost] = {}  # what keys owe for calls that cost more than was said, oldest first
-        self._due: dict[Seat, float] = {}  # when that much has come in since; then an absent key is waited for no more
+        self.debts: KeyDebts[Seat] = KeyDebts(self._comes_in)  # what keys owe for calls that cost more than was said
         self.lines: dict[TokenQueue, None] = {}  # those in which a task waits
         self.joined: int = 0  # tasks that came to wait, which numbers them
         self.acquired: int = 0  # how often tokens were taken
@@ -80,7 +78,7 @@ class SharedBucket:
         if not self._run.is_current():  # its times cannot be compared with those of the run before
             self._run.enter()
             self.meter.rebase(now)
-            self._due = {seat: now + self._comes_in(cost) for seat, cost in self.debts.items()}
+            self.debts.restart(now)
         return now
 
     def waited(self, now: float) -> float:
@@ -158,36 +156,25 @@ class SharedBucket:
 
     def _owe(self, now: float, seat: Seat | None, cost: Cost) -> None:
         """Let a key owe something; without shares, or if too many keys do, the limiter owes it."""
-        if not cost:
-            return
-        if seat is None:
+        if cost and seat is not None:
+            cost = self.debts.add(seat, cost, now)
+        if cost:
             self.meter.owe(now, cost)
-            return
-        owed = self._grid.counted(cost + self.paid(seat))
-        self.debts[seat], self._due[seat] = owed, now + self._comes_in(owed)
-        if len(self.debts) > _MOST_DEBTS:
-            self.meter.owe(now, self.paid(next(iter(self.debts))))
-
-    def paid(self, seat: Seat) -> Cost:
-        """Remove what a key owes, and return it."""
-        self._due.pop(seat, None)
-        return self.debts.pop(seat, 0)
 
     def collect(self, now: float) -> None:
-        """Let the limiter owe what keys did that have not come back while so much came in.
-
-        Otherwise ever new keys could cost more than the rate for ever.
-        """
-        while self.debts:
-            seat = next(iter(self.debts))
-            if self._due[seat] > now:
-                return
-            owed = self.paid(seat)
-            if seat.key in seat.branch.lanes:  # it waits, and pays in its turn
-                self.debts[seat], self._due[seat] = owed, now + self._comes_in(owed)
-            else:
-                self.meter.owe(now, owed)
+        """Let the limiter owe what is not the debt of a key any more."""
+        owed = self.debts.collect(now, _waits)
+        if owed:
+            self.meter.owe(now, owed)
 
     def _comes_in(self, cost: Cost) -> float:
         """Return in how many seconds so much comes in, in the long run."""
-        return float(cost) * self.meter.rate_limit.per / self.meter.rate_limit.rate
+        try:
+            return float(cost) * self.meter.rate_limit.per / self.meter.rate_limit.rate
+        except OverflowError:
+            return inf
+
+
+def _waits(seat: Seat) -> bool:
+    """Whether a call of a key waits."""
+    return seat.key in seat.branch.lanes

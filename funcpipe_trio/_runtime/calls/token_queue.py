@@ -197,10 +197,10 @@ class TokenQueue:
         if self._shown is not None or self._entering:
             return False
         bucket = self.buckets[0]
-        if self._is_alone() and not bucket.debts:
+        if self._is_alone() and (bucket.top is None or not bucket.debts):
             return bucket.take(bucket.now(), costs[0], seats[0]) is None
         self._collect(self._now())
-        if any(seat in each.debts for each, seat in zip(self.buckets, seats, strict=True)):
+        if any(seat is not None and seat in each.debts for each, seat in zip(self.buckets, seats, strict=True)):
             return False
         return self._ask(Claimant(self, costs, seats, 0.0)) is None
 
@@ -350,8 +350,8 @@ class TokenQueue:
         """Whether its key has a debt to pay before it goes; then it claims the next part of that."""
         place.owed = None
         for each, seat in zip(self.buckets, place.seats, strict=True):
-            if each.debts and seat is not None and seat in each.debts:
-                place.owes(each, min(each.debts[seat], each.meter.rate_limit.burst))
+            if seat is not None and seat in each.debts:
+                place.owes(each, min(each.debts.of(seat), each.meter.rate_limit.burst))
                 return True
         return False
 
@@ -362,11 +362,7 @@ class TokenQueue:
         seat = place.seats[self.buckets.index(bucket)]
         assert seat is not None
         bucket.meter.take(now, cost)
-        left = bucket.debts[seat] - cost
-        if left:
-            bucket.debts[seat] = left
-        else:
-            bucket.paid(seat)
+        bucket.debts.pay(seat, cost)
         place.owed = None
         self._charge(place, bucket, cost, seat)
         bucket.look()

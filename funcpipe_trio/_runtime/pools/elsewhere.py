@@ -96,9 +96,8 @@ class ElsewherePool(Pool):
         super().__init__(ends, call, **rest)
         self._most = self.crew.more = retries_elsewhere  # items that may be elsewhere
         self._absent = 0  # those of them that do not ask for a place
-        self._asking: WaitQueue[Waiter] = (
-            WaitQueue()
-        )  # those that do; they count as calls already, so no item is taken before them
+        self._asking: WaitQueue[Waiter] = WaitQueue()
+        """Those that do; they count as calls already, so no item is taken before them."""
         self._asked = 0  # how many those are
         self._most_at_once = 0  # the most items that were elsewhere
 
