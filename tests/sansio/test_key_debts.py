@@ -1,6 +1,8 @@
-"""What keys owe, and until when; mutants of `key_debts.py` that die here: a debt that is due a moment too early or late;
-one of a key that waits given to the limiter; one counted twice, or lost, when more is added or a part is paid; a collection
-that never ends where a debt comes in at once; the youngest given up for the oldest.
+"""What keys owe, and until when.
+
+Mutants of `key_debts.py` that die here: a debt that is due a moment too early or late; one of a key that waits given to
+the limiter; one counted twice, or lost, when more is added or a part is paid; a collection that never ends where a debt
+comes in at once; the youngest given up for the oldest.
 """
 
 from fractions import Fraction
