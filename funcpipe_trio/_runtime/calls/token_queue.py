@@ -88,11 +88,11 @@ class Claimant(Waiter):
         """
         for line in [line for line in self.followers if taken not in line.buckets]:
             first = line.first
-            if now is None or first is None or not self._is_before(first, now):
+            if now is None or first is None or not self._goes_before(first, now):
                 del self.followers[line]
                 line.poke()
 
-    def _is_before(self, younger: Claimant, now: float) -> bool:
+    def _goes_before(self, younger: Claimant, now: float) -> bool:
         """Whether a younger one must not start before it."""
         decides = younger.line.decides
         return delays(now, younger.claim, self.claim) or (decides is not None and self.has_turn(decides, now))
