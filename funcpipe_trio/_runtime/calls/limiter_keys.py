@@ -96,7 +96,12 @@ def queue_of(limiters: Sequence[LimiterKeys]) -> TokenQueue:
     """Return the queue in which a call waits for all limiters at once: of one, its own."""
     if len(limiters) == 1:
         return limiters[0]._line
-    return TokenQueue(*(limiter._shared for limiter in limiters))
+    buckets = tuple(limiter._shared for limiter in limiters)
+    known = buckets[0].queues
+    queue = known.get(buckets)
+    if queue is None:
+        queue = known[buckets] = TokenQueue(*buckets)
+    return queue
 
 
 def branch_of(limiter: LimiterKeys) -> Branch | None:

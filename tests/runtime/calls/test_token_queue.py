@@ -6,6 +6,7 @@ the next, or is held up by them forever; a task that is not woken when the one b
 wait for another limit while there are tokens for two; a cost that is asked of the wrong limiter, or of one only.
 """
 
+import gc
 import random
 import re
 from fractions import Fraction
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 from trio.testing import wait_all_tasks_blocked
 
 from funcpipe_trio import Backoff, Pipeline, RateLimit, RateLimiter, Retry, Step, threads
+from funcpipe_trio._runtime.calls.limiter_keys import shared_of
 from funcpipe_trio.testing import run_virtual
 from funcpipe_trio.testing._schedule import Schedule, scheduled
 
@@ -424,3 +426,25 @@ def test_a_token_wakes_few_however_many_wait(lines):
 
     assert now == pytest.approx((lines - 1) / 10)
     assert steps < 16
+
+
+def test_who_needs_the_same_limits_stands_in_one_line_however_often_a_step_is_started():
+    """A call asks the first of each line: a line for each start made each call as slow as there were starts."""
+
+    async def main():
+        several = RateLimiter(RateLimit(10, burst=1)), RateLimiter(RateLimit(5, burst=1))
+        calls = Calls()
+        async with trio.open_nursery() as nursery:
+            for number in range(40):
+                nursery.start_soon(Step(calls).rate_limit(*several).start(), number)
+                await wait_all_tasks_blocked()
+            shared = [shared_of(limiter) for limiter in several]
+            lines = [len(each.lines) for each in shared]
+        gc.collect()
+        return calls.log, lines, [len(each.queues) for each in shared]
+
+    log, lines, kept = run_virtual(main)
+
+    assert log == [(number, pytest.approx(number / 5)) for number in range(40)]  # first come, first served
+    assert lines == [1, 1]
+    assert kept == [0, 0]  # nobody uses it any more
