@@ -268,23 +268,40 @@ class _Keyed(FairLine[_Call]):
         super().add(place, self._branch, place.key)
 
 
-def decisions(keys: int, each: int, is_new: bool, items: int) -> Timed:
-    """Serve calls of some keys, `each` of them waiting for each key; with 0, by their arrival."""
+def decisions(keys: int, items: int) -> Timed:
+    """Serve calls, each of a key of its own, of which so many are left; with 0, by their arrival."""
+    line: Order[_Call] = _Keyed() if keys else Arrivals()
+    for number in range(keys + items):
+        line.add(_Call(number))
+    cpu, wall = time.process_time(), time.perf_counter()
+    for _ in range(items):
+        _serve(line)
+    sample = Sample(time.process_time() - cpu, time.perf_counter() - wall)
+    return Timed(len(line) - keys, sample)
+
+
+def decisions_and_joins(keys: int, each: int, is_new: bool, items: int) -> Timed:
+    """Serve calls of some keys, `each` of them waiting for each key, and add another; with 0, by their arrival."""
     line: Order[_Call] = _Keyed() if each else Arrivals()
     for number in range(keys * max(each, 1)):
         line.add(_Call(number % keys))
     key = keys
     cpu, wall = time.process_time(), time.perf_counter()
     for _ in range(items):
-        first = line.first()
-        assert first is not None
-        if isinstance(line, _Keyed):
-            line.served(first, 1)
-        line.remove(first)
+        first = _serve(line)
         key += 1
         line.add(_Call(key if is_new else first.key))
     sample = Sample(time.process_time() - cpu, time.perf_counter() - wall)
     return Timed(len(line) // max(each, 1), sample)
+
+
+def _serve(line: Order[_Call]) -> _Call:
+    first = line.first()
+    assert first is not None
+    if isinstance(line, _Keyed):
+        line.served(first, 1)
+    line.remove(first)
+    return first
 
 
 def turns(keys: int, shared: bool, items: int) -> int:

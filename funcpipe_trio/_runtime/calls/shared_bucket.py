@@ -65,8 +65,8 @@ class SharedBucket:
         self.waits: KeyWaits = KeyWaits()  # which key waited for how long; only with shares
         self.debts: KeyDebts[Seat] = KeyDebts(self._comes_in)  # what keys owe for calls that cost more than was said
         self.lines: dict[TokenQueue, None] = {}  # those in which a task waits
-        # The queues for several limits of which this is the first, while they are in use: all who need the same ones stand
-        # in one. A call asks the first of each other line, so a line for each start of a step costs each call that much.
+        # The queues for several limits of which this is the first, while they are in use. All who need the same ones
+        # stand in one: a call asks the first of each other line, so a line for each start of a step makes each slow.
         self.queues: WeakValueDictionary[tuple[SharedBucket, ...], TokenQueue] = WeakValueDictionary()
         self.joined: int = 0  # tasks that came to wait, which numbers them
         self.acquired: int = 0  # how often tokens were taken

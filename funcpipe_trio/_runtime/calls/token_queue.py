@@ -92,6 +92,16 @@ class Claimant(Waiter):
                 del self.followers[line]
                 line.poke()
 
+    def let_pass(self, now: float) -> None:
+        """Let those ask again that stand back for it, and for whom it may now be another that they have to wait for."""
+        for line in self.followers:
+            first = line.first
+            if first is not None and first.behind is self:
+                if _passes_at(now, first, self) < inf:
+                    line.poke()
+                else:
+                    first.let_pass(now)
+
     def _goes_before(self, younger: Claimant, now: float) -> bool:
         """Whether a younger one must not start before it."""
         decides = younger.line.decides
@@ -309,11 +319,12 @@ class TokenQueue:
             before, place.ready = place.ready, ready_at(now, place.claim)
             if place.ready > before or self.decides is not None:  # an older one took tokens, or the rate was changed
                 place.let_follow(now)
+            place.let_pass(now)
             if isinstance(answer, float):
                 return answer
             assert other is not None
             other.followers[self], other.ready = None, min(other.ready, ready_at(now, other.claim))
-            return _passes_at(now, place.claim, other)
+            return _passes_at(now, place, other)
 
     def _turn_before(self, older: Sequence[Claimant], now: float) -> Claim | None:
         """Return the claim of an older one whose turn it is by the same shares.
@@ -431,11 +442,24 @@ class TokenQueue:
         return self.buckets[0].now() if len(self.buckets) == 1 else max([each.now() for each in self.buckets])
 
 
-def _passes_at(now: float, claim: Claim, other: Claimant) -> float:
-    """Return when a claim will not delay an older one that must wait, elsewhere, for one older still; inf if never."""
-    if other.behind is None or other.behind.claim.keys() & other.claim.keys() <= claim.keys():
-        return inf  # it goes when its tokens are there; or it is passed as that older one is
-    at = max(bucket.when(now, cost + other.claim[bucket]) for bucket, cost in claim.items() if bucket in other.claim)
+def _passes_at(now: float, place: Claimant, other: Claimant) -> float:
+    """Return when a task will not delay an older one that stands back itself; inf if not before that one goes."""
+    head = other
+    while head.behind is not None:
+        head = head.behind
+    if head is other:
+        return inf  # it waits for tokens, and who takes some of them, however late, delays it
+    ready, line = ready_at(now, head.claim), head.line
+    for bucket in line.buckets:
+        both_need = bucket in head.claim and bucket in place.claim
+        if (
+            both_need
+            and bucket.when(now, head.claim[bucket]) >= ready
+            and line._is_before(head, place.line, place, bucket)
+        ):
+            return inf  # so it is with the one that all of them wait for
+    claim, older = place.claim, other.claim
+    at = max(bucket.when(now, cost + older[bucket]) for bucket, cost in claim.items() if bucket in older)
     return at if at > now else inf
 
 
