@@ -37,6 +37,13 @@ class Seat(NamedTuple):
     """Its key there."""
 
 
+class _Queues(WeakValueDictionary["tuple[SharedBucket, ...]", "TokenQueue"]):
+    """Queues by the limits that a task in them needs; a copy has none yet."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Queues, ()
+
+
 class SharedBucket:
     """A bucket, the lines in which tasks wait for its tokens, and how many were taken."""
 
@@ -67,7 +74,7 @@ class SharedBucket:
         self.lines: dict[TokenQueue, None] = {}  # those in which a task waits
         # The queues for several limits of which this is the first, while they are in use. All who need the same ones
         # stand in one: a call asks the first of each other line, so a line for each start of a step makes each slow.
-        self.queues: WeakValueDictionary[tuple[SharedBucket, ...], TokenQueue] = WeakValueDictionary()
+        self.queues: _Queues = _Queues()
         self.joined: int = 0  # tasks that came to wait, which numbers them
         self.acquired: int = 0  # how often tokens were taken
         self.acquired_cost: Cost = 0  # how many, in total

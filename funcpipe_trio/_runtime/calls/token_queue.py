@@ -44,6 +44,7 @@ class Claimant(Waiter):
         "numbers",
         "owed",
         "ready",
+        "refused",
         "seats",
         "since",
     )
@@ -58,6 +59,7 @@ class Claimant(Waiter):
         self.behind: Claimant | None = None  # the older one that it last stood back for
         self.followers: dict[TokenQueue, None] = {}  # lines whose first task must not delay it
         self.ready: float = inf  # when its tokens will be there, as it, or one that stands back for it, last saw it
+        self.refused: Exception | None = None  # why it could not join: its key raised
         self.owed: tuple[SharedBucket, Cost] | None = None  # a debt of its key, of which it pays so much before it goes
         self._claim: Claim | None = None  # all that it needs; made when asked for, which is not where a line is alone
         self._debt_claim: Claim = {}  # what it pays of the debt
@@ -244,12 +246,13 @@ class TokenQueue:
         try:
             await trio.lowlevel.checkpoint()
         except BaseException:
-            if place not in self._entering:
-                self._leave(place, trio.current_time())
-            else:
+            if place in self._entering:
                 self._entered(place)
+            elif place.refused is None:
+                self._leave(place, trio.current_time())
             raise
         if place not in self._entering:
+            _refuse(place)
             return False
         bucket = self.buckets[0]
         is_only = len(self) == 1 and self._is_alone() and not bucket.debts
@@ -257,6 +260,7 @@ class TokenQueue:
             self._entered(place)
             return True
         self._let_in()
+        _refuse(place)
         return False
 
     def _entered(self, place: Claimant) -> None:
@@ -269,7 +273,13 @@ class TokenQueue:
         """Let the tasks join that are in their checkpoint: it matters now who is first."""
         entering, self._entering = self._entering, OrderedDict()
         for place in entering:
-            self._join(place, self._now())
+            try:
+                self._join(place, self._now())
+            except Exception as error:  # the key's own: raised in the task whose key it is
+                place.refused = error
+        if not len(self):
+            for each in self.buckets:
+                each.lines.pop(self, None)
 
     def _ask_and_note(self, place: Claimant) -> float | None:
         again_at = self._ask(place)
@@ -413,11 +423,15 @@ class TokenQueue:
         return mine.numbers[bucket] < its.numbers[bucket]
 
     def _join(self, place: Claimant, now: float) -> None:
-        if self.decides is not None:
-            for each, seat in zip(self.buckets, place.seats, strict=True):
-                if seat is not None:  # first: what looks up a key may raise
-                    each.waits.begin(seat.branch.full_name(seat.key), now)
         self._line.order.add(place)
+        if self.decides is not None:
+            try:
+                for each, seat in zip(self.buckets, place.seats, strict=True):
+                    if seat is not None:
+                        each.waits.begin(seat.branch.full_name(seat.key), now)
+            except BaseException:
+                self._line.order.remove(place)
+                raise
         for each in self.buckets:
             place.numbers[each], each.joined = each.joined, each.joined + 1
             each.lines[self] = None
@@ -440,6 +454,12 @@ class TokenQueue:
 
     def _now(self) -> float:
         return self.buckets[0].now() if len(self.buckets) == 1 else max([each.now() for each in self.buckets])
+
+
+def _refuse(place: Claimant) -> None:
+    """Raise the error of a task that could not join."""
+    if place.refused is not None:
+        raise place.refused
 
 
 def _passes_at(now: float, place: Claimant, other: Claimant) -> float:

@@ -290,13 +290,24 @@ class Moody:
         return 3
 
 
+class Unlike:
+    """A key that has the hash of others, and cannot be compared with them."""
+
+    def __hash__(self) -> int:
+        return 3
+
+    def __eq__(self, other: object) -> bool:
+        raise RuntimeError("not comparable")
+
+
+@pytest.mark.parametrize("comes", [0, 1 / 4], ids=["at once", "one by one"])
 @pytest.mark.parametrize("make", [PlaceLimiter, lambda size, share: RateLimiter(RateLimit(1, burst=size), share)])
 @pytest.mark.parametrize(
     "keys",
-    [[Moody(0)], [[]]],
-    ids=["no hash any more", "no hash"],
+    [[Moody(0)], [[]], [Unlike(), Unlike(), Unlike()]],
+    ids=["no hash any more", "no hash", "not comparable"],
 )
-def test_a_key_that_cannot_be_used_is_an_error_of_its_call_alone(make: Any, keys: Any) -> None:
+def test_a_key_that_cannot_be_used_is_an_error_of_its_call_alone(make: Any, keys: Any, comes: float) -> None:
     """It stays in no line, and holds nothing."""
 
     async def main() -> Any:
@@ -316,7 +327,7 @@ def test_a_key_that_cannot_be_used_is_an_error_of_its_call_alone(make: Any, keys
         failed: list[Any] = []
         async with trio.open_nursery() as nursery:
             for number, key in enumerate(["first", *keys, "last"] * 2):
-                nursery.start_soon(call, key, number / 4)
+                nursery.start_soon(call, key, number * comes)
         return made, failed, told(limiter)
 
     made, failed, left = run_virtual(main)
