@@ -319,12 +319,12 @@ class Step(Generic[A, B]):
     def hedge(self, after: float, most: int = 2) -> Step[A, B]:
         """Make a second call with the same item when the first is slow, and take the result of whichever is first.
 
-        Call k begins k times `after` seconds after the first one, if none has ended by then. The first success counts;
-        the others are cancelled and waited for. (So a call in a thread, which cannot be cancelled, is waited for,
-        unless its runner has ``abandon_on_cancel=True``.) What they raise then is an error of cleanup.
+        Call k begins k times `after` seconds after the first one, if none has succeeded and one still runs. The first
+        success counts; the others are cancelled and waited for. (So a call in a thread, which cannot be cancelled, is
+        waited for, unless its runner has ``abandon_on_cancel=True``.) What they raise then is an error of cleanup.
 
-        A failure is final if no other call runs: trying again is a retry's. While others run, they decide, and no more
-        are started; if all fail, the last error is raised, and those before are its ``__context__``.
+        A failure is final if no other call runs: trying again is a retry's. While others run, they decide, and more
+        are started when they are due; if all fail, the last error is raised, and those before are its ``__context__``.
 
         What is inside applies to each call: it takes its own tokens, has its own timeout and its own attempts. The
         report counts the further calls (`PolicyReport.hedges`). Where the first is fast, none is made, and no task.

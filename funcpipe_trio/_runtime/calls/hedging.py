@@ -5,7 +5,7 @@ caller; all calls of a step are in one list (`_sansio.hedging`), and one task wa
 one more call is due, it gets a task of its own, in the nursery of the run or of the block of a started step.
 
     the first success counts     all other calls are cancelled, and waited for
-    a failure                    is final if no other call runs; otherwise those decide, and no more are started
+    a failure                    is final if no other call runs; otherwise those decide, and those still to come
     the caller is cancelled      so is the first call, and when that has ended the others; they are waited for
 
 Each call has its own `CallContext`: attempts, limits and waits are its own. It begins with the context variables that
@@ -67,8 +67,8 @@ class _Hedging:
                     race.win(result)
         except BaseException as error:  # noqa: ASYNC103  # raised again if it must pass
             raised = error
-        self._slow.remove(race)
         if raised is None:
+            self._slow.remove(race)
             if not race.is_won:  # no other call was made, as mostly
                 return result
             await race.end_others()
@@ -100,6 +100,7 @@ class _Hedging:
                 await trio.lowlevel.checkpoint()  # from here on it has that context; calls that just end come first
                 if not race.has_ended:
                     context.counters.hedges += 1
+                    race.running += 1
                     race.win(await self._inner(race.item, context))
                     race.limit.end()
         except BaseException as raised:  # noqa: ASYNC103  # raised again if it must pass
@@ -113,20 +114,24 @@ class _Hedging:
     async def _failed(self, race: _Race, raised: BaseException) -> Any:
         """Return the result of another call after the first one failed, or raise."""
         error = failure_of(raised)
-        if error is None:
-            await race.end_others()
-            raise raised
-        if not race.others and not race.has_ended:
+        if error is None or not (race.others or race.error or race.has_ended):
+            await self._end(race)
             raise raised
         self._lose(race, error, race.context, is_cancelled=race.is_won)
         try:
             await race.until_decided()
         finally:
-            await race.end_others()  # noqa: ASYNC102  # it waits, shielded, for calls that it cancels
+            await self._end(race)  # noqa: ASYNC102  # it waits, shielded, for calls that it cancels
         if race.is_won:
             return race.result
         assert race.error is not None
         raise race.error
+
+    async def _end(self, race: _Race) -> None:  # noqa: ASYNC124  # without further calls there is nothing to wait for
+        """Start no more calls, cancel those that run, and wait for them."""
+        self._slow.remove(race)
+        if race.others:
+            await race.end_others()
 
     def _lose(self, race: _Race, error: Exception, context: CallContext, *, is_cancelled: bool) -> None:
         """Note that a call failed; as it was cancelled, that is an error of cleanup."""
@@ -135,7 +140,8 @@ class _Hedging:
             race.keeper.keep(error, self._name)
         else:
             race.fail(error, context)
-            self._slow.remove(race)
+            if race.has_ended:
+                self._slow.remove(race)
 
 
 class _Race:
@@ -144,7 +150,8 @@ class _Race:
     others: dict[trio.CancelScope, None] = {}  # noqa: RUF012  # around each further call that has not ended
     keeper: Keeper | None = None  # where those run
     count = 0  # further calls so far
-    has_ended = False  # one call has, however: no more are started
+    running = 1  # calls that were begun, and have not ended
+    has_ended = False  # one call has succeeded, or all that were begun have failed: no more are started
     is_won = False  # one has succeeded
     result: Any = None  # of that one
     error: Exception | None = None  # of the last call that failed; those before are its context
@@ -182,7 +189,9 @@ class _Race:
         """Take the error of a call: it is the one that remains, so far."""
         if self.error is not None:
             follow(error, self.error)
-        self.error, self.has_ended = error, True
+        self.error = error
+        self.running -= 1
+        self.has_ended = self.has_ended or not self.running
         self.context.take_over(context)
 
     def leave(self, scope: trio.CancelScope) -> None:
@@ -192,7 +201,7 @@ class _Race:
 
     async def until_decided(self) -> None:
         """Wait until a call has succeeded, or none runs."""
-        while self.others and not self.is_won:
+        while self.running and not self.is_won:
             await self._change()
 
     async def end_others(self) -> None:

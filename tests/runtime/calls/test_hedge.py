@@ -100,7 +100,8 @@ class Expected:
     def __init__(self, plan, after, most):
         begins = {}
         for number, (seconds, _error) in enumerate(plan[:most]):
-            if any(end <= number * after for _begin, end in begins.values()):
+            ended = [other for other, (_begin, end) in begins.items() if end <= number * after]
+            if number and (len(ended) == len(begins) or any(plan[other][1] is None for other in ended)):
                 break
             begins[number] = (number * after, number * after + seconds)
         ends = sorted((end, number) for number, (_begin, end) in begins.items())
@@ -182,11 +183,37 @@ def test_a_failure_before_the_second_call_is_final_and_untouched():
     assert (result, end, result.__context__, result.__notes__) == (error, 1, None, ["in step 'service'"])
 
 
-def test_no_further_call_begins_behind_a_failure():
-    """The first fails at 5, the second runs until 9: the third would begin at 6."""
-    service = Service((5, Boom()), (6, None), (0, None))
+def test_further_calls_begin_behind_a_failure_while_another_runs():
+    """The first fails at 5, the second hangs: the third begins at 6."""
+    service = Service((5, Boom()), (90, None), (2, None))
 
-    assert outcome_of(Step(service).hedge(3, 3)) == (1, 9)
+    assert outcome_of(Step(service).hedge(3, 3)) == (2, 8)
+
+
+def test_no_further_call_begins_when_none_runs():
+    """Both fail before the third would begin, at 6: that ends it."""
+    first, second = Boom(), Boom()
+    result, end = outcome_of(Step(Service((4, first), (2, second), (0, None))).hedge(3, 3))
+
+    assert (result, end, result.__context__) == (second, 5, first)
+
+
+def test_no_further_call_begins_behind_a_cancellation():
+    """The second takes its time to end; the third would have begun meanwhile."""
+
+    async def at_end(number):
+        with trio.CancelScope(shield=True):
+            await trio.sleep(9 if number == 1 else 0)
+
+    service = Service((90, None), at_end=at_end)
+
+    async def main():
+        with trio.move_on_after(5):
+            await Step(service).hedge(3, 3)(0)
+        return trio.current_time()
+
+    assert run_virtual(main) == 14
+    assert [number for kind, number, _ in service.log if kind == "begins"] == [0, 1]
 
 
 def test_a_stray_cancelled_is_a_failure_like_others():
@@ -326,8 +353,8 @@ def test_a_timeout_around_it_ends_all_calls_and_one_inside_each():
 
     service = Service((20, None))
     result, end = outcome_of(Step(service).timeout(3).hedge(2, 3))
-    assert (type(result), end) == (trio.TooSlowError, 5)
-    assert [each for each in service.log if each[0] == "begins"] == [("begins", 0, 0), ("begins", 1, 2)]
+    assert (type(result), end) == (trio.TooSlowError, 7)  # the third begins at 4
+    assert [each for each in service.log if each[0] == "begins"] == [("begins", number, 2 * number) for number in range(3)]
 
 
 # ---- what is inside
