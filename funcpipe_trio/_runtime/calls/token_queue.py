@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from math import inf
+from math import ceil, inf
 from operator import itemgetter
 
 import trio
@@ -29,6 +29,9 @@ from ..._sansio.places import Places
 from ..._sansio.token_claims import Claim, delays, may_start, ready_at
 from ..core.wait_queue import Order, Waiter, WaitQueue
 from .shared_bucket import Cost, Seat, SharedBucket
+
+_PARTS = 100
+"""In at most so many parts a key pays a burst."""
 
 
 class Claimant(Waiter):
@@ -370,9 +373,11 @@ class TokenQueue:
     def _owes(self, place: Claimant) -> bool:
         """Whether its key has a debt to pay before it goes; then it claims the next part of that."""
         place.owed = None
-        for each, seat in zip(self.buckets, place.seats, strict=True):
+        for each, cost, seat in zip(self.buckets, place.costs, place.seats, strict=True):
             if seat is not None and seat in each.debts:
-                place.owes(each, min(each.debts.of(seat), each.meter.rate_limit.burst))
+                # Small parts, each in its turn: while it pays, others get their share. The second bounds their number.
+                part = max(cost, ceil(each.meter.rate_limit.burst / _PARTS))
+                place.owes(each, min(each.debts.of(seat), part))
                 return True
         return False
 

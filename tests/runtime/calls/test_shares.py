@@ -402,6 +402,34 @@ def test_a_debt_is_paid_by_its_key_and_without_shares_by_all(has_shares):
         assert (times["a2"], times["b1"], times["b2"]) == (5, 6, 7)
 
 
+@pytest.mark.parametrize("limit", [RateLimit(1, burst=100), RollingLimit(100, per=100)])
+def test_while_a_key_pays_a_large_debt_others_get_their_share(limit):
+    """It pays in small parts, each in its turn; a part as large as the burst would have kept them waiting for that."""
+
+    async def main():
+        limiter, times = RateLimiter(limit, FairShare()), []
+
+        async def call(item):
+            times.append((trio.current_time(), item))
+            await trio.lowlevel.checkpoint()
+            return item
+
+        started = Step(call).rate_limit(limiter, key=str, settle=lambda item: 150 if len(times) == 1 else 1).start()
+        await started("a")  # takes 1, and has cost 150: the other 99 are taken at once, 50 are owed
+        async with trio.open_nursery() as nursery:
+            for name in ["a"] + ["b", "c"] * 20:
+                nursery.start_soon(started, name)
+                await wait_all_tasks_blocked()
+        return times[1:], limiter.statistics().acquired_cost
+
+    times, cost = run_virtual(main)
+    assert [item for _, item in times] == ["b", "c"] * 20 + ["a"]
+    assert cost == 150 + 1 + 40
+    if isinstance(limit, RateLimit):
+        assert all(when <= 3 * number for number, (when, _) in enumerate(times, 1))
+        assert times[-1][0] == pytest.approx(91)
+
+
 @given(
     st.lists(st.tuples(st.sampled_from(KEYS), st.integers(1, 4), st.integers(0, 12)), min_size=1, max_size=30),
     st.booleans(),
