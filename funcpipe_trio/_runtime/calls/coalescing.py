@@ -10,8 +10,9 @@ when it has ended it is forgotten. In which task it is made depends on how its c
                  step): in a task of its own, in the nursery of the run or of the block. A caller leaves at once; the
                  last one cancels the call, and waits for it.
 
-The invariant: no call goes on that nobody waits for, and none is ended that somebody waits for. (One that was being
-cancelled when another caller came has no outcome: that caller makes it anew.)
+The invariant: no call goes on that nobody waits for, none is ended that somebody waits for, and no two equal calls are
+made at once. (One that was being cancelled when another caller came has no outcome: when it has ended, that caller
+makes it anew.)
 """
 
 from __future__ import annotations
@@ -99,8 +100,9 @@ class _Coalescing:
         if shared.limit is not None:
             shared.limit.shield(False)
             return
-        self._forget(shared)
-        shared.scope.cancel()
+        if shared.scope.cancel_called:  # another one did that, and waits
+            return
+        shared.scope.cancel()  # not forgotten before it has ended: who comes meanwhile waits for that
         with trio.CancelScope(shield=True):
             await shared.done.wait()
 
@@ -155,9 +157,10 @@ class _Coalescing:
                     ended = f"the call of {named(self._name)} was cancelled: the block of its started step has ended"
                     shared.fail(StateError(f"{ended}\nUse the block around everything that calls the step."), context)
                 raise
-            if shared.scope.cancel_called:
+            if shared.scope.cancel_called:  # nobody waits for it, or to make it anew
                 keeper.keep(error, self._name)
-            shared.fail(error, context)
+            else:
+                shared.fail(error, context)
         finally:
             self._forget(shared)
             shared.end()

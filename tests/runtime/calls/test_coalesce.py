@@ -506,27 +506,78 @@ def test_the_last_that_leaves_waits_for_the_call():
     assert run_virtual(main) == 4
 
 
-def test_who_comes_while_a_call_is_being_ended_makes_a_new_one():
-    async def at_end(number):
-        with trio.CancelScope(shield=True):
-            await trio.sleep(3)
+async def ends_slowly(number):
+    with trio.CancelScope(shield=True):
+        await trio.sleep(3)
 
-    service = Service((50, None), (1, None), at_end=at_end)
+
+def test_who_comes_while_a_call_is_being_ended_makes_a_new_one_behind_it():
+    """No two equal calls are under way; of those who wait for the end of the old one, one makes the new one."""
+    service = Service((50, None), (1, None), at_end=ends_slowly)
 
     async def main():
         results = []
 
-        async def later(call):
-            await trio.sleep(2)
+        async def later(call, at):
+            await trio.sleep(at)
             results.append((await call(0), trio.current_time()))
 
         async with Step(service).coalesce(by_three).start() as call, trio.open_nursery() as nursery:
-            nursery.start_soon(later, call)
+            nursery.start_soon(later, call, 2)
+            nursery.start_soon(later, call, 3)
             with trio.move_on_after(1):
                 await call(0)
         return results
 
-    assert run_virtual(main) == [(1, 3)]
+    assert run_virtual(main) == [(1, 5), (1, 5)]
+    assert [(kind, when) for kind, _number, when in service.log] == [
+        ("begins", 0),
+        ("cancelled", 1),
+        ("begins", 4),
+        ("ends", 5),
+    ]
+
+
+def test_who_waits_for_the_end_of_an_abandoned_call_leaves_at_once():
+    async def main():
+        left = []
+
+        async def impatient(call):
+            await trio.sleep(2)
+            with trio.move_on_after(0.5):
+                await call(0)
+            left.append(trio.current_time())
+
+        step = Step(Service((50, None), at_end=ends_slowly)).coalesce(by_three)
+        async with step.start() as call, trio.open_nursery() as nursery:
+            nursery.start_soon(impatient, call)
+            with trio.move_on_after(1):
+                await call(0)
+            left.append(trio.current_time())
+        return left
+
+    assert run_virtual(main) == [2.5, 4]
+
+
+def test_a_call_that_fails_as_it_is_ended_is_made_anew_by_who_waits():
+    async def fails(number):
+        await ends_slowly(number)
+        raise Boom
+
+    async def main():
+        step = Step(Service((50, None), (1, None), at_end=fails)).coalesce(by_three)
+        async with step.start() as call, trio.open_nursery() as nursery:
+
+            async def later():
+                await trio.sleep(2)
+                assert await call(0) == 1
+
+            nursery.start_soon(later)
+            with trio.move_on_after(1):
+                await call(0)
+        return trio.current_time()
+
+    assert run_virtual(main) == 5
 
 
 def test_what_a_call_raises_that_nobody_waits_for_is_logged(caplog):
