@@ -29,9 +29,18 @@ class Crew:
 
     def __init__(self, places):
         self.usage = UsageElsewhere(StateTimes())
-        self.places, self.now, self.workers = places, 0, []
+        self.places, self.now, self.workers = places, 32, []
         self.used = self.waited = self.offered = 0
-        self.usage.begin(0.0, places)
+        self.usage.begin(float(self.now), places)
+
+    def read(self):
+        return self.usage.read(float(self.now))
+
+    def waiting(self):
+        """How many count as waiting now: (starved, blocked)."""
+        at = float(self.now)
+        before, after = self.usage.read(at), self.usage.read(at + 1)
+        return after.starved - before.starved, after.blocked - before.blocked
 
     def of(self, *states):
         return [number for number, state in enumerate(self.workers) if state in states]
@@ -69,6 +78,9 @@ TWO_WAIT = [("hire", 0, 0), ("hire", 0, 0), ("starve", 0, 1), ("starve", 0, 1)]
 
 
 @example(1, [*TWO_WAIT, ("resize", 2, 3)])
+@example(1, [*TWO_WAIT, *TWO_WAIT, ("resize", 3, 3)])
+@example(1, [*TWO_WAIT, ("wake", 0, 2), ("dismiss", 0, 2)])
+@example(2, [("hire", 0, 1), ("leave", 0, 3), ("come back", 0, 1)])
 @example(4, [*TWO_WAIT, ("resize", 0, 3)])
 @example(1, [("hire", 0, 0), ("hire", 0, 0), ("starve", 0, 1), ("wake", 0, 2), ("dismiss", 0, 2)])
 @settings(max_examples=300, deadline=None)
@@ -78,7 +90,7 @@ def test_no_more_workers_count_than_there_are_places(places, happens):
     for what, which, seconds in happens:
         crew.do(what, which)
         crew.go_on(seconds)
-        read, field = crew.usage.read(float(crew.now)), crew.usage._field()
+        read, field = crew.read(), crew.usage._field()
         assert read.used == crew.used
         assert read.offered == crew.offered
         assert abs(read.starved + read.blocked - crew.waited) < 1e-9
@@ -90,17 +102,23 @@ def test_what_has_no_room_counts_before_what_has_nothing_to_take():
     crew = Crew(1)
     for what in ("hire", "hire", "hire", "block", "starve"):
         crew.do(what, 0)
-    crew.go_on(5)
-    assert crew.usage.read(5.0).blocked == crew.usage.read(5.0).starved == 0
+    assert crew.waiting() == (0, 0)
     crew.do("dismiss", 0)
-    crew.go_on(2)
-    assert (crew.usage.read(7.0).blocked, crew.usage.read(7.0).starved) == (2, 0)
+    assert crew.waiting() == (0, 1)
 
     crew = Crew(2)
     for what in ("hire", "hire", "starve", "block", "hire"):
         crew.do(what, 0)
-    crew.go_on(3)
-    assert (crew.usage.read(3.0).blocked, crew.usage.read(3.0).starved) == (3, 0)
+    assert crew.waiting() == (0, 1)
+
+
+def test_what_has_nothing_to_take_counts_as_that_when_it_is_shown_again():
+    crew = Crew(1)
+    for what in ("hire", "hire", "starve"):
+        crew.do(what, 0)
+    assert crew.waiting() == (0, 0)
+    crew.do("dismiss", 0)
+    assert crew.waiting() == (1, 0)
 
 
 @given(happens=events)
@@ -114,5 +132,26 @@ def test_it_counts_kinds_apart_while_there_are_places_for_all(happens):
         crew.go_on(seconds)
         starved += seconds * len(crew.of(STARVED))
         blocked += seconds * len(crew.of(BLOCKED))
-        read = crew.usage.read(float(crew.now))
+        read = crew.read()
         assert (read.starved, read.blocked) == (starved, blocked)
+
+
+def test_what_waits_in_line_for_room_is_told_from_what_waits_for_others():
+    """While there is a place for both: then it is the usage of any pool."""
+    states = StateTimes()
+    usage = UsageElsewhere(states)
+    usage.begin(0.0, 2)
+    states.begin(0.0, lambda state: ())
+    usage.hire(0.0)
+    usage.hire(0.0)
+    usage.park(1.0, False)
+    usage.park(2.0, False, in_line=True)
+    usage.unpark(4.0, False)
+    usage.unpark(8.0, False, in_line=True)
+
+    seconds, _ = states.read(9.0)
+    blocked, in_line = (
+        sum(spent for state, spent in seconds.items() if state >> usage.shift >> field & 1)
+        for field in (PoolField.BLOCKED, PoolField.IN_LINE)
+    )
+    assert (blocked, in_line) == (3, 6)
