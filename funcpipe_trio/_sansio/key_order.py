@@ -69,7 +69,7 @@ class KeyOrder:
         """When the next item will be free that waits for its key's rate; inf if none does."""
         return self._timed[0][0] if self._timed else math.inf
 
-    def add(self, key: Hashable, position: int, entry: Any, now: float = 0.0) -> None:
+    def add(self, key: Hashable, position: int, entry: Any, now: float) -> None:
         """Put an item at the end of its lane; positions must grow."""
         lane = self._lanes.get(key)
         if lane is None:
@@ -85,7 +85,7 @@ class KeyOrder:
             lane.waiting.append((position, entry))
             self._offer(lane, now)
 
-    def take(self, now: float = 0.0) -> Any:
+    def take(self, now: float) -> Any:
         """Take the oldest free item; its key has one place less until `done`.
 
         Under a rate limit no other of its key is free until `begun`, which may be left out only if all behind it is
@@ -112,7 +112,7 @@ class KeyOrder:
         lane.is_offered = False
         self._offer(lane, now)
 
-    def done(self, key: Hashable, now: float = 0.0) -> None:
+    def done(self, key: Hashable, now: float) -> None:
         """Make room for the next item of a key."""
         lane = self._lanes[key]
         lane.busy -= 1
@@ -128,7 +128,7 @@ class KeyOrder:
             lane.is_offered = False
             self._offer(lane, now)
 
-    def withdraw(self, is_unwanted: Callable[[int], bool], now: float = 0.0) -> list[Any]:
+    def withdraw(self, is_unwanted: Callable[[int], bool], now: float) -> list[Any]:
         """Remove and return the waiting items whose position is unwanted, oldest first; the others stay."""
         gone: list[tuple[int, Any]] = []
         was_free, self._free = self._free, []
@@ -144,7 +144,7 @@ class KeyOrder:
             lane.waiting = deque(place for place in lane.waiting if not is_unwanted(place[0]))
             self._offer(lane, now)
         self._waiting -= len(gone)
-        return [entry for _position, entry in sorted(gone, key=_position)]
+        return [entry for _position, entry in sorted(gone)]  # no two have the same position
 
     def _offer(self, lane: _Lane, now: float) -> None:
         """Make the next item of a lane free if its key may start one now, or note when it may; forget an idle lane."""
@@ -177,7 +177,3 @@ class KeyOrder:
             if not lane.meter.is_full(now):
                 return
             del self._resting[lane], self._lanes[lane.key]
-
-
-def _position(place: tuple[int, Any]) -> int:
-    return place[0]

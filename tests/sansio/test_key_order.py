@@ -39,7 +39,7 @@ def filled(keys):
     """KeyOrder with an item for each of these keys; the items are their positions."""
     lanes = KeyOrder()
     for position, key in enumerate(keys):
-        lanes.add(key, position, position)
+        lanes.add(key, position, position, 0)
     return lanes
 
 
@@ -53,15 +53,15 @@ def holds_nothing(lanes):
 
 def test_new_lanes_are_empty():
     assert state(KeyOrder()) == (0, 0, False)
-    assert KeyOrder().withdraw(lambda position: True) == []
+    assert KeyOrder().withdraw(lambda position: True, 0) == []
 
 
 def test_items_of_one_key_go_one_at_a_time_and_in_order():
     lanes, worked_on = filled("aaa"), []
     while lanes.ready:
-        worked_on.append(lanes.take())
+        worked_on.append(lanes.take(0))
         assert not lanes.ready
-        lanes.done("a")
+        lanes.done("a", 0)
 
     assert worked_on == [0, 1, 2]
     assert state(lanes) == (0, 0, False)
@@ -71,73 +71,73 @@ def test_the_oldest_item_whose_key_is_free_goes_first():
     """No key waits for another's queue."""
     lanes = filled("aaabbc")
 
-    assert [lanes.take(), lanes.take(), lanes.take()] == [0, 3, 5]
+    assert [lanes.take(0), lanes.take(0), lanes.take(0)] == [0, 3, 5]
     assert state(lanes) == (3, 3, False)
-    lanes.done("b")
-    lanes.done("a")
-    assert [lanes.take(), lanes.take()] == [1, 4]
+    lanes.done("b", 0)
+    lanes.done("a", 0)
+    assert [lanes.take(0), lanes.take(0)] == [1, 4]
     assert state(lanes) == (1, 3, False)
 
 
 def test_a_key_that_is_worked_on_keeps_its_next_item_waiting():
     lanes = filled("a")
-    lanes.take()
+    lanes.take(0)
     assert state(lanes) == (0, 1, False)
 
-    lanes.add("a", 1, "next")
+    lanes.add("a", 1, "next", 0)
 
     assert state(lanes) == (1, 1, False)
-    lanes.done("a")
-    assert (lanes.ready, lanes.take()) == (True, "next")
+    lanes.done("a", 0)
+    assert (lanes.ready, lanes.take(0)) == (True, "next")
 
 
 def test_what_is_withdrawn_comes_back_oldest_first_and_the_others_stay():
     """Of a key whose first is given up the next is free; a busy key stays busy."""
     lanes = filled("abababc")
-    assert lanes.take() == 0
+    assert lanes.take(0) == 0
 
-    assert lanes.withdraw(lambda position: position in (1, 2, 5, 6)) == [1, 2, 5, 6]
+    assert lanes.withdraw(lambda position: position in (1, 2, 5, 6), 0) == [1, 2, 5, 6]
     assert state(lanes) == (2, 2, True)
-    assert lanes.take() == 3
+    assert lanes.take(0) == 3
     assert not lanes.ready
-    lanes.done("a")
-    assert lanes.take() == 4
-    lanes.done("a")
-    lanes.done("b")
+    lanes.done("a", 0)
+    assert lanes.take(0) == 4
+    lanes.done("a", 0)
+    lanes.done("b", 0)
     assert state(lanes) == (0, 0, False)
 
 
 def test_when_all_is_withdrawn_only_busy_keys_are_left():
     lanes = filled("aabbc")
-    lanes.take()
+    lanes.take(0)
 
-    assert lanes.withdraw(lambda position: True) == [1, 2, 3, 4]
+    assert lanes.withdraw(lambda position: True, 0) == [1, 2, 3, 4]
     assert state(lanes) == (0, 1, False)
-    lanes.done("a")
+    lanes.done("a", 0)
     assert lanes.keys == 0
 
 
 def test_when_nothing_is_unwanted_nothing_changes():
     lanes = filled("aabbc")
 
-    assert lanes.withdraw(lambda position: False) == []
+    assert lanes.withdraw(lambda position: False, 0) == []
     assert state(lanes) == (5, 3, True)
-    assert [lanes.take() for _ in range(3)] == [0, 2, 4]
+    assert [lanes.take(0) for _ in range(3)] == [0, 2, 4]
 
 
 def test_an_item_may_be_anything():
     """None, False and what cannot be compared are items; NaN is a key."""
     lanes, nan = KeyOrder(), float("nan")
     for position, item in enumerate([None, False, Opaque(2)]):
-        lanes.add(nan, position, item)
+        lanes.add(nan, position, item, 0)
     for position in range(3, 6):
-        lanes.add(KEYS[position], position, Opaque(position))
-    (gone,) = lanes.withdraw(lambda position: position == 3)
+        lanes.add(KEYS[position], position, Opaque(position), 0)
+    (gone,) = lanes.withdraw(lambda position: position == 3, 0)
 
     taken = []
     while lanes.ready:
-        taken.append(lanes.take())
-        lanes.done(nan if len(taken) in (1, 2, 3) else KEYS[taken[-1].position])
+        taken.append(lanes.take(0))
+        lanes.done(nan if len(taken) in (1, 2, 3) else KEYS[taken[-1].position], 0)
 
     assert gone.position == 3
     assert [item if item is None or item is False else item.position for item in taken] == [None, False, 2, 4, 5]
@@ -149,9 +149,9 @@ def test_ten_thousand_keys_leave_nothing_behind():
     lanes = filled(range(10_000))
     assert state(lanes) == (10_000, 10_000, True)
 
-    assert [lanes.take() for _ in range(10_000)] == list(range(10_000))
+    assert [lanes.take(0) for _ in range(10_000)] == list(range(10_000))
     for key in reversed(range(10_000)):
-        lanes.done(key)
+        lanes.done(key, 0)
 
     assert state(lanes) == (0, 0, False)
     assert holds_nothing(lanes)
@@ -160,9 +160,9 @@ def test_ten_thousand_keys_leave_nothing_behind():
 def test_keys_that_come_and_go_hold_one_lane():
     lanes = KeyOrder()
     for position in range(10_000):
-        lanes.add(position, position, position)
-        assert (lanes.keys, lanes.take()) == (1, position)
-        lanes.done(position)
+        lanes.add(position, position, position, 0)
+        assert (lanes.keys, lanes.take(0)) == (1, position)
+        lanes.done(position, 0)
 
     assert holds_nothing(lanes)
 
@@ -201,17 +201,17 @@ def test_the_lanes_do_what_the_rule_says(trace):
     lanes, model = KeyOrder(), Model()
     for position, (event, number) in enumerate(trace):
         if event == "add":
-            lanes.add(KEYS[number], position, Opaque(position))
+            lanes.add(KEYS[number], position, Opaque(position), 0)
             model.waiting.append((position, KEYS[number]))
         elif event == "take" and model.free():
             oldest = min(model.free())
-            assert lanes.take().position == oldest
+            assert lanes.take(0).position == oldest
             key = dict(model.waiting)[oldest]
             model.waiting.remove((oldest, key))
             model.busy.add(key)
         elif event == "done" and model.busy:
             key = sorted(model.busy, key=repr)[number % len(model.busy)]
-            lanes.done(key)
+            lanes.done(key, 0)
             model.busy.remove(key)
         elif event in ("behind", "some"):
 
@@ -219,7 +219,7 @@ def test_the_lanes_do_what_the_rule_says(trace):
                 return place > number if event == "behind" else place % number == 0
 
             gone = [place for place, _ in model.waiting if is_unwanted(place)]
-            assert [item.position for item in lanes.withdraw(is_unwanted)] == gone
+            assert [item.position for item in lanes.withdraw(is_unwanted, 0)] == gone
             model.waiting = [(place, key) for place, key in model.waiting if not is_unwanted(place)]
         assert state(lanes) == model.state()
 
@@ -229,8 +229,8 @@ def test_whoever_is_done_frees_one_item(count):
     """Not two of a key, however many of it wait."""
     lanes = filled("a" * count)
     for expected in range(count):
-        assert (lanes.ready, lanes.take(), lanes.ready) == (True, expected, False)
-        lanes.done("a")
+        assert (lanes.ready, lanes.take(0), lanes.ready) == (True, expected, False)
+        lanes.done("a", 0)
 
     assert state(lanes) == (0, 0, False)
 
@@ -387,3 +387,75 @@ def test_each_key_has_its_own_rolling_window():
     assert lanes.keys == 1
     lanes.add("c", 9, 9, 7.0)
     assert lanes.keys == 1
+
+
+def test_so_many_of_a_key_are_worked_on_at_once():
+    """Its lane lives as long as one of them is worked on, or one is free."""
+    lanes = KeyOrder(2)
+    for position in range(4):
+        lanes.add("a", position, position, 0)
+
+    assert (lanes.take(0), lanes.ready, lanes.take(0), lanes.ready) == (0, True, 1, False)
+    lanes.done("a", 0)
+    assert (lanes.take(0), lanes.ready) == (2, False)
+    lanes.done("a", 0)
+    lanes.done("a", 0)
+    assert state(lanes) == (1, 1, True)
+    assert lanes.take(0) == 3
+    lanes.add("a", 4, 4, 0)
+    lanes.done("a", 0)
+    assert state(lanes) == (1, 1, True)
+    assert lanes.take(0) == 4
+    lanes.add("a", 5, 5, 0)
+    assert lanes.take(0) == 5
+    lanes.done("a", 0)
+    assert state(lanes) == (0, 1, False)
+    lanes.done("a", 0)
+    assert state(lanes) == (0, 0, False)
+
+
+def rested(*keys):
+    """Lanes at one call per second, of which each of these keys has had its call at 0."""
+    lanes = KeyOrder(1, RateLimit(1, burst=1))
+    for position, key in enumerate(keys):
+        lanes.add(key, position, position, 0.0)
+        assert lanes.take(0.0) == position
+        lanes.begun(key, 0.0)
+        lanes.done(key, 0.0)
+    return lanes
+
+
+def test_items_that_are_free_at_the_same_time_go_in_their_order():
+    """And not before that time, which is not a position; the items are not compared."""
+    lanes = rested("a", "b")
+    for position, key in ((5, "b"), (7, "a")):
+        lanes.add(key, position, Opaque(position), 0.5)
+    lanes.advance(0.875)
+    assert (lanes.ready, lanes.deadline) == (False, 1.0)
+
+    lanes.advance(1.0)
+
+    assert [lanes.take(1.0).position, lanes.take(1.0).position] == [5, 7]
+
+
+def test_a_key_that_came_back_is_not_forgotten_when_its_bucket_is_full():
+    lanes = rested("a")
+    lanes.add("a", 1, 1, 0.5)
+    lanes.advance(1.0)
+
+    lanes.add("b", 2, 2, 9.0)
+
+    assert state(lanes) == (2, 2, True)
+    assert lanes.take(9.0) == 1
+    lanes.begun("a", 9.0)
+
+
+def test_a_key_is_forgotten_once_when_all_lanes_are_looked_through():
+    lanes = rested("a")
+
+    assert lanes.withdraw(lambda position: True, 0.5) == []
+    assert lanes.keys == 1
+    assert lanes.withdraw(lambda position: True, 9.0) == []
+    assert lanes.keys == 0
+    lanes.add("b", 1, 1, 9.0)
+    assert state(lanes) == (1, 1, True)
