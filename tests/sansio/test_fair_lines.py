@@ -9,10 +9,12 @@
 | groups share, and inside of them their members | `served` that charges one level; `_hide` that leaves a group |
 | nothing is left behind | a view, lane or flow that stays |
 | weights that were set | a group that is forgotten with its weights |
-| corrections | `adjust` that serves, or that lets a debt get below 0 |
+| corrections | `adjust` that serves, or that lets a debt get below 0; one of a group that does not wait |
+| copies | weights lost or under another name; a copy that shares them; a copy of a group that is no group of a copy |
 """
 
 import gc
+import pickle
 from collections import Counter, defaultdict
 from fractions import Fraction
 from itertools import combinations
@@ -350,6 +352,112 @@ def test_weights_that_were_set_in_a_group_stay():
                 line.add((key, number), group, key)
         served = in_turn(line, [*line])
         assert abs(Counter(key for key, _ in served[:20])["a"] - 15) <= 1
+
+
+def ten(name):
+    """The weight of each key that has no other."""
+    return 10
+
+
+NAMED = {("g",): 2, ("x",): 3, ("g", "a"): 4, ("g", "inner"): 5, ("g", "inner", "a"): 6, ("g", "inner", "b"): 7}
+
+
+def named(top, name):
+    """The branch that has a name, and the key of it there."""
+    branch = top
+    for key in name[:-1]:
+        branch = branch.group(key)
+    return branch, name[-1]
+
+
+def weights_of(top):
+    others = [("a",), ("g", "x"), ("h", "a"), ("g", "inner", "x")]
+    return {name: branch.weight(key) for name in [*NAMED, *others] for branch, key in [named(top, name)]}
+
+
+def with_weights():
+    """A branch in which weights were set."""
+    top = Branch(ten)
+    for name, weight in NAMED.items():
+        branch, key = named(top, name)
+        branch.set_weight(key, weight)
+    return top
+
+
+def test_a_copy_has_the_weights_and_nobody_waits_in_it():
+    """Nor has it the groups in which none was set: here one whose key cannot be pickled."""
+    top = with_weights()
+    line = FairLine(top)
+    line.add("call", *named(top, ("g", "a")))
+    line.add("another", top.group(lambda: None), "a")
+
+    made = pickle.loads(pickle.dumps(top))
+
+    assert weights_of(made) == weights_of(top)
+    assert {name: weights_of(made)[name] for name in NAMED} == NAMED
+    assert set(weights_of(made).values()) == {*NAMED.values(), 10}
+    assert (made.lanes, made.queue.backlogged, top.queue.backlogged) == ({}, 0, 2)
+    made.set_weight("g", 100)
+    assert top.weight("g") == 2
+
+
+@pytest.mark.parametrize("name", [("g",), ("g", "inner"), ("g", "inner", "b")])
+def test_a_copy_of_a_group_is_that_group_of_a_copy(name):
+    top = with_weights()
+    copied, made = pickle.loads(pickle.dumps((top, named(top, (*name, "a"))[0])))
+
+    assert made.name == name
+    assert made is named(copied, (*name, "a"))[0]
+    assert made is not named(top, (*name, "a"))[0]
+
+
+def test_weights_that_are_taken_from_another_are_added_and_then_apart():
+    top, other = with_weights(), Branch(ten)
+    other.set_weight("mine", 1)
+    other.group("g").set_weight("a", 99)
+
+    other.copy_weights(top)
+
+    assert weights_of(other) == weights_of(top)
+    assert other.weight("mine") == 1
+    other.set_weight("x", 8)
+    assert (top.weight("x"), top.weight("mine")) == (3, 10)
+
+
+def test_the_name_of_a_key_has_the_groups_around_it():
+    top = Branch(ten)
+
+    assert top.full_name("a") == "a"
+    assert top.group("g").full_name("a") == ("g", "a")
+    assert top.group("g").group(None).full_name("a") == ("g", None, "a")
+
+
+def test_a_key_is_no_group_whatever_its_hash():
+    top = Branch(ten)
+    line, group = FairLine(top), top.group("g")
+    line.add("of the group", group, "a")
+    the_same = hash(group.flow.key)
+
+    class Twin:
+        def __hash__(self):
+            return the_same
+
+    line.add("of the key", top, Twin())
+
+    assert in_turn(line, [*line]) == ["of the group", "of the key"]
+
+
+def test_a_correction_where_a_whole_group_does_not_wait_changes_nothing():
+    """Nobody of it shares with anyone; the others wait on, and it starts level with them."""
+    top = Branch(ten)
+    line = FairLine(top)
+    line.add("first", top, "x")
+
+    top.group("g").adjust("a", 50)
+
+    line.add("second", top.group("g"), "a")
+    line.add("third", top, "x")
+    assert in_turn(line, [*line]) == ["first", "second", "third"]
 
 
 def test_a_key_that_is_not_hashable_changes_nothing():
