@@ -46,3 +46,12 @@ def test_it_is_the_list_of_all_calls(after, most, steps):
             assert sorted(machine.due(now)) == expected
         dues = [began + count * after for began, count in calls.values() if count < most]
         assert machine.next_at() == min(dues, default=inf)
+
+
+def test_at_the_time_that_it_names_calls_are_due():
+    """Not before it, and not only after it; a second one of the same call likewise."""
+    machine = SlowCalls(0.5, 3)
+    machine.add("a", 1.0)
+    assert [machine.due(now) for now in (1.0, 1.4375, 1.5, 1.5)] == [[], [], ["a"], []]
+    assert [machine.due(now) for now in (1.9375, 2.0, 9.0)] == [[], ["a"], []]
+    assert machine.next_at() == inf

@@ -75,3 +75,9 @@ def test_a_step_counts_waits_that_are_over_by_limit_and_key():
     for number in range(3 * MOST_KEYS):
         many.count("limit", number, number)
     assert [each.waited for each in many.greatest()] == [*range(3 * MOST_KEYS - 1, 2 * MOST_KEYS - 1, -1)]
+
+
+def test_the_longest_wait_may_be_a_short_one():
+    waits = LimitWaits()
+    waits.count("limit", "a", 0.25)
+    assert [each.longest for each in waits.greatest()] == [0.25]

@@ -13,6 +13,9 @@ def test_so_many_are_taken_at_once():
     places.release()
     assert places.taken == 1
     assert [places.take(5, 1), places.take(5, 1)] == [None, inf]
+    places.release()
+    places.release()
+    assert places.taken == 0
 
 
 def test_when_one_is_free_also_behind_another():
