@@ -119,7 +119,7 @@ class View(Generic[K]):
             self.shown.remove(flow)
             if self._heap is not None:
                 flow._views = tuple(view for view in flow._views if view is not self)
-                self._compact()
+                self._compact(self._heap)
                 if not self.shown:
                     self._heap = None
                     del self._queue._views[self]
@@ -150,10 +150,10 @@ class View(Generic[K]):
     def _enter(self, flow: Flow[K]) -> None:
         assert self._heap is not None
         heappush(self._heap, (flow._tag, flow._entry, flow))
-        self._compact()
+        self._compact(self._heap)
 
-    def _compact(self) -> None:
-        if self._heap is not None and len(self._heap) > 2 * len(self.shown) + _SLACK:
+    def _compact(self, heap: list[tuple[int, int, Flow[K]]]) -> None:
+        if len(heap) > 2 * len(self.shown) + _SLACK:
             self._rebuild()
 
     def _rebuild(self) -> None:
@@ -391,10 +391,9 @@ class FairQueue(Generic[K]):
         what its part of that is more than its own. So it is 0 in all, and what a flow is served lowers its lag by that,
         less its share of it.
         """
-        ready = [flow for flow in self._flows.values() if flow._entry > 0]
-        ahead = [self.debt(flow) for flow in ready]
-        level = Fraction(sum(ahead), sum(flow.weight for flow in ready) or 1)
-        return {flow.key: level * flow.weight - each for flow, each in zip(ready, ahead, strict=True)}
+        ahead = {flow: self.debt(flow) for flow in self._flows.values() if flow._entry > 0}
+        level = Fraction(sum(ahead.values()), sum(flow.weight for flow in ahead) or 1)
+        return {flow.key: level * flow.weight - each for flow, each in ahead.items()}
 
     def _scale(self, weight: int | Fraction) -> tuple[int, int]:
         """Check a weight, and return the numerator and the denominator of a flow that has it."""

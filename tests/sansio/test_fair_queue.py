@@ -18,6 +18,7 @@
 | weight change | no rescaling of the debt |
 | memory | no `_compact`, no `_forget` |
 | a crowd of new keys | `_past` that looks for the key only |
+| lags | of those that are not ready; shares that are not by weight; ahead for behind |
 """
 
 import re
@@ -26,7 +27,7 @@ from fractions import Fraction
 from itertools import combinations, count, groupby
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -996,6 +997,7 @@ def test_only_a_flow_that_is_ready_is_served_out_of_turn():
         queue.overtake(flow)
 
 
+@example(3, [1, 1, 1, 1, -2, 1, -9, 1, 1])
 @given(st.integers(1, 10**6), st.lists(st.integers(-5, 9), min_size=1, max_size=20))
 def test_a_correction_is_counted_with_all_that_divisions_leave_over(weight, costs):
     """The debt of a flow is what it was charged and corrected by, to the last part, and never below 0."""
@@ -1007,5 +1009,60 @@ def test_a_correction_is_counted_with_all_that_divisions_leave_over(weight, cost
     for cost in costs:
         queue.adjust(other, cost)
         debt = max(Fraction(0), debt + cost)
-        assert abs(queue.debt(other) - debt) < Fraction(weight, 2**30)
+        assert queue.debt(other) == debt
         assert queue.debt(one) == 0
+
+
+def test_what_is_corrected_there_and_back_changes_nothing():
+    """Not even by the part of a tick, for a flow that virtual time has reached except for that."""
+    queue = FairQueue()
+    queue.add("unit", 1)
+    corrected, steady = queue.add("corrected", 7), queue.add("steady", 7)
+    for flow in (corrected, steady):
+        queue.ready(flow)
+        queue.charge(flow, still_ready=True)
+    queue.charge(corrected, still_ready=True)
+    before = queue.debt(steady)
+    assert 0 < before < Fraction(1, 2**31)
+
+    for cost in (0, 3, -3):
+        queue.adjust(steady, cost)
+
+    assert queue.debt(steady) == before
+
+
+def test_who_is_served_is_ahead_and_the_others_lag_by_their_weights():
+    """Three flows, to the last part of what each cost is by their weights; who is not ready does not take part."""
+    queue = FairQueue()
+    assert queue.lags() == {}
+    flows = {key: queue.add(key, weight) for key, weight in (("a", 1), ("b", 2), ("c", Fraction(1, 2)), ("away", 5))}
+    for key in "abc":
+        queue.ready(flows[key])
+    assert queue.lags() == {"a": 0, "b": 0, "c": 0}
+
+    queue.charge(flows["a"], 7, still_ready=True)
+    assert queue.lags() == {"a": -5, "b": 4, "c": 1}
+    queue.charge(flows["b"], Fraction(1, 3), still_ready=True)
+    assert queue.lags() == {
+        "a": -5 + Fraction(2, 21),
+        "b": 4 - Fraction(1, 3) + Fraction(4, 21),
+        "c": 1 + Fraction(1, 21),
+    }
+    queue.idle(flows["a"])
+    assert queue.lags() == {"b": -Fraction(1, 3) + Fraction(4, 15), "c": Fraction(1, 15)}
+    queue.idle(flows["b"])
+    queue.remove(flows["c"])
+    assert queue.lags() == {}
+
+
+@given(flow_weights, st.lists(st.one_of(int_costs, fraction_costs), max_size=30))
+def test_lags_are_what_each_got_less_than_its_share(flow_weights, costs):
+    """Among flows that are ready throughout: exactly, whatever divisions leave over. So they are 0 in all."""
+    bench, got, whole = backlogged_bench(flow_weights), [Fraction(0)] * len(flow_weights), sum(flow_weights)
+    for cost in costs:
+        flow = bench.queue.select()
+        got[flow.key] += bench.queue.charge(flow, cost, still_ready=True)
+
+        assert bench.queue.lags() == {
+            index: Fraction(sum(got) * weight) / whole - got[index] for index, weight in enumerate(flow_weights)
+        }

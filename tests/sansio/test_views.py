@@ -5,10 +5,11 @@ idle, are charged in turn or out of turn, corrected, and get other weights; seve
 
 Mutants that die here: a view that asks the queue though it does not show all; that forgets a change of weight, a charge
 or a correction; that keeps what is hidden; a cost or a weight whose finer ticks a view does not learn of; a weight that
-is remembered in coarser ticks than there are.
+is remembered in coarser ticks than there are; entries of hidden flows that pile up, or are looked for too often.
 """
 
 from fractions import Fraction
+from weakref import WeakSet
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -104,3 +105,33 @@ def test_a_weight_that_was_seen_counts_as_one_that_was_not(turns):
         return debts
 
     assert play(False) == play(True)
+
+
+class Key:
+    """A key of which one can see whether anybody has it."""
+
+
+def test_a_view_keeps_few_of_those_that_it_showed():
+    """Not more than it shows and sixteen, for memory; and not fewer, for dropping them looks at all that it shows."""
+    queue = FairQueue()
+    view, flows = View(queue), [queue.add(number, 1) for number in range(4)]
+    for flow in flows:
+        queue.ready(flow)
+        queue.charge(queue.select(), still_ready=True)
+    for flow in flows[:3]:
+        view.show(flow)
+    assert view.first() is flows[0]  # not the first of all, so it keeps an order of its own from now on
+    known, lengths = WeakSet(), []
+    for _ in range(200):
+        key = Key()
+        known.add(key)
+        flow = queue.add(key, 1)
+        queue.ready(flow)
+        view.show(flow)
+        view.hide(flow)
+        queue.remove(flow)
+        assert queue.select() is flows[0]  # so the queue itself keeps none that has gone
+        del key, flow
+        lengths.append(len(known))
+
+    assert max(lengths) == 3 + 16
