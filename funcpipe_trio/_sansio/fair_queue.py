@@ -71,7 +71,7 @@ class Flow(Generic[K]):
     served: int
     weight: int | Fraction
 
-    def __init__(self, key: K, weight: int | Fraction) -> None:
+    def __init__(self, key: K, weight: int | Fraction, numerator: int, denominator: int) -> None:
         self.key = key
         self.weight = weight
         self.served = 0
@@ -80,8 +80,8 @@ class Flow(Generic[K]):
         """The sum of the costs it was charged, as they were counted."""
         self._tag = 0
         self._rest = 0  # the part of a tick not yet in the tag, in 1/denominator
-        self._numerator = 1  # a cost of 1 is numerator/denominator ticks; both are multiples of the grid's unit
-        self._denominator = 1
+        self._numerator = numerator  # a cost of 1 is numerator/denominator ticks; both are multiples of the grid's unit
+        self._denominator = denominator
         self._entry = 0  # the number of its live entry in the heap; 0: not ready, -1: removed
         self._views: tuple[View[K], ...] = ()  # those that show it, and have a heap of their own
 
@@ -206,10 +206,9 @@ class FairQueue(Generic[K]):
         """
         if key in self._flows:
             raise checks.refuse(ValueError, "FairQueue", "key", "be new", key, show=named)
-        numerator, denominator = self._scale(weight)  # first: it may make ticks finer
+        scale = self._scale(weight)  # first: it may make ticks finer
         past = self._past(key)
-        flow = self._flows[key] = Flow(key, weight)
-        flow._numerator, flow._denominator = numerator, denominator
+        flow = self._flows[key] = Flow(key, weight, *scale)
         if past is not None and past._tag > self._now:
             flow._tag = self._rescaled(past._tag, past.weight, weight)
         return flow
