@@ -838,6 +838,17 @@ def test_misuse_is_refused_and_changes_nothing():
     assert (queue.backlogged, queue.select(), a.served, a.service) == (2, a, 0, 0)
 
 
+@pytest.mark.parametrize("weight", [True, 1.0, 0.5])
+def test_a_weight_that_only_equals_one_that_was_seen_is_refused(weight):
+    queue = FairQueue()
+    flow = queue.add("one", 1)
+    queue.add("half", Fraction(1, 2))
+    with pytest.raises(TypeError, match=r"weight must be a positive int or Fraction"):
+        queue.add("other", weight)
+    with pytest.raises(TypeError, match=r"weight must be a positive int or Fraction"):
+        queue.set_weight(flow, weight)
+
+
 def test_a_refused_key_is_still_free():
     """Nor has its weight become what others are measured by."""
     queue = FairQueue()
