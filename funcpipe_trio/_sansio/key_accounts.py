@@ -1,9 +1,11 @@
 """What was each key of a stream served, when new keys keep coming?
 
-Every key that holds items has an account. When its last item is gone, the account is put aside; of these, the ones that
-rank highest (by their cost, say) are kept, up to a limit, and the rest are forgotten. So memory does not grow with the
-number of keys that ever came, and the keys that used the most are always visible. A key that comes back resumes its
-account if it was kept, and starts a new one if not.
+Every key that holds items has an account. When its last item is gone, the account is put aside. A key that comes back
+resumes its account. Two numbers bound this, and they are not the same. A report names `MOST_SHOWN` keys, those that
+rank highest (by their cost, say). Of the accounts put aside `MOST_REMEMBERED` are remembered for sure: an idle key that
+ranks low now may be among the highest later, so forgetting all that no report shows would make sums wrong. Past twice
+that many the lowest are forgotten, in bulk, and begin again at 0 if they come back. So memory does not grow with the
+number of keys that ever came, and a report is exact while there are no more keys than are remembered.
 
 It decides nothing: the fair queue decides which key is served next.
 """
@@ -14,6 +16,11 @@ from collections.abc import Callable, Hashable, Iterable
 from fractions import Fraction
 from heapq import nlargest
 from typing import Any, Generic, Protocol, TypeVar
+
+MOST_SHOWN = 100
+"""The most keys in a report, those that rank highest. A report of a hundred thousand keys is useless."""
+MOST_REMEMBERED = 10_000
+"""How many keys that hold nothing now are remembered at least; twice as many at most."""
 
 
 class KeyAccount:
@@ -60,8 +67,9 @@ A = TypeVar("A", bound=Account)
 class KeyAccounts(Generic[A]):
     """The accounts of keys that hold no item now."""
 
-    def __init__(self, limit: int, rank: Callable[[A], Any]) -> None:
-        self._limit = limit
+    def __init__(self, rank: Callable[[A], Any], *, shown: int = MOST_SHOWN, remembered: int = MOST_REMEMBERED) -> None:
+        self._shown = shown
+        self._remembered = remembered
         self._rank = rank  # those where this is highest are kept
         self._kept: dict[Hashable, A] = {}
 
@@ -80,15 +88,17 @@ class KeyAccounts(Generic[A]):
     def put_aside(self, account: A) -> None:
         """Put aside the account of a key that no longer holds items."""
         self._kept[account.key] = account
-        if len(self._kept) > 2 * self._limit:  # in bulk: finding the lowest each time would cost more than serving
-            self._kept = {each.key: each for each in self._greatest(self._kept.values())}
+        if len(self._kept) > 2 * self._remembered:  # in bulk: finding the lowest each time costs more than serving
+            kept = sorted(self._kept.values(), key=self._rank, reverse=True)[: self._remembered]
+            self._kept = {each.key: each for each in kept}
 
-    def greatest(self, live: Iterable[A]) -> list[A]:
-        """Return the ones that rank highest, of the kept and the live ones, highest first."""
-        return self._greatest({each.key: each for each in (*live, *self._kept.values())}.values())
+    def greatest(self, live: Iterable[A], rank: Callable[[A], Any] | None = None) -> list[A]:
+        """Return the ones to show, those that rank highest of the kept and the live ones, highest first.
 
-    def _greatest(self, accounts: Iterable[A]) -> list[A]:
-        return nlargest(self._limit, accounts, key=self._rank)
+        `rank` is how they rank now, if that is not how they rank while they hold nothing.
+        """
+        accounts = {each.key: each for each in (*live, *self._kept.values())}.values()
+        return nlargest(self._shown, accounts, key=rank or self._rank)
 
 
 def cost_of(account: KeyAccount) -> int | Fraction:

@@ -1,8 +1,8 @@
 """Which key waited for how long for a limit, when new keys keep coming?
 
-At a limiter, a key has an account while one of its calls waits; then the account is put aside, and of these the ones
-with the longest waits are kept (`key_accounts`). A step counts the waits that are over, by limit and key. So memory
-does not grow with the number of keys that ever came.
+At a limiter, a key has an account while one of its calls waits; then the account is put aside, and of these ten
+thousand, those with the longest waits, are kept for sure (`key_accounts`). A step counts the waits that are over, by
+limit and key. So memory does not grow with the number of keys that ever came.
 """
 
 from __future__ import annotations
@@ -10,10 +10,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from fractions import Fraction
 
-from .key_accounts import KeyAccounts
-
-MOST_KEYS = 100
-"""The most keys in a report, those that waited longest. A report of a hundred thousand keys is useless."""
+from .key_accounts import MOST_REMEMBERED, MOST_SHOWN, KeyAccounts
 
 
 class KeyWait:
@@ -47,9 +44,9 @@ class KeyWait:
 class KeyWaits:
     """The accounts of all keys of a limit."""
 
-    def __init__(self, limit: int = MOST_KEYS) -> None:
+    def __init__(self, *, shown: int = MOST_SHOWN, remembered: int = MOST_REMEMBERED) -> None:
         self._live: dict[Hashable, KeyWait] = {}  # of keys that wait
-        self._aside: KeyAccounts[KeyWait] = KeyAccounts(limit, _rank)
+        self._aside: KeyAccounts[KeyWait] = KeyAccounts(_rank, shown=shown, remembered=remembered)
 
     def begin(self, key: Hashable, now: float) -> None:
         """Count a call that begins to wait."""
@@ -82,9 +79,9 @@ class KeyWaits:
         if live is None:
             self._aside.put_aside(account)
 
-    def greatest(self) -> list[KeyWait]:
-        """Return the accounts of those that waited longest, longest first; only so many are known."""
-        return self._aside.greatest(self._live.values())
+    def greatest(self, now: float) -> list[KeyWait]:
+        """Return the accounts of those that waited longest, longest first, with the waits that are not over."""
+        return self._aside.greatest(self._live.values(), lambda account: account.waited(now))
 
 
 def _rank(account: KeyWait) -> float:
@@ -110,8 +107,8 @@ class LimitWait:
 class LimitWaits:
     """The waits that are over, of the calls of one step, by limit and key."""
 
-    def __init__(self, limit: int = MOST_KEYS) -> None:
-        self._accounts: KeyAccounts[LimitWait] = KeyAccounts(limit, _waited)
+    def __init__(self, *, shown: int = MOST_SHOWN, remembered: int = MOST_REMEMBERED) -> None:
+        self._accounts: KeyAccounts[LimitWait] = KeyAccounts(_waited, shown=shown, remembered=remembered)
 
     def count(self, limit: str, key: Hashable, seconds: float) -> None:
         """Count one wait."""

@@ -8,8 +8,8 @@ enters in the same step in which a place for it becomes free, so a key with an i
 Invariants: a lane holds 1 to `capacity` items; there are at most `max_keys` lanes; while an item is outside there is no
 place for it. So at most ``max_keys * capacity + 1`` items are here.
 
-A key whose last item was taken is forgotten in that step. Its debt is not: the `FairQueue` keeps it until virtual time
-has passed it, so a key gains nothing by coming and going.
+A key whose last item was taken has no lane from that step on. Its debt is not forgotten: the `FairQueue` keeps it
+until virtual time has passed it, so a key gains nothing by coming and going.
 
 It never waits, and does not decide what happens to an item outside: that is up to the caller.
 """
@@ -23,9 +23,6 @@ from typing import Any
 
 from .fair_queue import FairQueue, Flow
 from .key_accounts import KeyAccount, KeyAccounts, cost_of
-
-MOST_ACCOUNTS = 100
-"""The most keys in a report, those with the highest cost. A report of a hundred thousand keys is useless."""
 
 
 class Lane:
@@ -76,7 +73,7 @@ class KeyedFairQueue:
         self._max_keys = max_keys
         self._lanes: dict[Hashable, Lane] = {}
         self._queue: FairQueue[Hashable] = FairQueue()
-        self._accounts = KeyAccounts[KeyAccount](MOST_ACCOUNTS, cost_of)
+        self._accounts = KeyAccounts[KeyAccount](cost_of)
         self._inside = 0
         self.outside = None
         self.cost = 0
@@ -161,7 +158,7 @@ class KeyedFairQueue:
         return items
 
     def accounts(self) -> list[KeyAccount]:
-        """Return what the keys were served: the `MOST_ACCOUNTS` with the highest cost, highest first."""
+        """Return what the keys were served: the `MOST_SHOWN` with the highest cost, highest first."""
         live = [lane.account for lane in self._lanes.values()]
         if self.outside is not None and self.outside.lane is None:
             key = self.outside.key

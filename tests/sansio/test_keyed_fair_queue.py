@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from funcpipe_trio._sansio.key_accounts import KeyAccount, KeyAccounts, cost_of
-from funcpipe_trio._sansio.keyed_fair_queue import MOST_ACCOUNTS, KeyedFairQueue
+from funcpipe_trio._sansio.key_accounts import MOST_REMEMBERED, MOST_SHOWN, KeyAccount, KeyAccounts, cost_of
+from funcpipe_trio._sansio.keyed_fair_queue import KeyedFairQueue
 from funcpipe_trio.testing import assert_fair
 
 
@@ -189,17 +189,19 @@ def test_clear_gives_up_everything_once():
 
 
 def test_hundred_thousand_keys_leave_nothing_behind():
-    """Few keys at a time, ever new ones: lanes, flows, debts and accounts stay few."""
+    """Few keys at a time, ever new ones: lanes, flows and debts stay few, and accounts no more than are remembered."""
     lanes = lanes_of(capacity=2, max_keys=50)
-    most = 0
+    most, known = 0, 0
     for number in range(100_000):
         add(lanes, number)
         if len(lanes) > 40:
             take(lanes, 1)
-        most = max(most, lanes.keys + len(lanes._queue._departed) + len(lanes._queue._heap) + len(lanes._accounts))
+        most = max(most, lanes.keys + len(lanes._queue._departed) + len(lanes._queue._heap))
+        known = max(known, len(lanes._accounts))
 
-    assert most < 41 + 60 + 120 + 2 * MOST_ACCOUNTS
-    assert len(lanes.accounts()) == MOST_ACCOUNTS
+    assert most < 41 + 60 + 120
+    assert known <= 2 * MOST_REMEMBERED
+    assert len(lanes.accounts()) == MOST_SHOWN
 
 
 def test_accounts_say_what_each_key_was_served_and_where_it_counted():
@@ -241,7 +243,7 @@ def test_nothing_is_taken_where_nothing_is():
 
 def test_an_account_adds_up():
     """It has the weight that it was made with; one that was put aside goes on."""
-    accounts = KeyAccounts(3, cost_of)
+    accounts = KeyAccounts(cost_of, shown=3, remembered=3)
     account = accounts.resume("a") or KeyAccount("a", 7)
     for cost, contested in ((2, True), (3, False), (Fraction(1, 2), True)):
         account.count(cost, contested=contested)
@@ -253,7 +255,7 @@ def test_an_account_adds_up():
 
 def test_accounts_are_forgotten_in_bulk():
     """When twice as many are put aside as are kept: catches a search for the least one for each key that goes."""
-    accounts = KeyAccounts(3, cost_of)
+    accounts = KeyAccounts(cost_of, shown=3, remembered=3)
     sizes = []
     for key in range(8):
         accounts.put_aside(accounts.resume(key) or KeyAccount(key, 1))
@@ -264,7 +266,7 @@ def test_accounts_are_forgotten_in_bulk():
 
 def test_accounts_keep_the_greatest():
     """Of the keys that are gone those of the greatest cost are kept, however many came after them."""
-    accounts = KeyAccounts(3, cost_of)
+    accounts = KeyAccounts(cost_of, shown=3, remembered=3)
     for key in range(100):
         account = accounts.resume(key) or KeyAccount(key, 1)
         account.count(1000 - key, contested=False)

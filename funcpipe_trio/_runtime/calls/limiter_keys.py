@@ -137,5 +137,5 @@ def key_waits(shared: SharedBucket, now: float) -> tuple[KeyWaitReport, ...]:
         return ()
     return tuple(
         KeyWaitReport(each.key, each.waiting, each.acquired, each.cost, each.waited(now), each.longest)
-        for each in shared.waits.greatest()
+        for each in shared.waits.greatest(now)
     )

@@ -41,7 +41,8 @@ class PlaceLimiterStatistics:
     waited: float = field(default=0.0, compare=False)
     """Seconds in which tasks waited for a place, summed over the tasks; with the waits that are not over."""
     keys: tuple[KeyWaitReport, ...] = field(default=(), compare=False)
-    """Which keys waited for how long, the 100 of the longest waits; empty without shares."""
+    """Which keys waited for how long, the 100 of the longest waits; empty without shares. The sums are exact for up
+    to 10,000 keys; past that the least are forgotten, and counted from 0 again when they come back."""
 
 
 class PlaceLimiterGroup(LimiterKeys):

@@ -46,7 +46,8 @@ class RateLimiterStatistics:
     paused_until: float | None = None
     """When its pause ends, by trio's clock; None if it is not paused."""
     keys: tuple[KeyWaitReport, ...] = field(default=(), compare=False)
-    """Which keys waited for how long, the 100 of the longest waits; empty without shares."""
+    """Which keys waited for how long, the 100 of the longest waits; empty without shares. The sums are exact for up
+    to 10,000 keys; past that the least are forgotten, and counted from 0 again when they come back."""
 
 
 class RateLimiterGroup(LimiterKeys):

@@ -78,7 +78,8 @@ class PolicyReport:
     waited_places: float = 0.0
     """Seconds in which calls waited for places, summed likewise."""
     limits: tuple[LimitWaitReport, ...] = field(default=(), compare=False)
-    """Which key waited for which limit, the 100 of the longest waits; waits that are over."""
+    """Which key waited for which limit, the 100 of the longest waits; waits that are over. The sums are exact for up to
+    10,000 pairs of limit and key; past that the least are forgotten, and counted from 0 again when they come back."""
     fallbacks: int = 0
     """Failures after which the other step of a `fallback` was called."""
     hedges: int = 0
@@ -302,8 +303,8 @@ class LinkReport:
 class InputReport:
     """One input of a merge, one key of a `fair_by`, or what one branch gave: its part of what was handed over.
 
-    There may be any number of keys: the 100 of the greatest cost are reported. One that dropped out of them and comes
-    back is counted from 0 again.
+    There may be any number of keys: the 100 of the greatest cost are reported. The sums are exact for up to 10,000
+    keys that have nothing now; past that the least are forgotten, and counted from 0 again when they come back.
     """
 
     merge: str

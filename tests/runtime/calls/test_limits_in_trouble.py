@@ -34,6 +34,7 @@ from funcpipe_trio import (
 )
 from funcpipe_trio._plan.steps import limits_around
 from funcpipe_trio._runtime.calls.limiter_keys import branch_of, shared_of
+from funcpipe_trio._sansio.key_waits import KeyWaits
 from funcpipe_trio.testing import run_virtual
 from funcpipe_trio.testing._schedule import Schedule, scheduled
 from tests._kit import run_real
@@ -469,7 +470,7 @@ def test_a_debt_is_kept_from_one_run_to_the_next(really: Any, share: Any) -> Non
 
 @pytest.mark.parametrize("what", ["tokens", "places"])
 def test_keys_that_came_and_went_are_forgotten(what: str) -> None:
-    """Of two thousand more that waited, no object is left for each."""
+    """Of two thousand more that waited no object is left for each, once all have come that are remembered: here 100."""
 
     async def main() -> tuple[int, int]:
         if what == "tokens":
@@ -478,6 +479,7 @@ def test_keys_that_came_and_went_are_forgotten(what: str) -> None:
         else:
             limiter = PlaceLimiter(1, FairShare())
             use = limiter.hold
+        shared_of(limiter).waits = KeyWaits(remembered=100)
 
         async def come(first: int, many: int) -> int:
             for start in range(first, first + many, 100):

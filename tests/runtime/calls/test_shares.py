@@ -577,3 +577,30 @@ def test_debts_of_ever_new_keys_do_not_cost_more_than_the_rate():
         return made
 
     assert 100 <= run_virtual(main) <= 125
+
+
+def test_what_each_of_many_keys_has_waited_is_told_exactly():
+    """Of more keys than are told, which come and go: by the limiter, and by the step for what its calls waited."""
+    chance, waited = random.Random(1), defaultdict(Fraction)
+    limiter = RateLimiter(RateLimit(64, burst=1), FairShare())
+
+    async def main():
+        async def call(item):
+            key, began = item
+            waited[key] += Fraction(trio.current_time()) - began
+
+        step = Step(call).rate_limit(limiter, key=lambda item: item[0]).start()
+        for _ in range(40):
+            async with trio.open_nursery() as nursery:
+                for key in chance.sample(range(400), 20):
+                    nursery.start_soon(step, (key, Fraction(trio.current_time())))
+        return step.statistics().limits, limiter.statistics().keys
+
+    told = run_virtual(main)
+
+    longest = sorted((seconds for seconds in waited.values() if seconds), reverse=True)[:100]
+    for rows in told:
+        assert [each.waited for each in rows] == pytest.approx([float(seconds) for seconds in longest])
+        assert {each.key: each.waited for each in rows} == pytest.approx(
+            {each.key: float(waited[each.key]) for each in rows}
+        )
