@@ -82,7 +82,8 @@ class Step(Generic[A, B]):
       fn: ``fn(item)``, an async function, or any that returns something to await (such as a lambda that returns a
         coroutine); a sync one if `on` then determines where it runs. ``fn(resource, item)`` if `using` follows.
       name: its name in plans, reports and errors; by default the function's name.
-      idempotent: whether it may safely be called again after a failure; if not, `retry` is refused.
+      idempotent: whether it may safely be called again after a failure; if not, `retry` and `hedge`
+        are refused around it, also around its started step.
 
     Raises:
       TypeError: if an argument has a wrong type.
@@ -193,7 +194,8 @@ class Step(Generic[A, B]):
         """Try what is inside again when it fails.
 
         Raises:
-          PlanError: if what is inside is not idempotent, or `retry` pauses rate limits and there is none inside.
+          PlanError: if what is inside is not idempotent, also in a started step; or if `retry` pauses rate limits and
+            there is none inside.
           TypeError: if `retry` is not a `Retry`.
         """
         return self._within(checks.instance("Step.retry", "retry", retry, Retry))
@@ -338,7 +340,7 @@ class Step(Generic[A, B]):
           most: calls of one item, an int >= 2.
 
         Raises:
-          PlanError: if what is inside is not idempotent.
+          PlanError: if what is inside is not idempotent, also in a started step.
           TypeError: if an argument has a wrong type.
           ValueError: if an argument is out of range.
         """

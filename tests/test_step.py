@@ -287,6 +287,9 @@ def test_a_step_that_is_not_idempotent_is_not_retried():
         lambda: once.timeout(1).map(double).retry(Retry(2)),
         lambda: Step(embed).then(once).retry(Retry(2)),
         lambda: once.then(Step(embed)).timeout(1).then(Step(store)).retry(Retry(2)),
+        lambda: Step(once.start()).retry(Retry(2)),
+        lambda: Step(embed).fallback(Step(once.timeout(1).start(), name="pay")).timeout(1).retry(Retry(2)),
+        lambda: Step(Step(once.start()).timeout(1).start()).retry(Retry(2)),
     ):
         with pytest.raises(PlanError) as caught:
             build()
@@ -296,6 +299,7 @@ def test_a_step_that_is_not_idempotent_is_not_retried():
         once.then(Step(embed, idempotent=False)).retry(Retry(2))
 
     assert both.value.problems == (ONCE, ONCE.replace("store", "embed"))
+    assert Step(once.start(), name="pay").timeout(1).describe().splitlines()[1] == "  call store, not idempotent"
     assert Step(embed).retry(Retry(2)).then(once).timeout(1).describe().count("retry") == 1
 
 

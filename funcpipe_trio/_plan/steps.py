@@ -267,8 +267,8 @@ class Within:
 
 
 def _refuse_once(parts: tuple[Part, ...], what: str) -> None:
-    """Refuse a second call of what is not idempotent."""
-    once = [call.name for call in _calls(parts) if not call.idempotent]
+    """Refuse a second call of what is not idempotent, also of what a started step calls."""
+    once = [call.name for call in _calls_inside(parts) if not call.idempotent]
     if once:
         raise PlanError(
             *(
@@ -407,10 +407,10 @@ def layers_in(parts: tuple[Part, ...]) -> Iterator[Layer]:
 def _layers_of_calls(parts: tuple[Part, ...]) -> Iterator[Layer]:
     """Yield every policy in a row of parts, and in the started steps that it calls."""
     yield from layers_in(parts)
-    for call in _calls(parts):
+    for call in _calls_inside(parts):
         started = step_of(call.fn)
         if started is not None:
-            yield from _layers_of_calls(started.parts)
+            yield from layers_in(started.parts)
 
 
 def keeps_place_inside(layer: Layer) -> bool:
@@ -464,12 +464,21 @@ def _calls(parts: tuple[Part, ...]) -> Iterator[Call]:
             yield part
 
 
+def _calls_inside(parts: tuple[Part, ...]) -> Iterator[Call]:
+    """Yield every call in a row of parts, and in the started steps that it calls."""
+    for call in _calls(parts):
+        yield call
+        started = step_of(call.fn)
+        if started is not None:
+            yield from _calls_inside(started.parts)
+
+
 def _lines(parts: tuple[Part, ...]) -> Iterator[str]:
     for number, part in enumerate(parts):
         then = "then " if number else ""
         if isinstance(part, Call):
             where = "" if part.runner is None else f" on {part.runner.describe()}"
-            once = "" if part.idempotent else ", not idempotent"
+            once = "" if all(call.idempotent for call in _calls_inside((part,))) else ", not idempotent"
             using = "" if part.using is None else f", {part.using.describe()}"
             yield f"{then}call {function_name(part.fn)}{where}{using}{once}"
         elif isinstance(part, Pure):

@@ -593,7 +593,12 @@ def test_a_block_that_is_cancelled_leaves_the_first_call_of_another_task():
 def test_it_is_refused_for_what_must_not_be_called_twice():
     once = Step(abs, name="pay", idempotent=False).on(threads(1))
     rule = "step 'pay': a step with idempotent=False must not be hedged: both calls may have their effect."
-    for build in (lambda: once.hedge(1), lambda: Step(abs).fallback(once).timeout(2).hedge(1)):
+    for build in (
+        lambda: once.hedge(1),
+        lambda: Step(abs).fallback(once).timeout(2).hedge(1),
+        lambda: Step(once.start()).hedge(1),
+        lambda: Step(Step(once.start()).timeout(2).start(), name="again").hedge(1),
+    ):
         with pytest.raises(PlanError) as caught:
             build()
         assert str(caught.value) == f"{rule}\nUse idempotent=True if calling it again does no harm."
