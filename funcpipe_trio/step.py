@@ -303,8 +303,8 @@ class Step(Generic[A, B]):
         """Call another step with the same item when what is inside fails.
 
         It is called after any `Exception`, also a `TooSlowError` of a timeout inside or a `CircuitOpen`; not after a
-        cancellation, and not after a `MisuseError`, which is a mistake in the program. If it fails, too, its error is
-        raised, with the first one as its ``__context__``.
+        cancellation, and not after a `MisuseError` or a `StateError`, which are mistakes in the program.
+        If it fails, too, its error is raised, with the first one as its ``__context__``.
 
         It is part of this step: the policies around this apply to it, its own only to its calls. The report counts it
         (`PolicyReport.fallbacks`).
@@ -327,6 +327,7 @@ class Step(Generic[A, B]):
 
         A failure is final if no other call runs: trying again is a retry's. While others run, they decide, and more
         are started when they are due; if all fail, the last error is raised, and those before are its ``__context__``.
+        A `MisuseError` or `StateError`, a mistake in the program, is raised at once: the others are cancelled.
 
         What is inside applies to each call: it takes its own tokens, has its own timeout and its own attempts. The
         report counts the further calls (`PolicyReport.hedges`). Where the first is fast, none is made, and no task.

@@ -76,7 +76,8 @@ class CircuitOpen(FuncpipeError):
 class MisuseError(TypeError):
     """A function returned an awaitable where nothing awaits it, or something else where an awaitable was needed.
 
-    This is a mistake in the program, so no policy handles it: it is not retried, skipped or emitted.
+    This is a mistake in the program, so no policy handles it: it is not retried or hedged, no fallback replaces it, and
+    it is not skipped, emitted or diverted.
     """
 
 
@@ -109,4 +110,22 @@ class WorkerError(FuncpipeError):
 
 
 class StateError(FuncpipeError, RuntimeError):
-    """A call does not fit the state of the object; it changed nothing."""
+    """A call does not fit the state of the object; it changed nothing.
+
+    This is a mistake in the program, so no policy handles it, as with a `MisuseError`.
+    """
+
+
+def is_misuse(error: BaseException) -> bool:
+    """Return whether an error is a mistake in the program, which no policy handles: it is no failure of an item.
+
+    A group is one if there is one in it: with the group, it would be hidden.
+    """
+    waiting = [error]  # a loop, since groups may be nested deeper than the stack
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, MisuseError | StateError):
+            return True
+        if isinstance(part, BaseExceptionGroup):
+            waiting += part.exceptions
+    return False

@@ -16,7 +16,7 @@ from math import inf
 from typing import Any
 
 from .._base import checks
-from .._base.errors import CircuitOpen, MisuseError
+from .._base.errors import CircuitOpen, MisuseError, is_misuse
 from .._base.functions import function_name
 from .._base.shown import cut, escaped, type_name
 from ..policies.retry import ErrorFilter, Retry
@@ -91,7 +91,7 @@ def is_meant(meant: ErrorFilter, error: Exception) -> bool:
     Types match their instances, and a group if they match all its leaves, since nurseries raise groups. A predicate
     gets the group as it is. No filter matches a mistake in the program.
     """
-    if isinstance(error, MisuseError):
+    if is_misuse(error):
         return False
     if isinstance(meant, type | tuple):
         return all(isinstance(part, meant) for part in _parts(error, meant))

@@ -6,6 +6,7 @@ one more call is due, it gets a task of its own, in the nursery of the run or of
 
     the first success counts     all other calls are cancelled, and waited for
     a failure                    is final if no other call runs; otherwise those decide, and those still to come
+    a mistake in the program     is final: all other calls are cancelled, and waited for
     the caller is cancelled      so is the first call, and when that has ended the others; they are waited for
 
 Each call has its own `CallContext`: attempts, limits and waits are its own. It begins with the context variables that
@@ -24,6 +25,7 @@ from typing import Any
 
 import trio
 
+from ..._base.errors import is_misuse
 from ..._plan.steps import Hedge
 from ..._sansio.hedging import SlowCalls
 from ..core.call_context import CallContext, Layered
@@ -69,11 +71,12 @@ class _Hedging:
             raised = error
         if raised is None:
             self._slow.remove(race)
-            if not race.is_won:  # no other call was made, as mostly
+            if not race.is_decided:  # no other call was made, as mostly
                 return result
-            await race.end_others()
-            return race.result
         try:
+            if raised is None:
+                await race.end_others()
+                return race.outcome()
             return await self._failed(race, raised)  # noqa: ASYNC104  # which raises it if it must
         finally:
             del raised, race  # otherwise a reference cycle
@@ -107,7 +110,10 @@ class _Hedging:
             error = failure_of(raised)
             if error is None:
                 raise
-            self._lose(race, error, context, is_cancelled=scope.cancel_called)
+            is_cancelled = scope.cancel_called
+            self._lose(race, error, context, is_cancelled=is_cancelled)
+            if race.is_decided and not is_cancelled:
+                race.limit.end()
         finally:
             race.leave(scope)
 
@@ -117,15 +123,12 @@ class _Hedging:
         if error is None or not (race.others or race.error or race.has_ended):
             await self._end(race)
             raise raised
-        self._lose(race, error, race.context, is_cancelled=race.is_won)
+        self._lose(race, error, race.context, is_cancelled=race.is_decided)
         try:
             await race.until_decided()
         finally:
             await self._end(race)  # noqa: ASYNC102  # it waits, shielded, for calls that it cancels
-        if race.is_won:
-            return race.result
-        assert race.error is not None
-        raise race.error
+        return race.outcome()
 
     async def _end(self, race: _Race) -> None:  # noqa: ASYNC124  # without further calls there is nothing to wait for
         """Start no more calls, cancel those that run, and wait for them."""
@@ -151,8 +154,9 @@ class _Race:
     keeper: Keeper | None = None  # where those run
     count = 0  # further calls so far
     running = 1  # calls that were begun, and have not ended
-    has_ended = False  # one call has succeeded, or all that were begun have failed: no more are started
+    has_ended = False  # it is decided, or all calls that were begun have failed: no more are started
     is_won = False  # one has succeeded
+    is_decided = False  # one has, or met a mistake in the program: the others are cancelled
     result: Any = None  # of that one
     error: Exception | None = None  # of the last call that failed; those before are its context
     _changed: trio.Event | None = None  # set when something has; None while nobody waits for that
@@ -178,12 +182,10 @@ class _Race:
 
     def win(self, result: Any) -> None:
         """Take the result of a call, if it is the first; end the others."""
-        if self.is_won:
+        if self.is_decided:
             return
         self.has_ended, self.is_won, self.result = True, True, result
-        for scope in self.others:
-            scope.cancel()
-        self._tell()
+        self._decide()
 
     def fail(self, error: Exception, context: CallContext) -> None:
         """Take the error of a call: it is the one that remains, so far."""
@@ -191,8 +193,16 @@ class _Race:
             follow(error, self.error)
         self.error = error
         self.running -= 1
-        self.has_ended = self.has_ended or not self.running
         self.context.take_over(context)
+        if is_misuse(error):
+            self._decide()
+        self.has_ended = self.is_decided or not self.running
+
+    def _decide(self) -> None:
+        self.is_decided = True
+        for scope in self.others:
+            scope.cancel()
+        self._tell()
 
     def leave(self, scope: trio.CancelScope) -> None:
         """Called when a further call has ended."""
@@ -200,9 +210,16 @@ class _Race:
         self._tell()
 
     async def until_decided(self) -> None:
-        """Wait until a call has succeeded, or none runs."""
-        while self.running and not self.is_won:
+        """Wait until it is decided, or none runs."""
+        while self.running and not self.is_decided:
             await self._change()
+
+    def outcome(self) -> Any:
+        """Return the result, or raise the error that remains."""
+        if self.is_won:
+            return self.result
+        assert self.error is not None
+        raise self.error
 
     async def end_others(self) -> None:
         """Cancel the further calls, and wait for them."""

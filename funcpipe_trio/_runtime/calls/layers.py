@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import trio
 
-from ..._base.errors import MisuseError
+from ..._base.errors import is_misuse
 from ..._base.functions import AnyFunction, is_async
 from ..._base.shown import type_name
 from ..._plan.nodes import is_awaitable
@@ -369,7 +369,7 @@ def _replaced(inner: Layered, other: Layered) -> Layered:
             return await inner(item, context)
         except BaseException as raised:  # noqa: ASYNC103  # raised again if it must pass
             error = failure_of(raised)
-            if error is None or isinstance(error, MisuseError):
+            if error is None or is_misuse(error):
                 raise
         context.tell_of(error)
         context.turn_to_another(error)  # noqa: ASYNC104  # it is raised, as a context, if this one fails, too

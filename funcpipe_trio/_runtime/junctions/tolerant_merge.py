@@ -2,7 +2,8 @@
 
 With `OnError.emit` a `Failure` does, in the turn that the item would have had; it costs nothing, so it moves no shares.
 With `OnError.skip` nothing does, so the input is looked upon as ended as soon as its failure stands at its end; one
-failed input too many ends the merge, in its turn. A run that was stopped, and a `MisuseError`, are no such failures.
+failed input too many ends the merge, in its turn. A run that was stopped, and a mistake in the program
+(`is_misuse`), are no such failures.
 
 The invariant: what waits for its turn here and is not read is given up like an item.
 """
@@ -12,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from typing import Any
 
-from ..._base.errors import MisuseError
+from ..._base.errors import is_misuse
 from ..._base.shown import label, named, type_name
 from ...policies.fair_share import FairShare
 from ...policies.on_error import Failure, OnError, Skip
@@ -53,7 +54,7 @@ class TolerantMergeInlet(MergeInlet):
         if self._closed:  # by user code, while the failure was read
             self.ledger.unread(failure, self._reason)
             return Ended()
-        if failure.stopped is not None or isinstance(error, MisuseError):
+        if failure.stopped is not None or is_misuse(error):
             return Failed(failure, self.ledger)
         self._failures += 1
         each.failure = type_name(error)

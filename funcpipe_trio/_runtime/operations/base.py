@@ -16,7 +16,7 @@ from typing import Any
 
 import trio
 
-from ..._base.errors import MisuseError
+from ..._base.errors import is_misuse
 from ..._plan import operations as plan
 from ..._sansio.tolerance import Tolerance
 from ...policies.on_error import Emit, Failure, OnError, Skip, Stop
@@ -77,7 +77,7 @@ class FusedOperation:
     def failed(self, error: BaseException, number: int, value: Any) -> Any:
         """Apply the policy to a value at which the function raised: raise, or return what takes its place."""
         policy, met = self.on_error, failure_of(error)
-        if met is None or isinstance(policy, Stop) or isinstance(met, MisuseError):
+        if met is None or isinstance(policy, Stop) or is_misuse(met):
             self.chain.failing(error, self.name, number, value)
         limit = None if self._tolerance is None else self._tolerance.failed(number + 1)
         if limit is not None:

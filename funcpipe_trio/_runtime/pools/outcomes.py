@@ -5,14 +5,14 @@ by nothing, in its turn (`PendingSkip`, so that a limit counts items in their or
 end), by a `Failure`, or by nothing once another step has handled the `Failure`.
 
 A failure of an item that is no longer needed ends nothing: it is kept with the errors of cleanup. No policy covers a
-`MisuseError`.
+mistake in the program (`is_misuse`).
 """
 
 from __future__ import annotations
 
 from typing import Any, Protocol
 
-from ..._base.errors import MisuseError
+from ..._base.errors import is_misuse
 from ..._sansio.reorder import AsCompleted, InOrder
 from ..._sansio.tolerance import Tolerance
 from ...policies.on_error import Divert, Failure, Skip, Stop
@@ -72,7 +72,7 @@ class Outcomes:
             raise raised
         if not pool.is_superfluous(worker):
             pool.note_end(worker)
-        if isinstance(policy, Stop) or isinstance(error, MisuseError) or pool.is_superfluous(worker):
+        if isinstance(policy, Stop) or is_misuse(error) or pool.is_superfluous(worker):
             self._fail(worker, error)
             return
         if isinstance(policy, Skip):

@@ -21,7 +21,6 @@ from funcpipe_trio import (
     Backoff,
     CircuitBreaker,
     Failure,
-    MisuseError,
     OnError,
     Pipeline,
     PlanError,
@@ -240,7 +239,7 @@ def test_a_stray_cancelled_is_a_failure_like_others():
 
 
 def test_a_group_and_a_late_call_are_failures_too():
-    for error in (ExceptionGroup("", [Boom()]), trio.TooSlowError(), MisuseError("x")):
+    for error in (ExceptionGroup("", [Boom()]), trio.TooSlowError()):
         assert outcome_of(Step(Service((3, error), (2, None))).hedge(2)) == (1, 4)
 
 
