@@ -43,6 +43,7 @@ class Claimant(Waiter):
         "behind",
         "costs",
         "followers",
+        "held_by",
         "line",
         "numbers",
         "owed",
@@ -61,6 +62,7 @@ class Claimant(Waiter):
         self.numbers: dict[SharedBucket, int] = {}  # its number in the order of arrival at each; empty before it waits
         self.behind: Claimant | None = None  # the older one that it last stood back for
         self.followers: dict[TokenQueue, None] = {}  # lines whose first task must not delay it
+        self.held_by: tuple[SharedBucket, ...] | None = None  # what its `head` waited for when its followers last knew
         self.ready: float = inf  # when its tokens will be there, as it, or one that stands back for it, last saw it
         self.refused: Exception | None = None  # why it could not join: its key raised
         self.owed: tuple[SharedBucket, Cost] | None = None  # a debt of its key, of which it pays so much before it goes
@@ -80,11 +82,32 @@ class Claimant(Waiter):
             self._claim = dict(zip(self.line.buckets, self.costs, strict=True))
         return self._claim
 
+    @property
+    def head(self) -> Claimant:
+        """The one that it waits for in the end, which stands back for nobody; itself if it does not."""
+        place = self
+        while place.behind is not None:
+            place = place.behind
+        return place
+
+    def waits_for(self, now: float) -> tuple[SharedBucket, ...]:
+        """Return the buckets whose tokens will be there last."""
+        claim, ready = self.claim, ready_at(now, self.claim)
+        return tuple([each for each in self.line.buckets if each in claim and each.when(now, claim[each]) >= ready])
+
     def has_turn(self, decides: SharedBucket, now: float) -> bool:
-        """Whether shares of that bucket say whose turn it is here, and it waits for nothing else."""
-        if self.line.decides is not decides or self.behind is not None or decides not in self.claim:
-            return False
-        return decides.when(now, self.claim[decides]) >= ready_at(now, self.claim)
+        """Whether shares of that bucket say whose turn it is here, and nothing else holds it up.
+
+        Those that it stands back for have their turn before, or it would be held up.
+        """
+        place: Claimant | None = self
+        while place is not None:
+            if place.line.decides is not decides or decides not in place.claim:
+                return False
+            if decides.when(now, place.claim[decides]) < ready_at(now, place.claim):
+                return False
+            place = place.behind
+        return True
 
     def let_follow(self, now: float | None = None, taken: SharedBucket | None = None) -> None:
         """Let the lines ask again that stand back for it; given a time, only those that need not do so any more.
@@ -99,13 +122,22 @@ class Claimant(Waiter):
 
     def let_pass(self, now: float) -> None:
         """Let those ask again that stand back for it, and for whom it may now be another that they have to wait for."""
-        for line in self.followers:
-            first = line.first
-            if first is not None and first.behind is self:
-                if _passes_at(now, first, self) < inf:
+        head = self.head
+        held_by = head.waits_for(now)
+        if held_by == self.held_by:
+            return
+        self.held_by, waiting = held_by, [self]
+        while waiting:
+            place = waiting.pop()
+            for line in place.followers:
+                first = line.first
+                if first is None or first.behind is not place:
+                    continue
+                if place is not head and _passes_at(now, first, place, head, held_by) < inf:
                     line.poke()
                 else:
-                    first.let_pass(now)
+                    first.held_by = held_by
+                    waiting.append(first)
 
     def _goes_before(self, younger: Claimant, now: float) -> bool:
         """Whether a younger one must not start before it."""
@@ -337,17 +369,30 @@ class TokenQueue:
                 return answer
             assert other is not None
             other.followers[self], other.ready = None, min(other.ready, ready_at(now, other.claim))
-            return _passes_at(now, place, other)
+            head = other.head
+            if head is other:
+                other.held_by = None  # should it stand back itself, this one may pass it
+                return inf  # it waits for tokens, and who takes some of them, however late, delays it
+            held_by = head.waits_for(now)
+            if held_by != other.held_by:
+                other.held_by = None  # not all of its followers know the same
+            return _passes_at(now, place, other, head, held_by)
 
     def _turn_before(self, older: Sequence[Claimant], now: float) -> Claim | None:
-        """Return the claim of an older one whose turn it is by the same shares.
+        """Return the claim of an older one whose turn it is by the same shares: of several, the last one.
 
         That one goes first even if there are tokens for both, or if one of the two could use what is left without
         delaying the other: otherwise the lines would not share by weight.
         """
-        if self.decides is None:
+        decides = self.decides
+        if decides is None:
             return None
-        return next((each.claim for each in older if each.has_turn(self.decides, now)), None)
+        last: Claimant | None = None
+        for each in [each for each in older if each.line.decides is decides]:
+            is_later = last is None or last.line._is_before(last, each.line, each, decides)
+            if is_later and each.has_turn(decides, now):
+                last = each
+        return None if last is None else last.claim
 
     def _take(self, place: Claimant, now: float) -> None:
         """Take all tokens of a task, which leaves with them in this step, and charge its keys."""
@@ -467,23 +512,16 @@ def _refuse(place: Claimant) -> None:
         raise place.refused
 
 
-def _passes_at(now: float, place: Claimant, other: Claimant) -> float:
-    """Return when a task will not delay an older one that stands back itself; inf if not before that one goes."""
-    head = other
-    while head.behind is not None:
-        head = head.behind
-    if head is other:
-        return inf  # it waits for tokens, and who takes some of them, however late, delays it
-    ready, line = ready_at(now, head.claim), head.line
-    for bucket in line.buckets:
-        both_need = bucket in head.claim and bucket in place.claim
-        if (
-            both_need
-            and bucket.when(now, head.claim[bucket]) >= ready
-            and line._is_before(head, place.line, place, bucket)
-        ):
-            return inf  # so it is with the one that all of them wait for
-    claim, older = place.claim, other.claim
+def _passes_at(
+    now: float, place: Claimant, other: Claimant, head: Claimant, held_by: tuple[SharedBucket, ...]
+) -> float:
+    """Return when a task will not delay an older one that stands back itself; inf if not before that one goes.
+
+    If it needs the same as the one that all of them wait for, and is behind that one, it goes after it.
+    """
+    claim, older, line = place.claim, other.claim, head.line
+    if any(bucket in claim and line._is_before(head, place.line, place, bucket) for bucket in held_by):
+        return inf
     at = max(bucket.when(now, cost + older[bucket]) for bucket, cost in claim.items() if bucket in older)
     return at if at > now else inf
 

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import wait_all_tasks_blocked
 
-from funcpipe_trio import Backoff, Pipeline, RateLimit, RateLimiter, Retry, Step, threads
+from funcpipe_trio import Backoff, FairShare, Pipeline, RateLimit, RateLimiter, Retry, Step, threads
 from funcpipe_trio._runtime.calls.limiter_keys import shared_of
 from funcpipe_trio.testing import run_virtual
 from funcpipe_trio.testing._schedule import Schedule, scheduled
@@ -407,25 +407,27 @@ class Steps(trio.abc.Instrument):
         self.count += 1
 
 
+@pytest.mark.parametrize("share", [None, FairShare({1: 3})], ids=["by arrival", "by key"])
 @pytest.mark.parametrize("lines", [5, 60])
-def test_a_token_wakes_few_however_many_wait(lines):
+def test_a_token_wakes_few_however_many_wait(lines, share):
     """A task that leaves wakes the one that may be next, not the first of each line."""
 
     async def main():
-        shared, steps = RateLimiter(RateLimit(10, burst=1)), Steps()
+        shared, steps = RateLimiter(RateLimit(10, burst=2), share), Steps()
         async with trio.open_nursery() as nursery:
-            for _ in range(lines):
-                own = Step(Calls()).rate_limit(shared, RateLimit(1, burst=9)).start()
-                nursery.start_soon(own, 0)
+            for number in range(lines):
+                own = Step(Calls()).rate_limit(shared, key=lambda item: item).rate_limit(RateLimit(1, burst=9)).start()
+                for _ in range(3):
+                    nursery.start_soon(own, number)
             await wait_all_tasks_blocked()
             trio.lowlevel.add_instrument(steps)
         trio.lowlevel.remove_instrument(steps)
-        return trio.current_time(), steps.count / lines
+        return trio.current_time(), steps.count / lines / 3
 
     now, steps = run_virtual(main)
 
-    assert now == pytest.approx((lines - 1) / 10)
-    assert steps < 16
+    assert now == pytest.approx((3 * lines - 2) / 10)
+    assert steps < 8
 
 
 def test_who_needs_the_same_limits_stands_in_one_line_however_often_a_step_is_started():
