@@ -29,9 +29,10 @@ from ._plan.steps import (
     Timeout,
     Using,
     Within,
+    group_of,
     step_of,
 )
-from ._runtime.calls.limiter_keys import share_of
+from ._runtime.calls.limiter_keys import levels_of, share_of
 from ._runtime.calls.place_limiter import PlaceLimiterGroup
 from ._runtime.calls.rate_limiter import RateLimiterGroup
 from ._runtime.calls.started import StartedStep
@@ -286,7 +287,7 @@ class Step(Generic[A, B]):
         if not isinstance(given, PlaceLimiterGroup):
             use = "Use PlaceLimiter(10), made once and shared."
             raise checks.refuse(TypeError, "Step.places", "limiter", "be a PlaceLimiter", given, use)
-        return self._within(Places(limiter.places, limiter, key, share_of(limiter)))
+        return self._within(Places(limiter.places, limiter, key, share_of(limiter), group_of(levels_of(limiter))))
 
     def circuit_breaker(self, breaker: CircuitBreaker) -> Step[A, B]:
         """Stop calling what is inside while it only fails.
@@ -483,7 +484,8 @@ def _limit(limit: _AnyLimit, key: Callable[[Any], Hashable] | None, cost: _Cost 
         rule, use = "be a RateLimit, a RollingLimit or a RateLimiter", "Use .places(limiter)."
         raise checks.refuse(TypeError, "Step.rate_limit", "limit", rule, given, use)
     if isinstance(limit, RateLimiterGroup):
-        return Limit(limit.rate_limit, limit, cost, key, settle, share_of(limit))
+        group = group_of(levels_of(limit))
+        return Limit(limit.rate_limit, limit, cost, key, settle, share_of(limit), group=group)
     return Limit(limit, None, cost, None, settle)
 
 

@@ -29,7 +29,7 @@ from .layout import BranchLayout, FanInLayout, FanOutLayout, SegmentLayout, Stag
 from .nodes import Plan, Source
 from .operations import Opaque, Operation
 from .settings import Kind, Labels, is_ours, steps_in, visit, word
-from .steps import Call, Fallback, Layer, Limit, Part, Places, Pure, StepPlan, step_of
+from .steps import Call, Fallback, Group, Layer, Limit, Part, Places, Pure, StepPlan, step_of
 
 SCHEMA = 1
 
@@ -69,6 +69,8 @@ def plain(value: Any) -> Json:
     if isinstance(value, Mapping):  # weights by key
         pairs = [[key_of(key), plain(weight)] for key, weight in value.items()]
         return sorted(pairs, key=json.dumps)
+    if isinstance(value, Group):
+        return [[key_of(name), plain(weight)] for name, weight in value.levels]
     if isinstance(value, OnError | Adaptive):
         return type(value).__name__.lower()
     return {"type": path_of(type(value))}

@@ -229,6 +229,8 @@ class _Visit:
             same = all(weights[each] is value for each, value in share.items())
             new["share"] = layer.share if same else replace(layer.share, **weights)
         self._is_common = False
+        if layer.group is not None:
+            self._leaf(f"{label}.group", layer.group, "fixed")
         if layer.limiter is not None and not self._is_fixed:
             changed = replace(layer, **new) if _differs(layer, new) else layer
             new["limiter"] = self._visitor(f"{label}.limiter", changed, "shared").limiter

@@ -21,7 +21,7 @@ from .._base import checks
 from .._base.errors import PlanError
 from .._base.frozen import dataclass
 from .._base.functions import AnyFunction, function_name, is_async, never_awaitable, yields_async
-from .._base.shown import named
+from .._base.shown import named, quoted, shown
 from ..policies.circuit_breaker import CircuitBreaker
 from ..policies.fair_share import FairShare
 from ..policies.rate_limit import AnyLimit
@@ -136,6 +136,30 @@ MAX_KEYS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
+class Group:
+    """Which group of a shared limiter is meant."""
+
+    levels: tuple[tuple[Hashable, int | Fraction | None], ...]
+    """The names of the groups, outermost first, each with its weight if that was set; as it was when this was made."""
+
+    def describe(self) -> str:
+        """Describe it, as what is shared."""
+        return f" in group {' / '.join(_level(name, weight) for name, weight in self.levels)}"
+
+
+def _level(name: Hashable, weight: int | Fraction | None) -> str:
+    if weight is None:
+        return quoted(name)
+    parts = (weight.numerator, weight.denominator)
+    return f"{quoted(name)} (weight {'/'.join(map(shown, parts[: 1 + (parts[1] != 1)]))})"
+
+
+def group_of(levels: tuple[tuple[Hashable, int | Fraction | None], ...]) -> Group | None:
+    """Return the group of a limiter; None for the limiter itself."""
+    return Group(levels) if levels else None
+
+
+@dataclass(frozen=True, slots=True)
 class Limit:
     """What is inside starts at a limited rate."""
 
@@ -150,6 +174,8 @@ class Limit:
     per_key: Callable[[Any], Hashable] | None = field(default=None, hash=False)
     """Of which key an item is, each of which has the limit for itself; None: all items share it."""
     max_keys: int = MAX_KEYS
+    group: Group | None = None
+    """Which group of the limiter; None for the limiter itself."""
 
     def __post_init__(self) -> None:
         limit: Any = self.rate_limit
@@ -163,9 +189,10 @@ class Limit:
             if getattr(self, name) is not None:
                 checks.sync_callable("Step.rate_limit", name, getattr(self, name))
 
-    def describe(self) -> str:
-        """One-line description."""
-        shared = "" if self.limiter is None else ", shared"
+    def describe(self, *, with_group: bool = True) -> str:
+        """One-line description; reports leave the group out, because the keys there have its name."""
+        group = "" if self.group is None or not with_group else self.group.describe()
+        shared = "" if self.limiter is None else f", shared{group}"
         key = "" if self.key is None else f" by {function_name(self.key)}"
         if self.per_key is not None:
             key = f" for each {function_name(self.per_key)} (at most {self.max_keys})"
@@ -184,16 +211,19 @@ class Places:
     key: Callable[[Any], Hashable] | None = field(default=None, hash=False)
     share: FairShare[Any] | None = None
     """The shares of that limiter."""
+    group: Group | None = None
+    """Which group of the limiter; None for the limiter itself."""
 
     def __post_init__(self) -> None:
         checks.integer("Step.places", "places", self.places, at_least=1)
         if self.key is not None:
             checks.sync_callable("Step.places", "key", self.key)
 
-    def describe(self) -> str:
-        """One-line description."""
+    def describe(self, *, with_group: bool = True) -> str:
+        """One-line description; reports leave the group out, because the keys there have its name."""
+        group = "" if self.group is None or not with_group else self.group.describe()
         key = "" if self.key is None else f" by {function_name(self.key)}"
-        return f"{self.places} places, shared{key}"
+        return f"{self.places} places, shared{group}{key}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,6 +75,12 @@ class Branch:
             return self._set[key]
         return self._weight_of((*self.name, key) if self.name else key)
 
+    def levels(self) -> tuple[tuple[Hashable, int | Fraction | None], ...]:
+        """Return the names of the groups that lead to it, outermost first, each with its weight if that was set."""
+        if self._parent is None:
+            return ()
+        return (*self._parent.levels(), (self.name[-1], self._parent._set.get(self.name[-1])))
+
     def set_weight(self, key: Hashable, weight: int | Fraction) -> None:
         """Give a key or group another weight from now on, whether it waits or not."""
         self._set[key] = weight

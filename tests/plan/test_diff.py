@@ -4,6 +4,10 @@ Mutants that die here: a part that is matched by its place; a policy that comes 
 that is told as new; a neighbour of what was removed that is told as moved; a change that no line tells.
 """
 
+import json
+import pickle
+from fractions import Fraction
+
 import pytest
 from hypothesis import given, settings
 
@@ -13,6 +17,7 @@ from funcpipe_trio import (
     OnError,
     Pipeline,
     PlaceLimiter,
+    PlanError,
     RateLimit,
     RateLimiter,
     Retry,
@@ -217,3 +222,49 @@ def test_the_breaker_and_its_errors():
     assert lines(one, other) == [
         "map embed: circuit_breaker.on builtins:OSError -> [builtins:OSError, builtins:KeyError]"
     ]
+
+
+# ---- groups of a limiter
+
+
+TOKENS, ROOM = RateLimiter(RateLimit(5), FairShare()), PlaceLimiter(3, FairShare())
+
+
+def in_group(limiter, *names):
+    """Return a group of a limiter: each name with its weight, or without one."""
+    for name in names:
+        limiter = limiter.group(*name) if isinstance(name, tuple) else limiter.group(name)
+    return limiter
+
+
+@pytest.mark.parametrize("limiter", [TOKENS, ROOM], ids=["tokens", "places"])
+def test_a_plan_says_which_group_of_a_limiter_it_uses(limiter):
+    def plan(*names):
+        group, step = in_group(limiter, *names), Step(embed)
+        step = step.rate_limit(group, key=str) if limiter is TOKENS else step.places(group, key=str)
+        return NUMBERS.map(step, concurrency=2)
+
+    def said(pipeline):
+        (line,) = (each for each in pipeline.describe().splitlines() if "shared" in each)
+        return line.partition(", shared")[2]
+
+    at_all, acme, bolt = plan(), plan(("acme", 3)), plan("bolt")
+    deep = plan(("acme", 3), ("nightly", Fraction(1, 2)), (2, 1))
+    path = "rate_limit.group" if limiter is TOKENS else "places.group"
+    assert [said(each) for each in (at_all, acme, bolt, deep)] == [
+        " by str",
+        " in group 'acme' (weight 3) by str",
+        " in group 'bolt' by str",
+        " in group 'acme' (weight 3) / 'nightly' (weight 1/2) / 2 (weight 1) by str",
+    ]
+    assert acme.diff(bolt) == f"map embed: {path} [[acme, 3]] -> [[bolt, none]]"
+    assert at_all.diff(acme) == f"map embed: {path} none -> [[acme, 3]]"
+    assert acme.diff(deep) == f"map embed: {path} [[acme, 3]] -> [[acme, 3], [nightly, 1/2], [2, 1]]"
+    assert acme.diff(plan(("acme", 4))) == f"map embed: {path} [[acme, 3]] -> [[acme, 4]]"
+    for other in (pickle.loads(pickle.dumps(deep)), deep.with_settings({"embed": {"concurrency": 3}})):
+        assert said(other) == said(deep)
+        document = json.loads(other.describe(format="json"))
+        (stage,) = (each for each in document["line"]["stages"] for each in each["operations"] if "steps" in each)
+        assert stage["settings"][path] == [["acme", 3], ["nightly", "1/2"], [2, 1]]
+    with pytest.raises(PlanError, match="must not be changed: it is shared"):
+        acme.with_settings({"embed": {path: "bolt"}})

@@ -189,6 +189,7 @@ def test_limits_with_shares_have_their_values():
         "rate_limit.burst": 2,
         "rate_limit.weights": [["('b', 1)", 2], ["a", 3]],
         "rate_limit.default_weight": 2,
+        "rate_limit.group": [["b", None]],
         "rate_limit#2.rate": 2,
         "rate_limit#2.per": 1,
         "rate_limit#2.burst": 1,

@@ -60,7 +60,7 @@ class Admission:
         self._rates = [bucket for bucket, limit in zip(self._buckets, limits, strict=True) if isinstance(limit, Limit)]
         self.is_ended: bool = bool(self._places) or self._is_settled  # whether `release` and `settle` must be called
         self._is_rate = len(self._places) < len(limits)  # otherwise it waits for places only
-        self._name = " and ".join(limit.describe() for limit in limits)  # in reports
+        self._name = " and ".join(limit.describe(with_group=False) for limit in limits)  # in reports
 
     async def admit(self, item: Any, context: CallContext) -> Taken | None:
         """Wait until all limits let a call start, and take what it costs in the step in which this returns."""

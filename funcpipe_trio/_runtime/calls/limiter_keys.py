@@ -114,6 +114,11 @@ def share_of(limiter: LimiterKeys) -> FairShare[Any] | None:
     return limiter._shared.share
 
 
+def levels_of(limiter: LimiterKeys) -> tuple[tuple[Hashable, int | Fraction | None], ...]:
+    """Return the groups in which its keys are, outermost first: the name of each, and its weight if that was set."""
+    return () if limiter._branch is None else limiter._branch.levels()
+
+
 def seat_of(limiter: LimiterKeys, key: Hashable) -> Seat | None:
     """Return where a call with a key stands at a limiter; None without shares."""
     return limiter._seat(key)
