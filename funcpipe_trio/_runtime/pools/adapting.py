@@ -29,7 +29,6 @@ class Adapting:
         self.pool: Pool  # whose limit it is; set when that is made
         self._policy = policy  # which errors count
         self._limit = AdaptiveLimit(policy)  # what it follows
-        self._is_over = False  # a number was set by hand, which stays
         self._lowest = self._highest = policy.minimum  # that it was
         self._changes = 0  # how often it changed
 
@@ -38,14 +37,9 @@ class Adapting:
         """So many calls at once at the beginning."""
         return self._limit.limit
 
-    def end(self) -> None:
-        """Change the limit no more."""
-        self._is_over = True
-
     def report(self) -> AdaptiveReport:
         """Return what it did."""
-        maximum = None if self._is_over else self._policy.maximum
-        return AdaptiveReport(self._lowest, self._highest, self._changes, maximum)
+        return AdaptiveReport(self._lowest, self._highest, self._changes, self._policy.maximum)
 
     def around(self, fn: Callable[..., Awaitable[Any]], *, is_layered: bool) -> Layered:
         """Return a function, or a step, whose calls are told."""
@@ -83,8 +77,7 @@ class Adapting:
         return is_meant(self._policy.on, error)
 
     def _follow(self) -> None:
-        if not self._is_over:
-            limit = self._limit.limit
-            self._lowest, self._highest = min(self._lowest, limit), max(self._highest, limit)
-            self._changes += 1
-            self.pool.set_concurrency(limit)
+        limit = self._limit.limit
+        self._lowest, self._highest = min(self._lowest, limit), max(self._highest, limit)
+        self._changes += 1
+        self.pool.set_concurrency(limit)

@@ -183,14 +183,13 @@ class AdaptiveReport:
     """The most, likewise."""
     changes: int
     """How often it changed."""
-    maximum: int | None
-    """The most that it may choose; None if it adapts no more, because `Run.set_concurrency` has set a number."""
+    maximum: int
+    """The most that it may choose."""
 
     def describe(self) -> str:
         """Summarise it in a few words."""
-        ended = ", then set by hand" if self.maximum is None else ""
         times = "time" if self.changes == 1 else "times"
-        return f"{self.lowest} to {self.highest}, changed {self.changes} {times}{ended}"
+        return f"{self.lowest} to {self.highest}, changed {self.changes} {times}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -315,8 +315,8 @@ class Run(trio.abc.ReceiveChannel[T], Generic[T]):
     def set_concurrency(self, stage: str, concurrency: int) -> None:
         """Let a stage make more, or fewer, calls at once, from now on; calls that run go on. Sync.
 
-        Then the bound of the items in flight is that of a plan with this number. A stage whose concurrency is an
-        `Adaptive` keeps the number from then on, and adapts no more.
+        Then the bound of the items in flight is that of a plan with this number. It is refused for a stage whose
+        concurrency is an `Adaptive`, which chooses the number: nobody else may, and none above its maximum.
 
         Args:
           stage: the name of a stage that makes calls (`map` of an async function or a step, say).
@@ -325,7 +325,8 @@ class Run(trio.abc.ReceiveChannel[T], Generic[T]):
         Raises:
           KeyError: if no stage of that name makes calls.
           TypeError: if `concurrency` is not an int.
-          ValueError: if it is below 1, or above 1 for a stage that works on the latest item only.
+          ValueError: if it is below 1, or above 1 for a stage that works on the latest item only; or if an `Adaptive`
+            chooses it.
         """
         self._engine.check_thread("set_concurrency")
         set_concurrency(self._engine, stage, concurrency)

@@ -66,7 +66,9 @@ def set_concurrency(engine: Engine, stage: str, concurrency: int) -> None:
     if stage not in pools:
         known = listed(pools)
         raise KeyError(f"Run.set_concurrency: no stage named {option(stage)} makes calls; those that do are {known}")
-    adapting = pools[stage].adapting
-    if adapting is not None:
-        adapting.end()
+    if pools[stage].adapting is not None:
+        raise ValueError(
+            f"Run.set_concurrency: stage must have a number as its concurrency; that of {named(stage)} is an Adaptive, "
+            "which chooses it\nUse concurrency=n in the plan, or another minimum and maximum of its Adaptive."
+        )
     pools[stage].set_concurrency(concurrency)

@@ -3,7 +3,7 @@
 Its laws are those of the machine, `tests/sansio/test_adaptive_limit.py`; here is what lies between it and the calls.
 Mutants that die here: a wait for a policy that counts as latency; an attempt before the last that is not told; a
 cancellation, an open circuit or an item that is passed on told as a call; an error that `on` does not name told as a
-failure; a limit that grows while the source or the consumer is slower; a limit set by hand that changes again; one
+failure; a limit that grows while the source or the consumer is slower; a limit that is set by hand; one
 machine for two runs; a bound from the minimum.
 """
 
@@ -538,35 +538,27 @@ def test_a_drain_and_an_error_end_it_as_any_stage():
 # ---- set by hand
 
 
-def test_a_number_set_by_hand_stays():
+@pytest.mark.parametrize("number", [1, 5, 64, 65, 1000])
+def test_no_number_is_set_by_hand(number):
+    """Neither one in its range: it would adapt on; nor one above its maximum, from which the bound follows."""
+
     async def main():
-        async with numbers(3000).map(brief, concurrency=WIDE, name="call").open() as run:
+        async with numbers(300).map(brief, concurrency=WIDE, name="call").open() as run:
             async for item in run:
                 if item == 30:
-                    adapted = stage_of(run.statistics())
-                    run.set_concurrency("call", 5)
-        return adapted, run.report
+                    before = stage_of(run.statistics())
+                    with pytest.raises(ValueError, match=r"Run\.set_concurrency") as caught:
+                        run.set_concurrency("call", number)
+                    assert stage_of(run.statistics()) == before
+        return str(caught.value), run.report
 
-    before, report = run_virtual(main)
-    after = stage_of(report)
-
-    assert (before.adapted.maximum, before.adapted.changes > 0) == (64, True)
-    assert after.concurrency == 5
-    assert after.adapted.changes == before.adapted.changes
-    assert after.adapted.maximum is None
-    assert "call: concurrency 5 now, 1 to 8, changed 3 times, then set by hand" in report.describe()
-    assert report.advice.startswith("call: raise concurrency from 5 to 10")
-
-
-def test_raised_by_hand_it_works_at_once():
-    async def main():
-        async with numbers(100).map(brief, concurrency=Adaptive(1, 2), name="call").open() as run:
-            run.set_concurrency("call", 50)
-            async for _ in run:
-                pass
-        return run.report.elapsed
-
-    assert run_virtual(main) == pytest.approx(0.2, abs=0.11)
+    said, report = run_virtual(main)
+    assert said == (
+        "Run.set_concurrency: stage must have a number as its concurrency; that of 'call' is an Adaptive, "
+        "which chooses it\nUse concurrency=n in the plan, or another minimum and maximum of its Adaptive."
+    )
+    plain = run_virtual(numbers(300).map(brief, concurrency=WIDE, name="call").run)
+    assert stage_of(report).adapted == stage_of(plain).adapted
 
 
 # ---- reports
