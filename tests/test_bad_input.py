@@ -79,6 +79,9 @@ async def async_call(item):
     return item
 
 
+HASHABLE = "must be hashable, not a list of length 0\nUse a tuple, or another value that can be a key."
+
+
 def same(item):
     return item
 
@@ -719,11 +722,11 @@ def limiter_rows():
             partial(call().group, "a"),
             f"{where}.group: must be called on a limiter with shares\nUse share=FairShare() to make it.",
         )
-        for ask in (call(weights).group, partial(call(weights).set_weight, weight=1)):
-            yield TypeError, partial(ask, []), "unhashable type: 'list'"
+        for name, ask in (("group", call(weights).group), ("set_weight", partial(call(weights).set_weight, weight=1))):
+            yield TypeError, partial(ask, []), f"{where}.{name}: key {HASHABLE}"
     yield from wrong_ints("PlaceLimiter", "places", PlaceLimiter, at_least=1)
     yield from wrong_ints("PlaceLimiter.set_places", "places", PlaceLimiter(2).set_places, at_least=1)
-    yield TypeError, partial(PlaceLimiter(1, weights).hold, []), "unhashable type: 'list'"
+    yield TypeError, partial(PlaceLimiter(1, weights).hold, []), f"PlaceLimiter.hold: key {HASHABLE}"
 
 
 def limited_step_rows():

@@ -131,6 +131,18 @@ def mapping(where: str, name: str, value: Any, of: str) -> Mapping[Any, Any]:
     return value
 
 
+def hashable(where: str, name: str, value: Any) -> None:
+    """Check for a key. Where every item has one, ask only once hashing it has failed: then this tells why.
+
+    What a key's own ``__hash__`` raises is the key's, and passes, unless it is a `TypeError`: that is its cause then.
+    """
+    try:
+        hash(value)
+    except TypeError as error:
+        use = "Use a tuple, or another value that can be a key."
+        raise refuse(TypeError, where, name, "be hashable", value, use) from error
+
+
 def callable_(where: str, name: str, value: Any) -> Callable[..., Any]:
     """Check for a callable."""
     if not callable(value):

@@ -26,6 +26,7 @@ from typing import Any
 
 import trio
 
+from ..._base import checks
 from ..._base.errors import StateError
 from ..._base.shown import named
 from ..._plan.steps import Coalesce
@@ -82,7 +83,11 @@ class _Coalescing:
     @trio.lowlevel.disable_ki_protection  # the key is user code
     def _find(self, item: Any) -> tuple[Hashable, _Shared | None]:
         key = checked_key("the key of a coalesce", self._key(item))
-        return key, self._calls.get(key)
+        try:
+            return key, self._calls.get(key)
+        except TypeError:
+            checks.hashable("Step.coalesce", "what key gives", key)
+            raise
 
     async def _wait(self, shared: _Shared) -> None:
         """Wait for a call that others wait for, too; if all have left, that ends it."""

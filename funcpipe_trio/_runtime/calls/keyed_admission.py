@@ -19,6 +19,7 @@ from typing import Any
 
 import trio
 
+from ..._base import checks
 from ..._plan.steps import Admitting, Limit
 from ..._sansio.limited_keys import LimitedKey, LimitedKeys
 from ..core.call_context import CALL, NONE, CallContext
@@ -87,8 +88,12 @@ class KeyedAdmission:
 
     def try_take(self, asked: _Asked) -> bool:
         """Take that, if it is there and nobody waits for it; return whether it did."""
-        now, key = trio.current_time(), self._keys.enter(asked.name)
-        asked.key = key
+        now = trio.current_time()
+        try:
+            key = asked.key = self._keys.enter(asked.name)
+        except TypeError:
+            checks.hashable("Step.rate_limit", "what per_key gives", asked.name)
+            raise
         try:
             if (
                 key in self._lines

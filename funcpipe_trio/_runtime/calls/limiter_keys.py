@@ -47,6 +47,7 @@ class LimiterKeys:
         self._branch = branch  # the keys here; None without shares
 
     _kind = "limiter"  # its name in errors
+    _in_a_step = "Step"  # the method of a step that takes it
 
     @trio.lowlevel.enable_ki_protection
     def set_weight(self, key: Hashable, weight: int | Fraction) -> None:
@@ -65,18 +66,23 @@ class LimiterKeys:
         Checkpoint: never (sync; inside of the trio run that uses it, if tasks wait).
         """
         where = f"{self._kind}.set_weight"
+        checks.hashable(where, "key", key)
         self._shared.set_weight(self._keys(where), key, checks.weight(where, "weight", weight))
 
-    def _seat(self, key: Hashable) -> Seat | None:
-        """Return where a call with a key stands; None without shares."""
+    def _seat(self, key: Hashable, method: str) -> Seat | None:
+        """Return where a call of a method with a key stands; None without shares."""
         if self._branch is None:
             return None
-        hash(key)
+        try:
+            hash(key)
+        except TypeError:
+            checks.hashable(f"{self._kind}.{method}", "key", key)
         return Seat(self._branch, key)
 
     def _group(self, key: Hashable, weight: int | Fraction | None) -> Branch:
         """Return the keys of a group, after its weight was set."""
         where = f"{self._kind}.group"
+        checks.hashable(where, "key", key)
         if weight is not None:
             self._shared.set_weight(self._keys(where), key, checks.weight(where, "weight", weight))
         return self._keys(where).group(key)
@@ -120,8 +126,14 @@ def levels_of(limiter: LimiterKeys) -> tuple[tuple[Hashable, int | Fraction | No
 
 
 def seat_of(limiter: LimiterKeys, key: Hashable) -> Seat | None:
-    """Return where a call with a key stands at a limiter; None without shares."""
-    return limiter._seat(key)
+    """Return where a call of a step with a key stands at a limiter; None without shares."""
+    if limiter._branch is None:
+        return None
+    try:
+        hash(key)
+    except TypeError:
+        checks.hashable(limiter._in_a_step, "what key gives", key)
+    return Seat(limiter._branch, key)
 
 
 def checked_share(where: str, share: FairShare[Any] | None) -> FairShare[Any] | None:

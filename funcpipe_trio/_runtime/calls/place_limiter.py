@@ -48,7 +48,7 @@ class PlaceLimiterStatistics:
 class PlaceLimiterGroup(LimiterKeys):
     """Keys that share what a `PlaceLimiter` gives to them together; made by its `group`."""
 
-    _kind = "PlaceLimiter"
+    _kind, _in_a_step = "PlaceLimiter", "Step.places"
 
     def __init__(self, shared: SharedBucket, branch: Branch | None, line: TokenQueue, meter: Places) -> None:
         super().__init__(shared, branch, line)
@@ -83,7 +83,7 @@ class PlaceLimiterGroup(LimiterKeys):
         Checkpoint: always when it is entered, never when it is left.
         Cancellation: while it waits, the place in line is given back, and no place is taken.
         """
-        return _Hold(self, self._seat(key))
+        return _Hold(self, self._seat(key, "hold"))
 
     def _is_full(self) -> bool:
         return self._meter.taken >= self._meter.size

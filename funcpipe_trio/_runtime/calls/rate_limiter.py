@@ -53,7 +53,7 @@ class RateLimiterStatistics:
 class RateLimiterGroup(LimiterKeys):
     """Keys that share what a `RateLimiter` gives to them together; made by its `group`."""
 
-    _kind = "RateLimiter"
+    _kind, _in_a_step = "RateLimiter", "Step.rate_limit"
 
     def __repr__(self) -> str:
         return f"RateLimiterGroup({self.rate_limit!r})"
@@ -96,7 +96,7 @@ class RateLimiterGroup(LimiterKeys):
         Checkpoint: always.
         Cancellation: the place in line is given back, and no token is lost.
         """
-        await self._line.take((self._checked(cost),), (self._seat(key),), checkpoint=True)
+        await self._line.take((self._checked(cost),), (self._seat(key, "acquire"),), checkpoint=True)
 
     @trio.lowlevel.enable_ki_protection
     def acquire_nowait(self, cost: int | Fraction = 1, key: Hashable = None) -> None:
@@ -109,7 +109,7 @@ class RateLimiterGroup(LimiterKeys):
 
         Checkpoint: never (sync, inside of a trio run).
         """
-        if not self._line.try_take((self._checked(cost),), (self._seat(key),)):
+        if not self._line.try_take((self._checked(cost),), (self._seat(key, "acquire_nowait"),)):
             self._shared.now()
             raise trio.WouldBlock
 

@@ -79,7 +79,7 @@ class FairGroup(Generic[T]):
 
         Raises:
           ValueError: if the key is open, or the weight is not positive.
-          TypeError: if the weight is not an int or Fraction.
+          TypeError: if the weight is not an int or Fraction, or the key is not hashable.
           trio.ClosedResourceError: if the channel is closed.
 
         Checkpoint: never (sync).
@@ -97,11 +97,12 @@ class FairGroup(Generic[T]):
 
         Raises:
           ValueError: if there is no such member, or the weight is not positive.
-          TypeError: if the weight is not an int or Fraction.
+          TypeError: if the weight is not an int or Fraction, or the key is not hashable.
 
         Checkpoint: never (sync).
         """
         checks.weight("FairChannel", "weight", weight)
+        checks.hashable("FairChannel.set_weight", "key", key)
         node = self._node.child(key) if self._node else None
         if node is None:
             raise checks.refuse(ValueError, "FairChannel", "key", "name an open input or group", key, show=option)
@@ -112,6 +113,7 @@ class FairGroup(Generic[T]):
 
     def _add(self, key: Hashable, weight: Cost | None, *, branch: bool) -> Node[Hashable]:
         """Add a member to the tree; all checks come before the first change."""
+        checks.hashable(f"FairChannel.{'group' if branch else 'open_input'}", "key", key)
         exchange, name = self._exchange, self._name(key)
         if exchange.closed:
             raise trio.ClosedResourceError

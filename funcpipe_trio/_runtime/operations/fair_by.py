@@ -70,4 +70,8 @@ class FairByOp(FusedOperation):
     def _entry(self, value: Any) -> Entry:
         where, key = f"fair_by {named(self.name)}", not_awaitable("key", self._key(value))
         cost = 1 if self._cost is None else checks.cost(where, "cost", self._cost(value))
-        return self.link.queues.entry(value, key, cost, self.chain.now())
+        try:
+            return self.link.queues.entry(value, key, cost, self.chain.now())
+        except TypeError:
+            checks.hashable(where, "what key gives", key)
+            raise

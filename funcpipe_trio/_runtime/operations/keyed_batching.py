@@ -11,6 +11,8 @@ from typing import Any
 
 import trio
 
+from ..._base import checks
+from ..._base.shown import named
 from ..._plan import operations as plan
 from ..._sansio.keyed_batcher import KeyedBatcher
 from ..core.signals import PENDING
@@ -50,7 +52,11 @@ class KeyedBatchOp(GroupingOp):
                     key = interruptibly(ask, value)
                     if type(key) is not vetted:
                         vetted = self.vet(key)
-                    batch = find(key)
+                    try:
+                        batch = find(key)
+                    except TypeError:
+                        checks.hashable(f"batch {named(self.name)}", "what key gives", key)
+                        raise
                     if batch is None:
                         now = self.chain.now() if self._is_timed else 0.0
                         closed.extend(batcher.begin(key, value, 1, now))
@@ -72,7 +78,11 @@ class KeyedBatchOp(GroupingOp):
         batcher = self._batcher
         try:
             key, cost = self._asked(value)
-            batch = batcher.of(key)
+            try:
+                batch = batcher.of(key)
+            except TypeError:
+                checks.hashable(f"batch {named(self.name)}", "what key gives", key)
+                raise
             now = self.chain.now() if self._is_timed else 0.0
             closed = batcher.begin(key, value, cost, now) if batch is None else batcher.add(batch, value, cost, now)
         except BaseException as error:  # noqa: ASYNC103  # `failing` raises

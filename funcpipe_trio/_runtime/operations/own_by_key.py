@@ -14,6 +14,8 @@ from typing import Any
 
 import trio
 
+from ..._base import checks
+from ..._base.shown import named
 from ..._plan.own import WithState
 from ..._sansio.deadlines import Deadlines
 from ..._sansio.live_keys import LiveKeys
@@ -57,7 +59,11 @@ class KeyedStatefulOp(StatefulOp):
         """Return what the object of its key gives for a value."""
         key = interruptibly(self._key, value)
         self.vet(key)
-        kept = self._keys.of(key)
+        try:
+            kept = self._keys.of(key)
+        except TypeError:
+            checks.hashable(f"stateful {named(self.name)}", "what key gives", key)
+            raise
         if kept is None:
             kept = self._new(key)
         else:

@@ -24,6 +24,7 @@ from typing import Any
 
 import trio
 
+from ..._base import checks
 from ..._base.frozen import dataclass
 from ..._sansio.key_order import KeyOrder
 from ...policies.rate_limit import AnyLimit
@@ -66,9 +67,11 @@ class KeyedPool(Pool):
         per_key: int,
         key_rate: AnyLimit | None,
         waiting: int,
+        method: str = "Pipeline.map",
     ) -> None:
         super().__init__(ends, call, concurrency=concurrency, ordered=ordered)
         self._key = key  # called with each item, when it is taken
+        self._method = method  # whose argument that is, for errors
         self._key_order = KeyOrder(per_key, key_rate)  # items that were taken and wait for their key
         self._keys: dict[Worker, Hashable] = {}  # the key that each worker holds
         self._waiting = waiting  # items in lanes that take no place
@@ -149,7 +152,11 @@ class KeyedPool(Pool):
             self._store(_Entry(item, object(), position, number, error))  # without a key: in a lane of its own
 
     def _store(self, entry: _Entry) -> None:
-        self._key_order.add(entry.key, entry.position, entry, self._now())
+        try:
+            self._key_order.add(entry.key, entry.position, entry, self._now())
+        except TypeError:
+            checks.hashable(self._method, "what key gives", entry.key)
+            raise
         if self._is_rated:
             self._set_alarm()
         peak = self.calls + len(self.order.waiting) + len(self._key_order)

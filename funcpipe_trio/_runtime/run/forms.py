@@ -302,6 +302,7 @@ def _maker(head: plan.Map) -> Callable[..., Pool]:
         return partial(ElsewherePool, retries_elsewhere=head.retries_elsewhere)
     key = _key_of_some(head, head.key) if isinstance(head, MapSome) else head.key
     how: dict[str, Any] = {"key": key, "per_key": head.per_key, "key_rate": head.key_rate, "waiting": head.waiting}
+    how["method"] = head.method
     if head.retries_elsewhere:
         from ..pools.elsewhere import KeyedElsewherePool
 

@@ -25,10 +25,7 @@ _LONGEST = 400  # characters of the list of inputs in an error
 def set_weight(engine: Engine, key: Hashable, weight: Any, merge: str | None) -> None:
     """Change the weight of an input of a merge, or of a key of a `fair_by`."""
     exact: int | Fraction = checks.weight("Run.set_weight", "weight", weight)
-    try:
-        hash(key)
-    except TypeError:
-        raise checks.refuse(TypeError, "Run.set_weight", "key", "be hashable, as the keys of inputs are", key) from None
+    checks.hashable("Run.set_weight", "key", key)
     everything = _weighted(engine)
     meant = [each for each in everything if merge is None or each.name == merge]
     if not everything:

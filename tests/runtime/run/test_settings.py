@@ -248,7 +248,7 @@ def test_which_merge_is_meant():
             for value, kind in ((0.5, TypeError), (True, TypeError), (0, ValueError), (-1, ValueError)):
                 with pytest.raises(kind, match=r"Run\.set_weight: weight must be"):
                     run.set_weight("b", value)
-            with pytest.raises(TypeError, match=r"Run\.set_weight: key must be hashable, .* not a list"):
+            with pytest.raises(TypeError, match=r"Run\.set_weight: key must be hashable, not a list"):
                 run.set_weight(["a"], 2)
             return {(each.merge, each.key): each.weight for each in run.statistics().inputs}
 
@@ -454,7 +454,7 @@ def test_a_key_of_a_fair_by_must_be_hashable():
 
     async def main():
         async with Pipeline.from_iterable("ab").fair_by(str, max_keys=2).open() as run:
-            with pytest.raises(TypeError, match=r"Run\.set_weight: key must be hashable, .* not a dict"):
+            with pytest.raises(TypeError, match=r"Run\.set_weight: key must be hashable, not a dict"):
                 run.set_weight({}, 2)
             return [item async for item in run]
 
