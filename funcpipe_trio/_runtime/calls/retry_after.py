@@ -28,9 +28,9 @@ def retry_after_header(response_or_value: object, *, now: float | None = None) -
 
     Args:
       response_or_value: a response, an exception or anything else with `headers`, or with a `response` that has them
-        (those of httpx, requests, aiohttp and urllib); a mapping of headers, whose names are compared without case; the
-        value itself, as str, bytes or a number; or None. Of an exception group it is the longest wait that any of its
-        errors asks for: after that, all of them may be tried again.
+        (those of httpx, requests, aiohttp and urllib); headers, a mapping or an `email.message.Message`, whose names
+        are compared without case; the value itself, as str, bytes or a number; or None. Of an exception group it is the
+        longest wait that any of its errors asks for: after that, all of them may be tried again.
       now: what the wall clock says, in seconds since 1970 (UTC); by default it is asked.
 
     Raises:
@@ -70,6 +70,8 @@ def _said(value: Any) -> Any:
     headers = value if isinstance(value, Mapping) else getattr(value, "headers", None)
     if headers is None:
         headers = getattr(getattr(value, "response", None), "headers", None)
+    if headers is None and hasattr(value, "get") and hasattr(value, "items"):
+        headers = value  # they are given themselves, and their class is not registered as a mapping
     return None if headers is None else _in_headers(headers)
 
 

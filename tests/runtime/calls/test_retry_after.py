@@ -5,11 +5,13 @@ Mutants that die here: a date in the past as a wait below 0, or as None; seconds
 that raises when it is asked, as an error; the first of a group in the place of the longest; a date by trio's clock.
 """
 
+import io
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta, timezone
 from email.message import Message
 from email.utils import format_datetime
+from http.client import parse_headers
 from urllib.error import HTTPError
 
 import pytest
@@ -62,6 +64,10 @@ def http_error(value):
     return HTTPError("http://localhost", 429, "slow down", headers, None)
 
 
+def http_headers(value):
+    return parse_headers(io.BytesIO(f"Host: x\r\nretry-after: {value}\r\n\r\n".encode()))
+
+
 CARRIERS = {
     "a value": lambda value: value,
     "bytes": lambda value: value.encode(),
@@ -70,10 +76,19 @@ CARRIERS = {
     "headers of bytes": lambda value: {b"RETRY-AFTER": value.encode()},
     "headers without case": lambda value: NoCase({"rEtry-aFter": value}),
     "a response": lambda value: Response({"Retry-After": value}),
+    "headers of email": lambda value: http_error(value).headers,
+    "headers of http.client": http_headers,
     "an error of urllib": http_error,
     "an error with a response": lambda value: StatusError({"retry-after": value}),
     "a group": lambda value: ExceptionGroup("", [OSError(), ExceptionGroup("", [StatusError({"Retry-After": value})])]),
 }  # fmt: skip
+
+
+class Asked:
+    """Has a method of that name that means something else, as a client does."""
+
+    def get(self, url):
+        raise AssertionError("it is no mapping")
 
 
 @pytest.mark.parametrize("carrier", CARRIERS)
@@ -90,7 +105,21 @@ def test_it_is_found_wherever_it_is(carrier, value, seconds):
     [
         *("", " ", "1_0", "1e3", "nan", "inf", "9" * 400, "+1", "0x1", "1,5", "5, 10", "\u0661\u0662", "120 seconds"),
         *("2024-01-01T00:00:00Z", "Sun, 06 Nov 1994 25:00:00 GMT", "Fri, 31 Dec 9999 23:59:59 -9999", b"\xff"),
-        *(-1, -0.5, float("nan"), float("inf"), 10**400, True, None, [5], object(), ValueError("5"), {}),
+        *(
+            -1,
+            -0.5,
+            float("nan"),
+            float("inf"),
+            10**400,
+            True,
+            None,
+            [5],
+            object(),
+            ValueError("5"),
+            {},
+            Message(),
+            Asked(),
+        ),
         *({"Retry-After": None}, {None: "5", 3: 4}, Response(None), Response(["Retry-After: 5"]), StatusError(None)),
     ],
     ids=lambda value: repr(value)[:30],
