@@ -80,9 +80,9 @@ TWO_WAIT = [("hire", 0, 0), ("hire", 0, 0), ("starve", 0, 1), ("starve", 0, 1)]
 @example(1, [*TWO_WAIT, ("resize", 2, 3)])
 @example(1, [*TWO_WAIT, *TWO_WAIT, ("resize", 3, 3)])
 @example(1, [*TWO_WAIT, ("wake", 0, 2), ("dismiss", 0, 2)])
-@example(2, [("hire", 0, 1), ("leave", 0, 3), ("come back", 0, 1)])
+@example(3, [("hire", 0, 1), ("hire", 0, 1), ("leave", 0, 3), ("come back", 0, 1)])
 @example(4, [*TWO_WAIT, ("resize", 0, 3)])
-@example(1, [("hire", 0, 0), ("hire", 0, 0), ("starve", 0, 1), ("wake", 0, 2), ("dismiss", 0, 2)])
+@example(1, [("hire", 0, 0), ("hire", 0, 0), ("starve", 0, 1), ("wake", 0, 2), ("dismiss", 0, 2), ("dismiss", 0, 2)])
 @settings(max_examples=300, deadline=None)
 @given(places=st.integers(1, 4), happens=events)
 def test_no_more_workers_count_than_there_are_places(places, happens):
