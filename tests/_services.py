@@ -5,8 +5,12 @@ and `end` that it is over. `calling` makes an async function of one, for a pipel
 calls without any loop, as a pool does whose source never ends, and is many times as fast.
 
     Saturating  `servers` work at once, each call for `seconds`; the others wait in a queue
-    Slowing     beyond `knee` calls at once each takes longer, by the square of how many times as many they are
+    Slowing     beyond `knee` calls at once each takes longer, by the square of how many times as many they are, or
+                another power of it
     Failing     beyond `most` calls at once each fails, after `refused_after` seconds
+    Refusing    the same, but what is being refused is at work as well: then one call too many, all the time, makes
+                all of them fail
+    Unlucky     each call fails with a probability, however many there are
     degrading   a `Saturating` one that has a third of its servers from `worse` to `better`
 """
 
@@ -73,13 +77,13 @@ class Degrading(Saturating):
 
 
 class Slowing(Service):
-    def __init__(self, knee=10, *args, **rest):
+    def __init__(self, knee=10, *args, power=2, **rest):
         super().__init__(*args, **rest)
-        self.knee = knee
+        self.knee, self.power = knee, power
 
     def begin(self, now):
         seconds, _ = super().begin(now)
-        return seconds * max(1.0, self.calls / self.knee) ** 2, True
+        return seconds * max(1.0, self.calls / self.knee) ** self.power, True
 
 
 class Failing(Service):
@@ -95,6 +99,28 @@ class Failing(Service):
             self.refused.append(now + self.refused_after)
             return self.refused_after, False
         return seconds, True
+
+
+class Refusing(Service):
+    def __init__(self, most=10, *args, refused_after=0.1, down=(0.0, 0.0), **rest):
+        super().__init__(*args, **rest)
+        self.most, self.refused_after, self.down = most, refused_after, down
+
+    def begin(self, now):
+        seconds, _ = super().begin(now)
+        if self.calls > self.most or self.down[0] <= now < self.down[1]:
+            return self.refused_after, False
+        return seconds, True
+
+
+class Unlucky(Service):
+    def __init__(self, part, *args, **rest):
+        super().__init__(*args, **rest)
+        self.part = part
+
+    def begin(self, now):
+        seconds, _ = super().begin(now)
+        return seconds, self.random.random() >= self.part
 
 
 SERVICES: dict[str, Callable[[], Any]] = {
@@ -146,20 +172,46 @@ class Trace:
         return min(before + inside), max(before + inside)
 
 
-def played(service, limit, until):
+@dataclass
+class Again:
+    """What becomes of a call that failed: it is made again after a wait, until it succeeds."""
+
+    wait: float  # seconds
+    elsewhere: int = 0  # so many of them do not wait in their place
+
+
+def played(service, limit, until, again=None):
     """Make calls until a time, as many at once as a machine says, or a fixed number of them."""
     adapts = not isinstance(limit, int)
-    trace, running, now, numbers = Trace([], [], [(0.0, limit.limit if adapts else limit)]), [], 0.0, count()
+    trace, events, now, numbers = Trace([], [], [(0.0, limit.limit if adapts else limit)]), [], 0.0, count()
+    places, absent, asking = 0, 0, 0  # in use; items that wait without one; those of them that ask for one
+
+    def begin(is_first):
+        seconds, succeeds = service.begin(now)
+        heapq.heappush(events, (now + seconds, next(numbers), "ends", seconds, succeeds, is_first))
+
     while now < until:
-        while len(running) < trace.limits[-1][1]:
-            seconds, succeeds = service.begin(now)
-            heapq.heappush(running, (now + seconds, next(numbers), seconds, succeeds))
-        now, _, seconds, succeeds = running[0]
-        if adapts and (limit.ended(seconds, len(running)) if succeeds else limit.failed(len(running))):
-            trace.limits.append((now, limit.limit))
-        heapq.heappop(running)
-        service.end()
-        (trace.answered if succeeds else trace.failed).append(now)
+        while places < trace.limits[-1][1]:
+            begin(is_first=not asking)
+            places, asking = places + 1, max(0, asking - 1)
+        now, _, what, seconds, succeeds, is_first = heapq.heappop(events)
+        if what == "waited":
+            begin(is_first=False)
+        elif what == "asks":
+            absent, asking = absent - 1, asking + 1
+        else:
+            known = seconds if is_first else None  # another attempt has waited
+            if adapts and (limit.ended(known, places, now) if succeeds else limit.failed(places, now, now - seconds)):
+                trace.limits.append((now, limit.limit))
+            service.end()
+            (trace.answered if succeeds else trace.failed).append(now)
+            if succeeds or again is None:
+                places -= 1
+            elif absent + asking < again.elsewhere:
+                places, absent = places - 1, absent + 1
+                heapq.heappush(events, (now + again.wait, next(numbers), "asks", 0.0, True, False))
+            else:
+                heapq.heappush(events, (now + again.wait, next(numbers), "waited", 0.0, True, False))
     return trace
 
 

@@ -45,12 +45,12 @@ class Adapting:
         """Return a function, or a step, whose calls are told."""
 
         async def told(item: Any, context: CallContext) -> Any:
-            context.has_waited, context.on_failure = False, self._failed
             since = trio.current_time()
+            context.has_waited, context.on_failure = False, (attempts := _Attempts(self, since))
             try:
                 result = await (fn(item, context) if is_layered else interruptible(fn, item))
             except Exception as error:
-                if not self._failed(error):
+                if not attempts(error):
                     self._answered(context, since)
                 raise
             self._answered(context, since)
@@ -59,16 +59,16 @@ class Adapting:
         return told
 
     def _answered(self, context: CallContext, since: float) -> None:
-        seconds = None if context.has_waited else trio.current_time() - since
-        if self._limit.ended(seconds, self.pool.calls):
+        now = trio.current_time()
+        if self._limit.ended(None if context.has_waited else now - since, self.pool.at_work(), now):
             self._follow()
 
-    def _failed(self, error: Exception) -> bool:
+    def failed(self, error: Exception, began: float, now: float) -> bool:
         """Tell of a failed attempt; return whether it failed because of the limit, as far as the policy knows."""
         is_call = not isinstance(error, CircuitOpen)  # then no call was made, which says nothing
         if is_call and not self._is_meant(error):
             return False
-        if is_call and self._limit.failed(self.pool.calls):
+        if is_call and self._limit.failed(self.pool.at_work(), now, began):
             self._follow()
         return True
 
@@ -81,3 +81,18 @@ class Adapting:
         self._lowest, self._highest = min(self._lowest, limit), max(self._highest, limit)
         self._changes += 1
         self.pool.set_concurrency(limit)
+
+
+class _Attempts:
+    """The attempts of one call; called with the error of each that failed."""
+
+    __slots__ = ("_began", "_limit")
+
+    def __init__(self, limit: Adapting, began: float) -> None:
+        self._limit = limit
+        self._began = began  # when the attempt began, or earlier: the wait before it is not told
+
+    def __call__(self, error: Exception) -> bool:
+        """Tell of a failed attempt; return whether it failed because of the limit, as far as the policy knows."""
+        began, self._began = self._began, trio.current_time()
+        return self._limit.failed(error, began, self._began)

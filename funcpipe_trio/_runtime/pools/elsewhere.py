@@ -104,6 +104,9 @@ class ElsewherePool(Pool):
     def elsewhere(self) -> tuple[int, int]:
         return self._absent + self._asked, self._most_at_once
 
+    def at_work(self) -> int:
+        return self.calls - self._asked
+
     # ---- what an item in a call asks
 
     def may_leave(self) -> bool:
@@ -123,7 +126,7 @@ class ElsewherePool(Pool):
         self._change_asking(1)
         is_cut_short = True
         try:
-            await self._asking.join(lambda: None if self.calls - self._asked < self.crew.size else inf)
+            await self._asking.join(lambda: None if self.at_work() < self.crew.size else inf)
             self._asked -= 1
             is_cut_short = False
         finally:

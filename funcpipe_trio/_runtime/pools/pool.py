@@ -239,6 +239,10 @@ class Pool:
         places += self.chain.outlet.waiting_room()
         return places > 1 or (places == 1 and not self.chain.keeps_more())
 
+    def at_work(self) -> int:
+        """How many items have a place for their calls."""
+        return self.calls
+
     def occupied(self) -> int:
         """How many items are in calls or wait behind them."""
         return self.calls + len(self.order.waiting)

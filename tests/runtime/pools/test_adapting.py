@@ -34,7 +34,7 @@ from funcpipe_trio import (
 from funcpipe_trio._sansio.adaptive_limit import AdaptiveLimit
 from funcpipe_trio.testing import run_virtual
 from tests._kit import Boom
-from tests._services import Degrading, Failing, Overloaded, Saturating, Slowing, calling, played
+from tests._services import Degrading, Failing, Overloaded, Refusing, Saturating, Slowing, calling, played
 
 WIDE = Adaptive(1, 64)
 
@@ -82,6 +82,16 @@ def test_a_service_that_refuses_with_a_retry_behind():
     assert report.delivered == 2500
     assert report.delivered / report.elapsed >= 0.8 * 120
     assert stage_of(report).adapted.highest <= 32
+    assert stage_of(report).policies.retries <= 250
+
+
+@pytest.mark.parametrize("elsewhere", [0, 40])
+def test_a_service_that_refuses_for_a_moment_with_a_long_wait_behind(elsewhere):
+    """One call more than ten, all the time, and all fail; each waits for a second. So that is hardly ever tried."""
+    step = Step(calling(Refusing(10))).retry(Retry(20, on=Overloaded, backoff=Backoff(1, factor=1)))
+    report = report_of(numbers(4000).map(step, concurrency=WIDE, ordered=False, retries_elsewhere=elsewhere))
+
+    assert report.delivered / report.elapsed >= 0.8 * 100
     assert stage_of(report).policies.retries <= 250
 
 
