@@ -17,9 +17,10 @@ class Adaptive:
 
     It begins with `minimum`. While all places are in use and calls are not much slower than they are when few run, it
     grows: it doubles until calls first become slow or fail, and from then on it grows by a tenth. When calls take more
-    than `target` times their *floor*, or more than one in twenty fails, it shrinks, to at least a half. So it swings
-    about the number at which what is called begins to slow down, and follows when that changes. What the floor is, and
-    what each rule is from, is said in ``docs/adaptive.md``.
+    than `target` times their *floor*, or more than one in twenty fails, it shrinks, by half at most, and what was too
+    many is tried again when that is worth what it cost. So it stays about the number at which what is called begins to
+    slow down or to refuse, and follows when that changes. What the floor is, and what each rule is from, is said in
+    ``docs/adaptive.md``.
 
     The time of a call counts from its start to its end, without those that waited for a rate limit, a circuit, another
     attempt or a resource: more places would only let more of them wait. Waiting for one of ``threads(4)`` does count.
