@@ -218,6 +218,19 @@ def test_what_is_too_many_is_tried_again_when_nine_times_what_that_cost_has_pass
         assert 9 * lost <= after - before <= 12 * lost
 
 
+def test_a_failure_where_it_was_good_costs_the_time_until_it_is_good_again():
+    """It falls from 8 to 6. Those under way are left out, ten are judged: some 17 / 6 s, and nine times that."""
+    limit = AdaptiveLimit(Adaptive(1, 8))
+    told(limit, 1.0, 500)
+    began = limit.now
+    assert failing(limit, 4) == [6]
+
+    while limit.limit < 8:
+        limit.ended(1.0, limit.limit)
+
+    assert 9 * 17 / 6 <= limit.now - began <= 12 * 17 / 6
+
+
 def test_a_failure_long_after_the_limit_changed_costs_no_more():
     """What fails where it was good is no try: an outage of hours is not followed by days of patience."""
     limit = AdaptiveLimit(Adaptive(1, 8))
