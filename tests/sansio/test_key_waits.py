@@ -85,3 +85,14 @@ def test_the_longest_wait_may_be_a_short_one():
     waits = LimitWaits()
     waits.count("limit", "a", 0.25)
     assert [each.longest for each in waits.greatest()] == [0.25]
+
+
+def test_so_many_are_remembered_as_it_is_told():
+    """Past twice one key the least are forgotten: the first one begins anew, and is not the greatest."""
+    step, limiter = LimitWaits(shown=1, remembered=1), KeyWaits(shown=1, remembered=1)
+    for key, seconds in [("a", 5), ("b", 9), ("c", 8), ("a", 6)]:
+        step.count("limit", key, seconds)
+        limiter.begin(key, 0)
+        limiter.end(key, 0, seconds)
+    assert [(each.key[1], each.waited) for each in step.greatest()] == [("b", 9)]
+    assert [(each.key, each.waited(9)) for each in limiter.greatest(9)] == [("b", 9)]
