@@ -218,6 +218,59 @@ def test_what_is_too_many_is_tried_again_when_nine_times_what_that_cost_has_pass
         assert 9 * lost <= after - before <= 12 * lost
 
 
+@pytest.mark.parametrize("seconds", [1.0, 64.0])
+def test_what_is_too_slow_is_tried_again_when_nine_times_what_that_cost_has_passed(seconds):
+    """Ten calls are quick, eleven are half as quick: a try costs 9 / 20 of its time."""
+    limit = AdaptiveLimit(Adaptive(10, 20, target=1.5))
+    tries, costs = [], []
+    for _ in range(3000):
+        before = limit.limit
+        limit.ended(seconds if before <= 10 else 2 * seconds, before)
+        if limit.limit > 10 >= before:
+            tries.append(limit.now)
+        elif limit.limit <= 10 < before:
+            costs.append((limit.now - tries[-1]) * 9 / 20)
+
+    assert len(tries) > 3
+    for (before, after), cost in [*zip(itertools.pairwise(tries), costs, strict=False)][1:]:  # behind the search
+        assert 9 * cost <= after - before - cost * 20 / 9 <= 12 * cost
+
+
+def test_as_many_failures_as_chance_may_make_are_not_too_many():
+    """Of 80 calls 4 may fail, and by chance 5 more: it is the next one that tells."""
+    limit = AdaptiveLimit(Adaptive(20, 1024))
+    while limit.limit < 80:
+        limit.ended(1.0, limit.limit)
+    told(limit, 1.0, 39)
+
+    assert failing(limit, 9) == []
+    assert failing(limit, 1) == [40]
+
+
+def test_one_in_twenty_of_ten_rounds_is_not_too_many():
+    """Of a hundred calls of which nothing else is known."""
+    limit = grown_to(8)
+    for _ in range(95):
+        limit.ended(None, 4)
+    for _ in range(5):
+        limit.failed(4)
+
+    assert limit.limit == 8
+
+
+def test_a_probe_that_is_just_quick_enough_tells_of_the_floor():
+    """After a steep rise, at 1.5 floors, where the fall from 1.6 is less than that of the limit."""
+    limit = grown_to(32, target=1.5)
+    told(limit, 2.0, 32)
+    told(limit, 1.0, 31 + 16 + 15 + 18)
+    told(limit, 1.6, 17 + 19)
+    before, floor = limit.limit, limit.floor
+    while limit.limit == before:
+        limit.ended(1.5, before)
+
+    assert floor < limit.floor < 1.25
+
+
 def test_a_failure_where_it_was_good_costs_the_time_until_it_is_good_again():
     """It falls from 8 to 6. Those under way are left out, ten are judged: some 17 / 6 s, and nine times that."""
     limit = AdaptiveLimit(Adaptive(1, 8))
