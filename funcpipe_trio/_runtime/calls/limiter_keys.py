@@ -69,13 +69,15 @@ class LimiterKeys:
         checks.hashable(where, "key", key)
         self._shared.set_weight(self._keys(where), key, checks.weight(where, "weight", weight))
 
-    def _seat(self, key: Hashable, method: str) -> Seat | None:
-        """Return where a call of a method with a key stands; None without shares."""
+    def _seat(self, key: Hashable, method: str | None) -> Seat | None:
+        """Return where a call of a method with a key stands, or one of a step (None); None without shares."""
         if self._branch is None:
             return None
         try:
             hash(key)
         except TypeError:
+            if method is None:
+                checks.hashable(self._in_a_step, "what key gives", key)
             checks.hashable(f"{self._kind}.{method}", "key", key)
         return Seat(self._branch, key)
 
@@ -127,13 +129,7 @@ def levels_of(limiter: LimiterKeys) -> tuple[tuple[Hashable, int | Fraction | No
 
 def seat_of(limiter: LimiterKeys, key: Hashable) -> Seat | None:
     """Return where a call of a step with a key stands at a limiter; None without shares."""
-    if limiter._branch is None:
-        return None
-    try:
-        hash(key)
-    except TypeError:
-        checks.hashable(limiter._in_a_step, "what key gives", key)
-    return Seat(limiter._branch, key)
+    return limiter._seat(key, None)
 
 
 def checked_share(where: str, share: FairShare[Any] | None) -> FairShare[Any] | None:

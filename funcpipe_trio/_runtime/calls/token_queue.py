@@ -474,14 +474,17 @@ class TokenQueue:
 
     def _join(self, place: Claimant, now: float) -> None:
         self._line.order.add(place)
-        if self.decides is not None:
-            try:
-                for each, seat in zip(self.buckets, place.seats, strict=True):
-                    if seat is not None:
-                        each.waits.begin(seat.branch.full_name(seat.key), now)
-            except BaseException:
-                self._line.order.remove(place)
-                raise
+        begun: list[tuple[SharedBucket, Seat]] = []
+        try:
+            for each, seat in zip(self.buckets, place.seats, strict=True):
+                if seat is not None:
+                    each.waits.begin(seat.branch.full_name(seat.key), now)
+                    begun.append((each, seat))
+        except BaseException:
+            self._line.order.remove(place)
+            for each, seat in begun:
+                each.waits.end(seat.branch.full_name(seat.key), now, now)
+            raise
         for each in self.buckets:
             place.numbers[each], each.joined = each.joined, each.joined + 1
             each.lines[self] = None

@@ -339,6 +339,31 @@ def test_a_key_that_cannot_be_used_is_an_error_of_its_call_alone(make: Any, keys
     assert len(made) + len(failed) >= 2 * (len(keys) + 2)
 
 
+def test_a_key_that_one_of_two_limits_cannot_use_waits_at_neither() -> None:
+    async def main() -> Any:
+        one, two = (RateLimiter(RateLimit(1, burst=1), FairShare()) for _ in range(2))
+        step = Step(at_work).rate_limit(one, key=lambda _: "plain").rate_limit(two, key=lambda item: item).start()
+        keys = [Unlike(), Unlike(), Unlike()]
+        failed: list[Any] = []
+
+        async def call(key: Any) -> None:
+            try:
+                await step(key)
+            except RuntimeError:
+                failed.append(key)
+
+        async with trio.open_nursery() as nursery:
+            for key in keys:
+                nursery.start_soon(call, key)
+        return len(failed), told(one), told(two), [key.waiting for key in one.statistics().keys]
+
+    failed, *left, waiting = run_virtual(main)
+
+    assert failed > 0
+    assert left == [(0, 0), (0, 0)]
+    assert waiting == [0]
+
+
 class acquired:  # used as a function is
     """A block that begins when tokens were acquired."""
 
