@@ -29,7 +29,7 @@ def test_it_is_the_list_of_all_calls(after, most, steps):
     now = 0.0
     for kind, value in steps:
         if kind == "add":
-            machine.add(len(calls), now)
+            machine.add(len(calls), (now,))
             calls[len(calls)] = [now, 1]
         elif kind == "remove":
             machine.remove(value)
@@ -43,7 +43,7 @@ def test_it_is_the_list_of_all_calls(after, most, steps):
                 while call[1] < most and call[0] + call[1] * after <= now:
                     call[1] += 1
                     expected.append(number)
-            assert sorted(machine.due(now)) == expected
+            assert sorted(number for number, _begun in machine.due(now)) == expected
         dues = [began + count * after for began, count in calls.values() if count < most]
         assert machine.next_at() == min(dues, default=inf)
 
@@ -51,7 +51,8 @@ def test_it_is_the_list_of_all_calls(after, most, steps):
 def test_at_the_time_that_it_names_calls_are_due():
     """Not before it, and not only after it; a second one of the same call likewise."""
     machine = SlowCalls(0.5, 3)
-    machine.add("a", 1.0)
-    assert [machine.due(now) for now in (1.0, 1.4375, 1.5, 1.5)] == [[], [], ["a"], []]
-    assert [machine.due(now) for now in (1.9375, 2.0, 9.0)] == [[], ["a"], []]
+    machine.add("a", (1.0, "told"))
+    due = [("a", (1.0, "told"))]
+    assert [machine.due(now) for now in (1.0, 1.4375, 1.5, 1.5)] == [[], [], due, []]
+    assert [machine.due(now) for now in (1.9375, 2.0, 9.0)] == [[], due, []]
     assert machine.next_at() == inf

@@ -34,7 +34,7 @@ from ..core.call_context import CallContext, Layered
 from ..core.failures import failure_of
 from ..core.protocols import Keeper
 from ..core.time_limit import TimeLimit
-from ..core.user_code import checked_key
+from ..core.user_code import checked_key, may_be_awaited
 
 
 def coalesced(
@@ -63,31 +63,32 @@ class _Coalescing:
         self._make = self._in_a_task if callers_leave else self._here  # makes a call, and returns its result
         self._calls: dict[Hashable, _Shared] = {}  # those that may be waited for
 
+    @trio.lowlevel.disable_ki_protection  # the key is user code
     def call(self, item: Any, context: CallContext) -> Awaitable[Any]:
-        key, shared = self._find(item)
+        key = self._key(item)
+        if may_be_awaited(type(key)):
+            checked_key("the key of a coalesce", key)
+        try:
+            shared = self._calls.get(key)
+        except TypeError:
+            checks.hashable("Step.coalesce", "what key gives", key)
+            raise
         if shared is not None and not shared.is_over:
             return self._joined(shared, item, context)
-        shared = self._calls[key] = _Shared(key)
-        return self._make(shared, item, context)  # not awaited here: each coroutine around a call costs 150 ns
+        return self._make(key, item, context)  # not awaited here: each coroutine around a call costs 150 ns
 
     async def _joined(self, shared: _Shared, item: Any, context: CallContext) -> Any:
         """Return the outcome of an equal call; if that has none, make one."""
         context.counters.coalesced += 1
         context.has_waited = True  # for another call
-        await self._wait(shared)
-        if shared.is_settled:
-            return shared.outcome(context)
+        try:
+            await self._wait(shared)
+            if shared.is_settled:
+                return shared.outcome(context)
+        finally:
+            del shared  # its error would be in a reference cycle
         context.counters.coalesced -= 1
         return await self.call(item, context)
-
-    @trio.lowlevel.disable_ki_protection  # the key is user code
-    def _find(self, item: Any) -> tuple[Hashable, _Shared | None]:
-        key = checked_key("the key of a coalesce", self._key(item))
-        try:
-            return key, self._calls.get(key)
-        except TypeError:
-            checks.hashable("Step.coalesce", "what key gives", key)
-            raise
 
     async def _wait(self, shared: _Shared) -> None:
         """Wait for a call that others wait for, too; if all have left, that ends it."""
@@ -111,45 +112,64 @@ class _Coalescing:
         with trio.CancelScope(shield=True):
             await shared.done.wait()
 
-    async def _here(self, shared: _Shared, item: Any, context: CallContext) -> Any:
+    async def _here(self, key: Hashable, item: Any, context: CallContext) -> Any:
         """Make a call in the task of its first caller."""
+        shared = self._calls[key] = _Shared()
+        shared.limit = limit = (context.kept_limit or TimeLimit(inf)).hold()
+        error: Exception | None = None
         try:
-            with context.within(inf) as shared.limit:
+            try:
                 result = await self._inner(item, context)
                 if shared.has_waited:
-                    shared.limit.shield(False)
+                    limit.shield(False)
                     shared.succeed(result)
-            return result
+            except BaseException as raised:
+                limit.__exit__(type(raised), raised, raised.__traceback__)
+                raise
+            limit.leave()
         except BaseException as raised:
-            error = failure_of(raised)
-            if error is not None:
+            if shared.has_waited and (error := failure_of(raised)) is not None:
                 shared.fail(error, context)
             raise
         finally:
-            self._forget(shared)
-            shared.end()
+            self._end(key, shared)
+            del shared, error  # otherwise a reference cycle
+        return result
 
-    async def _in_a_task(self, shared: _Shared, item: Any, context: CallContext) -> Any:
+    async def _in_a_task(self, key: Hashable, item: Any, context: CallContext) -> Any:
         """Make a call in a task of its own, and wait for it as all others do."""
+        shared = self._calls[key] = _Shared()
         own, variables = CallContext(context.counters, context.number), contextvars.copy_context()
         own.on_failure = context.on_failure
         try:
             keeper = self._keeper()
-            task = partial(self._task, shared, item, own, variables, keeper)
+            task = partial(self._task, key, shared, item, own, variables, keeper)
             keeper.start_task(task, f"{self._name} (coalesce)")
         except BaseException:
-            self._forget(shared)
+            self._end(key, shared)
             raise
-        await self._wait(shared)
-        if not shared.is_settled:  # the run is cancelled, and so is this caller, when those that shield it have left
-            await trio.sleep_forever()
-        context.has_waited = context.has_waited or own.has_waited
-        return shared.outcome(context)
+        try:
+            await self._wait(shared)
+            if (
+                not shared.is_settled
+            ):  # the run is cancelled, and so is this caller, when those that shield it have left
+                await trio.sleep_forever()
+            context.has_waited = context.has_waited or own.has_waited
+            return shared.outcome(context)
+        finally:
+            del shared, task, own  # otherwise a reference cycle
 
     @trio.lowlevel.enable_ki_protection
     async def _task(
-        self, shared: _Shared, item: Any, context: CallContext, variables: contextvars.Context, keeper: Keeper
+        self,
+        key: Hashable,
+        shared: _Shared,
+        item: Any,
+        context: CallContext,
+        variables: contextvars.Context,
+        keeper: Keeper,
     ) -> None:
+        error: Exception | None = None
         try:
             with shared.scope:
                 trio.lowlevel.current_task().context = variables
@@ -167,17 +187,19 @@ class _Coalescing:
             else:
                 shared.fail(error, context)
         finally:
-            self._forget(shared)
-            shared.end()
+            self._end(key, shared)
+            del shared, error  # otherwise a reference cycle
 
-    def _forget(self, shared: _Shared) -> None:
-        """Let no more callers wait for a call."""
+    def _end(self, key: Hashable, shared: _Shared) -> None:
+        """Let no more callers wait for a call, and wake those that do."""
         shared.is_over = True
         try:
-            if self._calls.get(shared.key) is shared:
-                del self._calls[shared.key]
+            if self._calls.get(key) is shared:
+                del self._calls[key]
         except Exception:  # of the key's own: the call is forgotten when its key comes again
             pass
+        if shared.has_waited:
+            shared.done.set()
 
 
 class _Shared:
@@ -194,9 +216,6 @@ class _Shared:
     _error: Exception | None = None  # with which it failed; None if it did not
     _traceback: TracebackType | None = None  # of that, up to here: each caller adds its own
     _context: CallContext | None = None  # has the attempts of a call that failed
-
-    def __init__(self, key: Hashable) -> None:
-        self.key = key  # by which it is known
 
     @property
     def scope(self) -> trio.CancelScope:
@@ -225,15 +244,14 @@ class _Shared:
         self._context = CallContext(context.counters)
         self._context.take_over(context)
 
-    def end(self) -> None:
-        """Wake those that wait."""
-        if self._done is not None:
-            self._done.set()
-
     def outcome(self, context: CallContext) -> Any:
         """Return the result, or raise the error: one object for all."""
         if self._error is None:
             return self._result
         if self._context is not None:
             context.take_over(self._context)
-        raise self._error.with_traceback(self._traceback)
+        error, traceback = self._error, self._traceback
+        try:
+            raise error.with_traceback(traceback)
+        finally:
+            del self, error, traceback  # otherwise a reference cycle

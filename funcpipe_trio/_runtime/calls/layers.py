@@ -381,6 +381,8 @@ def _replaced(inner: Layered, other: Layered) -> Layered:
         except BaseException as worse:
             follow(worse, error)
             raise
+        finally:
+            del error  # otherwise a reference cycle
         context.got_through()
         return result
 

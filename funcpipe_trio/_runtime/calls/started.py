@@ -152,6 +152,8 @@ class StartedStep(Generic[A, B]):
         except Exception as error:
             add_note(error, f"in step {named(self.plan.name)}{context.attempts()}")
             raise
+        finally:
+            context.last_error = None  # whose frames refer to the context
 
     @trio.lowlevel.enable_ki_protection  # for the layers' own code; user code in them is not protected
     async def _run(self, item: Any, context: CallContext) -> Any:

@@ -45,6 +45,28 @@ class TimeLimit:
         self.is_free = self._is_late = False
         return self
 
+    def hold(self) -> TimeLimit:
+        """Enter a block without a deadline, so that it can be ended from elsewhere; return its limit.
+
+        It is this one, or one inside of it. `leave` or `__exit__` must be called when the block ends. With `with` it
+        would take 3,300 instructions instead of 1,200, which is 2.5 % of a call that is one checkpoint.
+        """
+        limit = self
+        while not limit.is_free:
+            limit = limit.inside()
+        limit.seconds = inf
+        if limit._scope is None:
+            return limit.__enter__()
+        limit.is_free = limit._is_late = False
+        return limit
+
+    def leave(self) -> None:
+        """Called when the block has ended without an exception."""
+        if self._is_kept and not self._is_late:
+            self.is_free = True
+        else:
+            self.__exit__(None, None, None)
+
     def begin(self, seconds: float) -> None:
         """Count `seconds` from now, in the middle of the block."""
         assert self._scope is not None

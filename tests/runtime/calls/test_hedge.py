@@ -5,11 +5,14 @@ The law compares with a few lines of arithmetic that know nothing of tasks (`Exp
 Mutants that die here: a call that begins though one has ended; one too many; the result of a later success; a loser
 that goes on, or is not waited for; a failure that is final while another call runs; the first error in the place of the
 last; a loser's error that is raised, or lost; a token, resource or place that a loser keeps; a call that begins with
-what another has set in its context; a scope that ends the next call of a worker; a task where none is needed.
+what another has set in its context; a scope that ends the next call of a worker; a task where none is needed;
+an error in a reference cycle.
 """
 
+import gc
 import logging
-from contextlib import asynccontextmanager
+import weakref
+from contextlib import asynccontextmanager, suppress
 from contextvars import ContextVar
 
 import pytest
@@ -667,3 +670,40 @@ def test_under_every_schedule_and_ended_everywhere():
     cancel_everywhere(scenario)
     drain_everywhere(Scenario(plan))
     interrupt_everywhere(Scenario(plan))
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [[(0.5, "no")], [(2, "no"), (9, None)], [(2, "no"), (3, "no")], [(3, "no"), (1, "no")], [(5, None), (1, "no")]],
+    ids=["alone", "first", "then the second", "the second before", "only the second"],
+)
+def test_its_errors_are_gone_with_the_last_reference(plan):
+    """What an error holds (a response, say) is let go at once, not when the garbage collector comes."""
+    errors = []
+
+    async def call(number):
+        seconds, is_wrong = plan[number]
+        await trio.sleep(seconds)
+        if is_wrong:
+            error = Boom()
+            errors.append(weakref.ref(error))
+            try:
+                raise error
+            finally:
+                del error
+
+    async def program():
+        numbers = iter(range(2))
+        async with Step(lambda _item: call(next(numbers))).hedge(after=1).start() as hedged:
+            gc.disable()
+            try:
+                with suppress(Boom):
+                    await hedged(0)
+                await trio.testing.wait_all_tasks_blocked()
+                return [each() for each in errors]
+            finally:
+                gc.enable()
+
+    alive = run_virtual(program)
+    assert alive == [None] * len(errors)
+    assert errors
