@@ -4,6 +4,7 @@ A helper stands here if two files need the same one; what only one file needs st
 used everywhere are in `tests/conftest.py`.
 """
 
+import os
 from contextlib import asynccontextmanager
 from functools import partial, wraps
 from itertools import count
@@ -15,6 +16,10 @@ from funcpipe_trio.testing import run_virtual
 
 MS = 2.0**-10
 """A millisecond whose multiples add up exactly."""
+
+
+STRIDE = int(os.environ.get("FUNCPIPE_STRIDE", "1"))
+"""Of what the longest tests go through (steps, moments, places), they take every n-th: all of it, unless in CI."""
 
 
 # ---- what user code raises

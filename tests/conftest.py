@@ -11,12 +11,13 @@ from hypothesis.strategies import none
 
 settings.register_profile("mutation", phases=[Phase.explicit, Phase.generate], derandomize=True, database=None)
 settings.register_profile("ci", derandomize=True, deadline=None, database=None)
-if "CI" in os.environ:  # newer ones than the oldest that is allowed load such a profile by themselves
-    settings.load_profile("ci")
-
+settings.register_profile("few", settings.get_profile("ci"), max_examples=20)
 
 EVERY = int(os.environ.get("FUNCPIPE_EVERY", "1"))
 """Of the cases of one test, how many apart those are that run: in CI, most run on one Python only."""
+
+if "CI" in os.environ:  # newer ones than the oldest that is allowed load such a profile by themselves
+    settings.load_profile("ci" if EVERY == 1 else "few")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -14,6 +14,7 @@ from funcpipe_trio.testing import (
     fail_everywhere,
     interrupt_everywhere,
 )
+from tests._kit import STRIDE
 
 from .pipelines import SCENARIOS
 
@@ -25,25 +26,25 @@ every_scenario = pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scena
 @every_scenario
 def test_cancelled_at_every_step(scenario, record_property):
     """P6: wherever the cancellation falls, the run ends at once, gives up what it held, and closes its sources."""
-    record_property("campaign", str(cancel_everywhere(scenario)))
+    record_property("campaign", str(cancel_everywhere(scenario, every=STRIDE)))
 
 
 @every_scenario
 def test_interrupted_at_every_step(scenario, record_property):
     """P6: KeyboardInterrupt arrives once, in no group, and nothing is left behind."""
-    record_property("campaign", str(interrupt_everywhere(scenario, every=2)))
+    record_property("campaign", str(interrupt_everywhere(scenario, every=2 * STRIDE)))
 
 
 @every_scenario
 def test_drained_at_every_step(scenario, record_property):
     """P8: wherever the drain falls, what was taken is delivered, and the run ends normally."""
-    record_property("campaign", str(drain_everywhere(scenario, every=2)))
+    record_property("campaign", str(drain_everywhere(scenario, every=2 * STRIDE)))
 
 
 @every_scenario
 def test_failing_at_every_call(scenario, record_property):
     """P5: whichever call of user code fails, its error is what the caller gets, and nothing is lost."""
-    record_property("campaign", str(fail_everywhere(scenario)))
+    record_property("campaign", str(fail_everywhere(scenario, every=STRIDE)))
 
 
 @every_scenario

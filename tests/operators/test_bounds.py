@@ -33,6 +33,7 @@ from funcpipe_trio import (
     merge,
 )
 from funcpipe_trio.testing import run_virtual
+from tests._kit import STRIDE
 
 from .catalogue import CASES, Case, Feed, Line, Token, tokens
 
@@ -251,14 +252,14 @@ def test_no_more_is_in_flight_than_the_plan_says(number, case):
     Every operation before every kind of buffer, and in a fifth of the other places.
     """
     for at, place in enumerate(PLACES, number):
-        if fits(case, place) and (place in BUFFERS or at % 5 == 0):
+        if fits(case, place) and (at % STRIDE == 0 if place in BUFFERS else at % (5 * STRIDE) == 0):
             assert_bounded(case, place, gap=at % 4 / 8, pace=None)
 
 
 @pytest.mark.parametrize(("number", "case"), [*enumerate(COUNTED)], ids=lambda part: getattr(part, "name", None))
 def test_nor_with_a_slow_consumer(number, case):
     """Looked at when it has taken one more, and before it takes the next; each operation in a sixth of the places."""
-    for place in PLACES[number % 6 :: 6]:
+    for place in PLACES[number % (6 * STRIDE) :: 6 * STRIDE]:
         if fits(case, place):
             assert_bounded(case, place, gap=0.25, pace=1.5)
 

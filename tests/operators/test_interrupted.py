@@ -23,6 +23,7 @@ from trio.testing import MockClock
 import funcpipe_trio._runtime
 from funcpipe_trio import Pipeline, Step
 from funcpipe_trio.testing import Lab
+from tests._kit import STRIDE
 
 from .catalogue import CASES, Feed, tokens
 
@@ -96,7 +97,7 @@ def leaves(error):
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_nothing_is_lost_wherever_ctrl_c_strikes(case, interrupts):
     wrong = {}
-    for moment in count(1):
+    for moment in count(1, STRIDE):
         where, books = struck(case, moment)
         if where is None:
             break

@@ -16,6 +16,7 @@ import pytest
 
 from funcpipe_trio import Pipeline
 from funcpipe_trio.testing import run_virtual
+from tests._kit import STRIDE
 
 from .catalogue import CASES, OPERATORS, Case, Feed, plain, tokens
 
@@ -36,7 +37,7 @@ class Behind(Feed):
 @pytest.mark.parametrize(("number", "first"), [*enumerate(CASES)], ids=lambda part: getattr(part, "name", None))
 def test_other_operators_work_behind_this_one(number, first):
     """Where the first leaves the order, or what is in its batches, to time, it is only asked to end."""
-    for second in OPERATORS[number % 3 :: 3]:
+    for second in OPERATORS[number % (3 * STRIDE) :: 3 * STRIDE]:
         feed = Feed(tokens(6))
         behind = Behind(first, feed)
 

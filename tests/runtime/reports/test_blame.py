@@ -18,7 +18,7 @@ import trio
 from funcpipe_trio import Blame, Pipeline, RateLimit, Run, RunStatistics, concat, fair_merge, merge, zip_pipelines
 from funcpipe_trio._runtime.run import engine
 from funcpipe_trio.testing import Lab, Scenario, cancel_everywhere, drain_everywhere, explore_schedules, run_virtual
-from tests._kit import in_virtual_time, run_real
+from tests._kit import STRIDE, in_virtual_time, run_real
 from tests.campaigns.pipelines import SCENARIOS
 from tests.operators.catalogue import CASES, Feed, tokens
 
@@ -77,8 +77,8 @@ every_scenario = pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scena
     "campaign",
     [
         lambda scenario: explore_schedules(scenario, seeds=range(5)),
-        lambda scenario: cancel_everywhere(scenario, every=7),
-        lambda scenario: drain_everywhere(scenario, every=11),
+        lambda scenario: cancel_everywhere(scenario, every=7 * STRIDE),
+        lambda scenario: drain_everywhere(scenario, every=11 * STRIDE),
     ],
     ids=["schedules", "cancelled", "drained"],
 )
