@@ -150,9 +150,7 @@ class _Coalescing:
             raise
         try:
             await self._wait(shared)
-            if (
-                not shared.is_settled
-            ):  # the run is cancelled, and so is this caller, when those that shield it have left
+            if not shared.is_settled:  # the run is cancelled: so is this caller, once those that shield it have left
                 await trio.sleep_forever()
             context.has_waited = context.has_waited or own.has_waited
             return shared.outcome(context)
