@@ -34,7 +34,7 @@ from ..core.call_context import CallContext, Layered
 from ..core.failures import failure_of
 from ..core.protocols import Keeper
 from ..core.time_limit import TimeLimit
-from ..core.user_code import checked_key, may_be_awaited
+from ..core.user_code import checked_key
 
 
 def coalesced(
@@ -66,7 +66,7 @@ class _Coalescing:
     @trio.lowlevel.disable_ki_protection  # the key is user code
     def call(self, item: Any, context: CallContext) -> Awaitable[Any]:
         key = self._key(item)
-        if may_be_awaited(type(key)):
+        if (kind := type(key)) is not str and kind is not int:  # for these a call of the check can be saved
             checked_key("the key of a coalesce", key)
         try:
             shared = self._calls.get(key)

@@ -97,6 +97,7 @@ class _Hedging:
         keeper.start_task(partial(self._watch, keeper), f"{self._name} (hedge)")
         self._is_watched, self._now = True, trio.lowlevel.current_clock().current_time
 
+    @trio.lowlevel.enable_ki_protection
     async def _watch(self, keeper: Keeper) -> None:
         """Start a further call whenever one is due, for as long as there may be calls."""
         try:
@@ -117,6 +118,7 @@ class _Hedging:
             race = self._races[context]
             race.add(partial(self._further, race), keeper, f"{self._name} (hedge)")
 
+    @trio.lowlevel.enable_ki_protection  # user code in it is not protected
     async def _further(self, race: _Race, scope: trio.CancelScope) -> None:
         """Make one more call, unless one has ended meanwhile."""
         context, error = race.further_context(), None

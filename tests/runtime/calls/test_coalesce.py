@@ -737,3 +737,30 @@ def test_under_every_schedule_and_ended_everywhere(apart, policy):
     if policy != OnError.stop():  # or its own failure discards what a drain would not
         drain_everywhere(each)
     interrupt_everywhere(each)
+
+
+def test_the_class_of_a_key_need_not_be_hashable():
+    class ByName(type):  # noqa: PLW1641  # that is what this is about
+        def __eq__(cls, other):
+            return cls is other
+
+    class Key(metaclass=ByName):
+        def __init__(self, item):
+            self.item = item
+
+        def __hash__(self):
+            return 1
+
+        def __eq__(self, other):
+            return self.item == other.item
+
+    asked = []
+
+    async def ask(item):
+        asked.append(item)
+        await trio.sleep(1)
+        return item
+
+    line = Pipeline.from_iterable("abab").map(Step(ask).coalesce(Key), concurrency=4)
+    assert run_virtual(line.collect) == [*"abab"]
+    assert sorted(asked) == ["a", "b"]

@@ -11,6 +11,7 @@ an error in a reference cycle.
 
 import gc
 import logging
+import signal
 import weakref
 from contextlib import asynccontextmanager, suppress
 from contextvars import ContextVar
@@ -38,6 +39,8 @@ from funcpipe_trio import (
     simulate,
     threads,
 )
+from funcpipe_trio._runtime.calls.hedging import _Race
+from funcpipe_trio._sansio.hedging import SlowCalls
 from funcpipe_trio.testing import (
     Scenario,
     cancel_everywhere,
@@ -707,3 +710,42 @@ def test_its_errors_are_gone_with_the_last_reference(plan):
     alive = run_virtual(program)
     assert alive == [None] * len(errors)
     assert errors
+
+
+@pytest.mark.parametrize("struck", ["due", "add", "further_context"])
+def test_ctrl_c_while_a_call_is_started_leaves_nothing_behind(struck, interrupts, monkeypatch):
+    """It comes when one more call is due: the caller is cancelled, and the step's next block knows nothing of it."""
+    owner = SlowCalls if struck == "due" else _Race
+    original, strikes = getattr(owner, struck), [signal.SIGINT]
+
+    def striking(self, *args):
+        result = original(self, *args)
+        if strikes and result != []:
+            signal.raise_signal(strikes.pop())
+        return result
+
+    monkeypatch.setattr(owner, struck, striking)
+    called, met = [], []
+
+    async def call(item):
+        called.append(item)
+        await trio.sleep(3 if item == "slow" else 0.25)
+
+    async def program():
+        step = Step(call).hedge(after=1, most=3).start()
+        with pytest.raises(KeyboardInterrupt):
+            async with step as hedged:
+                try:
+                    await hedged("slow")
+                except BaseException as error:
+                    met.append(type(error))
+                    raise
+        async with step as hedged:
+            await hedged("quick")
+            await trio.sleep(10)
+
+    run_virtual(program)
+    assert called[-1:] == ["quick"]
+    assert called.count("quick") == 1
+    assert not strikes
+    assert met in ([trio.Cancelled], [KeyboardInterrupt])
