@@ -73,7 +73,7 @@ class _Hedging:
                 if races and context in races:
                     limit.is_met()  # or a scope that was cancelled would stay open
                     races[context].win(result)
-            except BaseException as error:
+            except BaseException as error:  # noqa: ASYNC103  # not raised again if the limit has ended it
                 if not limit.__exit__(type(error), error, error.__traceback__):
                     raise
             else:
