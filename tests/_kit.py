@@ -22,6 +22,12 @@ STRIDE = int(os.environ.get("FUNCPIPE_STRIDE", "1"))
 """Of what the longest tests go through (steps, moments, places), they take every n-th: all of it, unless in CI."""
 
 
+def pairs(cases, others):
+    """Return each case with each of the others; in CI with a part of them, in turn, so that none is left out."""
+    step = min(STRIDE, len(others))
+    return [(case, other) for number, case in enumerate(cases) for other in others[number % step :: step]]
+
+
 # ---- what user code raises
 
 

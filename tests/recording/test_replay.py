@@ -17,7 +17,7 @@ import trio
 from funcpipe_trio import Pipeline, Recorder, Recording, Report, Run, simulate
 from funcpipe_trio.testing import run_virtual
 from funcpipe_trio.testing._schedule import Schedule, scheduled
-from tests._kit import Boom
+from tests._kit import Boom, pairs
 from tests.campaigns.pipelines import SCENARIOS
 from tests.operators import catalogue
 from tests.operators.catalogue import CASES, Case, Feed, tokens
@@ -149,8 +149,11 @@ def test_it_repeats_a_failure(monkeypatch, case):
     assert_same(played(monkeypatch, case, feed, recording), expected, case.name)
 
 
-@every_case
-@pytest.mark.parametrize("act", [drain, pause, abort])
+@pytest.mark.parametrize(
+    ("case", "act"),
+    pairs(CASES, [drain, pause, abort]),
+    ids=lambda part: part.name if isinstance(part, Case) else part.__name__,
+)
 def test_it_repeats_what_was_done_to_the_run(monkeypatch, case, act):
     if case.name == "using: a pipeline" and act is drain:
         pytest.skip("what a pipeline of a resource still had when it was drained is not known")

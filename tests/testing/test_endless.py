@@ -26,6 +26,7 @@ from funcpipe_trio.testing import (
     interrupt_everywhere,
     run_virtual,
 )
+from tests._kit import pairs
 
 CAMPAIGNS = [cancel_everywhere, drain_everywhere, explore_schedules, fail_everywhere, interrupt_everywhere]
 
@@ -139,8 +140,7 @@ def test_run_virtual_comes_back(endless):
     assert f": {endless.__name__}, line " in str(met.value)
 
 
-@pytest.mark.parametrize("campaign", CAMPAIGNS, ids=lambda fn: fn.__name__)
-@every_endless
+@pytest.mark.parametrize(("endless", "campaign"), pairs(ENDLESS, CAMPAIGNS), ids=lambda fn: fn.__name__)
 def test_every_campaign_comes_back(endless, campaign):
     """It names the stage, and the function in it."""
     with pytest.raises(CampaignError) as met:
