@@ -56,3 +56,22 @@ def test_at_the_time_that_it_names_calls_are_due():
     assert [machine.due(now) for now in (1.0, 1.4375, 1.5, 1.5)] == [[], [], due, []]
     assert [machine.due(now) for now in (1.9375, 2.0, 9.0)] == [[], due, []]
     assert machine.next_at() == inf
+
+
+def test_a_call_is_forgotten_in_whatever_line_it_is():
+    for calls in range(3):
+        machine = SlowCalls(1, 4)
+        machine.add("a", (0.0,))
+        for now in range(1, calls + 1):
+            machine.due(now)
+        assert machine.next_at() == calls + 1
+        machine.remove("a")
+        machine.remove("a")
+        assert (machine.next_at(), machine.due(9)) == (inf, [])
+
+
+def test_one_for_which_no_other_was_due_gives_what_is_known_of_it():
+    machine = SlowCalls(1, 3)
+    machine.add("a", (0.0, "told"))
+    assert machine.end("a") == (0.0, "told")
+    assert machine.next_at() == inf
